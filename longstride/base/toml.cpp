@@ -1,0 +1,192 @@
+#include "longstride/base/toml.h"
+
+#include <cmath>
+#include <fstream>
+#include <sstream>
+
+#include <fmt/ranges.h>
+#include <toml++/toml.h>
+
+#include "longstride/base/check.h"
+#include "longstride/base/text.h"
+
+namespace longstride {
+
+namespace {
+
+// 0.1 stays "0.1" and 1 becomes "1.0": TOML tells integers from floats by the point.
+std::string number_as_toml(double value) {
+  std::string text = fmt::format("{}", value);
+  if (std::isfinite(value) && text.find_first_of(".e") == std::string::npos) text += ".0";
+  return text;
+}
+
+std::string quoted(const std::string& text) {
+  std::string result = "\"";
+  for (char c : text) {
+    if (c == '"' || c == '\\') result += '\\';
+    if (c == '\n') result += "\\n";
+    else result += c;
+  }
+  return result + "\"";
+}
+
+// Writes a TOML value into the field; false if the type does not fit.
+bool assign(const Field& field, const toml::node& node) {
+  if (auto* target = std::get_if<int64_t*>(&field.target)) {
+    if (auto value = node.value_exact<int64_t>()) return **target = *value, true;
+  } else if (auto* target = std::get_if<double*>(&field.target)) {
+    if (auto value = node.value<double>(); value && node.is_number()) return **target = *value, true;
+  } else if (auto* target = std::get_if<bool*>(&field.target)) {
+    if (auto value = node.value_exact<bool>()) return **target = *value, true;
+  } else if (auto* target = std::get_if<std::string*>(&field.target)) {
+    if (auto value = node.value_exact<std::string>()) return **target = *value, true;
+  } else if (const toml::array* array = node.as_array()) {
+    std::vector<int64_t> integers;
+    std::vector<double> numbers;
+    const bool want_integers = std::holds_alternative<std::vector<int64_t>*>(field.target);
+    for (const toml::node& element : *array) {
+      if (!element.is_number() || (want_integers && !element.is_integer())) return false;
+      if (want_integers) integers.push_back(*element.value_exact<int64_t>());
+      else numbers.push_back(*element.value<double>());
+    }
+    if (want_integers) *std::get<std::vector<int64_t>*>(field.target) = std::move(integers);
+    else *std::get<std::vector<double>*>(field.target) = std::move(numbers);
+    return true;
+  }
+  return false;
+}
+
+void assign_checked(const FieldList& fields, const std::string& key, const toml::node& node, const std::string& where) {
+  const Field& field = fields.find(key, where);
+  LONGSTRIDE_CHECK(assign(field, node), "{}: {} must be {}", where, key, field.type_name());
+  try {
+    field.check();
+  } catch (const Error& error) {
+    fail("{}: {}", where, error.what());
+  }
+}
+
+}  // namespace
+
+std::string Field::type_name() const {
+  constexpr const char* names[] = {"an integer",         "a number",         "true or false",
+                                   "a string in quotes", "a list of integers", "a list of numbers"};
+  return names[target.index()];
+}
+
+std::string Field::value_as_toml() const {
+  return std::visit(
+      [](const auto* value) -> std::string {
+        using T = std::decay_t<decltype(*value)>;
+        if constexpr (std::is_same_v<T, bool>) return *value ? "true" : "false";
+        else if constexpr (std::is_same_v<T, int64_t>) return fmt::format("{}", *value);
+        else if constexpr (std::is_same_v<T, double>) return number_as_toml(*value);
+        else if constexpr (std::is_same_v<T, std::string>) return quoted(*value);
+        else if constexpr (std::is_same_v<T, std::vector<int64_t>>) return fmt::format("[{}]", fmt::join(*value, ", "));
+        else {
+          std::vector<std::string> texts;
+          for (double number : *value) texts.push_back(number_as_toml(number));
+          return fmt::format("[{}]", fmt::join(texts, ", "));
+        }
+      },
+      target);
+}
+
+void Field::check() const {
+  const auto check_number = [this](double value) {
+    LONGSTRIDE_CHECK(!std::isnan(value), "{} is not a number", key());
+    if (value >= minimum && value <= maximum) return;
+    if (std::isinf(maximum)) fail("{} = {}, must be at least {}", key(), value, minimum);
+    if (std::isinf(minimum)) fail("{} = {}, must be at most {}", key(), value, maximum);
+    fail("{} = {}, must lie between {} and {}", key(), value, minimum, maximum);
+  };
+  std::visit(
+      [&](const auto* value) {
+        using T = std::decay_t<decltype(*value)>;
+        if constexpr (std::is_same_v<T, int64_t> || std::is_same_v<T, double>) {
+          check_number(static_cast<double>(*value));
+        } else if constexpr (std::is_same_v<T, std::vector<int64_t>> || std::is_same_v<T, std::vector<double>>) {
+          for (auto element : *value) check_number(static_cast<double>(element));
+        } else if constexpr (std::is_same_v<T, std::string>) {
+          if (choices.empty()) return;
+          for (const std::string& choice : choices)
+            if (*value == choice) return;
+          fail("{} = \"{}\", must be one of: {}", key(), *value, fmt::join(choices, ", "));
+        }
+      },
+      target);
+}
+
+const Field& FieldList::find(const std::string& key, const std::string& where) const {
+  std::vector<std::string> known;
+  for (const Field& field : fields_) {
+    if (field.key() == key) return field;
+    known.push_back(field.key());
+  }
+  std::string near = nearest(key, known);
+  if (near.empty()) fail("{}: unknown key {}; 'longstride train --help' lists them", where, key);
+  fail("{}: unknown key {}; did you mean {}?", where, key, near);
+}
+
+void read_toml_text(const std::string& text, const std::string& source, const FieldList& fields) {
+  toml::table root;
+  try {
+    root = toml::parse(text, source);
+  } catch (const toml::parse_error& error) {
+    fail("{}:{}: {}", source, error.source().begin.line, error.description());
+  }
+  for (const auto& [name, node] : root) {
+    const auto where = [&](const toml::node& at) { return fmt::format("{}:{}", source, at.source().begin.line); };
+    const std::string section(name.str());
+    if (const toml::table* table = node.as_table()) {
+      for (const auto& [key, value] : *table)
+        assign_checked(fields, section + "." + std::string(key.str()), value, where(value));
+    } else {
+      assign_checked(fields, section, node, where(node));
+    }
+  }
+}
+
+void read_toml_file(const std::string& path, const FieldList& fields) {
+  std::ifstream file(path);
+  LONGSTRIDE_CHECK(file.good(), "cannot read {}: {}", path, last_system_error());
+  std::ostringstream text;
+  text << file.rdbuf();
+  LONGSTRIDE_CHECK(!file.bad(), "cannot read {}: {} (is it a file?)", path, last_system_error());
+  read_toml_text(text.str(), path, fields);
+}
+
+void apply_override(const std::string& assignment, const FieldList& fields) {
+  const size_t equals = assignment.find('=');
+  if (equals == std::string::npos)
+    throw UsageError(fmt::format("--set {}: expected section.key=value, as in --set train.steps=100", assignment));
+  const std::string key(trim(std::string_view(assignment).substr(0, equals)));
+  const std::string value(trim(std::string_view(assignment).substr(equals + 1)));
+  const std::string where = "--set " + assignment;
+  try {
+    const Field& field = fields.find(key, where);
+    const bool bare_string = std::holds_alternative<std::string*>(field.target) && !value.starts_with('"');
+    const toml::table table = toml::parse("value = " + (bare_string ? quoted(value) : value));
+    assign_checked(fields, key, *table.get("value"), where);
+  } catch (const toml::parse_error&) {
+    throw UsageError(fmt::format("{}: {} must be {}", where, key, fields.find(key, where).type_name()));
+  } catch (const Error& error) {
+    throw UsageError(error.what());
+  }
+}
+
+std::string to_toml(const FieldList& fields, bool with_help) {
+  std::string result, section;
+  for (const Field& field : fields.all()) {
+    if (field.section != section) {
+      section = field.section;
+      result += fmt::format("{}[{}]\n", result.empty() ? "" : "\n", section);
+    }
+    if (with_help) result += fmt::format("# {}\n", field.help);
+    result += fmt::format("{} = {}\n", field.name, field.value_as_toml());
+  }
+  return result;
+}
+
+}  // namespace longstride

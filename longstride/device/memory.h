@@ -1,0 +1,79 @@
+// Memory that is owned: Buffer, one allocation on one device; and Arena, which deals one buffer out as tensors.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <memory>
+
+#include "longstride/base/tensor.h"
+#include "longstride/device/device.h"
+
+namespace longstride {
+
+// An owned, 64-byte aligned allocation on a device. Moves; never copies.
+class Buffer {
+ public:
+  Buffer() = default;
+  // Zero-filled. Throws Error naming the size if the memory cannot be had.
+  Buffer(Device device, int64_t bytes);
+
+  void* data() const { return data_.get(); }
+  int64_t bytes() const { return bytes_; }
+  Device device() const { return device_; }
+
+ private:
+  std::unique_ptr<void, std::function<void(void*)>> data_;
+  int64_t bytes_ = 0;
+  Device device_;
+};
+
+// A bump allocator. A measuring arena hands out tensors without memory and only counts, so that the very code that lays
+// out a computation also plans its memory:
+//
+//   Arena plan = Arena::measuring(device);  lay_out(plan);
+//   Arena arena(device, plan.peak());       lay_out(arena);
+class Arena {
+ public:
+  Arena(Device device, int64_t bytes);
+  static Arena measuring(Device device);
+
+  // 64-byte aligned, uninitialised. Throws Error when the arena is full. The result's data is null while measuring.
+  Tensor allocate(DType dtype, std::initializer_list<int64_t> shape);
+
+  bool is_measuring() const { return measuring_; }
+  int64_t used() const { return used_; }
+  int64_t peak() const { return peak_; }
+  void release_to(int64_t mark) { used_ = mark; }
+
+  // Gives back everything allocated during its life.
+  class Scope {
+   public:
+    explicit Scope(Arena& arena) : arena_(arena), mark_(arena.used()) {}
+    ~Scope() { arena_.release_to(mark_); }
+    Scope(const Scope&) = delete;
+    Scope& operator=(const Scope&) = delete;
+
+   private:
+    Arena& arena_;
+    int64_t mark_;
+  };
+
+ private:
+  Arena() = default;
+  Buffer buffer_;
+  Device device_;
+  bool measuring_ = false;
+  int64_t capacity_ = 0;
+  int64_t used_ = 0;
+  int64_t peak_ = 0;
+};
+
+// Copies between equal shapes and dtypes, across devices where the build has them.
+void copy(const Tensor& from, const Tensor& to);
+void fill_zero(const Tensor& tensor);
+
+// Resident memory of this process now and at its highest, in bytes.
+int64_t resident_memory();
+int64_t peak_resident_memory();
+
+}  // namespace longstride

@@ -1,0 +1,14 @@
+// The feed-forward activation f(x) = x * sigmoid(1.702 x) (paper: section 5.2).
+#pragma once
+
+#include "longstride/ops/context.h"
+
+namespace longstride {
+
+// y = f(x); any shape, contiguous, f32. y may be x.
+void activation_forward(const OpContext& context, const Tensor& x, const Tensor& y);
+
+// dx = dy * f'(x). dx may be dy.
+void activation_backward(const OpContext& context, const Tensor& dy, const Tensor& x, const Tensor& dx);
+
+}  // namespace longstride

@@ -1,0 +1,55 @@
+// Sparse attention: o[q] = sum over k with allows(q, k) of softmax_k(scale * q . k) v[k], one head at a time.
+//
+// A query that no key is allowed to (a head of summaries alone, before the first one) gets o = 0 and log-sum-exp = -inf, and
+// passes no gradient. Accumulation in f32; a row of scores never exists beyond a tile.
+#pragma once
+
+#include <vector>
+
+#include "longstride/ops/context.h"
+#include "longstride/pattern/plan.h"
+
+namespace longstride {
+
+// The plans of one layer's heads: equal patterns share a plan.
+struct AttentionPlan {
+  std::vector<Plan> plans;
+  std::vector<int> plan_of_head;
+  int64_t n = 0;
+  int64_t pairs = 0;  // allowed pairs summed over heads, for one sequence
+  const Plan& head(int64_t h) const { return plans[plan_of_head[h]]; }
+};
+
+// Plans with the tile sizes that the device's kernels want.
+AttentionPlan plan_attention(Device device, const LayerPattern& layer, int64_t heads, int64_t n);
+
+struct AttentionTensors {
+  Tensor q, k;  // (B, N, H, D)  f32; rows may be part of wider ones (strides are honoured, the last is 1)
+  Tensor v;     // (B, N, H, Dv)
+  Tensor o;     // (B, N, H, Dv) =  in the forward, read in the backward
+  Tensor lse;   // (B, H, N) f32 =  natural log of the sum of exp(scale * q . k); likewise
+  float scale = 1;
+};
+
+// Scratch: a few tiles for each thread.
+void attention_forward(const OpContext& context, const AttentionPlan& plan, const AttentionTensors& t);
+
+struct AttentionGradients {
+  Tensor d_o;  // (B, N, H, Dv), read
+  Tensor dq, dk, dv;  // =, shaped and possibly strided like q, k, v
+};
+
+// Scratch: delta (B, H, N) f32 and a few tiles for each thread. Deterministic for any number of threads.
+void attention_backward(const OpContext& context, const AttentionPlan& plan, const AttentionTensors& t,
+                        const AttentionGradients& gradients);
+
+// Bytes of scratch that the two calls above need for tensors of this shape.
+int64_t attention_scratch_bytes(Device device, const AttentionPlan& plan, int64_t batch, int64_t heads,
+                                int64_t qk_width, int64_t v_width);
+
+// One query a sequence and head, while sampling: q (B, H, D), k (B, N, H, D), v (B, N, H, Dv) hold positions 0..position;
+// o (B, H, Dv) =. `layer` is resolved per head; keys are read by keys_of and accumulated in f32.
+void attention_one(const OpContext& context, const LayerPattern& layer, int64_t position, const Tensor& q,
+                   const Tensor& k, const Tensor& v, float scale, const Tensor& o);
+
+}  // namespace longstride

@@ -1,0 +1,15 @@
+// Softmax cross-entropy of rows of logits, in nats.
+#pragma once
+
+#include "longstride/ops/context.h"
+
+namespace longstride {
+
+// logits (M, V) f32, targets (M) u8; loss (M) f32 = log-sum-exp(logits) - logits[target]. Throws if a target is V or more.
+void cross_entropy_forward(const OpContext& context, const Tensor& logits, const Tensor& targets, const Tensor& loss);
+
+// loss as above and dlogits (M, V) f32 = scale * (softmax(logits) - onehot(target)). dlogits may be logits.
+void cross_entropy_backward(const OpContext& context, const Tensor& logits, const Tensor& targets, float scale,
+                            const Tensor& loss, const Tensor& dlogits);
+
+}  // namespace longstride

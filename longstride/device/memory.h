@@ -43,6 +43,7 @@ class Arena {
   bool is_measuring() const { return measuring_; }
   int64_t used() const { return used_; }
   int64_t peak() const { return peak_; }
+  int64_t capacity() const { return capacity_; }  // 0 while measuring
   void release_to(int64_t mark) { used_ = mark; }
 
   // Gives back everything allocated during its life.

@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "longstride/ops/context.h"
+#include "longstride/ops/tile_masks.h"
 #include "longstride/pattern/plan.h"
 
 namespace longstride {
@@ -14,6 +15,7 @@ namespace longstride {
 // The plans of one layer's heads: equal patterns share a plan.
 struct AttentionPlan {
   std::vector<Plan> plans;
+  std::vector<std::vector<TileMasks>> masks;  // by plan and pass
   std::vector<int> plan_of_head;
   int64_t n = 0;
   int64_t pairs = 0;  // allowed pairs summed over heads, for one sequence

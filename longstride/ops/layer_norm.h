@@ -15,9 +15,12 @@ void layer_norm_apply(const OpContext& context, const Tensor& x, const Tensor& g
                       const Tensor& mean, const Tensor& rstd, const Tensor& y);
 
 // dx (M, d) f32 +=, dgain and dbias (d) f32 +=, for dy (M, d) and the saved mean and rstd. Adding to dx is what a residual
-// connection needs. Scratch: two rows of d for each thread.
+// connection needs. Scratch: layer_norm_backward_scratch_bytes(M, d).
 void layer_norm_backward(const OpContext& context, const Tensor& dy, const Tensor& x, const Tensor& gain,
                          const Tensor& mean, const Tensor& rstd, const Tensor& dx, const Tensor& dgain,
                          const Tensor& dbias);
+
+// Bytes of context.scratch that layer_norm_backward needs for x (rows, width).
+int64_t layer_norm_backward_scratch_bytes(Device device, int64_t rows, int64_t width);
 
 }  // namespace longstride

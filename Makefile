@@ -1,0 +1,45 @@
+# longstride: `make help` lists what can be done here.
+.DEFAULT_GOAL := build
+.PHONY: build demo test test-unit test-sanitize check format selftest bench setup clean help
+
+BINARY := build/longstride
+
+build: setup  ## build everything (Release) into build/
+	@cmake --preset release >build-release.log 2>&1 || { cat build-release.log; exit 1; }
+	@cmake --build --preset release
+
+demo: build  ## train a small model on English text for about two minutes, and let it write
+	@tools/demo
+
+test: check build test-unit test-sanitize  ## all checks and tests, the unit tests once more under sanitizers
+
+test-unit: build
+	@ctest --preset release
+
+test-sanitize: setup
+	@cmake --preset sanitize >build-sanitize.log 2>&1 || { cat build-sanitize.log; exit 1; }
+	@cmake --build --preset sanitize
+	@ctest --preset sanitize --label-exclude slow
+
+check: setup  ## formatting, and the direction of includes
+	@tools/check-format
+	@tools/check-includes
+
+format: setup  ## format all sources
+	@git ls-files '*.h' '*.cpp' '*.cu' '*.cuh' | xargs clang-format -i
+
+selftest: build  ## every op and pattern against the fp64 reference on this machine
+	@$(BINARY) selftest
+
+bench: build  ## the benchmarks; see bench/README.md
+	@for b in build/bench_*; do [ -x $$b ] && $$b; done
+
+setup:  ## install the distribution packages that are missing (packages.txt)
+	@tools/setup
+
+clean:  ## remove what was built
+	@rm -rf build build-sanitize build-*.log
+
+help:  ## this list
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | \
+	  while IFS='	' read -r name text; do printf '  make %-14s %s\n' "$$name" "$$text"; done

@@ -1,0 +1,101 @@
+// `longstride inspect`: what a model is, costs, needs and sees, before any of it is spent.
+#include <cstdio>
+
+#include <fmt/format.h>
+#include <fmt/ranges.h>
+#include <nlohmann/json.hpp>
+
+#include "cli/commands.h"
+#include "cli/load_config.h"
+#include "longstride/base/text.h"
+#include "longstride/model/cost.h"
+#include "longstride/model/transformer.h"
+#include "longstride/pattern/analyse.h"
+#include "longstride/pattern/draw.h"
+
+namespace longstride::cli {
+
+namespace {
+
+MemoryPlan memory_of(const RunConfig& config, bool training, bool recompute) {
+  ComputePlan plan;
+  plan.device = parse_device(config.compute.device);
+  plan.product = product_precision(config.compute, plan.device);
+  plan.batch = training ? config.train.micro() : 1;
+  plan.training = training;
+  plan.recompute = recompute;
+  return plan_memory(config.model, plan, config.train.average > 0);
+}
+
+nlohmann::json as_json(const MemoryPlan& m) {
+  return {{"weights", m.weights},         {"products", m.products},       {"gradients", m.gradients},
+          {"optimizer", m.optimizer},     {"average", m.average},         {"activations", m.activations},
+          {"temporaries", m.temporaries}, {"plans", m.plans},             {"total", m.total()}};
+}
+
+}  // namespace
+
+int run_inspect(const InspectOptions& options) {
+  const RunConfig config = load_config(options.target, options.overrides);
+  const ModelConfig& model = config.model;
+  const Schedule schedule = model.schedule();
+  const ModelCost cost = cost_of(model);
+  const Reach reach = analyse_reach(schedule, model.layers, model.heads, model.context);
+  const bool recompute = config.train.activations == "recompute";
+  const MemoryPlan training = memory_of(config, true, recompute);
+  const MemoryPlan inference = memory_of(config, false, recompute);
+  const double own = static_cast<double>(resident_memory());
+
+  if (!options.draw.empty())
+    draw_schedule(schedule, model.heads, model.context, options.pixels, options.draw);
+
+  std::vector<std::pair<std::string, double>> layers;
+  for (const LayerPattern& layer : schedule.cycle)
+    layers.emplace_back(to_string(layer), mean_keys(layer, model.heads, model.context));
+
+  if (options.json) {
+    nlohmann::json out{{"parameters", cost.parameters},
+                       {"context", model.context},
+                       {"pairs_per_token", cost.pairs_per_token},
+                       {"forward_flops_per_token", cost.forward_flops()},
+                       {"attention_flops_per_token", cost.attention_flops},
+                       {"training_flops_per_token", cost.training_flops()},
+                       {"position_axes", model.axes()},
+                       {"memory", {{"training", as_json(training)}, {"inference", as_json(inference)}}},
+                       {"reach", {{"complete", reach.complete},
+                                  {"exhaustive", reach.exhaustive},
+                                  {"layers", reach.layers},
+                                  {"text", describe(reach, model.context)}}}};
+    for (const auto& [text, keys] : layers) out["layers"].push_back({{"pattern", text}, {"mean_keys", keys}});
+    fmt::print("{}\n", out.dump(2));
+    return 0;
+  }
+
+  fmt::print("model      {} layers, {} heads, width {}, qk {}, feed-forward {}, context {}\n", model.layers, model.heads,
+             model.width, model.qk(), model.ff(), model.context);
+  fmt::print("parameters {} ({})\n", human_count(static_cast<double>(cost.parameters)), cost.parameters);
+  fmt::print("positions  {} ({})\n", fmt::join(model.axes(), " x "), model.positions);
+  for (const auto& [text, keys] : layers) fmt::print("attention  {}: {:.1f} keys a query and head\n", text, keys);
+  fmt::print("reach      {}{}\n", reach.complete ? "" : "warning: ", describe(reach, model.context));
+  fmt::print("cost       {}FLOP a token forward ({:.0f} % attention), {}FLOP to train on it; {} pairs\n",
+             human_count(cost.forward_flops()), 100 * cost.attention_flops / cost.forward_flops(),
+             human_count(cost.training_flops()), human_count(cost.pairs_per_token));
+  const auto print_memory = [&](const char* use, const MemoryPlan& m) {
+    fmt::print("{}{}: weights {}", use, human_bytes(static_cast<double>(m.total()) + own), human_bytes(m.weights));
+    for (const auto& [name, bytes] : {std::pair<const char*, int64_t>{"products", m.products},
+                                      {"gradients", m.gradients},
+                                      {"optimizer", m.optimizer},
+                                      {"average", m.average},
+                                      {"activations", m.activations},
+                                      {"temporaries", m.temporaries},
+                                      {"tile lists", m.plans}})
+      if (bytes > 0) fmt::print(", {} {}", name, human_bytes(static_cast<double>(bytes)));
+    fmt::print(", program {}\n", human_bytes(own));
+  };
+  print_memory("memory     training ", training);
+  print_memory("memory     evaluation ", inference);
+  if (!options.draw.empty()) fmt::print("drawn      {}\n", options.draw);
+  return 0;
+}
+
+}  // namespace longstride::cli

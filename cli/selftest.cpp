@@ -1,0 +1,146 @@
+// `longstride selftest`: every op and whole models against the double-precision reference, on the user's own machine.
+#include <chrono>
+#include <cmath>
+#include <vector>
+
+#include <fmt/format.h>
+#include <nlohmann/json.hpp>
+
+#include "cli/commands.h"
+#include "longstride/base/text.h"
+#include "longstride/device/device.h"
+#include "longstride/ops/cpu/instruction_sets.h"
+#include "longstride/verify/check.h"
+
+namespace longstride::cli {
+
+namespace {
+
+using verify::Check;
+
+struct Group {
+  const char* name;
+  std::vector<Check> (*run)(Device, verify::Effort);
+};
+
+constexpr Group kGroups[] = {
+    {"linear", verify::check_linear},
+    {"layer norm", verify::check_layer_norm},
+    {"activation", verify::check_activation},
+    {"dropout", verify::check_dropout},
+    {"embedding", verify::check_embedding},
+    {"cross-entropy", verify::check_cross_entropy},
+    {"adam", verify::check_adam},
+    {"attention", verify::check_attention},
+    {"model", verify::check_model},
+};
+
+// The part of what is allowed that the error takes; checks that allow nothing count only if they fail.
+double part_of_allowed(const Check& check) {
+  if (check.allowed > 0) return check.error / check.allowed;
+  return check.passed() ? 0 : std::numeric_limits<double>::infinity();
+}
+
+struct Outcome {
+  std::string name;
+  std::vector<Check> checks;
+  std::string failure;  // of the group as a whole: an exception's message
+  double worst = 0;     // part of what is allowed
+  int64_t failed = 0;
+
+  bool passed() const { return failed == 0 && failure.empty() && !checks.empty(); }
+};
+
+Outcome run_group(const Group& group, Device device, verify::Effort effort) {
+  Outcome outcome;
+  outcome.name = group.name;
+  try {
+    outcome.checks = group.run(device, effort);
+  } catch (const std::exception& error) {
+    outcome.failure = error.what();
+  }
+  for (const Check& check : outcome.checks) {
+    outcome.worst = std::max(outcome.worst, part_of_allowed(check));
+    outcome.failed += !check.passed();
+  }
+  return outcome;
+}
+
+void print_group(const Outcome& outcome) {
+  fmt::print("{:<14} {:>5} checks   worst {:.2f} of allowed   {}\n", outcome.name, outcome.checks.size(), outcome.worst,
+             outcome.passed() ? "ok" : "FAILED");
+  if (!outcome.failure.empty()) fmt::print("  {}\n", outcome.failure);
+  if (outcome.checks.empty() && outcome.failure.empty()) fmt::print("  nothing was checked\n");
+  for (const Check& check : outcome.checks)
+    if (!check.passed()) fmt::print("  {}: error {:.3g}, allowed {:.3g}\n", check.name, check.error, check.allowed);
+  std::fflush(stdout);
+}
+
+// JSON has no infinity: an error that is not finite is written as text.
+nlohmann::json as_json(double value) {
+  return std::isfinite(value) ? nlohmann::json(value) : nlohmann::json(fmt::format("{}", value));
+}
+
+nlohmann::json as_json(const Outcome& outcome) {
+  nlohmann::json group = {{"name", outcome.name},
+                          {"checks", outcome.checks.size()},
+                          {"failed", outcome.failed},
+                          {"worst_of_allowed", as_json(outcome.worst)},
+                          {"passed", outcome.passed()},
+                          {"failures", nlohmann::json::array()}};
+  if (!outcome.failure.empty()) group["error"] = outcome.failure;
+  for (const Check& check : outcome.checks)
+    if (!check.passed())
+      group["failures"].push_back(
+          {{"name", check.name}, {"error", as_json(check.error)}, {"allowed", as_json(check.allowed)}});
+  return group;
+}
+
+}  // namespace
+
+int run_selftest(const SelftestOptions& options) {
+  const Device device = parse_device(options.device);
+  const verify::Effort effort = options.thorough ? verify::Effort::thorough : verify::Effort::quick;
+  if (!options.json) {
+    fmt::print("device         {}\n", name_of(device));
+    fmt::print("processor      {}, {} threads\n", describe_cpu(), threads());
+    fmt::print("vector code    {} (Highway)\n", cpu::vector_instruction_set());
+    fmt::print("products       {} (oneDNN), bf16 {}\n", cpu::product_instruction_set(),
+               cpu_has_bf16() ? "in hardware" : "emulated");
+  }
+
+  const auto begin = std::chrono::steady_clock::now();
+  nlohmann::json groups = nlohmann::json::array();
+  int64_t total = 0, failed = 0;
+  bool passed = true;
+  for (const Group& group : kGroups) {
+    const Outcome outcome = run_group(group, device, effort);
+    if (options.json) groups.push_back(as_json(outcome));
+    else print_group(outcome);
+    total += static_cast<int64_t>(outcome.checks.size());
+    failed += outcome.failed;
+    passed = passed && outcome.passed();
+  }
+  const double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
+
+  if (options.json) {
+    const nlohmann::json out = {{"passed", passed},
+                                {"checks", total},
+                                {"failed", failed},
+                                {"seconds", seconds},
+                                {"device", name_of(device)},
+                                {"processor", describe_cpu()},
+                                {"threads", threads()},
+                                {"vector_instructions", cpu::vector_instruction_set()},
+                                {"product_instructions", cpu::product_instruction_set()},
+                                {"bf16_in_hardware", cpu_has_bf16()},
+                                {"groups", groups}};
+    fmt::print("{}\n", out.dump(2));
+  } else {
+    fmt::print("{:<14} {:>5} checks   {} in {:.1f} s\n", "total", total,
+               passed ? "all passed" : fmt::format("{} FAILED", failed), seconds);
+  }
+  return passed ? 0 : 1;
+}
+
+}  // namespace longstride::cli

@@ -1,0 +1,110 @@
+// `longstride train`: begins a run from a config, or goes on with one.
+#include <cstdio>
+#include <filesystem>
+
+#include <fmt/format.h>
+#include <nlohmann/json.hpp>
+#include <unistd.h>
+
+#include "cli/commands.h"
+#include "cli/load_config.h"
+#include "longstride/base/check.h"
+#include "longstride/base/text.h"
+#include "longstride/data/corpus.h"
+#include "longstride/model/cost.h"
+#include "longstride/pattern/analyse.h"
+#include "longstride/run/run_directory.h"
+#include "longstride/train/trainer.h"
+
+namespace longstride::cli {
+
+namespace fs = std::filesystem;
+
+namespace {
+
+// Fields of the model's section may not change once a run has begun: the weights would not fit.
+void check_same_model(const std::string& run, RunConfig saved, RunConfig wanted) {
+  FieldList before, after;
+  before.section("model"), saved.model.fields(before);
+  after.section("model"), wanted.model.fields(after);
+  for (size_t i = 0; i < before.all().size(); ++i) {
+    const Field &was = before.all()[i], &is = after.all()[i];
+    if (was.value_as_toml() != is.value_as_toml())
+      fail("{}: the run has {} = {}, not {}; its weights do not fit another model, begin a new --run", run, was.key(),
+           was.value_as_toml(), is.value_as_toml());
+  }
+}
+
+void describe(const RunConfig& config, const std::string& run, bool resuming) {
+  const Device device = parse_device(config.compute.device);
+  const ModelCost cost = cost_of(config.model);
+  fmt::print(stderr, "run        {}{}\n", run, resuming ? " (resumed)" : "");
+  fmt::print(stderr, "model      {} parameters, {} layers of {}, context {}\n",
+             human_count(static_cast<double>(cost.parameters)), config.model.layers, config.model.pattern,
+             config.model.context);
+  fmt::print(stderr, "device     {}, {} threads, {} products\n",
+             device.kind == DeviceKind::cpu ? describe_cpu() : name_of(device), threads(),
+             name_of(product_precision(config.compute, device)));
+  const Reach reach = analyse_reach(config.model.schedule(), config.model.layers, config.model.heads, config.model.context);
+  if (!reach.complete) fmt::print(stderr, "warning    {}\n", longstride::describe(reach, config.model.context));
+}
+
+}  // namespace
+
+int run_train(const TrainOptions& options) {
+  RunConfig config = load_config(options.target, options.overrides);
+  const bool target_is_run = fs::is_directory(options.target);
+  std::string run = options.run;
+  if (run.empty()) run = target_is_run ? options.target : "runs/" + fs::path(options.target).stem().string();
+  if (target_is_run && run != options.target)
+    throw UsageError("--run names a new run; to go on with one, give its directory alone");
+
+  const bool resuming = is_run_directory(run) && (target_is_run || options.resume);
+  if (options.resume && !resuming && !fs::exists(run)) fail("{}: there is no run to resume", run);
+  if (resuming) check_same_model(run, read_run_config(run), config);
+  // Read the data before anything is created: a typing error in a path should leave no directory behind.
+  const Splits splits = open_splits(config.data);
+  LONGSTRIDE_CHECK(splits.train.corpus->record_bytes() == 0 || splits.train.corpus->record_bytes() == config.model.context,
+                   "model.context = {}, but a picture of {} has {} bytes; set model.context to that", config.model.context,
+                   config.data.path, splits.train.corpus->record_bytes());
+  LONGSTRIDE_CHECK(splits.train.size() >= config.model.context,
+                   "{}: the training part has {} bytes, less than model.context = {}", config.data.path,
+                   splits.train.size(), config.model.context);
+  set_threads(static_cast<int>(config.compute.threads));
+  if (resuming) write_run_config(run, config);
+  else create_run_directory(run, config);
+
+  if (!options.quiet) {
+    describe(config, run, resuming);
+    fmt::print(stderr, "data       {}: {} bytes to train on, {} for validation, {} for test\n",
+               splits.train.corpus->description(), splits.train.size(), splits.validation.size(), splits.test.size());
+  }
+  TrainObserver observer;
+  observer.show_progress = !options.quiet;
+  observer.note = [&](const std::string& line) { fmt::print(stderr, "{}\n", line); };
+  const TrainSummary summary = train_run(run, config, observer);
+
+  if (options.json) {
+    const nlohmann::json out{{"run", run},
+                             {"complete", summary.complete},
+                             {"step", summary.state.step},
+                             {"train_bits", summary.train_bits},
+                             {"validation_bits", summary.validation_bits},
+                             {"best_bits", summary.state.best_bits},
+                             {"best_step", summary.state.best_step},
+                             {"seconds", summary.state.seconds},
+                             {"tokens_per_second", summary.tokens_per_second},
+                             {"planned_memory", summary.planned_memory},
+                             {"peak_memory", summary.peak_memory}};
+    fmt::print("{}\n", out.dump(2));
+  } else if (!options.quiet) {
+    fmt::print(stderr, "{} at step {} after {} of training; memory {} (planned {})\n",
+               summary.complete ? "finished" : "stopped", summary.state.step, human_seconds(summary.state.seconds),
+               human_bytes(static_cast<double>(summary.peak_memory)),
+               human_bytes(static_cast<double>(summary.planned_memory)));
+    if (!summary.complete) fmt::print(stderr, "go on with: longstride train {}\n", run);
+  }
+  return 0;
+}
+
+}  // namespace longstride::cli

@@ -1,0 +1,246 @@
+#include "longstride/checkpoint/atomic_file.h"
+
+#include <atomic>
+#include <cerrno>
+#include <cstdio>
+#include <filesystem>
+#include <system_error>
+#include <utility>
+#include <vector>
+
+#include <fcntl.h>
+#include <sys/file.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "longstride/base/check.h"
+#include "longstride/checkpoint/mapped_file.h"
+
+namespace longstride {
+
+namespace fs = std::filesystem;
+
+namespace {
+
+constexpr std::string_view kTemporaryPrefix = ".tmp-";
+
+std::string parent_of(const std::string& path) {
+  const std::string parent = fs::path(path).parent_path().string();
+  return parent.empty() ? "." : parent;
+}
+
+// The reason for the current errno and what can be done about it.
+std::string reason_with_advice() {
+  const int error = errno;
+  const std::string reason = last_system_error();
+  if (error == ENOSPC || error == EDQUOT) return reason + "; free some space or write to another disk";
+  if (error == EFBIG) return reason + "; raise the file size limit (ulimit -f) or write to another disk";
+  if (error == EACCES || error == EPERM || error == EROFS)
+    return reason + "; choose a folder that you may write to";
+  if (error == ENOENT || error == ENOTDIR) return reason + "; the folder above it must exist";
+  return reason;
+}
+
+// A fresh name beside `path`: the process id and a count keep apart what is built at the same time. A killed
+// process with the same id (in a container it is often 1) may have left the name, so that it is passed over.
+std::string temporary_name_for(const std::string& path) {
+  static std::atomic<uint64_t> count{0};
+  for (;;) {
+    const std::string name = (fs::path(path).parent_path() / fmt::format("{}{}-{}-{}", kTemporaryPrefix,
+                                                                         fs::path(path).filename().string(),
+                                                                         getpid(), count.fetch_add(1)))
+                                 .string();
+    if (access(name.c_str(), F_OK) != 0) return name;
+  }
+}
+
+// Calls create(temporary name) until the name was not taken, and returns it. create sets errno and returns
+// success.
+template <class Create>
+std::string create_temporary(const std::string& path, Create create) {
+  for (;;) {
+    std::string name = temporary_name_for(path);
+    if (create(name)) return name;
+    LONGSTRIDE_CHECK(errno == EEXIST, "cannot create {}: {}", path, reason_with_advice());
+  }
+}
+
+// An exclusive lock for as long as the descriptor is open, dropped by the system when the process dies. Some
+// file systems have no locks; the only loss there is that a second process may sweep up what a first one is
+// building.
+void hold_lock(int descriptor) { flock(descriptor, LOCK_EX | LOCK_NB); }
+
+bool is_held(const std::string& path) {
+  const int descriptor = open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK);
+  if (descriptor < 0) return false;
+  const bool held = flock(descriptor, LOCK_EX | LOCK_NB) != 0 && errno == EWOULDBLOCK;
+  close(descriptor);
+  return held;
+}
+
+// Brings a folder's list of names to the disk. Some file systems cannot do that for folders and say EINVAL.
+void sync_directory(const std::string& path) {
+  const int descriptor = open(path.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+  LONGSTRIDE_CHECK(descriptor >= 0, "cannot open folder {}: {}", path, reason_with_advice());
+  const bool synced = fsync(descriptor) == 0 || errno == EINVAL || errno == ENOTSUP;
+  const std::string reason = synced ? "" : reason_with_advice();
+  close(descriptor);
+  LONGSTRIDE_CHECK(synced, "cannot bring folder {} to the disk: {}", path, reason);
+}
+
+void remove_tree(const std::string& path) {
+  std::error_code error;
+  fs::remove_all(path, error);
+  LONGSTRIDE_CHECK(!error, "cannot remove {}: {}", path, error.message());
+}
+
+// A file under construction. `shown_path` is the name that its user knows.
+class OutputFile : public ByteSink {
+ public:
+  OutputFile(int descriptor, std::string shown_path)
+      : descriptor_(descriptor), shown_path_(std::move(shown_path)) {}
+  ~OutputFile() override {
+    if (descriptor_ >= 0) close(descriptor_);
+  }
+
+  using ByteSink::write;
+  void write(const void* data, int64_t bytes) override {
+    const char* next = static_cast<const char*>(data);
+    while (bytes > 0) {
+      const ssize_t written = ::write(descriptor_, next, static_cast<size_t>(bytes));
+      if (written < 0 && errno == EINTR) continue;
+      LONGSTRIDE_CHECK(written > 0, "cannot write {}: {}", shown_path_, reason_with_advice());
+      next += written;
+      bytes -= written;
+    }
+  }
+
+  void bring_to_disk() {
+    LONGSTRIDE_CHECK(fsync(descriptor_) == 0, "cannot write {}: {}", shown_path_, reason_with_advice());
+  }
+
+ private:
+  int descriptor_;
+  std::string shown_path_;
+};
+
+int create_new_file(const std::string& path) {
+  return open(path.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
+}
+
+// Moves a finished temporary to its final name; removes it if that fails.
+void rename_into_place(const std::string& temporary, const std::string& path) {
+  if (rename(temporary.c_str(), path.c_str()) == 0) return;
+  const std::string reason = reason_with_advice();
+  unlink(temporary.c_str());
+  fail("cannot replace {}: {}", path, reason);
+}
+
+}  // namespace
+
+void write_file_atomically(const std::string& path, const FileWriter& writer) {
+  int descriptor = -1;
+  const std::string temporary = create_temporary(
+      path, [&](const std::string& name) { return (descriptor = create_new_file(name)) >= 0; });
+  OutputFile file(descriptor, path);
+  hold_lock(descriptor);
+  try {
+    writer(file);
+    file.bring_to_disk();
+  } catch (...) {
+    unlink(temporary.c_str());
+    throw;
+  }
+  rename_into_place(temporary, path);
+  sync_directory(parent_of(path));
+}
+
+AtomicDirectory::AtomicDirectory(std::string final_path) : final_path_(std::move(final_path)) {
+  temporary_path_ =
+      create_temporary(final_path_, [](const std::string& name) { return mkdir(name.c_str(), 0777) == 0; });
+  lock_ = open(temporary_path_.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+  if (lock_ >= 0) hold_lock(lock_);
+}
+
+AtomicDirectory::~AtomicDirectory() {
+  if (!committed_) {
+    std::error_code ignored;
+    fs::remove_all(temporary_path_, ignored);
+  }
+  if (lock_ >= 0) close(lock_);
+}
+
+void AtomicDirectory::write_file(const std::string& name, const FileWriter& writer) {
+  const std::string path = temporary_path_ + "/" + name, shown_path = final_path_ + "/" + name;
+  const int descriptor = create_new_file(path);
+  LONGSTRIDE_CHECK(descriptor >= 0, "cannot create {}: {}", shown_path, reason_with_advice());
+  OutputFile file(descriptor, shown_path);
+  writer(file);
+  file.bring_to_disk();
+}
+
+void AtomicDirectory::commit() {
+  sync_directory(temporary_path_);
+  const std::string parent = parent_of(final_path_);
+  if (rename(temporary_path_.c_str(), final_path_.c_str()) == 0) {
+    committed_ = true;
+    return sync_directory(parent);
+  }
+  LONGSTRIDE_CHECK(errno == ENOTEMPTY || errno == EEXIST, "cannot create {}: {}", final_path_,
+                   reason_with_advice());
+  // A folder with content is there already. Exchanging the two names keeps one of them under the name at all
+  // times; where the file system cannot do that, the old folder steps aside first.
+  if (renameat2(AT_FDCWD, temporary_path_.c_str(), AT_FDCWD, final_path_.c_str(), RENAME_EXCHANGE) != 0) {
+    const std::string aside = temporary_name_for(final_path_);
+    LONGSTRIDE_CHECK(rename(final_path_.c_str(), aside.c_str()) == 0, "cannot replace {}: {}", final_path_,
+                     reason_with_advice());
+    if (rename(temporary_path_.c_str(), final_path_.c_str()) != 0) {
+      const std::string reason = reason_with_advice();
+      rename(aside.c_str(), final_path_.c_str());
+      fail("cannot replace {}: {}", final_path_, reason);
+    }
+    temporary_path_ = aside;
+  }
+  committed_ = true;
+  sync_directory(parent);
+  remove_tree(temporary_path_);
+}
+
+int remove_stale_temporaries(const std::string& folder) {
+  std::error_code error;
+  std::vector<std::string> stale;
+  for (fs::directory_iterator entry(folder, error), end; !error && entry != end; entry.increment(error))
+    if (entry->path().filename().string().starts_with(kTemporaryPrefix) && !is_held(entry->path().string()))
+      stale.push_back(entry->path().string());
+  if (error == std::errc::no_such_file_or_directory) return 0;
+  LONGSTRIDE_CHECK(!error, "cannot list folder {}: {}", folder, error.message());
+  for (const std::string& path : stale) remove_tree(path);
+  return static_cast<int>(stale.size());
+}
+
+void remove_directory_atomically(const std::string& path) {
+  const std::string aside = temporary_name_for(path);
+  LONGSTRIDE_CHECK(rename(path.c_str(), aside.c_str()) == 0, "cannot remove {}: {}", path,
+                   reason_with_advice());
+  remove_tree(aside);
+}
+
+void link_file_atomically(const std::string& existing, const std::string& path) {
+  const std::string temporary = temporary_name_for(path);
+  if (link(existing.c_str(), temporary.c_str()) != 0) {
+    const MappedFile source(existing);
+    return write_file_atomically(path, [&](ByteSink& sink) { sink.write(source.data(), source.bytes()); });
+  }
+  rename_into_place(temporary, path);
+  // Renaming one name of a file over another name of the same file does nothing and leaves both.
+  unlink(temporary.c_str());
+  sync_directory(parent_of(path));
+}
+
+void make_directories(const std::string& path) {
+  std::error_code error;
+  fs::create_directories(path, error);
+  LONGSTRIDE_CHECK(!error, "cannot create folder {}: {}", path, error.message());
+}
+
+}  // namespace longstride

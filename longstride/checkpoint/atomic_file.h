@@ -1,0 +1,67 @@
+// Files and folders that appear whole or not at all. Each is built under a temporary name ".tmp-..." beside
+// its final one, brought to the disk (fsync), and only then renamed; a process that is killed leaves the old
+// state and a temporary that remove_stale_temporaries sweeps up.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <string>
+#include <string_view>
+
+namespace longstride {
+
+// Where a file format writes its bytes.
+class ByteSink {
+ public:
+  virtual ~ByteSink() = default;
+  // Throws Error naming the file and the system's reason (no space, no permission, ...).
+  virtual void write(const void* data, int64_t bytes) = 0;
+  void write(std::string_view text) { write(text.data(), static_cast<int64_t>(text.size())); }
+};
+
+using FileWriter = std::function<void(ByteSink&)>;
+
+// Creates or replaces the file `path` with what `writer` writes. Readers see the old or the new content,
+// never a part. If anything fails, the temporary is removed, the old file stays, and the error (that of
+// `writer`, or an Error with path and reason) is thrown.
+void write_file_atomically(const std::string& path, const FileWriter& writer);
+
+// A folder that is built under a temporary name and moves to its final one with commit().
+class AtomicDirectory {
+ public:
+  // The parent folder must exist. Throws Error.
+  explicit AtomicDirectory(std::string final_path);
+  // Without commit() everything written is removed.
+  ~AtomicDirectory();
+  AtomicDirectory(const AtomicDirectory&) = delete;
+  AtomicDirectory& operator=(const AtomicDirectory&) = delete;
+
+  // Writes one new file of the folder and brings it to the disk.
+  void write_file(const std::string& name, const FileWriter& writer);
+  // Moves the folder to its final path; a folder that is there already is replaced.
+  void commit();
+
+  const std::string& temporary_path() const { return temporary_path_; }
+
+ private:
+  std::string final_path_, temporary_path_;
+  int lock_ = -1;  // an open descriptor of the folder; its lock tells that the builder is alive
+  bool committed_ = false;
+};
+
+// Removes the temporaries that killed processes left directly in `folder`; those of living processes stay. A
+// folder that does not exist has none. Returns how many were removed. Throws Error if one cannot be removed.
+int remove_stale_temporaries(const std::string& folder);
+
+// Removes a folder and its content; it disappears from its name in one step. Throws Error.
+void remove_directory_atomically(const std::string& path);
+
+// Makes `path` another name of the file `existing`, replacing what was there in one step; copies where the
+// file system has no hard links. Throws Error.
+void link_file_atomically(const std::string& existing, const std::string& path);
+
+// Creates the folder and the folders above it as needed. Throws Error.
+void make_directories(const std::string& path);
+
+}  // namespace longstride

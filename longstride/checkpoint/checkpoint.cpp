@@ -1,0 +1,247 @@
+#include "longstride/checkpoint/checkpoint.h"
+
+#include <algorithm>
+#include <cerrno>
+#include <charconv>
+#include <cmath>
+#include <cstdio>
+#include <filesystem>
+#include <system_error>
+#include <utility>
+
+#include <fmt/ranges.h>
+#include <nlohmann/json.hpp>
+
+#include "longstride/checkpoint/checksum.h"
+
+namespace longstride {
+
+namespace fs = std::filesystem;
+
+namespace {
+
+using nlohmann::json;
+
+constexpr const char* kModelFile = "model.safetensors";
+constexpr const char* kStateFile = "state.safetensors";
+constexpr const char* kChecksumFile = "checksums.json";
+constexpr const char* kAlgorithm = "XXH3-128";
+
+std::string checkpoints_folder(const std::string& run_directory) { return run_directory + "/checkpoints"; }
+std::string best_file(const std::string& run_directory) { return run_directory + "/best.json"; }
+std::string folder_name(int64_t step) { return fmt::format("step-{:08}", step); }
+
+// The step of a folder's name, if it is the name of a checkpoint.
+std::optional<int64_t> step_of(const std::string& name) {
+  constexpr std::string_view prefix = "step-";
+  if (!name.starts_with(prefix)) return {};
+  int64_t step = -1;
+  std::from_chars(name.data() + prefix.size(), name.data() + name.size(), step);
+  if (step < 0 || folder_name(step) != name) return {};
+  return step;
+}
+
+bool exists(const std::string& path) {
+  std::error_code ignored;
+  return fs::exists(path, ignored);
+}
+
+struct FileRecord {
+  std::string name;
+  int64_t bytes = 0;
+  std::string checksum;
+};
+
+FileRecord write_tensors(AtomicDirectory& folder, const char* name, const std::vector<NamedTensor>& tensors,
+                         const Metadata& metadata) {
+  FileRecord record{name, 0, ""};
+  folder.write_file(name, [&](ByteSink& sink) {
+    ChecksumSink counted(sink);
+    write_safetensors(counted, tensors, metadata);
+    record.bytes = counted.bytes();
+    record.checksum = counted.hex();
+  });
+  return record;
+}
+
+std::string render_checksums(const std::vector<FileRecord>& records) {
+  json files = json::object();
+  for (const FileRecord& record : records)
+    files[record.name] = {{"bytes", record.bytes}, {"checksum", record.checksum}};
+  return json{{"algorithm", kAlgorithm}, {"files", files}}.dump(2) + "\n";
+}
+
+// checksums.json, which must say exactly what render_checksums writes, so that damage to it shows as well.
+std::vector<FileRecord> read_checksums(const std::string& path) {
+  const MappedFile file(path);
+  const std::string text(reinterpret_cast<const char*>(file.data()), static_cast<size_t>(file.bytes()));
+  std::vector<FileRecord> records;
+  try {
+    const json parsed = json::parse(text);
+    for (const char* name : {kModelFile, kStateFile}) {
+      const json& entry = parsed.at("files").at(name);
+      records.push_back({name, entry.at("bytes").get<int64_t>(), entry.at("checksum").get<std::string>()});
+    }
+    LONGSTRIDE_CHECK(render_checksums(records) == text,
+                     "{} says more or less than the checksums of two files", path);
+  } catch (const json::exception&) {
+    fail("{} does not hold the checksums of two files", path);
+  }
+  return records;
+}
+
+MappedFile map_verified(const std::string& folder, const FileRecord& record, Verify verify) {
+  MappedFile file(folder + "/" + record.name);
+  LONGSTRIDE_CHECK(file.bytes() == record.bytes, "{} has {} bytes, {} were written", file.path(),
+                   file.bytes(), record.bytes);
+  if (verify == Verify::checksums)
+    LONGSTRIDE_CHECK(checksum_of(file.data(), file.bytes()) == record.checksum,
+                     "the content of {} has changed since it was written", file.path());
+  return file;
+}
+
+// What to do about a damaged checkpoint.
+std::string advice(const CheckpointInfo& damaged) {
+  const std::string run_directory = fs::path(damaged.path).parent_path().parent_path().string();
+  std::vector<std::string> older;
+  for (const CheckpointInfo& info : list_checkpoints(run_directory))
+    if (info.step < damaged.step) older.push_back(folder_name(info.step));
+  if (older.empty()) return "the checkpoint is damaged and there is no older one to resume from";
+  return fmt::format("the checkpoint is damaged; resume from an older one with --step N: {}",
+                     fmt::join(older, ", "));
+}
+
+}  // namespace
+
+void prepare_run_directory(const std::string& run_directory) {
+  make_directories(checkpoints_folder(run_directory));
+  remove_stale_temporaries(run_directory);
+  remove_stale_temporaries(checkpoints_folder(run_directory));
+}
+
+std::string save_checkpoint(const std::string& run_directory, int64_t step,
+                            const CheckpointContents& contents) {
+  LONGSTRIDE_CHECK(step >= 0, "a checkpoint of step {}; steps count from 0", step);
+  make_directories(checkpoints_folder(run_directory));
+  const std::string path = checkpoints_folder(run_directory) + "/" + folder_name(step);
+  Metadata model_metadata = contents.model_metadata;
+  model_metadata.insert({"format", "pt"});  // some readers of the wider world refuse files without it
+  model_metadata.insert({"step", fmt::format("{}", step)});
+
+  AtomicDirectory folder(path);
+  const FileRecord model = write_tensors(folder, kModelFile, contents.model, model_metadata);
+  const FileRecord state = write_tensors(folder, kStateFile, contents.state, contents.metadata);
+  folder.write_file(kChecksumFile, [&](ByteSink& sink) { sink.write(render_checksums({model, state})); });
+  folder.commit();
+  return path;
+}
+
+std::vector<CheckpointInfo> list_checkpoints(const std::string& run_directory) {
+  std::vector<CheckpointInfo> found;
+  std::error_code error;
+  for (fs::directory_iterator entry(checkpoints_folder(run_directory), error), end; !error && entry != end;
+       entry.increment(error)) {
+    const std::optional<int64_t> step = step_of(entry->path().filename().string());
+    const std::string path = entry->path().string();
+    if (step && exists(path + "/" + kModelFile) && exists(path + "/" + kStateFile) &&
+        exists(path + "/" + kChecksumFile))
+      found.push_back({*step, path});
+  }
+  LONGSTRIDE_CHECK(!error || error == std::errc::no_such_file_or_directory, "cannot list {}: {}",
+                   checkpoints_folder(run_directory), error.message());
+  std::sort(found.begin(), found.end(), [](const auto& a, const auto& b) { return a.step < b.step; });
+  return found;
+}
+
+CheckpointInfo find_checkpoint(const std::string& run_directory, int64_t step) {
+  std::vector<std::string> known;
+  for (const CheckpointInfo& info : list_checkpoints(run_directory)) {
+    if (info.step == step) return info;
+    known.push_back(fmt::format("{}", info.step));
+  }
+  if (known.empty()) fail("{} has no checkpoints", run_directory);
+  fail("{} has no checkpoint of step {}; there are those of steps {}", run_directory, step,
+       fmt::join(known, ", "));
+}
+
+OpenCheckpoint::Mappings OpenCheckpoint::verified(const CheckpointInfo& info, Verify verify) {
+  try {
+    const std::vector<FileRecord> records = read_checksums(info.path + "/" + kChecksumFile);
+    return {map_verified(info.path, records.at(0), verify), map_verified(info.path, records.at(1), verify)};
+  } catch (const Error& error) {
+    fail("{}: {}", error.what(), advice(info));
+  }
+}
+
+OpenCheckpoint::OpenCheckpoint(const CheckpointInfo& info, Verify verify)
+    : OpenCheckpoint(info, verified(info, verify)) {}
+
+OpenCheckpoint::OpenCheckpoint(const CheckpointInfo& info, Mappings mappings)
+    : info_(info), model_(std::move(mappings.model)), state_(std::move(mappings.state)) {}
+
+IntactCheckpoint newest_intact(const std::string& run_directory) {
+  IntactCheckpoint result;
+  std::vector<CheckpointInfo> newest_first = list_checkpoints(run_directory);
+  std::reverse(newest_first.begin(), newest_first.end());
+  for (const CheckpointInfo& info : newest_first) {
+    try {
+      const OpenCheckpoint intact(info);
+      result.found = info;
+      break;
+    } catch (const Error& error) {
+      result.warnings.push_back(fmt::format("passing over {}: {}", folder_name(info.step), error.what()));
+    }
+  }
+  return result;
+}
+
+void mark_best(const std::string& run_directory, int64_t step, double value) {
+  LONGSTRIDE_CHECK(std::isfinite(value), "the best evaluation of step {} cannot be {}", step, value);
+  make_directories(run_directory);
+  write_file_atomically(best_file(run_directory), [&](ByteSink& sink) {
+    sink.write(json{{"step", step}, {"value", value}}.dump() + "\n");
+  });
+}
+
+std::optional<BestCheckpoint> read_best(const std::string& run_directory) {
+  const std::string path = best_file(run_directory);
+  if (!exists(path)) return {};
+  const MappedFile file(path);
+  const char* text = reinterpret_cast<const char*>(file.data());
+  try {
+    const json parsed = json::parse(text, text + file.bytes());
+    return BestCheckpoint{parsed.at("step").get<int64_t>(), parsed.at("value").get<double>()};
+  } catch (const json::exception&) {
+    fail(
+        "{} is damaged: it should read {{\"step\": N, \"value\": X}}; remove it if the best step is not "
+        "known",
+        path);
+  }
+}
+
+void prune_checkpoints(const std::string& run_directory, int64_t keep_last, bool keep_best) {
+  LONGSTRIDE_CHECK(keep_last >= 1, "keep_last is {}, must be 1 or more: the newest checkpoint always stays",
+                   keep_last);
+  const std::optional<BestCheckpoint> best = keep_best ? read_best(run_directory) : std::nullopt;
+  const std::vector<CheckpointInfo> all = list_checkpoints(run_directory);
+  const int64_t older = static_cast<int64_t>(all.size()) - keep_last;
+  for (int64_t i = 0; i < older; ++i)
+    if (!best || best->step != all[static_cast<size_t>(i)].step)
+      remove_directory_atomically(all[static_cast<size_t>(i)].path);
+}
+
+void discard_checkpoints_after(const std::string& run_directory, int64_t step) {
+  const std::optional<BestCheckpoint> best = read_best(run_directory);
+  if (best && best->step > step)
+    LONGSTRIDE_CHECK(std::remove(best_file(run_directory).c_str()) == 0 || errno == ENOENT,
+                     "cannot remove {}: {}", best_file(run_directory), last_system_error());
+  for (const CheckpointInfo& info : list_checkpoints(run_directory))
+    if (info.step > step) remove_directory_atomically(info.path);
+}
+
+void publish_model(const std::string& run_directory, int64_t step) {
+  link_file_atomically(find_checkpoint(run_directory, step).path + "/" + kModelFile,
+                       run_directory + "/" + kModelFile);
+}
+
+}  // namespace longstride

@@ -1,0 +1,98 @@
+// The checkpoints of a run. Each is a folder RUN/checkpoints/step-00001234/ with
+//   model.safetensors  the weights to use
+//   state.safetensors  what training needs besides to go on as if it had not stopped
+//   checksums.json     size and checksum of both
+// It appears whole or not at all. ../../docs/file-formats.md describes the files.
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "longstride/checkpoint/safetensors.h"
+
+namespace longstride {
+
+struct CheckpointContents {
+  std::vector<NamedTensor> model;
+  std::vector<NamedTensor> state;
+  Metadata metadata;        // of the state file: the training state as strings
+  Metadata model_metadata;  // of the model file, besides "format" and "step"
+};
+
+struct CheckpointInfo {
+  int64_t step = 0;
+  std::string path;  // of the folder
+};
+
+// Creates the run's folders and sweeps up what a killed process left there. Call it when training starts.
+void prepare_run_directory(const std::string& run_directory);
+
+// Saves the state after `step` steps and returns the checkpoint's folder. One of the same step is replaced.
+// When this returns, the files are on the disk. Throws Error (no space, ...); then no checkpoint appears and
+// older ones stay.
+std::string save_checkpoint(const std::string& run_directory, int64_t step,
+                            const CheckpointContents& contents);
+
+// The checkpoints that have all their files, by ascending step.
+std::vector<CheckpointInfo> list_checkpoints(const std::string& run_directory);
+// The checkpoint of this step; throws Error naming the steps that exist.
+CheckpointInfo find_checkpoint(const std::string& run_directory, int64_t step);
+
+enum class Verify { checksums, sizes };
+
+// A checkpoint that was found undamaged. Tensors of its files live as long as this object.
+class OpenCheckpoint {
+ public:
+  // Reads both files whole and compares their checksums, or only their sizes. Throws Error naming the damaged
+  // file and the older checkpoints to resume from.
+  explicit OpenCheckpoint(const CheckpointInfo& info, Verify verify = Verify::checksums);
+
+  int64_t step() const { return info_.step; }
+  const std::string& path() const { return info_.path; }
+  const SafetensorsFile& model() const { return model_; }
+  const SafetensorsFile& state() const { return state_; }
+  const Metadata& metadata() const { return state_.metadata(); }
+
+ private:
+  struct Mappings {
+    MappedFile model, state;
+  };
+  static Mappings verified(const CheckpointInfo& info, Verify verify);
+  OpenCheckpoint(const CheckpointInfo& info, Mappings mappings);
+
+  CheckpointInfo info_;
+  SafetensorsFile model_, state_;
+};
+
+// The newest checkpoint without damage, if any, and one line on each damaged one that was passed over.
+struct IntactCheckpoint {
+  std::optional<CheckpointInfo> found;
+  std::vector<std::string> warnings;
+};
+IntactCheckpoint newest_intact(const std::string& run_directory);
+
+// RUN/best.json: the step whose evaluation, `value`, is the best so far. Which is better is the caller's
+// business.
+struct BestCheckpoint {
+  int64_t step = 0;
+  double value = 0;
+};
+void mark_best(const std::string& run_directory, int64_t step, double value);
+// Empty without best.json; throws Error if it cannot be understood.
+std::optional<BestCheckpoint> read_best(const std::string& run_directory);
+
+// Removes all checkpoints but the `keep_last` >= 1 newest and, if keep_best, the one in best.json. Throws
+// Error.
+void prune_checkpoints(const std::string& run_directory, int64_t keep_last, bool keep_best = true);
+
+// Removes the checkpoints after `step`, and best.json if it names one of them: training resumed from `step`
+// takes another course, and what was saved on the old course must not pass for the newest.
+void discard_checkpoints_after(const std::string& run_directory, int64_t step);
+
+// Makes RUN/model.safetensors the model of that step: another name of the same file, so it costs no space and
+// stays when the checkpoint is removed.
+void publish_model(const std::string& run_directory, int64_t step);
+
+}  // namespace longstride

@@ -1,0 +1,32 @@
+// A whole file seen as read-only memory.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <string>
+
+namespace longstride {
+
+// Moves; never copies. The file must not be shortened by others while it is mapped: reading the lost part
+// would end the process. Files that longstride writes are replaced by rename, never shortened, so a mapping
+// keeps the old content.
+class MappedFile {
+ public:
+  MappedFile() = default;
+  // Throws Error naming the file if it cannot be opened or is no regular file.
+  explicit MappedFile(std::string path);
+  ~MappedFile();
+  MappedFile(MappedFile&& other) noexcept;
+  MappedFile& operator=(MappedFile&& other) noexcept;
+
+  const std::byte* data() const { return data_; }  // page aligned; null for an empty file
+  int64_t bytes() const { return bytes_; }
+  const std::string& path() const { return path_; }
+
+ private:
+  std::string path_;
+  std::byte* data_ = nullptr;
+  int64_t bytes_ = 0;
+};
+
+}  // namespace longstride

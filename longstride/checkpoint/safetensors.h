@@ -1,0 +1,71 @@
+// Files of named tensors in the safetensors format (https://huggingface.co/docs/safetensors): eight bytes,
+// the length of the header as a little-endian number; the header, JSON, {"name": {"dtype", "shape",
+// "data_offsets": [begin, end]}, ...} and "__metadata__", strings by name; then the elements, little-endian
+// and without holes.
+#pragma once
+
+#include <map>
+#include <string>
+#include <unordered_map>
+#include <vector>
+
+#include "longstride/base/tensor.h"
+#include "longstride/checkpoint/atomic_file.h"
+#include "longstride/checkpoint/mapped_file.h"
+
+namespace longstride {
+
+struct NamedTensor {
+  std::string name;
+  Tensor tensor;
+};
+
+using Metadata = std::map<std::string, std::string>;
+
+// Writes contiguous tensors of 1 to kMaxRank axes, on any device. Wide elements come first so that every
+// tensor lies at a multiple of its element size, and the first at a multiple of 64 bytes; within a width the
+// given order stays. Equal input gives equal bytes. Throws Error for names that repeat, are reserved or are
+// no UTF-8, and for the system's errors.
+void write_safetensors(ByteSink& sink, const std::vector<NamedTensor>& tensors,
+                       const Metadata& metadata = {});
+// The same into a file that appears whole or not at all.
+void write_safetensors(const std::string& path, const std::vector<NamedTensor>& tensors,
+                       const Metadata& metadata = {});
+
+// A file of named tensors, mapped into memory. Its tensors are views: they live as long as this object, and
+// writing to them ends the process. Everything the header says is checked before anything is handed out.
+class SafetensorsFile {
+ public:
+  // Throws Error naming the file, the tensor and what is wrong with it.
+  explicit SafetensorsFile(std::string path);
+  explicit SafetensorsFile(MappedFile file);
+
+  const std::string& path() const { return file_.path(); }
+  const Metadata& metadata() const { return metadata_; }
+  const std::vector<std::string>& names() const { return names_; }  // in the order of the data
+  bool contains(const std::string& name) const { return index_.contains(name); }
+
+  // Throws Error for an unknown name, and for a tensor at an address at which its elements cannot be read
+  // (files of longstride have none).
+  Tensor find(const std::string& name) const;
+  // The same whatever the address, for copying bytes only.
+  Tensor find_bytes(const std::string& name) const;
+
+ private:
+  void read_header();
+
+  MappedFile file_;
+  Metadata metadata_;
+  std::vector<std::string> names_;
+  std::vector<Tensor> tensors_;
+  std::unordered_map<std::string, size_t> index_;
+};
+
+// Copies tensors of the file into `targets`, on any device: target t takes what the file calls `prefix` +
+// t.name. Every target must be there with equal shape and dtype, and every tensor of the file whose name
+// begins with `prefix` must have its target. Throws Error naming the tensor and both shapes before anything
+// has been copied.
+void load_into(const SafetensorsFile& file, const std::string& prefix,
+               const std::vector<NamedTensor>& targets);
+
+}  // namespace longstride

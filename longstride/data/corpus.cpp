@@ -1,0 +1,90 @@
+#include "longstride/data/corpus.h"
+
+#include <filesystem>
+
+#include "longstride/base/check.h"
+#include "longstride/base/text.h"
+#include "longstride/data/audio.h"
+#include "longstride/data/cache.h"
+#include "longstride/data/files.h"
+#include "longstride/data/image.h"
+#include "longstride/data/items.h"
+
+namespace longstride {
+
+using data::CachedFile;
+using data::MappedFile;
+using data::SourceFile;
+
+namespace {
+
+// What the decoded bytes depend on besides the source; the number counts changes of the decoding itself.
+std::string encoding_of(const DataConfig& config) {
+  if (config.kind == "image")
+    return fmt::format("image 1 {} {} {}", config.image_height, config.image_width, config.image_channels);
+  if (config.kind == "audio") return fmt::format("audio 1 mulaw {}", config.sample_rate);
+  return "text 1";
+}
+
+ImageShape decode(const DataConfig& config, const std::vector<SourceFile>& files, const std::string& folder,
+                  const data::ByteSink& sink) {
+  if (config.kind == "image")
+    return data::decode_images(files, {config.image_height, config.image_width, config.image_channels}, sink);
+  if (config.kind == "audio") {
+    data::decode_audio(files, config.sample_rate, folder, sink);
+    return {};
+  }
+  std::vector<uint8_t> block(1 << 20);
+  data::visit_items(files, [&](data::Item& item) {
+    while (const size_t count = item.read(block)) sink(std::span(block).first(count));
+  });
+  return {};
+}
+
+std::string describe(const DataConfig& config, const std::string& path, int64_t size, const ImageShape& shape) {
+  const std::string name = std::filesystem::path(path).filename().string();
+  const std::string label = name.empty() ? path : name;
+  if (shape.bytes() > 0)
+    return fmt::format("{}: {} pictures of {} x {} x {}", label, size / shape.bytes(), shape.height, shape.width,
+                       shape.channels);
+  if (config.kind == "audio")
+    return fmt::format("{}: {} of sound at {} Hz", label,
+                       human_seconds(static_cast<double>(size) / static_cast<double>(config.sample_rate)),
+                       config.sample_rate);
+  return fmt::format("{}: {} bytes", label, size);
+}
+
+void check_values(const DataConfig& config) {
+  DataConfig copy = config;
+  FieldList fields;
+  fields.section("data");
+  copy.fields(fields);
+  for (const Field& field : fields.all()) field.check();
+}
+
+}  // namespace
+
+Corpus::Corpus(std::shared_ptr<const MappedFile> file, int64_t offset, ImageShape shape, std::string description)
+    : file_(std::move(file)), shape_(shape), description_(std::move(description)) {
+  bytes_ = file_->bytes().subspan(static_cast<size_t>(offset));
+}
+
+Corpus open_corpus(const DataConfig& config, const std::string& path, const DecodeProgress& progress) {
+  check_values(config);
+  LONGSTRIDE_CHECK(!path.empty(), "data.path is not set: it names the file, archive or folder to read");
+  const std::vector<SourceFile> files = data::list_files(path);
+  if (config.kind == "text" && files.size() == 1 && data::is_plain_file(files[0].path)) {
+    auto file = std::make_shared<MappedFile>(files[0].path);
+    LONGSTRIDE_CHECK(!file->bytes().empty(), "{} is empty", path);
+    const auto size = static_cast<int64_t>(file->bytes().size());
+    return Corpus(std::move(file), 0, {}, describe(config, path, size, {}));
+  }
+  const CachedFile cached = data::decode_once(
+      config.cache, path, files, encoding_of(config),
+      [&](const std::string& folder, const data::ByteSink& sink) { return decode(config, files, folder, sink); },
+      progress);
+  const int64_t size = static_cast<int64_t>(cached.file->bytes().size()) - cached.offset;
+  return Corpus(cached.file, cached.offset, cached.shape, describe(config, path, size, cached.shape));
+}
+
+}  // namespace longstride

@@ -1,0 +1,136 @@
+#include "longstride/data/files.h"
+
+#include <algorithm>
+#include <cerrno>
+#include <filesystem>
+
+#include <fcntl.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "longstride/base/check.h"
+#include "longstride/base/text.h"
+
+namespace longstride::data {
+
+namespace fs = std::filesystem;
+
+namespace {
+
+SourceFile stat_file(const std::string& path) {
+  struct stat status {};
+  LONGSTRIDE_CHECK(::stat(path.c_str(), &status) == 0, "cannot read {}: {}", path, last_system_error());
+  LONGSTRIDE_CHECK(S_ISREG(status.st_mode), "cannot read {}: it is neither a file nor a folder", path);
+  return {path, status.st_size, int64_t{status.st_mtim.tv_sec} * 1'000'000'000 + status.st_mtim.tv_nsec};
+}
+
+}  // namespace
+
+FileDescriptor::~FileDescriptor() {
+  if (number_ >= 0) ::close(number_);
+}
+
+FileDescriptor open_for_reading(const std::string& path) {
+  FileDescriptor file(::open(path.c_str(), O_RDONLY | O_CLOEXEC));
+  LONGSTRIDE_CHECK(file.get() >= 0, "cannot read {}: {}", path, last_system_error());
+  return file;
+}
+
+size_t read_some(int file, std::span<uint8_t> bytes, const std::string& label) {
+  size_t done = 0;
+  while (done < bytes.size()) {
+    const ssize_t count = ::read(file, bytes.data() + done, bytes.size() - done);
+    if (count < 0 && errno == EINTR) continue;
+    LONGSTRIDE_CHECK(count >= 0, "cannot read {}: {}", label, last_system_error());
+    if (count == 0) break;
+    done += static_cast<size_t>(count);
+  }
+  return done;
+}
+
+bool write_all(int file, std::span<const uint8_t> bytes) {
+  while (!bytes.empty()) {
+    const ssize_t count = ::write(file, bytes.data(), bytes.size());
+    if (count < 0 && errno == EINTR) continue;
+    if (count < 0) return false;
+    bytes = bytes.subspan(static_cast<size_t>(count));
+  }
+  return true;
+}
+
+std::vector<uint8_t> read_whole_file(const std::string& path, int64_t limit) {
+  const FileDescriptor file = open_for_reading(path);
+  const int64_t size = stat_file(path).size;
+  LONGSTRIDE_CHECK(size <= limit, "cannot read {}: it has {}, at most {} are expected here", path,
+                   human_bytes(static_cast<double>(size)), human_bytes(static_cast<double>(limit)));
+  std::vector<uint8_t> bytes(static_cast<size_t>(size));
+  bytes.resize(read_some(file.get(), bytes, path));
+  return bytes;
+}
+
+void write_file_atomically(const std::string& path, std::span<const uint8_t> bytes) {
+  std::string temporary = path + ".XXXXXX";
+  const FileDescriptor file(::mkostemp(temporary.data(), O_CLOEXEC));
+  LONGSTRIDE_CHECK(file.get() >= 0, "cannot write {}: {}", path, last_system_error());
+  // mkostemp makes files private; give what an ordinary open would.
+  const mode_t mask = ::umask(0);
+  ::umask(mask);
+  if (!write_all(file.get(), bytes) || ::fchmod(file.get(), 0666 & ~mask) != 0 || ::fsync(file.get()) != 0 ||
+      ::rename(temporary.c_str(), path.c_str()) != 0) {
+    const std::string reason = last_system_error();
+    ::unlink(temporary.c_str());
+    fail("cannot write {}: {}", path, reason);
+  }
+}
+
+MappedFile::MappedFile(const std::string& path) {
+  const FileDescriptor file = open_for_reading(path);
+  size_ = static_cast<size_t>(stat_file(path).size);
+  if (size_ == 0) return;  // an empty mapping is an error of mmap
+  void* data = ::mmap(nullptr, size_, PROT_READ, MAP_SHARED, file.get(), 0);
+  LONGSTRIDE_CHECK(data != MAP_FAILED, "cannot map {} into memory: {}", path, last_system_error());
+  data_ = static_cast<const uint8_t*>(data);
+}
+
+MappedFile::~MappedFile() {
+  if (data_ != nullptr) ::munmap(const_cast<uint8_t*>(data_), size_);
+}
+
+std::vector<SourceFile> list_files(const std::string& path) {
+  std::error_code error;
+  if (!fs::is_directory(path, error)) return {stat_file(path)};
+  std::vector<SourceFile> files;
+  fs::recursive_directory_iterator entries(path, error), end;
+  for (; !error && entries != end; entries.increment(error)) {
+    const std::string name = entries->path().filename().string();
+    if (is_hidden(name)) {
+      entries.disable_recursion_pending();
+      continue;
+    }
+    std::error_code unreadable;  // a dangling link: skipped like other things that are no files
+    if (entries->is_regular_file(unreadable)) files.push_back(stat_file(entries->path().string()));
+  }
+  LONGSTRIDE_CHECK(!error, "cannot read the folder {}: {}", path, error.message());
+  LONGSTRIDE_CHECK(!files.empty(), "the folder {} holds no files (hidden ones are not read)", path);
+  std::sort(files.begin(), files.end(), [](const auto& a, const auto& b) { return a.path < b.path; });
+  return files;
+}
+
+bool is_hidden(const std::string& relative_path) {
+  for (const std::string& component : split(relative_path, '/'))
+    if (component.starts_with('.') && component != "." && component != "..") return true;
+  return false;
+}
+
+std::string lower_extension(const std::string& path) {
+  const size_t slash = path.find_last_of('/');
+  const size_t dot = path.find_last_of('.');
+  if (dot == std::string::npos || (slash != std::string::npos && dot < slash)) return "";
+  std::string extension = path.substr(dot + 1);
+  std::transform(extension.begin(), extension.end(), extension.begin(),
+                 [](unsigned char c) { return static_cast<char>(std::tolower(c)); });
+  return extension;
+}
+
+}  // namespace longstride::data

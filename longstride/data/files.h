@@ -1,0 +1,73 @@
+// Files as the data layer needs them: listing, mapping, reading and atomic writing, each with errors that name the file.
+#pragma once
+
+#include <cstdint>
+#include <span>
+#include <string>
+#include <utility>
+#include <vector>
+
+namespace longstride::data {
+
+// Owns an open file.
+class FileDescriptor {
+ public:
+  FileDescriptor() = default;
+  explicit FileDescriptor(int number) : number_(number) {}
+  FileDescriptor(FileDescriptor&& other) noexcept : number_(std::exchange(other.number_, -1)) {}
+  FileDescriptor& operator=(FileDescriptor&& other) noexcept {
+    std::swap(number_, other.number_);
+    return *this;
+  }
+  ~FileDescriptor();
+  int get() const { return number_; }
+
+ private:
+  int number_ = -1;
+};
+
+// Throws Error "cannot read PATH: reason".
+FileDescriptor open_for_reading(const std::string& path);
+
+// Up to bytes.size() bytes at the file's position; fewer only at its end. Throws Error naming `label`.
+size_t read_some(int file, std::span<uint8_t> bytes, const std::string& label);
+// All bytes at the file's position; false, with errno set, if that fails.
+bool write_all(int file, std::span<const uint8_t> bytes);
+
+// The whole file; throws Error if it cannot be read or is larger than `limit` bytes.
+std::vector<uint8_t> read_whole_file(const std::string& path, int64_t limit);
+
+// Writes through a temporary file beside `path` and a rename: `path` is old or new, never half. Throws Error.
+void write_file_atomically(const std::string& path, std::span<const uint8_t> bytes);
+
+// A read-only view of a file's bytes. The file must not shrink while it is mapped.
+class MappedFile {
+ public:
+  explicit MappedFile(const std::string& path);
+  MappedFile(const MappedFile&) = delete;
+  MappedFile& operator=(const MappedFile&) = delete;
+  ~MappedFile();
+  std::span<const uint8_t> bytes() const { return {data_, size_}; }
+
+ private:
+  const uint8_t* data_ = nullptr;
+  size_t size_ = 0;
+};
+
+struct SourceFile {
+  std::string path;
+  int64_t size = 0;
+  int64_t modified = 0;  // nanoseconds since 1970
+};
+
+// `path` itself, or all regular files below the folder `path` in the byte order of their paths, without hidden ones
+// (any component that begins with a dot). Throws Error if there is none or something cannot be read.
+std::vector<SourceFile> list_files(const std::string& path);
+
+// True if a component of a relative path begins with a dot and is not "." or "..".
+bool is_hidden(const std::string& relative_path);
+
+// "PNG" -> "png" of "a/b.PNG"; empty without a dot in the last component.
+std::string lower_extension(const std::string& path);
+
+}  // namespace longstride::data

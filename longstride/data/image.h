@@ -1,0 +1,18 @@
+// Pictures of one shape from CIFAR-10 binary batches, PNG and JPEG files, IDX (MNIST) and NPY arrays.
+#pragma once
+
+#include <span>
+#include <string>
+#include <vector>
+
+#include "longstride/data/corpus.h"
+#include "longstride/data/items.h"
+
+namespace longstride::data {
+
+// Passes the pixels of every picture in `files` to `sink`, row by row with the channel fastest, and returns their shape.
+// Zeros in `wanted` are taken from the first picture. In a folder or an archive, files of other kinds are skipped. Throws
+// Error for damaged files, pictures of another shape, and if there is no picture at all.
+ImageShape decode_images(const std::vector<SourceFile>& files, const ImageShape& wanted, const ByteSink& sink);
+
+}  // namespace longstride::data

@@ -1,0 +1,57 @@
+// What a path holds, one file after another: the path itself, what is compressed in it, the members of an archive, or
+// all of these below a folder. Everything streams; memory stays bounded whatever the sizes.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "longstride/data/files.h"
+
+namespace longstride::data {
+
+// Where decoded bytes go.
+using ByteSink = std::function<void(std::span<const uint8_t>)>;
+
+// One file to decode, read once from its beginning.
+class Item {
+ public:
+  // Fills the span as far as bytes are left; fewer only at the end.
+  using Reader = std::function<size_t(std::span<uint8_t>)>;
+
+  // `label` names it in messages ("music.tar.xz: a/b.wav"); `name` is its own name, without the suffix of a compression;
+  // `plain_path` is where it lies as it is, or empty.
+  Item(std::string label, std::string name, std::string plain_path, Reader reader)
+      : label_(std::move(label)),
+        extension_(lower_extension(name)),
+        plain_path_(std::move(plain_path)),
+        reader_(std::move(reader)) {}
+
+  const std::string& label() const { return label_; }
+  const std::string& extension() const { return extension_; }
+  const std::string& plain_path() const { return plain_path_; }
+
+  // Like Reader. Throws Error if the data are damaged or cut off.
+  size_t read(std::span<uint8_t> bytes);
+  // The next up to `count` bytes, which the next read returns again.
+  std::span<const uint8_t> peek(size_t count);
+  // Everything left; throws Error beyond `limit` bytes.
+  std::vector<uint8_t> read_rest(int64_t limit);
+
+ private:
+  std::string label_, extension_, plain_path_;
+  Reader reader_;
+  std::vector<uint8_t> ahead_;
+};
+
+// True if the file is neither compressed nor an archive, judged by its first bytes. Throws Error if its name claims a
+// compression that its bytes do not show.
+bool is_plain_file(const std::string& path);
+
+// Calls `visit` for every regular, not hidden file in `files`, archives in their own order. Throws Error for archives
+// and compressed files that are damaged or cut off. Reads xz, gz, zst, bz2; tar, also compressed; zip.
+void visit_items(const std::vector<SourceFile>& files, const std::function<void(Item&)>& visit);
+
+}  // namespace longstride::data

@@ -1,0 +1,159 @@
+#include "longstride/eval/evaluate.h"
+
+#include <algorithm>
+#include <cmath>
+#include <numbers>
+
+namespace longstride {
+
+std::vector<EvaluationWindow> evaluation_windows(int64_t size, int64_t context, int64_t min_context) {
+  LONGSTRIDE_CHECK(size >= 1, "there is no data to evaluate");
+  LONGSTRIDE_CHECK(min_context >= 0 && min_context < context,
+                   "a minimum context of {} bytes; the model's context allows 0 to {}", min_context, context - 1);
+  std::vector<EvaluationWindow> windows{{0, 0, std::min(size, context)}};
+  for (int64_t scored = context; scored < size;) {
+    const int64_t end = std::min(size, scored + context - min_context);
+    windows.push_back({end - context, scored - (end - context), context});
+    scored = end;
+  }
+  return windows;
+}
+
+std::vector<EvaluationWindow> record_windows(int64_t size, int64_t context, int64_t record_bytes) {
+  LONGSTRIDE_CHECK(size >= 1, "there is no data to evaluate");
+  LONGSTRIDE_CHECK(record_bytes >= 1 && record_bytes <= context,
+                   "a record has {} bytes, but the model's context is {}", record_bytes, context);
+  LONGSTRIDE_CHECK(size % record_bytes == 0, "{} bytes are no whole number of records of {} bytes", size, record_bytes);
+  std::vector<EvaluationWindow> windows;
+  for (int64_t begin = 0; begin < size; begin += record_bytes) windows.push_back({begin, 0, record_bytes});
+  return windows;
+}
+
+double Evaluation::bits() const { return nats / (static_cast<double>(bytes) * std::numbers::ln2); }
+
+double Evaluation::perplexity() const { return std::exp(nats / static_cast<double>(bytes)); }
+
+std::vector<CurvePoint> Evaluation::curve() const {
+  std::vector<CurvePoint> points;
+  const int64_t positions = static_cast<int64_t>(nats_at.size());
+  for (int64_t first = 0; first < positions;) {
+    const int64_t last = std::min(positions - 1, first == 0 ? 0 : 2 * first - 1);
+    CurvePoint point{first, last};
+    double sum = 0;
+    for (int64_t position = first; position <= last; ++position) {
+      sum += nats_at[position];
+      point.count += count_at[position];
+    }
+    point.bits = sum / (static_cast<double>(point.count) * std::numbers::ln2);
+    if (point.count > 0) points.push_back(point);
+    first = last + 1;
+  }
+  return points;
+}
+
+namespace {
+
+// The standard error of a ratio of sums, nats / bytes, over windows that score different numbers of bytes.
+double standard_error_of_bits(const std::vector<double>& nats, const std::vector<EvaluationWindow>& windows,
+                              double mean, int64_t bytes) {
+  const double count = static_cast<double>(windows.size());
+  if (count < 2) return 0;
+  double squares = 0;
+  for (size_t w = 0; w < windows.size(); ++w) {
+    const double deviation = nats[w] - mean * static_cast<double>(windows[w].scored());
+    squares += deviation * deviation;
+  }
+  return std::sqrt(squares * count / (count - 1)) / (static_cast<double>(bytes) * std::numbers::ln2);
+}
+
+// Room for one batch, on the model's device and, where that is another, on the CPU too.
+struct BatchRoom {
+  BatchRoom(Device device, int64_t batch, int64_t context)
+      : host_arena(Device{}, 5 * batch * context + 128),
+        device_arena(device, device.kind == DeviceKind::cpu ? 0 : 5 * batch * context + 128) {
+    tokens = host_arena.allocate(DType::u8, {batch, context});
+    loss = host_arena.allocate(DType::f32, {batch, context});
+    if (device.kind == DeviceKind::cpu) {
+      device_tokens = tokens, device_loss = loss;
+    } else {
+      device_tokens = device_arena.allocate(DType::u8, {batch, context});
+      device_loss = device_arena.allocate(DType::f32, {batch, context});
+    }
+  }
+  void upload() const {
+    if (device_tokens.data != tokens.data) copy(tokens, device_tokens);
+  }
+  void download() const {
+    if (device_loss.data != loss.data) copy(device_loss, loss);
+  }
+
+  Arena host_arena, device_arena;
+  Tensor tokens, loss;  // (batch, context) in CPU memory
+  Tensor device_tokens, device_loss;
+};
+
+std::span<const uint8_t> limited(std::span<const uint8_t> bytes, int64_t record_bytes, int64_t max_bytes) {
+  LONGSTRIDE_CHECK(max_bytes >= 0, "evaluation of at most {} bytes; 0 means all", max_bytes);
+  const int64_t size = static_cast<int64_t>(bytes.size());
+  if (max_bytes == 0 || max_bytes >= size) return bytes;
+  if (record_bytes > 0) max_bytes = std::max(record_bytes, max_bytes / record_bytes * record_bytes);
+  return bytes.first(std::min(size, max_bytes));
+}
+
+}  // namespace
+
+Evaluation evaluate_bytes(Transformer& model, const ModelParameters& parameters, std::span<const uint8_t> bytes,
+                          int64_t record_bytes, int64_t min_context, int64_t max_bytes,
+                          const EvaluationProgress& progress) {
+  const int64_t context = model.config().context, batch = model.plan().batch;
+  LONGSTRIDE_CHECK(record_bytes <= 0 || min_context == 0,
+                   "a minimum context of {} bytes is for continuous data; each picture has its own window, use 0",
+                   min_context);
+  bytes = limited(bytes, record_bytes, max_bytes);
+  const int64_t size = static_cast<int64_t>(bytes.size());
+  const std::vector<EvaluationWindow> windows =
+      record_bytes > 0 ? record_windows(size, context, record_bytes) : evaluation_windows(size, context, min_context);
+
+  Evaluation result;
+  result.min_context = min_context;
+  result.windows = static_cast<int64_t>(windows.size());
+  result.nats_at.assign(context, 0);
+  result.count_at.assign(context, 0);
+  const BatchRoom room(model.plan().device, batch, context);
+  uint8_t* tokens = room.tokens.as<uint8_t>();
+  const float* loss = room.loss.as<float>();
+  std::vector<double> window_nats;
+
+  for (size_t first = 0; first < windows.size(); first += batch) {
+    const size_t count = std::min<size_t>(batch, windows.size() - first);
+    std::fill_n(tokens, batch * context, uint8_t{0});
+    for (size_t i = 0; i < count; ++i) {
+      // What lies behind the last scored position cannot be seen from it, but a record's window must not show the next.
+      const EvaluationWindow& window = windows[first + i];
+      const auto source = bytes.subspan(window.begin, window.score_to);
+      std::copy(source.begin(), source.end(), tokens + static_cast<int64_t>(i) * context);
+    }
+    room.upload();
+    model.evaluate(parameters, room.device_tokens, room.device_loss);
+    room.download();
+    for (size_t i = 0; i < count; ++i) {
+      const EvaluationWindow& window = windows[first + i];
+      double sum = 0;
+      for (int64_t position = window.score_from; position < window.score_to; ++position) {
+        const double nats = loss[static_cast<int64_t>(i) * context + position];
+        sum += nats;
+        result.nats_at[position] += nats;
+        ++result.count_at[position];
+      }
+      window_nats.push_back(sum);
+      result.nats += sum;
+      result.bytes += window.scored();
+    }
+    if (progress) progress(result.bytes, size);
+  }
+  result.standard_error =
+      standard_error_of_bits(window_nats, windows, result.nats / static_cast<double>(result.bytes), result.bytes);
+  return result;
+}
+
+}  // namespace longstride

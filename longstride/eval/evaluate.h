@@ -1,0 +1,67 @@
+// Bits per byte of a span of bytes under the minimum-context protocol (paper: table 3).
+//
+// The model sees windows of `context` bytes. The first window is scored whole, from its first byte on. Every later window
+// advances by context - min_context and only its last context - min_context positions are scored, so that each byte is
+// scored exactly once and each byte beyond the first window has seen at least min_context bytes before it. With
+// min_context = 0 the windows are disjoint. A last window that would run beyond the end is shifted back to end there and
+// scores only what is left, with more context than asked for. Data shorter than one window is padded at the end, which a
+// causal model cannot see, and only its own bytes are scored.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <span>
+#include <vector>
+
+#include "longstride/model/transformer.h"
+
+namespace longstride {
+
+// A window begins at byte `begin` of the data; its positions [score_from, score_to) are scored.
+struct EvaluationWindow {
+  int64_t begin = 0;
+  int64_t score_from = 0, score_to = 0;
+  int64_t scored() const { return score_to - score_from; }
+  bool operator==(const EvaluationWindow&) const = default;
+};
+
+// The windows of `size` bytes. Throws Error unless 0 <= min_context < context and size >= 1.
+std::vector<EvaluationWindow> evaluation_windows(int64_t size, int64_t context, int64_t min_context);
+// One window a record. Throws Error if a record is longer than the context or `size` is no multiple of it.
+std::vector<EvaluationWindow> record_windows(int64_t size, int64_t context, int64_t record_bytes);
+
+// Mean loss of the positions [first, last] in the window.
+struct CurvePoint {
+  int64_t first = 0, last = 0;
+  double bits = 0;    // a byte
+  int64_t count = 0;  // bytes scored there, 1 or more
+};
+
+struct Evaluation {
+  double nats = 0;                // sum over all scored bytes; not finite if the model's loss is not
+  int64_t bytes = 0;              // scored
+  int64_t windows = 0;
+  int64_t min_context = 0;
+  double standard_error = 0;      // of bits(), over windows; 0 for a single window
+  std::vector<double> nats_at;    // (context) sums by position in the window
+  std::vector<int64_t> count_at;  // (context) how many bytes each sum has
+
+  // Bits per byte; for pictures this is bits per dimension.
+  double bits() const;
+  // exp of the mean loss: of 256 equally likely bytes, 256.
+  double perplexity() const;
+  // Positions in buckets [0], [1], [2, 3], [4, 7], ...; buckets without a scored byte are left out.
+  std::vector<CurvePoint> curve() const;
+};
+
+// Bytes scored so far, and in all.
+using EvaluationProgress = std::function<void(int64_t done, int64_t total)>;
+
+// Scores `bytes` with `model`, plan.batch windows at a time. `record_bytes` > 0: the data is records (pictures), each with
+// its own window, and min_context must be 0. `max_bytes` > 0: only the first max_bytes, in records whole ones and at least
+// one. Sums are in double and in the order of the windows. Throws Error for empty data and where the two functions above do.
+Evaluation evaluate_bytes(Transformer& model, const ModelParameters& parameters, std::span<const uint8_t> bytes,
+                          int64_t record_bytes, int64_t min_context, int64_t max_bytes,
+                          const EvaluationProgress& progress = {});
+
+}  // namespace longstride

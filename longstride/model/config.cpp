@@ -1,0 +1,61 @@
+#include "longstride/model/config.h"
+
+#include <cmath>
+
+#include "longstride/base/check.h"
+
+namespace longstride {
+
+void ModelConfig::fields(FieldList& list) {
+  list.add("context", context, "positions n that the model sees at once, in bytes").at_least(1).at_most(1 << 30);
+  list.add("layers", layers, "residual blocks").at_least(1).at_most(100000);
+  list.add("heads", heads, "attention heads; must divide width and qk_width").at_least(1).at_most(65536);
+  list.add("width", width, "channels d of the residual stream").at_least(1).at_most(1 << 20);
+  list.add("qk_width", qk_width, "channels of queries and keys, all heads together; 0 = width").at_least(0).at_most(1 << 20);
+  list.add("feed_forward", feed_forward, "hidden channels of the feed-forward; 0 = 4 * width").at_least(0).at_most(1 << 22);
+  list.add("pattern", pattern, "attention pattern, or a cycle of layers such as stride:128,window:128*3");
+  list.add("position_axes", position_axes,
+           "extents of the position embeddings, slowest first, as [32, 32, 3]; empty = a grid fitting the pattern")
+      .at_least(1);
+  list.add("positions", positions,
+           "paper: a position belongs to the slot that predicts it; released: to its own token, before the shift")
+      .one_of({"paper", "released"});
+  list.add("init", init, "weights of standard deviation 0.125 / sqrt(fan-in) (paper) or sqrt(0.125 / fan-in) (released)")
+      .one_of({"paper", "released"});
+}
+
+void ModelConfig::check() const {
+  LONGSTRIDE_CHECK(width % heads == 0, "model.heads = {} does not divide model.width = {}", heads, width);
+  LONGSTRIDE_CHECK(qk() % heads == 0, "model.heads = {} does not divide model.qk_width = {}", heads, qk());
+  Schedule parsed;
+  try {
+    parsed = schedule();
+    check_heads(parsed, heads);
+  } catch (const Error& error) {
+    fail("model.pattern: {}", error.what());
+  }
+  int64_t covered = 1;
+  for (int64_t extent : axes()) {
+    LONGSTRIDE_CHECK(extent <= context, "model.position_axes has an extent of {}, more than model.context = {}", extent,
+                     context);
+    covered *= extent;
+    if (covered >= context) covered = context;
+  }
+  LONGSTRIDE_CHECK(covered >= context, "model.position_axes cover {} positions, but model.context = {}", covered, context);
+}
+
+std::vector<int64_t> ModelConfig::axes() const {
+  if (!position_axes.empty()) return position_axes;
+  int64_t row = 0;
+  for (const LayerPattern& layer : schedule().cycle)
+    for (const Pattern& pattern : layer.groups)
+      for (int t = 0; t < pattern.count; ++t) {
+        const TermKind kind = pattern.terms[t].kind;
+        if (row == 0 && kind != TermKind::dense && kind != TermKind::prefix) row = pattern.terms[t].size;
+      }
+  if (row == 0) row = static_cast<int64_t>(std::ceil(std::sqrt(static_cast<double>(context))));
+  row = std::min(row, context);
+  return {(context + row - 1) / row, row};
+}
+
+}  // namespace longstride

@@ -1,0 +1,43 @@
+// The shape of a model. One struct lists every field once; TOML, --set, help and checkpoints derive from it.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "longstride/base/fields.h"
+#include "longstride/pattern/pattern.h"
+
+namespace longstride {
+
+inline constexpr int64_t kVocabulary = 256;  // every byte is a token
+
+struct ModelConfig {
+  int64_t context = 1024;
+  int64_t layers = 6;
+  int64_t heads = 4;
+  int64_t width = 256;
+  int64_t qk_width = 0;      // 0: width; the paper's "half-size query and key" is width / 2
+  int64_t feed_forward = 0;  // 0: 4 * width; the paper's "half-size" is 2 * width
+  std::string pattern = "fixed:128,32";
+  std::vector<int64_t> position_axes;  // empty: [ceil(context / l), l], see axes()
+  std::string positions = "paper";
+  std::string init = "paper";
+
+  void fields(FieldList& list);
+
+  // Throws Error naming the field: heads that do not divide the widths, a pattern that does not parse, ...
+  void check() const;
+
+  int64_t qk() const { return qk_width > 0 ? qk_width : width; }
+  int64_t ff() const { return feed_forward > 0 ? feed_forward : 4 * width; }
+  int64_t qk_head() const { return qk() / heads; }
+  int64_t v_head() const { return width / heads; }
+  int64_t qkv() const { return 2 * qk() + width; }
+  Schedule schedule() const { return parse_schedule(pattern); }
+  // Extents of the position embeddings, slowest first. Without position_axes: a grid whose rows are as wide as the first
+  // l that the pattern names, or near sqrt(context) if it names none.
+  std::vector<int64_t> axes() const;
+};
+
+}  // namespace longstride

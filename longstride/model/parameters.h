@@ -1,0 +1,75 @@
+// The parameters of a model: one table says name, shape, initialisation and decay of each; stores hold one value an
+// element for the weights, their gradients, the optimizer's moments and the averaged weights.
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "longstride/checkpoint/safetensors.h"
+#include "longstride/device/memory.h"
+#include "longstride/model/config.h"
+#include "longstride/ops/embedding.h"
+
+namespace longstride {
+
+struct ParameterSpec {
+  std::string name;            // "blocks.0.attention.qkv.weight"
+  std::vector<int64_t> shape;  // (out, in) for weights
+  double mean = 0;
+  double deviation = 0;  // of the initial normal distribution
+  bool decay = false;    // weight decay applies: tensors of more than one axis
+  bool product = false;  // multiplied by activations in a matrix product, so kept in the product's precision too
+
+  int64_t count() const;
+};
+
+// Every parameter in the order in which stores and checkpoints hold them.
+// Source: paper section 6 as printed, or the released code; see ../docs/numerics.md.
+std::vector<ParameterSpec> parameter_table(const ModelConfig& config);
+int64_t count_parameters(const ModelConfig& config);
+
+// One tensor a parameter, in one buffer.
+class ParameterStore {
+ public:
+  enum class Which { all, products };
+  ParameterStore() = default;
+  // Zeros of `dtype` for all parameters, or for those of matrix products only (the others are empty tensors).
+  ParameterStore(const std::vector<ParameterSpec>& table, Device device, DType dtype, Which which = Which::all);
+  static int64_t bytes(const std::vector<ParameterSpec>& table, DType dtype, Which which = Which::all);
+
+  const Tensor& operator[](size_t index) const { return tensors_[index]; }
+  const std::vector<Tensor>& tensors() const { return tensors_; }
+  bool empty() const { return tensors_.empty(); }
+  void zero() const;
+  // All tensors with `prefix` before their names, for checkpoints.
+  std::vector<NamedTensor> named(const std::vector<ParameterSpec>& table, const std::string& prefix) const;
+
+ private:
+  Arena arena_ = Arena::measuring({});
+  std::vector<Tensor> tensors_;
+};
+
+// Draws the initial weights: parameter i, element e is element e of the stream (seed, kInitialise, i).
+void initialise(const std::vector<ParameterSpec>& table, uint64_t seed, const ParameterStore& weights);
+
+// The parameters by their role. Weights of products may come from another store (bf16) than the rest.
+struct BlockParameters {
+  Tensor norm1_gain, norm1_bias;
+  Tensor qkv_weight, qkv_bias;                // (2 * qk + d, d): queries, keys, values
+  Tensor projection_weight, projection_bias;  // (d, d)
+  Tensor norm2_gain, norm2_bias;
+  Tensor up_weight, up_bias;      // (ff, d)
+  Tensor down_weight, down_bias;  // (d, ff)
+};
+
+struct ModelParameters {
+  EmbeddingTables embedding;
+  std::vector<BlockParameters> blocks;
+  Tensor final_gain, final_bias;
+  Tensor output_weight;  // (256, d)
+};
+
+// `products` may be empty: then all come from `store`.
+ModelParameters by_role(const ModelConfig& config, const ParameterStore& store, const ParameterStore& products);
+
+}  // namespace longstride

@@ -1,0 +1,182 @@
+// The whole model as scalar loops in any precision T: what the fast model is compared with. Written from the formulas of
+// paper section 5.2 and the contracts of the ops; attention is defined by Pattern::allows alone.
+//
+//   H = embed(tokens);  for each block:  mid = H + drop(W_p attention(LN(H)) + b_p)
+//                                        H   = mid + drop(W_2 f(W_1 LN(mid) + b_1) + b_2)
+//   losses = cross_entropy(LN(H) W_out^T, tokens)
+#pragma once
+
+#include <cmath>
+#include <cstdint>
+#include <type_traits>
+#include <vector>
+
+#include "longstride/model/config.h"
+#include "longstride/model/parameters.h"
+#include "longstride/ops/dropout.h"
+#include "longstride/ops/reference/activation.h"
+#include "longstride/ops/reference/attention.h"
+#include "longstride/ops/reference/cross_entropy.h"
+#include "longstride/ops/reference/dropout.h"
+#include "longstride/ops/reference/embedding.h"
+#include "longstride/ops/reference/layer_norm.h"
+#include "longstride/ops/reference/linear.h"
+
+namespace longstride::reference {
+
+// One vector a parameter, in the order of parameter_table(config).
+template <class T>
+using Parameters = std::vector<std::vector<T>>;
+
+template <class T>
+Parameters<T> zero_parameters(const ModelConfig& config) {
+  Parameters<T> zeros;
+  for (const ParameterSpec& spec : parameter_table(config)) zeros.emplace_back(spec.count(), T(0));
+  return zeros;
+}
+
+// What a run is given besides weights and tokens.
+struct ModelRun {
+  int64_t batch = 1;
+  double dropout = 0;
+  uint64_t seed = 0;
+  uint32_t step = 0;
+  // Both factors of every matrix product are rounded to bf16 first, as a model with product = bf16 does.
+  bool bf16_products = false;
+};
+
+template <class T>
+class Model {
+ public:
+  // `parameters` must outlive the model.
+  Model(const ModelConfig& config, const Parameters<T>& parameters, const ModelRun& run)
+      : config_(config),
+        schedule_(config.schedule()),
+        axes_(config.axes()),
+        parameters_(parameters),
+        run_(run),
+        rows_(run.batch * config.context) {}
+
+  // (B * N) losses in nats of tokens (B, N), each given the ones before it.
+  std::vector<T> forward(const std::vector<uint8_t>& tokens) {
+    Vector x = embed(tokens);
+    blocks_.clear();
+    for (int64_t layer = 0; layer < config_.layers; ++layer) x = block_forward(layer, std::move(x));
+    last_ = std::move(x);
+    final_ = norm_forward(last_, final_gain(), kFinalEpsilon);
+    logits_ = multiply(final_.y, output_weight(), kVocabulary);
+    Vector losses(rows_);
+    cross_entropy_forward<T>(rows_, kVocabulary, logits_.data(), tokens.data(), losses.data());
+    return losses;
+  }
+
+  // Gradients of `scale` times the sum of the losses; call after forward with the same tokens.
+  Parameters<T> backward(const std::vector<uint8_t>& tokens, T scale) {
+    Parameters<T> gradients = zero_parameters<T>(config_);
+    Vector losses(rows_), dlogits(logits_.size());
+    cross_entropy_backward<T>(rows_, kVocabulary, logits_.data(), tokens.data(), scale, losses.data(), dlogits.data());
+    Vector dx(last_.size(), T(0));
+    const Vector dnormed = multiply_backward(dlogits, final_.y, output_weight(), kVocabulary, gradients);
+    norm_backward(dnormed, last_, final_, final_gain(), dx, gradients);
+    for (int64_t layer = config_.layers - 1; layer >= 0; --layer) block_backward(layer, dx, gradients);
+    embed_backward(tokens, dx, gradients);
+    return gradients;
+  }
+
+  // (B * N, 2 * qk + d): queries, keys and values of a layer, after forward.
+  const std::vector<T>& qkv(int64_t layer) const { return blocks_[layer].qkv; }
+
+ private:
+  using Vector = std::vector<T>;
+
+  static constexpr double kBlockEpsilon = 1e-5, kFinalEpsilon = 1e-6;
+
+  // Where parameters stand in the table: gains and weights by name, each followed by its bias.
+  enum InBlock { kNorm1 = 0, kQkv = 2, kProjection = 4, kNorm2 = 6, kUp = 8, kDown = 10, kInBlock = 12 };
+  size_t first_block() const { return 2 + axes_.size(); }
+  size_t at(int64_t layer, InBlock which) const { return first_block() + layer * kInBlock + which; }
+  size_t final_gain() const { return at(config_.layers, kNorm1); }
+  size_t output_weight() const { return final_gain() + 2; }
+
+  struct Norm {
+    Vector y, mean, rstd;
+  };
+  struct Block {
+    Vector x;
+    Norm norm1;
+    Vector qkv, attended, lse, mid;
+    Norm norm2;
+    Vector up, hidden;
+  };
+
+  Vector block_forward(int64_t layer, Vector x) {
+    Block& b = blocks_.emplace_back();
+    b.x = std::move(x);
+    b.norm1 = norm_forward(b.x, at(layer, kNorm1), kBlockEpsilon);
+    b.qkv = linear(b.norm1.y, at(layer, kQkv), config_.qkv());
+    b.attended.resize(rows_ * config_.width);
+    b.lse.resize(rows_ * config_.heads);
+    attention_forward<T>(schedule_.layer(layer), score_scale(), queries(b.qkv), keys(b.qkv), values(b.qkv),
+                         by_head(b.attended), by_query(b.lse));
+    b.mid = add_dropped(b.x, linear(b.attended, at(layer, kProjection), config_.width), dropout(layer, 0));
+
+    b.norm2 = norm_forward(b.mid, at(layer, kNorm2), kBlockEpsilon);
+    b.up = linear(b.norm2.y, at(layer, kUp), config_.ff());
+    b.hidden.resize(b.up.size());
+    activation_forward<T>(b.up.size(), b.up.data(), b.hidden.data());
+    return add_dropped(b.mid, linear(b.hidden, at(layer, kDown), config_.width), dropout(layer, 1));
+  }
+
+  // dx is the gradient of the block's output and becomes that of its input.
+  void block_backward(int64_t layer, Vector& dx, Parameters<T>& gradients) {
+    Block& b = blocks_[layer];
+    Vector dhidden = linear_backward(dropped(dx, dropout(layer, 1)), b.hidden, at(layer, kDown), gradients);
+    Vector dup(dhidden.size());
+    activation_backward<T>(dup.size(), dhidden.data(), b.up.data(), dup.data());
+    norm_backward(linear_backward(dup, b.norm2.y, at(layer, kUp), gradients), b.mid, b.norm2, at(layer, kNorm2), dx,
+                  gradients);
+
+    Vector dattended = linear_backward(dropped(dx, dropout(layer, 0)), b.attended, at(layer, kProjection), gradients);
+    Vector dqkv(b.qkv.size());
+    attention_backward<T>(schedule_.layer(layer), score_scale(), queries(b.qkv), keys(b.qkv), values(b.qkv),
+                          by_head(b.attended), by_query(b.lse), by_head(dattended), queries(dqkv), keys(dqkv),
+                          values(dqkv));
+    norm_backward(linear_backward(dqkv, b.norm1.y, at(layer, kQkv), gradients), b.x, b.norm1, at(layer, kNorm1), dx,
+                  gradients);
+  }
+
+  // The pieces of a block over all rows, in terms of the ops.
+
+  Norm norm_forward(const Vector& x, size_t gain, double epsilon) const {
+    const int64_t d = config_.width;
+    Norm n{Vector(x.size()), Vector(rows_), Vector(rows_)};
+    layer_norm_forward<T>(rows_, d, x.data(), parameters_[gain].data(), parameters_[gain + 1].data(), T(epsilon),
+                          n.y.data(), n.mean.data(), n.rstd.data());
+    return n;
+  }
+  void norm_backward(const Vector& dy, const Vector& x, const Norm& n, size_t gain, Vector& dx,
+                     Parameters<T>& gradients) const {
+    layer_norm_backward<T>(rows_, config_.width, dy.data(), x.data(), parameters_[gain].data(), n.mean.data(),
+                           n.rstd.data(), dx.data(), gradients[gain].data(), gradients[gain + 1].data());
+  }
+
+  // Factors of a product, rounded if the run asks for it.
+  Vector factor(Vector values) const {
+    if constexpr (std::is_floating_point_v<T>)
+      if (run_.bf16_products)
+        for (T& value : values) value = static_cast<T>(static_cast<float>(Bf16(static_cast<float>(value))));
+    return values;
+  }
+
+  ModelConfig config_;
+  Schedule schedule_;
+  std::vector<int64_t> axes_;
+  const Parameters<T>& parameters_;
+  ModelRun run_;
+  int64_t rows_;
+  std::vector<Block> blocks_;
+  Vector last_, logits_;
+  Norm final_;
+};
+
+}  // namespace longstride::reference

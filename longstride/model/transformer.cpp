@@ -1,0 +1,206 @@
+#include "longstride/model/transformer.h"
+
+#include <algorithm>
+
+#include "longstride/ops/cross_entropy.h"
+#include "longstride/ops/layer_norm.h"
+#include "longstride/ops/linear.h"
+
+namespace longstride {
+
+namespace {
+
+// Logits exist for this many positions at a time.
+constexpr int64_t kLogitRows = 4096;
+
+Dropout dropout_of(double probability, uint64_t seed, uint32_t step, int64_t layer, uint32_t site) {
+  return {{seed, random_stream::kDropout + 2 * static_cast<uint32_t>(layer) + site, step}, probability};
+}
+
+int64_t bytes_of(const AttentionPlan& attention) {
+  int64_t bytes = 0;
+  for (const Plan& plan : attention.plans)
+    for (const Pass& pass : plan.passes)
+      for (const TileLists* lists : {&pass.rows, &pass.columns})
+        bytes += static_cast<int64_t>(lists->offsets.capacity() * sizeof(int64_t) + lists->runs.capacity() * sizeof(TileRun));
+  return bytes;
+}
+
+}  // namespace
+
+Transformer::Workspace Transformer::allocate_workspace(const ModelConfig& config, const ComputePlan& plan, Arena& arena) {
+  const int64_t rows = plan.batch * config.context, d = config.width;
+  Workspace w;
+  const int64_t streams = plan.training ? config.layers + 1 : 2;
+  for (int64_t i = 0; i < streams; ++i) w.inputs.push_back(arena.allocate(DType::f32, {rows, d}));
+  const int64_t kept = plan.training && !plan.recompute ? config.layers : 1;
+  for (int64_t i = 0; i < kept; ++i) w.activations.push_back(BlockActivations::allocate(config, plan.batch, arena));
+  w.activation_bytes = arena.used();
+  w.room = BlockTemporaries::allocate(config, plan.batch, plan.training, arena);
+  if (plan.training) w.d_stream = arena.allocate(DType::f32, {rows, d});
+  w.mean = arena.allocate(DType::f32, {rows});
+  w.rstd = arena.allocate(DType::f32, {rows});
+  w.logits = arena.allocate(DType::f32, {std::min(rows, kLogitRows), kVocabulary});
+  return w;
+}
+
+std::vector<std::unique_ptr<AttentionPlan>> Transformer::plan_layers(const ModelConfig& config, Device device) {
+  const Schedule schedule = config.schedule();
+  std::vector<std::unique_ptr<AttentionPlan>> plans;
+  for (size_t i = 0; i < schedule.cycle.size(); ++i)
+    plans.push_back(std::make_unique<AttentionPlan>(
+        plan_attention(device, schedule.cycle[i], config.heads, config.context)));
+  return plans;
+}
+
+int64_t Transformer::scratch_bytes(const ModelConfig& config, const ComputePlan& plan,
+                                   std::span<const std::unique_ptr<AttentionPlan>> attention) {
+  int64_t bytes = 0;
+  for (const auto& layer : attention)
+    bytes = std::max(bytes, block_scratch_bytes(config, plan.batch, plan.product, plan.training, plan.device, *layer));
+  const int64_t rows = plan.batch * config.context;
+  bytes = std::max(bytes, linear_scratch_bytes(plan.device, std::min(rows, kLogitRows), config.width, kVocabulary, plan.product));
+  if (plan.training) bytes = std::max(bytes, layer_norm_backward_scratch_bytes(plan.device, rows, config.width));
+  return bytes;
+}
+
+MemoryPlan plan_memory(const ModelConfig& config, const ComputePlan& plan, bool average) {
+  const std::vector<ParameterSpec> table = parameter_table(config);
+  MemoryPlan memory;
+  memory.weights = ParameterStore::bytes(table, DType::f32);
+  if (plan.product != DType::f32)
+    memory.products = ParameterStore::bytes(table, plan.product, ParameterStore::Which::products);
+  if (plan.training) {
+    memory.gradients = memory.weights;
+    memory.optimizer = 2 * memory.weights;
+    if (average) memory.average = memory.weights;
+  }
+  Arena arena = Arena::measuring(plan.device);
+  const auto workspace = Transformer::allocate_workspace(config, plan, arena);
+  const auto attention = Transformer::plan_layers(config, plan.device);
+  memory.activations = workspace.activation_bytes;
+  memory.temporaries = arena.peak() - workspace.activation_bytes + Transformer::scratch_bytes(config, plan, attention);
+  for (const auto& layer : attention) memory.plans += bytes_of(*layer);
+  return memory;
+}
+
+Transformer::Transformer(const ModelConfig& config, const ComputePlan& plan)
+    : config_(config), plan_(plan), attention_(plan_layers(config, plan.device)) {
+  LONGSTRIDE_CHECK(plan.batch >= 1, "batch = {}, must be at least 1", plan.batch);
+  for (int64_t layer = 0; layer < config.layers; ++layer)
+    attention_of_layer_.push_back(attention_[layer % attention_.size()].get());
+  Arena measure = Arena::measuring(plan.device);
+  allocate_workspace(config, plan, measure);
+  arena_ = Arena(plan.device, measure.peak());
+  work_ = allocate_workspace(config, plan, arena_);
+  scratch_ = Arena(plan.device, scratch_bytes(config, plan, attention_));
+  context_ = {plan.device, &scratch_};
+}
+
+int64_t Transformer::planned_attention_bytes() const {
+  int64_t bytes = 0;
+  for (const auto& layer : attention_) bytes += bytes_of(*layer);
+  return bytes;
+}
+
+const Tensor& Transformer::input(int64_t layer) const {
+  return work_.inputs[plan_.training ? layer : layer % 2];
+}
+
+const BlockActivations& Transformer::saved(int64_t layer) const {
+  return work_.activations[work_.activations.size() > 1 ? layer : 0];
+}
+
+BlockCall Transformer::block_call(const ModelParameters& parameters, int64_t layer) const {
+  BlockCall call;
+  call.config = &config_;
+  call.parameters = &parameters.blocks[layer];
+  call.attention = attention_of_layer_[layer];
+  call.batch = plan_.batch;
+  call.product = plan_.product;
+  return call;
+}
+
+void Transformer::check_tokens(const Tensor& tokens, const Tensor& loss) const {
+  LONGSTRIDE_CHECK(tokens.dtype == DType::u8 && tokens.rank == 2 && tokens.shape[0] == plan_.batch &&
+                       tokens.shape[1] == config_.context,
+                   "tokens are {}, the model was planned for u8 ({}, {})", tokens.describe(), plan_.batch,
+                   config_.context);
+  LONGSTRIDE_CHECK(!loss || (loss.dtype == DType::f32 && loss.count() == tokens.count() && loss.contiguous()),
+                   "loss is {}, needs the shape of the tokens {} in f32", loss.describe(), tokens.describe());
+}
+
+void Transformer::run_blocks(const ModelParameters& parameters, const Tensor& tokens, double dropout, uint64_t seed,
+                             uint32_t step, const KeyValueSink* sink) {
+  embedding_forward(context_, tokens, parameters.embedding, input(0));
+  for (int64_t layer = 0; layer < config_.layers; ++layer) {
+    BlockCall call = block_call(parameters, layer);
+    call.attention_dropout = dropout_of(dropout, seed, step, layer, 0);
+    call.feed_forward_dropout = dropout_of(dropout, seed, step, layer, 1);
+    block_forward(context_, call, input(layer), saved(layer), work_.room, input(layer + 1));
+    if (sink == nullptr) continue;
+    const auto by_head = [&](const Tensor& t) { return t.split_last(config_.heads).split_first(plan_.batch); };
+    (*sink)(layer, by_head(saved(layer).qkv.columns(config_.qk(), 2 * config_.qk())),
+            by_head(saved(layer).qkv.columns(2 * config_.qk(), config_.qkv())));
+  }
+}
+
+void Transformer::evaluate(const ModelParameters& parameters, const Tensor& tokens, const Tensor& loss) {
+  check_tokens(tokens, loss);
+  run_blocks(parameters, tokens, 0, 0, 0, nullptr);
+  const int64_t rows = tokens.count();
+  const Tensor& normed = work_.room.normed;
+  layer_norm_forward(context_, input(config_.layers), parameters.final_gain, parameters.final_bias, kFinalNormEpsilon, normed,
+                     work_.mean, work_.rstd);
+  const Tensor flat_loss = loss.reshaped({rows}), flat_tokens = tokens.reshaped({rows});
+  for (int64_t begin = 0; begin < rows; begin += kLogitRows) {
+    const int64_t end = std::min(rows, begin + kLogitRows);
+    const Tensor logits = work_.logits.rows(0, end - begin);
+    linear_forward(context_, normed.rows(begin, end), parameters.output_weight, {}, logits);
+    cross_entropy_forward(context_, logits, flat_tokens.rows(begin, end), flat_loss.rows(begin, end));
+  }
+}
+
+void Transformer::forward_backward(const ModelParameters& parameters, const Tensor& tokens, float scale, double dropout,
+                                   uint64_t seed, uint32_t step, const Tensor& loss, const ModelParameters& gradients) {
+  LONGSTRIDE_CHECK(plan_.training, "this model was planned for inference, not training");
+  check_tokens(tokens, loss);
+  run_blocks(parameters, tokens, dropout, seed, step, nullptr);
+
+  // Head: logits of a chunk of rows exist only until their gradient has been passed on.
+  const int64_t rows = tokens.count();
+  const Tensor& normed = work_.room.normed;
+  const Tensor& d_normed = work_.room.d_branch;
+  const Tensor& last = input(config_.layers);
+  layer_norm_forward(context_, last, parameters.final_gain, parameters.final_bias, kFinalNormEpsilon, normed, work_.mean,
+                     work_.rstd);
+  const Tensor flat_loss = loss.reshaped({rows}), flat_tokens = tokens.reshaped({rows});
+  for (int64_t begin = 0; begin < rows; begin += kLogitRows) {
+    const int64_t end = std::min(rows, begin + kLogitRows);
+    const Tensor logits = work_.logits.rows(0, end - begin);
+    linear_forward(context_, normed.rows(begin, end), parameters.output_weight, {}, logits);
+    cross_entropy_backward(context_, logits, flat_tokens.rows(begin, end), scale, flat_loss.rows(begin, end), logits);
+    linear_backward_weight(context_, logits, normed.rows(begin, end), plan_.product, gradients.output_weight, {});
+    linear_backward_input(context_, logits, parameters.output_weight, d_normed.rows(begin, end));
+  }
+
+  const Tensor& stream = work_.d_stream;
+  fill_zero(stream);
+  layer_norm_backward(context_, d_normed, last, parameters.final_gain, work_.mean, work_.rstd, stream,
+                      gradients.final_gain, gradients.final_bias);
+  for (int64_t layer = config_.layers - 1; layer >= 0; --layer) {
+    BlockCall call = block_call(parameters, layer);
+    call.attention_dropout = dropout_of(dropout, seed, step, layer, 0);
+    call.feed_forward_dropout = dropout_of(dropout, seed, step, layer, 1);
+    if (plan_.recompute) block_forward(context_, call, input(layer), saved(layer), work_.room, {});
+    block_backward(context_, call, input(layer), saved(layer), work_.room, gradients.blocks[layer], stream);
+  }
+  embedding_backward(context_, tokens, stream, gradients.embedding);
+}
+
+void Transformer::prefill(const ModelParameters& parameters, const Tensor& tokens, const KeyValueSink& sink) {
+  check_tokens(tokens, {});
+  run_blocks(parameters, tokens, 0, 0, 0, &sink);
+}
+
+}  // namespace longstride

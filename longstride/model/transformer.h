@@ -1,0 +1,97 @@
+// The whole model: embedding, residual blocks, distribution over the next byte; forward and backward with explicit
+// gradients, and every byte of working memory planned before the first step.
+#pragma once
+
+#include <functional>
+#include <memory>
+#include <span>
+#include <vector>
+
+#include "longstride/model/block.h"
+
+namespace longstride {
+
+// How a model is run, as opposed to what it is.
+struct ComputePlan {
+  Device device;
+  DType product = DType::f32;  // precision of matrix products; all else is f32
+  int64_t batch = 1;           // sequences at a time
+  bool training = false;
+  bool recompute = true;       // training: keep each block's input only, and run it again in the backward pass
+};
+
+// Bytes that a run needs, by use. All but `weights` and `products` are zero where a use does not train.
+struct MemoryPlan {
+  int64_t weights = 0, products = 0, gradients = 0, optimizer = 0, average = 0;
+  int64_t activations = 0;  // kept for the backward pass, or the two streams of an inference
+  int64_t temporaries = 0;  // one block's room and the ops' scratch
+  int64_t plans = 0;        // tile lists of the attention patterns
+  int64_t total() const {
+    return weights + products + gradients + optimizer + average + activations + temporaries + plans;
+  }
+};
+
+// What a Transformer with these plans would allocate (activations, temporaries, plans), plus its stores.
+MemoryPlan plan_memory(const ModelConfig& config, const ComputePlan& plan, bool average);
+
+// Called after each layer's projection with its keys (B, N, H, D) and values (B, N, H, Dv).
+using KeyValueSink = std::function<void(int64_t layer, const Tensor& keys, const Tensor& values)>;
+
+class Transformer {
+ public:
+  // Plans attention and allocates all working memory for plan.batch sequences of config.context bytes.
+  Transformer(const ModelConfig& config, const ComputePlan& plan);
+
+  // loss (B, N) f32 = nats of each token given the ones before it; tokens (B, N) u8. No dropout.
+  void evaluate(const ModelParameters& parameters, const Tensor& tokens, const Tensor& loss);
+
+  // The same, and the gradients of `scale` times the sum of the losses are added to `gradients`. Dropout masks are a
+  // function of (seed, step, layer, position in the batch), `step` counting micro-batches. Needs plan.training.
+  void forward_backward(const ModelParameters& parameters, const Tensor& tokens, float scale, double dropout,
+                        uint64_t seed, uint32_t step, const Tensor& loss, const ModelParameters& gradients);
+
+  // Runs the blocks over tokens and hands out keys and values, to fill a sampler's cache.
+  void prefill(const ModelParameters& parameters, const Tensor& tokens, const KeyValueSink& sink);
+
+  const ModelConfig& config() const { return config_; }
+  const ComputePlan& plan() const { return plan_; }
+  const AttentionPlan& attention(int64_t layer) const { return *attention_of_layer_[layer]; }
+  // Bytes of attention tile lists, once they are built.
+  int64_t planned_attention_bytes() const;
+  // Bytes of working memory held: what plan_memory calls activations and temporaries.
+  int64_t workspace_bytes() const { return arena_.capacity() + scratch_.capacity(); }
+
+ private:
+  friend MemoryPlan plan_memory(const ModelConfig&, const ComputePlan&, bool);
+  struct Workspace {
+    std::vector<Tensor> inputs;               // of each block, and the last output; two in turn if not training
+    std::vector<BlockActivations> activations;  // one a block if kept, else one
+    BlockTemporaries room;
+    Tensor d_stream;    // (M, d) gradient of the residual stream
+    Tensor mean, rstd;  // (M) of the final layer norm
+    Tensor logits;      // one chunk of rows
+    int64_t activation_bytes = 0;
+  };
+  static Workspace allocate_workspace(const ModelConfig& config, const ComputePlan& plan, Arena& arena);
+  static int64_t scratch_bytes(const ModelConfig& config, const ComputePlan& plan,
+                               std::span<const std::unique_ptr<AttentionPlan>> attention);
+  static std::vector<std::unique_ptr<AttentionPlan>> plan_layers(const ModelConfig& config, Device device);
+
+  BlockCall block_call(const ModelParameters& parameters, int64_t layer) const;
+  void run_blocks(const ModelParameters& parameters, const Tensor& tokens, double dropout, uint64_t seed, uint32_t step,
+                  const KeyValueSink* sink);
+  void check_tokens(const Tensor& tokens, const Tensor& loss) const;
+  const Tensor& input(int64_t layer) const;
+  const BlockActivations& saved(int64_t layer) const;
+
+  ModelConfig config_;
+  ComputePlan plan_;
+  std::vector<std::unique_ptr<AttentionPlan>> attention_;  // one a layer of the schedule's cycle
+  std::vector<const AttentionPlan*> attention_of_layer_;
+  Arena arena_ = Arena::measuring({});
+  Arena scratch_ = Arena::measuring({});
+  Workspace work_;
+  OpContext context_;
+};
+
+}  // namespace longstride

@@ -1,0 +1,211 @@
+// Attention forward on the CPU, one query tile a task, with an online softmax (Milakov, Gimelshein, 2018; Dao et al., 2022).
+//
+// Queries lie along vector lanes while scores are computed, s^T = K q^T, so that maxima and sums of the softmax never leave
+// their lane; o += p v then reads p^T element by element. Passes with equal query tiles are one visit; a pass with another
+// order of queries goes on from the o and lse that the earlier ones left. Each output is written by one task, keys in the
+// plan's order: the same bits for any number of threads. Scratch: panels and scores of one tile for each thread.
+#include <cmath>
+
+#include <omp.h>
+
+#undef HWY_TARGET_INCLUDE
+#define HWY_TARGET_INCLUDE "longstride/ops/cpu/attention_forward.cpp"
+#include <hwy/foreach_target.h>
+#include <hwy/highway.h>
+
+#include "longstride/ops/cpu/attention_tile-inl.h"
+#include "longstride/ops/cpu/attention_tile.h"
+
+#ifndef LONGSTRIDE_OPS_CPU_ATTENTION_FORWARD_TASK_
+#define LONGSTRIDE_OPS_CPU_ATTENTION_FORWARD_TASK_
+namespace longstride::cpu {
+
+// A query tile of one sequence and head, in the pass that leads its visit.
+struct ForwardTask {
+  const Plan& plan;
+  const std::vector<TileMasks>& masks;
+  size_t pass;
+  int64_t tile;
+  HeadRows q, k, v, o;
+  float* lse;
+  int64_t width, v_width;
+  float scale;
+};
+
+}  // namespace longstride::cpu
+#endif
+
+HWY_BEFORE_NAMESPACE();
+namespace longstride::cpu {
+namespace HWY_NAMESPACE {
+
+// What a tile of queries has seen so far, by query.
+struct Running {
+  float* highest;  // of scale * score
+  float* sum;      // of exp(scale * score - highest)
+  float* rescale;  // what o of before the last tile is to be multiplied with
+  float* o;        // (queries, padded Dv), not divided by sum
+};
+
+// scores (keys, kAttentionTile) -> weights in place; `columns` holds the mask's bits by key, or is null in a full tile.
+// Keys that a mask excludes get weight zero, whatever their score.
+HWY_INLINE void online_softmax(float* scores, int64_t keys, int vectors, const uint64_t* columns, float scale,
+                               const Running& running) {
+  const Lanes d;
+  const Vector scales = hn::Set(d, scale), lowest = hn::Set(d, -std::numeric_limits<float>::infinity());
+  for (int v = 0; v < vectors; ++v) {
+    float* lane = scores + v * kLanes;
+    const Vector before = hn::Load(d, running.highest + v * kLanes);
+    Vector highest = before;
+    if (columns) {
+      for (int64_t key = 0; key < keys; ++key) {
+        const uint64_t bits = bits_of_vector(columns[key], v);
+        if (bits == 0) continue;
+        const Vector score = hn::Mul(hn::Load(d, lane + key * kAttentionTile), scales);
+        highest = hn::Max(highest, hn::IfThenElse(lanes_of_bits(bits), score, lowest));
+      }
+    } else {
+      Vector other = before;  // two chains hide the latency of max
+      for (int64_t key = 0; key + 1 < keys; key += 2) {
+        highest = hn::Max(highest, hn::Mul(hn::Load(d, lane + key * kAttentionTile), scales));
+        other = hn::Max(other, hn::Mul(hn::Load(d, lane + (key + 1) * kAttentionTile), scales));
+      }
+      if (keys % 2) highest = hn::Max(highest, hn::Mul(hn::Load(d, lane + (keys - 1) * kAttentionTile), scales));
+      highest = hn::Max(highest, other);
+    }
+    // A query that has seen no key yet keeps -inf; subtracting zero instead keeps NaN away from it.
+    const Vector origin = hn::IfThenElse(hn::Eq(highest, lowest), hn::Zero(d), highest);
+    const Vector rescale = exponential(hn::Sub(before, origin));
+    Vector sum = hn::Mul(rescale, hn::Load(d, running.sum + v * kLanes));
+    for (int64_t key = 0; key < keys; ++key) {
+      float* at = lane + key * kAttentionTile;
+      const uint64_t bits = columns ? bits_of_vector(columns[key], v) : ~uint64_t{0};
+      if (bits == 0) {
+        hn::Store(hn::Zero(d), d, at);
+        continue;
+      }
+      Vector weight = exponential(hn::MulSub(hn::Load(d, at), scales, origin));
+      if (columns) weight = hn::IfThenElseZero(lanes_of_bits(bits), weight);
+      sum = hn::Add(sum, weight);
+      hn::Store(weight, d, at);
+    }
+    hn::Store(highest, d, running.highest + v * kLanes);
+    hn::Store(rescale, d, running.rescale + v * kLanes);
+    hn::Store(sum, d, running.sum + v * kLanes);
+  }
+}
+
+// From nothing, or from what earlier passes have written.
+HWY_INLINE void begin_rows(const ForwardTask& task, const TilePositions& queries, const Running& running) {
+  const int64_t padded = padded_width(task.v_width);
+  std::fill_n(running.highest, kAttentionTile, -std::numeric_limits<float>::infinity());
+  std::fill_n(running.sum, kAttentionTile, 0.0f);
+  std::fill_n(running.o, padded_width(queries.count) * padded, 0.0f);
+  if (task.pass == 0) return;
+  for (int64_t i = 0; i < queries.count; ++i) {
+    const int64_t position = queries.position[i];
+    if (position < 0 || std::isinf(task.lse[position])) continue;
+    running.highest[i] = task.lse[position];
+    running.sum[i] = 1;
+    std::memcpy(running.o + i * padded, task.o.row(position), task.v_width * sizeof(float));
+  }
+}
+
+HWY_INLINE void end_rows(const ForwardTask& task, const TilePositions& queries, const Running& running) {
+  const int64_t padded = padded_width(task.v_width);
+  for (int64_t i = 0; i < queries.count; ++i) {
+    const int64_t position = queries.position[i];
+    if (position < 0) continue;
+    const float sum = running.sum[i];
+    task.lse[position] = sum == 0 ? -std::numeric_limits<float>::infinity() : running.highest[i] + std::log(sum);
+    const float inverse = sum == 0 ? 0 : 1 / sum;
+    const float* HWY_RESTRICT from = running.o + i * padded;
+    float* HWY_RESTRICT to = task.o.row(position);
+    for (int64_t j = 0; j < task.v_width; ++j) to[j] = from[j] * inverse;
+  }
+}
+
+void forward_tile(const ForwardTask& task, const TileScratch& scratch) {
+  const Pass& leader = task.plan.passes[task.pass];
+  const TilePositions queries(leader.queries, task.tile);
+  const int64_t padded = padded_width(task.width), v_padded = padded_width(task.v_width);
+  const int vectors = static_cast<int>((queries.count + kLanes - 1) / kLanes);
+  float *rows = scratch.panel(0), *queries_turned = scratch.panel(1), *keys_rows = scratch.panel(2);
+  float *value_rows = scratch.panel(3), *scores = scratch.scores(0);
+  const Running running{scratch.values(0), scratch.values(1), scratch.values(2), scratch.panel(4)};
+
+  begin_rows(task, queries, running);
+  gather_rows(task.q, queries, task.width, rows);
+  transpose(rows, queries.count, padded, queries_turned);
+  for (size_t p = task.pass; p < task.plan.passes.size(); ++p) {
+    const Pass& pass = task.plan.passes[p];
+    if (!same_queries(pass, leader)) continue;
+    const int32_t* mask_id = task.masks[p].of_row(task.tile).data();
+    for (const TileRun& run : pass.rows.of(task.tile)) {
+      for (int32_t key_tile = run.begin; key_tile < run.end; ++key_tile) {
+        const TileMask* mask = run.full ? nullptr : &task.masks[p].masks[*mask_id++];
+        const TilePositions keys(pass.keys, key_tile);
+        gather_rows(task.k, keys, task.width, keys_rows);
+        gather_rows(task.v, keys, task.v_width, value_rows);
+        multiply({.a = keys_rows, .a_row = padded, .a_depth = 1, .b = queries_turned, .b_row = kAttentionTile,
+                  .c = scores, .c_row = kAttentionTile, .rows = keys.count, .depth = task.width, .vectors = vectors,
+                  .columns_of_row = mask ? mask->columns.data() : nullptr});
+        online_softmax(scores, keys.count, vectors, mask ? mask->columns.data() : nullptr, task.scale, running);
+        multiply({.a = scores, .a_row = 1, .a_depth = kAttentionTile, .b = value_rows, .b_row = v_padded,
+                  .c = running.o, .c_row = v_padded, .rows = queries.count, .depth = keys.count,
+                  .vectors = static_cast<int>(v_padded / kLanes), .sum = Sum::rescaled,
+                  .row_scale = running.rescale, .depths_of_row = mask ? mask->rows.data() : nullptr});
+      }
+    }
+  }
+  end_rows(task, queries, running);
+}
+
+}  // namespace HWY_NAMESPACE
+}  // namespace longstride::cpu
+HWY_AFTER_NAMESPACE();
+
+#if HWY_ONCE
+namespace longstride::cpu {
+
+HWY_EXPORT(forward_tile);
+
+namespace {
+
+// A head whose plan has no pass at all sees nothing.
+void fill_unseen(const AttentionPlan& plan, const AttentionTensors& t) {
+  for (int64_t b = 0; b < t.q.shape[0]; ++b) {
+    for (int64_t h = 0; h < t.q.shape[2]; ++h) {
+      if (!plan.head(h).passes.empty()) continue;
+      for (int64_t i = 0; i < plan.n; ++i) {
+        std::fill_n(head_rows(t.o, b, h).row(i), t.v.shape[3], 0.0f);
+        head_values(t.lse, b, h)[i] = -std::numeric_limits<float>::infinity();
+      }
+    }
+  }
+}
+
+}  // namespace
+
+void attention_forward(const OpContext& context, const AttentionPlan& plan, const AttentionTensors& t) {
+  const Arena::Scope scope(*context.scratch);
+  const ThreadScratch scratch(*context.scratch, threads(), t.q.shape[3], t.v.shape[3]);
+  fill_unseen(plan, t);
+  for (size_t pass = 0; pass < most_passes(plan); ++pass) {
+    const TileTasks tasks(plan, t.q.shape[0], [pass](const Plan& p) {
+      return pass < p.passes.size() && leads(p, pass) ? p.passes[pass].queries.count() : 0;
+    });
+#pragma omp parallel for schedule(dynamic)
+    for (int64_t index = 0; index < tasks.size(); ++index) {
+      const auto [b, h, tile] = tasks[index];
+      const int plan_index = plan.plan_of_head[h];
+      HWY_DYNAMIC_DISPATCH(forward_tile)
+      ({plan.plans[plan_index], plan.masks[plan_index], pass, tile, head_rows(t.q, b, h), head_rows(t.k, b, h),
+        head_rows(t.v, b, h), head_rows(t.o, b, h), head_values(t.lse, b, h), t.q.shape[3], t.v.shape[3], t.scale},
+       scratch.of_thread(omp_get_thread_num()));
+    }
+  }
+}
+
+}  // namespace longstride::cpu
+#endif

@@ -1,0 +1,85 @@
+// Token and position embeddings (contract: longstride/ops/embedding.h). The same bits for any number of threads: the
+// forward is a sum of a few rows in a fixed order, and in the backward a thread owns columns of every table and walks
+// the slots in order. No scratch.
+#include "longstride/ops/cpu/ops.h"
+#include "longstride/ops/cpu/parallel.h"
+
+namespace longstride::cpu {
+
+namespace {
+
+// Columns of the tables that one thread owns in the backward: 256 tokens by 64 columns stay within a core's cache.
+constexpr int64_t kColumns = 64;
+
+void add_row(const float* __restrict from, float* __restrict to, int64_t width) {
+  for (int64_t i = 0; i < width; ++i) to[i] += from[i];
+}
+
+// Calls visit(axis, coordinate) for each axis, the last first, of `position`.
+template <class Visit>
+void for_each_coordinate(const std::vector<Tensor>& axes, int64_t position, const Visit& visit) {
+  for (size_t axis = axes.size(); axis-- > 0;) {
+    const int64_t extent = axes[axis].shape[0];
+    visit(axis, position % extent);
+    position /= extent;
+  }
+}
+
+// The position whose embedding slot `slot` carries, or -1 for none.
+int64_t position_of_slot(PositionShift shift, int64_t slot) {
+  return shift == PositionShift::before ? slot : slot - 1;
+}
+
+void write_slot(const EmbeddingTables& tables, int64_t slot, uint8_t previous, float* y) {
+  const int64_t width = tables.token.shape[1];
+  const float* row = slot == 0 ? tables.start.as<float>() : tables.token.as<float>() + previous * width;
+  std::copy_n(row, width, y);
+  const int64_t position = position_of_slot(tables.shift, slot);
+  if (position < 0) return;
+  for_each_coordinate(tables.axes, position, [&](size_t axis, int64_t coordinate) {
+    add_row(tables.axes[axis].as<float>() + coordinate * width, y, width);
+  });
+}
+
+}  // namespace
+
+void embedding_forward(const OpContext& context, const Tensor& tokens, const EmbeddingTables& tables, const Tensor& y) {
+  const int64_t length = tokens.shape[1], width = tables.token.shape[1];
+  const uint8_t* token = tokens.as<uint8_t>();
+  float* out = y.as<float>();
+  parallel_rows(tokens.count(), width, [&](int64_t begin, int64_t end) {
+    for (int64_t row = begin; row < end; ++row)
+      write_slot(tables, row % length, row % length == 0 ? 0 : token[row - 1], out + row * width);
+  });
+}
+
+void embedding_one(const OpContext& context, const Tensor& previous, int64_t position, const EmbeddingTables& tables,
+                   const Tensor& y) {
+  const int64_t width = tables.token.shape[1];
+  for (int64_t row = 0; row < y.shape[0]; ++row)
+    write_slot(tables, position, position == 0 ? 0 : previous.as<uint8_t>()[row], y.as<float>() + row * width);
+}
+
+void embedding_backward(const OpContext& context, const Tensor& tokens, const Tensor& dy,
+                        const EmbeddingTables& gradients) {
+  const int64_t rows = tokens.count(), length = tokens.shape[1], width = gradients.token.shape[1];
+  const uint8_t* token = tokens.as<uint8_t>();
+  const float* d_out = dy.as<float>();
+  parallel_pieces(width, kColumns, [&](int64_t begin, int64_t end) {
+    const int64_t columns = end - begin;
+    float* d_token = gradients.token.as<float>() + begin;
+    float* d_start = gradients.start.as<float>() + begin;
+    for (int64_t row = 0; row < rows; ++row) {
+      const int64_t slot = row % length;
+      const float* from = d_out + row * width + begin;
+      add_row(from, slot == 0 ? d_start : d_token + token[row - 1] * width, columns);
+      const int64_t position = position_of_slot(gradients.shift, slot);
+      if (position < 0) continue;
+      for_each_coordinate(gradients.axes, position, [&](size_t axis, int64_t coordinate) {
+        add_row(from, gradients.axes[axis].as<float>() + coordinate * width + begin, columns);
+      });
+    }
+  });
+}
+
+}  // namespace longstride::cpu

@@ -1,0 +1,182 @@
+// Layer normalisation by rows (contract: longstride/ops/layer_norm.h). f32 throughout; the mean is corrected in the pass
+// that sums the squares, so that rows with a large mean lose nothing. The same bits for any number of threads: rows are
+// independent, and dgain and dbias are summed over fixed pieces of rows, then over the pieces in order.
+// Scratch in the backward: two rows of d for each piece.
+#include <cmath>
+
+#include "longstride/ops/cpu/ops.h"
+#include "longstride/ops/cpu/parallel.h"
+
+#undef HWY_TARGET_INCLUDE
+#define HWY_TARGET_INCLUDE "longstride/ops/cpu/layer_norm.cpp"
+#include <hwy/foreach_target.h>
+#include <hwy/highway.h>
+
+#include "longstride/ops/cpu/vector_math-inl.h"
+
+HWY_BEFORE_NAMESPACE();
+namespace longstride::cpu::HWY_NAMESPACE {
+namespace {
+
+// Two sums over [0, count) at once: add(tag, i, first, second) adds the terms at i to both.
+struct Sums {
+  float first = 0, second = 0;
+};
+template <class Add>
+HWY_INLINE Sums sum_over(int64_t count, const Add& add) {
+  const hn::ScalableTag<float> d;
+  const hn::CappedTag<float, 1> one;
+  const int64_t lanes = static_cast<int64_t>(hn::Lanes(d));
+  auto first0 = hn::Zero(d), first1 = hn::Zero(d), second0 = hn::Zero(d), second1 = hn::Zero(d);
+  int64_t i = 0;
+  for (; i + 2 * lanes <= count; i += 2 * lanes) {
+    add(d, i, first0, second0);
+    add(d, i + lanes, first1, second1);
+  }
+  if (i + lanes <= count) {
+    add(d, i, first0, second0);
+    i += lanes;
+  }
+  auto first_rest = hn::Zero(one), second_rest = hn::Zero(one);
+  for (; i < count; ++i) add(one, i, first_rest, second_rest);
+  return {hn::GetLane(hn::SumOfLanes(d, hn::Add(first0, first1))) + hn::GetLane(first_rest),
+          hn::GetLane(hn::SumOfLanes(d, hn::Add(second0, second1))) + hn::GetLane(second_rest)};
+}
+
+// Never inlined, so that forward and apply run the very same instructions.
+HWY_NOINLINE void normalise(const float* x, const float* gain, const float* bias, float mean, float rstd, int64_t width,
+                            float* y) {
+  for_each_vector(width, [&](auto d, int64_t i) HWY_ATTR {
+    const auto centred = hn::Sub(hn::LoadU(d, x + i), hn::Set(d, mean));
+    const auto scaled = hn::Mul(centred, hn::Set(d, rstd));
+    hn::StoreU(hn::MulAdd(scaled, hn::LoadU(d, gain + i), hn::LoadU(d, bias + i)), d, y + i);
+  });
+}
+
+void measure(const float* x, int64_t width, float epsilon, float* mean, float* rstd) {
+  const float inverse_width = 1.0f / static_cast<float>(width);
+  const float first_mean =
+      inverse_width * sum_over(width, [&](auto d, int64_t i, auto& sum, auto&) HWY_ATTR {
+                        sum = hn::Add(sum, hn::LoadU(d, x + i));
+                      }).first;
+  const Sums rest = sum_over(width, [&](auto d, int64_t i, auto& sum, auto& squares) HWY_ATTR {
+    const auto centred = hn::Sub(hn::LoadU(d, x + i), hn::Set(d, first_mean));
+    sum = hn::Add(sum, centred);
+    squares = hn::MulAdd(centred, centred, squares);
+  });
+  const float correction = rest.first * inverse_width;
+  // The difference of squares cannot be negative but for rounding. NaN must pass.
+  const float variance = rest.second * inverse_width - correction * correction;
+  *mean = first_mean + correction;
+  *rstd = 1.0f / std::sqrt((variance < 0 ? 0 : variance) + epsilon);
+}
+
+void normalise_rows(const float* x, const float* gain, const float* bias, float epsilon, int64_t rows, int64_t width,
+                    float* y, float* mean, float* rstd) {
+  for (int64_t row = 0; row < rows; ++row) {
+    measure(x + row * width, width, epsilon, mean + row, rstd + row);
+    normalise(x + row * width, gain, bias, mean[row], rstd[row], width, y + row * width);
+  }
+}
+
+void apply_rows(const float* x, const float* gain, const float* bias, const float* mean, const float* rstd,
+                int64_t rows, int64_t width, float* y) {
+  for (int64_t row = 0; row < rows; ++row)
+    normalise(x + row * width, gain, bias, mean[row], rstd[row], width, y + row * width);
+}
+
+// dx += rstd (g - mean(g) - xhat mean(g xhat)) with g = dy gain and xhat = (x - mean) rstd; dgain += dy xhat; dbias += dy.
+void backward_rows(const float* dy, const float* x, const float* gain, const float* mean, const float* rstd,
+                   int64_t rows, int64_t width, float* dx, float* dgain, float* dbias) {
+  const float inverse_width = 1.0f / static_cast<float>(width);
+  for (int64_t row = 0; row < rows; ++row, dy += width, x += width, dx += width) {
+    const float row_mean = mean[row], row_rstd = rstd[row];
+    const auto normalised = [&](auto d, int64_t i) HWY_ATTR {
+      return hn::Mul(hn::Sub(hn::LoadU(d, x + i), hn::Set(d, row_mean)), hn::Set(d, row_rstd));
+    };
+    const Sums sums = sum_over(width, [&](auto d, int64_t i, auto& sum, auto& products) HWY_ATTR {
+      const auto g = hn::Mul(hn::LoadU(d, dy + i), hn::LoadU(d, gain + i));
+      sum = hn::Add(sum, g);
+      products = hn::MulAdd(g, normalised(d, i), products);
+    });
+    const float mean_g = sums.first * inverse_width, mean_product = sums.second * inverse_width;
+    for_each_vector(width, [&](auto d, int64_t i) HWY_ATTR {
+      const auto d_out = hn::LoadU(d, dy + i);
+      const auto xhat = normalised(d, i);
+      const auto g = hn::Mul(d_out, hn::LoadU(d, gain + i));
+      const auto inner = hn::NegMulAdd(xhat, hn::Set(d, mean_product), hn::Sub(g, hn::Set(d, mean_g)));
+      hn::StoreU(hn::MulAdd(inner, hn::Set(d, row_rstd), hn::LoadU(d, dx + i)), d, dx + i);
+      hn::StoreU(hn::MulAdd(d_out, xhat, hn::LoadU(d, dgain + i)), d, dgain + i);
+      hn::StoreU(hn::Add(d_out, hn::LoadU(d, dbias + i)), d, dbias + i);
+    });
+  }
+}
+
+}  // namespace
+}  // namespace longstride::cpu::HWY_NAMESPACE
+HWY_AFTER_NAMESPACE();
+
+#if HWY_ONCE
+namespace longstride::cpu {
+
+HWY_EXPORT(normalise_rows);
+HWY_EXPORT(apply_rows);
+HWY_EXPORT(backward_rows);
+
+void layer_norm_forward(const OpContext& context, const Tensor& x, const Tensor& gain, const Tensor& bias,
+                        float epsilon, const Tensor& y, const Tensor& mean, const Tensor& rstd) {
+  const int64_t width = x.shape[1];
+  parallel_rows(x.shape[0], width, [&](int64_t begin, int64_t end) {
+    HWY_DYNAMIC_DISPATCH(normalise_rows)
+    (x.as<float>() + begin * width, gain.as<float>(), bias.as<float>(), epsilon, end - begin, width,
+     y.as<float>() + begin * width, mean.as<float>() + begin, rstd.as<float>() + begin);
+  });
+}
+
+void layer_norm_apply(const OpContext& context, const Tensor& x, const Tensor& gain, const Tensor& bias,
+                      const Tensor& mean, const Tensor& rstd, const Tensor& y) {
+  const int64_t width = x.shape[1];
+  parallel_rows(x.shape[0], width, [&](int64_t begin, int64_t end) {
+    HWY_DYNAMIC_DISPATCH(apply_rows)
+    (x.as<float>() + begin * width, gain.as<float>(), bias.as<float>(), mean.as<float>() + begin,
+     rstd.as<float>() + begin, end - begin, width, y.as<float>() + begin * width);
+  });
+}
+
+namespace {
+// Pieces that the backward sums apart: at least 32 rows each, at most 128 in number.
+int64_t rows_per_piece(int64_t rows) { return std::max<int64_t>(32, (rows + 127) / 128); }
+int64_t piece_count(int64_t rows) { return (rows + rows_per_piece(rows) - 1) / rows_per_piece(rows); }
+}  // namespace
+
+int64_t layer_norm_backward_scratch_bytes(int64_t rows, int64_t width) {
+  return (piece_count(rows) * 2 * width * size_of(DType::f32) + 63) / 64 * 64;
+}
+
+void layer_norm_backward(const OpContext& context, const Tensor& dy, const Tensor& x, const Tensor& gain,
+                         const Tensor& mean, const Tensor& rstd, const Tensor& dx, const Tensor& dgain,
+                         const Tensor& dbias) {
+  const int64_t rows = x.shape[0], width = x.shape[1], pieces = piece_count(rows), size = rows_per_piece(rows);
+  Arena::Scope scope(*context.scratch);
+  float* partial = context.scratch->allocate(DType::f32, {pieces, 2, width}).as<float>();
+  parallel_pieces(rows, size, [&](int64_t begin, int64_t end) {
+    float* d_gain = partial + begin / size * 2 * width;
+    std::fill_n(d_gain, 2 * width, 0.0f);
+    HWY_DYNAMIC_DISPATCH(backward_rows)
+    (dy.as<float>() + begin * width, x.as<float>() + begin * width, gain.as<float>(), mean.as<float>() + begin,
+     rstd.as<float>() + begin, end - begin, width, dx.as<float>() + begin * width, d_gain, d_gain + width);
+  });
+  float *d_gain = dgain.as<float>(), *d_bias = dbias.as<float>();
+  for (int64_t column = 0; column < width; ++column) {
+    double gain_sum = 0, bias_sum = 0;
+    for (int64_t piece = 0; piece < pieces; ++piece) {
+      gain_sum += partial[piece * 2 * width + column];
+      bias_sum += partial[piece * 2 * width + width + column];
+    }
+    d_gain[column] = static_cast<float>(d_gain[column] + gain_sum);
+    d_bias[column] = static_cast<float>(d_bias[column] + bias_sum);
+  }
+}
+
+}  // namespace longstride::cpu
+#endif

@@ -1,0 +1,131 @@
+// The linear layer (contract: longstride/ops/linear.h): products by oneDNN with f32 accumulation, and our own sum of
+// columns for db. The same bits for a fixed number of threads (oneDNN shares work out by their number); db for any.
+// Scratch with bf16 products: contiguous bf16 copies of the f32 operands, or, on machines without bf16 arithmetic, f32
+// copies of all operands rounded to bf16, whose products are then exact in f32 just as in bf16 hardware.
+#include "longstride/ops/linear.h"
+
+#include <array>
+#include <atomic>
+
+#include "longstride/ops/cpu/convert.h"
+#include "longstride/ops/cpu/matmul.h"
+#include "longstride/ops/cpu/ops.h"
+#include "longstride/ops/cpu/parallel.h"
+
+namespace longstride::cpu {
+
+namespace {
+
+std::atomic<bool> bf16_hardware{cpu_has_bf16()};
+
+int64_t aligned(int64_t bytes) { return (bytes + 63) / 64 * 64; }
+
+// A matrix as the product wants it.
+struct Operand {
+  const void* data;
+  int64_t row_stride;
+};
+
+// `t` itself for f32 products, else a copy in scratch: rounded to bf16 unless it is, in the format that is multiplied.
+Operand operand(Arena* scratch, const Tensor& t, DType product) {
+  const int64_t rows = t.shape[0], width = t.shape[1];
+  const bool in_hardware = bf16_hardware;
+  if (product == DType::f32 || (t.dtype == DType::bf16 && in_hardware)) return {t.data, t.stride[0]};
+  if (in_hardware) {
+    Bf16* copy = scratch->allocate(DType::bf16, {rows, width}).as<Bf16>();
+    round_rows(t.as<float>(), t.stride[0], rows, width, copy);
+    return {copy, width};
+  }
+  float* copy = scratch->allocate(DType::f32, {rows, width}).as<float>();
+  if (t.dtype == DType::bf16) widen_rows(t.as<Bf16>(), t.stride[0], rows, width, copy);
+  else round_rows(t.as<float>(), t.stride[0], rows, width, copy);
+  return {copy, width};
+}
+
+DType multiplied(DType product) { return bf16_hardware ? product : DType::f32; }
+
+// Gives scratch back at the end of a call, if the context has any.
+class ScratchScope {
+ public:
+  explicit ScratchScope(Arena* scratch) : scratch_(scratch), mark_(scratch ? scratch->used() : 0) {}
+  ~ScratchScope() {
+    if (scratch_) scratch_->release_to(mark_);
+  }
+  ScratchScope(const ScratchScope&) = delete;
+  ScratchScope& operator=(const ScratchScope&) = delete;
+
+ private:
+  Arena* scratch_;
+  int64_t mark_;
+};
+
+// db += column sums of dy. A thread owns columns; runs of rows are summed apart, which keeps long sums accurate.
+void add_column_sums(const Tensor& dy, float* db) {
+  constexpr int64_t kColumns = 64, kRows = 128;
+  const int64_t rows = dy.shape[0], stride = dy.stride[0];
+  const float* from = dy.as<float>();
+  parallel_pieces(dy.shape[1], kColumns, [&](int64_t begin, int64_t end) {
+    std::array<float, kColumns> total{};
+    for (int64_t first = 0; first < rows; first += kRows) {
+      std::array<float, kColumns> run{};
+      for (int64_t row = first; row < std::min(rows, first + kRows); ++row) {
+        const float* values = from + row * stride + begin;
+        for (int64_t column = 0; column < end - begin; ++column) run[column] += values[column];
+      }
+      for (int64_t column = 0; column < kColumns; ++column) total[column] += run[column];
+    }
+    for (int64_t column = begin; column < end; ++column) db[column] += total[column - begin];
+  });
+}
+
+}  // namespace
+
+void use_bf16_hardware(bool use) { bf16_hardware = use && cpu_has_bf16(); }
+
+int64_t linear_scratch_bytes(int64_t rows, int64_t in, int64_t out, DType product) {
+  if (product == DType::f32) return 0;
+  if (bf16_hardware) return aligned(rows * in * 2) + aligned(rows * out * 2);
+  return aligned(rows * in * 4) + aligned(rows * out * 4) + aligned(in * out * 4);
+}
+
+void linear_forward(const OpContext& context, const Tensor& x, const Tensor& w, const Tensor& b, const Tensor& y) {
+  const ScratchScope scope(context.scratch);
+  const Operand from = operand(context.scratch, x, w.dtype), weight = operand(context.scratch, w, w.dtype);
+  MatmulShape shape;
+  shape.dtype = multiplied(w.dtype);
+  shape.m = x.shape[0], shape.n = w.shape[0], shape.k = w.shape[1];
+  shape.a_row = from.row_stride;
+  shape.b_row = 1, shape.b_column = weight.row_stride;
+  shape.c_row = y.stride[0];
+  shape.bias = static_cast<bool>(b);
+  matmul(shape, from.data, weight.data, b ? b.as<float>() : nullptr, y.as<float>());
+}
+
+void linear_backward_input(const OpContext& context, const Tensor& dy, const Tensor& w, const Tensor& dx) {
+  const ScratchScope scope(context.scratch);
+  const Operand d_out = operand(context.scratch, dy, w.dtype), weight = operand(context.scratch, w, w.dtype);
+  MatmulShape shape;
+  shape.dtype = multiplied(w.dtype);
+  shape.m = dy.shape[0], shape.n = w.shape[1], shape.k = w.shape[0];
+  shape.a_row = d_out.row_stride;
+  shape.b_row = weight.row_stride;
+  shape.c_row = dx.stride[0];
+  matmul(shape, d_out.data, weight.data, nullptr, dx.as<float>());
+}
+
+void linear_backward_weight(const OpContext& context, const Tensor& dy, const Tensor& x, DType product,
+                            const Tensor& dw, const Tensor& db) {
+  const ScratchScope scope(context.scratch);
+  const Operand d_out = operand(context.scratch, dy, product), from = operand(context.scratch, x, product);
+  MatmulShape shape;
+  shape.dtype = multiplied(product);
+  shape.m = dy.shape[1], shape.n = x.shape[1], shape.k = dy.shape[0];
+  shape.a_row = 1, shape.a_column = d_out.row_stride;
+  shape.b_row = from.row_stride;
+  shape.c_row = dw.stride[0];
+  shape.accumulate = true;
+  matmul(shape, d_out.data, from.data, nullptr, dw.as<float>());
+  if (db) add_column_sums(dy, db.as<float>());
+}
+
+}  // namespace longstride::cpu

@@ -1,0 +1,113 @@
+#include "longstride/ops/cpu/matmul.h"
+
+#include <array>
+#include <compare>
+#include <map>
+#include <utility>
+
+#include <oneapi/dnnl/dnnl.hpp>
+
+#include "longstride/device/device.h"
+
+namespace longstride::cpu {
+
+namespace {
+
+using dnnl::memory;
+
+const dnnl::engine& engine() {
+  static const dnnl::engine instance(dnnl::engine::kind::cpu, 0);
+  return instance;
+}
+
+memory::data_type type_of(DType dtype) {
+  return dtype == DType::bf16 ? memory::data_type::bf16 : memory::data_type::f32;
+}
+
+// An axis of one element is given the stride of a plain layout, whatever the matrix's: oneDNN tells layouts by strides.
+memory::desc describe(DType dtype, int64_t rows, int64_t columns, int64_t row_stride, int64_t column_stride) {
+  if (rows == 1 && column_stride == 1) row_stride = columns;
+  if (columns == 1 && row_stride == 1) column_stride = rows;
+  return memory::desc({rows, columns}, type_of(dtype), {row_stride, column_stride});
+}
+
+// The difference between oneDNN 2 and 3 that concerns us.
+dnnl::matmul::primitive_desc plan(const memory::desc& a, const memory::desc& b, const memory::desc& bias,
+                                  const memory::desc& c, const dnnl::primitive_attr& attributes) {
+#if DNNL_VERSION_MAJOR >= 3
+  return bias.get_ndims() == 0 ? dnnl::matmul::primitive_desc(engine(), a, b, c, attributes)
+                               : dnnl::matmul::primitive_desc(engine(), a, b, bias, c, attributes);
+#else
+  const dnnl::matmul::desc description =
+      bias.data.ndims == 0 ? dnnl::matmul::desc(a, b, c) : dnnl::matmul::desc(a, b, bias, c);
+  return dnnl::matmul::primitive_desc(description, attributes, engine());
+#endif
+}
+
+// A prepared product: the primitive and the memory objects that point it at each call's matrices.
+class Product {
+ public:
+  explicit Product(const MatmulShape& shape) : stream_(engine()) {
+    const memory::desc a = describe(shape.dtype, shape.m, shape.k, shape.a_row, shape.a_column);
+    const memory::desc b = describe(shape.dtype, shape.k, shape.n, shape.b_row, shape.b_column);
+    const memory::desc c = describe(DType::f32, shape.m, shape.n, shape.c_row, 1);
+    const memory::desc bias = shape.bias ? describe(DType::f32, 1, shape.n, shape.n, 1) : memory::desc();
+    dnnl::primitive_attr attributes;
+    if (shape.accumulate) {
+      dnnl::post_ops sum;
+      sum.append_sum(1.0f);
+      attributes.set_post_ops(sum);
+    }
+    primitive_ = dnnl::matmul(plan(a, b, bias, c, attributes));
+    a_ = memory(a, engine(), nullptr);
+    b_ = memory(b, engine(), nullptr);
+    c_ = memory(c, engine(), nullptr);
+    if (shape.bias) bias_ = memory(bias, engine(), nullptr);
+  }
+
+  void run(const void* a, const void* b, const float* bias, float* c) {
+    a_.set_data_handle(const_cast<void*>(a));
+    b_.set_data_handle(const_cast<void*>(b));
+    c_.set_data_handle(c);
+    if (bias_) bias_.set_data_handle(const_cast<float*>(bias));
+    // The C call, because the C++ one builds a map of the arguments each time.
+    const std::array<dnnl_exec_arg_t, 4> arguments{{{DNNL_ARG_SRC, a_.get()},
+                                                    {DNNL_ARG_WEIGHTS, b_.get()},
+                                                    {DNNL_ARG_DST, c_.get()},
+                                                    {DNNL_ARG_BIAS, bias_ ? bias_.get() : nullptr}}};
+    dnnl::error::wrap_c_api(
+        dnnl_primitive_execute(primitive_.get(), stream_.get(), bias_ ? 4 : 3, arguments.data()),
+        "a matrix product failed to run");
+    stream_.wait();
+  }
+
+ private:
+  dnnl::stream stream_;
+  dnnl::matmul primitive_;
+  memory a_, b_, c_, bias_;
+};
+
+// More shapes than any run of ours has at a time; beyond, all are prepared anew.
+constexpr size_t kMostProducts = 1024;
+
+}  // namespace
+
+void matmul(const MatmulShape& shape, const void* a, const void* b, const float* bias, float* c) {
+  // By thread, since a primitive's scratch memory belongs to one; by the number of OpenMP threads, since a primitive
+  // keeps the number that it was made for.
+  thread_local std::map<std::pair<MatmulShape, int>, Product> products;
+  try {
+    const std::pair key(shape, threads());
+    auto found = products.find(key);
+    if (found == products.end()) {
+      if (products.size() >= kMostProducts) products.clear();
+      found = products.try_emplace(key, shape).first;
+    }
+    found->second.run(a, b, bias, c);
+  } catch (const dnnl::error& error) {
+    fail("oneDNN: product of {} matrices ({}, {}) and ({}, {}): {} (status {})", name_of(shape.dtype), shape.m,
+         shape.k, shape.k, shape.n, error.what(), static_cast<int>(error.status));
+  }
+}
+
+}  // namespace longstride::cpu

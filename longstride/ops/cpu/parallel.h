@@ -1,0 +1,27 @@
+// Loops over fixed pieces: where a piece begins never depends on the number of threads, so neither do results.
+#pragma once
+
+#include <algorithm>
+#include <cstdint>
+
+namespace longstride::cpu {
+
+// Elements that one call of a vector kernel handles: enough to hide the call, few enough to share out.
+inline constexpr int64_t kElementsPerPiece = 16384;
+
+// Calls body(begin, end) for the pieces [0, size), [size, 2 size), ... of [0, count), on all threads. The body must not
+// throw.
+template <class Body>
+void parallel_pieces(int64_t count, int64_t size, const Body& body) {
+  const int64_t pieces = (count + size - 1) / size;
+#pragma omp parallel for schedule(static) if (pieces > 1)
+  for (int64_t piece = 0; piece < pieces; ++piece) body(piece * size, std::min(count, (piece + 1) * size));
+}
+
+// The same for rows of `width` elements: about kElementsPerPiece elements a piece.
+template <class Body>
+void parallel_rows(int64_t rows, int64_t width, const Body& body) {
+  parallel_pieces(rows, std::max<int64_t>(1, kElementsPerPiece / std::max<int64_t>(1, width)), body);
+}
+
+}  // namespace longstride::cpu

@@ -1,0 +1,76 @@
+// Vector functions that several ops share. Included once for each instruction set: see Highway's "-inl.h" convention.
+#if defined(LONGSTRIDE_OPS_CPU_VECTOR_MATH_INL_H) == defined(HWY_TARGET_TOGGLE)
+#ifdef LONGSTRIDE_OPS_CPU_VECTOR_MATH_INL_H
+#undef LONGSTRIDE_OPS_CPU_VECTOR_MATH_INL_H
+#else
+#define LONGSTRIDE_OPS_CPU_VECTOR_MATH_INL_H
+#endif
+
+#include <cstdint>
+
+#include <hwy/highway.h>
+
+HWY_BEFORE_NAMESPACE();
+namespace longstride::cpu::HWY_NAMESPACE {
+
+namespace hn = hwy::HWY_NAMESPACE;
+
+// Calls body(tag, i) for i = 0, N, 2N, ... and, for what is left over, with a tag of one lane: tails then take the same
+// instructions as the rest, and no load or store passes the end.
+template <class Body>
+HWY_INLINE void for_each_vector(int64_t count, const Body& body) {
+  const hn::ScalableTag<float> d;
+  const hn::CappedTag<float, 1> one;
+  const int64_t lanes = static_cast<int64_t>(hn::Lanes(d));
+  int64_t i = 0;
+  for (; i + lanes <= count; i += lanes) body(d, i);
+  for (; i < count; ++i) body(one, i);
+}
+
+// e^x to about two units in the last place; 0 below -87, e^88 above 88, NaN for NaN.
+template <class D, class V = hn::Vec<D>>
+HWY_INLINE V exponential(D d, V x) {
+  const hn::Rebind<int32_t, D> di;
+  const auto too_small = hn::Lt(x, hn::Set(d, -87.0f));
+  const V limit = hn::Set(d, 88.0f);
+  x = hn::IfThenElse(hn::Gt(x, limit), limit, x);
+  // x = n ln 2 + r with |r| <= ln(2) / 2; ln 2 in two parts, the first short enough for an exact n ln 2.
+  const V n = hn::Round(hn::Mul(x, hn::Set(d, 1.442695041f)));
+  V r = hn::NegMulAdd(n, hn::Set(d, 0.693359375f), x);
+  r = hn::NegMulAdd(n, hn::Set(d, -2.12194440e-4f), r);
+  V p = hn::Set(d, 1.0f / 5040);
+  p = hn::MulAdd(p, r, hn::Set(d, 1.0f / 720));
+  p = hn::MulAdd(p, r, hn::Set(d, 1.0f / 120));
+  p = hn::MulAdd(p, r, hn::Set(d, 1.0f / 24));
+  p = hn::MulAdd(p, r, hn::Set(d, 1.0f / 6));
+  p = hn::MulAdd(p, r, hn::Set(d, 0.5f));
+  p = hn::MulAdd(p, r, hn::Set(d, 1.0f));
+  p = hn::MulAdd(p, r, hn::Set(d, 1.0f));
+  const auto exponent = hn::Add(hn::ConvertTo(di, n), hn::Set(di, 127));
+  const V result = hn::Mul(p, hn::BitCast(d, hn::ShiftLeft<23>(exponent)));
+  return hn::IfThenZeroElse(too_small, result);
+}
+
+// The bits of the nearest bf16 in the low half of each lane, ties to even; NaN stays NaN.
+template <class D, class V = hn::Vec<D>>
+HWY_INLINE auto bf16_bits(D d, V x) {
+  const hn::Rebind<uint32_t, D> du;
+  const auto bits = hn::BitCast(du, x);
+  const auto odd = hn::And(hn::ShiftRight<16>(bits), hn::Set(du, 1));
+  const auto rounded = hn::ShiftRight<16>(hn::Add(bits, hn::Add(odd, hn::Set(du, 0x7fff))));
+  const auto quiet = hn::Or(hn::ShiftRight<16>(bits), hn::Set(du, 0x40));
+  const auto is_number = hn::RebindMask(du, hn::Eq(x, x));
+  return hn::IfThenElse(is_number, rounded, quiet);
+}
+
+template <class D, class V = hn::Vec<D>>
+HWY_INLINE void store_bf16(D d, V x, uint16_t* to) {
+  const hn::Rebind<int32_t, D> di;
+  const hn::Rebind<uint16_t, D> d16;
+  hn::StoreU(hn::DemoteTo(d16, hn::BitCast(di, bf16_bits(d, x))), d16, to);
+}
+
+}  // namespace longstride::cpu::HWY_NAMESPACE
+HWY_AFTER_NAMESPACE();
+
+#endif

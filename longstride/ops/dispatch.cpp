@@ -1,0 +1,304 @@
+// The only place that chooses an implementation by device. Arguments are checked here, once for every device.
+#include <algorithm>
+#include <cmath>
+
+#include "longstride/ops/activation.h"
+#include "longstride/ops/adam.h"
+#include "longstride/ops/cpu/ops.h"
+#include "longstride/ops/cross_entropy.h"
+#include "longstride/ops/dropout.h"
+#include "longstride/ops/embedding.h"
+#include "longstride/ops/layer_norm.h"
+#include "longstride/ops/linear.h"
+
+namespace longstride {
+
+namespace {
+
+constexpr int64_t kAny = -1;
+
+// Checks the tensors of one call; every message begins with the op and the argument.
+class Arguments {
+ public:
+  Arguments(const char* op, Device device) : op_(op), device_(device) {
+    LONGSTRIDE_CHECK(device.kind == DeviceKind::cpu, "{}: the op for {} is not in this build; use --device cpu", op,
+                     name_of(device));
+  }
+
+  // Rows may be parts of wider ones: only the last stride must be 1.
+  void rows(const char* name, const Tensor& t, DType dtype, std::initializer_list<int64_t> shape) const {
+    LONGSTRIDE_CHECK(t.dtype == dtype && t.rank == static_cast<int>(shape.size()) &&
+                         std::equal(shape.begin(), shape.end(), t.shape.begin(),
+                                    [](int64_t want, int64_t have) { return want == kAny ? have >= 0 : want == have; }),
+                     "{}: {} is {}, must be {}", op_, name, t.describe(), wanted(dtype, shape));
+    LONGSTRIDE_CHECK(t.device == device_.kind, "{}: {} lies on another device than {}", op_, name, name_of(device_));
+    LONGSTRIDE_CHECK(t.data != nullptr || t.count() == 0, "{}: {} {} has no memory", op_, name, t.describe());
+    LONGSTRIDE_CHECK(t.stride[t.rank - 1] == 1 || t.shape[t.rank - 1] <= 1,
+                     "{}: neighbours in the last axis of {} {} are {} elements apart, must be 1", op_, name,
+                     t.describe(), t.stride[t.rank - 1]);
+    LONGSTRIDE_CHECK(t.rank < 2 || t.shape[0] <= 1 || t.stride[0] >= t.shape[1], "{}: rows of {} {} overlap", op_,
+                     name, t.describe());
+  }
+
+  void dense(const char* name, const Tensor& t, DType dtype, std::initializer_list<int64_t> shape) const {
+    rows(name, t, dtype, shape);
+    LONGSTRIDE_CHECK(t.contiguous(), "{}: {} {} is not contiguous", op_, name, t.describe());
+  }
+
+  // Of any shape, contiguous.
+  void flat(const char* name, const Tensor& t, DType dtype, int64_t count) const {
+    LONGSTRIDE_CHECK(t.dtype == dtype && t.rank > 0 && t.count() == count, "{}: {} is {}, must be {} of {} elements",
+                     op_, name, t.describe(), name_of(dtype), count);
+    LONGSTRIDE_CHECK(t.device == device_.kind, "{}: {} lies on another device than {}", op_, name, name_of(device_));
+    LONGSTRIDE_CHECK(t.data != nullptr || count == 0, "{}: {} {} has no memory", op_, name, t.describe());
+    LONGSTRIDE_CHECK(t.contiguous(), "{}: {} {} is not contiguous", op_, name, t.describe());
+  }
+
+  void product(const char* name, DType dtype) const {
+    LONGSTRIDE_CHECK(dtype == DType::f32 || dtype == DType::bf16, "{}: {} is {}, must be f32 or bf16", op_, name,
+                     name_of(dtype));
+  }
+
+  // Bytes that index `classes` rows of a table.
+  void below(const char* name, const Tensor& t, int64_t classes) const {
+    if (classes >= 256) return;
+    const uint8_t* values = t.as<uint8_t>();
+    const uint8_t* bad = std::find_if(values, values + t.count(), [&](uint8_t value) { return value >= classes; });
+    LONGSTRIDE_CHECK(bad == values + t.count(), "{}: {}[{}] is {}, must be below {}", op_, name, bad - values, *bad,
+                     classes);
+  }
+
+  void scratch(const OpContext& context, int64_t bytes) const {
+    LONGSTRIDE_CHECK(bytes == 0 || context.scratch != nullptr, "{}: needs {} bytes of scratch, the context has none",
+                     op_, bytes);
+  }
+
+ private:
+  static std::string wanted(DType dtype, std::initializer_list<int64_t> shape) {
+    std::string text;
+    for (int64_t extent : shape) {
+      text += text.empty() ? "" : ", ";
+      text += extent == kAny ? "any" : std::to_string(extent);
+    }
+    return fmt::format("{} ({})", name_of(dtype), text);
+  }
+
+  const char* op_;
+  Device device_;
+};
+
+void check_dropout(const char* op, const Dropout& dropout) {
+  LONGSTRIDE_CHECK(dropout.probability >= 0 && dropout.probability < 1 && dropout.threshold() < 65536,
+                   "{}: probability is {}, must be at least 0 and below 1 - 2^-17", op, dropout.probability);
+}
+
+void check_tables(const Arguments& arguments, const EmbeddingTables& tables) {
+  arguments.dense("token table", tables.token, DType::f32, {kAny, kAny});
+  const int64_t width = tables.token.shape[1];
+  arguments.dense("start", tables.start, DType::f32, {width});
+  for (const Tensor& axis : tables.axes) arguments.dense("position table", axis, DType::f32, {kAny, width});
+}
+
+}  // namespace
+
+void activation_forward(const OpContext& context, const Tensor& x, const Tensor& y) {
+  const Arguments arguments("activation_forward", context.device);
+  arguments.flat("x", x, DType::f32, x.count());
+  arguments.flat("y", y, DType::f32, x.count());
+  cpu::activation_forward(context, x, y);
+}
+
+void activation_backward(const OpContext& context, const Tensor& dy, const Tensor& x, const Tensor& dx) {
+  const Arguments arguments("activation_backward", context.device);
+  arguments.flat("x", x, DType::f32, x.count());
+  arguments.flat("dy", dy, DType::f32, x.count());
+  arguments.flat("dx", dx, DType::f32, x.count());
+  cpu::activation_backward(context, dy, x, dx);
+}
+
+void adam_step(const OpContext& context, const AdamStep& step, const Tensor& w, const Tensor& g, const Tensor& m,
+               const Tensor& v, const Tensor& average, const Tensor& compute) {
+  const Arguments arguments("adam_step", context.device);
+  LONGSTRIDE_CHECK(step.step >= 1, "adam_step: step is {}, must be 1 or more", step.step);
+  LONGSTRIDE_CHECK(step.beta1 >= 0 && step.beta1 < 1 && step.beta2 >= 0 && step.beta2 < 1,
+                   "adam_step: betas are {} and {}, must be in [0, 1)", step.beta1, step.beta2);
+  const int64_t count = w.count();
+  arguments.flat("w", w, DType::f32, count);
+  arguments.flat("g", g, DType::f32, count);
+  arguments.flat("m", m, DType::f32, count);
+  arguments.flat("v", v, DType::f32, count);
+  if (average) arguments.flat("average", average, DType::f32, count);
+  if (compute) arguments.flat("compute", compute, DType::bf16, count);
+  cpu::adam_step(context, step, w, g, m, v, average, compute);
+}
+
+double sum_of_squares(const OpContext& context, const Tensor& x) {
+  const Arguments arguments("sum_of_squares", context.device);
+  arguments.flat("x", x, DType::f32, x.count());
+  return cpu::sum_of_squares(context, x);
+}
+
+void convert(const OpContext& context, const Tensor& from, const Tensor& to) {
+  const Arguments arguments("convert", context.device);
+  arguments.flat("from", from, DType::f32, from.count());
+  arguments.product("to", to.dtype);
+  arguments.flat("to", to, to.dtype, from.count());
+  cpu::convert(context, from, to);
+}
+
+void cross_entropy_forward(const OpContext& context, const Tensor& logits, const Tensor& targets, const Tensor& loss) {
+  const Arguments arguments("cross_entropy_forward", context.device);
+  arguments.dense("logits", logits, DType::f32, {kAny, kAny});
+  arguments.dense("targets", targets, DType::u8, {logits.shape[0]});
+  arguments.dense("loss", loss, DType::f32, {logits.shape[0]});
+  arguments.below("targets", targets, logits.shape[1]);
+  cpu::cross_entropy_forward(context, logits, targets, loss);
+}
+
+void cross_entropy_backward(const OpContext& context, const Tensor& logits, const Tensor& targets, float scale,
+                            const Tensor& loss, const Tensor& dlogits) {
+  const Arguments arguments("cross_entropy_backward", context.device);
+  arguments.dense("logits", logits, DType::f32, {kAny, kAny});
+  arguments.dense("targets", targets, DType::u8, {logits.shape[0]});
+  arguments.dense("loss", loss, DType::f32, {logits.shape[0]});
+  arguments.dense("dlogits", dlogits, DType::f32, {logits.shape[0], logits.shape[1]});
+  arguments.below("targets", targets, logits.shape[1]);
+  cpu::cross_entropy_backward(context, logits, targets, scale, loss, dlogits);
+}
+
+void dropout_add_forward(const OpContext& context, const Tensor& x, const Tensor& branch, const Dropout& dropout,
+                         const Tensor& y) {
+  const Arguments arguments("dropout_add_forward", context.device);
+  check_dropout("dropout_add_forward", dropout);
+  arguments.flat("x", x, DType::f32, x.count());
+  arguments.flat("branch", branch, DType::f32, x.count());
+  arguments.flat("y", y, DType::f32, x.count());
+  cpu::dropout_add_forward(context, x, branch, dropout, y);
+}
+
+void dropout_backward(const OpContext& context, const Tensor& dy, const Dropout& dropout, const Tensor& dbranch) {
+  const Arguments arguments("dropout_backward", context.device);
+  check_dropout("dropout_backward", dropout);
+  arguments.flat("dy", dy, DType::f32, dy.count());
+  arguments.flat("dbranch", dbranch, DType::f32, dy.count());
+  cpu::dropout_backward(context, dy, dropout, dbranch);
+}
+
+void embedding_forward(const OpContext& context, const Tensor& tokens, const EmbeddingTables& tables, const Tensor& y) {
+  const Arguments arguments("embedding_forward", context.device);
+  check_tables(arguments, tables);
+  arguments.dense("tokens", tokens, DType::u8, {kAny, kAny});
+  arguments.dense("y", y, DType::f32, {tokens.count(), tables.token.shape[1]});
+  arguments.below("tokens", tokens, tables.token.shape[0]);
+  cpu::embedding_forward(context, tokens, tables, y);
+}
+
+void embedding_one(const OpContext& context, const Tensor& previous, int64_t position, const EmbeddingTables& tables,
+                   const Tensor& y) {
+  const Arguments arguments("embedding_one", context.device);
+  LONGSTRIDE_CHECK(position >= 0, "embedding_one: position is {}, must not be negative", position);
+  check_tables(arguments, tables);
+  arguments.dense("y", y, DType::f32, {kAny, tables.token.shape[1]});
+  if (position > 0) {
+    arguments.dense("previous", previous, DType::u8, {y.shape[0]});
+    arguments.below("previous", previous, tables.token.shape[0]);
+  }
+  cpu::embedding_one(context, previous, position, tables, y);
+}
+
+void embedding_backward(const OpContext& context, const Tensor& tokens, const Tensor& dy,
+                        const EmbeddingTables& gradients) {
+  const Arguments arguments("embedding_backward", context.device);
+  check_tables(arguments, gradients);
+  arguments.dense("tokens", tokens, DType::u8, {kAny, kAny});
+  arguments.dense("dy", dy, DType::f32, {tokens.count(), gradients.token.shape[1]});
+  arguments.below("tokens", tokens, gradients.token.shape[0]);
+  cpu::embedding_backward(context, tokens, dy, gradients);
+}
+
+void layer_norm_forward(const OpContext& context, const Tensor& x, const Tensor& gain, const Tensor& bias,
+                        float epsilon, const Tensor& y, const Tensor& mean, const Tensor& rstd) {
+  const Arguments arguments("layer_norm_forward", context.device);
+  arguments.dense("x", x, DType::f32, {kAny, kAny});
+  arguments.dense("gain", gain, DType::f32, {x.shape[1]});
+  arguments.dense("bias", bias, DType::f32, {x.shape[1]});
+  arguments.dense("y", y, DType::f32, {x.shape[0], x.shape[1]});
+  arguments.dense("mean", mean, DType::f32, {x.shape[0]});
+  arguments.dense("rstd", rstd, DType::f32, {x.shape[0]});
+  cpu::layer_norm_forward(context, x, gain, bias, epsilon, y, mean, rstd);
+}
+
+void layer_norm_apply(const OpContext& context, const Tensor& x, const Tensor& gain, const Tensor& bias,
+                      const Tensor& mean, const Tensor& rstd, const Tensor& y) {
+  const Arguments arguments("layer_norm_apply", context.device);
+  arguments.dense("x", x, DType::f32, {kAny, kAny});
+  arguments.dense("gain", gain, DType::f32, {x.shape[1]});
+  arguments.dense("bias", bias, DType::f32, {x.shape[1]});
+  arguments.dense("mean", mean, DType::f32, {x.shape[0]});
+  arguments.dense("rstd", rstd, DType::f32, {x.shape[0]});
+  arguments.dense("y", y, DType::f32, {x.shape[0], x.shape[1]});
+  cpu::layer_norm_apply(context, x, gain, bias, mean, rstd, y);
+}
+
+int64_t layer_norm_backward_scratch_bytes(Device device, int64_t rows, int64_t width) {
+  const Arguments arguments("layer_norm_backward_scratch_bytes", device);
+  return cpu::layer_norm_backward_scratch_bytes(rows, width);
+}
+
+void layer_norm_backward(const OpContext& context, const Tensor& dy, const Tensor& x, const Tensor& gain,
+                         const Tensor& mean, const Tensor& rstd, const Tensor& dx, const Tensor& dgain,
+                         const Tensor& dbias) {
+  const Arguments arguments("layer_norm_backward", context.device);
+  arguments.dense("x", x, DType::f32, {kAny, kAny});
+  arguments.dense("dy", dy, DType::f32, {x.shape[0], x.shape[1]});
+  arguments.dense("gain", gain, DType::f32, {x.shape[1]});
+  arguments.dense("mean", mean, DType::f32, {x.shape[0]});
+  arguments.dense("rstd", rstd, DType::f32, {x.shape[0]});
+  arguments.dense("dx", dx, DType::f32, {x.shape[0], x.shape[1]});
+  arguments.dense("dgain", dgain, DType::f32, {x.shape[1]});
+  arguments.dense("dbias", dbias, DType::f32, {x.shape[1]});
+  arguments.scratch(context, layer_norm_backward_scratch_bytes(context.device, x.shape[0], x.shape[1]));
+  cpu::layer_norm_backward(context, dy, x, gain, mean, rstd, dx, dgain, dbias);
+}
+
+int64_t linear_scratch_bytes(Device device, int64_t rows, int64_t in, int64_t out, DType product) {
+  const Arguments arguments("linear_scratch_bytes", device);
+  arguments.product("product", product);
+  return cpu::linear_scratch_bytes(rows, in, out, product);
+}
+
+void linear_forward(const OpContext& context, const Tensor& x, const Tensor& w, const Tensor& b, const Tensor& y) {
+  const Arguments arguments("linear_forward", context.device);
+  arguments.product("w", w.dtype);
+  arguments.rows("w", w, w.dtype, {kAny, kAny});
+  arguments.rows("x", x, DType::f32, {kAny, w.shape[1]});
+  if (b) arguments.dense("b", b, DType::f32, {w.shape[0]});
+  arguments.rows("y", y, DType::f32, {x.shape[0], w.shape[0]});
+  arguments.scratch(context, linear_scratch_bytes(context.device, x.shape[0], w.shape[1], w.shape[0], w.dtype));
+  cpu::linear_forward(context, x, w, b, y);
+}
+
+void linear_backward_input(const OpContext& context, const Tensor& dy, const Tensor& w, const Tensor& dx) {
+  const Arguments arguments("linear_backward_input", context.device);
+  arguments.product("w", w.dtype);
+  arguments.rows("w", w, w.dtype, {kAny, kAny});
+  arguments.rows("dy", dy, DType::f32, {kAny, w.shape[0]});
+  arguments.rows("dx", dx, DType::f32, {dy.shape[0], w.shape[1]});
+  arguments.scratch(context, linear_scratch_bytes(context.device, dy.shape[0], w.shape[1], w.shape[0], w.dtype));
+  cpu::linear_backward_input(context, dy, w, dx);
+}
+
+void linear_backward_weight(const OpContext& context, const Tensor& dy, const Tensor& x, DType product,
+                            const Tensor& dw, const Tensor& db) {
+  const Arguments arguments("linear_backward_weight", context.device);
+  arguments.product("product", product);
+  arguments.rows("dy", dy, DType::f32, {kAny, kAny});
+  arguments.rows("x", x, DType::f32, {dy.shape[0], kAny});
+  arguments.rows("dw", dw, DType::f32, {dy.shape[1], x.shape[1]});
+  if (db) arguments.dense("db", db, DType::f32, {dy.shape[1]});
+  arguments.scratch(context,
+                    linear_scratch_bytes(context.device, dy.shape[0], x.shape[1], dy.shape[1], product));
+  cpu::linear_backward_weight(context, dy, x, product, dw, db);
+}
+
+}  // namespace longstride

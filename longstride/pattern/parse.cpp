@@ -1,0 +1,344 @@
+#include <algorithm>
+#include <array>
+#include <cctype>
+#include <limits>
+
+#include "longstride/base/check.h"
+#include "longstride/base/text.h"
+#include "longstride/pattern/pattern.h"
+
+namespace longstride {
+
+namespace {
+
+constexpr int64_t kMaxNumber = std::numeric_limits<int32_t>::max();
+constexpr int64_t kMaxCycle = 65536;  // layers in a cycle, so that a typo in *count cannot fill the memory
+
+// How a name is written: its numbers in order, the last `optional` of which may be left out.
+struct Name {
+  std::string_view text;
+  std::vector<std::string_view> numbers;
+  size_t optional = 0;
+
+  std::string usage() const {
+    std::string usage(text);
+    for (size_t i = 0; i < numbers.size(); ++i) {
+      const char* separator = i == 0 ? ":" : ",";
+      const bool may_miss = i + optional >= numbers.size();
+      usage += fmt::format("{}{}{}{}", may_miss ? "[" : "", separator, numbers[i], may_miss ? "]" : "");
+    }
+    return usage;
+  }
+};
+
+const std::vector<Name>& names() {
+  static const std::vector<Name> table{
+      {"dense", {}},
+      {"window", {"w"}},
+      {"block", {"l"}},
+      {"stride", {"l"}},
+      {"summary", {"l", "c", "r"}, 1},
+      {"spread-summary", {"l", "c"}},
+      {"prefix", {"g"}},
+      {"previous-row", {"l"}},
+      {"dilated", {"w", "d"}},
+      {"strided", {"l"}},
+      {"fixed", {"l", "c"}},
+      {"spread-fixed", {"l", "c"}},
+  };
+  return table;
+}
+
+std::string known_names() {
+  std::string list;
+  for (const Name& name : names()) list += fmt::format("{}{}", list.empty() ? "" : ", ", name.text);
+  return list;
+}
+
+// Reads the text from left to right; every message quotes all of it.
+class Parser {
+ public:
+  explicit Parser(std::string_view text) : text_(text) {}
+
+  Schedule schedule() {
+    refuse_empty();
+    Schedule schedule;
+    do {
+      const LayerPattern layer = this->layer();
+      const int64_t times = accept('*') ? repeat_count() : 1;
+      if (static_cast<int64_t>(schedule.cycle.size()) + times > kMaxCycle)
+        complain("a cycle may have at most {} layers", kMaxCycle);
+      schedule.cycle.insert(schedule.cycle.end(), static_cast<size_t>(times), layer);
+    } while (accept(','));
+    expect_end("'+' and a term, '|' and another head's pattern, '*' and a count, or ',' and a layer");
+    return schedule;
+  }
+
+  Pattern only_pattern() {
+    refuse_empty();
+    const Pattern pattern = this->pattern();
+    if (peek() == '|' || peek() == '*' || peek() == ',')
+      complain("'{}' makes it a schedule of layers, but one pattern is wanted here", peek());
+    expect_end("'+' and a further term");
+    return pattern;
+  }
+
+ private:
+  template <class... Args>
+  [[noreturn]] void complain(fmt::format_string<Args...> format, Args&&... args) const {
+    fail("pattern '{}': {}", text_, fmt::format(format, std::forward<Args>(args)...));
+  }
+
+  void refuse_empty() const {
+    if (trim(text_).empty())
+      fail("pattern '{}' is empty; write a term such as window:256, or dense. Known names: {}", text_, known_names());
+  }
+
+  LayerPattern layer() {
+    LayerPattern layer;
+    do layer.groups.push_back(pattern());
+    while (accept('|'));
+    return layer;
+  }
+
+  Pattern pattern() {
+    Pattern pattern;
+    do term(pattern);
+    while (accept('+'));
+    return pattern;
+  }
+
+  // One name with its numbers; a preset adds two terms.
+  void term(Pattern& pattern) {
+    const std::string_view word = read_name();
+    const auto found = std::find_if(names().begin(), names().end(), [&](const Name& n) { return n.text == word; });
+    if (found == names().end()) unknown(word);
+    const std::vector<int64_t> numbers = read_numbers(*found);
+    check_ranges(*found, numbers);
+
+    const int64_t first = numbers.empty() ? 0 : numbers[0];
+    const int64_t second = numbers.size() > 1 ? numbers[1] : 0;
+    const int64_t third = numbers.size() > 2 ? numbers[2] : 0;
+    if (word == "dense") add(pattern, {TermKind::dense});
+    if (word == "window" || word == "strided") add(pattern, {TermKind::window, first});
+    if (word == "block" || word == "fixed" || word == "spread-fixed") add(pattern, {TermKind::block, first});
+    if (word == "stride" || word == "strided") add(pattern, {TermKind::stride, first});
+    if (word == "summary" || word == "fixed") add(pattern, {TermKind::summary, first, second, third});
+    if (word == "spread-summary" || word == "spread-fixed") add(pattern, {TermKind::spread_summary, first, second});
+    if (word == "prefix") add(pattern, {TermKind::prefix, first});
+    if (word == "previous-row") add(pattern, {TermKind::previous_row, first});
+    if (word == "dilated") add(pattern, {TermKind::dilated, second, first});
+  }
+
+  void add(Pattern& pattern, const Term& term) const {
+    const bool known = std::find(pattern.terms, pattern.terms + pattern.count, term) != pattern.terms + pattern.count;
+    if (!known && pattern.count == kMaxTerms)
+      complain("a pattern may have at most {} terms (strided and fixed are two each)", kMaxTerms);
+    pattern.add(term);
+  }
+
+  std::string_view read_name() {
+    skip_space();
+    const size_t begin = at_;
+    while (at_ < text_.size() && (std::isalnum(static_cast<unsigned char>(text_[at_])) || text_[at_] == '-' ||
+                                  text_[at_] == '_'))
+      ++at_;
+    if (at_ == begin) {
+      const std::string before = begin == 0 ? "at the beginning" : fmt::format("after '{}'", trim(text_.substr(0, begin)));
+      if (begin == text_.size()) complain("ends {} where a name should follow", before);
+      complain("a name should stand {}, not '{}'", before, text_.substr(begin));
+    }
+    return text_.substr(begin, at_ - begin);
+  }
+
+  [[noreturn]] void unknown(std::string_view word) const {
+    if (std::isdigit(static_cast<unsigned char>(word[0]))) complain("a name should stand where '{}' is", word);
+    std::vector<std::string> candidates;
+    for (const Name& name : names()) candidates.emplace_back(name.text);
+    const std::string guess = nearest(word, candidates);
+    if (guess.empty()) complain("unknown name '{}'; known are {}", word, known_names());
+    complain("unknown name '{}', did you mean '{}'? Known are {}", word, guess, known_names());
+  }
+
+  std::vector<int64_t> read_numbers(const Name& name) {
+    std::vector<int64_t> numbers;
+    if (accept(':')) {
+      if (name.numbers.empty()) complain("{} takes no numbers", name.text);
+      do {
+        if (numbers.size() == name.numbers.size())
+          complain("'{}' has too many numbers, it is written {}", name.text, name.usage());
+        numbers.push_back(read_number(fmt::format("{}'s {}", name.text, name.numbers[numbers.size()])));
+      } while (accept_comma_before_number());
+    }
+    if (numbers.size() + name.optional < name.numbers.size())
+      complain("'{}' has {} number{}, it is written {}", name.text, numbers.empty() ? "no" : "only 1",
+               numbers.empty() ? "s" : "", name.usage());
+    return numbers;
+  }
+
+  int64_t read_number(const std::string& what) {
+    skip_space();
+    const size_t begin = at_;
+    if (peek() == '-') ++at_;
+    const size_t digits = at_;
+    while (at_ < text_.size() && std::isdigit(static_cast<unsigned char>(text_[at_]))) ++at_;
+    const size_t end = at_;
+    while (at_ < text_.size() && (std::isalnum(static_cast<unsigned char>(text_[at_])) || text_[at_] == '.' ||
+                                  text_[at_] == '_'))
+      ++at_;
+    const std::string_view number = text_.substr(begin, at_ - begin);
+    if (digits == end || end != at_) {
+      if (number.empty()) complain("{} is missing, an integer from 0 to {}", what, kMaxNumber);
+      complain("{} should be an integer, not '{}'", what, number);
+    }
+    int64_t value = 0;
+    for (size_t i = digits; i < end; ++i) {
+      value = value * 10 + (text_[i] - '0');
+      if (value > kMaxNumber) complain("{} = {} is too large, at most {} is possible", what, number, kMaxNumber);
+    }
+    return digits == begin ? value : -value;
+  }
+
+  int64_t repeat_count() {
+    const int64_t times = read_number("the count after '*'");
+    if (times < 1 || times > kMaxCycle) complain("the count after '*' must be from 1 to {}, here {}", kMaxCycle, times);
+    return times;
+  }
+
+  void check_ranges(const Name& name, const std::vector<int64_t>& numbers) const {
+    const bool summary = name.numbers.size() > 1 && name.numbers[1] == "c";
+    if (!numbers.empty() && numbers[0] < 1)
+      complain("{}: {} must be at least 1", written(name, numbers), name.numbers[0]);
+    if (summary && (numbers[1] < 1 || numbers[1] > numbers[0]))
+      complain("{}:l,c needs 1 <= c <= l, here l = {}, c = {}", name.text, numbers[0], numbers[1]);
+    if (summary && numbers.size() > 2 && (numbers[2] < 0 || numbers[2] >= numbers[0] / numbers[1]))
+      complain("{}:l,c,r needs 0 <= r < l/c, here l = {}, c = {}, so r is at most {}, not {}", name.text, numbers[0],
+               numbers[1], numbers[0] / numbers[1] - 1, numbers[2]);
+    if (!summary && numbers.size() > 1 && numbers[1] < 1)
+      complain("{}: {} must be at least 1", written(name, numbers), name.numbers[1]);
+  }
+
+  static std::string written(const Name& name, const std::vector<int64_t>& numbers) {
+    return fmt::format("{}:{}", name.text, fmt::join(numbers, ","));
+  }
+
+  void skip_space() {
+    while (at_ < text_.size() && std::isspace(static_cast<unsigned char>(text_[at_]))) ++at_;
+  }
+  // The next character that is no space, or 0 at the end.
+  char peek() {
+    skip_space();
+    return at_ < text_.size() ? text_[at_] : '\0';
+  }
+  bool accept(char c) {
+    if (peek() != c) return false;
+    ++at_;
+    return true;
+  }
+  // A comma before a digit goes on with the same term; before a letter it opens a layer and stays unread.
+  bool accept_comma_before_number() {
+    if (peek() != ',') return false;
+    const size_t next = text_.find_first_not_of(" \t\r\n", at_ + 1);
+    if (next == std::string_view::npos || !(std::isdigit(static_cast<unsigned char>(text_[next])) || text_[next] == '-'))
+      return false;
+    ++at_;
+    return true;
+  }
+  void expect_end(std::string_view wanted) {
+    if (peek() == '\0' && at_ == text_.size()) return;
+    complain("'{}' does not belong after '{}'; there may follow {}", text_.substr(at_), trim(text_.substr(0, at_)),
+             wanted);
+  }
+
+  std::string_view text_;
+  size_t at_ = 0;
+};
+
+std::string to_string(const Term& term) {
+  switch (term.kind) {
+    case TermKind::dense: return "dense";
+    case TermKind::window: return fmt::format("window:{}", term.size);
+    case TermKind::block: return fmt::format("block:{}", term.size);
+    case TermKind::stride: return fmt::format("stride:{}", term.size);
+    case TermKind::summary:
+      if (term.run == 0) return fmt::format("summary:{},{}", term.size, term.count);
+      return fmt::format("summary:{},{},{}", term.size, term.count, term.run);
+    case TermKind::spread_summary: return fmt::format("spread-summary:{},{}", term.size, term.count);
+    case TermKind::prefix: return fmt::format("prefix:{}", term.size);
+    case TermKind::previous_row: return fmt::format("previous-row:{}", term.size);
+    case TermKind::dilated: return fmt::format("dilated:{},{}", term.count, term.size);
+  }
+  fail("a term of kind {} has no name", static_cast<int>(term.kind));
+}
+
+}  // namespace
+
+void Pattern::add(const Term& term) {
+  if (std::find(terms, terms + count, term) != terms + count) return;
+  LONGSTRIDE_CHECK(count < kMaxTerms, "a pattern may have at most {} terms", kMaxTerms);
+  terms[count++] = term;
+}
+
+Pattern Pattern::for_head(int64_t head) const {
+  LONGSTRIDE_CHECK(head >= 0, "head is {}, must not be negative", head);
+  Pattern resolved;
+  for (int t = 0; t < count; ++t) {
+    Term term = terms[t];
+    if (term.kind == TermKind::spread_summary) {
+      term.kind = TermKind::summary;
+      term.run = head % (term.size / term.count);
+    }
+    resolved.add(term);
+  }
+  return resolved;
+}
+
+bool Pattern::operator==(const Pattern& other) const {
+  return std::equal(terms, terms + count, other.terms, other.terms + other.count);
+}
+
+Pattern LayerPattern::for_head(int64_t head, int64_t heads) const {
+  const auto group_count = static_cast<int64_t>(groups.size());
+  LONGSTRIDE_CHECK(head >= 0 && head < heads, "head is {}, must be from 0 to {}", head, heads - 1);
+  LONGSTRIDE_CHECK(group_count > 0 && heads % group_count == 0, "{} heads cannot share {} patterns equally", heads,
+                   group_count);
+  return groups[static_cast<size_t>(head / (heads / group_count))].for_head(head);
+}
+
+Pattern parse_pattern(std::string_view text) { return Parser(text).only_pattern(); }
+
+Schedule parse_schedule(std::string_view text) { return Parser(text).schedule(); }
+
+std::string to_string(const Pattern& pattern) {
+  std::vector<std::string> terms;
+  for (int t = 0; t < pattern.count; ++t) terms.push_back(to_string(pattern.terms[t]));
+  return fmt::format("{}", fmt::join(terms, "+"));
+}
+
+std::string to_string(const LayerPattern& layer) {
+  std::vector<std::string> groups;
+  for (const Pattern& group : layer.groups) groups.push_back(to_string(group));
+  return fmt::format("{}", fmt::join(groups, "|"));
+}
+
+std::string to_string(const Schedule& schedule) {
+  std::vector<std::string> layers;
+  for (size_t begin = 0, end = 0; begin < schedule.cycle.size(); begin = end) {
+    while (end < schedule.cycle.size() && schedule.cycle[end] == schedule.cycle[begin]) ++end;
+    layers.push_back(to_string(schedule.cycle[begin]));
+    if (end - begin > 1) layers.back() += fmt::format("*{}", end - begin);
+  }
+  return fmt::format("{}", fmt::join(layers, ","));
+}
+
+void check_heads(const Schedule& schedule, int64_t heads) {
+  LONGSTRIDE_CHECK(heads >= 1, "heads is {}, must be at least 1", heads);
+  for (const LayerPattern& layer : schedule.cycle) {
+    const auto groups = static_cast<int64_t>(layer.groups.size());
+    LONGSTRIDE_CHECK(groups > 0 && heads % groups == 0,
+                     "layer '{}' has {} patterns, which {} heads cannot share equally; take a multiple of {} heads",
+                     to_string(layer), groups, heads, groups);
+  }
+}
+
+}  // namespace longstride

@@ -1,0 +1,195 @@
+#include "longstride/pattern/plan.h"
+
+#include <algorithm>
+#include <limits>
+
+#include "longstride/base/check.h"
+#include "longstride/pattern/ranges.h"
+
+namespace longstride {
+
+namespace {
+
+constexpr int32_t kNoTile = std::numeric_limits<int32_t>::max();
+
+// Where the number of a tile's queries that do something with key tiles from here on changes.
+struct Step {
+  int32_t tile = 0;
+  int32_t touching = 0;  // queries with a key in the tile
+  int32_t covering = 0;  // queries with all keys of the tile
+};
+
+// Turns the steps of one query tile into runs. A key tile that all `queries` cover is full.
+void append_runs(std::vector<Step>& steps, int64_t queries, std::vector<TileRun>& runs) {
+  std::sort(steps.begin(), steps.end(), [](const Step& a, const Step& b) { return a.tile < b.tile; });
+  const size_t first = runs.size();
+  int64_t touching = 0, covering = 0;
+  for (size_t i = 0; i < steps.size();) {
+    const int32_t begin = steps[i].tile;
+    for (; i < steps.size() && steps[i].tile == begin; ++i) {
+      touching += steps[i].touching;
+      covering += steps[i].covering;
+    }
+    if (touching == 0) continue;
+    const TileRun run{begin, steps[i].tile, covering == queries};
+    if (runs.size() > first && runs.back().end == run.begin && runs.back().full == run.full)
+      runs.back().end = run.end;
+    else
+      runs.push_back(run);
+  }
+}
+
+// Fills pass.rows query tile by query tile; returns the pairs of the pass.
+int64_t build_rows(Pass& pass) {
+  const TokenOrder& query_order = pass.queries.order;
+  const int64_t tiles_per_lane = pass.keys.tiles_per_lane();
+  const int64_t lane_length = pass.keys.order.lane_length();
+  const int64_t tile = pass.keys.tile;
+  PassRanges ranges(pass.terms, pass.excluded, pass.keys.order);
+  std::vector<Step> steps;
+  int64_t pairs = 0;
+
+  pass.rows.offsets.assign(1, 0);
+  pass.rows.offsets.reserve(static_cast<size_t>(pass.queries.count() + 1));
+  for (int64_t t = 0; t < pass.queries.count(); ++t) {
+    const int64_t lane = t / pass.queries.tiles_per_lane();
+    const int64_t first = t % pass.queries.tiles_per_lane() * pass.queries.tile;
+    const int64_t size = pass.queries.size(t);
+    const auto tile_base = static_cast<int32_t>(lane * tiles_per_lane);  // natural and summary have lane 0 only
+    steps.clear();
+    for (int64_t offset = first; offset < first + size; ++offset) {
+      const int64_t q = position_at(query_order, lane, offset);
+      if (q >= query_order.n) continue;  // padding counts in `size`, so that its tiles are never full
+      for (const IndexRange& range : ranges.of(q)) {
+        pairs += range.end - range.begin;
+        const auto begin = static_cast<int32_t>(range.begin / tile);
+        const auto end = static_cast<int32_t>((range.end - 1) / tile + 1);
+        const int32_t full_begin = begin + (range.begin % tile != 0);
+        const int32_t full_end = end - (range.end != lane_length && range.end % tile != 0);
+        const bool covers = full_begin < full_end;
+        if (covers && full_begin == begin && full_end == end) {
+          steps.push_back({tile_base + begin, 1, 1});
+          steps.push_back({tile_base + end, -1, -1});
+          continue;
+        }
+        steps.push_back({tile_base + begin, 1, 0});
+        steps.push_back({tile_base + end, -1, 0});
+        if (!covers) continue;
+        steps.push_back({tile_base + full_begin, 0, 1});
+        steps.push_back({tile_base + full_end, 0, -1});
+      }
+    }
+    append_runs(steps, size, pass.rows.runs);
+    pass.rows.offsets.push_back(static_cast<int64_t>(pass.rows.runs.size()));
+  }
+  return pairs;
+}
+
+// A stretch of tiles of equal state in a list of runs.
+struct Stretch {
+  enum class State : uint8_t { absent, partial, full };
+  State state = State::absent;
+  int32_t end = kNoTile;
+};
+
+Stretch stretch_at(std::span<const TileRun> runs, size_t next, int32_t tile) {
+  if (next == runs.size()) return {};
+  if (tile < runs[next].begin) return {Stretch::State::absent, runs[next].begin};
+  return {runs[next].full ? Stretch::State::full : Stretch::State::partial, runs[next].end};
+}
+
+// The runs of rows by key tile. Goes down the rows and looks only at key tiles whose state changes from one row to the
+// next, so that the work is that of the result and not of all listed tiles.
+TileLists transpose(const TileLists& rows, int64_t row_count, int64_t column_count) {
+  struct Entry {
+    int32_t column;
+    TileRun run;
+  };
+  std::vector<Entry> entries;
+  std::vector<int32_t> since(static_cast<size_t>(column_count));
+  std::span<const TileRun> above;
+  for (int64_t row = 0; row <= row_count; ++row) {
+    const std::span<const TileRun> here = row < row_count ? rows.of(row) : std::span<const TileRun>();
+    size_t a = 0, h = 0;
+    for (int32_t tile = 0; a < above.size() || h < here.size();) {
+      const Stretch was = stretch_at(above, a, tile), is = stretch_at(here, h, tile);
+      const int32_t end = std::min(was.end, is.end);
+      for (int32_t column = tile; was.state != is.state && column < end; ++column) {
+        int32_t& start = since[static_cast<size_t>(column)];
+        if (was.state != Stretch::State::absent)
+          entries.push_back({column, {start, static_cast<int32_t>(row), was.state == Stretch::State::full}});
+        start = static_cast<int32_t>(row);
+      }
+      tile = end;
+      if (a < above.size() && above[a].end == tile) ++a;
+      if (h < here.size() && here[h].end == tile) ++h;
+    }
+    above = here;
+  }
+
+  TileLists columns;
+  columns.offsets.assign(static_cast<size_t>(column_count + 1), 0);
+  for (const Entry& entry : entries) ++columns.offsets[static_cast<size_t>(entry.column) + 1];
+  for (size_t c = 1; c < columns.offsets.size(); ++c) columns.offsets[c] += columns.offsets[c - 1];
+  std::vector<int64_t> next(columns.offsets.begin(), columns.offsets.end() - 1);
+  columns.runs.resize(entries.size());
+  for (const Entry& entry : entries)
+    columns.runs[static_cast<size_t>(next[static_cast<size_t>(entry.column)]++)] = entry.run;
+  return columns;
+}
+
+void check_tile_count(const TileGrid& grid) {
+  LONGSTRIDE_CHECK(grid.count() < kNoTile, "{} positions make {} tiles of {}, at most {} are possible; take larger tiles",
+                   grid.order.n, grid.count(), grid.tile, kNoTile - 1);
+}
+
+}  // namespace
+
+Plan make_plan(const Pattern& pattern, int64_t n, int64_t query_tile, int64_t key_tile) {
+  LONGSTRIDE_CHECK(n >= 1, "a plan needs at least 1 position, here n = {}", n);
+  LONGSTRIDE_CHECK(query_tile >= 1 && key_tile >= 1, "tiles are {} by {}, both sides must be at least 1", query_tile,
+                   key_tile);
+  Plan plan;
+  plan.pattern = pattern;
+  plan.n = n;
+  for (const PassTerms& terms : group_passes(pattern, n)) {
+    Pass pass;
+    pass.terms = terms.terms;
+    pass.excluded = terms.excluded;
+    pass.queries = {terms.queries, query_tile};
+    pass.keys = {terms.keys, key_tile};
+    check_tile_count(pass.queries);
+    check_tile_count(pass.keys);
+    const int64_t pairs = build_rows(pass);
+    if (pairs == 0) continue;  // earlier passes have all its pairs
+    pass.columns = transpose(pass.rows, pass.queries.count(), pass.keys.count());
+    plan.pairs += pairs;
+    plan.passes.push_back(std::move(pass));
+  }
+  return plan;
+}
+
+int64_t count_pairs(const Pattern& pattern, int64_t n) {
+  LONGSTRIDE_CHECK(n >= 1, "pairs are counted over at least 1 position, here n = {}", n);
+  int64_t pairs = 0;
+  for (const PassTerms& pass : group_passes(pattern, n)) {
+    PassRanges ranges(pass.terms, pass.excluded, pass.keys);
+    for (int64_t q = 0; q < n; ++q)
+      for (const IndexRange& range : ranges.of(q)) pairs += range.end - range.begin;
+  }
+  return pairs;
+}
+
+void keys_of(const Pattern& pattern, int64_t q, std::vector<int64_t>& keys) {
+  LONGSTRIDE_CHECK(q >= 0, "the query's position is {}, must not be negative", q);
+  keys.clear();
+  for (const PassTerms& pass : group_passes(pattern, q + 1)) {
+    PassRanges ranges(pass.terms, pass.excluded, pass.keys);
+    const int64_t lane = lane_of(pass.keys, q);
+    for (const IndexRange& range : ranges.of(q))
+      for (int64_t offset = range.begin; offset < range.end; ++offset)
+        keys.push_back(position_at(pass.keys, lane, offset));
+  }
+}
+
+}  // namespace longstride

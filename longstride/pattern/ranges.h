@@ -1,0 +1,66 @@
+// The keys of one query as ranges of indices: the only arithmetic on terms besides Pattern::allows.
+//
+// A query at position q looks into its own lane of the key order (lane q mod l of a lanes order, else the only one); a range
+// counts offsets in that lane. All ranges end at or before q itself, so they do not depend on the length of the sequence.
+#pragma once
+
+#include <cstdint>
+#include <vector>
+
+#include "longstride/pattern/plan.h"
+
+namespace longstride {
+
+struct IndexRange {
+  int64_t begin = 0;
+  int64_t end = 0;  // one past the last
+  bool empty() const { return begin >= end; }
+};
+
+// The orders of queries and of keys in which `term` is one range per query.
+TokenOrder query_order_of(const Term& term, int64_t n);
+TokenOrder key_order_of(const Term& term, int64_t n);
+
+inline int64_t lane_of(const TokenOrder& order, int64_t position) {
+  return order.kind == TokenOrder::Kind::lanes ? position % order.width : 0;
+}
+inline int64_t position_at(const TokenOrder& order, int64_t lane, int64_t offset) {
+  return order.kind == TokenOrder::Kind::lanes ? offset * order.width + lane : order.position(offset);
+}
+
+// The keys of `term` in its own key order. Both ends grow with q, within a lane.
+IndexRange own_range(const Term& term, int64_t q);
+
+// What a query sees in one pass: the terms of the pass less the excluded ones.
+class PassRanges {
+ public:
+  // All of `terms` must have the key order `keys`.
+  PassRanges(const Pattern& terms, const Pattern& excluded, const TokenOrder& keys);
+
+  // Ascending, disjoint, not empty and not adjacent. Valid until the next call. One or two of them for most pairs of
+  // terms; where a stride or a summary excludes another of an unrelated width, as many as the two sets meet.
+  const std::vector<IndexRange>& of(int64_t q);
+
+ private:
+  Pattern terms_, excluded_;
+  TokenOrder keys_;
+  std::vector<IndexRange> ranges_, holes_, left_;
+};
+
+// `pattern` with nothing to say twice over n positions: heads resolved, terms that others contain dropped, and terms
+// that are a simpler one in disguise (stride:1, a window over everything) replaced. Allows the same pairs.
+Pattern simplify(const Pattern& pattern, int64_t n);
+
+// The terms of one pass and of those before it that it must not repeat.
+struct PassTerms {
+  Pattern terms;
+  Pattern excluded;
+  TokenOrder queries;
+  TokenOrder keys;
+};
+
+// The passes of a simplified pattern: natural order first, then summaries, then lanes, so that what later passes exclude is
+// cheap to tell. Throws Error for numbers that no parsed term has.
+std::vector<PassTerms> group_passes(const Pattern& pattern, int64_t n);
+
+}  // namespace longstride

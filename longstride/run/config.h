@@ -1,0 +1,64 @@
+// The whole configuration of one experiment: what stands in its TOML file, section by section.
+#pragma once
+
+#include <string>
+
+#include "longstride/data/config.h"
+#include "longstride/device/device.h"
+#include "longstride/model/config.h"
+
+namespace longstride {
+
+struct TrainConfig {
+  int64_t steps = 1000;
+  double epochs = 0;         // > 0 replaces steps
+  double minutes = 0;        // > 0: the schedule ends when this much time has been spent (not repeatable)
+  int64_t batch = 4;         // sequences a step
+  int64_t micro_batch = 0;   // sequences at a time; 0: all of the batch
+  double learning_rate = 5e-4;
+  int64_t warmup = 5000;
+  std::string decay = "cosine";
+  double final_rate = 0;     // fraction of learning_rate at the end
+  double weight_decay = 0.01;
+  double beta1 = 0.9, beta2 = 0.999, epsilon = 1e-8;
+  double clip = 1.0;
+  double dropout = 0;
+  double average = 0.999;
+  int64_t seed = 1;
+  std::string activations = "recompute";
+  int64_t log_every = 10;
+  int64_t validate_every = 500;
+  int64_t validate_bytes = 1 << 20;
+  int64_t checkpoint_every = 500;
+  int64_t keep_last = 2;
+
+  void fields(FieldList& list);
+  int64_t micro() const { return micro_batch > 0 ? micro_batch : batch; }
+};
+
+struct ComputeConfig {
+  std::string device = "auto";
+  std::string precision = "auto";
+  int64_t threads = 0;
+
+  void fields(FieldList& list);
+};
+
+struct RunConfig {
+  ModelConfig model;
+  DataConfig data;
+  TrainConfig train;
+  ComputeConfig compute;
+
+  // All fields of all sections; the list points into this object.
+  FieldList fields();
+  // Throws Error for values that are each in range but do not go together.
+  void check() const;
+  static RunConfig from_file(const std::string& path);
+  std::string to_toml(bool with_help) const;
+};
+
+// The precision of matrix products for "auto", "f32" or "bf16" on a device.
+DType product_precision(const ComputeConfig& config, Device device);
+
+}  // namespace longstride

@@ -1,0 +1,104 @@
+#include "longstride/run/run_directory.h"
+
+#include <cerrno>
+#include <filesystem>
+
+#include <fcntl.h>
+#include <sys/file.h>
+#include <unistd.h>
+
+#include "longstride/base/check.h"
+#include "longstride/base/toml.h"
+#include "longstride/ops/adam.h"
+
+namespace longstride {
+
+namespace fs = std::filesystem;
+
+namespace {
+std::string config_path(const std::string& run) { return (fs::path(run) / "config.toml").string(); }
+
+// Throws the Error that explains why `path` is no run.
+void check_run_directory(const std::string& path) {
+  std::error_code ignored;
+  if (!fs::exists(path, ignored)) fail("{}: no such run directory", path);
+  if (!fs::is_directory(path, ignored)) fail("{}: not a run directory but a file", path);
+  if (!fs::exists(config_path(path), ignored)) fail("{}: not a run directory, it has no config.toml", path);
+}
+}  // namespace
+
+bool is_run_directory(const std::string& path) {
+  std::error_code ignored;
+  return fs::is_directory(path, ignored) && fs::exists(config_path(path), ignored);
+}
+
+void create_run_directory(const std::string& path, const RunConfig& config) {
+  std::error_code ignored;
+  if (fs::exists(path, ignored)) {
+    if (is_run_directory(path))
+      fail("{} already holds a run; go on with 'longstride train {}' or choose another --run", path, path);
+    LONGSTRIDE_CHECK(fs::is_directory(path, ignored) && fs::is_empty(path, ignored),
+                     "{} exists and is not an empty directory; choose another --run", path);
+  }
+  make_directories(path);
+  write_run_config(path, config);
+}
+
+RunConfig read_run_config(const std::string& path) {
+  check_run_directory(path);
+  return RunConfig::from_file(config_path(path));
+}
+
+void write_run_config(const std::string& path, const RunConfig& config) {
+  const std::string text = config.to_toml(true);
+  write_file_atomically(config_path(path), [&](ByteSink& sink) { sink.write(text); });
+}
+
+RunLock::RunLock(const std::string& run_directory) {
+  const std::string path = (fs::path(run_directory) / ".lock").string();
+  file_ = open(path.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0644);
+  LONGSTRIDE_CHECK(file_ >= 0, "cannot write in {}: {}", run_directory, last_system_error());
+  if (flock(file_, LOCK_EX | LOCK_NB) != 0) {
+    const bool held = errno == EWOULDBLOCK;
+    close(file_);
+    if (held) fail("{}: another process is training this run; wait for it or stop it first", run_directory);
+    fail("{}: cannot lock the run: {}", run_directory, last_system_error());
+  }
+}
+
+RunLock::~RunLock() { close(file_); }
+
+LoadedModel::LoadedModel(const std::string& run_directory, const ComputeConfig& compute, const WeightChoice& choice)
+    : config_(read_run_config(run_directory)) {
+  config_.compute = compute;
+  config_.check();
+  set_threads(static_cast<int>(compute.threads));
+  device_ = parse_device(compute.device);
+  product_ = product_precision(compute, device_);
+
+  const std::vector<CheckpointInfo> available = list_checkpoints(run_directory);
+  LONGSTRIDE_CHECK(!available.empty(), "{}: no checkpoint yet; train it first with 'longstride train {}'", run_directory,
+                   run_directory);
+  CheckpointInfo info = available.back();
+  if (choice.step >= 0) {
+    info = find_checkpoint(run_directory, choice.step);
+  } else if (const auto best = read_best(run_directory)) {
+    info = find_checkpoint(run_directory, best->step);
+  }
+  const OpenCheckpoint checkpoint(info);
+  step_ = info.step;
+
+  const std::vector<ParameterSpec> table = parameter_table(config_.model);
+  weights_ = ParameterStore(table, device_, DType::f32);
+  load_into(checkpoint.model(), "", weights_.named(table, ""));
+  if (product_ != DType::f32) {
+    products_ = ParameterStore(table, device_, product_, ParameterStore::Which::products);
+    OpContext context;
+    context.device = device_;
+    for (size_t i = 0; i < table.size(); ++i)
+      if (products_[i]) convert(context, weights_[i], products_[i]);
+  }
+  parameters_ = by_role(config_.model, weights_, products_);
+}
+
+}  // namespace longstride

@@ -1,0 +1,67 @@
+// The directory of one run, and models loaded from it.
+//
+//   config.toml                the whole configuration, every field
+//   model.safetensors          the weights to use: those of the best checkpoint so far, or the newest without validation
+//   checkpoints/step-...       see checkpoint/checkpoint.h
+//   metrics.jsonl, events...   the curves
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "longstride/checkpoint/checkpoint.h"
+#include "longstride/model/transformer.h"
+#include "longstride/run/config.h"
+
+namespace longstride {
+
+// Is `path` a directory that holds a run?
+bool is_run_directory(const std::string& path);
+
+// Creates the directory and its config.toml. Throws Error, leaving everything untouched, if it holds anything already.
+void create_run_directory(const std::string& path, const RunConfig& config);
+
+// The configuration of a run. Throws Error if `path` is no run directory.
+RunConfig read_run_config(const std::string& path);
+// Rewrites config.toml atomically.
+void write_run_config(const std::string& path, const RunConfig& config);
+
+// Held while a process trains in a run directory; a second trainer gets an Error.
+class RunLock {
+ public:
+  explicit RunLock(const std::string& run_directory);
+  ~RunLock();
+  RunLock(const RunLock&) = delete;
+  RunLock& operator=(const RunLock&) = delete;
+
+ private:
+  int file_ = -1;
+};
+
+// Which of a run's weights to load.
+struct WeightChoice {
+  int64_t step = -1;  // a checkpoint's step; -1: the best by validation, else the newest
+};
+
+// A run's model ready for inference.
+class LoadedModel {
+ public:
+  // Reads weights from the run's checkpoint. `compute` overrides the run's own section.
+  LoadedModel(const std::string& run_directory, const ComputeConfig& compute, const WeightChoice& choice);
+
+  const RunConfig& config() const { return config_; }
+  Device device() const { return device_; }
+  DType product() const { return product_; }
+  const ModelParameters& parameters() const { return parameters_; }
+  int64_t step() const { return step_; }  // at which the weights were saved
+
+ private:
+  RunConfig config_;
+  Device device_;
+  DType product_ = DType::f32;
+  int64_t step_ = 0;
+  ParameterStore weights_, products_;
+  ModelParameters parameters_;
+};
+
+}  // namespace longstride

@@ -1,0 +1,191 @@
+#include "longstride/sample/decoder.h"
+
+#include <algorithm>
+#include <cmath>
+
+#include "longstride/ops/activation.h"
+#include "longstride/ops/attention.h"
+#include "longstride/ops/dropout.h"
+#include "longstride/ops/layer_norm.h"
+#include "longstride/ops/linear.h"
+
+namespace longstride {
+
+namespace {
+
+// Element (first, second, 0, 0) of a rank-4 tensor and the `count` elements behind it, as a row.
+Tensor row_of(const Tensor& tensor, int64_t first, int64_t second, int64_t count) {
+  char* data = static_cast<char*>(tensor.data) +
+               (first * tensor.stride[0] + second * tensor.stride[1]) * size_of(tensor.dtype);
+  return Tensor(data, tensor.dtype, {count}, tensor.device);
+}
+
+// Columns [begin, end) of row `row` of a matrix.
+Tensor part_of_row(const Tensor& matrix, int64_t row, int64_t begin, int64_t end) {
+  char* data = static_cast<char*>(matrix.data) + (row * matrix.stride[0] + begin) * size_of(matrix.dtype);
+  return Tensor(data, matrix.dtype, {end - begin}, matrix.device);
+}
+
+}  // namespace
+
+Decoder::Room Decoder::lay_out(const ModelConfig& config, int64_t streams, Arena& arena) {
+  Room room;
+  const int64_t d = config.width;
+  for (int64_t layer = 0; layer < config.layers; ++layer) {
+    room.keys.push_back(arena.allocate(DType::f32, {streams, config.context, config.heads, config.qk_head()}));
+    room.values.push_back(arena.allocate(DType::f32, {streams, config.context, config.heads, config.v_head()}));
+  }
+  room.previous = arena.allocate(DType::u8, {streams});
+  room.x = arena.allocate(DType::f32, {streams, d});
+  room.normed = arena.allocate(DType::f32, {streams, d});
+  room.attended = arena.allocate(DType::f32, {streams, d});
+  room.branch = arena.allocate(DType::f32, {streams, d});
+  room.qkv = arena.allocate(DType::f32, {streams, config.qkv()});
+  room.queries = arena.allocate(DType::f32, {streams, config.qk()});
+  room.hidden = arena.allocate(DType::f32, {streams, config.ff()});
+  room.mean = arena.allocate(DType::f32, {streams});
+  room.rstd = arena.allocate(DType::f32, {streams});
+  room.logits = arena.allocate(DType::f32, {streams, kVocabulary});
+  return room;
+}
+
+int64_t Decoder::scratch_bytes(const ModelConfig& config, Device device, DType product, int64_t streams) {
+  const int64_t d = config.width;
+  int64_t bytes = linear_scratch_bytes(device, streams, d, kVocabulary, product);
+  for (const auto& [out, in] : {std::pair{config.qkv(), d}, {d, d}, {config.ff(), d}, {d, config.ff()}})
+    bytes = std::max(bytes, linear_scratch_bytes(device, streams, in, out, product));
+  return bytes;
+}
+
+int64_t Decoder::bytes(const ModelConfig& config, Device device, DType product, int64_t streams) {
+  Arena measure = Arena::measuring(device);
+  lay_out(config, streams, measure);
+  return measure.peak() + scratch_bytes(config, device, product, streams);
+}
+
+Decoder::Decoder(const ModelConfig& config, const ModelParameters& parameters, Device device, int64_t streams)
+    : config_(config),
+      parameters_(parameters),
+      schedule_(config.schedule()),
+      device_(device),
+      product_(parameters.output_weight.dtype),
+      streams_(streams) {
+  LONGSTRIDE_CHECK(streams >= 1, "decoding {} sequences, must be at least 1", streams);
+  Arena measure = Arena::measuring(device);
+  lay_out(config, streams, measure);
+  arena_ = Arena(device, measure.peak());
+  room_ = lay_out(config, streams, arena_);
+  scratch_ = Arena(device, scratch_bytes(config, device, product_, streams));
+  context_ = {device, &scratch_};
+  host_logits_ = room_.logits;
+  host_previous_ = room_.previous;
+  if (device.kind == DeviceKind::cpu) return;
+  host_ = Arena(Device{}, host_logits_.bytes() + host_previous_.bytes() + 128);
+  host_logits_ = host_.allocate(DType::f32, {streams, kVocabulary});
+  host_previous_ = host_.allocate(DType::u8, {streams});
+}
+
+Tensor Decoder::step(std::span<const uint8_t> previous, int64_t position) {
+  LONGSTRIDE_CHECK(position >= 0 && position < config_.context, "decoding position {} of a context of {} bytes", position,
+                   config_.context);
+  LONGSTRIDE_CHECK(position <= filled_, "decoding position {} when only {} are known", position, filled_);
+  LONGSTRIDE_CHECK(position == 0 || static_cast<int64_t>(previous.size()) == streams_,
+                   "{} previous bytes for {} sequences", previous.size(), streams_);
+  if (position > 0) {
+    std::copy(previous.begin(), previous.end(), host_previous_.as<uint8_t>());
+    if (host_previous_.data != room_.previous.data) copy(host_previous_, room_.previous);
+  }
+  embedding_one(context_, room_.previous, position, parameters_.embedding, room_.x);
+  for (int64_t layer = 0; layer < config_.layers; ++layer) block(layer, position);
+  layer_norm_forward(context_, room_.x, parameters_.final_gain, parameters_.final_bias, kFinalNormEpsilon, room_.normed,
+                     room_.mean, room_.rstd);
+  linear_forward(context_, room_.normed, parameters_.output_weight, {}, room_.logits);
+  if (host_logits_.data != room_.logits.data) copy(room_.logits, host_logits_);
+  filled_ = position + 1;
+  return host_logits_;
+}
+
+// The same computation as block_forward for the single row `position` of each sequence.
+void Decoder::block(int64_t layer, int64_t position) {
+  const BlockParameters& p = parameters_.blocks[layer];
+  const Room& r = room_;
+  const int64_t qk = config_.qk(), heads = config_.heads;
+  const auto no_dropout = Dropout{};
+
+  layer_norm_forward(context_, r.x, p.norm1_gain, p.norm1_bias, kNormEpsilon, r.normed, r.mean, r.rstd);
+  linear_forward(context_, r.normed, p.qkv_weight, p.qkv_bias, r.qkv);
+  for (int64_t s = 0; s < streams_; ++s) {
+    copy(part_of_row(r.qkv, s, 0, qk), part_of_row(r.queries, s, 0, qk));
+    copy(part_of_row(r.qkv, s, qk, 2 * qk), row_of(r.keys[layer], s, position, qk));
+    copy(part_of_row(r.qkv, s, 2 * qk, config_.qkv()), row_of(r.values[layer], s, position, config_.width));
+  }
+  attention_one(context_, schedule_.layer(layer), position, r.queries.split_last(heads), r.keys[layer], r.values[layer],
+                1.0f / std::sqrt(static_cast<float>(config_.qk_head())), r.attended.split_last(heads));
+  linear_forward(context_, r.attended, p.projection_weight, p.projection_bias, r.branch);
+  dropout_add_forward(context_, r.x, r.branch, no_dropout, r.x);
+
+  layer_norm_forward(context_, r.x, p.norm2_gain, p.norm2_bias, kNormEpsilon, r.normed, r.mean, r.rstd);
+  linear_forward(context_, r.normed, p.up_weight, p.up_bias, r.hidden);
+  activation_forward(context_, r.hidden, r.hidden);
+  linear_forward(context_, r.hidden, p.down_weight, p.down_bias, r.branch);
+  dropout_add_forward(context_, r.x, r.branch, no_dropout, r.x);
+}
+
+void Decoder::prefill(const Tensor& tokens) {
+  LONGSTRIDE_CHECK(tokens.dtype == DType::u8 && tokens.rank == 2 && tokens.shape[0] == streams_ && tokens.contiguous(),
+                   "the beginnings are {}, must be u8 ({}, length)", tokens.describe(), streams_);
+  const int64_t length = tokens.shape[1];
+  LONGSTRIDE_CHECK(length <= config_.context, "a beginning of {} bytes; the model's context is {}", length,
+                   config_.context);
+  if (length > kParallelFrom) return prefill_in_parallel(tokens);
+  const uint8_t* bytes = tokens.as<uint8_t>();
+  std::vector<uint8_t> previous(streams_);
+  for (int64_t position = 0; position < length; ++position) {
+    for (int64_t s = 0; s < streams_ && position > 0; ++s) previous[s] = bytes[s * length + position - 1];
+    step(previous, position);
+  }
+}
+
+void Decoder::prefill_in_parallel(const Tensor& tokens) {
+  const int64_t length = tokens.shape[1];
+  const uint8_t* bytes = tokens.as<uint8_t>();
+  // Patterns and embeddings do not depend on how many positions follow, so a shorter model gives the same rows.
+  ModelConfig shorter = config_;
+  shorter.position_axes = config_.axes();
+  shorter.context = length;
+  ComputePlan plan;
+  plan.device = device_;
+  plan.product = product_;
+  Transformer transformer(shorter, plan);
+  Arena device_tokens(device_, device_.kind == DeviceKind::cpu ? 0 : length + 64);
+
+  for (int64_t s = 0; s < streams_; ++s) {
+    const uint8_t* own = bytes + s * length;
+    int64_t same = 0;
+    while (same < s && !std::equal(own, own + length, bytes + same * length)) ++same;
+    if (same < s) {
+      for (int64_t layer = 0; layer < config_.layers; ++layer)
+        for (const Tensor& cache : {room_.keys[layer], room_.values[layer]}) {
+          const int64_t count = length * cache.stride[1];
+          copy(row_of(cache, same, 0, count), row_of(cache, s, 0, count));
+        }
+      continue;
+    }
+    Tensor row = tokens.rows(s, s + 1);
+    if (device_.kind != DeviceKind::cpu) {
+      const Arena::Scope scope(device_tokens);
+      const Tensor there = device_tokens.allocate(DType::u8, {1, length});
+      copy(row, there);
+      row = there;
+    }
+    transformer.prefill(parameters_, row, [&](int64_t layer, const Tensor& keys, const Tensor& values) {
+      for (int64_t position = 0; position < length; ++position) {
+        copy(row_of(keys, 0, position, config_.qk()), row_of(room_.keys[layer], s, position, config_.qk()));
+        copy(row_of(values, 0, position, config_.width), row_of(room_.values[layer], s, position, config_.width));
+      }
+    });
+  }
+  filled_ = length;
+}
+
+}  // namespace longstride

@@ -1,0 +1,142 @@
+// The loop around the training step.
+#include <algorithm>
+#include <chrono>
+#include <cmath>
+
+#include "longstride/base/text.h"
+#include "longstride/checkpoint/checkpoint.h"
+#include "longstride/pattern/analyse.h"
+#include "longstride/train/interrupt.h"
+#include "longstride/train/metrics.h"
+#include "longstride/train/progress.h"
+#include "longstride/train/trainer.h"
+
+namespace longstride {
+
+namespace {
+
+// Means since the last line of metrics.
+struct Interval {
+  double bits = 0, gradient_norm = 0, seconds = 0;
+  int64_t steps = 0;
+  void add(const StepReport& report) {
+    bits += report.bits, gradient_norm += report.gradient_norm, seconds += report.seconds;
+    ++steps;
+  }
+};
+
+ProgressOptions progress_options(bool show) {
+  ProgressOptions options = progress_on_standard_error();
+  if (!show) options.write = [](std::string_view) {};
+  return options;
+}
+
+class Loop {
+ public:
+  Loop(std::string run, const RunConfig& config, const TrainObserver& observer)
+      : run_(std::move(run)), config_(config), observer_(observer), splits_(open_splits(config.data)),
+        start_memory_(resident_memory()), trainer_(config, splits_) {
+    summary_.planned_memory = trainer_.memory().total() + start_memory_;
+  }
+
+  TrainSummary run() {
+    resume();
+    MetricsLog metrics(run_, trainer_.state().step);
+    ProgressLine progress(progress_options(observer_.show_progress));
+    const InterruptGuard interrupts;
+    const int64_t step_bytes = config_.train.batch * config_.model.context;
+    Interval interval;
+    while (trainer_.progress() < 1 && !InterruptGuard::requested()) {
+      const StepReport report = trainer_.step();
+      interval.add(report);
+      summary_.tokens_per_second = static_cast<double>(step_bytes * interval.steps) / interval.seconds;
+      summary_.train_bits = interval.bits / static_cast<double>(interval.steps);
+      // With a time budget the number of steps is an estimate.
+      const auto total = static_cast<int64_t>(std::llround(static_cast<double>(report.step) / trainer_.progress()));
+      progress.update(report.step, total, summary_.train_bits, summary_.tokens_per_second,
+                      static_cast<double>(resident_memory()));
+      const bool last = trainer_.progress() >= 1;
+      if (report.step % config_.train.log_every == 0 || last) {
+        metrics.log(report.step, {{"train/bits", summary_.train_bits},
+                                  {"train/gradient_norm", interval.gradient_norm / static_cast<double>(interval.steps)},
+                                  {"train/learning_rate", report.learning_rate},
+                                  {"train/tokens_per_second", summary_.tokens_per_second},
+                                  {"train/bytes", static_cast<double>(report.step * step_bytes)},
+                                  {"memory/resident", static_cast<double>(resident_memory())}});
+        interval = {};
+      }
+      if (due(report.step, config_.train.validate_every) || last) validate(metrics, progress, last);
+      if (saved_step_ != report.step && (due(report.step, config_.train.checkpoint_every) || last)) save();
+    }
+    summary_.complete = trainer_.progress() >= 1;
+    if (saved_step_ != trainer_.state().step && trainer_.state().step > 0) save();
+    progress.finish();
+    summary_.state = trainer_.state();
+    summary_.peak_memory = peak_resident_memory();
+    return summary_;
+  }
+
+ private:
+  static bool due(int64_t step, int64_t every) { return every > 0 && step % every == 0; }
+
+  void resume() {
+    prepare_run_directory(run_);
+    const IntactCheckpoint newest = newest_intact(run_);
+    for (const std::string& warning : newest.warnings) observer_.note(warning);
+    if (!newest.found) {
+      LONGSTRIDE_CHECK(newest.warnings.empty(), "{}: every checkpoint is damaged; begin anew with another --run", run_);
+      return;
+    }
+    trainer_.load(OpenCheckpoint(*newest.found));
+    discard_checkpoints_after(run_, newest.found->step);
+    saved_step_ = newest.found->step;
+    observer_.note(fmt::format("resuming from step {} of {}", trainer_.state().step, trainer_.total_steps()));
+  }
+
+  void validate(MetricsLog& metrics, ProgressLine& progress, bool last) {
+    if (splits_.validation.size() == 0) return;
+    const Evaluation evaluation = trainer_.validate(config_.train.validate_bytes);
+    summary_.validation_bits = evaluation.bits();
+    TrainState& state = trainer_.state();
+    if (!std::isfinite(evaluation.bits()))
+      fail("step {}: the validation loss is not finite; the last good checkpoint is kept", state.step);
+    metrics.log(state.step, {{"validation/bits", evaluation.bits()}});
+    const bool better = state.best_step == 0 || evaluation.bits() < state.best_bits;
+    progress.note(fmt::format("step {:>7}  train {:.4f}  validation {:.4f} bits{}{}", state.step, summary_.train_bits,
+                              evaluation.bits(), better ? "  (best)" : "", last ? "  (last)" : ""));
+    if (!better) return;
+    state.best_bits = evaluation.bits();
+    state.best_step = state.step;
+    save();
+    mark_best(run_, state.step, evaluation.bits());
+    publish_model(run_, state.step);
+    prune_checkpoints(run_, config_.train.keep_last);
+  }
+
+  void save() {
+    const int64_t step = trainer_.state().step;
+    save_checkpoint(run_, step, trainer_.contents());
+    saved_step_ = step;
+    if (trainer_.state().best_step == 0) publish_model(run_, step);
+    prune_checkpoints(run_, config_.train.keep_last);
+  }
+
+  std::string run_;
+  RunConfig config_;
+  TrainObserver observer_;
+  Splits splits_;
+  int64_t start_memory_ = 0;
+  Trainer trainer_;
+  TrainSummary summary_;
+  int64_t saved_step_ = -1;
+};
+
+}  // namespace
+
+TrainSummary train_run(const std::string& run, const RunConfig& config, const TrainObserver& observer) {
+  set_threads(static_cast<int>(config.compute.threads));
+  const RunLock lock(run);
+  return Loop(run, config, observer).run();
+}
+
+}  // namespace longstride

@@ -1,0 +1,95 @@
+#include "longstride/train/metrics.h"
+
+#include <chrono>
+#include <cmath>
+#include <filesystem>
+#include <fstream>
+#include <set>
+
+#include <fcntl.h>
+#include <nlohmann/json.hpp>
+#include <unistd.h>
+
+#include "longstride/base/check.h"
+#include "longstride/checkpoint/atomic_file.h"
+
+namespace longstride {
+
+namespace {
+
+using nlohmann::json;
+
+double seconds_since_1970() {
+  return std::chrono::duration<double>(std::chrono::system_clock::now().time_since_epoch()).count();
+}
+
+// A line is whole if it is an object with a step; a killed run can leave half a line.
+bool belongs_to_steps_up_to(int64_t last_step, const std::string& line) {
+  const json parsed = json::parse(line, nullptr, /*allow_exceptions=*/false);
+  return parsed.is_object() && parsed.contains("step") && parsed["step"].is_number_integer() &&
+         parsed["step"].get<int64_t>() <= last_step;
+}
+
+// Calls keep(line) for each line that stays and returns whether any part of the file does not.
+template <class Keep>
+bool select_lines(const std::string& path, int64_t last_step, Keep keep) {
+  std::ifstream file(path);
+  LONGSTRIDE_CHECK(file.is_open(), "cannot open {}: {}", path, last_system_error());
+  bool any_cut = false;
+  for (std::string line; std::getline(file, line);) {
+    const bool ended = !file.eof();
+    if (ended && belongs_to_steps_up_to(last_step, line))
+      keep(line);
+    else
+      any_cut = true;
+  }
+  LONGSTRIDE_CHECK(!file.bad(), "cannot read {}: {}", path, last_system_error());
+  return any_cut;
+}
+
+void cut_after(const std::string& path, int64_t last_step) {
+  std::error_code ignored;
+  if (!std::filesystem::exists(path, ignored)) return;
+  if (!select_lines(path, last_step, [](const std::string&) {})) return;
+  write_file_atomically(path, [&](ByteSink& sink) {
+    select_lines(path, last_step, [&](const std::string& line) { sink.write(line + "\n"); });
+  });
+}
+
+std::string render_line(int64_t step, double time, const Scalars& scalars) {
+  std::string line = fmt::format("{{\"step\":{},\"time\":{:.3f}", step, time);
+  std::set<std::string_view> names{"step", "time"};
+  for (const auto& [name, value] : scalars) {
+    LONGSTRIDE_CHECK(names.insert(name).second, "the metric '{}' of step {} has a name that is taken", name,
+                     step);
+    try {
+      line += fmt::format(",{}:{}", json(name).dump(), json(value).dump());
+    } catch (const json::exception&) {
+      fail("a metric of step {} has a name that is no UTF-8", step);
+    }
+  }
+  return line + "}\n";
+}
+
+}  // namespace
+
+MetricsLog::MetricsLog(const std::string& run_directory, int64_t resume_step)
+    : path_(run_directory + "/metrics.jsonl") {
+  make_directories(run_directory);
+  cut_after(path_, resume_step);
+  events_ = std::make_unique<EventFile>(run_directory, seconds_since_1970(), resume_step);
+  descriptor_ = open(path_.c_str(), O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0666);
+  LONGSTRIDE_CHECK(descriptor_ >= 0, "cannot open {}: {}", path_, last_system_error());
+}
+
+MetricsLog::~MetricsLog() {
+  if (descriptor_ >= 0) close(descriptor_);
+}
+
+void MetricsLog::log(int64_t step, const Scalars& scalars) {
+  const double time = seconds_since_1970();
+  append_bytes(descriptor_, render_line(step, time, scalars), path_);
+  events_->add(step, time, scalars);
+}
+
+}  // namespace longstride

@@ -1,0 +1,53 @@
+// Weights and what training keeps beside them: gradients, Adam's moments, the average, the products' copy.
+#pragma once
+
+#include <cstdint>
+#include <optional>
+
+#include "longstride/model/parameters.h"
+#include "longstride/ops/adam.h"
+#include "longstride/run/config.h"
+
+namespace longstride {
+
+class Optimizer {
+ public:
+  // Initialises the weights from config.train.seed. Products are held once more in `product` if that is not f32.
+  Optimizer(const RunConfig& config, Device device, DType product);
+
+  const std::vector<ParameterSpec>& table() const { return table_; }
+  const ModelParameters& parameters() const { return parameters_; }
+  const ModelParameters& gradients() const { return gradient_roles_; }
+  void zero_gradients() const { gradients_.zero(); }
+
+  // Norm of all gradients; not finite if one is not.
+  double gradient_norm() const;
+  // One update with the gradients multiplied by `gradient_scale`.
+  void step(int64_t step, double rate, double gradient_scale);
+
+  // Runs `action` with the weights that evaluation uses: the average if there is one.
+  template <class Action>
+  void with_evaluation_weights(Action action) {
+    if (average_.empty()) return action(parameters_);
+    refresh_products(average_);
+    action(by_role(config_.model, average_, products_));
+    refresh_products(weights_);
+  }
+
+  // For checkpoints: the weights to use, and all that resuming needs besides.
+  std::vector<NamedTensor> model_tensors() const;
+  std::vector<NamedTensor> state_tensors() const;
+  // After the tensors have been filled from a checkpoint.
+  void loaded();
+
+ private:
+  void refresh_products(const ParameterStore& from) const;
+
+  RunConfig config_;
+  std::vector<ParameterSpec> table_;
+  ParameterStore weights_, gradients_, first_, second_, average_, products_;
+  ModelParameters parameters_, gradient_roles_;
+  OpContext context_;
+};
+
+}  // namespace longstride

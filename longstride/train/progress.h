@@ -1,0 +1,68 @@
+// The line that tells how training goes: a bar that is redrawn on a terminal, plain lines now and then
+// elsewhere.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <string>
+#include <string_view>
+
+namespace longstride {
+
+struct ProgressState {
+  int64_t step = 0, total = 0;
+  double bits = 0;  // loss in bits per byte
+  double tokens_per_second = 0;
+  double seconds_left = 0;  // not finite while unknown
+  double memory_bytes = 0;
+};
+
+// The line for a terminal, at most `width` columns: parts are left out from the least to the most important
+// (memory, speed, bar, time left, loss) until it fits.
+std::string render_progress_bar(const ProgressState& state, int width, bool unicode);
+// The line for a log file.
+std::string render_progress_line(const ProgressState& state);
+
+struct ProgressOptions {
+  bool terminal = false;                        // redraw one line instead of printing many
+  bool unicode = false;                         // fine bar of blocks instead of '#'
+  double redraw_seconds = 0.2;                  // least time between two redraws
+  double line_seconds = 10;                     // least time between two plain lines
+  std::function<void(std::string_view)> write;  // where the text goes
+  std::function<int()> width;                   // columns of the terminal at this moment
+  std::function<double()> now;                  // seconds on a clock that never goes back
+};
+
+// What fits this process's standard error: redrawing if it is a terminal that can, and the locale's
+// characters.
+ProgressOptions progress_on_standard_error();
+
+// The locale's characters are UTF-8, by LC_ALL, LC_CTYPE and LANG.
+bool locale_is_utf8();
+
+class ProgressLine {
+ public:
+  explicit ProgressLine(ProgressOptions options = progress_on_standard_error());
+  // finish(), should it not have been called.
+  ~ProgressLine();
+  ProgressLine(const ProgressLine&) = delete;
+  ProgressLine& operator=(const ProgressLine&) = delete;
+
+  // The state after `step` of `total` steps. Cheap; draws only when it is time to.
+  void update(int64_t step, int64_t total, double bits, double tokens_per_second, double memory_bytes);
+  // Prints a full line, above the bar.
+  void note(std::string_view text);
+  // Shows the last state and ends the line.
+  void finish();
+
+ private:
+  void draw();
+
+  ProgressOptions options_;
+  ProgressState state_;
+  int64_t first_step_ = 0;
+  double first_time_ = 0, drawn_time_ = 0;
+  bool started_ = false, shown_ = false, line_open_ = false;
+};
+
+}  // namespace longstride

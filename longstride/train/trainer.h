@@ -1,0 +1,92 @@
+// Training: one step, and the loop around it with validation, checkpoints, metrics and a clean end.
+#pragma once
+
+#include <functional>
+#include <map>
+#include <memory>
+#include <string>
+
+#include "longstride/data/batches.h"
+#include "longstride/data/corpus.h"
+#include "longstride/eval/evaluate.h"
+#include "longstride/model/transformer.h"
+#include "longstride/run/run_directory.h"
+#include "longstride/train/optimizer.h"
+
+namespace longstride {
+
+// What one optimizer step did.
+struct StepReport {
+  int64_t step = 0;
+  double bits = 0;           // mean training loss, bits a byte
+  double gradient_norm = 0;  // before clipping
+  double learning_rate = 0;
+  double seconds = 0;
+};
+
+// How far a run is. Saved with every checkpoint.
+struct TrainState {
+  int64_t step = 0;      // finished optimizer steps
+  double seconds = 0;    // spent training, over all sessions
+  double best_bits = 0;  // lowest validation so far; 0: none yet
+  int64_t best_step = 0;
+
+  std::map<std::string, std::string> to_metadata() const;
+  static TrainState from_metadata(const std::map<std::string, std::string>& metadata);
+};
+
+// Everything that a step needs. A Trainer made anew and loaded from a checkpoint goes on with the very bits that the
+// uninterrupted one would have computed, given the same number of threads.
+class Trainer {
+ public:
+  Trainer(const RunConfig& config, const Splits& splits);
+
+  // Steps that the run has in all.
+  int64_t total_steps() const { return total_steps_; }
+  // The part of the run that is over, by steps or, with train.minutes, by time, whichever is further; 1 is the end.
+  double progress() const;
+
+  // One optimizer step. Throws Error, with weights and state as they were before, if loss or gradients are not finite.
+  StepReport step();
+
+  // Validation with the weights that a checkpoint would hold; max_bytes 0 = all.
+  Evaluation validate(int64_t max_bytes);
+
+  CheckpointContents contents() const;
+  void load(const OpenCheckpoint& checkpoint);
+
+  TrainState& state() { return state_; }
+  const Transformer& model() const { return *model_; }
+  MemoryPlan memory() const;
+
+ private:
+  RunConfig config_;
+  Segment validation_;
+  BatchLoader loader_;
+  std::unique_ptr<Optimizer> optimizer_;
+  std::unique_ptr<Transformer> model_;
+  Arena tokens_arena_ = Arena::measuring({});
+  Tensor tokens_, loss_;
+  TrainState state_;
+  int64_t total_steps_ = 0;
+};
+
+struct TrainObserver {
+  std::function<void(const std::string&)> note;  // a line for people
+  bool show_progress = true;
+};
+
+struct TrainSummary {
+  TrainState state;
+  bool complete = false;         // false: interrupted
+  double train_bits = 0;         // mean of the last metrics interval
+  double validation_bits = 0;    // the last; 0: none
+  double tokens_per_second = 0;  // of the last metrics interval
+  int64_t planned_memory = 0, peak_memory = 0;
+};
+
+// Trains the run to its end, or until SIGINT or SIGTERM, which saves and returns. `run` exists and holds config.toml; goes
+// on from the newest intact checkpoint if there is one. Throws Error; whatever was saved before stays.
+TrainSummary train_run(const std::string& run, const RunConfig& config, const TrainObserver& observer);
+
+}  // namespace longstride

@@ -1,0 +1,71 @@
+#include "longstride/ops/dropout.h"
+
+#include <cmath>
+
+#include "longstride/ops/reference/dropout.h"
+#include "longstride/verify/workbench.h"
+
+namespace longstride::verify {
+
+namespace {
+
+Dropout sample_dropout(double probability, uint32_t step) {
+  return {RandomStream{0x123456789abcdefull, random_stream::kDropout + 3, step}, probability};
+}
+
+void check_case(Device device, int64_t count, double probability, CheckList& list) {
+  const Dropout dropout = sample_dropout(probability, static_cast<uint32_t>(count));
+  const Floats x = normal_values(1, count), branch = normal_values(2, count);
+  const std::string name = fmt::format("count {}, p {}", count, probability);
+  Workbench bench(device);
+
+  const Tensor base = bench.put(x, {count}), added = bench.put(branch, {count});
+  const Tensor y = bench.poisoned(DType::f32, {count});
+  dropout_add_forward(bench.context(), base, added, dropout, y);
+  Floats naive(x.size());
+  Doubles truth(x.size());
+  reference::dropout_add_forward(x.data(), branch.data(), dropout, count, naive.data());
+  reference::dropout_add_forward(widened(x).data(), widened(branch).data(), dropout, count, truth.data());
+  const Floats ours = bench.get(y);
+  list.compare("dropout forward, " + name, ours, naive, truth);
+  dropout_add_forward(bench.context(), base, added, dropout, added);
+  list.same_bits("dropout forward in place, " + name, ours, bench.get(added));
+
+  // A gradient of ones shows the mask itself.
+  const Floats ones(x.size(), 1.0f);
+  const Tensor dy = bench.put(ones, {count}), dbranch = bench.poisoned(DType::f32, {count});
+  dropout_backward(bench.context(), dy, dropout, dbranch);
+  Floats expected(x.size());
+  for (int64_t i = 0; i < count; ++i) expected[i] = dropout.keeps(static_cast<uint64_t>(i)) ? dropout.scale() : 0.0f;
+  list.same_bits("dropout mask, " + name, expected, bench.get(dbranch));
+  dropout_backward(bench.context(), dy, dropout, dy);
+  list.same_bits("dropout backward in place, " + name, expected, bench.get(dy));
+}
+
+// The share of dropped elements lies within six standard deviations.
+void check_rate(Device device, int64_t count, double probability, CheckList& list) {
+  Workbench bench(device);
+  const Tensor dy = bench.put(Floats(static_cast<size_t>(count), 1.0f), {count});
+  dropout_backward(bench.context(), dy, sample_dropout(probability, 0), dy);
+  int64_t dropped = 0;
+  for (float value : bench.get(dy)) dropped += value == 0;
+  const double deviation = std::sqrt(probability * (1 - probability) / static_cast<double>(count));
+  const double rate = static_cast<double>(dropped) / static_cast<double>(count);
+  list.require(fmt::format("dropout rate {} for p {}", rate, probability),
+               std::abs(rate - probability) <= 6 * deviation + 0x1p-17);
+}
+
+}  // namespace
+
+std::vector<Check> check_dropout(Device device, Effort effort) {
+  CheckList list;
+  const bool quick = effort == Effort::quick;
+  const std::vector<int64_t> counts =
+      quick ? std::vector<int64_t>{1, 1001} : std::vector<int64_t>{1, 7, 8, 9, 127, 128, 129, 1001, 16384, 40003};
+  for (int64_t count : counts)
+    for (double probability : {0.0, 1e-4, 0.4, 0.999}) check_case(device, count, probability, list);
+  for (double probability : {0.0, 0.1, 0.4, 0.999}) check_rate(device, quick ? 20000 : 500000, probability, list);
+  return list.take();
+}
+
+}  // namespace longstride::verify

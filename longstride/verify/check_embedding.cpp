@@ -1,0 +1,106 @@
+#include "longstride/ops/embedding.h"
+
+#include "longstride/ops/reference/embedding.h"
+#include "longstride/verify/workbench.h"
+
+namespace longstride::verify {
+
+namespace {
+
+struct Case {
+  int64_t batch, length, classes, width;
+  std::vector<int64_t> extents;
+  PositionShift shift;
+};
+
+using HostTables = reference::EmbeddingTables<float>;
+
+HostTables sample_tables(const Case& c) {
+  HostTables tables{c.width, normal_values(1, c.classes * c.width), normal_values(2, c.width), c.extents, {}, c.shift};
+  for (size_t axis = 0; axis < c.extents.size(); ++axis)
+    tables.axes.push_back(normal_values(static_cast<uint32_t>(3 + axis), c.extents[axis] * c.width));
+  return tables;
+}
+
+reference::EmbeddingTables<double> widened_tables(const HostTables& from) {
+  reference::EmbeddingTables<double> to{from.width, widened(from.token), widened(from.start), from.extents, {}, from.shift};
+  for (const Floats& axis : from.axes) to.axes.push_back(widened(axis));
+  return to;
+}
+
+EmbeddingTables put_tables(Workbench& bench, const HostTables& from) {
+  const int64_t width = from.width;
+  EmbeddingTables to;
+  to.token = bench.put(from.token, {static_cast<int64_t>(from.token.size()) / width, width});
+  to.start = bench.put(from.start, {width});
+  for (size_t axis = 0; axis < from.axes.size(); ++axis)
+    to.axes.push_back(bench.put(from.axes[axis], {from.extents[axis], width}));
+  to.shift = from.shift;
+  return to;
+}
+
+void check_case(Device device, const Case& c, CheckList& list) {
+  const int64_t rows = c.batch * c.length;
+  const Bytes tokens = random_bytes(20, rows, c.classes);
+  HostTables host = sample_tables(c);
+  reference::EmbeddingTables<double> wide = widened_tables(host);
+  const std::string name = fmt::format("B {} N {} V {} d {}, {} axes, shift {}", c.batch, c.length, c.classes, c.width,
+                                       c.extents.size(), c.shift == PositionShift::before ? "before" : "after");
+  Workbench bench(device);
+  const EmbeddingTables tables = put_tables(bench, host);
+  const Tensor token = bench.put(tokens, {c.batch, c.length});
+  const Tensor y = bench.poisoned(DType::f32, {rows, c.width});
+  embedding_forward(bench.context(), token, tables, y);
+  Floats naive(static_cast<size_t>(rows * c.width));
+  Doubles truth(naive.size());
+  reference::embedding_forward(tokens.data(), host, c.batch, c.length, naive.data());
+  reference::embedding_forward(tokens.data(), wide, c.batch, c.length, truth.data());
+  const Floats ours = bench.get(y);
+  list.compare("embedding forward, " + name, ours, naive, truth);
+
+  // One slot at a time gives the same rows.
+  Floats one_by_one(ours.size());
+  for (int64_t slot = 0; slot < c.length; ++slot) {
+    Bytes previous;
+    for (int64_t b = 0; b < c.batch; ++b) previous.push_back(slot == 0 ? 0 : tokens[b * c.length + slot - 1]);
+    const Tensor row = bench.poisoned(DType::f32, {c.batch, c.width});
+    embedding_one(bench.context(), bench.put(previous, {c.batch}), slot, tables, row);
+    const Floats values = bench.get(row);
+    for (int64_t b = 0; b < c.batch; ++b)
+      std::copy_n(values.begin() + b * c.width, c.width, one_by_one.begin() + (b * c.length + slot) * c.width);
+  }
+  list.same_bits("embedding_one, " + name, ours, one_by_one);
+
+  // Gradients are added to tables that already hold something.
+  const Floats dy = normal_values(30, rows * c.width);
+  const Tensor d_out = bench.put(dy, {rows, c.width});
+  const EmbeddingTables gradients = put_tables(bench, host), again = put_tables(bench, host);
+  embedding_backward(bench.context(), token, d_out, gradients);
+  embedding_backward(bench.context(), token, d_out, again);
+  reference::embedding_backward(tokens.data(), dy.data(), host, c.batch, c.length);
+  reference::embedding_backward(tokens.data(), widened(dy).data(), wide, c.batch, c.length);
+  list.compare("embedding d token, " + name, bench.get(gradients.token), host.token, wide.token);
+  list.compare("embedding d start, " + name, bench.get(gradients.start), host.start, wide.start);
+  list.same_bits("embedding d token twice, " + name, bench.get(gradients.token), bench.get(again.token));
+  for (size_t axis = 0; axis < gradients.axes.size(); ++axis)
+    list.compare(fmt::format("embedding d axis {}, {}", axis, name), bench.get(gradients.axes[axis]), host.axes[axis],
+                 wide.axes[axis]);
+}
+
+}  // namespace
+
+std::vector<Check> check_embedding(Device device, Effort effort) {
+  CheckList list;
+  for (PositionShift shift : {PositionShift::before, PositionShift::after}) {
+    check_case(device, {2, 24, 256, 17, {2, 4, 3}, shift}, list);
+    if (effort == Effort::quick) continue;
+    check_case(device, {1, 1, 1, 1, {}, shift}, list);
+    check_case(device, {3, 1, 5, 64, {1}, shift}, list);
+    check_case(device, {2, 31, 256, 5, {7}, shift}, list);       // longer than the axis: the first coordinate wraps
+    check_case(device, {2, 130, 7, 65, {5, 13}, shift}, list);   // beyond the axes' product
+    check_case(device, {1, 1000, 256, 130, {32, 32}, shift}, list);
+  }
+  return list.take();
+}
+
+}  // namespace longstride::verify

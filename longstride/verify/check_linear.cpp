@@ -1,0 +1,97 @@
+#include "longstride/ops/linear.h"
+
+#include "longstride/ops/reference/linear.h"
+#include "longstride/verify/workbench.h"
+
+namespace longstride::verify {
+
+namespace {
+
+struct Case {
+  int64_t m, k, n;
+  DType product;
+  int64_t padding;  // columns beside the rows of every matrix but w and dw
+  bool bias;
+};
+
+struct Inputs {
+  Floats x, w, b, dy, dw, db;  // dw and db are what gradients are added to
+};
+
+template <class T>
+struct Results {
+  std::vector<T> y, dx, dw, db;
+};
+
+// With bf16 products, of the rounded inputs: rounding them is part of the op's contract, and its error would hide others.
+template <class T>
+Results<T> run_reference(const Case& c, const Inputs& in) {
+  const auto as = [](const Floats& values) { return std::vector<T>(values.begin(), values.end()); };
+  const auto factor = [&](const Floats& values) {
+    return as(c.product == DType::bf16 ? rounded_to_bf16(values) : values);
+  };
+  const std::vector<T> x = factor(in.x), w = factor(in.w), b = as(in.b), dy = factor(in.dy);
+  Results<T> out{std::vector<T>(c.m * c.n), std::vector<T>(c.m * c.k), as(in.dw), as(in.db)};
+  reference::linear_forward(x.data(), w.data(), c.bias ? b.data() : nullptr, c.m, c.k, c.n, out.y.data());
+  reference::linear_backward_input(dy.data(), w.data(), c.m, c.k, c.n, out.dx.data());
+  reference::linear_backward_weight(dy.data(), x.data(), c.m, c.k, c.n, out.dw.data());
+  if (c.bias) reference::linear_backward_bias(as(in.dy).data(), c.m, c.n, out.db.data());
+  return out;
+}
+
+Results<float> run_ours(Device device, const Case& c, const Inputs& in, bool* padding_intact) {
+  Workbench bench(device, linear_scratch_bytes(device, c.m, c.k, c.n, c.product));
+  const Tensor x = bench.put_rows(in.x, c.m, c.k, c.padding), dy = bench.put_rows(in.dy, c.m, c.n, c.padding);
+  const Tensor w = bench.put(in.w, {c.n, c.k}, c.product), dw = bench.put(in.dw, {c.n, c.k});
+  const Tensor b = c.bias ? bench.put(in.b, {c.n}) : Tensor(), db = bench.put(in.db, {c.n});
+  const Tensor y = bench.poisoned_rows(DType::f32, c.m, c.n, c.padding);
+  const Tensor dx = bench.poisoned_rows(DType::f32, c.m, c.k, c.padding);
+  linear_forward(bench.context(), x, w, b, y);
+  linear_backward_input(bench.context(), dy, w, dx);
+  linear_backward_weight(bench.context(), dy, x, c.product, dw, c.bias ? db : Tensor());
+  *padding_intact = bench.padding_is_intact(y, c.padding) && bench.padding_is_intact(dx, c.padding);
+  return {bench.get(y), bench.get(dx), bench.get(dw), bench.get(db)};
+}
+
+void check_case(Device device, const Case& c, CheckList& list) {
+  const Inputs in{normal_values(1, c.m * c.k), normal_values(2, c.n * c.k), normal_values(3, c.n),
+                  normal_values(4, c.m * c.n), normal_values(5, c.n * c.k), normal_values(6, c.n)};
+  const std::string name = fmt::format("{}, M {} K {} N {}{}{}", name_of(c.product), c.m, c.k, c.n,
+                                       c.padding ? ", strided" : "", c.bias ? "" : ", no bias");
+  bool intact = false, intact_again = false;
+  const Results<float> ours = run_ours(device, c, in, &intact), again = run_ours(device, c, in, &intact_again);
+  const Results<float> naive = run_reference<float>(c, in);
+  const Results<double> truth = run_reference<double>(c, in);
+  list.compare("linear y, " + name, ours.y, naive.y, truth.y);
+  list.compare("linear dx, " + name, ours.dx, naive.dx, truth.dx);
+  list.compare("linear dw, " + name, ours.dw, naive.dw, truth.dw);
+  list.compare("linear db, " + name, ours.db, naive.db, truth.db);
+  list.require("linear writes its columns alone, " + name, intact && intact_again);
+  list.same_bits("linear y twice, " + name, ours.y, again.y);
+  list.same_bits("linear dx twice, " + name, ours.dx, again.dx);
+  list.same_bits("linear dw twice, " + name, ours.dw, again.dw);
+  list.same_bits("linear db twice, " + name, ours.db, again.db);
+}
+
+}  // namespace
+
+std::vector<Check> check_linear(Device device, Effort effort) {
+  CheckList list;
+  for (DType product : {DType::f32, DType::bf16}) {
+    check_case(device, {17, 64, 33, product, 3, true}, list);
+    check_case(device, {1, 32, 5, product, 0, false}, list);
+    if (effort == Effort::quick) continue;
+    for (int64_t m : {1, 2, 3, 17, 130})
+      for (int64_t k : {1, 2, 5, 64})
+        for (int64_t n : {1, 3, 32, 65}) {
+          check_case(device, {m, k, n, product, 0, true}, list);
+          check_case(device, {m, k, n, product, 7, m % 2 == 0}, list);
+        }
+    check_case(device, {130, 513, 257, product, 5, true}, list);
+    check_case(device, {513, 130, 64, product, 0, false}, list);
+    check_case(device, {300, 64, 512, product, 64, true}, list);
+  }
+  return list.take();
+}
+
+}  // namespace longstride::verify

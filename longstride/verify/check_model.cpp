@@ -1,0 +1,256 @@
+// Whole models against the scalar model in double precision: losses, every parameter's gradient, the keys and values that a
+// sampler is given, and the equalities that training relies on.
+#include <array>
+#include <cmath>
+#include <cstring>
+#include <limits>
+
+#include "longstride/model/reference.h"
+#include "longstride/model/transformer.h"
+#include "longstride/verify/check.h"
+
+namespace longstride::verify {
+
+namespace {
+
+struct Case {
+  ModelConfig config;
+  int64_t batch = 2;
+  double dropout = 0;
+  DType product = DType::f32;
+
+  std::string name() const {
+    return fmt::format("model {}, n {}, batch {}, {} layers, {} heads, width {}/{}/{}, {}/{}, dropout {}, {}",
+                       config.pattern, config.context, batch, config.layers, config.heads, config.width, config.qk(),
+                       config.ff(), config.init, config.positions, dropout, name_of(product));
+  }
+};
+
+ModelConfig shape(std::string pattern, int64_t context, int64_t layers, int64_t heads, int64_t width) {
+  ModelConfig config;
+  config.pattern = std::move(pattern);
+  config.context = context, config.layers = layers, config.heads = heads, config.width = width;
+  return config;
+}
+
+std::vector<Case> cases(Effort effort) {
+  std::vector<Case> list;
+  const auto add = [&](const ModelConfig& config, double dropout, std::initializer_list<DType> products) {
+    for (DType product : products) list.push_back({config, 2, dropout, product});
+  };
+  ModelConfig merged = shape("fixed:8,2", 45, 2, 2, 16);
+  add(merged, 0.3, {DType::f32, DType::bf16});
+
+  ModelConfig interleaved = shape("stride:8,window:8", 45, 3, 4, 32);
+  interleaved.qk_width = 16, interleaved.feed_forward = 64;
+  interleaved.init = interleaved.positions = "released";
+  add(interleaved, 0, {DType::f32, DType::bf16});
+
+  ModelConfig per_head = shape("window:4|stride:4", 45, 2, 2, 24);
+  per_head.position_axes = {3, 5, 3};
+  add(per_head, 0.3, {DType::f32});
+
+  ModelConfig spread = shape("spread-fixed:8,2", 45, 2, 4, 16);
+  spread.init = "released";
+  add(spread, 0, {DType::f32});
+  if (effort == Effort::quick) return list;
+
+  add(spread, 0.3, {DType::bf16});
+  merged.init = merged.positions = "released";
+  add(merged, 0, {DType::f32});
+  add(shape("dense", 33, 2, 1, 20), 0.1, {DType::f32, DType::bf16});
+  add(shape("dense", 1, 2, 3, 12), 0, {DType::f32});
+  add(shape("strided:11", 130, 3, 3, 48), 0.25, {DType::f32, DType::bf16});
+  add(shape("window:7+prefix:3,previous-row:9+window:2", 100, 4, 2, 32), 0.5, {DType::f32});
+  ModelConfig dilated = shape("dilated:5,6,summary:16,4,1+window:16", 201, 2, 4, 64);
+  dilated.qk_width = 32, dilated.positions = "released";
+  add(dilated, 0.05, {DType::f32, DType::bf16});
+  // Contexts beyond one tile of the attention kernels.
+  ModelConfig long_context = shape("fixed:32,8", 515, 2, 2, 32);
+  long_context.feed_forward = 32;
+  add(long_context, 0.2, {DType::f32, DType::bf16});
+  list.back().batch = 1;
+  return list;
+}
+
+// Initial weights in which what starts as zero (output matrix, biases) or one (gains) is random too, so that every
+// gradient depends on every weight.
+reference::Parameters<float> random_weights(const ModelConfig& config, const std::vector<ParameterSpec>& table,
+                                            const ParameterStore& store, uint64_t seed) {
+  initialise(table, seed, store);
+  reference::Parameters<float> weights;
+  for (size_t i = 0; i < table.size(); ++i) {
+    float* w = store[i].as<float>();
+    const RandomStream random{seed + 1, random_stream::kInitialise, static_cast<uint32_t>(i)};
+    const double deviation = table[i].shape.size() == 1 ? 0.1 : 1 / std::sqrt(static_cast<double>(config.width));
+    if (table[i].deviation == 0)
+      for (int64_t e = 0; e < table[i].count(); ++e) w[e] += static_cast<float>(deviation * random.normal(e));
+    weights.emplace_back(w, w + table[i].count());
+  }
+  return weights;
+}
+
+template <class To, class From>
+std::vector<To> as(const std::vector<From>& from) {
+  return {from.begin(), from.end()};
+}
+
+template <class To, class From>
+reference::Parameters<To> as(const reference::Parameters<From>& from) {
+  reference::Parameters<To> to;
+  for (const std::vector<From>& values : from) to.push_back(as<To>(values));
+  return to;
+}
+
+// Losses, gradients, and keys and values of all layers.
+template <class T>
+struct Result {
+  std::vector<T> losses, losses_without_dropout;
+  reference::Parameters<T> gradients;
+  std::vector<T> keys, values;
+};
+
+template <class T>
+Result<T> run_reference(const Case& c, const reference::Parameters<float>& weights, const std::vector<uint8_t>& tokens,
+                        uint64_t seed, uint32_t step, bool bf16_products) {
+  const reference::Parameters<T> converted = as<T>(weights);
+  Result<T> result;
+  reference::Model<T> model(c.config, converted, {c.batch, c.dropout, seed, step, bf16_products});
+  result.losses = model.forward(tokens);
+  result.gradients = model.backward(tokens, T(1) / static_cast<T>(tokens.size()));
+  reference::Model<T> sure(c.config, converted, {c.batch, 0, seed, step, bf16_products});
+  result.losses_without_dropout = sure.forward(tokens);
+  const ModelConfig& config = c.config;
+  for (int64_t layer = 0; layer < config.layers; ++layer)
+    for (int64_t row = 0; row < c.batch * config.context; ++row) {
+      const T* qkv = sure.qkv(layer).data() + row * config.qkv();
+      result.keys.insert(result.keys.end(), qkv + config.qk(), qkv + 2 * config.qk());
+      result.values.insert(result.values.end(), qkv + 2 * config.qk(), qkv + config.qkv());
+    }
+  return result;
+}
+
+const float kNan = std::numeric_limits<float>::quiet_NaN();
+
+void append(const Tensor& by_head, std::vector<float>& values) {
+  const View<float, 4> view = by_head.view<float, 4>();
+  for (int64_t b = 0; b < view.shape[0]; ++b)
+    for (int64_t i = 0; i < view.shape[1]; ++i)
+      for (int64_t h = 0; h < view.shape[2]; ++h)
+        for (int64_t d = 0; d < view.shape[3]; ++d) values.push_back(view(b, i, h, d));
+}
+
+// The model under test and its weights, on one device.
+class Subject {
+ public:
+  Subject(Device device, const Case& c)
+      : case_(c), device_(device), table_(parameter_table(c.config)), weights_(table_, device, DType::f32) {
+    if (c.product != DType::f32) products_ = ParameterStore(table_, device, c.product, ParameterStore::Which::products);
+  }
+
+  const std::vector<ParameterSpec>& table() const { return table_; }
+  const ParameterStore& weights() const { return weights_; }
+  void round_products() {
+    for (size_t i = 0; i < table_.size(); ++i)
+      if (!products_.empty() && products_[i]) convert({device_, nullptr}, weights_[i], products_[i]);
+  }
+
+  // One training step's losses and gradients, on a model that was used before so that leftovers would show.
+  Result<float> train(bool recompute, std::vector<uint8_t>& tokens, uint64_t seed, uint32_t step) {
+    Transformer model(case_.config, {device_, case_.product, case_.batch, true, recompute});
+    const ModelParameters parameters = by_role(case_.config, weights_, products_);
+    const ParameterStore gradients(table_, device_, DType::f32);
+    const ModelParameters gradient_roles = by_role(case_.config, gradients, {});
+    const float scale = 1.0f / static_cast<float>(tokens.size());
+    Result<float> result;
+    for (uint32_t use = 0; use < 2; ++use) {
+      gradients.zero();
+      result.losses.assign(tokens.size(), kNan);
+      model.forward_backward(parameters, bytes(tokens), scale, case_.dropout, seed, step + 1 - use,
+                             floats(result.losses), gradient_roles);
+    }
+    for (size_t i = 0; i < table_.size(); ++i) {
+      const float* g = gradients[i].as<float>();
+      result.gradients.emplace_back(g, g + table_[i].count());
+    }
+    return result;
+  }
+
+  // Losses without dropout, and keys and values.
+  Result<float> infer(std::vector<uint8_t>& tokens) {
+    Transformer model(case_.config, {device_, case_.product, case_.batch, false, false});
+    const ModelParameters parameters = by_role(case_.config, weights_, products_);
+    Result<float> result;
+    model.prefill(parameters, bytes(tokens), [&](int64_t, const Tensor& keys, const Tensor& values) {
+      append(keys, result.keys);
+      append(values, result.values);
+    });
+    result.losses_without_dropout.assign(tokens.size(), kNan);
+    model.evaluate(parameters, bytes(tokens), floats(result.losses_without_dropout));
+    return result;
+  }
+
+ private:
+  Tensor bytes(std::vector<uint8_t>& v) const { return {v.data(), DType::u8, {case_.batch, case_.config.context}}; }
+  Tensor floats(std::vector<float>& v) const { return {v.data(), DType::f32, {case_.batch, case_.config.context}}; }
+
+  Case case_;
+  Device device_;
+  std::vector<ParameterSpec> table_;
+  ParameterStore weights_, products_;
+};
+
+// Error: the number of elements whose bits differ. None may.
+Check same_bits(std::string name, const Result<float>& a, const Result<float>& b) {
+  Check check{std::move(name), 0, 0};
+  const auto count = [&](const std::vector<float>& x, const std::vector<float>& y) {
+    for (size_t i = 0; i < x.size(); ++i) check.error += std::memcmp(&x[i], &y[i], sizeof(float)) != 0;
+  };
+  count(a.losses, b.losses);
+  for (size_t i = 0; i < a.gradients.size(); ++i) count(a.gradients[i], b.gradients[i]);
+  return check;
+}
+
+void check_case(Device device, const Case& c, uint64_t seed, std::vector<Check>& checks) {
+  Subject subject(device, c);
+  const reference::Parameters<float> weights = random_weights(c.config, subject.table(), subject.weights(), seed);
+  subject.round_products();
+  const RandomStream random{seed, random_stream::kBatch, 0};
+  std::vector<uint8_t> tokens(c.batch * c.config.context);
+  for (size_t i = 0; i < tokens.size(); ++i) tokens[i] = static_cast<uint8_t>(random.block(i)[0]);
+  const uint32_t step = 5;
+
+  const Result<double> truth = run_reference<double>(c, weights, tokens, seed, step, false);
+  const Result<float> naive = run_reference<float>(c, weights, tokens, seed, step, c.product == DType::bf16);
+  const Result<float> kept = subject.train(false, tokens, seed, step);
+  const Result<float> recomputed = subject.train(true, tokens, seed, step);
+  const Result<float> inferred = subject.infer(tokens);
+
+  const std::string name = c.name();
+  const auto add = [&](const std::string& what, const std::vector<float>& ours, const std::vector<float>& plain,
+                       const std::vector<double>& reference) {
+    checks.push_back(compare(name + ": " + what, ours, plain, reference));
+  };
+  add("losses", kept.losses, naive.losses, truth.losses);
+  for (size_t i = 0; i < weights.size(); ++i)
+    add("gradient of " + subject.table()[i].name, kept.gradients[i], naive.gradients[i], truth.gradients[i]);
+  add("evaluate", inferred.losses_without_dropout, naive.losses_without_dropout, truth.losses_without_dropout);
+  add("keys", inferred.keys, naive.keys, truth.keys);
+  add("values", inferred.values, naive.values, truth.values);
+  checks.push_back(same_bits(name + ": bits of keeping and recomputing activations", kept, recomputed));
+  checks.push_back(same_bits(name + ": bits of two runs", kept, subject.train(false, tokens, seed, step)));
+  if (c.dropout == 0)
+    checks.push_back({name + ": evaluate and training see the same losses",
+                      relative_error(inferred.losses_without_dropout, as<double>(kept.losses)), 1e-6});
+}
+
+}  // namespace
+
+std::vector<Check> check_model(Device device, Effort effort) {
+  std::vector<Check> checks;
+  uint64_t seed = 1;
+  for (const Case& c : cases(effort)) check_case(device, c, seed++, checks);
+  return checks;
+}
+
+}  // namespace longstride::verify

@@ -1,0 +1,178 @@
+#!/usr/bin/env python3
+"""Writes the golden files of the model tests: tiny Sparse Transformers in plain PyTorch, double precision.
+
+Everything here is written from the paper (Child et al. 2019, sections 4.2, 5.2 and 5.3) with explicit masks and autograd;
+it shares no code with longstride. Each file holds, for one model,
+
+  __metadata__.model     the model's configuration as TOML
+  tokens                 (B, N) u8
+  losses                 (B, N) f64, nats of each token given the ones before it
+  weights.<name>         f32, drawn so that every parameter matters (the output matrix is not zero)
+  gradients.<name>       f32, of the mean loss
+
+Usage: make_golden.py [FOLDER]   (needs torch and safetensors)
+"""
+
+import pathlib
+import sys
+
+import torch
+from safetensors.torch import save_file
+
+VOCABULARY = 256
+torch.set_default_dtype(torch.float64)
+
+
+def fixed(l, c):
+    """A1: keys of the query's own block; A2: the last c positions of every block."""
+    return lambda i, j: i // l == j // l or j % l >= l - c
+
+
+def window(l):
+    return lambda i, j: i - j < l
+
+
+def stride(l):
+    return lambda i, j: (i - j) % l == 0
+
+
+MODELS = {
+    "fixed_merged": dict(
+        config=dict(context=21, layers=2, heads=2, width=8, qk_width=0, feed_forward=0, pattern="fixed:8,2",
+                    position_axes=[3, 8], positions="paper"),
+        sees=lambda layer, head: fixed(8, 2),
+        seed=1),
+    "strided_interleaved": dict(
+        config=dict(context=20, layers=3, heads=2, width=8, qk_width=4, feed_forward=16, pattern="window:5,stride:5",
+                    position_axes=[2, 5, 2], positions="released"),
+        sees=lambda layer, head: window(5) if layer % 2 == 0 else stride(5),
+        seed=2),
+    "per_head": dict(
+        config=dict(context=18, layers=2, heads=4, width=8, qk_width=0, feed_forward=16, pattern="window:4|stride:4",
+                    position_axes=[5, 4], positions="paper"),
+        sees=lambda layer, head: window(4) if head < 2 else stride(4),
+        seed=3),
+}
+
+
+def mask_of(sees, n):
+    return torch.tensor([[j <= i and sees(i, j) for j in range(n)] for i in range(n)])
+
+
+def make_weights(c, generator):
+    """A dictionary of leaf tensors, exact in float32."""
+    d, ff, qk = c["width"], c["feed_forward"] or 4 * c["width"], c["qk_width"] or c["width"]
+    weights = {}
+
+    def draw(name, shape, scale, mean=0.0):
+        values = mean + scale * torch.randn(shape, generator=generator)
+        weights[name] = values.float().double().requires_grad_()
+
+    def norm(name):
+        draw(name + ".gain", [d], 0.2, 1.0)
+        draw(name + ".bias", [d], 0.2)
+
+    def linear(name, out, fan_in):
+        draw(name + ".weight", [out, fan_in], fan_in ** -0.5)
+        draw(name + ".bias", [out], 0.2)
+
+    draw("embedding.token", [VOCABULARY, d], 0.7)
+    draw("embedding.start", [d], 0.7)
+    for axis, extent in enumerate(c["position_axes"]):
+        draw(f"embedding.position.{axis}", [extent, d], 0.5)
+    for layer in range(c["layers"]):
+        norm(f"blocks.{layer}.norm1")
+        linear(f"blocks.{layer}.attention.qkv", 2 * qk + d, d)
+        linear(f"blocks.{layer}.attention.projection", d, d)
+        norm(f"blocks.{layer}.norm2")
+        linear(f"blocks.{layer}.feed_forward.up", ff, d)
+        linear(f"blocks.{layer}.feed_forward.down", d, ff)
+    norm("final_norm")
+    draw("output.weight", [VOCABULARY, d], d ** -0.5)
+    return weights
+
+
+def position_embedding(c, w):
+    """(N, d): the sum over axes of the row of each position's coordinate, the last axis varying fastest."""
+    rows = []
+    for i in range(c["context"]):
+        total, rest = 0, i
+        for axis in reversed(range(len(c["position_axes"]))):
+            extent = c["position_axes"][axis]
+            total = total + w[f"embedding.position.{axis}"][rest % extent]
+            rest //= extent
+        rows.append(total)
+    return torch.stack(rows)
+
+
+def embed(c, w, tokens):
+    start = w["embedding.start"].expand(tokens.shape[0], 1, -1)
+    positions = position_embedding(c, w)
+    tokens = w["embedding.token"][tokens]
+    if c["positions"] == "released":  # a position joins its own token, then everything moves one slot to the right
+        return torch.cat([start, (tokens + positions)[:, :-1]], dim=1)
+    return torch.cat([start, tokens[:, :-1]], dim=1) + positions
+
+
+def layer_norm(x, w, name, epsilon):
+    mean = x.mean(-1, keepdim=True)
+    variance = ((x - mean) ** 2).mean(-1, keepdim=True)
+    return (x - mean) / torch.sqrt(variance + epsilon) * w[name + ".gain"] + w[name + ".bias"]
+
+
+def linear(x, w, name):
+    return x @ w[name + ".weight"].T + w[name + ".bias"]
+
+
+def attention(c, qkv, masks):
+    heads, d, qk = c["heads"], c["width"], c["qk_width"] or c["width"]
+    q, k, v = qkv.split([qk, qk, d], dim=-1)
+    results = []
+    for head in range(heads):
+        def part(x):
+            size = x.shape[-1] // heads
+            return x[..., head * size:(head + 1) * size]
+        scores = part(q) @ part(k).transpose(-1, -2) / (qk // heads) ** 0.5
+        scores = scores.masked_fill(~masks[head], float("-inf"))
+        results.append(torch.softmax(scores, dim=-1) @ part(v))
+    return torch.cat(results, dim=-1)
+
+
+def losses_of(model, w, tokens):
+    c = model["config"]
+    h = embed(c, w, tokens)
+    for layer in range(c["layers"]):
+        block = f"blocks.{layer}."
+        masks = [mask_of(model["sees"](layer, head), c["context"]) for head in range(c["heads"])]
+        qkv = linear(layer_norm(h, w, block + "norm1", 1e-5), w, block + "attention.qkv")
+        h = h + linear(attention(c, qkv, masks), w, block + "attention.projection")
+        up = linear(layer_norm(h, w, block + "norm2", 1e-5), w, block + "feed_forward.up")
+        h = h + linear(up * torch.sigmoid(1.702 * up), w, block + "feed_forward.down")
+    logits = layer_norm(h, w, "final_norm", 1e-6) @ w["output.weight"].T
+    return -torch.log_softmax(logits, dim=-1).gather(-1, tokens[..., None])[..., 0]
+
+
+def as_toml(config):
+    return "".join(f'{key} = "{value}"\n' if isinstance(value, str) else f"{key} = {value}\n"
+                   for key, value in config.items())
+
+
+def main():
+    folder = pathlib.Path(sys.argv[1] if len(sys.argv) > 1 else pathlib.Path(__file__).parent)
+    for name, model in MODELS.items():
+        generator = torch.Generator().manual_seed(model["seed"])
+        weights = make_weights(model["config"], generator)
+        tokens = torch.randint(VOCABULARY, (2, model["config"]["context"]), generator=generator)
+        losses = losses_of(model, weights, tokens)
+        losses.mean().backward()
+        tensors = {"tokens": tokens.to(torch.uint8), "losses": losses.detach()}
+        for key, value in weights.items():
+            tensors["weights." + key] = value.detach().float()
+            tensors["gradients." + key] = value.grad.float()
+        path = folder / f"{name}.safetensors"
+        save_file(tensors, path, metadata={"model": as_toml(model["config"])})
+        print(f"{path}: mean loss {losses.mean().item():.6f}, {path.stat().st_size} bytes")
+
+
+if __name__ == "__main__":
+    main()

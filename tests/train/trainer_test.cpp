@@ -1,0 +1,203 @@
+// Training as a user sees it: it learns, it resumes to the very bits, a damaged or NaN state loses nothing.
+#include "longstride/train/trainer.h"
+
+#include <cmath>
+#include <cstring>
+#include <filesystem>
+#include <fstream>
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include "longstride/base/check.h"
+#include "longstride/train/schedule.h"
+#include "tests/checkpoint/temporary_folder.h"
+
+namespace longstride {
+namespace {
+
+namespace fs = std::filesystem;
+
+// A text that a small model can learn: words of a small vocabulary in a random order.
+std::string babble(int64_t bytes) {
+  const char* words[] = {"the ", "quick ", "brown ", "fox ", "jumps ", "over ", "a ", "lazy ", "dog. "};
+  const RandomStream random{11, 0, 0};
+  std::string text;
+  for (uint64_t i = 0; static_cast<int64_t>(text.size()) < bytes; ++i) text += words[random.block(i)[0] % 9];
+  return text;
+}
+
+class TrainerTest : public testing::Test {
+ protected:
+  TrainerTest() {
+    std::ofstream(directory_ / "text.txt") << babble(20000);
+    config_.model.context = 64;
+    config_.model.layers = 2;
+    config_.model.heads = 2;
+    config_.model.width = 32;
+    config_.model.pattern = "fixed:16,4";
+    config_.data.path = directory_ / "text.txt";
+    config_.train.steps = 24;
+    config_.train.batch = 4;
+    config_.train.micro_batch = 2;
+    config_.train.learning_rate = 3e-3;
+    config_.train.warmup = 5;
+    config_.train.dropout = 0.2;
+    config_.train.average = 0.9;
+    config_.train.validate_every = 8;
+    config_.train.checkpoint_every = 4;
+    config_.train.keep_last = 10;
+    config_.compute.device = "cpu";
+  }
+
+  std::string run(const std::string& name) const { return directory_ / name; }
+
+  TrainSummary train(const std::string& name, const RunConfig& config) {
+    if (!is_run_directory(run(name))) create_run_directory(run(name), config);
+    TrainObserver observer;
+    observer.show_progress = false;
+    observer.note = [this](const std::string& line) { notes_ += line + "\n"; };
+    return train_run(run(name), config, observer);
+  }
+
+  std::string bytes_of(const std::string& name, int64_t step, const std::string& file) const {
+    std::ifstream in(find_checkpoint(run(name), step).path + "/" + file, std::ios::binary);
+    return {std::istreambuf_iterator<char>(in), {}};
+  }
+
+  TemporaryFolder directory_;
+  RunConfig config_;
+  std::string notes_;
+};
+
+TEST_F(TrainerTest, LearnsAndKeepsCurvesCheckpointsAndTheBest) {
+  config_.train.steps = 120;
+  const TrainSummary summary = train("a", config_);
+  EXPECT_TRUE(summary.complete);
+  EXPECT_EQ(summary.state.step, 120);
+  EXPECT_LT(summary.train_bits, 4.0);  // from 8; dropout keeps it from the text's true 1 bit or so
+  EXPECT_LT(summary.state.best_bits, 4.0);
+  EXPECT_TRUE(fs::exists(run("a") + "/model.safetensors"));
+  EXPECT_EQ(read_best(run("a"))->step, summary.state.best_step);
+  std::ifstream curve(run("a") + "/metrics.jsonl");
+  std::string line;
+  int lines = 0;
+  while (std::getline(curve, line)) ++lines;
+  EXPECT_EQ(lines, 120 / 10 + 120 / 8);
+}
+
+// Compares everything a checkpoint holds, elapsed time apart.
+void expect_same_tensors(const OpenCheckpoint& a, const OpenCheckpoint& b) {
+  const auto compare = [](const SafetensorsFile& x, const SafetensorsFile& y) {
+    ASSERT_EQ(x.names(), y.names());
+    for (const std::string& name : x.names()) {
+      const Tensor left = x.find(name), right = y.find(name);
+      ASSERT_EQ(left.bytes(), right.bytes());
+      EXPECT_EQ(std::memcmp(left.data, right.data, left.bytes()), 0) << name;
+    }
+  };
+  compare(a.model(), b.model());
+  compare(a.state(), b.state());
+}
+
+class ResumeTest : public TrainerTest, public testing::WithParamInterface<const char*> {};
+
+TEST_P(ResumeTest, GoesOnToTheVeryBits) {
+  config_.compute.precision = GetParam();
+  train("whole", config_);
+  // The same run cut off after a checkpoint: what a kill between 12 and 16 leaves.
+  train("cut", config_);
+  discard_checkpoints_after(run("cut"), 12);
+  notes_.clear();
+  train("cut", config_);
+  EXPECT_THAT(notes_, testing::HasSubstr("resuming from step 12 of 24"));
+  for (int64_t step : {16, 24})
+    expect_same_tensors(OpenCheckpoint(find_checkpoint(run("whole"), step)),
+                        OpenCheckpoint(find_checkpoint(run("cut"), step)));
+}
+
+INSTANTIATE_TEST_SUITE_P(Precisions, ResumeTest, testing::Values("f32", "bf16"));
+
+TEST_F(TrainerTest, MicroBatchesGiveTheGradientOfTheBatch) {
+  config_.train.dropout = 0;
+  config_.train.steps = 3;
+  config_.compute.precision = "f32";
+  config_.train.micro_batch = 4;
+  const TrainSummary whole = train("whole", config_);
+  config_.train.micro_batch = 1;
+  const TrainSummary parts = train("parts", config_);
+  EXPECT_NEAR(whole.train_bits, parts.train_bits, 1e-5);
+}
+
+TEST_F(TrainerTest, KeepingActivationsGivesTheSameBitsAsRecomputing) {
+  config_.train.steps = 4;
+  train("recompute", config_);
+  config_.train.activations = "keep";
+  train("keep", config_);
+  expect_same_tensors(OpenCheckpoint(find_checkpoint(run("recompute"), 4)),
+                      OpenCheckpoint(find_checkpoint(run("keep"), 4)));
+}
+
+TEST_F(TrainerTest, NotFiniteLossStopsAndKeepsTheLastCheckpoint) {
+  config_.train.steps = 4;
+  train("a", config_);
+  config_.train.steps = 400;
+  config_.train.learning_rate = 10;
+  config_.train.clip = 0;
+  config_.train.epsilon = 0;
+  config_.train.warmup = 1;
+  config_.train.weight_decay = 10;  // |1 - rate * decay| = 99 a step: diverges for certain
+  std::string message;
+  try {
+    train("a", config_);
+  } catch (const Error& error) {
+    message = error.what();
+  }
+  EXPECT_THAT(message, testing::HasSubstr("not finite"));
+  EXPECT_THAT(message, testing::HasSubstr("step "));
+  const IntactCheckpoint newest = newest_intact(run("a"));
+  ASSERT_TRUE(newest.found);
+  const OpenCheckpoint checkpoint(*newest.found);
+  for (const std::string& name : checkpoint.model().names()) {
+    const Tensor tensor = checkpoint.model().find(name);
+    for (int64_t i = 0; i < tensor.count(); ++i) ASSERT_TRUE(std::isfinite(tensor.as<float>()[i])) << name;
+  }
+}
+
+TEST_F(TrainerTest, DamagedNewestCheckpointFallsBackToTheOneBefore) {
+  train("a", config_);
+  const std::string file = find_checkpoint(run("a"), 24).path + "/state.safetensors";
+  std::fstream out(file, std::ios::in | std::ios::out | std::ios::binary);
+  out.seekp(5000);
+  out.put('\x7f');
+  out.close();
+  notes_.clear();
+  const TrainSummary summary = train("a", config_);
+  EXPECT_THAT(notes_, testing::HasSubstr("resuming from step 20 of 24"));
+  EXPECT_EQ(summary.state.step, 24);
+}
+
+TEST_F(TrainerTest, SecondTrainerIsRefused) {
+  train("a", config_);
+  const RunLock lock(run("a"));
+  EXPECT_THROW(train("a", config_), Error);
+}
+
+TEST(Schedule, WarmsUpThenFollowsTheCosine) {
+  TrainConfig config;
+  config.learning_rate = 1;
+  config.warmup = 100;
+  EXPECT_NEAR(learning_rate(config, 1, 10000, 0), 0.01, 1e-12);
+  EXPECT_NEAR(learning_rate(config, 50, 10000, 0), 0.5, 1e-12);
+  EXPECT_NEAR(learning_rate(config, 5001, 10000, 0.5), 0.5, 1e-12);
+  EXPECT_NEAR(learning_rate(config, 10000, 10000, 1), 0, 1e-12);
+  config.final_rate = 0.1;
+  EXPECT_NEAR(learning_rate(config, 10000, 10000, 1), 0.1, 1e-12);
+  config.decay = "constant";
+  EXPECT_NEAR(learning_rate(config, 10000, 10000, 1), 1, 1e-12);
+  // Shorter than ten warm-ups: a tenth of the run warms up.
+  EXPECT_NEAR(learning_rate(config, 5, 100, 0.05), 0.5, 1e-12);
+}
+
+}  // namespace
+}  // namespace longstride

@@ -12,6 +12,7 @@ struct TrainOptions {
   std::string run;             // where the run goes; empty: runs/<name of the config>
   std::vector<std::string> overrides;
   bool resume = false;
+  int64_t step = -1;         // checkpoint to go on from; -1: the newest
   bool quiet = false;
   bool json = false;
 };
@@ -41,6 +42,7 @@ struct SampleOptions {
   int64_t seed = 0;
   std::string prime;                      // a file, or - for standard input
   double prime_fraction = 0;              // pictures: the part from the top that the prime gives
+  double prime_seconds = 0;               // sound: how much of the prime's beginning to use; 0: as much as fits
   std::string output;                     // .png, .wav or any file; empty: the terminal for text, sample.png, sample.wav
   int64_t step = -1;
   std::vector<std::string> overrides;

@@ -18,7 +18,8 @@ namespace {
 std::string describe_fields() {
   RunConfig defaults;
   std::string text = "Configuration fields (TOML sections; --set section.key=value overrides one):\n";
-  for (const Field& field : defaults.fields().all())
+  const FieldList list = defaults.fields();
+  for (const Field& field : list.all())
     text += fmt::format("  {:<26} {} [{}]\n", field.key(), field.help, field.value_as_toml());
   return text;
 }
@@ -35,6 +36,7 @@ void add_train(CLI::App& app, TrainOptions& o, int& result) {
   c->add_option("--run", o.run, "directory of the new run [runs/NAME of the config]")->type_name("DIR");
   add_overrides(c, o.overrides);
   c->add_flag("--resume", o.resume, "go on if the run directory already holds this run");
+  c->add_option("--step", o.step, "go on from this checkpoint, discarding later ones [the newest]")->check(CLI::NonNegativeNumber);
   c->add_flag("--quiet", o.quiet, "no progress line");
   c->add_flag("--json", o.json, "print the result as JSON");
   c->footer("Example:\n  longstride train configs/fortunes.toml --run runs/fortunes --set train.minutes=5\n\n" +
@@ -71,6 +73,7 @@ void add_sample(CLI::App& app, SampleOptions& o, int& result) {
   c->add_option("--seed", o.seed, "the same seed gives the same samples")->capture_default_str();
   c->add_option("--prime", o.prime, "file to go on from, - for standard input, or a record of the run's data as validation:3")->type_name("FILE");
   c->add_option("--prime-fraction", o.prime_fraction, "part of the prime to use; pictures: the part from the top [0.5]")->check(CLI::Range(0.0, 1.0));
+  c->add_option("--prime-seconds", o.prime_seconds, "sound: seconds of the prime to use")->check(CLI::NonNegativeNumber);
   c->add_option("-o,--output", o.output, "file to write [text: the terminal; sample.png, sample.wav]")->type_name("FILE");
   c->add_option("--step", o.step, "checkpoint to load [the best]");
   add_overrides(c, o.overrides);

@@ -61,6 +61,8 @@ int run_train(const TrainOptions& options) {
 
   const bool resuming = is_run_directory(run) && (target_is_run || options.resume);
   if (options.resume && !resuming && !fs::exists(run)) fail("{}: there is no run to resume", run);
+  if (options.step >= 0 && !resuming) throw UsageError("--step goes with a run directory to go on with");
+  if (resuming && options.step >= 0) find_checkpoint(run, options.step);
   if (resuming) check_same_model(run, read_run_config(run), config);
   // Read the data before anything is created: a typing error in a path should leave no directory behind.
   const Splits splits = open_splits(config.data);
@@ -82,7 +84,7 @@ int run_train(const TrainOptions& options) {
   TrainObserver observer;
   observer.show_progress = !options.quiet;
   observer.note = [&](const std::string& line) { fmt::print(stderr, "{}\n", line); };
-  const TrainSummary summary = train_run(run, config, observer);
+  const TrainSummary summary = train_run(run, config, options.step, observer);
 
   if (options.json) {
     const nlohmann::json out{{"run", run},

@@ -53,7 +53,8 @@ class FieldList {
   Field& add(std::string name, T& target, std::string help) {
     return add(std::move(name), FieldTarget(&target), std::move(help));
   }
-  const std::vector<Field>& all() const { return fields_; }
+  const std::vector<Field>& all() const& { return fields_; }
+  const std::vector<Field>& all() const&& = delete;  // the list of a temporary would dangle
   // The field with this key; throws Error naming the nearest known key otherwise. `where` opens the message.
   const Field& find(const std::string& key, const std::string& where) const;
 

@@ -22,8 +22,9 @@ namespace {
 
 constexpr size_t kBlockFrames = 1 << 14;
 constexpr const char* kAdvice = "it is damaged or cut off; fetch or make it again";
-constexpr std::array<std::string_view, 18> kExtensions{"wav", "wave", "flac", "ogg", "oga", "opus", "mp3", "aif", "aiff",
-                                                       "aifc", "au", "snd", "caf", "w64", "rf64", "voc", "sf", "mp2"};
+constexpr std::array<std::string_view, 18> kExtensions{"wav", "wave", "flac", "ogg",  "oga", "opus",
+                                                       "mp3", "aif",  "aiff", "aifc", "au",  "snd",
+                                                       "caf", "w64",  "rf64", "voc",  "sf",  "mp2"};
 
 uint32_t little_endian(const uint8_t* bytes) {
   return bytes[0] | uint32_t{bytes[1]} << 8 | uint32_t{bytes[2]} << 16 | uint32_t{bytes[3]} << 24;
@@ -60,10 +61,13 @@ void check_ogg_is_whole(int file, int64_t size, const std::string& label) {
   constexpr int64_t largest_page = 27 + 255 + 255 * 255;
   std::vector<uint8_t> tail(static_cast<size_t>(std::min(size, 2 * largest_page)));
   const int64_t base = size - static_cast<int64_t>(tail.size());
-  if (byte_at(file, 0) != 'O' || byte_at(file, 1) != 'g' || byte_at(file, 2) != 'g' || byte_at(file, 3) != 'S') return;
+  if (byte_at(file, 0) != 'O' || byte_at(file, 1) != 'g' || byte_at(file, 2) != 'g' ||
+      byte_at(file, 3) != 'S')
+    return;
   if (::pread(file, tail.data(), tail.size(), base) != static_cast<ssize_t>(tail.size())) return;
   const size_t at = std::string_view(reinterpret_cast<const char*>(tail.data()), tail.size()).rfind("OggS");
-  bool whole = at != std::string_view::npos && at + 27 <= tail.size() && at + 27 + tail[at + 26] <= tail.size();
+  bool whole =
+      at != std::string_view::npos && at + 27 <= tail.size() && at + 27 + tail[at + 26] <= tail.size();
   if (whole) {
     size_t end = at + 27 + tail[at + 26];
     for (size_t segment = 0; segment < tail[at + 26]; ++segment) end += tail[at + 27 + segment];
@@ -78,11 +82,13 @@ class Encoder {
   Encoder(int64_t source_rate, int64_t rate, const std::string& label, const ByteSink& sink)
       : ratio_(static_cast<double>(rate) / static_cast<double>(source_rate)), label_(label), sink_(sink) {
     if (source_rate == rate) return;
-    LONGSTRIDE_CHECK(src_is_valid_ratio(ratio_) != 0, "{}: cannot resample {} Hz to {} Hz", label, source_rate, rate);
+    LONGSTRIDE_CHECK(src_is_valid_ratio(ratio_) != 0, "{}: cannot resample {} Hz to {} Hz", label,
+                     source_rate, rate);
     int error = 0;
-    resampler_.reset(src_new(SRC_SINC_BEST_QUALITY, 1, &error));
+    resampler_.reset(src_new(SRC_SINC_MEDIUM_QUALITY, 1, &error));
     LONGSTRIDE_CHECK(resampler_ != nullptr, "{}: cannot resample: {}", label, src_strerror(error));
-    output_.resize(static_cast<size_t>(std::ceil(static_cast<double>(kBlockFrames) * std::max(1.0, ratio_))) + 64);
+    output_.resize(static_cast<size_t>(std::ceil(static_cast<double>(kBlockFrames) * std::max(1.0, ratio_))) +
+                   64);
   }
 
   void write(std::span<const float> samples, bool last) {
@@ -132,10 +138,11 @@ void decode_file(int file, int64_t rate, const std::string& label, const ByteSin
   LONGSTRIDE_CHECK(size > 0, "{} is empty", label);
   SF_INFO info{};
   const std::unique_ptr<SNDFILE, Close> sound(sf_open_fd(file, SFM_READ, &info, 0));
-  LONGSTRIDE_CHECK(sound != nullptr,
-                   "{} is no sound that libsndfile reads (WAV, FLAC, Ogg, MP3, ...): {}; if it is a sound, {}; for "
-                   "other files set data.kind to text or image",
-                   label, sf_strerror(nullptr), kAdvice);
+  LONGSTRIDE_CHECK(
+      sound != nullptr,
+      "{} is no sound that libsndfile reads (WAV, FLAC, Ogg, MP3, ...): {}; if it is a sound, {}; for "
+      "other files set data.kind to text or image",
+      label, sf_strerror(nullptr), kAdvice);
   check_wav_is_whole(file, size, label);
   check_ogg_is_whole(file, size, label);
   LONGSTRIDE_CHECK(info.frames > 0, "{} holds no sound", label);
@@ -146,7 +153,8 @@ void decode_file(int file, int64_t rate, const std::string& label, const ByteSin
   int64_t total = 0;
   for (bool last = false; !last;) {
     const sf_count_t count = sf_readf_float(sound.get(), frames.data(), kBlockFrames);
-    LONGSTRIDE_CHECK(sf_error(sound.get()) == SF_ERR_NO_ERROR, "{}: {}; {}", label, sf_strerror(sound.get()), kAdvice);
+    LONGSTRIDE_CHECK(sf_error(sound.get()) == SF_ERR_NO_ERROR, "{}: {}; {}", label, sf_strerror(sound.get()),
+                     kAdvice);
     total += count;
     last = count < static_cast<sf_count_t>(kBlockFrames);
     for (size_t frame = 0; frame < static_cast<size_t>(count); ++frame) {
@@ -158,28 +166,31 @@ void decode_file(int file, int64_t rate, const std::string& label, const ByteSin
     }
     encoder.write({mono.data(), static_cast<size_t>(count)}, last);
   }
-  LONGSTRIDE_CHECK(total >= info.frames, "{}: {} of {} frames are missing; {}", label, info.frames - total, info.frames,
-                   kAdvice);
+  LONGSTRIDE_CHECK(total >= info.frames, "{}: {} of {} frames are missing; {}", label, info.frames - total,
+                   info.frames, kAdvice);
 }
 
-// A file without a name, gone when closed, that holds the rest of the item: libsndfile seeks, archives do not.
+// A file without a name, gone when closed, that holds the rest of the item: libsndfile seeks, archives do
+// not.
 FileDescriptor spool(Item& item, const std::string& folder) {
   std::string name = folder + "/sound-XXXXXX";
   FileDescriptor file(::mkostemp(name.data(), O_CLOEXEC));
-  LONGSTRIDE_CHECK(file.get() >= 0, "cannot unpack {} into the cache folder {}: {}; set data.cache", item.label(),
-                   folder, last_system_error());
+  LONGSTRIDE_CHECK(file.get() >= 0, "cannot unpack {} into the cache folder {}: {}; set data.cache",
+                   item.label(), folder, last_system_error());
   ::unlink(name.c_str());
   std::vector<uint8_t> block(1 << 20);
   while (const size_t count = item.read(block))
-    LONGSTRIDE_CHECK(write_all(file.get(), std::span(block).first(count)),
-                     "cannot unpack {} into the cache folder {}: {}; set data.cache to a folder with room for it",
-                     item.label(), folder, last_system_error());
+    LONGSTRIDE_CHECK(
+        write_all(file.get(), std::span(block).first(count)),
+        "cannot unpack {} into the cache folder {}: {}; set data.cache to a folder with room for it",
+        item.label(), folder, last_system_error());
   return file;
 }
 
 }  // namespace
 
-void decode_audio(const std::vector<SourceFile>& files, int64_t rate, const std::string& folder, const ByteSink& sink) {
+void decode_audio(const std::vector<SourceFile>& files, int64_t rate, const std::string& folder,
+                  const ByteSink& sink, const ItemMark& mark) {
   int64_t decoded = 0, skipped = 0;
   std::string example;
   visit_items(files, [&](Item& item) {
@@ -192,11 +203,13 @@ void decode_audio(const std::vector<SourceFile>& files, int64_t rate, const std:
     }
     const FileDescriptor file =
         item.plain_path().empty() ? spool(item, folder) : open_for_reading(item.plain_path());
+    mark(item.key());
     decode_file(file.get(), rate, item.label(), sink);
     ++decoded;
   });
-  LONGSTRIDE_CHECK(decoded > 0, "no sound among the {} files of data.path ({}, ...): names ending in .wav, .flac, .ogg, "
-                                ".mp3 and the like are read (see docs/data.md)",
+  LONGSTRIDE_CHECK(decoded > 0,
+                   "no sound among the {} files of data.path ({}, ...): names ending in .wav, .flac, .ogg, "
+                   ".mp3 and the like are read (see docs/data.md)",
                    skipped, example);
 }
 

@@ -33,23 +33,26 @@ int64_t KeyedPermutation::operator()(int64_t index) const {
 BatchLoader::BatchLoader(Segment segment, int64_t context, int64_t batch, uint64_t seed)
     : segment_(std::move(segment)), context_(context), batch_(batch), seed_(seed) {
   LONGSTRIDE_CHECK(segment_.corpus != nullptr, "batches of no data");
-  LONGSTRIDE_CHECK(context > 0 && batch > 0, "batches of {} x {} bytes; both must be positive", batch, context);
+  LONGSTRIDE_CHECK(context > 0 && batch > 0, "batches of {} x {} bytes; both must be positive", batch,
+                   context);
   const int64_t record = segment_.corpus->record_bytes();
   const int64_t size = segment_.size();
   const std::string& what = segment_.corpus->description();
   if (record > 0) {
     const ImageShape& shape = segment_.corpus->shape();
-    LONGSTRIDE_CHECK(context == record,
-                     "a context of {} does not hold one picture of {} x {} x {} = {} bytes ({}); set the context to {}",
-                     context, shape.height, shape.width, shape.channels, record, what, record);
+    LONGSTRIDE_CHECK(
+        context == record,
+        "a context of {} does not hold one picture of {} x {} x {} = {} bytes ({}); set the context to {}",
+        context, shape.height, shape.width, shape.channels, record, what, record);
     LONGSTRIDE_CHECK(size >= record, "no pictures to learn from in this part of {}; change data.split", what);
     windows_ = size / record;
     return;
   }
-  LONGSTRIDE_CHECK(size >= context,
-                   "only {} bytes to learn from, less than one context of {} ({}); give more data, a larger share in "
-                   "data.split, or a shorter context",
-                   size, context, what);
+  LONGSTRIDE_CHECK(
+      size >= context,
+      "only {} bytes to learn from, less than one context of {} ({}); give more data, a larger share in "
+      "data.split, or a shorter context",
+      size, context, what);
   windows_ = std::max<int64_t>(1, (size - context + 1) / context);
   phases_ = std::min(context, size - windows_ * context + 1);
 }
@@ -57,7 +60,8 @@ BatchLoader::BatchLoader(Segment segment, int64_t context, int64_t batch, uint64
 int64_t BatchLoader::start_of(int64_t example) const {
   LONGSTRIDE_CHECK(example >= 0, "example {}", example);
   const int64_t epoch = example / windows_;
-  const PhiloxBlock random = RandomStream{seed_, random_stream::kBatch, 0}.block(static_cast<uint64_t>(epoch));
+  const PhiloxBlock random =
+      RandomStream{seed_, random_stream::kBatch, 0}.block(static_cast<uint64_t>(epoch));
   const uint64_t word = (uint64_t{random[0]} << 32) | random[1];
   __extension__ using Wide = unsigned __int128;
   const auto phase = static_cast<int64_t>((static_cast<Wide>(word) * static_cast<uint64_t>(phases_)) >> 64);
@@ -70,7 +74,8 @@ void BatchLoader::load(int64_t step, int64_t first, int64_t count, uint8_t* toke
                    "examples [{}, {}) of step {} in batches of {}", first, first + count, step, batch_);
   for (int64_t s = 0; s < count; ++s) {
     const int64_t start = start_of(step * batch_ + first + s);
-    std::memcpy(tokens + s * context_, segment_.corpus->bytes().data() + start, static_cast<size_t>(context_));
+    std::memcpy(tokens + s * context_, segment_.corpus->bytes().data() + start,
+                static_cast<size_t>(context_));
   }
 }
 

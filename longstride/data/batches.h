@@ -1,10 +1,11 @@
-// The batches of training. Stateless: a batch is a pure function of (seed, step), so a run that resumes reads exactly
-// what it would have read.
+// The batches of training. Stateless: a batch is a pure function of (seed, step), so a run that resumes reads
+// exactly what it would have read.
 //
-// A stream (text, audio) is cut anew in every epoch into consecutive windows of `context` bytes, the first beginning at a
-// random phase in [0, context); a segment shorter than two contexts gives one window at a random place. Records
-// (pictures) are whole. An epoch visits every window once, in the order of a keyed permutation. Example s of step t is
-// number t * batch + s of all examples; an epoch ends in the middle of a batch where the numbers are so.
+// A stream (text, audio) is cut anew in every epoch into consecutive windows of `context` bytes, the first
+// beginning at a random phase in [0, context); a segment shorter than two contexts gives one window at a
+// random place. Records (pictures) are whole. An epoch visits every window once, in the order of a keyed
+// permutation. Example s of step t is number t * batch + s of all examples; an epoch ends in the middle of a
+// batch where the numbers are so.
 #pragma once
 
 #include <cstdint>
@@ -13,8 +14,8 @@
 
 namespace longstride {
 
-// A permutation of [0, count), different for every key: a Feistel network over the next even power of two, walked until
-// it lands inside. Random access, no table.
+// A permutation of [0, count), different for every key: a Feistel network over the next even power of two,
+// walked until it lands inside. Random access, no table.
 class KeyedPermutation {
  public:
   KeyedPermutation(int64_t count, uint64_t key);

@@ -1,5 +1,6 @@
 #include "longstride/data/cache.h"
 
+#include <algorithm>
 #include <cerrno>
 #include <cstdio>
 #include <cstdlib>
@@ -37,13 +38,13 @@ std::string hash_of(std::string_view text) {
 }
 
 [[noreturn]] void fail_to_write(const std::string& folder, const std::string& reason) {
-  fail("cannot write decoded data into the cache folder {}: {}; set data.cache to a folder with room for it", folder,
-       reason);
+  fail("cannot write decoded data into the cache folder {}: {}; set data.cache to a folder with room for it",
+       folder, reason);
 }
 
 std::string header_text(int64_t bytes, const ImageShape& shape, const std::string& source) {
-  std::string text = fmt::format("{}\nbytes {}\nshape {} {} {}\nsource {}\n", kMagic, bytes, shape.height, shape.width,
-                                 shape.channels, source);
+  std::string text = fmt::format("{}\nbytes {}\nshape {} {} {}\nsource {}\n", kMagic, bytes, shape.height,
+                                 shape.width, shape.channels, source);
   text.resize(kHeaderBytes, '\n');
   return text;
 }
@@ -57,7 +58,8 @@ std::optional<CachedFile> find(const std::string& path) {
   const std::string header(reinterpret_cast<const char*>(bytes.data()), kHeaderBytes);
   long long payload = 0, height = 0, width = 0, channels = 0;
   const std::string format = std::string(kMagic) + "\nbytes %lld\nshape %lld %lld %lld\n";
-  if (std::sscanf(header.c_str(), format.c_str(), &payload, &height, &width, &channels) != 4) return std::nullopt;
+  if (std::sscanf(header.c_str(), format.c_str(), &payload, &height, &width, &channels) != 4)
+    return std::nullopt;
   if (payload < 0 || static_cast<uint64_t>(payload) != bytes.size() - kHeaderBytes) return std::nullopt;
   result.shape = {height, width, channels};
   return result;
@@ -92,10 +94,13 @@ void remove_unfinished(const std::string& folder) {
 
 class Writer {
  public:
-  Writer(const std::string& folder, const std::string& path, const DecodeProgress& progress)
-      : folder_(folder), path_(path), temporary_(fmt::format("{}.{}{}", path, ::getpid(), kPartial)),
+  // `stage` tells apart the temporary files of one process.
+  Writer(const std::string& folder, const std::string& path, int stage, const DecodeProgress& progress)
+      : folder_(folder),
+        path_(path),
+        temporary_(fmt::format("{}.{}-{}{}", path, ::getpid(), stage, kPartial)),
         progress_(progress) {
-    file_ = FileDescriptor(::open(temporary_.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0666));
+    file_ = FileDescriptor(::open(temporary_.c_str(), O_RDWR | O_CREAT | O_TRUNC | O_CLOEXEC, 0666));
     if (file_.get() < 0) fail_to_write(folder_, last_system_error());
     buffer_.resize(kHeaderBytes);  // filled in by finish
     flush();
@@ -110,6 +115,31 @@ class Writer {
     if (buffer_.size() >= kBufferBytes) flush();
   }
 
+  void mark(const std::string& key) {
+    pieces_.push_back({key, written_ + static_cast<int64_t>(buffer_.size()), 0});
+  }
+  bool in_order() const { return std::is_sorted(pieces_.begin(), pieces_.end(), before); }
+
+  // Writes the pieces of another writer in the order of their keys.
+  void write_ordered(Writer& other) {
+    other.flush();
+    std::vector<Piece>& pieces = other.pieces_;
+    for (size_t i = 0; i < pieces.size(); ++i)
+      pieces[i].end = i + 1 < pieces.size() ? pieces[i + 1].begin : other.written_;
+    std::stable_sort(pieces.begin(), pieces.end(), before);
+    std::vector<uint8_t> block(1 << 20);
+    for (const Piece& piece : pieces) {
+      for (int64_t at = piece.begin; at < piece.end;) {
+        const auto wanted = static_cast<size_t>(std::min<int64_t>(piece.end - at, 1 << 20));
+        const ssize_t count =
+            ::pread(other.file_.get(), block.data(), wanted, at + static_cast<int64_t>(kHeaderBytes));
+        LONGSTRIDE_CHECK(count > 0, "cannot read {} back: {}", other.temporary_, last_system_error());
+        write(std::span(block).first(static_cast<size_t>(count)));
+        at += count;
+      }
+    }
+  }
+
   void finish(const ImageShape& shape, const std::string& source) {
     flush();
     LONGSTRIDE_CHECK(written_ > 0, "{} is empty once decoded", source);
@@ -122,6 +152,12 @@ class Writer {
   }
 
  private:
+  struct Piece {
+    std::string key;
+    int64_t begin = 0, end = 0;  // among the decoded bytes
+  };
+  static bool before(const Piece& a, const Piece& b) { return a.key < b.key; }
+
   void flush() {
     if (!write_all(file_.get(), buffer_)) fail_to_write(folder_, last_system_error());
     written_ += static_cast<int64_t>(buffer_.size());
@@ -134,6 +170,7 @@ class Writer {
   FileDescriptor file_;
   std::vector<uint8_t> buffer_;
   int64_t written_ = 0;
+  std::vector<Piece> pieces_;
 };
 
 }  // namespace
@@ -148,16 +185,17 @@ std::string default_cache_folder() {
 }
 
 CachedFile decode_once(const std::string& requested_folder, const std::string& source,
-                       const std::vector<SourceFile>& files, const std::string& encoding, const Decoder& decode,
-                       const DecodeProgress& progress) {
+                       const std::vector<SourceFile>& files, const std::string& encoding,
+                       const Decoder& decode, const DecodeProgress& progress) {
   const std::string folder = requested_folder.empty() ? default_cache_folder() : requested_folder;
   std::error_code error;
   fs::create_directories(folder, error);
   if (error) fail_to_write(folder, error.message());
   // A cache below the source would be read as data the next time.
   const std::string source_path = fs::canonical(source).string();
-  LONGSTRIDE_CHECK(!fs::is_directory(source) || !(fs::canonical(folder).string() + "/").starts_with(source_path + "/"),
-                   "the cache folder {} lies inside the data {}; set data.cache to another place", folder, source);
+  LONGSTRIDE_CHECK(
+      !fs::is_directory(source) || !(fs::canonical(folder).string() + "/").starts_with(source_path + "/"),
+      "the cache folder {} lies inside the data {}; set data.cache to another place", folder, source);
 
   std::string key = encoding + "\n" + source_path + "\n";
   for (const SourceFile& file : files) key += fmt::format("{}\n{} {}\n", file.path, file.size, file.modified);
@@ -167,9 +205,17 @@ CachedFile decode_once(const std::string& requested_folder, const std::string& s
   const FolderLock lock(folder);
   if (auto found = find(path)) return *found;  // another process made it while this one waited
   if (lock.held()) remove_unfinished(folder);
-  Writer writer(folder, path, progress);
-  const ImageShape shape = decode(folder, [&](std::span<const uint8_t> bytes) { writer.write(bytes); });
-  writer.finish(shape, source);
+  Writer writer(folder, path, 1, progress);
+  const ImageShape shape = decode(
+      folder, [&](std::span<const uint8_t> bytes) { writer.write(bytes); },
+      [&](const std::string& key) { writer.mark(key); });
+  if (writer.in_order()) {
+    writer.finish(shape, source);
+  } else {
+    Writer ordered(folder, path, 2, progress);
+    ordered.write_ordered(writer);
+    ordered.finish(shape, source);
+  }
   auto made = find(path);
   LONGSTRIDE_CHECK(made.has_value(), "cannot read {} back from the cache folder {}", path, folder);
   return *made;

@@ -27,11 +27,12 @@ std::string encoding_of(const DataConfig& config) {
 }
 
 ImageShape decode(const DataConfig& config, const std::vector<SourceFile>& files, const std::string& folder,
-                  const data::ByteSink& sink) {
+                  const data::ByteSink& sink, const data::ItemMark& mark) {
   if (config.kind == "image")
-    return data::decode_images(files, {config.image_height, config.image_width, config.image_channels}, sink);
+    return data::decode_images(files, {config.image_height, config.image_width, config.image_channels}, sink,
+                               mark);
   if (config.kind == "audio") {
-    data::decode_audio(files, config.sample_rate, folder, sink);
+    data::decode_audio(files, config.sample_rate, folder, sink, mark);
     return {};
   }
   std::vector<uint8_t> block(1 << 20);
@@ -41,12 +42,13 @@ ImageShape decode(const DataConfig& config, const std::vector<SourceFile>& files
   return {};
 }
 
-std::string describe(const DataConfig& config, const std::string& path, int64_t size, const ImageShape& shape) {
+std::string describe(const DataConfig& config, const std::string& path, int64_t size,
+                     const ImageShape& shape) {
   const std::string name = std::filesystem::path(path).filename().string();
   const std::string label = name.empty() ? path : name;
   if (shape.bytes() > 0)
-    return fmt::format("{}: {} pictures of {} x {} x {}", label, size / shape.bytes(), shape.height, shape.width,
-                       shape.channels);
+    return fmt::format("{}: {} pictures of {} x {} x {}", label, size / shape.bytes(), shape.height,
+                       shape.width, shape.channels);
   if (config.kind == "audio")
     return fmt::format("{}: {} of sound at {} Hz", label,
                        human_seconds(static_cast<double>(size) / static_cast<double>(config.sample_rate)),
@@ -64,7 +66,8 @@ void check_values(const DataConfig& config) {
 
 }  // namespace
 
-Corpus::Corpus(std::shared_ptr<const MappedFile> file, int64_t offset, ImageShape shape, std::string description)
+Corpus::Corpus(std::shared_ptr<const MappedFile> file, int64_t offset, ImageShape shape,
+               std::string description)
     : file_(std::move(file)), shape_(shape), description_(std::move(description)) {
   bytes_ = file_->bytes().subspan(static_cast<size_t>(offset));
 }
@@ -81,7 +84,9 @@ Corpus open_corpus(const DataConfig& config, const std::string& path, const Deco
   }
   const CachedFile cached = data::decode_once(
       config.cache, path, files, encoding_of(config),
-      [&](const std::string& folder, const data::ByteSink& sink) { return decode(config, files, folder, sink); },
+      [&](const std::string& folder, const data::ByteSink& sink, const data::ItemMark& mark) {
+        return decode(config, files, folder, sink, mark);
+      },
       progress);
   const int64_t size = static_cast<int64_t>(cached.file->bytes().size()) - cached.offset;
   return Corpus(cached.file, cached.offset, cached.shape, describe(config, path, size, cached.shape));

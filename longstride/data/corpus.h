@@ -1,5 +1,5 @@
-// Everything a model learns from, as one read-only sequence of bytes: text and other files as they are, pictures row by
-// row with the channel fastest, sound as mu-law bytes. docs/data.md lists what can be read.
+// Everything a model learns from, as one read-only sequence of bytes: text and other files as they are,
+// pictures row by row with the channel fastest, sound as mu-law bytes. docs/data.md lists what can be read.
 #pragma once
 
 #include <cstdint>
@@ -28,7 +28,8 @@ struct ImageShape {
 class Corpus {
  public:
   // The bytes of `file` from `offset` on. `shape` is that of one picture, or zero for a stream.
-  Corpus(std::shared_ptr<const data::MappedFile> file, int64_t offset, ImageShape shape, std::string description);
+  Corpus(std::shared_ptr<const data::MappedFile> file, int64_t offset, ImageShape shape,
+         std::string description);
 
   std::span<const uint8_t> bytes() const { return bytes_; }
   int64_t size() const { return static_cast<int64_t>(bytes_.size()); }
@@ -48,9 +49,9 @@ class Corpus {
 // Called now and then during a long decoding with the bytes decoded so far.
 using DecodeProgress = std::function<void(int64_t bytes)>;
 
-// Opens `path` as config.kind. A plain file of bytes is mapped as it is; everything else is decoded once, with bounded
-// memory, into a file below config.cache. Throws Error for anything missing, empty, damaged, cut off or of another
-// kind, and if the cache cannot be written.
+// Opens `path` as config.kind. A plain file of bytes is mapped as it is; everything else is decoded once,
+// with bounded memory, into a file below config.cache. Throws Error for anything missing, empty, damaged, cut
+// off or of another kind, and if the cache cannot be written.
 Corpus open_corpus(const DataConfig& config, const std::string& path, const DecodeProgress& progress = {});
 
 // The bytes [begin, end) of a corpus; whole records if it has records. May be empty.
@@ -71,10 +72,10 @@ struct Splits {
   Segment test;
 };
 
-// Opens config.path and, where given, config.validation_path and config.test_path, and cuts config.path in the order
-// train, validation, test as config.split says. A part with a path of its own takes nothing from config.path; if the
-// split is in fractions, its share goes to train. Throws Error for what open_corpus does, for shares that do not fit,
-// for a share too small to hold anything, and for pictures of different shapes.
+// Opens config.path and, where given, config.validation_path and config.test_path, and cuts config.path in
+// the order train, validation, test as config.split says. A part with a path of its own takes nothing from
+// config.path; if the split is in fractions, its share goes to train. Throws Error for what open_corpus does,
+// for shares that do not fit, for a share too small to hold anything, and for pictures of different shapes.
 Splits open_splits(const DataConfig& config, const DecodeProgress& progress = {});
 
 }  // namespace longstride

@@ -17,7 +17,9 @@ namespace {
 constexpr int64_t kPictureFileLimit = int64_t{1} << 30;
 constexpr uint8_t kSeparatorGrey = 128;
 
-void append(std::vector<uint8_t>& file, std::string_view text) { file.insert(file.end(), text.begin(), text.end()); }
+void append(std::vector<uint8_t>& file, std::string_view text) {
+  file.insert(file.end(), text.begin(), text.end());
+}
 
 void append_little_endian(std::vector<uint8_t>& file, uint64_t value, int bytes) {
   for (int i = 0; i < bytes; ++i) file.push_back(static_cast<uint8_t>(value >> (8 * i)));
@@ -27,13 +29,16 @@ void append_little_endian(std::vector<uint8_t>& file, uint64_t value, int bytes)
 size_t utf8_length(std::span<const uint8_t> text) {
   const uint8_t lead = text[0];
   if (lead < 0x80) return 1;
-  const size_t length = lead >= 0xC2 && lead <= 0xDF ? 2 : (lead & 0xF0) == 0xE0 ? 3 : lead >= 0xF0 && lead <= 0xF4 ? 4 : 0;
+  const size_t length = lead >= 0xC2 && lead <= 0xDF   ? 2
+                        : (lead & 0xF0) == 0xE0        ? 3
+                        : lead >= 0xF0 && lead <= 0xF4 ? 4
+                                                       : 0;
   if (length == 0 || text.size() < length) return 0;
   for (size_t i = 1; i < length; ++i)
     if ((text[i] & 0xC0) != 0x80) return 0;
   // Overlong forms, surrogates, and what lies above U+10FFFF.
-  if ((lead == 0xE0 && text[1] < 0xA0) || (lead == 0xED && text[1] > 0x9F) || (lead == 0xF0 && text[1] < 0x90) ||
-      (lead == 0xF4 && text[1] > 0x8F))
+  if ((lead == 0xE0 && text[1] < 0xA0) || (lead == 0xED && text[1] > 0x9F) ||
+      (lead == 0xF0 && text[1] < 0x90) || (lead == 0xF4 && text[1] > 0x8F))
     return 0;
   return length;
 }
@@ -58,8 +63,8 @@ void write_png_grid(const std::string& path, const std::vector<std::vector<uint8
   for (int64_t item = 0; item < count; ++item) {
     const std::vector<uint8_t>& picture = items[static_cast<size_t>(item)];
     LONGSTRIDE_CHECK(static_cast<int64_t>(picture.size()) == height * width * channels,
-                     "cannot write {}: picture {} has {} bytes, {} x {} x {} need {}", path, item, picture.size(),
-                     height, width, channels, height * width * channels);
+                     "cannot write {}: picture {} has {} bytes, {} x {} x {} need {}", path, item,
+                     picture.size(), height, width, channels, height * width * channels);
     const int64_t top = item / columns * (height + gap), left = item % columns * (width + gap);
     for (int64_t y = 0; y < height; ++y)
       std::copy_n(picture.begin() + y * width * channels, width * channels,
@@ -71,8 +76,8 @@ void write_png_grid(const std::string& path, const std::vector<std::vector<uint8
 void write_wav(const std::string& path, std::span<const uint8_t> mulaw, int64_t rate) {
   const uint64_t data_bytes = 2 * static_cast<uint64_t>(mulaw.size());
   LONGSTRIDE_CHECK(rate > 0 && rate <= 0x7fffffff, "cannot write {}: a sample rate of {}", path, rate);
-  LONGSTRIDE_CHECK(data_bytes <= 0xffffff00u, "cannot write {}: {} samples are more than a WAV file holds", path,
-                   mulaw.size());
+  LONGSTRIDE_CHECK(data_bytes <= 0xffffff00u, "cannot write {}: {} samples are more than a WAV file holds",
+                   path, mulaw.size());
   std::vector<uint8_t> file;
   file.reserve(44 + static_cast<size_t>(data_bytes));
   append(file, "RIFF");
@@ -92,18 +97,19 @@ void write_wav(const std::string& path, std::span<const uint8_t> mulaw, int64_t 
   data::write_file_atomically(path, file);
 }
 
-Picture read_picture(const std::string& path, int64_t channels) {
-  LONGSTRIDE_CHECK(channels == 0 || channels == 1 || channels == 3, "{}: pictures are read with 1 or 3 channels, not {}",
-                   path, channels);
-  Picture picture;
+Image read_picture(const std::string& path, int64_t channels) {
+  LONGSTRIDE_CHECK(channels == 0 || channels == 1 || channels == 3,
+                   "{}: pictures are read with 1 or 3 channels, not {}", path, channels);
+  Image picture;
   picture.shape = data::decode_picture(
       data::read_whole_file(path, kPictureFileLimit), path,
       [&](const ImageShape& native) { return channels == 0 ? native.channels : channels; }, picture.pixels);
   return picture;
 }
 
-std::vector<uint8_t> encode_image_file(const std::string& path, int64_t height, int64_t width, int64_t channels) {
-  Picture picture = read_picture(path, channels);
+std::vector<uint8_t> encode_image_file(const std::string& path, int64_t height, int64_t width,
+                                       int64_t channels) {
+  Image picture = read_picture(path, channels);
   LONGSTRIDE_CHECK(picture.shape.height == height && picture.shape.width == width,
                    "{} is {} x {} (height x width), expected {} x {}; resize it", path, picture.shape.height,
                    picture.shape.width, height, width);
@@ -112,8 +118,13 @@ std::vector<uint8_t> encode_image_file(const std::string& path, int64_t height, 
 
 std::vector<uint8_t> read_audio(const std::string& path, int64_t rate) {
   std::vector<uint8_t> bytes;
-  data::decode_audio(data::list_files(path), rate, std::filesystem::temp_directory_path().string(),
-                     [&](std::span<const uint8_t> more) { bytes.insert(bytes.end(), more.begin(), more.end()); });
+  std::error_code error;
+  const std::filesystem::path folder = std::filesystem::temp_directory_path(error);
+  LONGSTRIDE_CHECK(!error, "no folder for temporary files: {}; set TMPDIR", error.message());
+  data::decode_audio(
+      data::list_files(path), rate, folder.string(),
+      [&](std::span<const uint8_t> more) { bytes.insert(bytes.end(), more.begin(), more.end()); },
+      [](const std::string&) {});
   return bytes;
 }
 
@@ -121,8 +132,9 @@ std::string printable(std::span<const uint8_t> bytes) {
   std::string result;
   while (!bytes.empty()) {
     size_t length = utf8_length(bytes);
-    const bool escape = bytes[0] < 0x20 ? bytes[0] != '\n' && bytes[0] != '\t'
-                        : bytes[0] == 0x7F || (bytes[0] == 0xC2 && length == 2 && bytes[1] < 0xA0);
+    const bool escape = bytes[0] < 0x20
+                            ? bytes[0] != '\n' && bytes[0] != '\t'
+                            : bytes[0] == 0x7F || (bytes[0] == 0xC2 && length == 2 && bytes[1] < 0xA0);
     if (length == 0 || escape) {
       length = std::max<size_t>(1, length);
       for (size_t i = 0; i < length; ++i) result += fmt::format("\\x{:02x}", bytes[i]);

@@ -1,4 +1,5 @@
-// Bytes back into things that people look at and listen to, and single files into bytes, to begin a sample with.
+// Bytes back into things that people look at and listen to, and single files into bytes, to begin a sample
+// with.
 #pragma once
 
 #include <cstdint>
@@ -11,35 +12,38 @@
 
 namespace longstride {
 
-// A picture of (height, width, channels) bytes, channels 1 to 4, as a PNG. The file appears whole or not at all. Throws
-// Error if it cannot be written or the sizes do not fit.
+// A picture of (height, width, channels) bytes, channels 1 to 4, as a PNG. The file appears whole or not at
+// all. Throws Error if it cannot be written or the sizes do not fit.
 void write_png(const std::string& path, std::span<const uint8_t> pixels, int64_t height, int64_t width,
                int64_t channels);
 
-// Pictures of one shape in a grid, row by row, one grey pixel between them (two from 64 pixels on). `columns` 0 chooses a grid
-// that is nearly square; the cells that are left over are grey.
+// Pictures of one shape in a grid, row by row, one grey pixel between them (two from 64 pixels on). `columns`
+// 0 chooses a grid that is nearly square; the cells that are left over are grey.
 void write_png_grid(const std::string& path, const std::vector<std::vector<uint8_t>>& items, int64_t height,
                     int64_t width, int64_t channels, int64_t columns = 0);
 
-// mu-law bytes (mulaw.h) as a WAV file of 16-bit samples at `rate` Hz; reading it with read_audio gives the same bytes.
+// mu-law bytes (mulaw.h) as a WAV file of 16-bit samples at `rate` Hz; reading it with read_audio gives the
+// same bytes.
 void write_wav(const std::string& path, std::span<const uint8_t> mulaw, int64_t rate);
 
-struct Picture {
+struct Image {
   ImageShape shape;
   std::vector<uint8_t> pixels;  // (height, width, channels)
 };
 
 // A PNG or JPEG file; `channels` 0 takes those of the file, 1 and 3 convert. Throws Error.
-Picture read_picture(const std::string& path, int64_t channels = 0);
+Image read_picture(const std::string& path, int64_t channels = 0);
 
-// The pixels of a PNG or JPEG file that must have this shape (channels are converted); throws Error otherwise.
-std::vector<uint8_t> encode_image_file(const std::string& path, int64_t height, int64_t width, int64_t channels);
+// The pixels of a PNG or JPEG file that must have this shape (channels are converted); throws Error
+// otherwise.
+std::vector<uint8_t> encode_image_file(const std::string& path, int64_t height, int64_t width,
+                                       int64_t channels);
 
-// A sound file (or folder, or archive) as mu-law bytes at `rate` Hz, as training reads it. Throws Error.
+// A sound file as mu-law bytes at `rate` Hz, as training reads it. Throws Error.
 std::vector<uint8_t> read_audio(const std::string& path, int64_t rate);
 
-// Any bytes as UTF-8 that is safe on a terminal: well-formed characters stay, control characters other than newline and
-// tab and bytes that are no UTF-8 become \xNN.
+// Any bytes as UTF-8 that is safe on a terminal: well-formed characters stay, control characters other than
+// newline and tab and bytes that are no UTF-8 become \xNN.
 std::string printable(std::span<const uint8_t> bytes);
 std::string printable(std::string_view bytes);
 

@@ -1,4 +1,5 @@
-// Files as the data layer needs them: listing, mapping, reading and atomic writing, each with errors that name the file.
+// Files as the data layer needs them: listing, mapping, reading and atomic writing, each with errors that
+// name the file.
 #pragma once
 
 #include <cstdint>
@@ -60,8 +61,9 @@ struct SourceFile {
   int64_t modified = 0;  // nanoseconds since 1970
 };
 
-// `path` itself, or all regular files below the folder `path` in the byte order of their paths, without hidden ones
-// (any component that begins with a dot). Throws Error if there is none or something cannot be read.
+// `path` itself, or all regular files below the folder `path` in the byte order of their paths, without
+// hidden ones (any component that begins with a dot). Throws Error if there is none or something cannot be
+// read.
 std::vector<SourceFile> list_files(const std::string& path);
 
 // True if a component of a relative path begins with a dot and is not "." or "..".

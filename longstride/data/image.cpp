@@ -41,8 +41,8 @@ class ShapeRule {
       first_ = label;
     }
     LONGSTRIDE_CHECK(found == wanted_,
-                     "{} is {} (height x width x channels), expected {} {}; resize it, or leave it out", label,
-                     name_of(found), name_of(wanted_), reason_);
+                     "{} is {} (height x width x channels), expected {} {}; resize it, or leave it out",
+                     label, name_of(found), name_of(wanted_), reason_);
   }
 
   // For PNG and JPEG, which can be converted; returns the channels to convert to.
@@ -51,7 +51,8 @@ class ShapeRule {
                      "{}: PNG and JPEG pictures give 1 or 3 channels, not data.image_channels = {}", label,
                      wanted_.channels);
     LONGSTRIDE_CHECK(!grey_by_first_ || native.channels == 1,
-                     "{} has colour, but {}, the first, is grey; set data.image_channels to 3 or 1", label, first_);
+                     "{} has colour, but {}, the first, is grey; set data.image_channels to 3 or 1", label,
+                     first_);
     if (wanted_.channels == 0) grey_by_first_ = native.channels == 1;
     ImageShape converted = native;
     if (wanted_.channels != 0) converted.channels = wanted_.channels;
@@ -75,16 +76,19 @@ void decode_cifar(Item& item, ShapeRule& rule, const ByteSink& sink) {
   for (int64_t number = 0;; ++number) {
     const size_t count = item.read(record);
     if (count == 0 && number > 0) return;
-    LONGSTRIDE_CHECK(count == record.size(),
-                     "{}: record {} has {} bytes, not the {} of a CIFAR-10 binary batch; {}, or it is something else",
-                     item.label(), number, count, record.size(), kAdvice);
-    LONGSTRIDE_CHECK(record[0] <= 9,
-                     "{}: record {} has the label {}, CIFAR-10 has labels 0 to 9; only CIFAR-10 binary batches are "
-                     "read from .bin files",
-                     item.label(), number, record[0]);
+    LONGSTRIDE_CHECK(
+        count == record.size(),
+        "{}: record {} has {} bytes, not the {} of a CIFAR-10 binary batch; {}, or it is something else",
+        item.label(), number, count, record.size(), kAdvice);
+    LONGSTRIDE_CHECK(
+        record[0] <= 9,
+        "{}: record {} has the label {}, CIFAR-10 has labels 0 to 9; only CIFAR-10 binary batches are "
+        "read from .bin files",
+        item.label(), number, record[0]);
     for (int64_t i = 0; i < kCifarPlane; ++i)
       for (int64_t channel = 0; channel < 3; ++channel)
-        pixels[static_cast<size_t>(3 * i + channel)] = record[static_cast<size_t>(1 + channel * kCifarPlane + i)];
+        pixels[static_cast<size_t>(3 * i + channel)] =
+            record[static_cast<size_t>(1 + channel * kCifarPlane + i)];
     sink(pixels);
   }
 }
@@ -93,9 +97,10 @@ void decode_cifar(Item& item, ShapeRule& rule, const ByteSink& sink) {
 void copy_pixels(Item& item, int64_t count, const ByteSink& sink) {
   std::vector<uint8_t> block(1 << 20);
   for (int64_t left = count; left > 0;) {
-    const size_t got = item.read(std::span(block).first(static_cast<size_t>(
-        std::min<int64_t>(left, static_cast<int64_t>(block.size())))));
-    LONGSTRIDE_CHECK(got > 0, "{}: {} of {} bytes of pixels are missing; {}", item.label(), left, count, kAdvice);
+    const size_t got = item.read(std::span(block).first(
+        static_cast<size_t>(std::min<int64_t>(left, static_cast<int64_t>(block.size())))));
+    LONGSTRIDE_CHECK(got > 0, "{}: {} of {} bytes of pixels are missing; {}", item.label(), left, count,
+                     kAdvice);
     sink(std::span(block).first(got));
     left -= static_cast<int64_t>(got);
   }
@@ -108,20 +113,20 @@ int64_t checked_bytes(const std::string& label, int64_t pictures, const ImageSha
   const bool overflow = __builtin_mul_overflow(shape.height, shape.width, &size) ||
                         __builtin_mul_overflow(size, shape.channels, &size) ||
                         __builtin_mul_overflow(size, pictures, &size);
-  LONGSTRIDE_CHECK(!overflow && size > 0, "{} claims {} pictures of {}; {}", label, pictures, name_of(shape), kAdvice);
+  LONGSTRIDE_CHECK(!overflow && size > 0, "{} claims {} pictures of {}; {}", label, pictures, name_of(shape),
+                   kAdvice);
   return size;
 }
 
-// IDX: two zero bytes, the type (8 = bytes), the number of axes, their sizes as big-endian 32-bit words, the data.
+// IDX: two zero bytes, the type (8 = bytes), the number of axes, their sizes as big-endian 32-bit words, the
+// data.
 void decode_idx(Item& item, ShapeRule& rule, const ByteSink& sink) {
   std::vector<uint8_t> header(4);
   item.read(header);
-  const int axes = header[3];
-  LONGSTRIDE_CHECK(axes == 3 || axes == 4,
-                   "{} is an IDX file with {} axes: pictures have 3 or 4 (is it the file of the labels?)", item.label(),
-                   axes);
+  const int axes = header[3];  // decode_item lets only 3 and 4 through; files of labels have 1
   header.resize(static_cast<size_t>(4 * axes));
-  LONGSTRIDE_CHECK(item.read(header) == header.size(), "{}: the header ends early; {}", item.label(), kAdvice);
+  LONGSTRIDE_CHECK(item.read(header) == header.size(), "{}: the header ends early; {}", item.label(),
+                   kAdvice);
   std::vector<int64_t> sizes;
   for (size_t at = 0; at < header.size(); at += 4)
     sizes.push_back(int64_t{header[at]} << 24 | header[at + 1] << 16 | header[at + 2] << 8 | header[at + 3]);
@@ -153,16 +158,18 @@ void decode_npy(Item& item, ShapeRule& rule, const ByteSink& sink) {
   LONGSTRIDE_CHECK(item.read(bytes) == length, "{}: the header ends early; {}", item.label(), kAdvice);
   const std::string_view header(reinterpret_cast<const char*>(bytes.data()), length);
   const std::string_view type = npy_value(item.label(), header, "descr");
-  LONGSTRIDE_CHECK(type.ends_with("u1'"), "{} holds {}; pictures are arrays of uint8: save it with .astype('uint8')",
-                   item.label(), type);
+  LONGSTRIDE_CHECK(type.ends_with("u1'"),
+                   "{} holds {}; pictures are arrays of uint8: save it with .astype('uint8')", item.label(),
+                   type);
   LONGSTRIDE_CHECK(npy_value(item.label(), header, "fortran_order") == "False",
                    "{} is in Fortran order; save numpy.ascontiguousarray of it", item.label());
   std::vector<int64_t> sizes;
   for (const std::string& part : split(npy_value(item.label(), header, "shape").substr(1), ','))
     if (!trim(part).empty()) sizes.push_back(parse_integer(part, item.label() + ": the shape"));
-  LONGSTRIDE_CHECK(sizes.size() == 3 || sizes.size() == 4,
-                   "{} has {} axes; pictures have 4 (number, height, width, channel) or 3 (number, height, width)",
-                   item.label(), sizes.size());
+  LONGSTRIDE_CHECK(
+      sizes.size() == 3 || sizes.size() == 4,
+      "{} has {} axes; pictures have 4 (number, height, width, channel) or 3 (number, height, width)",
+      item.label(), sizes.size());
   const ImageShape shape{sizes[1], sizes[2], sizes.size() == 4 ? sizes[3] : 1};
   const int64_t count = checked_bytes(item.label(), sizes[0], shape);
   rule.expect(item.label(), shape);
@@ -195,19 +202,21 @@ bool decode_item(Item& item, ShapeRule& rule, const ByteSink& sink) {
 
 }  // namespace
 
-ImageShape decode_images(const std::vector<SourceFile>& files, const ImageShape& wanted, const ByteSink& sink) {
+ImageShape decode_images(const std::vector<SourceFile>& files, const ImageShape& wanted, const ByteSink& sink,
+                         const ItemMark& mark) {
   ShapeRule rule(wanted);
   int64_t skipped = 0;
   std::string example;
   visit_items(files, [&](Item& item) {
+    mark(item.key());
     if (decode_item(item, rule, sink)) return;
     if (skipped++ == 0) example = item.label();
   });
   constexpr const char* kinds = "PNG, JPEG, CIFAR-10 .bin, IDX and .npy are read (see docs/data.md)";
   if (!rule.found_any() && skipped == 1)
     fail("{} is no picture: {}; for other files set data.kind to text or audio", example, kinds);
-  LONGSTRIDE_CHECK(rule.found_any(), "no picture among the {} files of data.path ({}, ...): {}", skipped, example,
-                   kinds);
+  LONGSTRIDE_CHECK(rule.found_any(), "no picture among the {} files of data.path ({}, ...): {}", skipped,
+                   example, kinds);
   return rule.shape();
 }
 

@@ -10,9 +10,11 @@
 
 namespace longstride::data {
 
-// Passes the pixels of every picture in `files` to `sink`, row by row with the channel fastest, and returns their shape.
-// Zeros in `wanted` are taken from the first picture. In a folder or an archive, files of other kinds are skipped. Throws
-// Error for damaged files, pictures of another shape, and if there is no picture at all.
-ImageShape decode_images(const std::vector<SourceFile>& files, const ImageShape& wanted, const ByteSink& sink);
+// Passes the pixels of every picture in `files` to `sink`, row by row with the channel fastest, and returns
+// their shape. Zeros in `wanted` are taken from the first picture. In a folder or an archive, files of other
+// kinds are skipped. `mark` is called before the bytes of each file. Throws Error for damaged files, pictures
+// of another shape, and if there is no picture at all.
+ImageShape decode_images(const std::vector<SourceFile>& files, const ImageShape& wanted, const ByteSink& sink,
+                         const ItemMark& mark);
 
 }  // namespace longstride::data

@@ -36,8 +36,14 @@ struct Suffix {
   Compression compression;
 };
 using std::string_view_literals::operator""sv;
-constexpr std::array<Suffix, 8> kSuffixes{{{"xz", "\xFD" "7zXZ\0"sv, Compression::xz},
-                                           {"txz", "\xFD" "7zXZ\0"sv, Compression::xz},
+constexpr std::array<Suffix, 8> kSuffixes{{{"xz",
+                                            "\xFD"
+                                            "7zXZ\0"sv,
+                                            Compression::xz},
+                                           {"txz",
+                                            "\xFD"
+                                            "7zXZ\0"sv,
+                                            Compression::xz},
                                            {"gz", "\x1F\x8B\x08", Compression::gzip},
                                            {"tgz", "\x1F\x8B\x08", Compression::gzip},
                                            {"zst", "\x28\xB5\x2F\xFD", Compression::zstd},
@@ -81,16 +87,32 @@ class ArchiveReader {
   ArchiveReader(const std::string& path, Packing packing) : path_(path), archive_(archive_read_new()) {
     LONGSTRIDE_CHECK(archive_ != nullptr, "cannot read {}: out of memory", path);
     switch (packing.compression) {
-      case Compression::xz: archive_read_support_filter_xz(get()); break;
-      case Compression::zstd: archive_read_support_filter_zstd(get()); break;
-      case Compression::bzip2: archive_read_support_filter_bzip2(get()); break;
-      case Compression::gzip: case Compression::none: break;
+      case Compression::xz:
+        archive_read_support_filter_xz(get());
+        break;
+      case Compression::zstd:
+        archive_read_support_filter_zstd(get());
+        break;
+      case Compression::bzip2:
+        archive_read_support_filter_bzip2(get());
+        break;
+      case Compression::gzip:
+      case Compression::none:
+        break;
     }
     switch (packing.container) {
-      case Container::file: archive_read_support_format_raw(get()); break;
-      case Container::tar: archive_read_support_format_tar(get()); break;
-      // The seeking reader insists on the directory at the end, so a cut-off archive cannot pass for a shorter one.
-      case Container::zip: archive_read_support_format_zip_seekable(get()); break;
+      case Container::file:
+        archive_read_support_format_raw(get());
+        archive_read_support_format_empty(get());
+        break;
+      case Container::tar:
+        archive_read_support_format_tar(get());
+        break;
+      // The seeking reader insists on the directory at the end, so a cut-off archive cannot pass for a
+      // shorter one.
+      case Container::zip:
+        archive_read_support_format_zip_seekable(get());
+        break;
     }
     if (packing.compression == Compression::gzip) {
       gzip_.file = gzopen(path.c_str(), "rb");
@@ -107,7 +129,9 @@ class ArchiveReader {
   archive_entry* next() {
     archive_entry* entry = nullptr;
     const int status = archive_read_next_header(get(), &entry);
-    if (status == ARCHIVE_EOF) return nullptr;
+    // A stream that breaks before its first byte looks like an empty one, but for the error it leaves.
+    if (status == ARCHIVE_EOF && archive_error_string(get()) == nullptr) return nullptr;
+    if (status == ARCHIVE_EOF) check(ARCHIVE_FATAL);
     check(status);
     return entry;
   }
@@ -153,9 +177,10 @@ Packing packing_of(const std::string& path) {
   Packing packing;
   for (const Suffix& suffix : kSuffixes) {
     if (as_text(head).starts_with(suffix.magic)) packing.compression = suffix.compression;
-    LONGSTRIDE_CHECK(extension != suffix.extension || as_text(head).starts_with(suffix.magic),
-                     "{} is named .{} but does not begin like such a file: {}, or rename it to read it as it is",
-                     path, extension, kAdvice);
+    LONGSTRIDE_CHECK(
+        extension != suffix.extension || as_text(head).starts_with(suffix.magic),
+        "{} is named .{} but does not begin like such a file: {}, or rename it to read it as it is", path,
+        extension, kAdvice);
   }
   // "BZh" alone could begin a text; the block's magic number follows the digit.
   if (packing.compression == Compression::bzip2 && extension != "bz2" && extension != "tbz2" &&
@@ -171,12 +196,14 @@ Packing packing_of(const std::string& path) {
   } else if (begins_like_tar(head)) {
     packing.container = Container::tar;
   }
-  LONGSTRIDE_CHECK(extension != "zip" || packing.container == Container::zip,
-                   "{} is named .zip but does not begin like such a file: {}, or rename it to read it as it is", path,
-                   kAdvice);
-  LONGSTRIDE_CHECK(extension != "tar" || packing.container == Container::tar,
-                   "{} is named .tar but does not begin like such a file: {}, or rename it to read it as it is", path,
-                   kAdvice);
+  LONGSTRIDE_CHECK(
+      extension != "zip" || packing.container == Container::zip,
+      "{} is named .zip but does not begin like such a file: {}, or rename it to read it as it is", path,
+      kAdvice);
+  LONGSTRIDE_CHECK(
+      extension != "tar" || packing.container == Container::tar,
+      "{} is named .tar but does not begin like such a file: {}, or rename it to read it as it is", path,
+      kAdvice);
   return packing;
 }
 
@@ -205,10 +232,11 @@ void visit_members(const std::string& path, Packing packing, const std::function
     if (name == nullptr) name = archive_entry_pathname_utf8(entry);
     const std::string member = name != nullptr ? name : fmt::format("member {}", number);
     LONGSTRIDE_CHECK(archive_entry_hardlink(entry) == nullptr,
-                     "{}: {} is a hard link to another member; pack it again with tar --hard-dereference", path,
-                     member);
+                     "{}: {} is a hard link to another member; pack it again with tar --hard-dereference",
+                     path, member);
     if (archive_entry_filetype(entry) != AE_IFREG || is_hidden(member)) continue;
-    Item item(path + ": " + member, member, "", [&](std::span<uint8_t> bytes) { return reader.read(bytes); });
+    Item item(path + ": " + member, path + '\0' + member, member, "",
+              [&](std::span<uint8_t> bytes) { return reader.read(bytes); });
     visit(item);
   }
 }
@@ -219,12 +247,13 @@ void visit_file(const std::string& path, const std::function<void(Item&)>& visit
   if (packing.compression != Compression::none) {
     ArchiveReader reader(path, packing);
     LONGSTRIDE_CHECK(reader.next() != nullptr, "{} is empty once unpacked", path);
-    Item item(path, without_compression_suffix(path), "",
+    Item item(path, path, without_compression_suffix(path), "",
               [&](std::span<uint8_t> bytes) { return reader.read(bytes); });
     return visit(item);
   }
   const FileDescriptor file = open_for_reading(path);
-  Item item(path, path, path, [&](std::span<uint8_t> bytes) { return read_some(file.get(), bytes, path); });
+  Item item(path, path, path, path,
+            [&](std::span<uint8_t> bytes) { return read_some(file.get(), bytes, path); });
   visit(item);
 }
 
@@ -252,8 +281,8 @@ std::vector<uint8_t> Item::read_rest(int64_t limit) {
     bytes.resize(done + kBlock);
     const size_t count = read(std::span(bytes).subspan(done));
     done += count;
-    LONGSTRIDE_CHECK(static_cast<int64_t>(done) <= limit, "{} has more than {}, which is too large here", label_,
-                     human_bytes(static_cast<double>(limit)));
+    LONGSTRIDE_CHECK(static_cast<int64_t>(done) <= limit, "{} has more than {}, which is too large here",
+                     label_, human_bytes(static_cast<double>(limit)));
     if (count == kBlock) continue;
     bytes.resize(done);
     return bytes;

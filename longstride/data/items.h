@@ -1,5 +1,5 @@
-// What a path holds, one file after another: the path itself, what is compressed in it, the members of an archive, or
-// all of these below a folder. Everything streams; memory stays bounded whatever the sizes.
+// What a path holds, one file after another: the path itself, what is compressed in it, the members of an
+// archive, or all of these below a folder. Everything streams; memory stays bounded whatever the sizes.
 #pragma once
 
 #include <cstdint>
@@ -14,6 +14,8 @@ namespace longstride::data {
 
 // Where decoded bytes go.
 using ByteSink = std::function<void(std::span<const uint8_t>)>;
+// Told the key of an item before its bytes are passed on.
+using ItemMark = std::function<void(const std::string& key)>;
 
 // One file to decode, read once from its beginning.
 class Item {
@@ -21,15 +23,18 @@ class Item {
   // Fills the span as far as bytes are left; fewer only at the end.
   using Reader = std::function<size_t(std::span<uint8_t>)>;
 
-  // `label` names it in messages ("music.tar.xz: a/b.wav"); `name` is its own name, without the suffix of a compression;
-  // `plain_path` is where it lies as it is, or empty.
-  Item(std::string label, std::string name, std::string plain_path, Reader reader)
+  // `label` names it in messages ("music.tar.xz: a/b.wav"); keys sort as a folder does: by path, then member;
+  // `name` is its own name, without the suffix of a compression; `plain_path` is where it lies as it is, or
+  // empty.
+  Item(std::string label, std::string key, const std::string& name, std::string plain_path, Reader reader)
       : label_(std::move(label)),
+        key_(std::move(key)),
         extension_(lower_extension(name)),
         plain_path_(std::move(plain_path)),
         reader_(std::move(reader)) {}
 
   const std::string& label() const { return label_; }
+  const std::string& key() const { return key_; }
   const std::string& extension() const { return extension_; }
   const std::string& plain_path() const { return plain_path_; }
 
@@ -41,17 +46,18 @@ class Item {
   std::vector<uint8_t> read_rest(int64_t limit);
 
  private:
-  std::string label_, extension_, plain_path_;
+  std::string label_, key_, extension_, plain_path_;
   Reader reader_;
   std::vector<uint8_t> ahead_;
 };
 
-// True if the file is neither compressed nor an archive, judged by its first bytes. Throws Error if its name claims a
-// compression that its bytes do not show.
+// True if the file is neither compressed nor an archive, judged by its first bytes. Throws Error if its name
+// claims a compression that its bytes do not show.
 bool is_plain_file(const std::string& path);
 
-// Calls `visit` for every regular, not hidden file in `files`, archives in their own order. Throws Error for archives
-// and compressed files that are damaged or cut off. Reads xz, gz, zst, bz2; tar, also compressed; zip.
+// Calls `visit` for every regular, not hidden file in `files`, archives in their own order. Throws Error for
+// archives and compressed files that are damaged or cut off. Reads xz, gz, zst, bz2; tar, also compressed;
+// zip.
 void visit_items(const std::vector<SourceFile>& files, const std::function<void(Item&)>& visit);
 
 }  // namespace longstride::data

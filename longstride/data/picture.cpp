@@ -19,8 +19,8 @@ namespace {
 
 constexpr const char* kAdvice = "the file is damaged or cut off; fetch or make it again";
 
-// Both libraries report errors by longjmp. Each step therefore stands in a function of its own whose locals need no
-// destructor; the owning structs live in the callers.
+// Both libraries report errors by longjmp. Each step therefore stands in a function of its own whose locals
+// need no destructor; the owning structs live in the callers.
 
 struct PngDecoder {
   png_structp png = nullptr;
@@ -121,18 +121,21 @@ void decode_png(std::span<const uint8_t> file, const std::string& label, const A
   const ImageShape native{png_get_image_height(decoder.png, decoder.info),
                           png_get_image_width(decoder.png, decoder.info),
                           png_get_channels(decoder.png, decoder.info)};
-  LONGSTRIDE_CHECK(png_get_rowbytes(decoder.png, decoder.info) == static_cast<size_t>(native.width * native.channels),
-                   "cannot decode {}: an unknown layout of pixels", label);
+  LONGSTRIDE_CHECK(
+      png_get_rowbytes(decoder.png, decoder.info) == static_cast<size_t>(native.width * native.channels),
+      "cannot decode {}: an unknown layout of pixels", label);
   uint8_t* pixels = announce(native);
   std::vector<png_bytep> rows(static_cast<size_t>(native.height));
   for (size_t row = 0; row < rows.size(); ++row)
     rows[row] = pixels + row * static_cast<size_t>(native.width * native.channels);
-  if (!png_read_pixels(&decoder, rows.data())) fail("cannot decode {}: {} ({})", label, decoder.message, kAdvice);
+  if (!png_read_pixels(&decoder, rows.data()))
+    fail("cannot decode {}: {} ({})", label, decoder.message, kAdvice);
 }
 
 void decode_jpeg(std::span<const uint8_t> file, const std::string& label, const Announce& announce) {
   JpegDecoder decoder;
-  if (!jpeg_start(&decoder, file.data(), file.size())) fail("cannot decode {}: {} ({})", label, decoder.message, kAdvice);
+  if (!jpeg_start(&decoder, file.data(), file.size()))
+    fail("cannot decode {}: {} ({})", label, decoder.message, kAdvice);
   const bool grey = decoder.jpeg.jpeg_color_space == JCS_GRAYSCALE;
   LONGSTRIDE_CHECK(decoder.jpeg.num_components == 1 || decoder.jpeg.num_components == 3,
                    "cannot decode {}: a JPEG of {} components (CMYK?); convert it to RGB", label,
@@ -154,10 +157,12 @@ bool begins_like_jpeg(std::span<const uint8_t> head) {
 
 }  // namespace
 
-bool begins_like_picture(std::span<const uint8_t> head) { return begins_like_png(head) || begins_like_jpeg(head); }
+bool begins_like_picture(std::span<const uint8_t> head) {
+  return begins_like_png(head) || begins_like_jpeg(head);
+}
 
-ImageShape decode_picture(std::span<const uint8_t> file, const std::string& label, const ChooseChannels& choose,
-                          std::vector<uint8_t>& pixels) {
+ImageShape decode_picture(std::span<const uint8_t> file, const std::string& label,
+                          const ChooseChannels& choose, std::vector<uint8_t>& pixels) {
   LONGSTRIDE_CHECK(!file.empty(), "{} is empty", label);
   LONGSTRIDE_CHECK(begins_like_picture(file), "{} is neither a PNG nor a JPEG", label);
   ImageShape native, shape;
@@ -168,8 +173,10 @@ ImageShape decode_picture(std::span<const uint8_t> file, const std::string& labe
     decoded.resize(static_cast<size_t>(native.bytes()));
     return decoded.data();
   };
-  if (begins_like_png(file)) decode_png(file, label, announce);
-  else decode_jpeg(file, label, announce);
+  if (begins_like_png(file))
+    decode_png(file, label, announce);
+  else
+    decode_jpeg(file, label, announce);
 
   const auto count = static_cast<size_t>(native.height * native.width);
   if (native.channels == shape.channels) {
@@ -188,7 +195,8 @@ ImageShape decode_picture(std::span<const uint8_t> file, const std::string& labe
 std::vector<uint8_t> encode_png(std::span<const uint8_t> pixels, const ImageShape& shape) {
   LONGSTRIDE_CHECK(shape.height > 0 && shape.width > 0 && shape.channels >= 1 && shape.channels <= 4 &&
                        shape.bytes() == static_cast<int64_t>(pixels.size()),
-                   "a PNG of {} x {} x {} from {} bytes", shape.height, shape.width, shape.channels, pixels.size());
+                   "a PNG of {} x {} x {} from {} bytes", shape.height, shape.width, shape.channels,
+                   pixels.size());
   constexpr png_uint_32 formats[] = {PNG_FORMAT_GRAY, PNG_FORMAT_GA, PNG_FORMAT_RGB, PNG_FORMAT_RGBA};
   png_image image{};
   image.version = PNG_IMAGE_VERSION;

@@ -13,22 +13,24 @@ namespace {
 constexpr std::array<const char*, 3> kParts{"train", "validation", "test"};
 
 // The ends of the three parts in units (bytes, or pictures). `separate` parts have a path of their own.
-std::array<int64_t, 3> part_ends(const std::vector<double>& split, const std::array<bool, 3>& separate, int64_t total,
-                                 const char* unit, const std::string& path) {
+std::array<int64_t, 3> part_ends(const std::vector<double>& split, const std::array<bool, 3>& separate,
+                                 int64_t total, const char* unit, const std::string& path) {
   LONGSTRIDE_CHECK(!split.empty() && split.size() <= 3,
-                   "data.split has {} numbers, must have one to three: train, validation, test", split.size());
+                   "data.split has {} numbers, must have one to three: train, validation, test",
+                   split.size());
   std::array<double, 3> shares{};
   double sum = 0, largest = 0;
   for (size_t part = 0; part < split.size(); ++part) {
-    LONGSTRIDE_CHECK(std::isfinite(split[part]) && split[part] >= 0, "data.split = [{}]: {} must not be negative",
-                     fmt::join(split, ", "), kParts[part]);
+    LONGSTRIDE_CHECK(std::isfinite(split[part]) && split[part] >= 0,
+                     "data.split = [{}]: {} must not be negative", fmt::join(split, ", "), kParts[part]);
     shares[part] = split[part];
     largest = std::max(largest, split[part]);
     sum += split[part];
   }
   LONGSTRIDE_CHECK(sum > 0, "data.split = [{}] leaves nothing to read", fmt::join(split, ", "));
   const bool fractions = largest <= 1;
-  LONGSTRIDE_CHECK(!fractions || sum <= 1 + 1e-9, "data.split = [{}]: the fractions add up to {}, at most 1 is there",
+  LONGSTRIDE_CHECK(!fractions || sum <= 1 + 1e-9,
+                   "data.split = [{}]: the fractions add up to {}, at most 1 is there",
                    fmt::join(split, ", "), sum);
   for (size_t part = 1; part < 3; ++part) {
     if (!separate[part]) continue;
@@ -45,8 +47,8 @@ std::array<int64_t, 3> part_ends(const std::vector<double>& split, const std::ar
       ends[part] = static_cast<int64_t>(std::floor(end * static_cast<double>(total) + 1e-6));
     } else {
       LONGSTRIDE_CHECK(shares[part] == std::floor(shares[part]),
-                       "data.split = [{}]: numbers above 1 count {}s, so all must be whole", fmt::join(split, ", "),
-                       unit);
+                       "data.split = [{}]: numbers above 1 count {}s, so all must be whole",
+                       fmt::join(split, ", "), unit);
       LONGSTRIDE_CHECK(cumulative <= static_cast<double>(total),
                        "data.split = [{}] asks for {} {}s, but {} has {}; ask for fewer, or give fractions",
                        fmt::join(split, ", "), cumulative, unit, path, total);
@@ -54,8 +56,8 @@ std::array<int64_t, 3> part_ends(const std::vector<double>& split, const std::ar
     }
     const int64_t begin = part == 0 ? 0 : ends[part - 1];
     LONGSTRIDE_CHECK(shares[part] == 0 || ends[part] > begin,
-                     "{} is too short: of its {} {}s none is left for {} (data.split = [{}])", path, total, unit,
-                     kParts[part], fmt::join(split, ", "));
+                     "{} is too short: of its {} {}s none is left for {} (data.split = [{}])", path, total,
+                     unit, kParts[part], fmt::join(split, ", "));
   }
   return ends;
 }

@@ -9,7 +9,8 @@ namespace longstride {
 std::vector<EvaluationWindow> evaluation_windows(int64_t size, int64_t context, int64_t min_context) {
   LONGSTRIDE_CHECK(size >= 1, "there is no data to evaluate");
   LONGSTRIDE_CHECK(min_context >= 0 && min_context < context,
-                   "a minimum context of {} bytes; the model's context allows 0 to {}", min_context, context - 1);
+                   "a minimum context of {} bytes; the model's context allows 0 to {}", min_context,
+                   context - 1);
   std::vector<EvaluationWindow> windows{{0, 0, std::min(size, context)}};
   for (int64_t scored = context; scored < size;) {
     const int64_t end = std::min(size, scored + context - min_context);
@@ -23,7 +24,8 @@ std::vector<EvaluationWindow> record_windows(int64_t size, int64_t context, int6
   LONGSTRIDE_CHECK(size >= 1, "there is no data to evaluate");
   LONGSTRIDE_CHECK(record_bytes >= 1 && record_bytes <= context,
                    "a record has {} bytes, but the model's context is {}", record_bytes, context);
-  LONGSTRIDE_CHECK(size % record_bytes == 0, "{} bytes are no whole number of records of {} bytes", size, record_bytes);
+  LONGSTRIDE_CHECK(size % record_bytes == 0, "{} bytes are no whole number of records of {} bytes", size,
+                   record_bytes);
   std::vector<EvaluationWindow> windows;
   for (int64_t begin = 0; begin < size; begin += record_bytes) windows.push_back({begin, 0, record_bytes});
   return windows;
@@ -102,17 +104,19 @@ std::span<const uint8_t> limited(std::span<const uint8_t> bytes, int64_t record_
 
 }  // namespace
 
-Evaluation evaluate_bytes(Transformer& model, const ModelParameters& parameters, std::span<const uint8_t> bytes,
-                          int64_t record_bytes, int64_t min_context, int64_t max_bytes,
-                          const EvaluationProgress& progress) {
+Evaluation evaluate_bytes(Transformer& model, const ModelParameters& parameters,
+                          std::span<const uint8_t> bytes, int64_t record_bytes, int64_t min_context,
+                          int64_t max_bytes, const EvaluationProgress& progress) {
   const int64_t context = model.config().context, batch = model.plan().batch;
-  LONGSTRIDE_CHECK(record_bytes <= 0 || min_context == 0,
-                   "a minimum context of {} bytes is for continuous data; each picture has its own window, use 0",
-                   min_context);
+  LONGSTRIDE_CHECK(
+      record_bytes <= 0 || min_context == 0,
+      "a minimum context of {} bytes is for continuous data; each picture has its own window, use 0",
+      min_context);
   bytes = limited(bytes, record_bytes, max_bytes);
   const int64_t size = static_cast<int64_t>(bytes.size());
-  const std::vector<EvaluationWindow> windows =
-      record_bytes > 0 ? record_windows(size, context, record_bytes) : evaluation_windows(size, context, min_context);
+  const std::vector<EvaluationWindow> windows = record_bytes > 0
+                                                    ? record_windows(size, context, record_bytes)
+                                                    : evaluation_windows(size, context, min_context);
 
   Evaluation result;
   result.min_context = min_context;
@@ -128,7 +132,8 @@ Evaluation evaluate_bytes(Transformer& model, const ModelParameters& parameters,
     const size_t count = std::min<size_t>(batch, windows.size() - first);
     std::fill_n(tokens, batch * context, uint8_t{0});
     for (size_t i = 0; i < count; ++i) {
-      // What lies behind the last scored position cannot be seen from it, but a record's window must not show the next.
+      // What lies behind the last scored position cannot be seen from it, but a record's window must not show
+      // the next.
       const EvaluationWindow& window = windows[first + i];
       const auto source = bytes.subspan(window.begin, window.score_to);
       std::copy(source.begin(), source.end(), tokens + static_cast<int64_t>(i) * context);
@@ -151,8 +156,8 @@ Evaluation evaluate_bytes(Transformer& model, const ModelParameters& parameters,
     }
     if (progress) progress(result.bytes, size);
   }
-  result.standard_error =
-      standard_error_of_bits(window_nats, windows, result.nats / static_cast<double>(result.bytes), result.bytes);
+  result.standard_error = standard_error_of_bits(
+      window_nats, windows, result.nats / static_cast<double>(result.bytes), result.bytes);
   return result;
 }
 

@@ -1,11 +1,12 @@
 // Bits per byte of a span of bytes under the minimum-context protocol (paper: table 3).
 //
-// The model sees windows of `context` bytes. The first window is scored whole, from its first byte on. Every later window
-// advances by context - min_context and only its last context - min_context positions are scored, so that each byte is
-// scored exactly once and each byte beyond the first window has seen at least min_context bytes before it. With
-// min_context = 0 the windows are disjoint. A last window that would run beyond the end is shifted back to end there and
-// scores only what is left, with more context than asked for. Data shorter than one window is padded at the end, which a
-// causal model cannot see, and only its own bytes are scored.
+// The model sees windows of `context` bytes. The first window is scored whole, from its first byte on. Every
+// later window advances by context - min_context and only its last context - min_context positions are
+// scored, so that each byte is scored exactly once and each byte beyond the first window has seen at least
+// min_context bytes before it. With min_context = 0 the windows are disjoint. A last window that would run
+// beyond the end is shifted back to end there and scores only what is left, with more context than asked for.
+// Data shorter than one window is padded at the end, which a causal model cannot see, and only its own bytes
+// are scored.
 #pragma once
 
 #include <cstdint>
@@ -38,8 +39,8 @@ struct CurvePoint {
 };
 
 struct Evaluation {
-  double nats = 0;                // sum over all scored bytes; not finite if the model's loss is not
-  int64_t bytes = 0;              // scored
+  double nats = 0;    // sum over all scored bytes; not finite if the model's loss is not
+  int64_t bytes = 0;  // scored
   int64_t windows = 0;
   int64_t min_context = 0;
   double standard_error = 0;      // of bits(), over windows; 0 for a single window
@@ -57,11 +58,12 @@ struct Evaluation {
 // Bytes scored so far, and in all.
 using EvaluationProgress = std::function<void(int64_t done, int64_t total)>;
 
-// Scores `bytes` with `model`, plan.batch windows at a time. `record_bytes` > 0: the data is records (pictures), each with
-// its own window, and min_context must be 0. `max_bytes` > 0: only the first max_bytes, in records whole ones and at least
-// one. Sums are in double and in the order of the windows. Throws Error for empty data and where the two functions above do.
-Evaluation evaluate_bytes(Transformer& model, const ModelParameters& parameters, std::span<const uint8_t> bytes,
-                          int64_t record_bytes, int64_t min_context, int64_t max_bytes,
-                          const EvaluationProgress& progress = {});
+// Scores `bytes` with `model`, plan.batch windows at a time. `record_bytes` > 0: the data is records
+// (pictures), each with its own window, and min_context must be 0. `max_bytes` > 0: only the first max_bytes,
+// in records whole ones and at least one. Sums are in double and in the order of the windows. Throws Error
+// for empty data and where the two functions above do.
+Evaluation evaluate_bytes(Transformer& model, const ModelParameters& parameters,
+                          std::span<const uint8_t> bytes, int64_t record_bytes, int64_t min_context,
+                          int64_t max_bytes, const EvaluationProgress& progress = {});
 
 }  // namespace longstride

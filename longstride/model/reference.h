@@ -1,11 +1,12 @@
-// The whole model as scalar loops in any precision T: what the fast model is compared with. Written from the formulas of
-// paper section 5.2 and the contracts of the ops; attention is defined by Pattern::allows alone.
+// The whole model as scalar loops in any precision T: what the fast model is compared with. Written from the
+// formulas of paper section 5.2 and the contracts of the ops; attention is defined by Pattern::allows alone.
 //
 //   H = embed(tokens);  for each block:  mid = H + drop(W_p attention(LN(H)) + b_p)
 //                                        H   = mid + drop(W_2 f(W_1 LN(mid) + b_1) + b_2)
 //   losses = cross_entropy(LN(H) W_out^T, tokens)
 #pragma once
 
+#include <algorithm>
 #include <cmath>
 #include <cstdint>
 #include <type_traits>
@@ -59,14 +60,16 @@ class Model {
 
   // (B * N) losses in nats of tokens (B, N), each given the ones before it.
   std::vector<T> forward(const std::vector<uint8_t>& tokens) {
-    Vector x = embed(tokens);
+    Vector x(rows_ * config_.width);
+    EmbeddingTables<T> tables = embedding_of(parameters_);
+    embedding_forward<T>(tokens.data(), tables, run_.batch, config_.context, x.data());
     blocks_.clear();
     for (int64_t layer = 0; layer < config_.layers; ++layer) x = block_forward(layer, std::move(x));
     last_ = std::move(x);
     final_ = norm_forward(last_, final_gain(), kFinalEpsilon);
-    logits_ = multiply(final_.y, output_weight(), kVocabulary);
+    logits_ = linear(final_.y, output_weight());
     Vector losses(rows_);
-    cross_entropy_forward<T>(rows_, kVocabulary, logits_.data(), tokens.data(), losses.data());
+    cross_entropy<T>(logits_.data(), tokens.data(), rows_, kVocabulary, T(0), losses.data(), nullptr);
     return losses;
   }
 
@@ -74,12 +77,15 @@ class Model {
   Parameters<T> backward(const std::vector<uint8_t>& tokens, T scale) {
     Parameters<T> gradients = zero_parameters<T>(config_);
     Vector losses(rows_), dlogits(logits_.size());
-    cross_entropy_backward<T>(rows_, kVocabulary, logits_.data(), tokens.data(), scale, losses.data(), dlogits.data());
+    cross_entropy<T>(logits_.data(), tokens.data(), rows_, kVocabulary, scale, losses.data(), dlogits.data());
     Vector dx(last_.size(), T(0));
-    const Vector dnormed = multiply_backward(dlogits, final_.y, output_weight(), kVocabulary, gradients);
-    norm_backward(dnormed, last_, final_, final_gain(), dx, gradients);
+    norm_backward(linear_backward(dlogits, final_.y, output_weight(), gradients), last_, final_, final_gain(),
+                  dx, gradients);
     for (int64_t layer = config_.layers - 1; layer >= 0; --layer) block_backward(layer, dx, gradients);
-    embed_backward(tokens, dx, gradients);
+    EmbeddingTables<T> tables = embedding_of(gradients);
+    embedding_backward<T>(tokens.data(), dx.data(), tables, run_.batch, config_.context);
+    gradients[0] = tables.token, gradients[1] = tables.start;
+    std::copy(tables.axes.begin(), tables.axes.end(), gradients.begin() + 2);
     return gradients;
   }
 
@@ -113,18 +119,18 @@ class Model {
     Block& b = blocks_.emplace_back();
     b.x = std::move(x);
     b.norm1 = norm_forward(b.x, at(layer, kNorm1), kBlockEpsilon);
-    b.qkv = linear(b.norm1.y, at(layer, kQkv), config_.qkv());
+    b.qkv = linear(b.norm1.y, at(layer, kQkv));
     b.attended.resize(rows_ * config_.width);
     b.lse.resize(rows_ * config_.heads);
     attention_forward<T>(schedule_.layer(layer), score_scale(), queries(b.qkv), keys(b.qkv), values(b.qkv),
                          by_head(b.attended), by_query(b.lse));
-    b.mid = add_dropped(b.x, linear(b.attended, at(layer, kProjection), config_.width), dropout(layer, 0));
+    b.mid = add_dropped(b.x, linear(b.attended, at(layer, kProjection)), dropout(layer, 0));
 
     b.norm2 = norm_forward(b.mid, at(layer, kNorm2), kBlockEpsilon);
-    b.up = linear(b.norm2.y, at(layer, kUp), config_.ff());
+    b.up = linear(b.norm2.y, at(layer, kUp));
     b.hidden.resize(b.up.size());
-    activation_forward<T>(b.up.size(), b.up.data(), b.hidden.data());
-    return add_dropped(b.mid, linear(b.hidden, at(layer, kDown), config_.width), dropout(layer, 1));
+    activation_forward<T>(b.up.data(), count(b.up), b.hidden.data());
+    return add_dropped(b.mid, linear(b.hidden, at(layer, kDown)), dropout(layer, 1));
   }
 
   // dx is the gradient of the block's output and becomes that of its input.
@@ -132,40 +138,109 @@ class Model {
     Block& b = blocks_[layer];
     Vector dhidden = linear_backward(dropped(dx, dropout(layer, 1)), b.hidden, at(layer, kDown), gradients);
     Vector dup(dhidden.size());
-    activation_backward<T>(dup.size(), dhidden.data(), b.up.data(), dup.data());
-    norm_backward(linear_backward(dup, b.norm2.y, at(layer, kUp), gradients), b.mid, b.norm2, at(layer, kNorm2), dx,
-                  gradients);
+    activation_backward<T>(dhidden.data(), b.up.data(), count(dup), dup.data());
+    norm_backward(linear_backward(dup, b.norm2.y, at(layer, kUp), gradients), b.mid, b.norm2,
+                  at(layer, kNorm2), dx, gradients);
 
-    Vector dattended = linear_backward(dropped(dx, dropout(layer, 0)), b.attended, at(layer, kProjection), gradients);
+    Vector dattended =
+        linear_backward(dropped(dx, dropout(layer, 0)), b.attended, at(layer, kProjection), gradients);
     Vector dqkv(b.qkv.size());
     attention_backward<T>(schedule_.layer(layer), score_scale(), queries(b.qkv), keys(b.qkv), values(b.qkv),
                           by_head(b.attended), by_query(b.lse), by_head(dattended), queries(dqkv), keys(dqkv),
                           values(dqkv));
-    norm_backward(linear_backward(dqkv, b.norm1.y, at(layer, kQkv), gradients), b.x, b.norm1, at(layer, kNorm1), dx,
-                  gradients);
+    norm_backward(linear_backward(dqkv, b.norm1.y, at(layer, kQkv), gradients), b.x, b.norm1,
+                  at(layer, kNorm1), dx, gradients);
   }
 
   // The pieces of a block over all rows, in terms of the ops.
 
+  static int64_t count(const Vector& values) { return static_cast<int64_t>(values.size()); }
+
   Norm norm_forward(const Vector& x, size_t gain, double epsilon) const {
-    const int64_t d = config_.width;
     Norm n{Vector(x.size()), Vector(rows_), Vector(rows_)};
-    layer_norm_forward<T>(rows_, d, x.data(), parameters_[gain].data(), parameters_[gain + 1].data(), T(epsilon),
-                          n.y.data(), n.mean.data(), n.rstd.data());
+    layer_norm_forward<T>(x.data(), parameters_[gain].data(), parameters_[gain + 1].data(), T(epsilon), rows_,
+                          config_.width, n.y.data(), n.mean.data(), n.rstd.data());
     return n;
   }
+  // Adds to dx.
   void norm_backward(const Vector& dy, const Vector& x, const Norm& n, size_t gain, Vector& dx,
                      Parameters<T>& gradients) const {
-    layer_norm_backward<T>(rows_, config_.width, dy.data(), x.data(), parameters_[gain].data(), n.mean.data(),
-                           n.rstd.data(), dx.data(), gradients[gain].data(), gradients[gain + 1].data());
+    layer_norm_backward<T>(dy.data(), x.data(), parameters_[gain].data(), n.mean.data(), n.rstd.data(), rows_,
+                           config_.width, dx.data(), gradients[gain].data(), gradients[gain + 1].data());
   }
 
-  // Factors of a product, rounded if the run asks for it.
+  // Values as they enter a product: rounded if the run asks for it.
   Vector factor(Vector values) const {
     if constexpr (std::is_floating_point_v<T>)
       if (run_.bf16_products)
         for (T& value : values) value = static_cast<T>(static_cast<float>(Bf16(static_cast<float>(value))));
     return values;
+  }
+  // The output matrix alone has no bias.
+  bool has_bias(size_t weight) const { return weight != output_weight(); }
+
+  Vector linear(const Vector& x, size_t weight) const {
+    const int64_t in = count(x) / rows_, out = count(parameters_[weight]) / in;
+    Vector y(rows_ * out);
+    linear_forward<T>(factor(x).data(), factor(parameters_[weight]).data(),
+                      has_bias(weight) ? parameters_[weight + 1].data() : nullptr, rows_, in, out, y.data());
+    return y;
+  }
+  // Returns the gradient of x.
+  Vector linear_backward(const Vector& dy, const Vector& x, size_t weight, Parameters<T>& gradients) const {
+    const int64_t in = count(x) / rows_, out = count(dy) / rows_;
+    const Vector dy_factor = factor(dy);
+    linear_backward_weight<T>(dy_factor.data(), factor(x).data(), rows_, in, out, gradients[weight].data());
+    if (has_bias(weight)) linear_backward_bias<T>(dy.data(), rows_, out, gradients[weight + 1].data());
+    Vector dx(x.size());
+    linear_backward_input<T>(dy_factor.data(), factor(parameters_[weight]).data(), rows_, in, out, dx.data());
+    return dx;
+  }
+
+  // Dropout number `site` of a layer: 0 after the attention, 1 after the feed-forward.
+  Dropout dropout(int64_t layer, uint32_t site) const {
+    return {{run_.seed, random_stream::kDropout + 2 * static_cast<uint32_t>(layer) + site, run_.step},
+            run_.dropout};
+  }
+  static Vector add_dropped(const Vector& x, const Vector& branch, const Dropout& dropout) {
+    Vector y(x.size());
+    dropout_add_forward<T>(x.data(), branch.data(), dropout, count(x), y.data());
+    return y;
+  }
+  static Vector dropped(const Vector& dy, const Dropout& dropout) {
+    Vector dbranch(dy.size());
+    dropout_backward<T>(dy.data(), dropout, count(dy), dbranch.data());
+    return dbranch;
+  }
+
+  EmbeddingTables<T> embedding_of(const Parameters<T>& parameters) const {
+    EmbeddingTables<T> tables;
+    tables.width = config_.width;
+    tables.token = parameters[0], tables.start = parameters[1];
+    tables.extents = axes_;
+    tables.axes.assign(parameters.begin() + 2, parameters.begin() + 2 + static_cast<int64_t>(axes_.size()));
+    tables.shift = config_.positions == "paper" ? PositionShift::before : PositionShift::after;
+    return tables;
+  }
+
+  // `width` columns of rows (B * N, row_width) from `first` on, as (B, N, H, width / H).
+  View<T, 4> heads_of(Vector& rows, int64_t row_width, int64_t first, int64_t width) const {
+    const int64_t n = config_.context, head = width / config_.heads;
+    return {rows.data() + first, {run_.batch, n, config_.heads, head}, {n * row_width, row_width, head, 1}};
+  }
+  View<T, 4> queries(Vector& qkv) const { return heads_of(qkv, config_.qkv(), 0, config_.qk()); }
+  View<T, 4> keys(Vector& qkv) const { return heads_of(qkv, config_.qkv(), config_.qk(), config_.qk()); }
+  View<T, 4> values(Vector& qkv) const {
+    return heads_of(qkv, config_.qkv(), 2 * config_.qk(), config_.width);
+  }
+  View<T, 4> by_head(Vector& attended) const { return heads_of(attended, config_.width, 0, config_.width); }
+  View<T, 3> by_query(Vector& lse) const {
+    const int64_t n = config_.context, heads = config_.heads;
+    return {lse.data(), {run_.batch, heads, n}, {heads * n, n, 1}};
+  }
+  T score_scale() const {
+    using std::sqrt;
+    return T(1) / sqrt(T(static_cast<double>(config_.qk_head())));
   }
 
   ModelConfig config_;

@@ -13,7 +13,7 @@ namespace longstride {
 
 // How a model is run, as opposed to what it is.
 struct ComputePlan {
-  Device device;
+  Device device = {};
   DType product = DType::f32;  // precision of matrix products; all else is f32
   int64_t batch = 1;           // sequences at a time
   bool training = false;

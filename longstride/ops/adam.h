@@ -1,5 +1,5 @@
-// Adam (Kingma, Ba, 2015) with decoupled weight decay (Loshchilov, Hutter, 2019) and an exponential moving average of the
-// weights, in one pass over the parameters.
+// Adam (Kingma, Ba, 2015) with decoupled weight decay (Loshchilov, Hutter, 2019) and an exponential moving
+// average of the weights, in one pass over the parameters.
 //   g' = gradient_scale * g;  m = b1 m + (1 - b1) g';  v = b2 v + (1 - b2) g'^2
 //   w -= rate * (m / (1 - b1^t) / (sqrt(v / (1 - b2^t)) + epsilon) + decay * w);  e = ema * e + (1 - ema) * w
 #pragma once
@@ -13,14 +13,14 @@ struct AdamStep {
   double rate = 1e-3;
   double beta1 = 0.9, beta2 = 0.999, epsilon = 1e-8;
   double decay = 0;
-  double ema = 0;               // 0: no average
-  double gradient_scale = 1;    // 1 / accumulated weight, and clipping
+  double ema = 0;             // 0: no average
+  double gradient_scale = 1;  // 1 / accumulated weight, and clipping
 };
 
-// All f32, contiguous, equal counts; w, m, v +=-like in place. `average` may be empty; `compute` is empty or a bf16 copy of
-// w that is rewritten.
-void adam_step(const OpContext& context, const AdamStep& step, const Tensor& w, const Tensor& g, const Tensor& m,
-               const Tensor& v, const Tensor& average, const Tensor& compute);
+// All f32, contiguous, equal counts; w, m, v +=-like in place. `average` may be empty; `compute` is empty or
+// a bf16 copy of w that is rewritten.
+void adam_step(const OpContext& context, const AdamStep& step, const Tensor& w, const Tensor& g,
+               const Tensor& m, const Tensor& v, const Tensor& average, const Tensor& compute);
 
 // Sum of squares in double, the same bits for any number of threads. Not finite if an element is not.
 double sum_of_squares(const OpContext& context, const Tensor& x);

@@ -11,8 +11,8 @@ namespace longstride {
 namespace {
 
 void check_built(const char* op, Device device) {
-  LONGSTRIDE_CHECK(device.kind == DeviceKind::cpu, "{}: the op for {} is not in this build; use --device cpu", op,
-                   name_of(device));
+  LONGSTRIDE_CHECK(device.kind == DeviceKind::cpu, "{}: the op for {} is not in this build; use --device cpu",
+                   op, name_of(device));
 }
 
 // An f32 tensor of this shape whose rows may lie apart.
@@ -21,24 +21,27 @@ void check_tensor(const char* op, const char* name, Device device, const Tensor&
   const bool same = t.dtype == DType::f32 && t.rank == static_cast<int>(shape.size()) &&
                     std::equal(shape.begin(), shape.end(), t.shape.begin());
   LONGSTRIDE_CHECK(same, "{}: {} is {}, must be f32 ({})", op, name, t.describe(), fmt::join(shape, ", "));
-  LONGSTRIDE_CHECK(t.device == device.kind, "{}: {} lies on another device than {}", op, name, name_of(device));
+  LONGSTRIDE_CHECK(t.device == device.kind, "{}: {} lies on another device than {}", op, name,
+                   name_of(device));
   LONGSTRIDE_CHECK(t.data != nullptr || t.count() == 0, "{}: {} {} has no memory", op, name, t.describe());
   LONGSTRIDE_CHECK(t.stride[t.rank - 1] == 1 || t.shape[t.rank - 1] <= 1,
-                   "{}: neighbours in the last axis of {} {} are {} elements apart, must be 1", op, name, t.describe(),
-                   t.stride[t.rank - 1]);
+                   "{}: neighbours in the last axis of {} {} are {} elements apart, must be 1", op, name,
+                   t.describe(), t.stride[t.rank - 1]);
 }
 
-void check_tensors(const char* op, const OpContext& context, const AttentionPlan& plan, const AttentionTensors& t) {
+void check_tensors(const char* op, const OpContext& context, const AttentionPlan& plan,
+                   const AttentionTensors& t) {
   check_built(op, context.device);
-  LONGSTRIDE_CHECK(t.q.rank == 4 && t.v.rank == 4, "{}: q is {} and v is {}, must be (B, N, H, D) and (B, N, H, Dv)", op,
-                   t.q.describe(), t.v.describe());
+  LONGSTRIDE_CHECK(t.q.rank == 4 && t.v.rank == 4,
+                   "{}: q is {} and v is {}, must be (B, N, H, D) and (B, N, H, Dv)", op, t.q.describe(),
+                   t.v.describe());
   const int64_t batch = t.q.shape[0], n = t.q.shape[1], heads = t.q.shape[2];
   const int64_t width = t.q.shape[3], v_width = t.v.shape[3];
-  LONGSTRIDE_CHECK(batch > 0 && n > 0 && heads > 0 && width > 0 && v_width > 0, "{}: q is {} and v is {}, must not be empty",
-                   op, t.q.describe(), t.v.describe());
+  LONGSTRIDE_CHECK(batch > 0 && n > 0 && heads > 0 && width > 0 && v_width > 0,
+                   "{}: q is {} and v is {}, must not be empty", op, t.q.describe(), t.v.describe());
   LONGSTRIDE_CHECK(plan.n == n, "{}: the plan is for {} positions, q is {}", op, plan.n, t.q.describe());
-  LONGSTRIDE_CHECK(static_cast<int64_t>(plan.plan_of_head.size()) == heads, "{}: the plan is for {} heads, q is {}", op,
-                   plan.plan_of_head.size(), t.q.describe());
+  LONGSTRIDE_CHECK(static_cast<int64_t>(plan.plan_of_head.size()) == heads,
+                   "{}: the plan is for {} heads, q is {}", op, plan.plan_of_head.size(), t.q.describe());
   check_tensor(op, "q", context.device, t.q, {batch, n, heads, width});
   check_tensor(op, "k", context.device, t.k, {batch, n, heads, width});
   check_tensor(op, "v", context.device, t.v, {batch, n, heads, v_width});
@@ -99,11 +102,11 @@ void attention_one(const OpContext& context, const LayerPattern& layer, int64_t 
   const char* op = "attention_one";
   check_built(op, context.device);
   LONGSTRIDE_CHECK(q.rank == 3 && k.rank == 4 && v.rank == 4,
-                   "{}: q is {}, k is {}, v is {}, must be (B, H, D), (B, N, H, D) and (B, N, H, Dv)", op, q.describe(),
-                   k.describe(), v.describe());
+                   "{}: q is {}, k is {}, v is {}, must be (B, H, D), (B, N, H, D) and (B, N, H, Dv)", op,
+                   q.describe(), k.describe(), v.describe());
   const int64_t batch = q.shape[0], heads = q.shape[1], n = k.shape[1];
-  LONGSTRIDE_CHECK(position >= 0 && position < n, "{}: position {} of k {}, must be below {}", op, position, k.describe(),
-                   n);
+  LONGSTRIDE_CHECK(position >= 0 && position < n, "{}: position {} of k {}, must be below {}", op, position,
+                   k.describe(), n);
   check_tensor(op, "q", context.device, q, {batch, heads, q.shape[2]});
   check_tensor(op, "k", context.device, k, {batch, n, heads, q.shape[2]});
   check_tensor(op, "v", context.device, v, {batch, n, heads, v.shape[3]});

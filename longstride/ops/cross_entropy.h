@@ -5,12 +5,14 @@
 
 namespace longstride {
 
-// logits (M, V) f32, targets (M) u8; loss (M) f32 = log-sum-exp(logits) - logits[target]. Throws if a target is V or more.
-void cross_entropy_forward(const OpContext& context, const Tensor& logits, const Tensor& targets, const Tensor& loss);
+// logits (M, V) f32, targets (M) u8; loss (M) f32 = log-sum-exp(logits) - logits[target]. Throws if a target
+// is V or more.
+void cross_entropy_forward(const OpContext& context, const Tensor& logits, const Tensor& targets,
+                           const Tensor& loss);
 
-// Both in one pass: loss (M) f32 = as above, and dlogits (M, V) f32 = scale * (softmax(logits) - onehot(target)). dlogits
-// may be logits.
-void cross_entropy_backward(const OpContext& context, const Tensor& logits, const Tensor& targets, float scale,
-                            const Tensor& loss, const Tensor& dlogits);
+// Both in one pass: loss (M) f32 = as above, and dlogits (M, V) f32 = scale * (softmax(logits) -
+// onehot(target)). dlogits may be logits.
+void cross_entropy_backward(const OpContext& context, const Tensor& logits, const Tensor& targets,
+                            float scale, const Tensor& loss, const Tensor& dlogits);
 
 }  // namespace longstride

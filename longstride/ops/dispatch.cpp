@@ -21,23 +21,25 @@ constexpr int64_t kAny = -1;
 class Arguments {
  public:
   Arguments(const char* op, Device device) : op_(op), device_(device) {
-    LONGSTRIDE_CHECK(device.kind == DeviceKind::cpu, "{}: the op for {} is not in this build; use --device cpu", op,
-                     name_of(device));
+    LONGSTRIDE_CHECK(device.kind == DeviceKind::cpu,
+                     "{}: the op for {} is not in this build; use --device cpu", op, name_of(device));
   }
 
   // Rows may be parts of wider ones: only the last stride must be 1.
   void rows(const char* name, const Tensor& t, DType dtype, std::initializer_list<int64_t> shape) const {
-    LONGSTRIDE_CHECK(t.dtype == dtype && t.rank == static_cast<int>(shape.size()) &&
-                         std::equal(shape.begin(), shape.end(), t.shape.begin(),
-                                    [](int64_t want, int64_t have) { return want == kAny ? have >= 0 : want == have; }),
-                     "{}: {} is {}, must be {}", op_, name, t.describe(), wanted(dtype, shape));
-    LONGSTRIDE_CHECK(t.device == device_.kind, "{}: {} lies on another device than {}", op_, name, name_of(device_));
+    LONGSTRIDE_CHECK(
+        t.dtype == dtype && t.rank == static_cast<int>(shape.size()) &&
+            std::equal(shape.begin(), shape.end(), t.shape.begin(),
+                       [](int64_t want, int64_t have) { return want == kAny ? have >= 0 : want == have; }),
+        "{}: {} is {}, must be {}", op_, name, t.describe(), wanted(dtype, shape));
+    LONGSTRIDE_CHECK(t.device == device_.kind, "{}: {} lies on another device than {}", op_, name,
+                     name_of(device_));
     LONGSTRIDE_CHECK(t.data != nullptr || t.count() == 0, "{}: {} {} has no memory", op_, name, t.describe());
     LONGSTRIDE_CHECK(t.stride[t.rank - 1] == 1 || t.shape[t.rank - 1] <= 1,
                      "{}: neighbours in the last axis of {} {} are {} elements apart, must be 1", op_, name,
                      t.describe(), t.stride[t.rank - 1]);
-    LONGSTRIDE_CHECK(t.rank < 2 || t.shape[0] <= 1 || t.stride[0] >= t.shape[1], "{}: rows of {} {} overlap", op_,
-                     name, t.describe());
+    LONGSTRIDE_CHECK(t.rank < 2 || t.shape[0] <= 1 || t.stride[0] >= t.shape[1], "{}: rows of {} {} overlap",
+                     op_, name, t.describe());
   }
 
   void dense(const char* name, const Tensor& t, DType dtype, std::initializer_list<int64_t> shape) const {
@@ -47,30 +49,33 @@ class Arguments {
 
   // Of any shape, contiguous.
   void flat(const char* name, const Tensor& t, DType dtype, int64_t count) const {
-    LONGSTRIDE_CHECK(t.dtype == dtype && t.rank > 0 && t.count() == count, "{}: {} is {}, must be {} of {} elements",
-                     op_, name, t.describe(), name_of(dtype), count);
-    LONGSTRIDE_CHECK(t.device == device_.kind, "{}: {} lies on another device than {}", op_, name, name_of(device_));
+    LONGSTRIDE_CHECK(t.dtype == dtype && t.rank > 0 && t.count() == count,
+                     "{}: {} is {}, must be {} of {} elements", op_, name, t.describe(), name_of(dtype),
+                     count);
+    LONGSTRIDE_CHECK(t.device == device_.kind, "{}: {} lies on another device than {}", op_, name,
+                     name_of(device_));
     LONGSTRIDE_CHECK(t.data != nullptr || count == 0, "{}: {} {} has no memory", op_, name, t.describe());
     LONGSTRIDE_CHECK(t.contiguous(), "{}: {} {} is not contiguous", op_, name, t.describe());
   }
 
   void product(const char* name, DType dtype) const {
-    LONGSTRIDE_CHECK(dtype == DType::f32 || dtype == DType::bf16, "{}: {} is {}, must be f32 or bf16", op_, name,
-                     name_of(dtype));
+    LONGSTRIDE_CHECK(dtype == DType::f32 || dtype == DType::bf16, "{}: {} is {}, must be f32 or bf16", op_,
+                     name, name_of(dtype));
   }
 
   // Bytes that index `classes` rows of a table.
   void below(const char* name, const Tensor& t, int64_t classes) const {
     if (classes >= 256) return;
     const uint8_t* values = t.as<uint8_t>();
-    const uint8_t* bad = std::find_if(values, values + t.count(), [&](uint8_t value) { return value >= classes; });
-    LONGSTRIDE_CHECK(bad == values + t.count(), "{}: {}[{}] is {}, must be below {}", op_, name, bad - values, *bad,
-                     classes);
+    const uint8_t* bad =
+        std::find_if(values, values + t.count(), [&](uint8_t value) { return value >= classes; });
+    LONGSTRIDE_CHECK(bad == values + t.count(), "{}: {}[{}] is {}, must be below {}", op_, name, bad - values,
+                     *bad, classes);
   }
 
   void scratch(const OpContext& context, int64_t bytes) const {
-    LONGSTRIDE_CHECK(bytes == 0 || context.scratch != nullptr, "{}: needs {} bytes of scratch, the context has none",
-                     op_, bytes);
+    LONGSTRIDE_CHECK(bytes == 0 || context.scratch != nullptr,
+                     "{}: needs {} bytes of scratch, the context has none", op_, bytes);
   }
 
  private:
@@ -116,8 +121,8 @@ void activation_backward(const OpContext& context, const Tensor& dy, const Tenso
   cpu::activation_backward(context, dy, x, dx);
 }
 
-void adam_step(const OpContext& context, const AdamStep& step, const Tensor& w, const Tensor& g, const Tensor& m,
-               const Tensor& v, const Tensor& average, const Tensor& compute) {
+void adam_step(const OpContext& context, const AdamStep& step, const Tensor& w, const Tensor& g,
+               const Tensor& m, const Tensor& v, const Tensor& average, const Tensor& compute) {
   const Arguments arguments("adam_step", context.device);
   LONGSTRIDE_CHECK(step.step >= 1, "adam_step: step is {}, must be 1 or more", step.step);
   LONGSTRIDE_CHECK(step.beta1 >= 0 && step.beta1 < 1 && step.beta2 >= 0 && step.beta2 < 1,
@@ -146,7 +151,8 @@ void convert(const OpContext& context, const Tensor& from, const Tensor& to) {
   cpu::convert(context, from, to);
 }
 
-void cross_entropy_forward(const OpContext& context, const Tensor& logits, const Tensor& targets, const Tensor& loss) {
+void cross_entropy_forward(const OpContext& context, const Tensor& logits, const Tensor& targets,
+                           const Tensor& loss) {
   const Arguments arguments("cross_entropy_forward", context.device);
   arguments.dense("logits", logits, DType::f32, {kAny, kAny});
   arguments.dense("targets", targets, DType::u8, {logits.shape[0]});
@@ -155,8 +161,8 @@ void cross_entropy_forward(const OpContext& context, const Tensor& logits, const
   cpu::cross_entropy_forward(context, logits, targets, loss);
 }
 
-void cross_entropy_backward(const OpContext& context, const Tensor& logits, const Tensor& targets, float scale,
-                            const Tensor& loss, const Tensor& dlogits) {
+void cross_entropy_backward(const OpContext& context, const Tensor& logits, const Tensor& targets,
+                            float scale, const Tensor& loss, const Tensor& dlogits) {
   const Arguments arguments("cross_entropy_backward", context.device);
   arguments.dense("logits", logits, DType::f32, {kAny, kAny});
   arguments.dense("targets", targets, DType::u8, {logits.shape[0]});
@@ -166,8 +172,8 @@ void cross_entropy_backward(const OpContext& context, const Tensor& logits, cons
   cpu::cross_entropy_backward(context, logits, targets, scale, loss, dlogits);
 }
 
-void dropout_add_forward(const OpContext& context, const Tensor& x, const Tensor& branch, const Dropout& dropout,
-                         const Tensor& y) {
+void dropout_add_forward(const OpContext& context, const Tensor& x, const Tensor& branch,
+                         const Dropout& dropout, const Tensor& y) {
   const Arguments arguments("dropout_add_forward", context.device);
   check_dropout("dropout_add_forward", dropout);
   arguments.flat("x", x, DType::f32, x.count());
@@ -176,7 +182,8 @@ void dropout_add_forward(const OpContext& context, const Tensor& x, const Tensor
   cpu::dropout_add_forward(context, x, branch, dropout, y);
 }
 
-void dropout_backward(const OpContext& context, const Tensor& dy, const Dropout& dropout, const Tensor& dbranch) {
+void dropout_backward(const OpContext& context, const Tensor& dy, const Dropout& dropout,
+                      const Tensor& dbranch) {
   const Arguments arguments("dropout_backward", context.device);
   check_dropout("dropout_backward", dropout);
   arguments.flat("dy", dy, DType::f32, dy.count());
@@ -184,7 +191,8 @@ void dropout_backward(const OpContext& context, const Tensor& dy, const Dropout&
   cpu::dropout_backward(context, dy, dropout, dbranch);
 }
 
-void embedding_forward(const OpContext& context, const Tensor& tokens, const EmbeddingTables& tables, const Tensor& y) {
+void embedding_forward(const OpContext& context, const Tensor& tokens, const EmbeddingTables& tables,
+                       const Tensor& y) {
   const Arguments arguments("embedding_forward", context.device);
   check_tables(arguments, tables);
   arguments.dense("tokens", tokens, DType::u8, {kAny, kAny});
@@ -193,8 +201,8 @@ void embedding_forward(const OpContext& context, const Tensor& tokens, const Emb
   cpu::embedding_forward(context, tokens, tables, y);
 }
 
-void embedding_one(const OpContext& context, const Tensor& previous, int64_t position, const EmbeddingTables& tables,
-                   const Tensor& y) {
+void embedding_one(const OpContext& context, const Tensor& previous, int64_t position,
+                   const EmbeddingTables& tables, const Tensor& y) {
   const Arguments arguments("embedding_one", context.device);
   LONGSTRIDE_CHECK(position >= 0, "embedding_one: position is {}, must not be negative", position);
   check_tables(arguments, tables);
@@ -267,14 +275,16 @@ int64_t linear_scratch_bytes(Device device, int64_t rows, int64_t in, int64_t ou
   return cpu::linear_scratch_bytes(rows, in, out, product);
 }
 
-void linear_forward(const OpContext& context, const Tensor& x, const Tensor& w, const Tensor& b, const Tensor& y) {
+void linear_forward(const OpContext& context, const Tensor& x, const Tensor& w, const Tensor& b,
+                    const Tensor& y) {
   const Arguments arguments("linear_forward", context.device);
   arguments.product("w", w.dtype);
   arguments.rows("w", w, w.dtype, {kAny, kAny});
   arguments.rows("x", x, DType::f32, {kAny, w.shape[1]});
   if (b) arguments.dense("b", b, DType::f32, {w.shape[0]});
   arguments.rows("y", y, DType::f32, {x.shape[0], w.shape[0]});
-  arguments.scratch(context, linear_scratch_bytes(context.device, x.shape[0], w.shape[1], w.shape[0], w.dtype));
+  arguments.scratch(context,
+                    linear_scratch_bytes(context.device, x.shape[0], w.shape[1], w.shape[0], w.dtype));
   cpu::linear_forward(context, x, w, b, y);
 }
 
@@ -284,7 +294,8 @@ void linear_backward_input(const OpContext& context, const Tensor& dy, const Ten
   arguments.rows("w", w, w.dtype, {kAny, kAny});
   arguments.rows("dy", dy, DType::f32, {kAny, w.shape[0]});
   arguments.rows("dx", dx, DType::f32, {dy.shape[0], w.shape[1]});
-  arguments.scratch(context, linear_scratch_bytes(context.device, dy.shape[0], w.shape[1], w.shape[0], w.dtype));
+  arguments.scratch(context,
+                    linear_scratch_bytes(context.device, dy.shape[0], w.shape[1], w.shape[0], w.dtype));
   cpu::linear_backward_input(context, dy, w, dx);
 }
 

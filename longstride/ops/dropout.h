@@ -1,5 +1,6 @@
-// Dropout where a branch joins the residual stream, y = x + drop(branch), with masks from counter-based random numbers:
-// element i is kept or not as a function of (stream, i) alone, so recomputation, resuming and every device replay it.
+// Dropout where a branch joins the residual stream, y = x + drop(branch), with masks from counter-based
+// random numbers: element i is kept or not as a function of (stream, i) alone, so recomputation, resuming and
+// every device replay it.
 #pragma once
 
 #include "longstride/base/rng.h"
@@ -7,15 +8,19 @@
 
 namespace longstride {
 
-// The probability is quantised to a multiple of 2^-16. Element i reads 16-bit lane i % 8 of Philox block i / 8 (word
-// (i % 8) / 2 of the block, low half first) and is dropped if that lane is below probability * 65536.
+// The probability is quantised to a multiple of 2^-16. Element i reads 16-bit lane i % 8 of Philox block i /
+// 8 (word (i % 8) / 2 of the block, low half first) and is dropped if that lane is below probability * 65536.
 struct Dropout {
   RandomStream stream;
   double probability = 0;  // in [0, 1); 0 means none
 
-  LONGSTRIDE_HOST_DEVICE uint32_t threshold() const { return static_cast<uint32_t>(probability * 65536.0 + 0.5); }
+  LONGSTRIDE_HOST_DEVICE uint32_t threshold() const {
+    return static_cast<uint32_t>(probability * 65536.0 + 0.5);
+  }
   // What kept elements are multiplied with, 1 / (1 - quantised probability).
-  LONGSTRIDE_HOST_DEVICE float scale() const { return 65536.0f / (65536.0f - static_cast<float>(threshold())); }
+  LONGSTRIDE_HOST_DEVICE float scale() const {
+    return 65536.0f / (65536.0f - static_cast<float>(threshold()));
+  }
   LONGSTRIDE_HOST_DEVICE bool keeps(uint64_t element) const {
     const PhiloxBlock block = stream.block(element / 8);
     const uint32_t lane = static_cast<uint32_t>(element % 8);
@@ -24,10 +29,12 @@ struct Dropout {
 };
 
 // y = x + drop(branch), f32, contiguous, equal shapes. y may be x or branch.
-void dropout_add_forward(const OpContext& context, const Tensor& x, const Tensor& branch, const Dropout& dropout,
-                         const Tensor& y);
+void dropout_add_forward(const OpContext& context, const Tensor& x, const Tensor& branch,
+                         const Dropout& dropout, const Tensor& y);
 
-// dbranch = drop'(dy) with the same mask: the gradient of the branch; that of x is dy itself. dbranch may be dy.
-void dropout_backward(const OpContext& context, const Tensor& dy, const Dropout& dropout, const Tensor& dbranch);
+// dbranch = drop'(dy) with the same mask: the gradient of the branch; that of x is dy itself. dbranch may be
+// dy.
+void dropout_backward(const OpContext& context, const Tensor& dy, const Dropout& dropout,
+                      const Tensor& dbranch);
 
 }  // namespace longstride

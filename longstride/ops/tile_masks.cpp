@@ -22,7 +22,8 @@ TileMask make_mask(const Pass& pass, const TilePositions& queries, const TilePos
   for (int64_t q = 0; q < queries.count; ++q) {
     if (queries.position[q] >= pass.queries.order.n) continue;
     for (int64_t k = 0; k < keys.count; ++k) {
-      if (keys.position[k] >= pass.keys.order.n || !pass.allows(queries.position[q], keys.position[k])) continue;
+      if (keys.position[k] >= pass.keys.order.n || !pass.allows(queries.position[q], keys.position[k]))
+        continue;
       mask.rows[q] |= uint64_t{1} << k;
       mask.columns[k] |= uint64_t{1} << q;
     }
@@ -47,7 +48,8 @@ int64_t count_partial(std::span<const TileRun> runs) {
 // Where the numbers of each tile begin.
 std::vector<int64_t> offsets_of(const TileLists& lists, int64_t tiles) {
   std::vector<int64_t> offsets(tiles + 1, 0);
-  for (int64_t tile = 0; tile < tiles; ++tile) offsets[tile + 1] = offsets[tile] + count_partial(lists.of(tile));
+  for (int64_t tile = 0; tile < tiles; ++tile)
+    offsets[tile + 1] = offsets[tile] + count_partial(lists.of(tile));
   return offsets;
 }
 
@@ -55,14 +57,15 @@ std::vector<int64_t> offsets_of(const TileLists& lists, int64_t tiles) {
 
 TileMasks make_tile_masks(const Pass& pass) {
   LONGSTRIDE_CHECK(pass.queries.tile <= kMaskTile && pass.keys.tile <= kMaskTile,
-                   "tiles of {} by {} have no masks, at most {} by {} do", pass.queries.tile, pass.keys.tile, kMaskTile,
-                   kMaskTile);
+                   "tiles of {} by {} have no masks, at most {} by {} do", pass.queries.tile, pass.keys.tile,
+                   kMaskTile, kMaskTile);
   TileMasks result;
   result.row_offsets = offsets_of(pass.rows, pass.queries.count());
   result.column_offsets = offsets_of(pass.columns, pass.keys.count());
   result.row_ids.reserve(result.row_offsets.back());
   result.column_ids.resize(result.column_offsets.back());
-  // Columns list the same partial tiles, for each key tile by ascending query tile: the order in which rows reach them.
+  // Columns list the same partial tiles, for each key tile by ascending query tile: the order in which rows
+  // reach them.
   std::vector<int64_t> next_in_column(result.column_offsets.begin(), result.column_offsets.end() - 1);
   std::unordered_map<TileMask, int32_t, HashRows> known;
   for (int64_t query_tile = 0; query_tile < pass.queries.count(); ++query_tile) {

@@ -1,8 +1,10 @@
-// Reach by sets of positions as bits. A term gives each query a range of keys whose ends only grow (ranges.h), so one pass
-// over an order with a sliding "or" carries the sets through a layer, whatever the term.
+// Reach by sets of positions as bits. A term gives each query a range of keys whose ends only grow
+// (ranges.h), so one pass over an order with a sliding "or" carries the sets through a layer, whatever the
+// term.
 //
-// Up to kExhaustive positions the sets are "which keys has this query seen so far", for all keys, some at a time. Beyond,
-// they are "which of the sampled queries see this key", carried from the last layer to the first.
+// Up to kExhaustive positions the sets are "which keys has this query seen so far", for all keys, some at a
+// time. Beyond, they are "which of the sampled queries see this key", carried from the last layer to the
+// first.
 #include "longstride/pattern/analyse.h"
 
 #include <algorithm>
@@ -29,8 +31,9 @@ struct Bits {
   bool has(int64_t bit) const { return word[bit / 64] >> bit % 64 & 1; }
 };
 
-// The "or" of elements begin..end-1 of a sequence, for ranges, none empty, whose ends never fall. Each element is read at most three
-// times: an or of what came since the pivot, and the suffixes of what lay before it.
+// The "or" of elements begin..end-1 of a sequence, for ranges, none empty, whose ends never fall. Each
+// element is read at most three times: an or of what came since the pivot, and the suffixes of what lay
+// before it.
 template <class Set, class ElementAt>
 class SlidingOr {
  public:
@@ -113,7 +116,8 @@ std::vector<Term> terms_of(const LayerPattern& layer, int64_t heads, int64_t n) 
   for (int64_t head = 0; head < heads; ++head) {
     const Pattern pattern = simplify(layer.for_head(head, heads), n);
     for (int t = 0; t < pattern.count; ++t)
-      if (std::find(terms.begin(), terms.end(), pattern.terms[t]) == terms.end()) terms.push_back(pattern.terms[t]);
+      if (std::find(terms.begin(), terms.end(), pattern.terms[t]) == terms.end())
+        terms.push_back(pattern.terms[t]);
   }
   return terms;
 }
@@ -161,7 +165,8 @@ Reach reach_of_all(const LayerTerms& cycle, int64_t layers, int64_t n) {
     int64_t q = first, done = 0;  // queries below q see all that they should, and keep it
     for (; done < layers && q < n; ++done) {
       next = seen;
-      for (const Term& term : cycle[static_cast<size_t>(done) % cycle.size()]) carry_to_queries(term, n, seen, next);
+      for (const Term& term : cycle[static_cast<size_t>(done) % cycle.size()])
+        carry_to_queries(term, n, seen, next);
       seen.swap(next);
       while (q < n && sees_all(q)) ++q;
     }
@@ -175,7 +180,8 @@ Reach reach_of_all(const LayerTerms& cycle, int64_t layers, int64_t n) {
   return reach;
 }
 
-// One query from each 1/64 of the sequence, not all at the same place of a block; the last position among them.
+// One query from each 1/64 of the sequence, not all at the same place of a block; the last position among
+// them.
 std::vector<int64_t> sampled_queries(int64_t n) {
   std::vector<int64_t> queries;
   for (int64_t s = 0; s < kSamples; ++s) {
@@ -191,10 +197,12 @@ Reach reach_of_sample(const LayerTerms& cycle, int64_t layers, int64_t n) {
   std::vector<Set> seen_by, next;
   const auto look_back = [&](int64_t depth) {
     seen_by.assign(static_cast<size_t>(n), Set{});
-    for (size_t s = 0; s < queries.size(); ++s) seen_by[static_cast<size_t>(queries[s])].set(static_cast<int64_t>(s));
+    for (size_t s = 0; s < queries.size(); ++s)
+      seen_by[static_cast<size_t>(queries[s])].set(static_cast<int64_t>(s));
     for (int64_t layer = depth; layer-- > 0;) {
       next = seen_by;
-      for (const Term& term : cycle[static_cast<size_t>(layer) % cycle.size()]) carry_to_keys(term, n, seen_by, next);
+      for (const Term& term : cycle[static_cast<size_t>(layer) % cycle.size()])
+        carry_to_keys(term, n, seen_by, next);
       seen_by.swap(next);
     }
   };
@@ -230,7 +238,8 @@ Reach reach_of_sample(const LayerTerms& cycle, int64_t layers, int64_t n) {
 }  // namespace
 
 Reach analyse_reach(const Schedule& schedule, int64_t layers, int64_t heads, int64_t n) {
-  LONGSTRIDE_CHECK(layers >= 1 && n >= 1, "reach needs at least 1 layer and 1 position, here {} and {}", layers, n);
+  LONGSTRIDE_CHECK(layers >= 1 && n >= 1, "reach needs at least 1 layer and 1 position, here {} and {}",
+                   layers, n);
   LONGSTRIDE_CHECK(!schedule.cycle.empty(), "reach needs a schedule of at least 1 layer");
   check_heads(schedule, heads);
   LayerTerms cycle;
@@ -241,14 +250,16 @@ Reach analyse_reach(const Schedule& schedule, int64_t layers, int64_t heads, int
 std::string describe(const Reach& reach, int64_t n) {
   const auto layers = [&] { return fmt::format("{} layer{}", reach.layers, reach.layers == 1 ? "" : "s"); };
   if (reach.complete)
-    return fmt::format("{} sees every earlier one within {}",
-                       reach.exhaustive ? "every position" : fmt::format("each of {} sampled positions", kSamples),
-                       layers());
-  const std::string which =
-      reach.blind_count == 1 ? fmt::format("position {}", reach.blind_first)
-      : reach.blind_count == reach.blind_last - reach.blind_first + 1
-          ? fmt::format("{} earlier positions ({}..{})", reach.blind_count, reach.blind_first, reach.blind_last)
-          : fmt::format("{} earlier positions (among {}..{})", reach.blind_count, reach.blind_first, reach.blind_last);
+    return fmt::format(
+        "{} sees every earlier one within {}",
+        reach.exhaustive ? "every position" : fmt::format("each of {} sampled positions", kSamples),
+        layers());
+  const std::string which = reach.blind_count == 1 ? fmt::format("position {}", reach.blind_first)
+                            : reach.blind_count == reach.blind_last - reach.blind_first + 1
+                                ? fmt::format("{} earlier positions ({}..{})", reach.blind_count,
+                                              reach.blind_first, reach.blind_last)
+                                : fmt::format("{} earlier positions (among {}..{})", reach.blind_count,
+                                              reach.blind_first, reach.blind_last);
   return fmt::format("within {}{}, position {} cannot see {}", reach.layers == 1 ? "" : "all ", layers(),
                      reach.blind_query, which);
 }
@@ -259,7 +270,8 @@ double mean_keys(const LayerPattern& layer, int64_t heads, int64_t n) {
   std::vector<std::pair<Pattern, int64_t>> counted;
   for (int64_t head = 0; head < heads; ++head) {
     const Pattern pattern = layer.for_head(head, heads);
-    auto known = std::find_if(counted.begin(), counted.end(), [&](const auto& c) { return c.first == pattern; });
+    auto known =
+        std::find_if(counted.begin(), counted.end(), [&](const auto& c) { return c.first == pattern; });
     if (known == counted.end()) known = counted.insert(counted.end(), {pattern, count_pairs(pattern, n)});
     pairs += static_cast<double>(known->second);
   }

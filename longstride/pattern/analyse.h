@@ -9,17 +9,18 @@
 namespace longstride {
 
 struct Reach {
-  bool complete = false;      // every position sees every earlier one through the given layers
-  bool exhaustive = false;    // all positions were checked, not a sample of them
-  int64_t layers = 0;         // the fewest layers after which reach is complete; all layers if it is not
-  int64_t blind_query = -1;   // the query that misses most, and ...
-  int64_t blind_first = -1;   // ... the first position that it cannot see, and
-  int64_t blind_last = -1;    // ... the last
-  int64_t blind_count = 0;    // ... how many
+  bool complete = false;     // every position sees every earlier one through the given layers
+  bool exhaustive = false;   // all positions were checked, not a sample of them
+  int64_t layers = 0;        // the fewest layers after which reach is complete; all layers if it is not
+  int64_t blind_query = -1;  // the query that misses most, and ...
+  int64_t blind_first = -1;  // ... the first position that it cannot see, and
+  int64_t blind_last = -1;   // ... the last
+  int64_t blind_count = 0;   // ... how many
 };
 
-// Does every position see every earlier one through layers 0..layers-1 of the schedule (residual connections carry a
-// position's own state along)? Heads of one layer see the union. Exact for n up to 16,384, else for a sample of queries.
+// Does every position see every earlier one through layers 0..layers-1 of the schedule (residual connections
+// carry a position's own state along)? Heads of one layer see the union. Exact for n up to 16,384, else for a
+// sample of queries.
 Reach analyse_reach(const Schedule& schedule, int64_t layers, int64_t heads, int64_t n);
 
 // One line for people: "every position sees every earlier one within 2 layers" or what is missing.

@@ -91,7 +91,8 @@ class Parser {
 
   void refuse_empty() const {
     if (trim(text_).empty())
-      fail("pattern '{}' is empty; write a term such as window:256, or dense. Known names: {}", text_, known_names());
+      fail("pattern '{}' is empty; write a term such as window:256, or dense. Known names: {}", text_,
+           known_names());
   }
 
   LayerPattern layer() {
@@ -111,7 +112,8 @@ class Parser {
   // One name with its numbers; a preset adds two terms.
   void term(Pattern& pattern) {
     const std::string_view word = read_name();
-    const auto found = std::find_if(names().begin(), names().end(), [&](const Name& n) { return n.text == word; });
+    const auto found =
+        std::find_if(names().begin(), names().end(), [&](const Name& n) { return n.text == word; });
     if (found == names().end()) unknown(word);
     const std::vector<int64_t> numbers = read_numbers(*found);
     check_ranges(*found, numbers);
@@ -124,14 +126,16 @@ class Parser {
     if (word == "block" || word == "fixed" || word == "spread-fixed") add(pattern, {TermKind::block, first});
     if (word == "stride" || word == "strided") add(pattern, {TermKind::stride, first});
     if (word == "summary" || word == "fixed") add(pattern, {TermKind::summary, first, second, third});
-    if (word == "spread-summary" || word == "spread-fixed") add(pattern, {TermKind::spread_summary, first, second});
+    if (word == "spread-summary" || word == "spread-fixed")
+      add(pattern, {TermKind::spread_summary, first, second});
     if (word == "prefix") add(pattern, {TermKind::prefix, first});
     if (word == "previous-row") add(pattern, {TermKind::previous_row, first});
     if (word == "dilated") add(pattern, {TermKind::dilated, second, first});
   }
 
   void add(Pattern& pattern, const Term& term) const {
-    const bool known = std::find(pattern.terms, pattern.terms + pattern.count, term) != pattern.terms + pattern.count;
+    const bool known =
+        std::find(pattern.terms, pattern.terms + pattern.count, term) != pattern.terms + pattern.count;
     if (!known && pattern.count == kMaxTerms)
       complain("a pattern may have at most {} terms (strided and fixed are two each)", kMaxTerms);
     pattern.add(term);
@@ -140,11 +144,12 @@ class Parser {
   std::string_view read_name() {
     skip_space();
     const size_t begin = at_;
-    while (at_ < text_.size() && (std::isalnum(static_cast<unsigned char>(text_[at_])) || text_[at_] == '-' ||
-                                  text_[at_] == '_'))
+    while (at_ < text_.size() &&
+           (std::isalnum(static_cast<unsigned char>(text_[at_])) || text_[at_] == '-' || text_[at_] == '_'))
       ++at_;
     if (at_ == begin) {
-      const std::string before = begin == 0 ? "at the beginning" : fmt::format("after '{}'", trim(text_.substr(0, begin)));
+      const std::string before =
+          begin == 0 ? "at the beginning" : fmt::format("after '{}'", trim(text_.substr(0, begin)));
       if (begin == text_.size()) complain("ends {} where a name should follow", before);
       complain("a name should stand {}, not '{}'", before, text_.substr(begin));
     }
@@ -152,7 +157,8 @@ class Parser {
   }
 
   [[noreturn]] void unknown(std::string_view word) const {
-    if (std::isdigit(static_cast<unsigned char>(word[0]))) complain("a name should stand where '{}' is", word);
+    if (std::isdigit(static_cast<unsigned char>(word[0])))
+      complain("a name should stand where '{}' is", word);
     std::vector<std::string> candidates;
     for (const Name& name : names()) candidates.emplace_back(name.text);
     const std::string guess = nearest(word, candidates);
@@ -183,8 +189,8 @@ class Parser {
     const size_t digits = at_;
     while (at_ < text_.size() && std::isdigit(static_cast<unsigned char>(text_[at_]))) ++at_;
     const size_t end = at_;
-    while (at_ < text_.size() && (std::isalnum(static_cast<unsigned char>(text_[at_])) || text_[at_] == '.' ||
-                                  text_[at_] == '_'))
+    while (at_ < text_.size() &&
+           (std::isalnum(static_cast<unsigned char>(text_[at_])) || text_[at_] == '.' || text_[at_] == '_'))
       ++at_;
     const std::string_view number = text_.substr(begin, at_ - begin);
     if (digits == end || end != at_) {
@@ -194,14 +200,16 @@ class Parser {
     int64_t value = 0;
     for (size_t i = digits; i < end; ++i) {
       value = value * 10 + (text_[i] - '0');
-      if (value > kMaxNumber) complain("{} = {} is too large, at most {} is possible", what, number, kMaxNumber);
+      if (value > kMaxNumber)
+        complain("{} = {} is too large, at most {} is possible", what, number, kMaxNumber);
     }
     return digits == begin ? value : -value;
   }
 
   int64_t repeat_count() {
     const int64_t times = read_number("the count after '*'");
-    if (times < 1 || times > kMaxCycle) complain("the count after '*' must be from 1 to {}, here {}", kMaxCycle, times);
+    if (times < 1 || times > kMaxCycle)
+      complain("the count after '*' must be from 1 to {}, here {}", kMaxCycle, times);
     return times;
   }
 
@@ -212,8 +220,8 @@ class Parser {
     if (summary && (numbers[1] < 1 || numbers[1] > numbers[0]))
       complain("{}:l,c needs 1 <= c <= l, here l = {}, c = {}", name.text, numbers[0], numbers[1]);
     if (summary && numbers.size() > 2 && (numbers[2] < 0 || numbers[2] >= numbers[0] / numbers[1]))
-      complain("{}:l,c,r needs 0 <= r < l/c, here l = {}, c = {}, so r is at most {}, not {}", name.text, numbers[0],
-               numbers[1], numbers[0] / numbers[1] - 1, numbers[2]);
+      complain("{}:l,c,r needs 0 <= r < l/c, here l = {}, c = {}, so r is at most {}, not {}", name.text,
+               numbers[0], numbers[1], numbers[0] / numbers[1] - 1, numbers[2]);
     if (!summary && numbers.size() > 1 && numbers[1] < 1)
       complain("{}: {} must be at least 1", written(name, numbers), name.numbers[1]);
   }
@@ -239,15 +247,16 @@ class Parser {
   bool accept_comma_before_number() {
     if (peek() != ',') return false;
     const size_t next = text_.find_first_not_of(" \t\r\n", at_ + 1);
-    if (next == std::string_view::npos || !(std::isdigit(static_cast<unsigned char>(text_[next])) || text_[next] == '-'))
+    if (next == std::string_view::npos ||
+        !(std::isdigit(static_cast<unsigned char>(text_[next])) || text_[next] == '-'))
       return false;
     ++at_;
     return true;
   }
   void expect_end(std::string_view wanted) {
     if (peek() == '\0' && at_ == text_.size()) return;
-    complain("'{}' does not belong after '{}'; there may follow {}", text_.substr(at_), trim(text_.substr(0, at_)),
-             wanted);
+    complain("'{}' does not belong after '{}'; there may follow {}", text_.substr(at_),
+             trim(text_.substr(0, at_)), wanted);
   }
 
   std::string_view text_;
@@ -256,17 +265,25 @@ class Parser {
 
 std::string to_string(const Term& term) {
   switch (term.kind) {
-    case TermKind::dense: return "dense";
-    case TermKind::window: return fmt::format("window:{}", term.size);
-    case TermKind::block: return fmt::format("block:{}", term.size);
-    case TermKind::stride: return fmt::format("stride:{}", term.size);
+    case TermKind::dense:
+      return "dense";
+    case TermKind::window:
+      return fmt::format("window:{}", term.size);
+    case TermKind::block:
+      return fmt::format("block:{}", term.size);
+    case TermKind::stride:
+      return fmt::format("stride:{}", term.size);
     case TermKind::summary:
       if (term.run == 0) return fmt::format("summary:{},{}", term.size, term.count);
       return fmt::format("summary:{},{},{}", term.size, term.count, term.run);
-    case TermKind::spread_summary: return fmt::format("spread-summary:{},{}", term.size, term.count);
-    case TermKind::prefix: return fmt::format("prefix:{}", term.size);
-    case TermKind::previous_row: return fmt::format("previous-row:{}", term.size);
-    case TermKind::dilated: return fmt::format("dilated:{},{}", term.count, term.size);
+    case TermKind::spread_summary:
+      return fmt::format("spread-summary:{},{}", term.size, term.count);
+    case TermKind::prefix:
+      return fmt::format("prefix:{}", term.size);
+    case TermKind::previous_row:
+      return fmt::format("previous-row:{}", term.size);
+    case TermKind::dilated:
+      return fmt::format("dilated:{},{}", term.count, term.size);
   }
   fail("a term of kind {} has no name", static_cast<int>(term.kind));
 }
@@ -300,8 +317,8 @@ bool Pattern::operator==(const Pattern& other) const {
 Pattern LayerPattern::for_head(int64_t head, int64_t heads) const {
   const auto group_count = static_cast<int64_t>(groups.size());
   LONGSTRIDE_CHECK(head >= 0 && head < heads, "head is {}, must be from 0 to {}", head, heads - 1);
-  LONGSTRIDE_CHECK(group_count > 0 && heads % group_count == 0, "{} heads cannot share {} patterns equally", heads,
-                   group_count);
+  LONGSTRIDE_CHECK(group_count > 0 && heads % group_count == 0, "{} heads cannot share {} patterns equally",
+                   heads, group_count);
   return groups[static_cast<size_t>(head / (heads / group_count))].for_head(head);
 }
 
@@ -335,9 +352,10 @@ void check_heads(const Schedule& schedule, int64_t heads) {
   LONGSTRIDE_CHECK(heads >= 1, "heads is {}, must be at least 1", heads);
   for (const LayerPattern& layer : schedule.cycle) {
     const auto groups = static_cast<int64_t>(layer.groups.size());
-    LONGSTRIDE_CHECK(groups > 0 && heads % groups == 0,
-                     "layer '{}' has {} patterns, which {} heads cannot share equally; take a multiple of {} heads",
-                     to_string(layer), groups, heads, groups);
+    LONGSTRIDE_CHECK(
+        groups > 0 && heads % groups == 0,
+        "layer '{}' has {} patterns, which {} heads cannot share equally; take a multiple of {} heads",
+        to_string(layer), groups, heads, groups);
   }
 }
 

@@ -12,12 +12,13 @@ namespace {
 
 void check_term(const Term& term) {
   const bool is_summary = term.kind == summary || term.kind == spread_summary;
-  LONGSTRIDE_CHECK(term.kind == dense || term.size >= 1, "a pattern's term has size {}, must be at least 1", term.size);
+  LONGSTRIDE_CHECK(term.kind == dense || term.size >= 1, "a pattern's term has size {}, must be at least 1",
+                   term.size);
   LONGSTRIDE_CHECK((!is_summary && term.kind != dilated) || term.count >= 1,
                    "a pattern's term has count {}, must be at least 1", term.count);
   LONGSTRIDE_CHECK(!is_summary || (term.run >= 0 && (term.run + 1) * term.count <= term.size),
-                   "summary:{},{},{} reaches beyond its block; (r + 1) * c may be at most l", term.size, term.count,
-                   term.run);
+                   "summary:{},{},{} reaches beyond its block; (r + 1) * c may be at most l", term.size,
+                   term.count, term.run);
 }
 
 // The same pairs of n positions by the plainest kind that says them.
@@ -28,11 +29,16 @@ Term plainest(Term term, int64_t n) {
   switch (term.kind) {
     case window:
     case block:
-    case prefix: return term.size >= n ? Term{dense} : term;
-    case stride: return term.size == 1 ? Term{dense} : term.size >= n ? plainest({window, 1}, n) : term;
-    case dilated: return term.size >= n ? plainest({window, 1}, n) : term;
-    case summary: return term.count == term.size ? Term{dense} : term;
-    default: return term;
+    case prefix:
+      return term.size >= n ? Term{dense} : term;
+    case stride:
+      return term.size == 1 ? Term{dense} : term.size >= n ? plainest({window, 1}, n) : term;
+    case dilated:
+      return term.size >= n ? plainest({window, 1}, n) : term;
+    case summary:
+      return term.count == term.size ? Term{dense} : term;
+    default:
+      return term;
   }
 }
 
@@ -47,10 +53,14 @@ bool contains(const Term& outer, const Term& inner) {
                               : inner.kind == dilated      ? (inner.count - 1) * inner.size + 1
                                                            : -1;  // without a limit
   switch (outer.kind) {
-    case window: return inner_reach >= 0 && inner_reach <= outer.size;
-    case block: return only_self || (inner.kind == block && outer.size % inner.size == 0);
-    case prefix: return inner.kind == prefix && inner.size <= outer.size;
-    case stride: return only_self || on_stride;
+    case window:
+      return inner_reach >= 0 && inner_reach <= outer.size;
+    case block:
+      return only_self || (inner.kind == block && outer.size % inner.size == 0);
+    case prefix:
+      return inner.kind == prefix && inner.size <= outer.size;
+    case stride:
+      return only_self || on_stride;
     case dilated:
       return only_self || (on_stride && inner.kind == dilated && inner_reach <= outer.count * outer.size);
     case summary: {
@@ -59,7 +69,8 @@ bool contains(const Term& outer, const Term& inner) {
       const int64_t inner_start = (inner.size - (inner.run + 1) * inner.count) % outer.size;
       return inner_start >= outer_start && inner_start + inner.count <= outer_start + outer.count;
     }
-    default: return outer == inner;
+    default:
+      return outer == inner;
   }
 }
 
@@ -73,9 +84,12 @@ bool apart(const Term& a, const Term& b) {
 
 int rank_of(const TokenOrder& key_order) {
   switch (key_order.kind) {
-    case TokenOrder::Kind::natural: return 0;
-    case TokenOrder::Kind::summary: return 1;
-    case TokenOrder::Kind::lanes: return 2;
+    case TokenOrder::Kind::natural:
+      return 0;
+    case TokenOrder::Kind::summary:
+      return 1;
+    case TokenOrder::Kind::lanes:
+      return 2;
   }
   return 3;
 }
@@ -93,7 +107,8 @@ Pattern simplify(const Pattern& pattern, int64_t n) {
     bool contained = false;
     for (int other = 0; other < plain.count && !contained; ++other) {
       if (other == t || !contains(plain.terms[other], plain.terms[t])) continue;
-      contained = other < t || !contains(plain.terms[t], plain.terms[other]);  // of two equal ones the first stays
+      contained =
+          other < t || !contains(plain.terms[t], plain.terms[other]);  // of two equal ones the first stays
     }
     if (!contained) needed.add(plain.terms[t]);
   }
@@ -106,7 +121,8 @@ std::vector<PassTerms> group_passes(const Pattern& pattern, int64_t n) {
   for (int t = 0; t < needed.count; ++t) {
     const Term& term = needed.terms[t];
     const TokenOrder keys = key_order_of(term, n);
-    auto pass = std::find_if(passes.begin(), passes.end(), [&](const PassTerms& p) { return p.keys == keys; });
+    auto pass =
+        std::find_if(passes.begin(), passes.end(), [&](const PassTerms& p) { return p.keys == keys; });
     if (pass == passes.end()) pass = passes.insert(passes.end(), {{}, {}, query_order_of(term, n), keys});
     pass->terms.add(term);
   }

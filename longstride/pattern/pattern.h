@@ -1,7 +1,8 @@
 // Which earlier positions each position may look at.
 //
-// A Pattern is a union of closed-form terms; `allows` is its one definition. Everything else (tiles, row lists, pair
-// counts, pictures) is derived from the terms by exact arithmetic in plan.h and tested against `allows`.
+// A Pattern is a union of closed-form terms; `allows` is its one definition. Everything else (tiles, row
+// lists, pair counts, pictures) is derived from the terms by exact arithmetic in plan.h and tested against
+// `allows`.
 //
 // Terms, with q the query's position, k the key's, always k <= q (paper: section 4.2-4.3, and neighbours):
 //   dense                  every k
@@ -25,7 +26,17 @@
 
 namespace longstride {
 
-enum class TermKind : uint8_t { dense, window, block, stride, summary, spread_summary, prefix, previous_row, dilated };
+enum class TermKind : uint8_t {
+  dense,
+  window,
+  block,
+  stride,
+  summary,
+  spread_summary,
+  prefix,
+  previous_row,
+  dilated
+};
 
 struct Term {
   TermKind kind = TermKind::dense;
@@ -36,18 +47,25 @@ struct Term {
   LONGSTRIDE_HOST_DEVICE bool allows(int64_t q, int64_t k) const {
     if (k > q) return false;
     switch (kind) {
-      case TermKind::dense: return true;
-      case TermKind::window: return q - k < size;
-      case TermKind::block: return q / size == k / size;
-      case TermKind::stride: return (q - k) % size == 0;
+      case TermKind::dense:
+        return true;
+      case TermKind::window:
+        return q - k < size;
+      case TermKind::block:
+        return q / size == k / size;
+      case TermKind::stride:
+        return (q - k) % size == 0;
       case TermKind::summary:
       case TermKind::spread_summary: {  // a spread summary that no head has resolved reads as run 0
         const int64_t from_end = size - 1 - k % size;
         return from_end / count == run;
       }
-      case TermKind::prefix: return k < size;
-      case TermKind::previous_row: return k / size == q / size - 1;
-      case TermKind::dilated: return (q - k) % size == 0 && (q - k) / size < count;
+      case TermKind::prefix:
+        return k < size;
+      case TermKind::previous_row:
+        return k / size == q / size - 1;
+      case TermKind::dilated:
+        return (q - k) % size == 0 && (q - k) / size < count;
     }
     return false;
   }
@@ -74,13 +92,14 @@ struct Pattern {
 };
 
 // "block:128+summary:128,32" as a Pattern and back; presets strided:l = window:l+stride:l, fixed:l,c =
-// block:l+summary:l,c and spread-fixed:l,c = block:l+spread-summary:l,c expand while parsing. Throws Error that quotes the
-// text, names the faulty part, the range its numbers may have, and the nearest known name.
+// block:l+summary:l,c and spread-fixed:l,c = block:l+spread-summary:l,c expand while parsing. Throws Error
+// that quotes the text, names the faulty part, the range its numbers may have, and the nearest known name.
 Pattern parse_pattern(std::string_view text);
 std::string to_string(const Pattern& pattern);
 
-// The patterns of one layer, head by head: "window:64|stride:64" gives the first half of the heads the first pattern and
-// the second half the second (the paper's "multi-head" integration). One pattern is shared by all heads.
+// The patterns of one layer, head by head: "window:64|stride:64" gives the first half of the heads the first
+// pattern and the second half the second (the paper's "multi-head" integration). One pattern is shared by all
+// heads.
 struct LayerPattern {
   std::vector<Pattern> groups;
   // The resolved pattern of `head` of `heads`.
@@ -88,8 +107,9 @@ struct LayerPattern {
   bool operator==(const LayerPattern&) const = default;
 };
 
-// A cycle of layers: "stride:128,window:128*3" is one strided layer and three local ones, repeated over the model (the
-// paper's "interleaved" integration). A comma opens a new layer when a letter follows it, else it separates numbers.
+// A cycle of layers: "stride:128,window:128*3" is one strided layer and three local ones, repeated over the
+// model (the paper's "interleaved" integration). A comma opens a new layer when a letter follows it, else it
+// separates numbers.
 struct Schedule {
   std::vector<LayerPattern> cycle;
   const LayerPattern& layer(int64_t index) const { return cycle[index % cycle.size()]; }

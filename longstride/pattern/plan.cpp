@@ -55,7 +55,8 @@ int64_t build_rows(Pass& pass) {
     const int64_t lane = t / pass.queries.tiles_per_lane();
     const int64_t first = t % pass.queries.tiles_per_lane() * pass.queries.tile;
     const int64_t size = pass.queries.size(t);
-    const auto tile_base = static_cast<int32_t>(lane * tiles_per_lane);  // natural and summary have lane 0 only
+    const auto tile_base =
+        static_cast<int32_t>(lane * tiles_per_lane);  // natural and summary have lane 0 only
     steps.clear();
     for (int64_t offset = first; offset < first + size; ++offset) {
       const int64_t q = position_at(query_order, lane, offset);
@@ -98,8 +99,8 @@ Stretch stretch_at(std::span<const TileRun> runs, size_t next, int32_t tile) {
   return {runs[next].full ? Stretch::State::full : Stretch::State::partial, runs[next].end};
 }
 
-// The runs of rows by key tile. Goes down the rows and looks only at key tiles whose state changes from one row to the
-// next, so that the work is that of the result and not of all listed tiles.
+// The runs of rows by key tile. Goes down the rows and looks only at key tiles whose state changes from one
+// row to the next, so that the work is that of the result and not of all listed tiles.
 TileLists transpose(const TileLists& rows, int64_t row_count, int64_t column_count) {
   struct Entry {
     int32_t column;
@@ -139,7 +140,8 @@ TileLists transpose(const TileLists& rows, int64_t row_count, int64_t column_cou
 }
 
 void check_tile_count(const TileGrid& grid) {
-  LONGSTRIDE_CHECK(grid.count() < kNoTile, "{} positions make {} tiles of {}, at most {} are possible; take larger tiles",
+  LONGSTRIDE_CHECK(grid.count() < kNoTile,
+                   "{} positions make {} tiles of {}, at most {} are possible; take larger tiles",
                    grid.order.n, grid.count(), grid.tile, kNoTile - 1);
 }
 
@@ -147,8 +149,8 @@ void check_tile_count(const TileGrid& grid) {
 
 Plan make_plan(const Pattern& pattern, int64_t n, int64_t query_tile, int64_t key_tile) {
   LONGSTRIDE_CHECK(n >= 1, "a plan needs at least 1 position, here n = {}", n);
-  LONGSTRIDE_CHECK(query_tile >= 1 && key_tile >= 1, "tiles are {} by {}, both sides must be at least 1", query_tile,
-                   key_tile);
+  LONGSTRIDE_CHECK(query_tile >= 1 && key_tile >= 1, "tiles are {} by {}, both sides must be at least 1",
+                   query_tile, key_tile);
   Plan plan;
   plan.pattern = pattern;
   plan.n = n;

@@ -1,13 +1,14 @@
 // From a pattern and a length to tiles of work, by exact arithmetic.
 //
-// Every term is an interval of keys in a token order in which it is dense: window, block, prefix, previous-row and dense in
-// the natural order; stride and dilated in the order of columns (position = row * l + lane, lanes one after the other);
-// summary with its keys gathered into consecutive indices. Terms that share their orders form one Pass. A Plan is the
-// list of passes; a pair that an earlier pass covers is excluded from later ones, so that each allowed pair stands in
-// exactly one pass and is counted once.
+// Every term is an interval of keys in a token order in which it is dense: window, block, prefix,
+// previous-row and dense in the natural order; stride and dilated in the order of columns (position = row * l
+// + lane, lanes one after the other); summary with its keys gathered into consecutive indices. Terms that
+// share their orders form one Pass. A Plan is the list of passes; a pair that an earlier pass covers is
+// excluded from later ones, so that each allowed pair stands in exactly one pass and is counted once.
 //
-// Kernels walk a pass by tiles: `rows` says which key tiles a query tile touches (forward, dQ), `columns` which query
-// tiles a key tile touches (dK, dV). A full tile needs no mask; in a partial one `allows_index` decides.
+// Kernels walk a pass by tiles: `rows` says which key tiles a query tile touches (forward, dQ), `columns`
+// which query tiles a key tile touches (dK, dV). A full tile needs no mask; in a partial one `allows_index`
+// decides.
 #pragma once
 
 #include <cstdint>
@@ -27,8 +28,9 @@ struct TokenOrder {
   int64_t count = 0;  // c of summary
   int64_t run = 0;    // r of summary
 
-  // Lanes hold consecutive indices, all of the same padded length: natural and summary have one lane, lanes has
-  // min(l, n) of ceil(n/l). The last index of a lane may stand for no position (position() >= n): skip it.
+  // Lanes hold consecutive indices, all of the same padded length: natural and summary have one lane, lanes
+  // has min(l, n) of ceil(n/l). The last index of a lane may stand for no position (position() >= n): skip
+  // it.
   LONGSTRIDE_HOST_DEVICE int64_t lanes() const { return kind == Kind::lanes ? (width < n ? width : n) : 1; }
   LONGSTRIDE_HOST_DEVICE int64_t lane_length() const;
   LONGSTRIDE_HOST_DEVICE int64_t size() const { return lanes() * lane_length(); }
@@ -40,11 +42,14 @@ struct TokenOrder {
 
 LONGSTRIDE_HOST_DEVICE inline int64_t TokenOrder::lane_length() const {
   switch (kind) {
-    case Kind::natural: return n;
-    case Kind::lanes: return (n + width - 1) / width;
+    case Kind::natural:
+      return n;
+    case Kind::lanes:
+      return (n + width - 1) / width;
     case Kind::summary: {
-      // Position of index i: (i / count) * width + start + i % count, where start is the run's first offset; the run
-      // may be cut by the block's beginning (offset < 0 never occurs: parsing requires (run + 1) * count <= width).
+      // Position of index i: (i / count) * width + start + i % count, where start is the run's first offset;
+      // the run may be cut by the block's beginning (offset < 0 never occurs: parsing requires (run + 1) *
+      // count <= width).
       const int64_t start = width - (run + 1) * count;
       const int64_t tail = n % width - start;
       const int64_t in_tail = tail < 0 ? 0 : (tail < count ? tail : count);
@@ -56,12 +61,14 @@ LONGSTRIDE_HOST_DEVICE inline int64_t TokenOrder::lane_length() const {
 
 LONGSTRIDE_HOST_DEVICE inline int64_t TokenOrder::position(int64_t index) const {
   switch (kind) {
-    case Kind::natural: return index;
+    case Kind::natural:
+      return index;
     case Kind::lanes: {
       const int64_t length = lane_length();
       return index % length * width + index / length;
     }
-    case Kind::summary: return index / count * width + (width - (run + 1) * count) + index % count;
+    case Kind::summary:
+      return index / count * width + (width - (run + 1) * count) + index % count;
   }
   return n;
 }
@@ -76,7 +83,8 @@ struct TileGrid {
   LONGSTRIDE_HOST_DEVICE int64_t begin(int64_t t) const {  // first compact index of tile t
     return t / tiles_per_lane() * order.lane_length() + t % tiles_per_lane() * tile;
   }
-  LONGSTRIDE_HOST_DEVICE int64_t size(int64_t t) const {  // indices in tile t (padding at a lane's end included)
+  LONGSTRIDE_HOST_DEVICE int64_t
+  size(int64_t t) const {  // indices in tile t (padding at a lane's end included)
     const int64_t left = order.lane_length() - t % tiles_per_lane() * tile;
     return left < tile ? left : tile;
   }
@@ -108,7 +116,9 @@ struct Pass {
   TileLists columns;  // by key tile: query tiles; the exact transpose of rows, same full flags
 
   // A pair of positions belongs to this pass.
-  LONGSTRIDE_HOST_DEVICE bool allows(int64_t q, int64_t k) const { return terms.allows(q, k) && !excluded.allows(q, k); }
+  LONGSTRIDE_HOST_DEVICE bool allows(int64_t q, int64_t k) const {
+    return terms.allows(q, k) && !excluded.allows(q, k);
+  }
   // The same by compact indices; false for padding. This is the mask of a partial tile.
   LONGSTRIDE_HOST_DEVICE bool allows_index(int64_t query_index, int64_t key_index) const {
     const int64_t q = queries.order.position(query_index), k = keys.order.position(key_index);
@@ -123,9 +133,12 @@ struct Plan {
   int64_t pairs = 0;  // allowed (query, key) pairs, exactly
 };
 
-// Plans `pattern` (resolved for a head) over n positions with tiles of `query_tile` by `key_tile` indices. A tile is listed
-// only if it holds an allowed pair of the pass, and marked full only if all its pairs are allowed and none is padding.
-// Memory and time grow with the number of query tiles and runs, not with n * n. Throws Error for n < 1 or tiles < 1.
+// Plans `pattern` (resolved for a head) over n positions with tiles of `query_tile` by `key_tile` indices. A
+// tile is listed only if it holds an allowed pair of the pass, and marked full only if all its pairs are
+// allowed and none is padding. A pass without pairs is left out; a pattern that allows nothing over n
+// positions has no pass. Memory grows with the number of query tiles and runs and time with n, never with
+// n * n; where a later pass must leave out a stride or summary of an unrelated width, time may grow with its
+// pairs. Throws Error for n < 1 or tiles < 1.
 Plan make_plan(const Pattern& pattern, int64_t n, int64_t query_tile, int64_t key_tile);
 
 // Allowed pairs of `pattern` over n positions, without tiles.

@@ -23,7 +23,8 @@ int64_t summary_rank(int64_t width, int64_t count, int64_t run, int64_t position
 // The offsets in a lane of `order` whose positions lie in [begin, end).
 IndexRange offsets_between(const TokenOrder& order, int64_t lane, int64_t begin, int64_t end) {
   switch (order.kind) {
-    case TokenOrder::Kind::natural: return {begin, end};
+    case TokenOrder::Kind::natural:
+      return {begin, end};
     case TokenOrder::Kind::summary:
       return {summary_rank(order.width, order.count, order.run, begin),
               summary_rank(order.width, order.count, order.run, end)};
@@ -54,7 +55,8 @@ void add_summary_holes(const Term& term, const TokenOrder& order, int64_t q, std
 
 // The keys of a stride (or dilation) in lanes of another width: those at a common multiple's distance.
 void add_stride_holes(const Term& term, const TokenOrder& order, int64_t q, std::vector<IndexRange>& holes) {
-  const int64_t step = term.size / std::gcd(term.size, order.width);  // in offsets; in positions step * order.width
+  const int64_t step =
+      term.size / std::gcd(term.size, order.width);  // in offsets; in positions step * order.width
   const int64_t last = q / order.width;
   for (int64_t j = last; j >= 0; j -= step) {
     if (!term.allows(q, q - (last - j) * order.width)) break;
@@ -72,7 +74,8 @@ void add_holes(const Term& term, const TokenOrder& order, int64_t q, std::vector
 void sort_and_merge(std::vector<IndexRange>& ranges) {
   std::erase_if(ranges, [](const IndexRange& r) { return r.empty(); });
   if (ranges.size() < 2) return;
-  std::sort(ranges.begin(), ranges.end(), [](const IndexRange& a, const IndexRange& b) { return a.begin < b.begin; });
+  std::sort(ranges.begin(), ranges.end(),
+            [](const IndexRange& a, const IndexRange& b) { return a.begin < b.begin; });
   size_t last = 0;
   for (size_t i = 1; i < ranges.size(); ++i) {
     if (ranges[i].begin <= ranges[last].end)
@@ -97,18 +100,25 @@ TokenOrder key_order_of(const Term& term, int64_t n) {
 
 IndexRange own_range(const Term& term, int64_t q) {
   switch (term.kind) {
-    case TermKind::dense: return {0, q + 1};
-    case TermKind::window: return {std::max<int64_t>(q + 1 - term.size, 0), q + 1};
-    case TermKind::block: return {q / term.size * term.size, q + 1};
-    case TermKind::prefix: return {0, std::min(term.size, q + 1)};
+    case TermKind::dense:
+      return {0, q + 1};
+    case TermKind::window:
+      return {std::max<int64_t>(q + 1 - term.size, 0), q + 1};
+    case TermKind::block:
+      return {q / term.size * term.size, q + 1};
+    case TermKind::prefix:
+      return {0, std::min(term.size, q + 1)};
     case TermKind::previous_row: {
       const int64_t row = q / term.size;
       return {std::max<int64_t>(row - 1, 0) * term.size, row * term.size};
     }
-    case TermKind::stride: return {0, q / term.size + 1};
-    case TermKind::dilated: return {std::max<int64_t>(q / term.size + 1 - term.count, 0), q / term.size + 1};
+    case TermKind::stride:
+      return {0, q / term.size + 1};
+    case TermKind::dilated:
+      return {std::max<int64_t>(q / term.size + 1 - term.count, 0), q / term.size + 1};
     case TermKind::summary:
-    case TermKind::spread_summary: return {0, summary_rank(term.size, term.count, term.run, q + 1)};
+    case TermKind::spread_summary:
+      return {0, summary_rank(term.size, term.count, term.run, q + 1)};
   }
   return {};
 }

@@ -1,7 +1,8 @@
 // The keys of one query as ranges of indices: the only arithmetic on terms besides Pattern::allows.
 //
-// A query at position q looks into its own lane of the key order (lane q mod l of a lanes order, else the only one); a range
-// counts offsets in that lane. All ranges end at or before q itself, so they do not depend on the length of the sequence.
+// A query at position q looks into its own lane of the key order (lane q mod l of a lanes order, else the
+// only one); a range counts offsets in that lane. All ranges end at or before q itself, so they do not depend
+// on the length of the sequence.
 #pragma once
 
 #include <cstdint>
@@ -37,8 +38,9 @@ class PassRanges {
   // All of `terms` must have the key order `keys`.
   PassRanges(const Pattern& terms, const Pattern& excluded, const TokenOrder& keys);
 
-  // Ascending, disjoint, not empty and not adjacent. Valid until the next call. One or two of them for most pairs of
-  // terms; where a stride or a summary excludes another of an unrelated width, as many as the two sets meet.
+  // Ascending, disjoint, not empty and not adjacent. Valid until the next call. One or two of them for most
+  // pairs of terms; where a stride or a summary excludes another of an unrelated width, as many as the two
+  // sets meet.
   const std::vector<IndexRange>& of(int64_t q);
 
  private:
@@ -47,8 +49,9 @@ class PassRanges {
   std::vector<IndexRange> ranges_, holes_, left_;
 };
 
-// `pattern` with nothing to say twice over n positions: heads resolved, terms that others contain dropped, and terms
-// that are a simpler one in disguise (stride:1, a window over everything) replaced. Allows the same pairs.
+// `pattern` with nothing to say twice over n positions: heads resolved, terms that others contain dropped,
+// and terms that are a simpler one in disguise (stride:1, a window over everything) replaced. Allows the same
+// pairs.
 Pattern simplify(const Pattern& pattern, int64_t n);
 
 // The terms of one pass and of those before it that it must not repeat.
@@ -59,8 +62,8 @@ struct PassTerms {
   TokenOrder keys;
 };
 
-// The passes of a simplified pattern: natural order first, then summaries, then lanes, so that what later passes exclude is
-// cheap to tell. Throws Error for numbers that no parsed term has.
+// The passes of a simplified pattern: natural order first, then summaries, then lanes, so that what later
+// passes exclude is cheap to tell. Throws Error for numbers that no parsed term has.
 std::vector<PassTerms> group_passes(const Pattern& pattern, int64_t n);
 
 }  // namespace longstride

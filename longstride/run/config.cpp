@@ -55,7 +55,8 @@ FieldList RunConfig::fields() {
 
 void RunConfig::check() const {
   RunConfig copy = *this;
-  for (const Field& field : copy.fields().all()) field.check();
+  const FieldList list = copy.fields();  // named: a temporary would end before the loop
+  for (const Field& field : list.all()) field.check();
   model.check();
   LONGSTRIDE_CHECK(train.batch % train.micro() == 0, "train.micro_batch = {} does not divide train.batch = {}",
                    train.micro(), train.batch);

@@ -26,14 +26,42 @@ Tensor part_of_row(const Tensor& matrix, int64_t row, int64_t begin, int64_t end
   return Tensor(data, matrix.dtype, {end - begin}, matrix.device);
 }
 
+// Multiply-adds of a step below which waking other threads for each op costs more than they save.
+constexpr int64_t kSerialBelow = int64_t{4} << 20;
+
+// One thread while it lives, if the work is small.
+class ThreadLimit {
+ public:
+  explicit ThreadLimit(bool one) : before_(one ? threads() : 0) {
+    if (before_ > 0) set_threads(1);
+  }
+  ~ThreadLimit() {
+    if (before_ > 0) set_threads(before_);
+  }
+  ThreadLimit(const ThreadLimit&) = delete;
+  ThreadLimit& operator=(const ThreadLimit&) = delete;
+
+ private:
+  int before_;
+};
+
+int64_t product_weights(const ModelConfig& config) {
+  int64_t total = 0;
+  for (const ParameterSpec& spec : parameter_table(config))
+    if (spec.product) total += spec.count();
+  return total;
+}
+
 }  // namespace
 
 Decoder::Room Decoder::lay_out(const ModelConfig& config, int64_t streams, Arena& arena) {
   Room room;
   const int64_t d = config.width;
   for (int64_t layer = 0; layer < config.layers; ++layer) {
-    room.keys.push_back(arena.allocate(DType::f32, {streams, config.context, config.heads, config.qk_head()}));
-    room.values.push_back(arena.allocate(DType::f32, {streams, config.context, config.heads, config.v_head()}));
+    room.keys.push_back(
+        arena.allocate(DType::f32, {streams, config.context, config.heads, config.qk_head()}));
+    room.values.push_back(
+        arena.allocate(DType::f32, {streams, config.context, config.heads, config.v_head()}));
   }
   room.previous = arena.allocate(DType::u8, {streams});
   room.x = arena.allocate(DType::f32, {streams, d});
@@ -69,7 +97,8 @@ Decoder::Decoder(const ModelConfig& config, const ModelParameters& parameters, D
       schedule_(config.schedule()),
       device_(device),
       product_(parameters.output_weight.dtype),
-      streams_(streams) {
+      streams_(streams),
+      serial_(streams * product_weights(config) < kSerialBelow) {
   LONGSTRIDE_CHECK(streams >= 1, "decoding {} sequences, must be at least 1", streams);
   Arena measure = Arena::measuring(device);
   lay_out(config, streams, measure);
@@ -86,19 +115,20 @@ Decoder::Decoder(const ModelConfig& config, const ModelParameters& parameters, D
 }
 
 Tensor Decoder::step(std::span<const uint8_t> previous, int64_t position) {
-  LONGSTRIDE_CHECK(position >= 0 && position < config_.context, "decoding position {} of a context of {} bytes", position,
-                   config_.context);
+  LONGSTRIDE_CHECK(position >= 0 && position < config_.context,
+                   "decoding position {} of a context of {} bytes", position, config_.context);
   LONGSTRIDE_CHECK(position <= filled_, "decoding position {} when only {} are known", position, filled_);
   LONGSTRIDE_CHECK(position == 0 || static_cast<int64_t>(previous.size()) == streams_,
                    "{} previous bytes for {} sequences", previous.size(), streams_);
+  const ThreadLimit limit(serial_);
   if (position > 0) {
     std::copy(previous.begin(), previous.end(), host_previous_.as<uint8_t>());
     if (host_previous_.data != room_.previous.data) copy(host_previous_, room_.previous);
   }
   embedding_one(context_, room_.previous, position, parameters_.embedding, room_.x);
   for (int64_t layer = 0; layer < config_.layers; ++layer) block(layer, position);
-  layer_norm_forward(context_, room_.x, parameters_.final_gain, parameters_.final_bias, kFinalNormEpsilon, room_.normed,
-                     room_.mean, room_.rstd);
+  layer_norm_forward(context_, room_.x, parameters_.final_gain, parameters_.final_bias, kFinalNormEpsilon,
+                     room_.normed, room_.mean, room_.rstd);
   linear_forward(context_, room_.normed, parameters_.output_weight, {}, room_.logits);
   if (host_logits_.data != room_.logits.data) copy(room_.logits, host_logits_);
   filled_ = position + 1;
@@ -119,8 +149,9 @@ void Decoder::block(int64_t layer, int64_t position) {
     copy(part_of_row(r.qkv, s, qk, 2 * qk), row_of(r.keys[layer], s, position, qk));
     copy(part_of_row(r.qkv, s, 2 * qk, config_.qkv()), row_of(r.values[layer], s, position, config_.width));
   }
-  attention_one(context_, schedule_.layer(layer), position, r.queries.split_last(heads), r.keys[layer], r.values[layer],
-                1.0f / std::sqrt(static_cast<float>(config_.qk_head())), r.attended.split_last(heads));
+  attention_one(context_, schedule_.layer(layer), position, r.queries.split_last(heads), r.keys[layer],
+                r.values[layer], 1.0f / std::sqrt(static_cast<float>(config_.qk_head())),
+                r.attended.split_last(heads));
   linear_forward(context_, r.attended, p.projection_weight, p.projection_bias, r.branch);
   dropout_add_forward(context_, r.x, r.branch, no_dropout, r.x);
 
@@ -132,8 +163,9 @@ void Decoder::block(int64_t layer, int64_t position) {
 }
 
 void Decoder::prefill(const Tensor& tokens) {
-  LONGSTRIDE_CHECK(tokens.dtype == DType::u8 && tokens.rank == 2 && tokens.shape[0] == streams_ && tokens.contiguous(),
-                   "the beginnings are {}, must be u8 ({}, length)", tokens.describe(), streams_);
+  LONGSTRIDE_CHECK(
+      tokens.dtype == DType::u8 && tokens.rank == 2 && tokens.shape[0] == streams_ && tokens.contiguous(),
+      "the beginnings are {}, must be u8 ({}, length)", tokens.describe(), streams_);
   const int64_t length = tokens.shape[1];
   LONGSTRIDE_CHECK(length <= config_.context, "a beginning of {} bytes; the model's context is {}", length,
                    config_.context);
@@ -149,7 +181,8 @@ void Decoder::prefill(const Tensor& tokens) {
 void Decoder::prefill_in_parallel(const Tensor& tokens) {
   const int64_t length = tokens.shape[1];
   const uint8_t* bytes = tokens.as<uint8_t>();
-  // Patterns and embeddings do not depend on how many positions follow, so a shorter model gives the same rows.
+  // Patterns and embeddings do not depend on how many positions follow, so a shorter model gives the same
+  // rows.
   ModelConfig shorter = config_;
   shorter.position_axes = config_.axes();
   shorter.context = length;
@@ -181,7 +214,8 @@ void Decoder::prefill_in_parallel(const Tensor& tokens) {
     transformer.prefill(parameters_, row, [&](int64_t layer, const Tensor& keys, const Tensor& values) {
       for (int64_t position = 0; position < length; ++position) {
         copy(row_of(keys, 0, position, config_.qk()), row_of(room_.keys[layer], s, position, config_.qk()));
-        copy(row_of(values, 0, position, config_.width), row_of(room_.values[layer], s, position, config_.width));
+        copy(row_of(values, 0, position, config_.width),
+             row_of(room_.values[layer], s, position, config_.width));
       }
     });
   }

@@ -1,8 +1,9 @@
-// Incremental decoding: one byte a step for several sequences side by side, with the keys and values of earlier positions
-// kept. Each step reads exactly the keys that the pattern allows its position.
+// Incremental decoding: one byte a step for several sequences side by side, with the keys and values of
+// earlier positions kept. Each step reads exactly the keys that the pattern allows its position.
 //
-// The cache keeps the rows of all positions, context * (qk_width + width) floats a layer and sequence, also those that no
-// later position may look at; a cache that keeps only what the pattern can still reach would be smaller.
+// The cache keeps the rows of all positions, context * (qk_width + width) floats a layer and sequence, also
+// those that no later position may look at; a cache that keeps only what the pattern can still reach would be
+// smaller.
 #pragma once
 
 #include <cstdint>
@@ -15,21 +16,25 @@ namespace longstride {
 
 class Decoder {
  public:
-  // Room for `streams` sequences of config.context bytes, allocated here; no step allocates tensors. The memory behind
-  // `parameters` must outlive the decoder. Products run in the dtype of the parameters' weights, all else in f32.
+  // Room for `streams` sequences of config.context bytes, allocated here; no step allocates tensors. The
+  // memory behind `parameters` must outlive the decoder. Products run in the dtype of the parameters'
+  // weights, all else in f32.
   Decoder(const ModelConfig& config, const ModelParameters& parameters, Device device, int64_t streams);
 
-  // What the constructor allocates: cache, one row of activations a stream, scratch. `product` is the weights' dtype.
+  // What the constructor allocates: cache, one row of activations a stream, scratch. `product` is the
+  // weights' dtype.
   static int64_t bytes(const ModelConfig& config, Device device, DType product, int64_t streams);
 
-  // Slot `position` of every sequence: previous (streams) are the bytes at position - 1 (not read at 0). Returns the logits
-  // (streams, 256) f32 of the bytes at `position`, in CPU memory, valid until the next call. Positions must come in order:
-  // each is at most one beyond the last; going back overwrites. Throws Error otherwise, or beyond the context.
+  // Slot `position` of every sequence: previous (streams) are the bytes at position - 1 (not read at 0).
+  // Returns the logits (streams, 256) f32 of the bytes at `position`, in CPU memory, valid until the next
+  // call. Positions must come in order: each is at most one beyond the last; going back overwrites. Throws
+  // Error otherwise, or beyond the context.
   Tensor step(std::span<const uint8_t> previous, int64_t position);
 
-  // Fills the cache with positions 0..length-1 for tokens (streams, length) u8 in CPU memory; go on with step(tokens[length-1],
-  // length). More than kParallelFrom positions run as one parallel forward over `length` positions, a sequence at a time, in
-  // working memory that is allocated for this call; equal sequences are computed once. Fewer run as steps.
+  // Fills the cache with positions 0..length-1 for tokens (streams, length) u8 in CPU memory; go on with
+  // step(tokens[length-1], length). More than kParallelFrom positions run as one parallel forward over
+  // `length` positions, a sequence at a time, in working memory that is allocated for this call; equal
+  // sequences are computed once. Fewer run as steps.
   void prefill(const Tensor& tokens);
   static constexpr int64_t kParallelFrom = 16;
 
@@ -40,14 +45,14 @@ class Decoder {
 
  private:
   struct Room {
-    std::vector<Tensor> keys, values;      // a layer: (streams, context, H, D or Dv)
-    Tensor previous;                       // (streams) u8
-    Tensor x, normed, attended, branch;    // (streams, d)
-    Tensor qkv;                            // (streams, 2 * qk + d)
-    Tensor queries;                        // (streams, qk)
-    Tensor hidden;                         // (streams, ff)
-    Tensor mean, rstd;                     // (streams)
-    Tensor logits;                         // (streams, 256)
+    std::vector<Tensor> keys, values;    // a layer: (streams, context, H, D or Dv)
+    Tensor previous;                     // (streams) u8
+    Tensor x, normed, attended, branch;  // (streams, d)
+    Tensor qkv;                          // (streams, 2 * qk + d)
+    Tensor queries;                      // (streams, qk)
+    Tensor hidden;                       // (streams, ff)
+    Tensor mean, rstd;                   // (streams)
+    Tensor logits;                       // (streams, 256)
   };
   static Room lay_out(const ModelConfig& config, int64_t streams, Arena& arena);
   static int64_t scratch_bytes(const ModelConfig& config, Device device, DType product, int64_t streams);
@@ -60,6 +65,7 @@ class Decoder {
   Device device_;
   DType product_;
   int64_t streams_;
+  bool serial_;  // a step is too small to share out
   int64_t filled_ = 0;
   Arena arena_ = Arena::measuring({});
   Arena scratch_ = Arena::measuring({});

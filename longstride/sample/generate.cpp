@@ -7,9 +7,10 @@ namespace longstride {
 std::vector<std::vector<uint8_t>> generate(Decoder& decoder, const std::vector<uint8_t>& prime,
                                            const GenerateConfig& config, const SampleSink& sink) {
   config.sampler.check();
-  LONGSTRIDE_CHECK(config.length >= 1 && config.length <= decoder.context(),
-                   "a sample of {} bytes: the model's context is the limit for now, so 1 to {} bytes are possible",
-                   config.length, decoder.context());
+  LONGSTRIDE_CHECK(
+      config.length >= 1 && config.length <= decoder.context(),
+      "a sample of {} bytes: the model's context is the limit for now, so 1 to {} bytes are possible",
+      config.length, decoder.context());
   const int64_t streams = decoder.streams();
   const int64_t given = std::min<int64_t>(prime.size(), config.length);
   std::vector<std::vector<uint8_t>> sequences(streams);
@@ -26,7 +27,8 @@ std::vector<std::vector<uint8_t>> generate(Decoder& decoder, const std::vector<u
 
   if (given > 0) {
     std::vector<uint8_t> beginnings;
-    for (int64_t s = 0; s < streams; ++s) beginnings.insert(beginnings.end(), prime.begin(), prime.begin() + given);
+    for (int64_t s = 0; s < streams; ++s)
+      beginnings.insert(beginnings.end(), prime.begin(), prime.begin() + given);
     decoder.prefill(Tensor(beginnings.data(), DType::u8, {streams, given}));
   }
   std::vector<uint8_t> previous(streams);
@@ -42,8 +44,10 @@ std::vector<std::vector<uint8_t>> generate(Decoder& decoder, const std::vector<u
   return sequences;
 }
 
-int64_t streams_that_fit(const ModelConfig& config, Device device, DType product, int64_t count, int64_t memory) {
-  int64_t streams = std::max<int64_t>(1, std::min(count, memory / Decoder::bytes(config, device, product, 1)));
+int64_t streams_that_fit(const ModelConfig& config, Device device, DType product, int64_t count,
+                         int64_t memory) {
+  int64_t streams =
+      std::max<int64_t>(1, std::min(count, memory / Decoder::bytes(config, device, product, 1)));
   while (streams > 1 && Decoder::bytes(config, device, product, streams) > memory) --streams;
   return streams;
 }

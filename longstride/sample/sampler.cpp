@@ -11,7 +11,8 @@
 namespace longstride {
 
 void SamplerConfig::check() const {
-  LONGSTRIDE_CHECK(std::isfinite(temperature) && temperature >= 0, "temperature = {}, must be 0 or more", temperature);
+  LONGSTRIDE_CHECK(std::isfinite(temperature) && temperature >= 0, "temperature = {}, must be 0 or more",
+                   temperature);
   LONGSTRIDE_CHECK(top_k >= 0, "top-k = {}, must be 0 (all bytes) or more", top_k);
   LONGSTRIDE_CHECK(top_p > 0 && top_p <= 1, "top-p = {}, must be above 0 and at most 1", top_p);
 }
@@ -24,11 +25,12 @@ size_t likeliest(std::span<const float> logits) {
   size_t best = 0;
   for (size_t byte = 0; byte < kBytes; ++byte) {
     LONGSTRIDE_CHECK(!std::isnan(logits[byte]) && logits[byte] != std::numeric_limits<float>::infinity(),
-                     "the model's logit of byte {} is {}: its weights are damaged, or training diverged", byte,
-                     logits[byte]);
+                     "the model's logit of byte {} is {}: its weights are damaged, or training diverged",
+                     byte, logits[byte]);
     if (logits[byte] > logits[best]) best = byte;
   }
-  LONGSTRIDE_CHECK(std::isfinite(logits[best]), "the model gives no byte a probability: all logits are -infinity");
+  LONGSTRIDE_CHECK(std::isfinite(logits[best]),
+                   "the model gives no byte a probability: all logits are -infinity");
   return best;
 }
 
@@ -41,7 +43,8 @@ void normalise(std::array<double, kBytes>& weights) {
 
 std::array<double, 256> sampling_distribution(std::span<const float> logits, const SamplerConfig& config) {
   config.check();
-  LONGSTRIDE_CHECK(logits.size() == kBytes, "sampling from {} logits, a model of bytes has {}", logits.size(), kBytes);
+  LONGSTRIDE_CHECK(logits.size() == kBytes, "sampling from {} logits, a model of bytes has {}", logits.size(),
+                   kBytes);
   const size_t best = likeliest(logits);
   std::array<double, kBytes> weights{};
   if (config.temperature == 0) {
@@ -72,7 +75,8 @@ std::array<double, 256> sampling_distribution(std::span<const float> logits, con
 
 uint8_t draw(std::span<const float> logits, const SamplerConfig& config, uint32_t stream, int64_t position) {
   const std::array<double, kBytes> probabilities = sampling_distribution(logits, config);
-  const double u = RandomStream{config.seed, random_stream::kSample, stream}.uniform(static_cast<uint64_t>(position));
+  const double u =
+      RandomStream{config.seed, random_stream::kSample, stream}.uniform(static_cast<uint64_t>(position));
   double sum = 0;
   size_t last = 0;
   for (size_t byte = 0; byte < kBytes; ++byte) {

@@ -17,9 +17,10 @@ struct SamplerConfig {
   void check() const;
 };
 
-// The probability of each byte: softmax(logits / temperature), cut to the top_k likeliest, renormalised, cut to the top_p
-// likeliest, renormalised; computed in double. Of equally likely bytes the lower counts as likelier. Bytes that are cut have
-// exactly 0. Throws Error unless there are 256 logits, none of them NaN or +infinity and not all -infinity.
+// The probability of each byte: softmax(logits / temperature), cut to the top_k likeliest, renormalised, cut
+// to the top_p likeliest, renormalised; computed in double. Of equally likely bytes the lower counts as
+// likelier. Bytes that are cut have exactly 0. Throws Error unless there are 256 logits, none of them NaN or
+// +infinity and not all -infinity.
 std::array<double, 256> sampling_distribution(std::span<const float> logits, const SamplerConfig& config);
 
 // One byte from that distribution: a pure function of the logits and (config.seed, stream, position).

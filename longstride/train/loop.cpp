@@ -33,8 +33,8 @@ ProgressOptions progress_options(bool show) {
 
 class Loop {
  public:
-  Loop(std::string run, const RunConfig& config, const TrainObserver& observer)
-      : run_(std::move(run)), config_(config), observer_(observer), splits_(open_splits(config.data)),
+  Loop(std::string run, const RunConfig& config, int64_t from_step, const TrainObserver& observer)
+      : run_(std::move(run)), config_(config), from_step_(from_step), observer_(observer), splits_(open_splits(config.data)),
         start_memory_(resident_memory()), trainer_(config, splits_) {
     summary_.planned_memory = trainer_.memory().total() + start_memory_;
   }
@@ -81,15 +81,19 @@ class Loop {
 
   void resume() {
     prepare_run_directory(run_);
-    const IntactCheckpoint newest = newest_intact(run_);
-    for (const std::string& warning : newest.warnings) observer_.note(warning);
-    if (!newest.found) {
-      LONGSTRIDE_CHECK(newest.warnings.empty(), "{}: every checkpoint is damaged; begin anew with another --run", run_);
+    IntactCheckpoint start;
+    if (from_step_ >= 0) start.found = find_checkpoint(run_, from_step_);
+    else start = newest_intact(run_);
+    for (const std::string& warning : start.warnings) observer_.note(warning);
+    if (!start.found) {
+      LONGSTRIDE_CHECK(start.warnings.empty(), "{}: every checkpoint is damaged; begin anew with another --run", run_);
       return;
     }
-    trainer_.load(OpenCheckpoint(*newest.found));
-    discard_checkpoints_after(run_, newest.found->step);
-    saved_step_ = newest.found->step;
+    trainer_.load(OpenCheckpoint(*start.found));
+    discard_checkpoints_after(run_, start.found->step);
+    saved_step_ = start.found->step;
+    // A kill may have come between the saving of the best checkpoint and its naming.
+    if (trainer_.state().best_step == saved_step_) name_best();
     observer_.note(fmt::format("resuming from step {} of {}", trainer_.state().step, trainer_.total_steps()));
   }
 
@@ -108,9 +112,13 @@ class Loop {
     state.best_bits = evaluation.bits();
     state.best_step = state.step;
     save();
-    mark_best(run_, state.step, evaluation.bits());
-    publish_model(run_, state.step);
+    name_best();
     prune_checkpoints(run_, config_.train.keep_last);
+  }
+
+  void name_best() {
+    mark_best(run_, trainer_.state().best_step, trainer_.state().best_bits);
+    publish_model(run_, trainer_.state().best_step);
   }
 
   void save() {
@@ -123,6 +131,7 @@ class Loop {
 
   std::string run_;
   RunConfig config_;
+  int64_t from_step_ = -1;
   TrainObserver observer_;
   Splits splits_;
   int64_t start_memory_ = 0;
@@ -133,10 +142,10 @@ class Loop {
 
 }  // namespace
 
-TrainSummary train_run(const std::string& run, const RunConfig& config, const TrainObserver& observer) {
+TrainSummary train_run(const std::string& run, const RunConfig& config, int64_t from_step, const TrainObserver& observer) {
   set_threads(static_cast<int>(config.compute.threads));
   const RunLock lock(run);
-  return Loop(run, config, observer).run();
+  return Loop(run, config, from_step, observer).run();
 }
 
 }  // namespace longstride

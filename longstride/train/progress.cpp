@@ -154,13 +154,14 @@ void ProgressLine::draw() {
   shown_ = true;
   if (!options_.terminal) return options_.write(render_progress_line(state_) + "\n");
   // The last column stays free: some terminals begin a new line once it is written.
-  options_.write("\r" + render_progress_bar(state_, options_.width() - 1, options_.unicode) + "\x1b[K");
+  options_.write(
+      fmt::format("\r{}\x1b[K", render_progress_bar(state_, options_.width() - 1, options_.unicode)));
   line_open_ = true;
 }
 
 void ProgressLine::note(std::string_view text) {
-  if (!line_open_) return options_.write(std::string(text) + "\n");
-  options_.write("\r\x1b[K" + std::string(text) + "\n");
+  if (!line_open_) return options_.write(fmt::format("{}\n", text));
+  options_.write(fmt::format("\r\x1b[K{}\n", text));
   draw();
 }
 

@@ -86,7 +86,8 @@ struct TrainSummary {
 };
 
 // Trains the run to its end, or until SIGINT or SIGTERM, which saves and returns. `run` exists and holds config.toml; goes
-// on from the newest intact checkpoint if there is one. Throws Error; whatever was saved before stays.
-TrainSummary train_run(const std::string& run, const RunConfig& config, const TrainObserver& observer);
+// on from the checkpoint of `from_step` (later ones are discarded), or if that is negative from the newest intact one, if
+// any. Throws Error; whatever was saved before stays.
+TrainSummary train_run(const std::string& run, const RunConfig& config, int64_t from_step, const TrainObserver& observer);
 
 }  // namespace longstride

@@ -9,12 +9,13 @@
 namespace longstride::verify {
 
 double relative_error(std::span<const float> ours, std::span<const double> reference, double smallest) {
-  LONGSTRIDE_CHECK(ours.size() == reference.size(), "relative_error of {} results and {} references", ours.size(),
-                   reference.size());
+  LONGSTRIDE_CHECK(ours.size() == reference.size(), "relative_error of {} results and {} references",
+                   ours.size(), reference.size());
   double difference = 0, magnitude = smallest;
   for (size_t i = 0; i < ours.size(); ++i) {
     if (static_cast<double>(ours[i]) == reference[i] && std::isinf(reference[i])) continue;
-    if (!std::isfinite(ours[i]) || !std::isfinite(reference[i])) return std::numeric_limits<double>::infinity();
+    if (!std::isfinite(ours[i]) || !std::isfinite(reference[i]))
+      return std::numeric_limits<double>::infinity();
     difference = std::max(difference, std::abs(static_cast<double>(ours[i]) - reference[i]));
     magnitude = std::max(magnitude, std::abs(reference[i]));
   }

@@ -1,5 +1,4 @@
 #include "longstride/ops/activation.h"
-
 #include "longstride/ops/reference/activation.h"
 #include "longstride/verify/workbench.h"
 
@@ -47,9 +46,9 @@ void check_case(Device device, int64_t count, double deviation, CheckList& list)
 
 std::vector<Check> check_activation(Device device, Effort effort) {
   CheckList list;
-  const std::vector<int64_t> counts = effort == Effort::quick
-                                          ? std::vector<int64_t>{1, 1000}
-                                          : std::vector<int64_t>{1, 2, 3, 5, 15, 16, 17, 33, 1000, 16384, 16385, 40003};
+  const std::vector<int64_t> counts =
+      effort == Effort::quick ? std::vector<int64_t>{1, 1000}
+                              : std::vector<int64_t>{1, 2, 3, 5, 15, 16, 17, 33, 1000, 16384, 16385, 40003};
   for (int64_t count : counts)
     for (double deviation : {1.0, 1e-3, 10.0}) check_case(device, count, deviation, list);
   return list.take();

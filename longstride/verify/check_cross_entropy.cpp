@@ -1,5 +1,4 @@
 #include "longstride/ops/cross_entropy.h"
-
 #include "longstride/ops/reference/cross_entropy.h"
 #include "longstride/verify/workbench.h"
 
@@ -15,9 +14,10 @@ void check_case(Device device, int64_t rows, int64_t classes, double deviation, 
 
   Floats naive_loss(rows), naive(logits.size());
   Doubles true_loss(rows), truth(logits.size());
-  reference::cross_entropy(logits.data(), targets.data(), rows, classes, scale, naive_loss.data(), naive.data());
-  reference::cross_entropy(widened(logits).data(), targets.data(), rows, classes, double{scale}, true_loss.data(),
-                           truth.data());
+  reference::cross_entropy(logits.data(), targets.data(), rows, classes, scale, naive_loss.data(),
+                           naive.data());
+  reference::cross_entropy(widened(logits).data(), targets.data(), rows, classes, double{scale},
+                           true_loss.data(), truth.data());
 
   Workbench bench(device);
   const Tensor from = bench.put(logits, {rows, classes}), target = bench.put(targets, {rows});
@@ -39,8 +39,10 @@ void check_case(Device device, int64_t rows, int64_t classes, double deviation, 
 std::vector<Check> check_cross_entropy(Device device, Effort effort) {
   CheckList list;
   const bool quick = effort == Effort::quick;
-  const std::vector<int64_t> row_counts = quick ? std::vector<int64_t>{17} : std::vector<int64_t>{1, 3, 17, 130};
-  const std::vector<int64_t> classes = quick ? std::vector<int64_t>{256} : std::vector<int64_t>{1, 2, 5, 16, 33, 256, 300};
+  const std::vector<int64_t> row_counts =
+      quick ? std::vector<int64_t>{17} : std::vector<int64_t>{1, 3, 17, 130};
+  const std::vector<int64_t> classes =
+      quick ? std::vector<int64_t>{256} : std::vector<int64_t>{1, 2, 5, 16, 33, 256, 300};
   for (int64_t rows : row_counts)
     for (int64_t width : classes)
       for (double deviation : {1.0, 1e-3, 30.0, 1e4}) check_case(device, rows, width, deviation, list);

@@ -1,7 +1,6 @@
-#include "longstride/ops/dropout.h"
-
 #include <cmath>
 
+#include "longstride/ops/dropout.h"
 #include "longstride/ops/reference/dropout.h"
 #include "longstride/verify/workbench.h"
 
@@ -36,7 +35,8 @@ void check_case(Device device, int64_t count, double probability, CheckList& lis
   const Tensor dy = bench.put(ones, {count}), dbranch = bench.poisoned(DType::f32, {count});
   dropout_backward(bench.context(), dy, dropout, dbranch);
   Floats expected(x.size());
-  for (int64_t i = 0; i < count; ++i) expected[i] = dropout.keeps(static_cast<uint64_t>(i)) ? dropout.scale() : 0.0f;
+  for (int64_t i = 0; i < count; ++i)
+    expected[i] = dropout.keeps(static_cast<uint64_t>(i)) ? dropout.scale() : 0.0f;
   list.same_bits("dropout mask, " + name, expected, bench.get(dbranch));
   dropout_backward(bench.context(), dy, dropout, dy);
   list.same_bits("dropout backward in place, " + name, expected, bench.get(dy));
@@ -61,10 +61,12 @@ std::vector<Check> check_dropout(Device device, Effort effort) {
   CheckList list;
   const bool quick = effort == Effort::quick;
   const std::vector<int64_t> counts =
-      quick ? std::vector<int64_t>{1, 1001} : std::vector<int64_t>{1, 7, 8, 9, 127, 128, 129, 1001, 16384, 40003};
+      quick ? std::vector<int64_t>{1, 1001}
+            : std::vector<int64_t>{1, 7, 8, 9, 127, 128, 129, 1001, 16384, 40003};
   for (int64_t count : counts)
     for (double probability : {0.0, 1e-4, 0.4, 0.999}) check_case(device, count, probability, list);
-  for (double probability : {0.0, 0.1, 0.4, 0.999}) check_rate(device, quick ? 20000 : 500000, probability, list);
+  for (double probability : {0.0, 0.1, 0.4, 0.999})
+    check_rate(device, quick ? 20000 : 500000, probability, list);
   return list.take();
 }
 

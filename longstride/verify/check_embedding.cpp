@@ -1,5 +1,4 @@
 #include "longstride/ops/embedding.h"
-
 #include "longstride/ops/reference/embedding.h"
 #include "longstride/verify/workbench.h"
 
@@ -16,14 +15,16 @@ struct Case {
 using HostTables = reference::EmbeddingTables<float>;
 
 HostTables sample_tables(const Case& c) {
-  HostTables tables{c.width, normal_values(1, c.classes * c.width), normal_values(2, c.width), c.extents, {}, c.shift};
+  HostTables tables{c.width, normal_values(1, c.classes * c.width), normal_values(2, c.width), c.extents, {},
+                    c.shift};
   for (size_t axis = 0; axis < c.extents.size(); ++axis)
     tables.axes.push_back(normal_values(static_cast<uint32_t>(3 + axis), c.extents[axis] * c.width));
   return tables;
 }
 
 reference::EmbeddingTables<double> widened_tables(const HostTables& from) {
-  reference::EmbeddingTables<double> to{from.width, widened(from.token), widened(from.start), from.extents, {}, from.shift};
+  reference::EmbeddingTables<double> to{from.width, widened(from.token), widened(from.start), from.extents,
+                                        {},         from.shift};
   for (const Floats& axis : from.axes) to.axes.push_back(widened(axis));
   return to;
 }
@@ -44,8 +45,9 @@ void check_case(Device device, const Case& c, CheckList& list) {
   const Bytes tokens = random_bytes(20, rows, c.classes);
   HostTables host = sample_tables(c);
   reference::EmbeddingTables<double> wide = widened_tables(host);
-  const std::string name = fmt::format("B {} N {} V {} d {}, {} axes, shift {}", c.batch, c.length, c.classes, c.width,
-                                       c.extents.size(), c.shift == PositionShift::before ? "before" : "after");
+  const std::string name =
+      fmt::format("B {} N {} V {} d {}, {} axes, shift {}", c.batch, c.length, c.classes, c.width,
+                  c.extents.size(), c.shift == PositionShift::before ? "before" : "after");
   Workbench bench(device);
   const EmbeddingTables tables = put_tables(bench, host);
   const Tensor token = bench.put(tokens, {c.batch, c.length});
@@ -67,7 +69,8 @@ void check_case(Device device, const Case& c, CheckList& list) {
     embedding_one(bench.context(), bench.put(previous, {c.batch}), slot, tables, row);
     const Floats values = bench.get(row);
     for (int64_t b = 0; b < c.batch; ++b)
-      std::copy_n(values.begin() + b * c.width, c.width, one_by_one.begin() + (b * c.length + slot) * c.width);
+      std::copy_n(values.begin() + b * c.width, c.width,
+                  one_by_one.begin() + (b * c.length + slot) * c.width);
   }
   list.same_bits("embedding_one, " + name, ours, one_by_one);
 
@@ -83,8 +86,8 @@ void check_case(Device device, const Case& c, CheckList& list) {
   list.compare("embedding d start, " + name, bench.get(gradients.start), host.start, wide.start);
   list.same_bits("embedding d token twice, " + name, bench.get(gradients.token), bench.get(again.token));
   for (size_t axis = 0; axis < gradients.axes.size(); ++axis)
-    list.compare(fmt::format("embedding d axis {}, {}", axis, name), bench.get(gradients.axes[axis]), host.axes[axis],
-                 wide.axes[axis]);
+    list.compare(fmt::format("embedding d axis {}, {}", axis, name), bench.get(gradients.axes[axis]),
+                 host.axes[axis], wide.axes[axis]);
 }
 
 }  // namespace
@@ -96,8 +99,9 @@ std::vector<Check> check_embedding(Device device, Effort effort) {
     if (effort == Effort::quick) continue;
     check_case(device, {1, 1, 1, 1, {}, shift}, list);
     check_case(device, {3, 1, 5, 64, {1}, shift}, list);
-    check_case(device, {2, 31, 256, 5, {7}, shift}, list);       // longer than the axis: the first coordinate wraps
-    check_case(device, {2, 130, 7, 65, {5, 13}, shift}, list);   // beyond the axes' product
+    check_case(device, {2, 31, 256, 5, {7}, shift},
+               list);  // longer than the axis: the first coordinate wraps
+    check_case(device, {2, 130, 7, 65, {5, 13}, shift}, list);  // beyond the axes' product
     check_case(device, {1, 1000, 256, 130, {32, 32}, shift}, list);
   }
   return list.take();

@@ -1,5 +1,4 @@
 #include "longstride/ops/layer_norm.h"
-
 #include "longstride/ops/reference/layer_norm.h"
 #include "longstride/verify/workbench.h"
 
@@ -27,11 +26,13 @@ struct Inputs {
 template <class T>
 Results<T> run_reference(const Inputs& in) {
   const auto as = [](const Floats& values) { return std::vector<T>(values.begin(), values.end()); };
-  Results<T> out{as(in.x), std::vector<T>(in.rows), std::vector<T>(in.rows), as(in.dx), as(in.dgain), as(in.dbias)};
-  reference::layer_norm_forward(as(in.x).data(), as(in.gain).data(), as(in.bias).data(), T(kEpsilon), in.rows, in.width,
-                                out.y.data(), out.mean.data(), out.rstd.data());
+  Results<T> out{as(in.x),    std::vector<T>(in.rows), std::vector<T>(in.rows), as(in.dx), as(in.dgain),
+                 as(in.dbias)};
+  reference::layer_norm_forward(as(in.x).data(), as(in.gain).data(), as(in.bias).data(), T(kEpsilon), in.rows,
+                                in.width, out.y.data(), out.mean.data(), out.rstd.data());
   reference::layer_norm_backward(as(in.dy).data(), as(in.x).data(), as(in.gain).data(), out.mean.data(),
-                                 out.rstd.data(), in.rows, in.width, out.dx.data(), out.dgain.data(), out.dbias.data());
+                                 out.rstd.data(), in.rows, in.width, out.dx.data(), out.dgain.data(),
+                                 out.dbias.data());
   return out;
 }
 
@@ -39,20 +40,28 @@ Results<float> run_ours(Device device, const Inputs& in, Floats* applied) {
   Workbench bench(device, layer_norm_backward_scratch_bytes(device, in.rows, in.width));
   const auto matrix = [&](const Floats& values) { return bench.put(values, {in.rows, in.width}); };
   const Tensor x = matrix(in.x), gain = bench.put(in.gain, {in.width}), bias = bench.put(in.bias, {in.width});
-  const Tensor y = bench.poisoned(DType::f32, {in.rows, in.width}), again = bench.poisoned(DType::f32, {in.rows, in.width});
+  const Tensor y = bench.poisoned(DType::f32, {in.rows, in.width}),
+               again = bench.poisoned(DType::f32, {in.rows, in.width});
   const Tensor mean = bench.poisoned(DType::f32, {in.rows}), rstd = bench.poisoned(DType::f32, {in.rows});
   layer_norm_forward(bench.context(), x, gain, bias, kEpsilon, y, mean, rstd);
   layer_norm_apply(bench.context(), x, gain, bias, mean, rstd, again);
-  const Tensor dx = matrix(in.dx), dgain = bench.put(in.dgain, {in.width}), dbias = bench.put(in.dbias, {in.width});
+  const Tensor dx = matrix(in.dx), dgain = bench.put(in.dgain, {in.width}),
+               dbias = bench.put(in.dbias, {in.width});
   layer_norm_backward(bench.context(), matrix(in.dy), x, gain, mean, rstd, dx, dgain, dbias);
   *applied = bench.get(again);
   return {bench.get(y), bench.get(mean), bench.get(rstd), bench.get(dx), bench.get(dgain), bench.get(dbias)};
 }
 
 void check_case(Device device, const Kind& kind, int64_t rows, int64_t width, CheckList& list) {
-  Inputs in{rows, width, normal_values(1, rows * width, kind.deviation, kind.mean), normal_values(2, width, 0.5, 1),
-            normal_values(3, width), normal_values(4, rows * width), normal_values(5, rows * width),
-            normal_values(6, width), normal_values(7, width)};
+  Inputs in{rows,
+            width,
+            normal_values(1, rows * width, kind.deviation, kind.mean),
+            normal_values(2, width, 0.5, 1),
+            normal_values(3, width),
+            normal_values(4, rows * width),
+            normal_values(5, rows * width),
+            normal_values(6, width),
+            normal_values(7, width)};
   const std::string name = fmt::format("{}, {} x {}", kind.name, rows, width);
   Floats applied, applied_again;
   const Results<float> ours = run_ours(device, in, &applied), again = run_ours(device, in, &applied_again);
@@ -78,8 +87,10 @@ void check_case(Device device, const Kind& kind, int64_t rows, int64_t width, Ch
 std::vector<Check> check_layer_norm(Device device, Effort effort) {
   CheckList list;
   const bool quick = effort == Effort::quick;
-  const std::vector<int64_t> row_counts = quick ? std::vector<int64_t>{3} : std::vector<int64_t>{1, 3, 17, 130};
-  const std::vector<int64_t> widths = quick ? std::vector<int64_t>{64, 513} : std::vector<int64_t>{1, 2, 5, 16, 31, 64, 100, 513};
+  const std::vector<int64_t> row_counts =
+      quick ? std::vector<int64_t>{3} : std::vector<int64_t>{1, 3, 17, 130};
+  const std::vector<int64_t> widths =
+      quick ? std::vector<int64_t>{64, 513} : std::vector<int64_t>{1, 2, 5, 16, 31, 64, 100, 513};
   for (const Kind& kind : {Kind{"normal", 0, 1}, Kind{"small", 0, 1e-4}, Kind{"large", 0, 1e4},
                            Kind{"mean 1000", 1000, 1}, Kind{"constant rows", 3, 0}})
     for (int64_t rows : row_counts)

@@ -1,5 +1,4 @@
 #include "longstride/ops/linear.h"
-
 #include "longstride/ops/reference/linear.h"
 #include "longstride/verify/workbench.h"
 
@@ -23,7 +22,8 @@ struct Results {
   std::vector<T> y, dx, dw, db;
 };
 
-// With bf16 products, of the rounded inputs: rounding them is part of the op's contract, and its error would hide others.
+// With bf16 products, of the rounded inputs: rounding them is part of the op's contract, and its error would
+// hide others.
 template <class T>
 Results<T> run_reference(const Case& c, const Inputs& in) {
   const auto as = [](const Floats& values) { return std::vector<T>(values.begin(), values.end()); };
@@ -59,7 +59,8 @@ void check_case(Device device, const Case& c, CheckList& list) {
   const std::string name = fmt::format("{}, M {} K {} N {}{}{}", name_of(c.product), c.m, c.k, c.n,
                                        c.padding ? ", strided" : "", c.bias ? "" : ", no bias");
   bool intact = false, intact_again = false;
-  const Results<float> ours = run_ours(device, c, in, &intact), again = run_ours(device, c, in, &intact_again);
+  const Results<float> ours = run_ours(device, c, in, &intact),
+                       again = run_ours(device, c, in, &intact_again);
   const Results<float> naive = run_reference<float>(c, in);
   const Results<double> truth = run_reference<double>(c, in);
   list.compare("linear y, " + name, ours.y, naive.y, truth.y);
@@ -81,11 +82,11 @@ std::vector<Check> check_linear(Device device, Effort effort) {
     check_case(device, {17, 64, 33, product, 3, true}, list);
     check_case(device, {1, 32, 5, product, 0, false}, list);
     if (effort == Effort::quick) continue;
-    for (int64_t m : {1, 2, 3, 17, 130})
+    for (int64_t m : {1, 3, 17, 130})
       for (int64_t k : {1, 2, 5, 64})
-        for (int64_t n : {1, 3, 32, 65}) {
-          check_case(device, {m, k, n, product, 0, true}, list);
-          check_case(device, {m, k, n, product, 7, m % 2 == 0}, list);
+        for (int64_t n : {1, 3, 65}) {
+          const bool strided = (m + k + n) % 2 == 0;
+          check_case(device, {m, k, n, product, strided ? 7 : 0, m != 3}, list);
         }
     check_case(device, {130, 513, 257, product, 5, true}, list);
     check_case(device, {513, 130, 64, product, 0, false}, list);

@@ -1,5 +1,5 @@
-// Whole models against the scalar model in double precision: losses, every parameter's gradient, the keys and values that a
-// sampler is given, and the equalities that training relies on.
+// Whole models against the scalar model in double precision: losses, every parameter's gradient, the keys and
+// values that a sampler is given, and the equalities that training relies on.
 #include <array>
 #include <cmath>
 #include <cstring>
@@ -7,6 +7,7 @@
 
 #include "longstride/model/reference.h"
 #include "longstride/model/transformer.h"
+#include "longstride/ops/adam.h"
 #include "longstride/verify/check.h"
 
 namespace longstride::verify {
@@ -21,8 +22,8 @@ struct Case {
 
   std::string name() const {
     return fmt::format("model {}, n {}, batch {}, {} layers, {} heads, width {}/{}/{}, {}/{}, dropout {}, {}",
-                       config.pattern, config.context, batch, config.layers, config.heads, config.width, config.qk(),
-                       config.ff(), config.init, config.positions, dropout, name_of(product));
+                       config.pattern, config.context, batch, config.layers, config.heads, config.width,
+                       config.qk(), config.ff(), config.init, config.positions, dropout, name_of(product));
   }
 };
 
@@ -73,16 +74,18 @@ std::vector<Case> cases(Effort effort) {
   return list;
 }
 
-// Initial weights in which what starts as zero (output matrix, biases) or one (gains) is random too, so that every
-// gradient depends on every weight.
-reference::Parameters<float> random_weights(const ModelConfig& config, const std::vector<ParameterSpec>& table,
+// Initial weights in which what starts as zero (output matrix, biases) or one (gains) is random too, so that
+// every gradient depends on every weight.
+reference::Parameters<float> random_weights(const ModelConfig& config,
+                                            const std::vector<ParameterSpec>& table,
                                             const ParameterStore& store, uint64_t seed) {
   initialise(table, seed, store);
   reference::Parameters<float> weights;
   for (size_t i = 0; i < table.size(); ++i) {
     float* w = store[i].as<float>();
     const RandomStream random{seed + 1, random_stream::kInitialise, static_cast<uint32_t>(i)};
-    const double deviation = table[i].shape.size() == 1 ? 0.1 : 1 / std::sqrt(static_cast<double>(config.width));
+    const double deviation =
+        table[i].shape.size() == 1 ? 0.1 : 1 / std::sqrt(static_cast<double>(config.width));
     if (table[i].deviation == 0)
       for (int64_t e = 0; e < table[i].count(); ++e) w[e] += static_cast<float>(deviation * random.normal(e));
     weights.emplace_back(w, w + table[i].count());
@@ -111,8 +114,9 @@ struct Result {
 };
 
 template <class T>
-Result<T> run_reference(const Case& c, const reference::Parameters<float>& weights, const std::vector<uint8_t>& tokens,
-                        uint64_t seed, uint32_t step, bool bf16_products) {
+Result<T> run_reference(const Case& c, const reference::Parameters<float>& weights,
+                        const std::vector<uint8_t>& tokens, uint64_t seed, uint32_t step,
+                        bool bf16_products) {
   const reference::Parameters<T> converted = as<T>(weights);
   Result<T> result;
   reference::Model<T> model(c.config, converted, {c.batch, c.dropout, seed, step, bf16_products});
@@ -145,7 +149,8 @@ class Subject {
  public:
   Subject(Device device, const Case& c)
       : case_(c), device_(device), table_(parameter_table(c.config)), weights_(table_, device, DType::f32) {
-    if (c.product != DType::f32) products_ = ParameterStore(table_, device, c.product, ParameterStore::Which::products);
+    if (c.product != DType::f32)
+      products_ = ParameterStore(table_, device, c.product, ParameterStore::Which::products);
   }
 
   const std::vector<ParameterSpec>& table() const { return table_; }
@@ -191,8 +196,12 @@ class Subject {
   }
 
  private:
-  Tensor bytes(std::vector<uint8_t>& v) const { return {v.data(), DType::u8, {case_.batch, case_.config.context}}; }
-  Tensor floats(std::vector<float>& v) const { return {v.data(), DType::f32, {case_.batch, case_.config.context}}; }
+  Tensor bytes(std::vector<uint8_t>& v) const {
+    return {v.data(), DType::u8, {case_.batch, case_.config.context}};
+  }
+  Tensor floats(std::vector<float>& v) const {
+    return {v.data(), DType::f32, {case_.batch, case_.config.context}};
+  }
 
   Case case_;
   Device device_;
@@ -213,7 +222,8 @@ Check same_bits(std::string name, const Result<float>& a, const Result<float>& b
 
 void check_case(Device device, const Case& c, uint64_t seed, std::vector<Check>& checks) {
   Subject subject(device, c);
-  const reference::Parameters<float> weights = random_weights(c.config, subject.table(), subject.weights(), seed);
+  const reference::Parameters<float> weights =
+      random_weights(c.config, subject.table(), subject.weights(), seed);
   subject.round_products();
   const RandomStream random{seed, random_stream::kBatch, 0};
   std::vector<uint8_t> tokens(c.batch * c.config.context);
@@ -227,14 +237,15 @@ void check_case(Device device, const Case& c, uint64_t seed, std::vector<Check>&
   const Result<float> inferred = subject.infer(tokens);
 
   const std::string name = c.name();
-  const auto add = [&](const std::string& what, const std::vector<float>& ours, const std::vector<float>& plain,
-                       const std::vector<double>& reference) {
+  const auto add = [&](const std::string& what, const std::vector<float>& ours,
+                       const std::vector<float>& plain, const std::vector<double>& reference) {
     checks.push_back(compare(name + ": " + what, ours, plain, reference));
   };
   add("losses", kept.losses, naive.losses, truth.losses);
   for (size_t i = 0; i < weights.size(); ++i)
     add("gradient of " + subject.table()[i].name, kept.gradients[i], naive.gradients[i], truth.gradients[i]);
-  add("evaluate", inferred.losses_without_dropout, naive.losses_without_dropout, truth.losses_without_dropout);
+  add("evaluate", inferred.losses_without_dropout, naive.losses_without_dropout,
+      truth.losses_without_dropout);
   add("keys", inferred.keys, naive.keys, truth.keys);
   add("values", inferred.values, naive.values, truth.values);
   checks.push_back(same_bits(name + ": bits of keeping and recomputing activations", kept, recomputed));

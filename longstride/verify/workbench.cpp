@@ -30,7 +30,8 @@ Bytes random_bytes(uint32_t which, int64_t count, int64_t classes) {
   const RandomStream random{kSeed, which, 1};
   Bytes values(static_cast<size_t>(count));
   for (int64_t i = 0; i < count; ++i)
-    values[i] = static_cast<uint8_t>(random.uniform(static_cast<uint64_t>(i)) * static_cast<double>(std::min<int64_t>(classes, 256)));
+    values[i] = static_cast<uint8_t>(random.uniform(static_cast<uint64_t>(i)) *
+                                     static_cast<double>(std::min<int64_t>(classes, 256)));
   return values;
 }
 
@@ -43,7 +44,7 @@ Floats rounded_to_bf16(const Floats& values) {
   return rounded;
 }
 
-Workbench::Workbench(Device device, int64_t scratch_bytes) 
+Workbench::Workbench(Device device, int64_t scratch_bytes)
     : device_(device), scratch_bytes_(scratch_bytes), scratch_(device, scratch_bytes) {}
 
 OpContext Workbench::context() {
@@ -100,7 +101,8 @@ Tensor Workbench::wide_rows(const Tensor& tensor, int64_t padding) const {
 
 Floats Workbench::get(const Tensor& tensor) const {
   if (!tensor.contiguous()) {
-    const int64_t padding = (tensor.stride[0] - tensor.shape[1]) / 2, rows = tensor.shape[0], width = tensor.shape[1];
+    const int64_t padding = (tensor.stride[0] - tensor.shape[1]) / 2, rows = tensor.shape[0],
+                  width = tensor.shape[1];
     const Floats wide = get(wide_rows(tensor, padding));
     Floats values;
     for (int64_t row = 0; row < rows; ++row) {

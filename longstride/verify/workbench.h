@@ -1,4 +1,5 @@
-// What the checks of the ops share: sample values, tensors on a device that begin poisoned, and the list of results.
+// What the checks of the ops share: sample values, tensors on a device that begin poisoned, and the list of
+// results.
 #pragma once
 
 #include <initializer_list>
@@ -37,7 +38,8 @@ class Workbench {
   Tensor put(const Bytes& values, std::initializer_list<int64_t> shape);
   // Matrices whose rows are the middle of wider ones: `padding` columns of NaN on either side.
   Tensor poisoned_rows(DType dtype, int64_t rows, int64_t width, int64_t padding);
-  Tensor put_rows(const Floats& values, int64_t rows, int64_t width, int64_t padding, DType dtype = DType::f32);
+  Tensor put_rows(const Floats& values, int64_t rows, int64_t width, int64_t padding,
+                  DType dtype = DType::f32);
 
   // The elements as floats.
   Floats get(const Tensor& tensor) const;

@@ -34,7 +34,8 @@ TEST(EvaluationWindows, ScoreEveryByteOnceWithTheContextAskedFor) {
             }
           }
         }
-        ASSERT_EQ(std::count(scored.begin(), scored.end(), 1), size) << size << " " << context << " " << min_context;
+        ASSERT_EQ(std::count(scored.begin(), scored.end(), 1), size)
+            << size << " " << context << " " << min_context;
       }
 }
 
@@ -60,8 +61,8 @@ TEST(EvaluationWindows, RefuseWhatCannotBe) {
   EXPECT_THROW(record_windows(31, 10, 10), Error);
 }
 
-// The loss of byte `at` when the model sees the `seen` bytes before it and nothing else: the last position of a model of
-// just that length, so neither batches nor padding nor shifted windows play a part.
+// The loss of byte `at` when the model sees the `seen` bytes before it and nothing else: the last position of
+// a model of just that length, so neither batches nor padding nor shifted windows play a part.
 double loss_of_byte(const RandomModel& model, const std::vector<uint8_t>& bytes, int64_t at, int64_t seen) {
   ModelConfig config = model.config;
   config.position_axes = config.axes();
@@ -86,8 +87,8 @@ TEST_P(Protocol, SumsTheLossesThatItsDefinitionNames) {
   const RandomModel model(small_config("strided:5", context));
   const std::vector<uint8_t> bytes = random_bytes(size, 3);
 
-  // By definition: byte i < context has seen i bytes. Later ones come in groups of context - min_context, the last group
-  // perhaps shorter; the byte with r more bytes of its group behind it has seen context - 1 - r.
+  // By definition: byte i < context has seen i bytes. Later ones come in groups of context - min_context, the
+  // last group perhaps shorter; the byte with r more bytes of its group behind it has seen context - 1 - r.
   double nats = 0;
   std::vector<double> nats_at(context, 0);
   std::vector<int64_t> count_at(context, 0);
@@ -119,9 +120,10 @@ TEST_P(Protocol, SumsTheLossesThatItsDefinitionNames) {
 }
 
 INSTANTIATE_TEST_SUITE_P(Evaluate, Protocol,
-                         ::testing::Values(Setting{100, 0, 1}, Setting{100, 0, 3}, Setting{105, 0, 5}, Setting{100, 9, 4},
-                                           Setting{60, 20, 7}, Setting{21, 13, 2}, Setting{22, 13, 2}, Setting{8, 0, 2},
-                                           Setting{8, 20, 2}, Setting{1, 0, 1}));
+                         ::testing::Values(Setting{100, 0, 1}, Setting{100, 0, 3}, Setting{105, 0, 5},
+                                           Setting{100, 9, 4}, Setting{60, 20, 7}, Setting{21, 13, 2},
+                                           Setting{22, 13, 2}, Setting{8, 0, 2}, Setting{8, 20, 2},
+                                           Setting{1, 0, 1}));
 
 TEST(Evaluate, AUniformModelHasEightBits) {
   const ModelConfig config = small_config("fixed:8,2", 32);
@@ -129,7 +131,8 @@ TEST(Evaluate, AUniformModelHasEightBits) {
   const ParameterStore weights(table, Device{}, DType::f32);
   initialise(table, 1, weights);  // the output matrix starts at zero
   Transformer transformer(config, ComputePlan{});
-  const Evaluation result = evaluate_bytes(transformer, by_role(config, weights, {}), random_bytes(1000, 1), 0, 8, 0);
+  const Evaluation result =
+      evaluate_bytes(transformer, by_role(config, weights, {}), random_bytes(1000, 1), 0, 8, 0);
   EXPECT_NEAR(result.bits(), 8.0, 1e-6);
   EXPECT_NEAR(result.perplexity(), 256.0, 1e-3);
   EXPECT_NEAR(result.standard_error, 0.0, 1e-6);
@@ -153,7 +156,8 @@ TEST(Evaluate, RecordsHaveTheirOwnWindows) {
     EXPECT_NEAR(result.nats, nats, 1e-4 * nats);
     EXPECT_THROW(evaluate_bytes(transformer, model.parameters, bytes, record, 1, 0), Error);
     // Limits cut to whole records, at least one.
-    EXPECT_EQ(evaluate_bytes(transformer, model.parameters, bytes, record, 0, 2 * record + 1).bytes, 2 * record);
+    EXPECT_EQ(evaluate_bytes(transformer, model.parameters, bytes, record, 0, 2 * record + 1).bytes,
+              2 * record);
     EXPECT_EQ(evaluate_bytes(transformer, model.parameters, bytes, record, 0, 1).bytes, record);
   }
 }
@@ -165,8 +169,9 @@ TEST(Evaluate, IsRepeatableAndLimited) {
   plan.batch = 3;
   Transformer transformer(model.config, plan);
   std::vector<std::pair<int64_t, int64_t>> progress;
-  const Evaluation first = evaluate_bytes(transformer, model.parameters, bytes, 0, 4, 100,
-                                          [&](int64_t done, int64_t total) { progress.emplace_back(done, total); });
+  const Evaluation first =
+      evaluate_bytes(transformer, model.parameters, bytes, 0, 4, 100,
+                     [&](int64_t done, int64_t total) { progress.emplace_back(done, total); });
   const Evaluation second = evaluate_bytes(transformer, model.parameters, bytes, 0, 4, 100);
   EXPECT_EQ(first.nats, second.nats);
   EXPECT_EQ(first.nats_at, second.nats_at);
@@ -187,7 +192,8 @@ TEST(Evaluate, StandardErrorIsThatOfWindowMeans) {
   const std::vector<float> losses = model.losses(bytes);
   std::vector<double> means(count);
   for (int64_t w = 0; w < count; ++w)
-    means[w] = std::accumulate(losses.begin() + w * context, losses.begin() + (w + 1) * context, 0.0) / context;
+    means[w] =
+        std::accumulate(losses.begin() + w * context, losses.begin() + (w + 1) * context, 0.0) / context;
   const double mean = std::accumulate(means.begin(), means.end(), 0.0) / count;
   double variance = 0;
   for (const double value : means) variance += (value - mean) * (value - mean) / (count - 1);

@@ -112,9 +112,11 @@ TEST(ModelConfig, ErrorsNameTheFieldAndTheValues) {
   EXPECT_THAT(message_of(config), AllOf(HasSubstr("model.pattern"), HasSubstr("4"), HasSubstr("head")));
   config = {};
   config.position_axes = {10, 100};
-  EXPECT_THAT(message_of(config), AllOf(HasSubstr("model.position_axes"), HasSubstr("1000"), HasSubstr("1024")));
+  EXPECT_THAT(message_of(config),
+              AllOf(HasSubstr("model.position_axes"), HasSubstr("1000"), HasSubstr("1024")));
   config.position_axes = {2, 2048};
-  EXPECT_THAT(message_of(config), AllOf(HasSubstr("model.position_axes"), HasSubstr("2048"), HasSubstr("1024")));
+  EXPECT_THAT(message_of(config),
+              AllOf(HasSubstr("model.position_axes"), HasSubstr("2048"), HasSubstr("1024")));
 }
 
 TEST(ModelConfig, FieldsRejectUnknownWordsAndNegativeSizes) {
@@ -136,7 +138,8 @@ struct Statistics {
   double mean = 0, deviation = 0;
 };
 
-Statistics statistics_of(const std::vector<ParameterSpec>& table, const ParameterStore& store, const std::string& name) {
+Statistics statistics_of(const std::vector<ParameterSpec>& table, const ParameterStore& store,
+                         const std::string& name) {
   for (size_t i = 0; i < table.size(); ++i) {
     if (table[i].name != name) continue;
     const float* w = store[i].as<float>();
@@ -185,7 +188,8 @@ TEST_P(Initialisation, HasTheStatedDeviations) {
     EXPECT_EQ(statistics_of(table, store, name + ".gain").deviation, 0) << name;
     EXPECT_EQ(statistics_of(table, store, name + ".bias").mean, 0) << name;
   }
-  for (const std::string name : {"blocks.3.attention.qkv.bias", "blocks.3.feed_forward.down.bias", "output.weight"}) {
+  for (const std::string name :
+       {"blocks.3.attention.qkv.bias", "blocks.3.feed_forward.down.bias", "output.weight"}) {
     EXPECT_EQ(statistics_of(table, store, name).mean, 0) << name;
     EXPECT_EQ(statistics_of(table, store, name).deviation, 0) << name;
   }
@@ -197,7 +201,8 @@ TEST(Initialise, SeedsAndTensorsDrawDifferentNumbersAndEqualSeedsEqualOnes) {
   ModelConfig config;
   config.width = 16, config.layers = 2, config.heads = 2, config.context = 64;
   const auto table = parameter_table(config);
-  const ParameterStore first(table, {}, DType::f32), again(table, {}, DType::f32), other(table, {}, DType::f32);
+  const ParameterStore first(table, {}, DType::f32), again(table, {}, DType::f32),
+      other(table, {}, DType::f32);
   initialise(table, 1, first);
   initialise(table, 1, again);
   initialise(table, 2, other);

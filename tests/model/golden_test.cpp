@@ -1,4 +1,5 @@
-// Losses and gradients of tiny models written in PyTorch straight from the paper's formulas; see golden/make_golden.py.
+// Losses and gradients of tiny models written in PyTorch straight from the paper's formulas; see
+// golden/make_golden.py.
 #include <algorithm>
 #include <limits>
 
@@ -39,7 +40,8 @@ class Golden : public testing::TestWithParam<std::string> {
 // Gradients are stored in single precision, losses in double.
 TEST_P(Golden, TheReferenceAgreesToTheFilesPrecision) {
   reference::Parameters<double> weights;
-  for (const ParameterSpec& spec : table_) weights.push_back(values_of<double, float>(file_.find("weights." + spec.name)));
+  for (const ParameterSpec& spec : table_)
+    weights.push_back(values_of<double, float>(file_.find("weights." + spec.name)));
   const std::vector<uint8_t> tokens = values_of<uint8_t>(file_.find("tokens"));
   reference::Model<double> model(config_, weights, {.batch = batch_});
   const std::vector<double> losses = model.forward(tokens);
@@ -47,7 +49,8 @@ TEST_P(Golden, TheReferenceAgreesToTheFilesPrecision) {
   ASSERT_EQ(losses.size(), golden.size());
   for (size_t i = 0; i < losses.size(); ++i) EXPECT_NEAR(losses[i], golden[i], 1e-12);
 
-  const reference::Parameters<double> gradients = model.backward(tokens, 1.0 / static_cast<double>(tokens.size()));
+  const reference::Parameters<double> gradients =
+      model.backward(tokens, 1.0 / static_cast<double>(tokens.size()));
   for (size_t i = 0; i < table_.size(); ++i) {
     const auto rounded = values_of<float>(file_.find("gradients." + table_[i].name));
     EXPECT_LT(verify::relative_error(rounded, gradients[i]), 1e-7) << table_[i].name;
@@ -62,9 +65,10 @@ TEST_P(Golden, TheFastModelAgrees) {
     gradients.zero();
     std::vector<float> losses(tokens.size(), std::numeric_limits<float>::quiet_NaN());
     Transformer model(config_, {.batch = batch_, .training = true, .recompute = recompute});
-    model.forward_backward(by_role(config_, weights, {}), Tensor(tokens.data(), DType::u8, {batch_, config_.context}),
-                           1.0f / static_cast<float>(tokens.size()), 0, 0, 0,
-                           Tensor(losses.data(), DType::f32, {batch_, config_.context}), by_role(config_, gradients, {}));
+    model.forward_backward(
+        by_role(config_, weights, {}), Tensor(tokens.data(), DType::u8, {batch_, config_.context}),
+        1.0f / static_cast<float>(tokens.size()), 0, 0, 0,
+        Tensor(losses.data(), DType::f32, {batch_, config_.context}), by_role(config_, gradients, {}));
     EXPECT_LT(verify::relative_error(losses, values_of<double>(file_.find("losses"))), 1e-6);
     for (size_t i = 0; i < table_.size(); ++i) {
       const auto golden = values_of<double, float>(file_.find("gradients." + table_[i].name));

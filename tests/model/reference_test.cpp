@@ -1,5 +1,5 @@
-// The scalar model's gradients against derivatives of its losses alone. With complex numbers, f(x + ih) = f(x) + ih f'(x)
-// gives the derivative to full precision, as nothing is subtracted.
+// The scalar model's gradients against derivatives of its losses alone. With complex numbers, f(x + ih) =
+// f(x) + ih f'(x) gives the derivative to full precision, as nothing is subtracted.
 #include "longstride/model/reference.h"
 
 #include <algorithm>
@@ -35,7 +35,8 @@ Problem make_problem(const ModelConfig& config, const ModelRun& run) {
 }
 
 // The derivative of 0.25 times the sum of the losses by one weight.
-double derivative(const Problem& problem, const Parameters<Complex>& weights, size_t parameter, size_t element) {
+double derivative(const Problem& problem, const Parameters<Complex>& weights, size_t parameter,
+                  size_t element) {
   constexpr double kStep = 1e-40;
   Parameters<Complex> shifted = weights;
   shifted[parameter][element] += Complex(0, kStep);
@@ -63,7 +64,8 @@ void check_gradients(const Problem& problem) {
     std::vector<size_t> sample = {largest, 0, g.size() - 1};
     for (uint64_t draw = 0; draw < 5; ++draw) sample.push_back(random.block(draw)[0] % g.size());
     for (const size_t e : sample)
-      EXPECT_NEAR(g[e], derivative(problem, weights, i, e), 1e-12 * magnitude) << table[i].name << "[" << e << "]";
+      EXPECT_NEAR(g[e], derivative(problem, weights, i, e), 1e-12 * magnitude)
+          << table[i].name << "[" << e << "]";
   }
 }
 

@@ -1,4 +1,5 @@
-// The fast model: the checks against the double-precision model, its memory plan, its first loss and its errors.
+// The fast model: the checks against the double-precision model, its memory plan, its first loss and its
+// errors.
 #include "longstride/model/transformer.h"
 
 #include <cmath>
@@ -22,8 +23,8 @@ ModelConfig small() {
   return config;
 }
 
-struct Setup {
-  explicit Setup(const ModelConfig& config, int64_t batch = 1)
+struct Trial {
+  explicit Trial(const ModelConfig& config, int64_t batch = 1)
       : config(config),
         table(parameter_table(config)),
         weights(table, {}, DType::f32),
@@ -61,23 +62,23 @@ TEST(Transformer, AFreshModelKnowsNothing) {
   for (const std::string init : {"paper", "released"}) {
     ModelConfig config = small();
     config.init = init;
-    Setup setup(config, 2);
+    Trial trial(config, 2);
     Transformer model(config, {.batch = 2});
-    model.evaluate(setup.roles(), setup.tokens, setup.losses);
-    for (float loss : setup.loss_values) EXPECT_FLOAT_EQ(loss, std::log(256.0f));
+    model.evaluate(trial.roles(), trial.tokens, trial.losses);
+    for (float loss : trial.loss_values) EXPECT_FLOAT_EQ(loss, std::log(256.0f));
   }
 }
 
 TEST(Transformer, GradientsAreAddedTo) {
-  Setup setup(small());
-  Transformer model(setup.config, {.training = true});
+  Trial trial(small());
+  Transformer model(trial.config, {.training = true});
   const auto output_gradient = [&] {
-    const Tensor& g = setup.gradients[setup.table.size() - 1];
+    const Tensor& g = trial.gradients[trial.table.size() - 1];
     return std::vector<float>(g.as<float>(), g.as<float>() + g.count());
   };
-  model.forward_backward(setup.roles(), setup.tokens, 1, 0, 0, 0, setup.losses, setup.gradient_roles());
+  model.forward_backward(trial.roles(), trial.tokens, 1, 0, 0, 0, trial.losses, trial.gradient_roles());
   const std::vector<float> once = output_gradient();
-  model.forward_backward(setup.roles(), setup.tokens, 1, 0, 0, 0, setup.losses, setup.gradient_roles());
+  model.forward_backward(trial.roles(), trial.tokens, 1, 0, 0, 0, trial.losses, trial.gradient_roles());
   const std::vector<float> twice = output_gradient();
   for (size_t i = 0; i < once.size(); ++i) EXPECT_NEAR(twice[i], 2 * once[i], 1e-4);
 }
@@ -102,7 +103,8 @@ TEST(Transformer, TheMemoryPlanIsWhatAModelTakes) {
 TEST(Transformer, MemoryCountedByHand) {
   const ModelConfig config = small();
   const int64_t rows = 2 * 64, d = 16, ff = 32, heads = 2, layers = 3;
-  const int64_t stream = rows * d, block = 2 * rows + rows * 3 * d + stream + heads * rows + stream + 2 * rows + rows * ff;
+  const int64_t stream = rows * d,
+                block = 2 * rows + rows * 3 * d + stream + heads * rows + stream + 2 * rows + rows * ff;
   const auto activations = [&](bool training, bool recompute) {
     return plan_memory(config, {.batch = 2, .training = training, .recompute = recompute}, false).activations;
   };
@@ -134,21 +136,23 @@ std::string message_of(const std::function<void()>& action) {
 }
 
 TEST(Transformer, RefusesTokensAndLossesOfOtherShapes) {
-  Setup setup(small());
-  Transformer model(setup.config, {.batch = 2});
-  EXPECT_THAT(message_of([&] { model.evaluate(setup.roles(), setup.tokens, setup.losses); }),
+  Trial trial(small());
+  Transformer model(trial.config, {.batch = 2});
+  EXPECT_THAT(message_of([&] { model.evaluate(trial.roles(), trial.tokens, trial.losses); }),
               testing::AllOf(testing::HasSubstr("u8 (1, 64)"), testing::HasSubstr("(2, 64)")));
-  Transformer single(setup.config, {});
-  const Tensor wrong(setup.loss_values.data(), DType::f32, {1, 32});
-  EXPECT_THAT(message_of([&] { single.evaluate(setup.roles(), setup.tokens, wrong); }), testing::HasSubstr("(1, 32)"));
-  EXPECT_THAT(message_of([&] { Transformer(setup.config, {.batch = 0}); }), testing::HasSubstr("batch = 0"));
+  Transformer single(trial.config, {});
+  const Tensor wrong(trial.loss_values.data(), DType::f32, {1, 32});
+  EXPECT_THAT(message_of([&] { single.evaluate(trial.roles(), trial.tokens, wrong); }),
+              testing::HasSubstr("(1, 32)"));
+  EXPECT_THAT(message_of([&] { Transformer(trial.config, {.batch = 0}); }), testing::HasSubstr("batch = 0"));
 }
 
 TEST(Transformer, AModelPlannedForInferenceDoesNotTrain) {
-  Setup setup(small());
-  Transformer model(setup.config, {});
+  Trial trial(small());
+  Transformer model(trial.config, {});
   EXPECT_THAT(message_of([&] {
-                model.forward_backward(setup.roles(), setup.tokens, 1, 0, 0, 0, setup.losses, setup.gradient_roles());
+                model.forward_backward(trial.roles(), trial.tokens, 1, 0, 0, 0, trial.losses,
+                                       trial.gradient_roles());
               }),
               testing::HasSubstr("inference"));
 }

@@ -50,7 +50,8 @@ TEST(Compare, AllowsTwiceTheNaiveErrorAndTheFloor) {
 }
 
 TEST(Compare, ANaiveNanExcusesNothing) {
-  EXPECT_FALSE(compare("", std::vector<float>{kNan}, std::vector<float>{kNan}, std::vector<double>{1}).passed());
+  EXPECT_FALSE(
+      compare("", std::vector<float>{kNan}, std::vector<float>{kNan}, std::vector<double>{1}).passed());
   EXPECT_FALSE(compare("", std::vector<float>{2}, std::vector<float>{kNan}, std::vector<double>{1}).passed());
 }
 

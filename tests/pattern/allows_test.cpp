@@ -21,9 +21,7 @@ Picture picture_of(const char* text, int64_t n, int64_t head = 0) {
   return picture;
 }
 
-TEST(Allows, Dense) {
-  EXPECT_EQ(picture_of("dense", 4), (Picture{"#...", "##..", "###.", "####"}));
-}
+TEST(Allows, Dense) { EXPECT_EQ(picture_of("dense", 4), (Picture{"#...", "##..", "###.", "####"})); }
 
 TEST(Allows, Window) {
   EXPECT_EQ(picture_of("window:3", 8), (Picture{"#.......",  //

@@ -57,25 +57,30 @@ TEST(ParsePattern, PresetsAndUnions) {
 TEST(ParsePattern, ErrorsSayWhatIsWrong) {
   EXPECT_EQ(pattern_error("summary:128,200"),
             "pattern 'summary:128,200': summary:l,c needs 1 <= c <= l, here l = 128, c = 200");
-  EXPECT_EQ(pattern_error("fixed:8,0"), "pattern 'fixed:8,0': fixed:l,c needs 1 <= c <= l, here l = 8, c = 0");
+  EXPECT_EQ(pattern_error("fixed:8,0"),
+            "pattern 'fixed:8,0': fixed:l,c needs 1 <= c <= l, here l = 8, c = 0");
   EXPECT_EQ(pattern_error("block:8+stride:0"), "pattern 'block:8+stride:0': stride:0: l must be at least 1");
   EXPECT_EQ(pattern_error("window:-3"), "pattern 'window:-3': window:-3: w must be at least 1");
   EXPECT_EQ(pattern_error("dilated:3,0"), "pattern 'dilated:3,0': dilated:3,0: d must be at least 1");
   EXPECT_EQ(pattern_error("summary:128,32,4"),
-            "pattern 'summary:128,32,4': summary:l,c,r needs 0 <= r < l/c, here l = 128, c = 32, so r is at most 3, not 4");
+            "pattern 'summary:128,32,4': summary:l,c,r needs 0 <= r < l/c, here l = 128, c = 32, so r is at "
+            "most 3, not 4");
   EXPECT_THAT(pattern_error("summary:128,32,-1"), HasSubstr("so r is at most 3, not -1"));
   EXPECT_THAT(pattern_error("widnow:8"), HasSubstr("unknown name 'widnow', did you mean 'window'?"));
   EXPECT_THAT(pattern_error("zzzzzzzz:8"), HasSubstr("unknown name 'zzzzzzzz'; known are dense, window"));
   EXPECT_EQ(pattern_error("stride:99999999999999999999"),
-            "pattern 'stride:99999999999999999999': stride's l = 99999999999999999999 is too large, at most 2147483647 is "
+            "pattern 'stride:99999999999999999999': stride's l = 99999999999999999999 is too large, at most "
+            "2147483647 is "
             "possible");
   EXPECT_THAT(pattern_error("stride:2147483648"), HasSubstr("too large"));
   EXPECT_THAT(pattern_error(""), HasSubstr("pattern '' is empty; write a term such as window:256"));
   EXPECT_THAT(pattern_error("  "), HasSubstr("is empty"));
   EXPECT_THAT(pattern_error("dense:3"), HasSubstr("dense takes no numbers"));
   EXPECT_THAT(pattern_error("window"), HasSubstr("'window' has no numbers, it is written window:w"));
-  EXPECT_THAT(pattern_error("summary:8"), HasSubstr("'summary' has only 1 number, it is written summary:l,c[,r]"));
-  EXPECT_THAT(pattern_error("window:8,9"), HasSubstr("'window' has too many numbers, it is written window:w"));
+  EXPECT_THAT(pattern_error("summary:8"),
+              HasSubstr("'summary' has only 1 number, it is written summary:l,c[,r]"));
+  EXPECT_THAT(pattern_error("window:8,9"),
+              HasSubstr("'window' has too many numbers, it is written window:w"));
   EXPECT_THAT(pattern_error("window:8k"), HasSubstr("window's w should be an integer, not '8k'"));
   EXPECT_THAT(pattern_error("window:8.5"), HasSubstr("not '8.5'"));
   EXPECT_THAT(pattern_error("window:"), HasSubstr("window's w is missing"));
@@ -99,7 +104,8 @@ TEST(ParseSchedule, CommasOpenLayersOrSeparateNumbers) {
   EXPECT_EQ(schedule.cycle[0].groups, (std::vector<Pattern>{parse_pattern("summary:128,32+block:128")}));
   for (int layer = 1; layer <= 3; ++layer)
     EXPECT_EQ(schedule.cycle[layer].groups, (std::vector<Pattern>{parse_pattern("strided:64")}));
-  EXPECT_EQ(schedule.cycle[4].groups, (std::vector<Pattern>{parse_pattern("window:9"), parse_pattern("dense")}));
+  EXPECT_EQ(schedule.cycle[4].groups,
+            (std::vector<Pattern>{parse_pattern("window:9"), parse_pattern("dense")}));
   EXPECT_EQ(to_string(schedule), "summary:128,32+block:128,window:64+stride:64*3,window:9|dense");
   EXPECT_EQ(schedule.layer(7), schedule.cycle[2]);
 }
@@ -111,7 +117,8 @@ TEST(ParseSchedule, Errors) {
   EXPECT_THAT(schedule_error("dense*65536,dense"), HasSubstr("at most 65536 layers"));
   EXPECT_THAT(schedule_error("dense,"), HasSubstr("ends after 'dense,'"));
   EXPECT_THAT(schedule_error("dense*2,3"), HasSubstr("a name should stand where '3' is"));
-  EXPECT_THAT(schedule_error("dense||window:3"), HasSubstr("a name should stand after 'dense|', not '|window:3'"));
+  EXPECT_THAT(schedule_error("dense||window:3"),
+              HasSubstr("a name should stand after 'dense|', not '|window:3'"));
   EXPECT_THAT(schedule_error("dense;window:3"), HasSubstr("';window:3' does not belong after 'dense'"));
   EXPECT_THAT(schedule_error(""), HasSubstr("is empty"));
 }
@@ -132,7 +139,8 @@ TEST(Heads, MustBeDealtEqually) {
   const Schedule schedule = parse_schedule("dense,window:4|stride:4");
   EXPECT_NO_THROW(check_heads(schedule, 2));
   EXPECT_EQ(message_of([&] { check_heads(schedule, 3); }),
-            "layer 'window:4|stride:4' has 2 patterns, which 3 heads cannot share equally; take a multiple of 2 heads");
+            "layer 'window:4|stride:4' has 2 patterns, which 3 heads cannot share equally; take a multiple "
+            "of 2 heads");
   EXPECT_THAT(message_of([&] { check_heads(schedule, 0); }), HasSubstr("heads is 0"));
 }
 
@@ -148,11 +156,14 @@ TEST(Pattern, ComparesTheTermsInUseOnly) {
 }
 
 Term random_term() {
-  const auto number = [](int64_t low, int64_t high) { return *rc::gen::resize(100, rc::gen::inRange(low, high)); };
+  const auto number = [](int64_t low, int64_t high) {
+    return *rc::gen::resize(100, rc::gen::inRange(low, high));
+  };
   Term term{static_cast<TermKind>(number(0, 9))};
   if (term.kind != TermKind::dense) term.size = number(1, 5000);
   if (term.kind == TermKind::dilated) term.count = number(1, 5000);
-  if (term.kind == TermKind::summary || term.kind == TermKind::spread_summary) term.count = number(1, term.size + 1);
+  if (term.kind == TermKind::summary || term.kind == TermKind::spread_summary)
+    term.count = number(1, term.size + 1);
   if (term.kind == TermKind::summary) term.run = number(0, term.size / term.count);
   return term;
 }
@@ -183,8 +194,9 @@ TEST(ToStringProperty, RoundTrips) {
 // Whatever the text, there is a schedule or an Error, and never anything else.
 TEST(ParseProperty, RubbishIsRefusedPolitely) {
   EXPECT_TRUE(rc::check("any text", [] {
-    const auto pieces = *rc::gen::container<std::vector<std::string>>(rc::gen::element<std::string>(
-        "window", "dense", "fixed", "summary", ":", ",", "+", "|", "*", "-", "8", "3", "0", " ", "99999999999", "x", "\xff"));
+    const auto pieces = *rc::gen::container<std::vector<std::string>>(
+        rc::gen::element<std::string>("window", "dense", "fixed", "summary", ":", ",", "+", "|", "*", "-",
+                                      "8", "3", "0", " ", "99999999999", "x", "\xff"));
     std::string text;
     for (const std::string& piece : pieces) text += piece;
     try {

@@ -55,12 +55,14 @@ std::string fault(const Pattern& pattern, int64_t n, int64_t query_tile, int64_t
             if (!pass.allows_index(i, j)) continue;
             ++allowed;
             const int64_t q = pass.queries.order.position(i), k = pass.keys.order.position(j);
-            if (q >= n || k >= n || !pattern.allows(q, k)) return fmt::format("pair {},{} is not allowed", q, k);
+            if (q >= n || k >= n || !pattern.allows(q, k))
+              return fmt::format("pair {},{} is not allowed", q, k);
             ++covered[static_cast<size_t>(q * n + k)];
           }
         const auto tile = rows.find({tq, tk});
         if ((tile != rows.end()) != (allowed > 0))
-          return fmt::format("tile {},{} with {} pairs is {}", tq, tk, allowed, allowed > 0 ? "missing" : "listed");
+          return fmt::format("tile {},{} with {} pairs is {}", tq, tk, allowed,
+                             allowed > 0 ? "missing" : "listed");
         if (tile != rows.end() && tile->second != (allowed == area))
           return fmt::format("tile {},{} has {} of {} pairs, full = {}", tq, tk, allowed, area, tile->second);
       }
@@ -75,15 +77,16 @@ std::string fault(const Pattern& pattern, int64_t n, int64_t query_tile, int64_t
     for (int64_t k = 0; k < n; ++k) {
       const int allowed = pattern.allows(q, k) ? 1 : 0;
       if (covered[static_cast<size_t>(q * n + k)] != allowed)
-        return fmt::format("pair {},{} is covered {} times, should be {}", q, k, covered[static_cast<size_t>(q * n + k)],
-                           allowed);
+        return fmt::format("pair {},{} is covered {} times, should be {}", q, k,
+                           covered[static_cast<size_t>(q * n + k)], allowed);
       if (allowed) truth.push_back(k);
     }
     if (truth != keys) return fmt::format("keys_of({}) is wrong", q);
     pairs += static_cast<int64_t>(truth.size());
   }
   if (plan.pairs != pairs) return fmt::format("plan has {} pairs, truth is {}", plan.pairs, pairs);
-  if (count_pairs(pattern, n) != pairs) return fmt::format("count_pairs gives {}, truth is {}", count_pairs(pattern, n), pairs);
+  if (count_pairs(pattern, n) != pairs)
+    return fmt::format("count_pairs gives {}, truth is {}", count_pairs(pattern, n), pairs);
   if (plan.n != n || !(plan.pattern == pattern)) return "the plan does not say what it is of";
   return "";
 }
@@ -95,22 +98,27 @@ TEST_P(PlanOf, AgreesWithAllowsPairByPair) {
   constexpr TileKey tiles[]{{1, 1}, {4, 4}, {3, 5}, {8, 2}, {16, 16}, {64, 64}};
   for (int64_t n = 1; n <= 70; n += n < 24 ? 1 : 7)
     for (const TileKey& tile : tiles)
-      ASSERT_EQ(fault(pattern, n, tile.query, tile.key), "") << "n = " << n << " tiles " << tile.query << "x" << tile.key;
+      ASSERT_EQ(fault(pattern, n, tile.query, tile.key), "")
+          << "n = " << n << " tiles " << tile.query << "x" << tile.key;
 }
 
 INSTANTIATE_TEST_SUITE_P(
     Patterns, PlanOf,
-    testing::Values("dense", "window:1", "window:5", "window:16", "window:100", "block:1", "block:7", "block:16", "block:90",
-                    "stride:1", "stride:3", "stride:8", "stride:13", "stride:40", "stride:200", "summary:8,2",
-                    "summary:8,8", "summary:7,3,1", "summary:5,1,4", "summary:100,30", "summary:1,1",
-                    "spread-summary:12,3", "prefix:1", "prefix:9", "prefix:500", "previous-row:1", "previous-row:6",
-                    "previous-row:50", "dilated:3,4", "dilated:1,5", "dilated:4,1", "dilated:2,33", "strided:8",
-                    "strided:11", "fixed:16,4", "fixed:9,9", "fixed:10,3", "spread-fixed:16,4", "stride:6+stride:4",
-                    "stride:8+stride:4", "stride:5+summary:7,2", "stride:8+summary:4,1", "stride:4+summary:8,3",
+    testing::Values("dense", "window:1", "window:5", "window:16", "window:100", "block:1", "block:7",
+                    "block:16", "block:90", "stride:1", "stride:3", "stride:8", "stride:13", "stride:40",
+                    "stride:200", "summary:8,2", "summary:8,8", "summary:7,3,1", "summary:5,1,4",
+                    "summary:100,30", "summary:1,1", "spread-summary:12,3", "prefix:1", "prefix:9",
+                    "prefix:500", "previous-row:1", "previous-row:6", "previous-row:50", "dilated:3,4",
+                    "dilated:1,5", "dilated:4,1", "dilated:2,33", "strided:8", "strided:11", "fixed:16,4",
+                    "fixed:9,9", "fixed:10,3", "spread-fixed:16,4", "stride:6+stride:4", "stride:8+stride:4",
+                    "stride:5+summary:7,2", "stride:8+summary:4,1", "stride:4+summary:8,3",
                     "stride:6+summary:4,1", "summary:8,3+summary:6,2", "summary:8,2,0+summary:8,2,2",
-                    "summary:9,2,1+summary:9,3,0", "previous-row:8+stride:8+block:8", "window:4+prefix:3+dilated:3,5",
-                    "dilated:3,4+stride:8", "dilated:2,6+dilated:3,4", "block:8+window:3+previous-row:5",
-                    "summary:6,1+stride:5+dilated:3,7+window:2", "stride:2+stride:3+stride:5+summary:7,3+summary:4,1"));
+                    "summary:9,2,1+summary:9,3,0", "summary:9,3,0+summary:9,2,1", "window:8+dilated:3,4",
+                    "window:9+dilated:3,4", "dilated:4,3+dilated:2,12", "dilated:5,3+dilated:2,12",
+                    "window:10+previous-row:5", "window:9+previous-row:5", "previous-row:8+stride:8+block:8",
+                    "window:4+prefix:3+dilated:3,5", "dilated:3,4+stride:8", "dilated:2,6+dilated:3,4",
+                    "block:8+window:3+previous-row:5", "summary:6,1+stride:5+dilated:3,7+window:2",
+                    "stride:2+stride:3+stride:5+summary:7,3+summary:4,1"));
 
 TEST(Plan, PaperPatternsAtRealTileSizes) {
   for (const char* text : {"fixed:128,32", "strided:128", "window:128+prefix:16", "spread-fixed:128,32"})
@@ -119,12 +127,15 @@ TEST(Plan, PaperPatternsAtRealTileSizes) {
 
 TEST(PlanProperty, RandomPatternsLengthsAndTiles) {
   EXPECT_TRUE(rc::check("a plan covers each allowed pair once, in exact tiles", [] {
-    const auto number = [](int64_t low, int64_t high) { return *rc::gen::resize(100, rc::gen::inRange(low, high)); };
+    const auto number = [](int64_t low, int64_t high) {
+      return *rc::gen::resize(100, rc::gen::inRange(low, high));
+    };
     Pattern pattern;
     for (int64_t terms = number(1, 5); terms > 0; --terms) {
       Term term{static_cast<TermKind>(number(1, 9)), number(1, 24)};
       if (number(0, 20) == 0) term = {TermKind::dense};
-      if (term.kind == TermKind::summary || term.kind == TermKind::spread_summary) term.count = number(1, term.size + 1);
+      if (term.kind == TermKind::summary || term.kind == TermKind::spread_summary)
+        term.count = number(1, term.size + 1);
       if (term.kind == TermKind::summary) term.run = number(0, term.size / term.count);
       if (term.kind == TermKind::dilated) term.count = number(1, 9);
       pattern.add(term);
@@ -163,11 +174,13 @@ TEST(Plan, FixedIsMostlyFullTiles) {
     const int64_t keys = t / 2 * 32;  // those of earlier blocks
     std::vector<TileRun> truth;
     if (keys >= 64) truth.push_back({0, static_cast<int32_t>(keys / 64), true});
-    if (keys % 64 != 0) truth.push_back({static_cast<int32_t>(keys / 64), static_cast<int32_t>(keys / 64 + 1), false});
+    if (keys % 64 != 0)
+      truth.push_back({static_cast<int32_t>(keys / 64), static_cast<int32_t>(keys / 64 + 1), false});
     const auto runs = summaries.rows.of(t);
     EXPECT_EQ(std::vector<TileRun>(runs.begin(), runs.end()), truth) << "query tile " << t;
   }
-  EXPECT_NEAR(static_cast<double>(plan.pairs) / 12288, 64.5 + 1520, 0.01);  // mean keys a query, 32 * 95 / 2 = 1520
+  EXPECT_NEAR(static_cast<double>(plan.pairs) / 12288, 64.5 + 1520,
+              0.01);  // mean keys a query, 32 * 95 / 2 = 1520
 }
 
 TEST(Plan, StridedLeavesOnlyTheDiagonalToMask) {
@@ -191,7 +204,8 @@ TEST(Plan, CoversSimpleUnionsInOnePass) {
   EXPECT_EQ(make_plan(parse_pattern("dense+stride:7+summary:9,2"), 100, 8, 8).passes.size(), 1u);
   EXPECT_EQ(make_plan(parse_pattern("stride:64+stride:128"), 1000, 8, 8).passes.size(), 1u);
   EXPECT_EQ(make_plan(parse_pattern("strided:128"), 100, 8, 8).passes.size(), 1u);  // the window sees all
-  EXPECT_TRUE(make_plan(parse_pattern("summary:128,8"), 100, 8, 8).passes.empty());  // no position may look anywhere
+  EXPECT_TRUE(
+      make_plan(parse_pattern("summary:128,8"), 100, 8, 8).passes.empty());  // no position may look anywhere
 }
 
 TEST(Plan, RefusesWhatCannotBe) {

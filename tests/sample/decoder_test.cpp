@@ -1,4 +1,5 @@
-// The cached decoder against the parallel forward: two ways to the same distributions that share no attention code.
+// The cached decoder against the parallel forward: two ways to the same distributions that share no attention
+// code.
 #include "longstride/sample/decoder.h"
 
 #include <cmath>
@@ -26,13 +27,15 @@ std::span<const float> row(const Tensor& logits, int64_t stream) {
   return {logits.as<float>() + stream * kVocabulary, static_cast<size_t>(kVocabulary)};
 }
 
-std::vector<uint8_t> column(const std::vector<uint8_t>& tokens, int64_t streams, int64_t context, int64_t position) {
+std::vector<uint8_t> column(const std::vector<uint8_t>& tokens, int64_t streams, int64_t context,
+                            int64_t position) {
   std::vector<uint8_t> result(streams);
   for (int64_t s = 0; s < streams; ++s) result[s] = tokens[s * context + position];
   return result;
 }
 
-// The largest difference between the decoder's losses from position `primed` on and those of the parallel forward.
+// The largest difference between the decoder's losses from position `primed` on and those of the parallel
+// forward.
 double largest_difference(const RandomModel& model, int64_t streams, int64_t primed) {
   const int64_t context = model.config.context;
   const std::vector<uint8_t> tokens = random_bytes(streams * context, 11);
@@ -41,12 +44,14 @@ double largest_difference(const RandomModel& model, int64_t streams, int64_t pri
   if (primed > 0) {
     std::vector<uint8_t> beginnings;
     for (int64_t s = 0; s < streams; ++s)
-      beginnings.insert(beginnings.end(), tokens.begin() + s * context, tokens.begin() + s * context + primed);
+      beginnings.insert(beginnings.end(), tokens.begin() + s * context,
+                        tokens.begin() + s * context + primed);
     decoder.prefill(Tensor(beginnings.data(), DType::u8, {streams, primed}));
   }
   double worst = 0;
   for (int64_t position = primed; position < context; ++position) {
-    const auto previous = position > 0 ? column(tokens, streams, context, position - 1) : std::vector<uint8_t>(streams);
+    const auto previous =
+        position > 0 ? column(tokens, streams, context, position - 1) : std::vector<uint8_t>(streams);
     const Tensor logits = decoder.step(previous, position);
     for (int64_t s = 0; s < streams; ++s) {
       const int64_t at = s * context + position;
@@ -68,22 +73,23 @@ TEST_P(EveryPattern, DecodesWhatTheParallelForwardComputes) {
 
 TEST_P(EveryPattern, GoesOnAfterAParallelPrefill) {
   const RandomModel model(small_config(GetParam(), 45, 3, 4));
-  for (const int64_t primed : {3, 17, 31, 44}) EXPECT_LE(largest_difference(model, 2, primed), 2e-4) << primed;
+  for (const int64_t primed : {3, 17, 31, 44})
+    EXPECT_LE(largest_difference(model, 2, primed), 2e-4) << primed;
 }
 
-INSTANTIATE_TEST_SUITE_P(
-    Decoder, EveryPattern,
-    ::testing::Values("dense", "window:7", "block:8", "stride:6", "summary:8,3", "summary:8,2,1", "prefix:5",
-                      "previous-row:9", "dilated:4,3", "strided:8", "fixed:8,2", "spread-fixed:8,2",
-                      "spread-summary:8,2", "window:5+prefix:3+stride:16", "block:16+previous-row:16",
-                      "window:100", "window:6|stride:6", "spread-fixed:8,1|window:3",
-                      "stride:8,window:8*2", "fixed:16,4,dense"),
-    [](const auto& info) {
-      std::string name = info.param;
-      for (char& c : name)
-        if (!std::isalnum(static_cast<unsigned char>(c))) c = '_';
-      return name;
-    });
+INSTANTIATE_TEST_SUITE_P(Decoder, EveryPattern,
+                         ::testing::Values("dense", "window:7", "block:8", "stride:6", "summary:8,3",
+                                           "summary:8,2,1", "prefix:5", "previous-row:9", "dilated:4,3",
+                                           "strided:8", "fixed:8,2", "spread-fixed:8,2", "spread-summary:8,2",
+                                           "window:5+prefix:3+stride:16", "block:16+previous-row:16",
+                                           "window:100", "window:6|stride:6", "spread-fixed:8,1|window:3",
+                                           "stride:8,window:8*2", "fixed:16,4,dense"),
+                         [](const auto& info) {
+                           std::string name = info.param;
+                           for (char& c : name)
+                             if (!std::isalnum(static_cast<unsigned char>(c))) c = '_';
+                           return name;
+                         });
 
 TEST(Decoder, AgreesForReleasedPositionsAndGivenAxes) {
   ModelConfig config = small_config("strided:9", 45);
@@ -107,7 +113,8 @@ TEST(Decoder, StreamsDoNotSeeEachOther) {
   std::vector<Decoder> alone;
   for (int64_t s = 0; s < streams; ++s) alone.emplace_back(model.config, model.parameters, Device{}, 1);
   for (int64_t position = 0; position < context; ++position) {
-    const auto previous = position > 0 ? column(tokens, streams, context, position - 1) : std::vector<uint8_t>(streams);
+    const auto previous =
+        position > 0 ? column(tokens, streams, context, position - 1) : std::vector<uint8_t>(streams);
     const Tensor all = together.step(previous, position);
     for (int64_t s = 0; s < streams; ++s) {
       const Tensor one = alone[s].step({&previous[s], 1}, position);
@@ -169,7 +176,8 @@ TEST(Decoder, RefusesPositionsThatCannotBe) {
 TEST(Decoder, PlansItsMemory) {
   const ModelConfig config = small_config("dense", 1000, 5);
   const int64_t cache = 5 * 1000 * (config.qk() + config.width) * 4;
-  const int64_t one = Decoder::bytes(config, Device{}, DType::f32, 1), four = Decoder::bytes(config, Device{}, DType::f32, 4);
+  const int64_t one = Decoder::bytes(config, Device{}, DType::f32, 1),
+                four = Decoder::bytes(config, Device{}, DType::f32, 4);
   EXPECT_GE(one, cache);
   EXPECT_LE(one, cache + 20000);
   EXPECT_GE(four, 4 * cache);

@@ -13,7 +13,8 @@
 
 namespace longstride::testing {
 
-inline ModelConfig small_config(const std::string& pattern, int64_t context, int64_t layers = 2, int64_t heads = 2) {
+inline ModelConfig small_config(const std::string& pattern, int64_t context, int64_t layers = 2,
+                                int64_t heads = 2) {
   ModelConfig config;
   config.context = context;
   config.layers = layers;
@@ -37,7 +38,8 @@ struct RandomModel {
                                : embedding            ? 0.7
                                                       : 1.5 / std::sqrt(static_cast<double>(spec.shape[1]));
       float* w = weights[i].as<float>();
-      for (int64_t e = 0; e < spec.count(); ++e) w[e] = static_cast<float>(spec.mean + deviation * random.normal(e));
+      for (int64_t e = 0; e < spec.count(); ++e)
+        w[e] = static_cast<float>(spec.mean + deviation * random.normal(e));
     }
     if (product != DType::f32) {
       products = ParameterStore(table, Device{}, product, ParameterStore::Which::products);

@@ -56,7 +56,8 @@ TEST(Sampler, HugeLogitsAndTinyTemperaturesStayFinite) {
 TEST(Sampler, TemperatureZeroTakesTheLikeliestAndOfEqualOnesTheLowest) {
   std::vector<float> logits(256, -1.0f);
   logits[77] = logits[78] = logits[250] = 2.0f;
-  for (int64_t position = 0; position < 50; ++position) EXPECT_EQ(draw(logits, {.temperature = 0}, 0, position), 77);
+  for (int64_t position = 0; position < 50; ++position)
+    EXPECT_EQ(draw(logits, {.temperature = 0}, 0, position), 77);
   logits[250] = 2.5f;
   EXPECT_EQ(draw(logits, {.temperature = 0}, 0, 0), 250);
 }
@@ -66,7 +67,8 @@ TEST(Sampler, TopKKeepsExactlyTheLikeliest) {
   EXPECT_THAT(support(sampling_distribution(logits, {.top_k = 1})), ::testing::ElementsAre(20));
   EXPECT_THAT(support(sampling_distribution(logits, {.top_k = 3})), ::testing::ElementsAre(20, 30, 200));
   EXPECT_THAT(support(sampling_distribution(logits, {.top_k = 0})), ::testing::ElementsAre(9, 20, 30, 200));
-  EXPECT_THAT(support(sampling_distribution(logits, {.top_k = 1000})), ::testing::ElementsAre(9, 20, 30, 200));
+  EXPECT_THAT(support(sampling_distribution(logits, {.top_k = 1000})),
+              ::testing::ElementsAre(9, 20, 30, 200));
   const auto two = sampling_distribution(logits, {.top_k = 2});
   EXPECT_NEAR(two[20], 4.0 / 7, 1e-7);
   EXPECT_NEAR(two[200], 3.0 / 7, 1e-7);
@@ -84,7 +86,8 @@ TEST(Sampler, TopPKeepsTheSmallestSetThatReachesP) {
   EXPECT_THAT(support(sampling_distribution(logits, {.top_p = 0.41})), ::testing::ElementsAre(20, 200));
   EXPECT_THAT(support(sampling_distribution(logits, {.top_p = 0.69})), ::testing::ElementsAre(20, 200));
   EXPECT_THAT(support(sampling_distribution(logits, {.top_p = 0.71})), ::testing::ElementsAre(20, 30, 200));
-  EXPECT_THAT(support(sampling_distribution(logits, {.top_p = 0.95})), ::testing::ElementsAre(9, 20, 30, 200));
+  EXPECT_THAT(support(sampling_distribution(logits, {.top_p = 0.95})),
+              ::testing::ElementsAre(9, 20, 30, 200));
   // Equal weights have exact sums: p = 0.5 is reached by half of the bytes, not by one more.
   const std::vector<float> equal(256, 0.0f);
   const auto half = support(sampling_distribution(equal, {.top_p = 0.5}));
@@ -96,12 +99,13 @@ TEST(Sampler, TopPCountsWithinWhatTopKLeaves) {
   const auto logits = logits_of({{9, 0.1}, {20, 0.4}, {30, 0.2}, {200, 0.3}});
   // Of the two kept, 20 has 4/7 = 0.571.
   EXPECT_THAT(support(sampling_distribution(logits, {.top_k = 2, .top_p = 0.5})), ::testing::ElementsAre(20));
-  EXPECT_THAT(support(sampling_distribution(logits, {.top_k = 2, .top_p = 0.6})), ::testing::ElementsAre(20, 200));
+  EXPECT_THAT(support(sampling_distribution(logits, {.top_k = 2, .top_p = 0.6})),
+              ::testing::ElementsAre(20, 200));
 }
 
 // Pearson's statistic of draws at positions 0..count-1 of some streams.
-double chi_square(const std::vector<float>& logits, const SamplerConfig& config, const std::map<int, double>& expected,
-                  int64_t streams, int64_t count) {
+double chi_square(const std::vector<float>& logits, const SamplerConfig& config,
+                  const std::map<int, double>& expected, int64_t streams, int64_t count) {
   std::map<int, int64_t> seen;
   for (int64_t stream = 0; stream < streams; ++stream)
     for (int64_t position = 0; position < count; ++position)
@@ -136,7 +140,8 @@ TEST(Sampler, DrawsDependOnSeedStreamAndPositionOnly) {
   const std::vector<float> logits(256, 0.0f);
   const auto sequence = [&](uint64_t seed, uint32_t stream) {
     std::vector<uint8_t> bytes;
-    for (int64_t position = 0; position < 64; ++position) bytes.push_back(draw(logits, {.seed = seed}, stream, position));
+    for (int64_t position = 0; position < 64; ++position)
+      bytes.push_back(draw(logits, {.seed = seed}, stream, position));
     return bytes;
   };
   const auto first = sequence(1, 0);

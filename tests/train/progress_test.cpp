@@ -99,15 +99,15 @@ TEST(Progress, ALogFileGetsAPlainLineNowAndThen) {
     ProgressLine progress(screen.options);
     for (int step = 1; step <= 200; ++step) {
       progress.update(step, 200, 1, 1, 1);
-      screen.time += 0.1;
+      screen.time += 0.125;
     }
     progress.note("saved");
   }
-  ASSERT_EQ(screen.writes.size(), 6u);  // at 0, 5, 10 and 15 s, the note, the end
+  ASSERT_EQ(screen.writes.size(), 7u);  // at 0, 5, 10, 15 and 20 s, the note, the end
   EXPECT_THAT(screen.writes[0], StartsWith("step 1/200 "));
-  EXPECT_THAT(screen.writes[1], StartsWith("step 51/200 "));
-  EXPECT_EQ(screen.writes[4], "saved\n");
-  EXPECT_THAT(screen.writes[5], StartsWith("step 200/200 (100.0%)"));
+  EXPECT_THAT(screen.writes[1], StartsWith("step 41/200 "));
+  EXPECT_EQ(screen.writes[5], "saved\n");
+  EXPECT_THAT(screen.writes[6], StartsWith("step 200/200 (100.0%)"));
   for (const std::string& text : screen.writes) EXPECT_THAT(text, Not(HasSubstr("\x1b")));
 }
 

@@ -57,7 +57,7 @@ class TrainerTest : public testing::Test {
     TrainObserver observer;
     observer.show_progress = false;
     observer.note = [this](const std::string& line) { notes_ += line + "\n"; };
-    return train_run(run(name), config, observer);
+    return train_run(run(name), config, -1, observer);
   }
 
   std::string bytes_of(const std::string& name, int64_t step, const std::string& file) const {

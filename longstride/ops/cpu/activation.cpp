@@ -1,5 +1,5 @@
-// f(x) = x s, f'(x) = s + 1.702 x s (1 - s) with s = sigmoid(1.702 x). Element by element in f32: the same bits for any
-// number of threads. No scratch.
+// f(x) = x s, f'(x) = s + 1.702 x s (1 - s) with s = sigmoid(1.702 x). Element by element in f32: the same
+// bits for any number of threads. No scratch.
 #include "longstride/ops/cpu/ops.h"
 #include "longstride/ops/cpu/parallel.h"
 

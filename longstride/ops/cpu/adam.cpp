@@ -1,5 +1,5 @@
-// Adam in one pass, and the sum of squares that clipping needs (contract: longstride/ops/adam.h). The same bits for any
-// number of threads. No scratch.
+// Adam in one pass, and the sum of squares that clipping needs (contract: longstride/ops/adam.h). The same
+// bits for any number of threads. No scratch.
 #include <array>
 #include <cmath>
 
@@ -20,10 +20,10 @@ namespace longstride::cpu {
 // The step's numbers as the loop wants them, computed in double.
 struct AdamFactors {
   float gradient_scale, beta1, rest1, beta2, rest2;
-  float step_size;      // rate / (1 - b1^t)
-  float root_scale;     // 1 / sqrt(1 - b2^t)
-  float epsilon, decay; // decay is rate * decay
-  float ema_rest;       // 1 - ema
+  float step_size;       // rate / (1 - b1^t)
+  float root_scale;      // 1 / sqrt(1 - b2^t)
+  float epsilon, decay;  // decay is rate * decay
+  float ema_rest;        // 1 - ema
 };
 
 struct AdamPointers {
@@ -89,8 +89,8 @@ namespace longstride::cpu {
 HWY_EXPORT(adam);
 HWY_EXPORT(squares);
 
-void adam_step(const OpContext& context, const AdamStep& step, const Tensor& w, const Tensor& g, const Tensor& m,
-               const Tensor& v, const Tensor& average, const Tensor& compute) {
+void adam_step(const OpContext& context, const AdamStep& step, const Tensor& w, const Tensor& g,
+               const Tensor& m, const Tensor& v, const Tensor& average, const Tensor& compute) {
   const double t = static_cast<double>(step.step);
   AdamFactors f;
   f.gradient_scale = static_cast<float>(step.gradient_scale);
@@ -106,8 +106,9 @@ void adam_step(const OpContext& context, const AdamStep& step, const Tensor& w, 
   AdamPointers p{w.as<float>(), g.as<float>(), m.as<float>(), v.as<float>(), nullptr, nullptr};
   if (average) p.average = average.as<float>();
   if (compute) p.compute = reinterpret_cast<uint16_t*>(compute.as<Bf16>());
-  parallel_pieces(w.count(), kElementsPerPiece,
-                  [&](int64_t begin, int64_t end) { HWY_DYNAMIC_DISPATCH(adam)(f, p, begin, end); });
+  parallel_pieces(w.count(), kElementsPerPiece, [&](int64_t begin, int64_t end) {
+    HWY_DYNAMIC_DISPATCH(adam)(f, p, begin, end);
+  });
 }
 
 double sum_of_squares(const OpContext& context, const Tensor& x) {

@@ -1,11 +1,12 @@
-// Attention backward on the CPU. With p = exp(scale s - lse), dp = dO v^T, delta = rowsum(dO o) and ds = scale p (dp - delta):
+// Attention backward on the CPU. With p = exp(scale s - lse), dp = dO v^T, delta = rowsum(dO o) and ds =
+// scale p (dp - delta):
 //   dv = p^T dO,   dk = ds^T q,   dq = ds k.
 //
-// Two ways, both deterministic for a fixed number of threads. Where sequences and heads suffice to occupy the threads, one
-// thread owns a sequence and head and gets all three gradients of a tile from five products. Else dq comes from a sweep over
-// query tiles and dk, dv from a sweep over key tiles, seven products that any number of threads can share. Passes
-// are worked off one after the other and add to the gradients, which start at zero. Scratch: delta (B, H, N), and panels
-// and scores of one tile for each thread.
+// Two ways, both deterministic for a fixed number of threads. Where sequences and heads suffice to occupy the
+// threads, one thread owns a sequence and head and gets all three gradients of a tile from five products.
+// Else dq comes from a sweep over query tiles and dk, dv from a sweep over key tiles, seven products that any
+// number of threads can share. Passes are worked off one after the other and add to the gradients, which
+// start at zero. Scratch: delta (B, H, N), and panels and scores of one tile for each thread.
 #include <omp.h>
 
 #undef HWY_TARGET_INCLUDE
@@ -38,11 +39,12 @@ HWY_BEFORE_NAMESPACE();
 namespace longstride::cpu {
 namespace HWY_NAMESPACE {
 
-// Turns scores into weights and d_weights into d_scores, in place. Rows are queries if `kQueryRows` and keys lie along lanes,
-// else the other way round; lse and delta are by query, `bits` the mask by row or null.
+// Turns scores into weights and d_weights into d_scores, in place. Rows are queries if `kQueryRows` and keys
+// lie along lanes, else the other way round; lse and delta are by query, `bits` the mask by row or null.
 template <bool kQueryRows>
-HWY_INLINE void weights_and_gradients(float* scores, float* d_weights, int64_t rows, int vectors, const float* lse,
-                                      const float* delta, const uint64_t* bits, float scale) {
+HWY_INLINE void weights_and_gradients(float* scores, float* d_weights, int64_t rows, int vectors,
+                                      const float* lse, const float* delta, const uint64_t* bits,
+                                      float scale) {
   const Lanes d;
   const Vector scales = hn::Set(d, scale);
   for (int64_t row = 0; row < rows; ++row) {
@@ -87,11 +89,23 @@ HWY_INLINE void add_rows(const float* from, const TilePositions& tile, int64_t w
 
 HWY_INLINE int vectors_for(int64_t count) { return static_cast<int>((count + kLanes - 1) / kLanes); }
 
-// Rows of scores along the lanes of `turned`: scores = rows turned, for one side's rows and the other side's, transposed.
-HWY_INLINE void multiply_scores(const float* rows, int64_t padded, int64_t width, int64_t count, const float* turned,
-                                int vectors, const uint64_t* bits, float* scores) {
-  multiply({.a = rows, .a_row = padded, .a_depth = 1, .b = turned, .b_row = kAttentionTile, .c = scores,
-            .c_row = kAttentionTile, .rows = count, .depth = width, .vectors = vectors, .columns_of_row = bits});
+// Rows of scores along the lanes of `turned`: scores = rows turned, for one side's rows and the other side's,
+// transposed.
+HWY_INLINE void multiply_scores(const float* rows, int64_t padded, int64_t width, int64_t count,
+                                const float* turned, int vectors, const uint64_t* bits, float* scores,
+                                const RowsAhead& ahead) {
+  multiply({.a = rows,
+            .a_row = padded,
+            .a_depth = 1,
+            .b = turned,
+            .b_row = kAttentionTile,
+            .c = scores,
+            .c_row = kAttentionTile,
+            .rows = count,
+            .depth = width,
+            .vectors = vectors,
+            .columns_of_row = bits,
+            .ahead = ahead});
 }
 
 // dk and dv of one key tile in one pass, and dq of the queries that look at it if `with_queries`.
@@ -119,30 +133,63 @@ void backward_key_tile(const BackwardHead& head, size_t pass_index, int64_t key_
   std::fill_n(dv, keys.count * v_padded, 0.0f);
 
   const int32_t* mask_id = masks.of_column(key_tile).data();
-  for (const TileRun& run : runs) {
-    for (int32_t query_tile = run.begin; query_tile < run.end; ++query_tile) {
-      const TileMask* mask = run.full ? nullptr : &masks.masks[*mask_id++];
+  TilePositions queries(pass.queries, runs[0].begin);
+  for (size_t run = 0; run < runs.size(); ++run) {
+    for (int32_t query_tile = runs[run].begin; query_tile < runs[run].end; ++query_tile) {
+      const TileMask* mask = runs[run].full ? nullptr : &masks.masks[*mask_id++];
       const uint64_t* by_query = mask ? mask->rows.data() : nullptr;
       const uint64_t* by_key = mask ? mask->columns.data() : nullptr;
-      const TilePositions queries(pass.queries, query_tile);
+      const TilePositions next_queries = tile_after(pass.queries, runs, run, query_tile);
       gather_rows(head.q, queries, head.width, query_rows);
       gather_rows(head.d_o, queries, head.v_width, d_o_rows);
       gather_values(head.lse, queries, lse);
       gather_values(head.delta, queries, delta);
-      multiply_scores(query_rows, padded, head.width, queries.count, keys_turned, vectors, by_query, scores);
-      multiply_scores(d_o_rows, v_padded, head.v_width, queries.count, values_turned, vectors, by_query, d_weights);
-      weights_and_gradients<true>(scores, d_weights, queries.count, vectors, lse, delta, by_query, head.scale);
-      multiply({.a = scores, .a_row = 1, .a_depth = kAttentionTile, .b = d_o_rows, .b_row = v_padded, .c = dv,
-                .c_row = v_padded, .rows = keys.count, .depth = queries.count, .vectors = vectors_for(v_padded),
-                .sum = Sum::onto, .depths_of_row = by_key});
-      multiply({.a = d_weights, .a_row = 1, .a_depth = kAttentionTile, .b = query_rows, .b_row = padded, .c = dk,
-                .c_row = padded, .rows = keys.count, .depth = queries.count, .vectors = vectors_for(padded),
-                .sum = Sum::onto, .depths_of_row = by_key});
-      if (!with_queries) continue;
-      multiply({.a = d_weights, .a_row = kAttentionTile, .a_depth = 1, .b = key_rows, .b_row = padded, .c = dq,
-                .c_row = padded, .rows = queries.count, .depth = keys.count, .vectors = vectors_for(padded),
-                .depths_of_row = by_query});
-      add_rows(dq, queries, head.width, head.dq);
+      multiply_scores(query_rows, padded, head.width, queries.count, keys_turned, vectors, by_query, scores,
+                      {head.q, &next_queries, head.width});
+      multiply_scores(d_o_rows, v_padded, head.v_width, queries.count, values_turned, vectors, by_query,
+                      d_weights, {head.d_o, &next_queries, head.v_width});
+      weights_and_gradients<true>(scores, d_weights, queries.count, vectors, lse, delta, by_query,
+                                  head.scale);
+      multiply({.a = scores,
+                .a_row = 1,
+                .a_depth = kAttentionTile,
+                .b = d_o_rows,
+                .b_row = v_padded,
+                .c = dv,
+                .c_row = v_padded,
+                .rows = keys.count,
+                .depth = queries.count,
+                .vectors = vectors_for(v_padded),
+                .sum = Sum::onto,
+                .depths_of_row = by_key});
+      multiply({.a = d_weights,
+                .a_row = 1,
+                .a_depth = kAttentionTile,
+                .b = query_rows,
+                .b_row = padded,
+                .c = dk,
+                .c_row = padded,
+                .rows = keys.count,
+                .depth = queries.count,
+                .vectors = vectors_for(padded),
+                .sum = Sum::onto,
+                .depths_of_row = by_key,
+                .ahead = {head.dq, with_queries ? &queries : nullptr, head.width}});
+      if (with_queries) {
+        multiply({.a = d_weights,
+                  .a_row = kAttentionTile,
+                  .a_depth = 1,
+                  .b = key_rows,
+                  .b_row = padded,
+                  .c = dq,
+                  .c_row = padded,
+                  .rows = queries.count,
+                  .depth = keys.count,
+                  .vectors = vectors_for(padded),
+                  .depths_of_row = by_query});
+        add_rows(dq, queries, head.width, head.dq);
+      }
+      queries = next_queries;
     }
   }
   add_rows(dk, keys, head.width, head.dk);
@@ -173,20 +220,34 @@ void backward_query_tile(const BackwardHead& head, size_t leader_index, int64_t 
     const Pass& pass = head.plan.passes[p];
     if (!same_queries(pass, leader)) continue;
     const int32_t* mask_id = head.masks[p].of_row(query_tile).data();
-    for (const TileRun& run : pass.rows.of(query_tile)) {
-      for (int32_t key_tile = run.begin; key_tile < run.end; ++key_tile) {
-        const TileMask* mask = run.full ? nullptr : &head.masks[p].masks[*mask_id++];
+    const std::span<const TileRun> runs = pass.rows.of(query_tile);
+    TilePositions keys = runs.empty() ? TilePositions() : TilePositions(pass.keys, runs[0].begin);
+    for (size_t run = 0; run < runs.size(); ++run) {
+      for (int32_t key_tile = runs[run].begin; key_tile < runs[run].end; ++key_tile) {
+        const TileMask* mask = runs[run].full ? nullptr : &head.masks[p].masks[*mask_id++];
         const uint64_t* by_query = mask ? mask->rows.data() : nullptr;
         const uint64_t* by_key = mask ? mask->columns.data() : nullptr;
-        const TilePositions keys(pass.keys, key_tile);
+        const TilePositions next_keys = tile_after(pass.keys, runs, run, key_tile);
         gather_rows(head.k, keys, head.width, key_rows);
         gather_rows(head.v, keys, head.v_width, value_rows);
-        multiply_scores(key_rows, padded, head.width, keys.count, queries_turned, vectors, by_key, scores);
-        multiply_scores(value_rows, v_padded, head.v_width, keys.count, d_o_turned, vectors, by_key, d_weights);
+        multiply_scores(key_rows, padded, head.width, keys.count, queries_turned, vectors, by_key, scores,
+                        {head.k, &next_keys, head.width});
+        multiply_scores(value_rows, v_padded, head.v_width, keys.count, d_o_turned, vectors, by_key,
+                        d_weights, {head.v, &next_keys, head.v_width});
         weights_and_gradients<false>(scores, d_weights, keys.count, vectors, lse, delta, by_key, head.scale);
-        multiply({.a = d_weights, .a_row = 1, .a_depth = kAttentionTile, .b = key_rows, .b_row = padded, .c = dq,
-                  .c_row = padded, .rows = queries.count, .depth = keys.count, .vectors = vectors_for(padded),
-                  .sum = Sum::onto, .depths_of_row = by_query});
+        multiply({.a = d_weights,
+                  .a_row = 1,
+                  .a_depth = kAttentionTile,
+                  .b = key_rows,
+                  .b_row = padded,
+                  .c = dq,
+                  .c_row = padded,
+                  .rows = queries.count,
+                  .depth = keys.count,
+                  .vectors = vectors_for(padded),
+                  .sum = Sum::onto,
+                  .depths_of_row = by_query});
+        keys = next_keys;
       }
     }
   }
@@ -237,11 +298,21 @@ void attention_backward(const OpContext& context, const AttentionPlan& plan, con
   const ThreadScratch scratch(*context.scratch, threads(), t.q.shape[3], t.v.shape[3]);
   const auto head_of = [&](int64_t b, int64_t h) {
     const int plan_index = plan.plan_of_head[h];
-    return BackwardHead{plan.plans[plan_index], plan.masks[plan_index],
-                        head_rows(t.q, b, h), head_rows(t.k, b, h), head_rows(t.v, b, h), head_rows(t.o, b, h),
-                        head_rows(gradients.d_o, b, h), head_rows(gradients.dq, b, h),
-                        head_rows(gradients.dk, b, h), head_rows(gradients.dv, b, h),
-                        head_values(t.lse, b, h), head_values(delta, b, h), t.q.shape[3], t.v.shape[3], t.scale};
+    return BackwardHead{plan.plans[plan_index],
+                        plan.masks[plan_index],
+                        head_rows(t.q, b, h),
+                        head_rows(t.k, b, h),
+                        head_rows(t.v, b, h),
+                        head_rows(t.o, b, h),
+                        head_rows(gradients.d_o, b, h),
+                        head_rows(gradients.dq, b, h),
+                        head_rows(gradients.dk, b, h),
+                        head_rows(gradients.dv, b, h),
+                        head_values(t.lse, b, h),
+                        head_values(delta, b, h),
+                        t.q.shape[3],
+                        t.v.shape[3],
+                        t.scale};
   };
 
   const TileTasks pieces(plan, batch, [](const Plan& p) { return (p.n + kRowsPerTask - 1) / kRowsPerTask; });
@@ -257,7 +328,8 @@ void attention_backward(const OpContext& context, const AttentionPlan& plan, con
       const BackwardHead head = head_of(index / heads, index % heads);
       for (size_t pass = 0; pass < head.plan.passes.size(); ++pass)
         for (int64_t tile = 0; tile < head.plan.passes[pass].keys.count(); ++tile)
-          HWY_DYNAMIC_DISPATCH(backward_key_tile)(head, pass, tile, true, scratch.of_thread(omp_get_thread_num()));
+          HWY_DYNAMIC_DISPATCH(backward_key_tile)
+          (head, pass, tile, true, scratch.of_thread(omp_get_thread_num()));
     }
     return;
   }
@@ -268,10 +340,12 @@ void attention_backward(const OpContext& context, const AttentionPlan& plan, con
 #pragma omp parallel for schedule(dynamic)
     for (int64_t index = 0; index < queries.size(); ++index) {
       const auto [b, h, tile] = queries[index];
-      HWY_DYNAMIC_DISPATCH(backward_query_tile)(head_of(b, h), pass, tile, scratch.of_thread(omp_get_thread_num()));
+      HWY_DYNAMIC_DISPATCH(backward_query_tile)
+      (head_of(b, h), pass, tile, scratch.of_thread(omp_get_thread_num()));
     }
-    const TileTasks keys(plan, batch,
-                         [pass](const Plan& p) { return pass < p.passes.size() ? p.passes[pass].keys.count() : 0; });
+    const TileTasks keys(plan, batch, [pass](const Plan& p) {
+      return pass < p.passes.size() ? p.passes[pass].keys.count() : 0;
+    });
 #pragma omp parallel for schedule(dynamic)
     for (int64_t index = 0; index < keys.size(); ++index) {
       const auto [b, h, tile] = keys[index];

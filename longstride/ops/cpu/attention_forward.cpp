@@ -1,9 +1,11 @@
-// Attention forward on the CPU, one query tile a task, with an online softmax (Milakov, Gimelshein, 2018; Dao et al., 2022).
+// Attention forward on the CPU, one query tile a task, with an online softmax (Milakov, Gimelshein, 2018; Dao
+// et al., 2022).
 //
-// Queries lie along vector lanes while scores are computed, s^T = K q^T, so that maxima and sums of the softmax never leave
-// their lane; o += p v then reads p^T element by element. Passes with equal query tiles are one visit; a pass with another
-// order of queries goes on from the o and lse that the earlier ones left. Each output is written by one task, keys in the
-// plan's order: the same bits for any number of threads. Scratch: panels and scores of one tile for each thread.
+// Queries lie along vector lanes while scores are computed, s^T = K q^T, so that maxima and sums of the
+// softmax never leave their lane; o += p v then reads p^T element by element. Passes with equal query tiles
+// are one visit; a pass with another order of queries goes on from the o and lse that the earlier ones left.
+// Each output is written by one task, keys in the plan's order: the same bits for any number of threads.
+// Scratch: panels and scores of one tile for each thread.
 #include <cmath>
 
 #include <omp.h>
@@ -47,8 +49,8 @@ struct Running {
   float* o;        // (queries, padded Dv), not divided by sum
 };
 
-// scores (keys, kAttentionTile) -> weights in place; `columns` holds the mask's bits by key, or is null in a full tile.
-// Keys that a mask excludes get weight zero, whatever their score.
+// scores (keys, kAttentionTile) -> weights in place; `columns` holds the mask's bits by key, or is null in a
+// full tile. Keys that a mask excludes get weight zero, whatever their score.
 HWY_INLINE void online_softmax(float* scores, int64_t keys, int vectors, const uint64_t* columns, float scale,
                                const Running& running) {
   const Lanes d;
@@ -70,7 +72,8 @@ HWY_INLINE void online_softmax(float* scores, int64_t keys, int vectors, const u
         highest = hn::Max(highest, hn::Mul(hn::Load(d, lane + key * kAttentionTile), scales));
         other = hn::Max(other, hn::Mul(hn::Load(d, lane + (key + 1) * kAttentionTile), scales));
       }
-      if (keys % 2) highest = hn::Max(highest, hn::Mul(hn::Load(d, lane + (keys - 1) * kAttentionTile), scales));
+      if (keys % 2)
+        highest = hn::Max(highest, hn::Mul(hn::Load(d, lane + (keys - 1) * kAttentionTile), scales));
       highest = hn::Max(highest, other);
     }
     // A query that has seen no key yet keeps -inf; subtracting zero instead keeps NaN away from it.
@@ -117,7 +120,8 @@ HWY_INLINE void end_rows(const ForwardTask& task, const TilePositions& queries, 
     const int64_t position = queries.position[i];
     if (position < 0) continue;
     const float sum = running.sum[i];
-    task.lse[position] = sum == 0 ? -std::numeric_limits<float>::infinity() : running.highest[i] + std::log(sum);
+    task.lse[position] =
+        sum == 0 ? -std::numeric_limits<float>::infinity() : running.highest[i] + std::log(sum);
     const float inverse = sum == 0 ? 0 : 1 / sum;
     const float* HWY_RESTRICT from = running.o + i * padded;
     float* HWY_RESTRICT to = task.o.row(position);
@@ -141,20 +145,43 @@ void forward_tile(const ForwardTask& task, const TileScratch& scratch) {
     const Pass& pass = task.plan.passes[p];
     if (!same_queries(pass, leader)) continue;
     const int32_t* mask_id = task.masks[p].of_row(task.tile).data();
-    for (const TileRun& run : pass.rows.of(task.tile)) {
-      for (int32_t key_tile = run.begin; key_tile < run.end; ++key_tile) {
-        const TileMask* mask = run.full ? nullptr : &task.masks[p].masks[*mask_id++];
-        const TilePositions keys(pass.keys, key_tile);
+    const std::span<const TileRun> runs = pass.rows.of(task.tile);
+    TilePositions keys = runs.empty() ? TilePositions() : TilePositions(pass.keys, runs[0].begin);
+    for (size_t run = 0; run < runs.size(); ++run) {
+      for (int32_t key_tile = runs[run].begin; key_tile < runs[run].end; ++key_tile) {
+        const TileMask* mask = runs[run].full ? nullptr : &task.masks[p].masks[*mask_id++];
+        const TilePositions next_keys = tile_after(pass.keys, runs, run, key_tile);
         gather_rows(task.k, keys, task.width, keys_rows);
         gather_rows(task.v, keys, task.v_width, value_rows);
-        multiply({.a = keys_rows, .a_row = padded, .a_depth = 1, .b = queries_turned, .b_row = kAttentionTile,
-                  .c = scores, .c_row = kAttentionTile, .rows = keys.count, .depth = task.width, .vectors = vectors,
-                  .columns_of_row = mask ? mask->columns.data() : nullptr});
-        online_softmax(scores, keys.count, vectors, mask ? mask->columns.data() : nullptr, task.scale, running);
-        multiply({.a = scores, .a_row = 1, .a_depth = kAttentionTile, .b = value_rows, .b_row = v_padded,
-                  .c = running.o, .c_row = v_padded, .rows = queries.count, .depth = keys.count,
-                  .vectors = static_cast<int>(v_padded / kLanes), .sum = Sum::rescaled,
-                  .row_scale = running.rescale, .depths_of_row = mask ? mask->rows.data() : nullptr});
+        multiply({.a = keys_rows,
+                  .a_row = padded,
+                  .a_depth = 1,
+                  .b = queries_turned,
+                  .b_row = kAttentionTile,
+                  .c = scores,
+                  .c_row = kAttentionTile,
+                  .rows = keys.count,
+                  .depth = task.width,
+                  .vectors = vectors,
+                  .columns_of_row = mask ? mask->columns.data() : nullptr,
+                  .ahead = {task.k, &next_keys, task.width}});
+        online_softmax(scores, keys.count, vectors, mask ? mask->columns.data() : nullptr, task.scale,
+                       running);
+        multiply({.a = scores,
+                  .a_row = 1,
+                  .a_depth = kAttentionTile,
+                  .b = value_rows,
+                  .b_row = v_padded,
+                  .c = running.o,
+                  .c_row = v_padded,
+                  .rows = queries.count,
+                  .depth = keys.count,
+                  .vectors = static_cast<int>(v_padded / kLanes),
+                  .sum = Sum::onto,
+                  .row_scale = running.rescale,
+                  .depths_of_row = mask ? mask->rows.data() : nullptr,
+                  .ahead = {task.v, &next_keys, task.v_width}});
+        keys = next_keys;
       }
     }
   }
@@ -200,8 +227,9 @@ void attention_forward(const OpContext& context, const AttentionPlan& plan, cons
       const auto [b, h, tile] = tasks[index];
       const int plan_index = plan.plan_of_head[h];
       HWY_DYNAMIC_DISPATCH(forward_tile)
-      ({plan.plans[plan_index], plan.masks[plan_index], pass, tile, head_rows(t.q, b, h), head_rows(t.k, b, h),
-        head_rows(t.v, b, h), head_rows(t.o, b, h), head_values(t.lse, b, h), t.q.shape[3], t.v.shape[3], t.scale},
+      ({plan.plans[plan_index], plan.masks[plan_index], pass, tile, head_rows(t.q, b, h),
+        head_rows(t.k, b, h), head_rows(t.v, b, h), head_rows(t.o, b, h), head_values(t.lse, b, h),
+        t.q.shape[3], t.v.shape[3], t.scale},
        scratch.of_thread(omp_get_thread_num()));
     }
   }

@@ -1,5 +1,6 @@
-// Attention of one query a sequence and head, for sampling: each key and value is read once, so memory sets the pace. One
-// task a sequence and head, keys in the order of keys_of: the same bits for any number of threads. No scratch.
+// Attention of one query a sequence and head, for sampling: each key and value is read once, so memory sets
+// the pace. One task a sequence and head, keys in the order of keys_of: the same bits for any number of
+// threads. No scratch.
 #include <cmath>
 
 #undef HWY_TARGET_INCLUDE
@@ -38,8 +39,8 @@ HWY_INLINE void add_scaled(float rescale, float weight, const float* v, int64_t 
 }
 
 // Keys are taken kAttentionTile at a time: the running maximum moves once for each of these groups.
-void attend_one(const float* q, const HeadRows& k, const HeadRows& v, std::span<const int64_t> keys, int64_t width,
-                int64_t v_width, float scale, float* o) {
+void attend_one(const float* q, const HeadRows& k, const HeadRows& v, std::span<const int64_t> keys,
+                int64_t width, int64_t v_width, float scale, float* o) {
   std::fill_n(o, v_width, 0.0f);
   float highest = -std::numeric_limits<float>::infinity(), sum = 0;
   float scores[kAttentionTile];
@@ -97,8 +98,8 @@ void attention_one(const OpContext& context, const LayerPattern& layer, int64_t 
   for (int64_t index = 0; index < batch * heads; ++index) {
     const int64_t b = index / heads, h = index % heads;
     HWY_DYNAMIC_DISPATCH(attend_one)
-    (q.as<float>() + b * q.stride[0] + h * q.stride[1], head_rows(k, b, h), head_rows(v, b, h), all[list_of[h]],
-     q.shape[2], v.shape[3], scale, o.as<float>() + b * o.stride[0] + h * o.stride[1]);
+    (q.as<float>() + b * q.stride[0] + h * q.stride[1], head_rows(k, b, h), head_rows(v, b, h),
+     all[list_of[h]], q.shape[2], v.shape[3], scale, o.as<float>() + b * o.stride[0] + h * o.stride[1]);
   }
 }
 

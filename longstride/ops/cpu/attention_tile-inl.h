@@ -1,8 +1,9 @@
-// Vector kernels on tiles in scratch: products, transposition, and the exponential. Included once for each vector target.
+// Vector kernels on tiles in scratch: products, transposition, and the exponential. Included once for each
+// vector target.
 //
-// All products of attention have one form, c (+)= a b, with b's columns along vector lanes and a read element by element, so
-// a may lie in memory either way round. A tile of scores is kAttentionTile floats wide whatever its size; lanes beyond it
-// hold numbers that nobody reads.
+// All products of attention have one form, c (+)= a b, with b's columns along vector lanes and a read element
+// by element, so a may lie in memory either way round. A tile of scores is kAttentionTile floats wide
+// whatever its size; lanes beyond it hold numbers that nobody reads.
 #if defined(LONGSTRIDE_OPS_CPU_ATTENTION_TILE_INL_H_) == defined(HWY_TARGET_TOGGLE)
 #ifdef LONGSTRIDE_OPS_CPU_ATTENTION_TILE_INL_H_
 #undef LONGSTRIDE_OPS_CPU_ATTENTION_TILE_INL_H_
@@ -32,7 +33,7 @@ static_assert(kWidthStep % kLanes == 0, "rows are padded to whole vectors");
 constexpr int kBlockRows = 6;
 constexpr int kBlockVectors = HWY_TARGET <= HWY_AVX3 || HWY_ARCH_ARM ? 4 : 2;
 
-enum class Sum { fresh, onto, rescaled };  // c = ab, c += ab, c = row_scale c + ab
+enum class Sum { fresh, onto };  // c = ab, or c = row_scale c + ab, with row_scale 1 if it is null
 
 struct Product {
   const float* a;  // element (i, k) at a[i * a_row + k * a_depth]
@@ -45,9 +46,12 @@ struct Product {
   int vectors;
   Sum sum = Sum::fresh;
   const float* row_scale = nullptr;
-  // Bits of one row of a mask; where given, columns without a bit are not computed, or depths without one are skipped.
+  // Bits of one row of a mask; where given, columns without a bit are not computed, or depths without one are
+  // skipped.
   const uint64_t* columns_of_row = nullptr;
   const uint64_t* depths_of_row = nullptr;
+  // Rows to prefetch while this product is computed, a few with each of its own.
+  RowsAhead ahead = {};
 };
 
 template <int kRows, int kVectors>
@@ -55,15 +59,20 @@ HWY_NOINLINE void multiply_block(const Product& p, const float* HWY_RESTRICT a, 
                                  ptrdiff_t depth, float* HWY_RESTRICT c, const float* row_scale) {
   const Lanes d;
   Vector sums[kRows][kVectors];
-  for (int r = 0; r < kRows; ++r)
+  // Loops over registers have to vanish everywhere, or the compiler keeps the array in memory.
+#pragma GCC unroll 8
+  for (int r = 0; r < kRows; ++r) {
+#pragma GCC unroll 8
     for (int v = 0; v < kVectors; ++v) sums[r][v] = hn::Zero(d);
-  if (p.sum == Sum::onto) {
-    for (int r = 0; r < kRows; ++r)
-      for (int v = 0; v < kVectors; ++v) sums[r][v] = hn::Load(d, c + r * p.c_row + v * kLanes);
-  } else if (p.sum == Sum::rescaled) {
-    for (int r = 0; r < kRows; ++r)
+  }
+  if (p.sum != Sum::fresh) {
+#pragma GCC unroll 8
+    for (int r = 0; r < kRows; ++r) {
+      const Vector factor = hn::Set(d, row_scale ? row_scale[r] : 1.0f);
+#pragma GCC unroll 8
       for (int v = 0; v < kVectors; ++v)
-        sums[r][v] = hn::Mul(hn::Set(d, row_scale[r]), hn::Load(d, c + r * p.c_row + v * kLanes));
+        sums[r][v] = hn::Mul(factor, hn::Load(d, c + r * p.c_row + v * kLanes));
+    }
   }
   const ptrdiff_t a_row = p.a_row, a_depth = p.a_depth, b_row = p.b_row;
   for (ptrdiff_t k = 0; k < depth; ++k, a += a_depth, b += b_row) {
@@ -77,8 +86,11 @@ HWY_NOINLINE void multiply_block(const Product& p, const float* HWY_RESTRICT a, 
       for (int v = 0; v < kVectors; ++v) sums[r][v] = hn::MulAdd(left, right[v], sums[r][v]);
     }
   }
-  for (int r = 0; r < kRows; ++r)
+#pragma GCC unroll 8
+  for (int r = 0; r < kRows; ++r) {
+#pragma GCC unroll 8
     for (int v = 0; v < kVectors; ++v) hn::Store(sums[r][v], d, c + r * p.c_row + v * kLanes);
+  }
 }
 
 using MultiplyBlock = void (*)(const Product&, const float*, const float*, ptrdiff_t, float*, const float*);
@@ -103,6 +115,7 @@ HWY_INLINE Range range_of_bits(const uint64_t* rows, int64_t count) {
 HWY_INLINE void multiply(const Product& p) {
   for (int64_t row = 0; row < p.rows; row += kBlockRows) {
     const int rows = static_cast<int>(HWY_MIN(kBlockRows, p.rows - row));
+    if (p.ahead.tile) p.ahead.prefetch(row, row + rows);
     Range depths{0, p.depth}, vectors{0, p.vectors};
     if (p.depths_of_row) depths = range_of_bits(p.depths_of_row + row, rows);
     if (p.columns_of_row) {
@@ -135,8 +148,8 @@ HWY_INLINE uint64_t bits_of_vector(uint64_t bits, int64_t vector) {
   return bits >> (vector * kLanes) & ((uint64_t{1} << kLanes) - 1);
 }
 
-// e^x within two units in the last place for x below 88; 0 below -87, where e^x leaves the normal numbers. NaN stays NaN.
-// x = n ln 2 + r; polynomial for e^r on |r| <= ln 2 / 2 as in Cephes (Moshier, 1989).
+// e^x within two units in the last place for x below 88; 0 below -87, where e^x leaves the normal numbers.
+// NaN stays NaN. x = n ln 2 + r; polynomial for e^r on |r| <= ln 2 / 2 as in Cephes (Moshier, 1989).
 HWY_INLINE Vector exponential(Vector x) {
   const Lanes d;
   const hn::RebindToSigned<Lanes> di;
@@ -158,11 +171,14 @@ HWY_INLINE Vector exponential(Vector x) {
   return hn::IfThenElse(hn::Lt(x, lowest), hn::Zero(d), y);
 }
 
+// rows (count, width) -> columns (width, kAttentionTile); width is padded, count is rounded up to whole
+// vectors.
 #if HWY_TARGET == HWY_SCALAR
 
 HWY_INLINE void transpose(const float* rows, int64_t count, int64_t width, float* columns) {
   for (int64_t row = 0; row < count; ++row)
-    for (int64_t column = 0; column < width; ++column) columns[column * kAttentionTile + row] = rows[row * width + column];
+    for (int64_t column = 0; column < width; ++column)
+      columns[column * kAttentionTile + row] = rows[row * width + column];
 }
 
 #else
@@ -174,11 +190,11 @@ HWY_INLINE hn::Vec<D> load_blocks(D d, const float* from, ptrdiff_t step) {
     return hn::LoadU(d, from);
   } else {
     const hn::Half<D> half;
-    return hn::Combine(d, load_blocks(half, from + hn::MaxLanes(D()) / 2 * step, step), load_blocks(half, from, step));
+    return hn::Combine(d, load_blocks(half, from + hn::MaxLanes(D()) / 2 * step, step),
+                       load_blocks(half, from, step));
   }
 }
 
-// rows (count, width) -> columns (width, kAttentionTile); width is padded, count is rounded up to whole vectors.
 HWY_INLINE void transpose(const float* rows, int64_t count, int64_t width, float* columns) {
   const Lanes d;
   const hn::RepartitionToWide<Lanes> pairs;

@@ -1,5 +1,5 @@
-// What the attention kernels share: rows of one head, tiles of positions, a thread's scratch, and the list of tiles that the
-// threads deal among themselves.
+// What the attention kernels share: rows of one head, tiles of positions, a thread's scratch, and the list of
+// tiles that the threads deal among themselves.
 #pragma once
 
 #include <algorithm>
@@ -32,6 +32,7 @@ struct TilePositions {
   int64_t count = 0;
   int64_t position[kAttentionTile];
 
+  TilePositions() = default;  // of no tile
   TilePositions(const TileGrid& grid, int64_t tile) : count(grid.size(tile)) {
     const TokenOrder& order = grid.order;
     const int64_t begin = grid.begin(tile);
@@ -48,8 +49,30 @@ struct TilePositions {
   }
 };
 
-// Copies a tile's rows to `to`, padded_width(width) apart. Rows without a position, and rows up to a whole vector of them,
-// become zero: what they hold takes part in products.
+// The tile after `tile` of runs[run], if there is one.
+inline TilePositions tile_after(const TileGrid& grid, std::span<const TileRun> runs, size_t run,
+                                int32_t tile) {
+  if (tile + 1 < runs[run].end) return {grid, tile + 1};
+  if (run + 1 < runs.size()) return {grid, runs[run + 1].begin};
+  return {};
+}
+
+// Rows that will be read soon.
+struct RowsAhead {
+  HeadRows rows;
+  const TilePositions* tile = nullptr;
+  int64_t width = 0;
+  void prefetch(int64_t begin, int64_t end) const {
+    for (int64_t i = begin; i < std::min(end, tile->count); ++i) {
+      if (tile->position[i] < 0) continue;
+      const float* row = rows.row(tile->position[i]);
+      for (int64_t j = 0; j < width; j += kWidthStep) __builtin_prefetch(row + j);
+    }
+  }
+};
+
+// Copies a tile's rows to `to`, padded_width(width) apart. Rows without a position, and rows up to a whole
+// vector of them, become zero: what they hold takes part in products.
 inline void gather_rows(const HeadRows& from, const TilePositions& tile, int64_t width, float* to) {
   const int64_t padded = padded_width(width);
   for (int64_t i = 0; i < padded_width(tile.count); ++i, to += padded) {
@@ -97,7 +120,8 @@ class ThreadScratch {
   Tensor memory_;
 };
 
-// A pass whose query tiles are those of an earlier pass is worked off in the same visit; the first of them leads.
+// A pass whose query tiles are those of an earlier pass is worked off in the same visit; the first of them
+// leads.
 inline bool same_queries(const Pass& a, const Pass& b) {
   return a.queries.order == b.queries.order && a.queries.tile == b.queries.tile;
 }
@@ -113,21 +137,24 @@ inline size_t most_passes(const AttentionPlan& plan) {
   return most;
 }
 
-// Tiles of all sequences and heads in one list, the last tile of a head first: causal patterns make it the longest.
+// Tiles of all sequences and heads in one list, the last tile of a head first: causal patterns make it the
+// longest.
 struct TileTask {
   int64_t batch, head, tile;
 };
 template <class CountTiles>  // of a plan
 class TileTasks {
  public:
-  TileTasks(const AttentionPlan& plan, int64_t batch, CountTiles count_tiles) : plan_(plan), count_tiles_(count_tiles) {
+  TileTasks(const AttentionPlan& plan, int64_t batch, CountTiles count_tiles)
+      : plan_(plan), count_tiles_(count_tiles) {
     for (size_t h = 0; h < plan.plan_of_head.size(); ++h) in_sequence_ += count_tiles_(plan.head(h));
     size_ = batch * in_sequence_;
   }
   int64_t size() const { return size_; }
   TileTask operator[](int64_t index) const {
     TileTask task{index / in_sequence_, 0, index % in_sequence_};
-    for (int64_t tiles; task.tile >= (tiles = count_tiles_(plan_.head(task.head))); ++task.head) task.tile -= tiles;
+    for (int64_t tiles; task.tile >= (tiles = count_tiles_(plan_.head(task.head))); ++task.head)
+      task.tile -= tiles;
     task.tile = count_tiles_(plan_.head(task.head)) - 1 - task.tile;
     return task;
   }

@@ -51,7 +51,8 @@ HWY_EXPORT(widen_bf16);
 namespace {
 // Calls convert(from, to, count) on runs of elements.
 template <class From, class To, class Convert>
-void convert_rows(const From* from, int64_t row_stride, int64_t rows, int64_t width, To* to, const Convert& convert) {
+void convert_rows(const From* from, int64_t row_stride, int64_t rows, int64_t width, To* to,
+                  const Convert& convert) {
   if (row_stride == width || rows == 1) {
     parallel_pieces(rows * width, kElementsPerPiece,
                     [&](int64_t begin, int64_t end) { convert(from + begin, to + begin, end - begin); });
@@ -77,8 +78,10 @@ void widen_rows(const Bf16* from, int64_t row_stride, int64_t rows, int64_t widt
 
 void convert(const OpContext& context, const Tensor& from, const Tensor& to) {
   const int64_t count = from.count();
-  if (to.dtype == DType::f32) copy(from, to);
-  else round_rows(from.as<float>(), count, 1, count, to.as<Bf16>());
+  if (to.dtype == DType::f32)
+    copy(from, to);
+  else
+    round_rows(from.as<float>(), count, 1, count, to.as<Bf16>());
 }
 
 }  // namespace longstride::cpu

@@ -1,5 +1,5 @@
-// Softmax cross-entropy by rows in f32, shifted by the row's maximum (contract: longstride/ops/cross_entropy.h). The same
-// bits for any number of threads. No scratch.
+// Softmax cross-entropy by rows in f32, shifted by the row's maximum (contract:
+// longstride/ops/cross_entropy.h). The same bits for any number of threads. No scratch.
 #include <cmath>
 #include <limits>
 
@@ -38,8 +38,10 @@ HWY_INLINE float sum_of_exponentials(const float* row, int64_t width, float shif
   for_each_vector(width, [&](auto tag, int64_t i) HWY_ATTR {
     const auto term = exponential(tag, hn::Sub(hn::LoadU(tag, row + i), hn::Set(tag, shift)));
     keep(tag, i, term);
-    if constexpr (std::is_same_v<decltype(term), const hn::Vec<decltype(d)>>) sum = hn::Add(sum, term);
-    else rest += hn::GetLane(term);
+    if constexpr (std::is_same_v<decltype(term), const hn::Vec<decltype(d)>>)
+      sum = hn::Add(sum, term);
+    else
+      rest += hn::GetLane(term);
   });
   return hn::GetLane(hn::SumOfLanes(d, sum)) + rest;
 }
@@ -55,8 +57,8 @@ void losses(const float* logits, const uint8_t* targets, int64_t rows, int64_t w
   }
 }
 
-void losses_and_gradients(const float* logits, const uint8_t* targets, int64_t rows, int64_t width, float scale,
-                          float* loss, float* dlogits) {
+void losses_and_gradients(const float* logits, const uint8_t* targets, int64_t rows, int64_t width,
+                          float scale, float* loss, float* dlogits) {
   for (int64_t r = 0; r < rows; ++r) {
     const float* row = logits + r * width;
     float* d_row = dlogits + r * width;
@@ -84,16 +86,18 @@ namespace longstride::cpu {
 HWY_EXPORT(losses);
 HWY_EXPORT(losses_and_gradients);
 
-void cross_entropy_forward(const OpContext& context, const Tensor& logits, const Tensor& targets, const Tensor& loss) {
+void cross_entropy_forward(const OpContext& context, const Tensor& logits, const Tensor& targets,
+                           const Tensor& loss) {
   const int64_t width = logits.shape[1];
   parallel_rows(logits.shape[0], width, [&](int64_t begin, int64_t end) {
     HWY_DYNAMIC_DISPATCH(losses)
-    (logits.as<float>() + begin * width, targets.as<uint8_t>() + begin, end - begin, width, loss.as<float>() + begin);
+    (logits.as<float>() + begin * width, targets.as<uint8_t>() + begin, end - begin, width,
+     loss.as<float>() + begin);
   });
 }
 
-void cross_entropy_backward(const OpContext& context, const Tensor& logits, const Tensor& targets, float scale,
-                            const Tensor& loss, const Tensor& dlogits) {
+void cross_entropy_backward(const OpContext& context, const Tensor& logits, const Tensor& targets,
+                            float scale, const Tensor& loss, const Tensor& dlogits) {
   const int64_t width = logits.shape[1];
   parallel_rows(logits.shape[0], width, [&](int64_t begin, int64_t end) {
     HWY_DYNAMIC_DISPATCH(losses_and_gradients)

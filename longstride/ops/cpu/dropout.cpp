@@ -1,5 +1,5 @@
-// Dropout with Philox computed a vector of blocks at a time (contract: longstride/ops/dropout.h). The same bits for any
-// number of threads, and the same masks as Dropout::keeps. No scratch.
+// Dropout with Philox computed a vector of blocks at a time (contract: longstride/ops/dropout.h). The same
+// bits for any number of threads, and the same masks as Dropout::keeps. No scratch.
 #include "longstride/ops/cpu/ops.h"
 #include "longstride/ops/cpu/parallel.h"
 
@@ -32,9 +32,8 @@ using WordVector = hn::Vec<Words>;
 HWY_INLINE void multiply_wide(WordVector a, WordVector b, WordVector& high, WordVector& low) {
   const Words d;
   const hn::Repartition<uint64_t, Words> wide;
-  const auto down = [&](WordVector v) HWY_ATTR {
-    return hn::BitCast(d, hn::ShiftRight<32>(hn::BitCast(wide, v)));
-  };
+  const auto down = [&](WordVector v)
+                        HWY_ATTR { return hn::BitCast(d, hn::ShiftRight<32>(hn::BitCast(wide, v))); };
   const auto even = hn::MulEven(a, b);
   const auto odd = hn::MulEven(down(a), down(b));
   high = hn::OddEven(hn::BitCast(d, odd), hn::BitCast(d, hn::ShiftRight<32>(even)));
@@ -85,7 +84,8 @@ HWY_INLINE void for_each_mask(const Dropout& dropout, int64_t begin, int64_t end
   }
 }
 
-void add_kept(const float* x, const float* branch, const Dropout& dropout, int64_t begin, int64_t end, float* y) {
+void add_kept(const float* x, const float* branch, const Dropout& dropout, int64_t begin, int64_t end,
+              float* y) {
   const float scale = dropout.scale();
   for_each_mask(dropout, begin, end, [&](auto d, int64_t i, auto kept) HWY_ATTR {
     const auto base = hn::LoadU(d, x + i);
@@ -113,8 +113,8 @@ HWY_EXPORT(keep_gradient);
 
 static_assert(kElementsPerPiece % 8 == 0, "a piece begins with a Philox block");
 
-void dropout_add_forward(const OpContext& context, const Tensor& x, const Tensor& branch, const Dropout& dropout,
-                         const Tensor& y) {
+void dropout_add_forward(const OpContext& context, const Tensor& x, const Tensor& branch,
+                         const Dropout& dropout, const Tensor& y) {
   const float *base = x.as<float>(), *added = branch.as<float>();
   float* out = y.as<float>();
   const bool none = dropout.threshold() == 0;
@@ -127,7 +127,8 @@ void dropout_add_forward(const OpContext& context, const Tensor& x, const Tensor
   });
 }
 
-void dropout_backward(const OpContext& context, const Tensor& dy, const Dropout& dropout, const Tensor& dbranch) {
+void dropout_backward(const OpContext& context, const Tensor& dy, const Dropout& dropout,
+                      const Tensor& dbranch) {
   const float* d_out = dy.as<float>();
   float* to = dbranch.as<float>();
   const bool none = dropout.threshold() == 0;

@@ -1,6 +1,6 @@
-// Token and position embeddings (contract: longstride/ops/embedding.h). The same bits for any number of threads: the
-// forward is a sum of a few rows in a fixed order, and in the backward a thread owns columns of every table and walks
-// the slots in order. No scratch.
+// Token and position embeddings (contract: longstride/ops/embedding.h). The same bits for any number of
+// threads: the forward is a sum of a few rows in a fixed order, and in the backward a thread owns columns of
+// every table and walks the slots in order. No scratch.
 #include "longstride/ops/cpu/ops.h"
 #include "longstride/ops/cpu/parallel.h"
 
@@ -8,8 +8,9 @@ namespace longstride::cpu {
 
 namespace {
 
-// Columns of the tables that one thread owns in the backward: 256 tokens by 64 columns stay within a core's cache.
-constexpr int64_t kColumns = 64;
+// At most so many columns of the tables are summed in one walk over the slots: 256 tokens by 512 columns stay
+// within a core's second-level cache.
+constexpr int64_t kMostColumns = 512;
 
 void add_row(const float* __restrict from, float* __restrict to, int64_t width) {
   for (int64_t i = 0; i < width; ++i) to[i] += from[i];
@@ -43,7 +44,8 @@ void write_slot(const EmbeddingTables& tables, int64_t slot, uint8_t previous, f
 
 }  // namespace
 
-void embedding_forward(const OpContext& context, const Tensor& tokens, const EmbeddingTables& tables, const Tensor& y) {
+void embedding_forward(const OpContext& context, const Tensor& tokens, const EmbeddingTables& tables,
+                       const Tensor& y) {
   const int64_t length = tokens.shape[1], width = tables.token.shape[1];
   const uint8_t* token = tokens.as<uint8_t>();
   float* out = y.as<float>();
@@ -53,11 +55,12 @@ void embedding_forward(const OpContext& context, const Tensor& tokens, const Emb
   });
 }
 
-void embedding_one(const OpContext& context, const Tensor& previous, int64_t position, const EmbeddingTables& tables,
-                   const Tensor& y) {
+void embedding_one(const OpContext& context, const Tensor& previous, int64_t position,
+                   const EmbeddingTables& tables, const Tensor& y) {
   const int64_t width = tables.token.shape[1];
   for (int64_t row = 0; row < y.shape[0]; ++row)
-    write_slot(tables, position, position == 0 ? 0 : previous.as<uint8_t>()[row], y.as<float>() + row * width);
+    write_slot(tables, position, position == 0 ? 0 : previous.as<uint8_t>()[row],
+               y.as<float>() + row * width);
 }
 
 void embedding_backward(const OpContext& context, const Tensor& tokens, const Tensor& dy,
@@ -65,7 +68,7 @@ void embedding_backward(const OpContext& context, const Tensor& tokens, const Te
   const int64_t rows = tokens.count(), length = tokens.shape[1], width = gradients.token.shape[1];
   const uint8_t* token = tokens.as<uint8_t>();
   const float* d_out = dy.as<float>();
-  parallel_pieces(width, kColumns, [&](int64_t begin, int64_t end) {
+  parallel_pieces(width, columns_per_thread(width, kMostColumns), [&](int64_t begin, int64_t end) {
     const int64_t columns = end - begin;
     float* d_token = gradients.token.as<float>() + begin;
     float* d_start = gradients.start.as<float>() + begin;

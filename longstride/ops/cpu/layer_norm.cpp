@@ -1,7 +1,7 @@
-// Layer normalisation by rows (contract: longstride/ops/layer_norm.h). f32 throughout; the mean is corrected in the pass
-// that sums the squares, so that rows with a large mean lose nothing. The same bits for any number of threads: rows are
-// independent, and dgain and dbias are summed over fixed pieces of rows, then over the pieces in order.
-// Scratch in the backward: two rows of d for each piece.
+// Layer normalisation by rows (contract: longstride/ops/layer_norm.h). f32 throughout; the mean is corrected
+// in the pass that sums the squares, so that rows with a large mean lose nothing. The same bits for any
+// number of threads: rows are independent, and dgain and dbias are summed over fixed pieces of rows, then
+// over the pieces in order. Scratch in the backward: two rows of d for each piece.
 #include <cmath>
 
 #include "longstride/ops/cpu/ops.h"
@@ -44,8 +44,8 @@ HWY_INLINE Sums sum_over(int64_t count, const Add& add) {
 }
 
 // Never inlined, so that forward and apply run the very same instructions.
-HWY_NOINLINE void normalise(const float* x, const float* gain, const float* bias, float mean, float rstd, int64_t width,
-                            float* y) {
+HWY_NOINLINE void normalise(const float* x, const float* gain, const float* bias, float mean, float rstd,
+                            int64_t width, float* y) {
   for_each_vector(width, [&](auto d, int64_t i) HWY_ATTR {
     const auto centred = hn::Sub(hn::LoadU(d, x + i), hn::Set(d, mean));
     const auto scaled = hn::Mul(centred, hn::Set(d, rstd));
@@ -55,10 +55,9 @@ HWY_NOINLINE void normalise(const float* x, const float* gain, const float* bias
 
 void measure(const float* x, int64_t width, float epsilon, float* mean, float* rstd) {
   const float inverse_width = 1.0f / static_cast<float>(width);
-  const float first_mean =
-      inverse_width * sum_over(width, [&](auto d, int64_t i, auto& sum, auto&) HWY_ATTR {
-                        sum = hn::Add(sum, hn::LoadU(d, x + i));
-                      }).first;
+  const float first_mean = inverse_width * sum_over(width, [&](auto d, int64_t i, auto& sum, auto&) HWY_ATTR {
+                                             sum = hn::Add(sum, hn::LoadU(d, x + i));
+                                           }).first;
   const Sums rest = sum_over(width, [&](auto d, int64_t i, auto& sum, auto& squares) HWY_ATTR {
     const auto centred = hn::Sub(hn::LoadU(d, x + i), hn::Set(d, first_mean));
     sum = hn::Add(sum, centred);
@@ -71,8 +70,8 @@ void measure(const float* x, int64_t width, float epsilon, float* mean, float* r
   *rstd = 1.0f / std::sqrt((variance < 0 ? 0 : variance) + epsilon);
 }
 
-void normalise_rows(const float* x, const float* gain, const float* bias, float epsilon, int64_t rows, int64_t width,
-                    float* y, float* mean, float* rstd) {
+void normalise_rows(const float* x, const float* gain, const float* bias, float epsilon, int64_t rows,
+                    int64_t width, float* y, float* mean, float* rstd) {
   for (int64_t row = 0; row < rows; ++row) {
     measure(x + row * width, width, epsilon, mean + row, rstd + row);
     normalise(x + row * width, gain, bias, mean[row], rstd[row], width, y + row * width);
@@ -85,7 +84,8 @@ void apply_rows(const float* x, const float* gain, const float* bias, const floa
     normalise(x + row * width, gain, bias, mean[row], rstd[row], width, y + row * width);
 }
 
-// dx += rstd (g - mean(g) - xhat mean(g xhat)) with g = dy gain and xhat = (x - mean) rstd; dgain += dy xhat; dbias += dy.
+// dx += rstd (g - mean(g) - xhat mean(g xhat)) with g = dy gain and xhat = (x - mean) rstd; dgain += dy xhat;
+// dbias += dy.
 void backward_rows(const float* dy, const float* x, const float* gain, const float* mean, const float* rstd,
                    int64_t rows, int64_t width, float* dx, float* dgain, float* dbias) {
   const float inverse_width = 1.0f / static_cast<float>(width);
@@ -156,15 +156,17 @@ int64_t layer_norm_backward_scratch_bytes(int64_t rows, int64_t width) {
 void layer_norm_backward(const OpContext& context, const Tensor& dy, const Tensor& x, const Tensor& gain,
                          const Tensor& mean, const Tensor& rstd, const Tensor& dx, const Tensor& dgain,
                          const Tensor& dbias) {
-  const int64_t rows = x.shape[0], width = x.shape[1], pieces = piece_count(rows), size = rows_per_piece(rows);
+  const int64_t rows = x.shape[0], width = x.shape[1], pieces = piece_count(rows),
+                size = rows_per_piece(rows);
   Arena::Scope scope(*context.scratch);
   float* partial = context.scratch->allocate(DType::f32, {pieces, 2, width}).as<float>();
   parallel_pieces(rows, size, [&](int64_t begin, int64_t end) {
     float* d_gain = partial + begin / size * 2 * width;
     std::fill_n(d_gain, 2 * width, 0.0f);
     HWY_DYNAMIC_DISPATCH(backward_rows)
-    (dy.as<float>() + begin * width, x.as<float>() + begin * width, gain.as<float>(), mean.as<float>() + begin,
-     rstd.as<float>() + begin, end - begin, width, dx.as<float>() + begin * width, d_gain, d_gain + width);
+    (dy.as<float>() + begin * width, x.as<float>() + begin * width, gain.as<float>(),
+     mean.as<float>() + begin, rstd.as<float>() + begin, end - begin, width, dx.as<float>() + begin * width,
+     d_gain, d_gain + width);
   });
   float *d_gain = dgain.as<float>(), *d_bias = dbias.as<float>();
   for (int64_t column = 0; column < width; ++column) {

@@ -1,7 +1,8 @@
-// The linear layer (contract: longstride/ops/linear.h): products by oneDNN with f32 accumulation, and our own sum of
-// columns for db. The same bits for a fixed number of threads (oneDNN shares work out by their number); db for any.
-// Scratch with bf16 products: contiguous bf16 copies of the f32 operands, or, on machines without bf16 arithmetic, f32
-// copies of all operands rounded to bf16, whose products are then exact in f32 just as in bf16 hardware.
+// The linear layer (contract: longstride/ops/linear.h): products by oneDNN with f32 accumulation, and our own
+// sum of columns for db. The same bits for a fixed number of threads (oneDNN shares work out by their
+// number); db for any. Scratch with bf16 products: contiguous bf16 copies of the f32 operands, or, on
+// machines without bf16 arithmetic, f32 copies of all operands rounded to bf16, whose products are then exact
+// in f32 just as in bf16 hardware.
 #include "longstride/ops/linear.h"
 
 #include <array>
@@ -26,7 +27,8 @@ struct Operand {
   int64_t row_stride;
 };
 
-// `t` itself for f32 products, else a copy in scratch: rounded to bf16 unless it is, in the format that is multiplied.
+// `t` itself for f32 products, else a copy in scratch: rounded to bf16 unless it is, in the format that is
+// multiplied.
 Operand operand(Arena* scratch, const Tensor& t, DType product) {
   const int64_t rows = t.shape[0], width = t.shape[1];
   const bool in_hardware = bf16_hardware;
@@ -37,8 +39,10 @@ Operand operand(Arena* scratch, const Tensor& t, DType product) {
     return {copy, width};
   }
   float* copy = scratch->allocate(DType::f32, {rows, width}).as<float>();
-  if (t.dtype == DType::bf16) widen_rows(t.as<Bf16>(), t.stride[0], rows, width, copy);
-  else round_rows(t.as<float>(), t.stride[0], rows, width, copy);
+  if (t.dtype == DType::bf16)
+    widen_rows(t.as<Bf16>(), t.stride[0], rows, width, copy);
+  else
+    round_rows(t.as<float>(), t.stride[0], rows, width, copy);
   return {copy, width};
 }
 
@@ -59,23 +63,26 @@ class ScratchScope {
   int64_t mark_;
 };
 
-// db += column sums of dy. A thread owns columns; runs of rows are summed apart, which keeps long sums accurate.
+// db += column sums of dy. A thread owns columns; runs of rows are summed apart, which keeps long sums
+// accurate.
 void add_column_sums(const Tensor& dy, float* db) {
-  constexpr int64_t kColumns = 64, kRows = 128;
+  constexpr int64_t kMostColumns = 512, kRows = 128;
   const int64_t rows = dy.shape[0], stride = dy.stride[0];
   const float* from = dy.as<float>();
-  parallel_pieces(dy.shape[1], kColumns, [&](int64_t begin, int64_t end) {
-    std::array<float, kColumns> total{};
-    for (int64_t first = 0; first < rows; first += kRows) {
-      std::array<float, kColumns> run{};
-      for (int64_t row = first; row < std::min(rows, first + kRows); ++row) {
-        const float* values = from + row * stride + begin;
-        for (int64_t column = 0; column < end - begin; ++column) run[column] += values[column];
-      }
-      for (int64_t column = 0; column < kColumns; ++column) total[column] += run[column];
-    }
-    for (int64_t column = begin; column < end; ++column) db[column] += total[column - begin];
-  });
+  parallel_pieces(dy.shape[1], columns_per_thread(dy.shape[1], kMostColumns),
+                  [&](int64_t begin, int64_t end) {
+                    std::array<float, kMostColumns> total{};
+                    for (int64_t first = 0; first < rows; first += kRows) {
+                      std::array<float, kMostColumns> run{};
+                      for (int64_t row = first; row < std::min(rows, first + kRows); ++row) {
+                        const float* values = from + row * stride + begin;
+                        for (int64_t column = 0; column < end - begin; ++column)
+                          run[column] += values[column];
+                      }
+                      for (int64_t column = 0; column < end - begin; ++column) total[column] += run[column];
+                    }
+                    for (int64_t column = begin; column < end; ++column) db[column] += total[column - begin];
+                  });
 }
 
 }  // namespace
@@ -88,7 +95,8 @@ int64_t linear_scratch_bytes(int64_t rows, int64_t in, int64_t out, DType produc
   return aligned(rows * in * 4) + aligned(rows * out * 4) + aligned(in * out * 4);
 }
 
-void linear_forward(const OpContext& context, const Tensor& x, const Tensor& w, const Tensor& b, const Tensor& y) {
+void linear_forward(const OpContext& context, const Tensor& x, const Tensor& w, const Tensor& b,
+                    const Tensor& y) {
   const ScratchScope scope(context.scratch);
   const Operand from = operand(context.scratch, x, w.dtype), weight = operand(context.scratch, w, w.dtype);
   MatmulShape shape;

@@ -24,7 +24,8 @@ memory::data_type type_of(DType dtype) {
   return dtype == DType::bf16 ? memory::data_type::bf16 : memory::data_type::f32;
 }
 
-// An axis of one element is given the stride of a plain layout, whatever the matrix's: oneDNN tells layouts by strides.
+// An axis of one element is given the stride of a plain layout, whatever the matrix's: oneDNN tells layouts
+// by strides.
 memory::desc describe(DType dtype, int64_t rows, int64_t columns, int64_t row_stride, int64_t column_stride) {
   if (rows == 1 && column_stride == 1) row_stride = columns;
   if (columns == 1 && row_stride == 1) column_stride = rows;
@@ -93,8 +94,8 @@ constexpr size_t kMostProducts = 1024;
 }  // namespace
 
 void matmul(const MatmulShape& shape, const void* a, const void* b, const float* bias, float* c) {
-  // By thread, since a primitive's scratch memory belongs to one; by the number of OpenMP threads, since a primitive
-  // keeps the number that it was made for.
+  // By thread, since a primitive's scratch memory belongs to one; by the number of OpenMP threads, since a
+  // primitive keeps the number that it was made for.
   thread_local std::map<std::pair<MatmulShape, int>, Product> products;
   try {
     const std::pair key(shape, threads());
@@ -105,8 +106,8 @@ void matmul(const MatmulShape& shape, const void* a, const void* b, const float*
     }
     found->second.run(a, b, bias, c);
   } catch (const dnnl::error& error) {
-    fail("oneDNN: product of {} matrices ({}, {}) and ({}, {}): {} (status {})", name_of(shape.dtype), shape.m,
-         shape.k, shape.k, shape.n, error.what(), static_cast<int>(error.status));
+    fail("oneDNN: product of {} matrices ({}, {}) and ({}, {}): {} (status {})", name_of(shape.dtype),
+         shape.m, shape.k, shape.k, shape.n, error.what(), static_cast<int>(error.status));
   }
 }
 

@@ -7,8 +7,9 @@
 
 namespace longstride::cpu {
 
-// c (m, n) f32 = a (m, k) b (k, n) [+ bias (n) f32, to every row] [+ c], accumulated in f32. A transposed matrix is one
-// whose column stride is not 1; one of the two strides of a and of b is 1, that of a column of c is. Strides in elements.
+// c (m, n) f32 = a (m, k) b (k, n) [+ bias (n) f32, to every row] [+ c], accumulated in f32. A transposed
+// matrix is one whose column stride is not 1; one of the two strides of a and of b is 1, that of a column of
+// c is. Strides in elements.
 struct MatmulShape {
   DType dtype = DType::f32;  // of a and b: f32 or bf16
   int64_t m = 0, n = 0, k = 0;
@@ -20,8 +21,8 @@ struct MatmulShape {
   auto operator<=>(const MatmulShape&) const = default;
 };
 
-// The first call for a shape in a thread prepares it (milliseconds) and later ones find it; nothing is allocated then.
-// The same bits from run to run for a fixed number of threads.
+// The first call for a shape in a thread prepares it (milliseconds) and later ones find it; nothing is
+// allocated then. The same bits from run to run for a fixed number of threads.
 void matmul(const MatmulShape& shape, const void* a, const void* b, const float* bias, float* c);
 
 }  // namespace longstride::cpu

@@ -1,8 +1,8 @@
 // The ops on the CPU. Contracts stand in longstride/ops/*.h; arguments have been checked by dispatch.cpp.
 // Attention declares its own in cpu/attention.h.
 //
-// Every op gives the same bits from run to run for a given machine; the comment at the head of each source says whether
-// also for any number of threads.
+// Every op gives the same bits from run to run for a given machine; the comment at the head of each source
+// says whether also for any number of threads.
 #pragma once
 
 #include "longstride/ops/adam.h"
@@ -14,22 +14,25 @@ namespace longstride::cpu {
 void activation_forward(const OpContext& context, const Tensor& x, const Tensor& y);
 void activation_backward(const OpContext& context, const Tensor& dy, const Tensor& x, const Tensor& dx);
 
-void adam_step(const OpContext& context, const AdamStep& step, const Tensor& w, const Tensor& g, const Tensor& m,
-               const Tensor& v, const Tensor& average, const Tensor& compute);
+void adam_step(const OpContext& context, const AdamStep& step, const Tensor& w, const Tensor& g,
+               const Tensor& m, const Tensor& v, const Tensor& average, const Tensor& compute);
 double sum_of_squares(const OpContext& context, const Tensor& x);
 void convert(const OpContext& context, const Tensor& from, const Tensor& to);
 
-void cross_entropy_forward(const OpContext& context, const Tensor& logits, const Tensor& targets, const Tensor& loss);
-void cross_entropy_backward(const OpContext& context, const Tensor& logits, const Tensor& targets, float scale,
-                            const Tensor& loss, const Tensor& dlogits);
+void cross_entropy_forward(const OpContext& context, const Tensor& logits, const Tensor& targets,
+                           const Tensor& loss);
+void cross_entropy_backward(const OpContext& context, const Tensor& logits, const Tensor& targets,
+                            float scale, const Tensor& loss, const Tensor& dlogits);
 
-void dropout_add_forward(const OpContext& context, const Tensor& x, const Tensor& branch, const Dropout& dropout,
-                         const Tensor& y);
-void dropout_backward(const OpContext& context, const Tensor& dy, const Dropout& dropout, const Tensor& dbranch);
+void dropout_add_forward(const OpContext& context, const Tensor& x, const Tensor& branch,
+                         const Dropout& dropout, const Tensor& y);
+void dropout_backward(const OpContext& context, const Tensor& dy, const Dropout& dropout,
+                      const Tensor& dbranch);
 
-void embedding_forward(const OpContext& context, const Tensor& tokens, const EmbeddingTables& tables, const Tensor& y);
-void embedding_one(const OpContext& context, const Tensor& previous, int64_t position, const EmbeddingTables& tables,
-                   const Tensor& y);
+void embedding_forward(const OpContext& context, const Tensor& tokens, const EmbeddingTables& tables,
+                       const Tensor& y);
+void embedding_one(const OpContext& context, const Tensor& previous, int64_t position,
+                   const EmbeddingTables& tables, const Tensor& y);
 void embedding_backward(const OpContext& context, const Tensor& tokens, const Tensor& dy,
                         const EmbeddingTables& gradients);
 
@@ -43,13 +46,14 @@ void layer_norm_backward(const OpContext& context, const Tensor& dy, const Tenso
                          const Tensor& dbias);
 
 int64_t linear_scratch_bytes(int64_t rows, int64_t in, int64_t out, DType product);
-void linear_forward(const OpContext& context, const Tensor& x, const Tensor& w, const Tensor& b, const Tensor& y);
+void linear_forward(const OpContext& context, const Tensor& x, const Tensor& w, const Tensor& b,
+                    const Tensor& y);
 void linear_backward_input(const OpContext& context, const Tensor& dy, const Tensor& w, const Tensor& dx);
 void linear_backward_weight(const OpContext& context, const Tensor& dy, const Tensor& x, DType product,
                             const Tensor& dw, const Tensor& db);
 
-// Whether products of bf16 values run in hardware; on machines without, f32 arithmetic computes the same. Starts as
-// cpu_has_bf16(); tests switch it off to reach the other path.
+// Whether products of bf16 values run in hardware; on machines without, f32 arithmetic computes the same.
+// Starts as cpu_has_bf16(); tests switch it off to reach the other path.
 void use_bf16_hardware(bool use);
 
 }  // namespace longstride::cpu

@@ -1,4 +1,5 @@
-// Vector functions that several ops share. Included once for each instruction set: see Highway's "-inl.h" convention.
+// Vector functions that several ops share. Included once for each instruction set: see Highway's "-inl.h"
+// convention.
 #if defined(LONGSTRIDE_OPS_CPU_VECTOR_MATH_INL_H) == defined(HWY_TARGET_TOGGLE)
 #ifdef LONGSTRIDE_OPS_CPU_VECTOR_MATH_INL_H
 #undef LONGSTRIDE_OPS_CPU_VECTOR_MATH_INL_H
@@ -15,8 +16,8 @@ namespace longstride::cpu::HWY_NAMESPACE {
 
 namespace hn = hwy::HWY_NAMESPACE;
 
-// Calls body(tag, i) for i = 0, N, 2N, ... and, for what is left over, with a tag of one lane: tails then take the same
-// instructions as the rest, and no load or store passes the end.
+// Calls body(tag, i) for i = 0, N, 2N, ... and, for what is left over, with a tag of one lane: tails then
+// take the same instructions as the rest, and no load or store passes the end.
 template <class Body>
 HWY_INLINE void for_each_vector(int64_t count, const Body& body) {
   const hn::ScalableTag<float> d;

@@ -19,7 +19,8 @@ void adam_step(const AdamStep& step, int64_t count, T* w, const T* g, T* m, T* v
     const T gradient = T(step.gradient_scale) * g[i];
     m[i] = beta1 * m[i] + T(1 - step.beta1) * gradient;
     v[i] = beta2 * v[i] + T(1 - step.beta2) * gradient * gradient;
-    w[i] -= T(step.rate) * (m[i] / correction1 / (sqrt(v[i] / correction2) + T(step.epsilon)) + T(step.decay) * w[i]);
+    w[i] -= T(step.rate) *
+            (m[i] / correction1 / (sqrt(v[i] / correction2) + T(step.epsilon)) + T(step.decay) * w[i]);
     if (average) average[i] = ema * average[i] + T(1 - step.ema) * w[i];
   }
 }

@@ -1,6 +1,6 @@
-// Attention as its definition reads, in any precision: a row of scores a query, and allows() alone decides which. The truth
-// that the fast paths are measured against; O(n^2), for small n. T is float, double or std::complex<double> (for
-// complex-step derivatives).
+// Attention as its definition reads, in any precision: a row of scores a query, and allows() alone decides
+// which. The truth that the fast paths are measured against; O(n^2), for small n. T is float, double or
+// std::complex<double> (for complex-step derivatives).
 #pragma once
 
 #include <cmath>
@@ -16,8 +16,10 @@ namespace longstride::reference {
 
 template <class T>
 auto real_part(const T& value) {
-  if constexpr (std::is_floating_point_v<T>) return value;
-  else return value.real();
+  if constexpr (std::is_floating_point_v<T>)
+    return value;
+  else
+    return value.real();
 }
 
 template <class T>
@@ -29,8 +31,8 @@ T dot(const T* a, const T* b, int64_t width) {
 
 // q, k (B, N, H, D), v and o (B, N, H, Dv), lse (B, H, N): o and lse =.
 template <class T>
-void attention_forward(const LayerPattern& layer, std::type_identity_t<T> scale, const View<T, 4>& q, const View<T, 4>& k,
-                       const View<T, 4>& v, const View<T, 4>& o, const View<T, 3>& lse) {
+void attention_forward(const LayerPattern& layer, std::type_identity_t<T> scale, const View<T, 4>& q,
+                       const View<T, 4>& k, const View<T, 4>& v, const View<T, 4>& o, const View<T, 3>& lse) {
   using std::exp, std::log;
   using Real = decltype(real_part(T{}));
   const int64_t n = q.shape[1], heads = q.shape[2], width = q.shape[3], v_width = v.shape[3];
@@ -64,12 +66,13 @@ void attention_forward(const LayerPattern& layer, std::type_identity_t<T> scale,
   }
 }
 
-// d_o and o (B, N, H, Dv), lse (B, H, N) from the forward; dq, dk (B, N, H, D) and dv (B, N, H, Dv) =. Weights come from
-// lse, as the contract has it.
+// d_o and o (B, N, H, Dv), lse (B, H, N) from the forward; dq, dk (B, N, H, D) and dv (B, N, H, Dv) =.
+// Weights come from lse, as the contract has it.
 template <class T>
-void attention_backward(const LayerPattern& layer, std::type_identity_t<T> scale, const View<T, 4>& q, const View<T, 4>& k,
-                        const View<T, 4>& v, const View<T, 4>& o, const View<T, 3>& lse, const View<T, 4>& d_o,
-                        const View<T, 4>& dq, const View<T, 4>& dk, const View<T, 4>& dv) {
+void attention_backward(const LayerPattern& layer, std::type_identity_t<T> scale, const View<T, 4>& q,
+                        const View<T, 4>& k, const View<T, 4>& v, const View<T, 4>& o, const View<T, 3>& lse,
+                        const View<T, 4>& d_o, const View<T, 4>& dq, const View<T, 4>& dk,
+                        const View<T, 4>& dv) {
   using std::exp;
   const int64_t n = q.shape[1], heads = q.shape[2], width = q.shape[3], v_width = v.shape[3];
   for (int64_t b = 0; b < q.shape[0]; ++b) {

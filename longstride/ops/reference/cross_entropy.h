@@ -10,7 +10,8 @@ namespace longstride::reference {
 
 // loss (rows) and, unless null, dlogits (rows, classes) = scale * (softmax - onehot).
 template <class T>
-void cross_entropy(const T* logits, const uint8_t* targets, int64_t rows, int64_t classes, T scale, T* loss, T* dlogits) {
+void cross_entropy(const T* logits, const uint8_t* targets, int64_t rows, int64_t classes, T scale, T* loss,
+                   T* dlogits) {
   using std::exp, std::log, std::real;
   for (int64_t row = 0; row < rows; ++row, logits += classes) {
     const T highest = *std::max_element(logits, logits + classes, [](T a, T b) { return real(a) < real(b); });
@@ -19,7 +20,8 @@ void cross_entropy(const T* logits, const uint8_t* targets, int64_t rows, int64_
     loss[row] = log(sum) - (logits[targets[row]] - highest);
     if (!dlogits) continue;
     for (int64_t i = 0; i < classes; ++i)
-      dlogits[row * classes + i] = scale * (exp(logits[i] - highest) / sum - (i == targets[row] ? T(1) : T(0)));
+      dlogits[row * classes + i] =
+          scale * (exp(logits[i] - highest) / sum - (i == targets[row] ? T(1) : T(0)));
   }
 }
 

@@ -46,7 +46,8 @@ void embedding_rows(EmbeddingTables<T>& tables, const uint8_t* tokens, int64_t b
 }
 
 template <class T>
-void embedding_forward(const uint8_t* tokens, EmbeddingTables<T>& tables, int64_t batch, int64_t length, T* y) {
+void embedding_forward(const uint8_t* tokens, EmbeddingTables<T>& tables, int64_t batch, int64_t length,
+                       T* y) {
   for (int64_t i = 0; i < batch * length * tables.width; ++i) y[i] = T{};
   embedding_rows(tables, tokens, batch, length, [&](int64_t row, const T* from) {
     for (int64_t i = 0; i < tables.width; ++i) y[row * tables.width + i] += from[i];

@@ -1,4 +1,5 @@
-// Layer normalisation in any precision, std::complex included: two passes for mean and variance, sums from left to right.
+// Layer normalisation in any precision, std::complex included: two passes for mean and variance, sums from
+// left to right.
 #pragma once
 
 #include <cmath>
@@ -8,8 +9,8 @@
 namespace longstride::reference {
 
 template <class T>
-void layer_norm_forward(const T* x, const T* gain, const T* bias, T epsilon, int64_t rows, int64_t width, T* y, T* mean,
-                        T* rstd) {
+void layer_norm_forward(const T* x, const T* gain, const T* bias, T epsilon, int64_t rows, int64_t width,
+                        T* y, T* mean, T* rstd) {
   using std::sqrt;
   for (int64_t row = 0; row < rows; ++row, x += width, y += width) {
     T sum{}, squares{};

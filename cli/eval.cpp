@@ -1,0 +1,198 @@
+// `longstride eval`: bits per byte of a run's model, as one number, by minimum context, and by position.
+#include <algorithm>
+#include <cmath>
+#include <cstdio>
+#include <numbers>
+
+#include <fmt/format.h>
+#include <fmt/ranges.h>
+#include <nlohmann/json.hpp>
+
+#include "longstride/base/check.h"
+#include "longstride/base/text.h"
+#include "longstride/checkpoint/atomic_file.h"
+#include "longstride/data/corpus.h"
+#include "longstride/eval/evaluate.h"
+#include "longstride/run/run_directory.h"
+
+#include "cli/commands.h"
+#include "cli/load_run.h"
+#include "cli/status_line.h"
+
+namespace longstride::cli {
+
+namespace {
+
+// Rows of activations that a batch may have if the user does not choose: enough to keep products busy.
+constexpr int64_t kBatchRows = 8192;
+
+struct Material {
+  Segment segment;
+  std::string name;  // for people
+  std::span<const uint8_t> bytes() const { return segment.bytes(); }
+  int64_t record_bytes() const { return segment.corpus->record_bytes(); }
+};
+
+Material open_material(const EvalOptions& options, const RunConfig& config) {
+  if (!options.file.empty()) {
+    auto corpus = std::make_shared<const Corpus>(open_corpus(config.data, options.file));
+    return {Segment{corpus, 0, corpus->size()}, corpus->description()};
+  }
+  const Splits splits = open_splits(config.data);
+  Segment segment;
+  if (options.split == "train")
+    segment = splits.train;
+  else if (options.split == "validation")
+    segment = splits.validation;
+  else if (options.split == "test")
+    segment = splits.test;
+  else
+    throw UsageError(fmt::format("--split {}: the parts are train, validation and test", options.split));
+  LONGSTRIDE_CHECK(segment.size() > 0,
+                   "the run's data has no {} part (data.split = [{}]); choose another --split or a --file",
+                   options.split, fmt::join(config.data.split, ", "));
+  return {segment, fmt::format("{} part of {}", options.split, segment.corpus->description())};
+}
+
+// What can be known to be wrong before the model is loaded.
+void check_request(const EvalOptions& options, const RunConfig& config, const Material& material) {
+  const int64_t context = config.model.context;
+  for (const int64_t min_context : options.min_context)
+    LONGSTRIDE_CHECK(min_context >= 0 && min_context < context,
+                     "--min-context {}: the model's context is {}, so 0 to {} are possible", min_context,
+                     context, context - 1);
+  if (!options.curve.empty() && options.min_context.size() > 1)
+    throw UsageError("--curve writes one curve: give one --min-context");
+  if (material.record_bytes() == 0) return;
+  const ImageShape& shape = material.segment.corpus->shape();
+  LONGSTRIDE_CHECK(material.record_bytes() == context,
+                   "{}: pictures of {} x {} x {} have {} bytes, but the model was made for {} bytes",
+                   material.name, shape.height, shape.width, shape.channels, material.record_bytes(),
+                   context);
+  LONGSTRIDE_CHECK(
+      std::all_of(options.min_context.begin(), options.min_context.end(), [](int64_t m) { return m == 0; }),
+      "--min-context is for text and sound; each picture has its own window");
+}
+
+struct Result {
+  Evaluation evaluation;
+  double seconds = 0;
+  double rate() const { return static_cast<double>(evaluation.bytes) / seconds; }
+};
+
+Result measure(Transformer& model, const LoadedModel& loaded, const Material& material, int64_t min_context,
+               int64_t max_bytes) {
+  StatusLine status("evaluating");
+  Result result;
+  result.evaluation =
+      evaluate_bytes(model, loaded.parameters(), material.bytes(), material.record_bytes(), min_context,
+                     max_bytes, [&](int64_t done, int64_t total) { status.update(done, total); });
+  result.seconds = status.seconds();
+  LONGSTRIDE_CHECK(std::isfinite(result.evaluation.nats),
+                   "the loss is not finite: the weights of step {} are damaged, or training diverged",
+                   loaded.step());
+  return result;
+}
+
+void write_curve(const std::string& path, const Evaluation& evaluation) {
+  write_file_atomically(path, [&](ByteSink& sink) {
+    sink.write("position,bits,count\n");
+    for (size_t position = 0; position < evaluation.nats_at.size(); ++position) {
+      const int64_t count = evaluation.count_at[position];
+      if (count == 0) continue;
+      sink.write(fmt::format("{},{:.6f},{}\n", position,
+                             evaluation.nats_at[position] / (static_cast<double>(count) * std::numbers::ln2),
+                             count));
+    }
+  });
+}
+
+nlohmann::json as_json(const Result& result, const char* unit) {
+  const Evaluation& e = result.evaluation;
+  nlohmann::json curve = nlohmann::json::array();
+  for (const CurvePoint& point : e.curve())
+    curve.push_back(
+        {{"first", point.first}, {"last", point.last}, {"bits", point.bits}, {"count", point.count}});
+  return {{"min_context", e.min_context},
+          {unit, e.bits()},
+          {"standard_error", e.standard_error},
+          {"perplexity", e.perplexity()},
+          {"bytes", e.bytes},
+          {"windows", e.windows},
+          {"seconds", result.seconds},
+          {"bytes_per_second", result.rate()},
+          {"curve", curve}};
+}
+
+void print_table(const std::vector<Result>& results) {
+  fmt::print("{:>11}  {:>9}  {:>8}  {:>12}  {:>8}\n", "min context", "bits/byte", "+-", "bytes scored",
+             "time");
+  for (const Result& result : results) {
+    const Evaluation& e = result.evaluation;
+    fmt::print("{:>11}  {:>9.4f}  {:>8.4f}  {:>12}  {:>8}\n", e.min_context, e.bits(), e.standard_error,
+               e.bytes, human_seconds(result.seconds));
+  }
+}
+
+void print_block(const Result& result, const char* unit) {
+  const Evaluation& e = result.evaluation;
+  fmt::print("{:<14} {:.4f}", unit, e.bits());
+  if (e.windows > 1) fmt::print(" +- {:.4f} (standard error over {} windows)", e.standard_error, e.windows);
+  fmt::print("\nperplexity     {:.3f} a byte\n", e.perplexity());
+  fmt::print("scored         {} bytes in {:.1f} s, {} a second", e.bytes, result.seconds,
+             human_count(result.rate()));
+  if (e.min_context > 0) fmt::print("; each beyond the first window had seen {} or more", e.min_context);
+  fmt::print("\n\n{:<15}{:>8}  {:>10}\n", "position", "bits", "bytes");
+  for (const CurvePoint& point : e.curve()) {
+    const std::string positions = point.first == point.last ? std::to_string(point.first)
+                                                            : fmt::format("{}-{}", point.first, point.last);
+    fmt::print("{:<15}{:>8.4f}  {:>10}\n", positions, point.bits, point.count);
+  }
+}
+
+}  // namespace
+
+int run_eval(const EvalOptions& options) {
+  const RunConfig config = load_run_config(options.run, options.overrides);
+  const Material material = open_material(options, config);
+  check_request(options, config, material);
+  const LoadedModel loaded(options.run, config.compute, {options.step});
+
+  const std::vector<int64_t> min_contexts =
+      options.min_context.empty() ? std::vector<int64_t>{0} : options.min_context;
+  const int64_t context = config.model.context;
+  ComputePlan plan;
+  plan.device = loaded.device();
+  plan.product = loaded.product();
+  plan.batch = options.batch > 0 ? options.batch : std::max<int64_t>(1, kBatchRows / context);
+  const int64_t size = static_cast<int64_t>(material.bytes().size());
+  const int64_t used = options.max_bytes > 0 ? std::min(options.max_bytes, size) : size;
+  const int64_t advance = context - *std::max_element(min_contexts.begin(), min_contexts.end());
+  plan.batch = std::min(plan.batch, (used + advance - 1) / advance);
+  Transformer model(config.model, plan);
+
+  std::vector<Result> results;
+  for (const int64_t min_context : min_contexts)
+    results.push_back(measure(model, loaded, material, min_context, options.max_bytes));
+  if (!options.curve.empty()) write_curve(options.curve, results[0].evaluation);
+
+  const bool pictures = material.record_bytes() > 0;
+  if (options.json) {
+    nlohmann::json out{
+        {"run", options.run}, {"step", loaded.step()}, {"data", material.name}, {"context", context}};
+    for (const Result& result : results)
+      out["results"].push_back(as_json(result, pictures ? "bits_per_dim" : "bits_per_byte"));
+    fmt::print("{}\n", out.dump(2, ' ', false, nlohmann::json::error_handler_t::replace));
+    return 0;
+  }
+  fmt::print("run            {}, step {}\n", options.run, loaded.step());
+  fmt::print("data           {}\n", material.name);
+  if (results.size() > 1)
+    print_table(results);
+  else
+    print_block(results[0], pictures ? "bits per dim" : "bits per byte");
+  if (!options.curve.empty()) fmt::print("\ncurve by position in {}\n", options.curve);
+  return 0;
+}
+
+}  // namespace longstride::cli

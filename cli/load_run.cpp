@@ -1,0 +1,26 @@
+#include "cli/load_run.h"
+
+#include "longstride/base/check.h"
+#include "longstride/base/toml.h"
+#include "longstride/run/run_directory.h"
+
+namespace longstride::cli {
+
+RunConfig load_run_config(const std::string& run, const std::vector<std::string>& overrides) {
+  RunConfig config = read_run_config(run);
+  FieldList fields;
+  fields.section("data");
+  config.data.fields(fields);
+  fields.section("compute");
+  config.compute.fields(fields);
+  for (const std::string& assignment : overrides) {
+    if (assignment.starts_with("model.") || assignment.starts_with("train."))
+      throw UsageError(fmt::format("--set {}: {} is trained already; only data.* and compute.* can change",
+                                   assignment, run));
+    apply_override(assignment, fields);
+  }
+  config.check();
+  return config;
+}
+
+}  // namespace longstride::cli

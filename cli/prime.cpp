@@ -1,0 +1,145 @@
+#include "cli/prime.h"
+
+#include <algorithm>
+#include <cmath>
+#include <cstdio>
+#include <filesystem>
+#include <optional>
+
+#include <fmt/format.h>
+
+#include "longstride/base/check.h"
+#include "longstride/base/text.h"
+#include "longstride/data/encode.h"
+#include "longstride/data/files.h"
+
+namespace longstride::cli {
+
+namespace {
+
+constexpr int64_t kLargestText = int64_t{1} << 30;
+
+std::vector<uint8_t> read_standard_input() {
+  std::vector<uint8_t> bytes;
+  uint8_t part[65536];
+  while (const size_t got = std::fread(part, 1, sizeof part, stdin)) {
+    bytes.insert(bytes.end(), part, part + got);
+    LONGSTRIDE_CHECK(static_cast<int64_t>(bytes.size()) <= kLargestText,
+                     "standard input: more than {} of prime", human_bytes(kLargestText));
+  }
+  LONGSTRIDE_CHECK(std::ferror(stdin) == 0, "cannot read standard input: {}", last_system_error());
+  return bytes;
+}
+
+// "validation:3": a part of the run's data, and a picture or window of it.
+struct Record {
+  std::string part;
+  int64_t index = 0;
+};
+
+std::optional<Record> parse_record(const std::string& prime) {
+  std::error_code ignored;
+  const size_t colon = prime.find(':');
+  if (colon == std::string::npos || std::filesystem::exists(prime, ignored)) return {};
+  const std::string part = prime.substr(0, colon);
+  if (part != "train" && part != "validation" && part != "test") return {};
+  return Record{part, parse_integer(prime.substr(colon + 1), "--prime " + part)};
+}
+
+std::vector<uint8_t> read_record(const Record& record, const RunConfig& config) {
+  const Splits splits = open_splits(config.data);
+  const Segment& segment = record.part == "train"  ? splits.train
+                           : record.part == "test" ? splits.test
+                                                   : splits.validation;
+  // Streams are counted in windows of the model's context.
+  const int64_t size = config.model.context, count = segment.size() / size;
+  LONGSTRIDE_CHECK(record.index >= 0 && record.index < count,
+                   "--prime {}:{}: the {} part has {} records of {} bytes", record.part, record.index,
+                   record.part, count, size);
+  const auto bytes =
+      segment.bytes().subspan(static_cast<size_t>(record.index * size), static_cast<size_t>(size));
+  return {bytes.begin(), bytes.end()};
+}
+
+std::vector<uint8_t> read_prime(const SampleOptions& options, const RunConfig& config,
+                                const ImageShape& shape) {
+  if (const auto record = parse_record(options.prime)) return read_record(*record, config);
+  if (config.data.kind != "text" && options.prime == "-")
+    throw UsageError(
+        fmt::format("--prime -: the run's kind is {}, its prime must be a file", config.data.kind));
+  if (options.prime == "-") return read_standard_input();
+  if (config.data.kind == "image")
+    return encode_image_file(options.prime, shape.height, shape.width, shape.channels);
+  if (config.data.kind == "audio") return read_audio(options.prime, config.data.sample_rate);
+  return data::read_whole_file(options.prime, kLargestText);
+}
+
+// Leaves half of the sample to the model where the prime would fill it all.
+void fit(std::vector<uint8_t>& bytes, const std::string& kind, int64_t length) {
+  const int64_t size = static_cast<int64_t>(bytes.size());
+  if (size < length) return;
+  const int64_t kept = length / 2;
+  fmt::print(stderr, "the prime has {} bytes and a sample {}: going on from the {} {} bytes\n", size, length,
+             kind == "text" ? "last" : "first", kept);
+  if (kind == "text")
+    bytes.erase(bytes.begin(), bytes.end() - kept);
+  else
+    bytes.resize(kept);
+}
+
+}  // namespace
+
+ImageShape picture_shape(const RunConfig& config) {
+  ImageShape shape{config.data.image_height, config.data.image_width, config.data.image_channels};
+  if (shape.bytes() == 0) {
+    const std::vector<int64_t>& axes = config.model.position_axes;
+    std::string reason;
+    try {
+      shape = open_splits(config.data).train.corpus->shape();
+    } catch (const Error& error) {
+      reason = error.what();
+      if (axes.size() == 3) shape = {axes[0], axes[1], axes[2]};
+    }
+    LONGSTRIDE_CHECK(shape.bytes() > 0,
+                     "the shape of a picture is not known: {}; give --set data.image_height=... and "
+                     "image_width, image_channels",
+                     reason);
+  }
+  LONGSTRIDE_CHECK(shape.bytes() == config.model.context,
+                   "a picture of {} x {} x {} has {} bytes, but the model was made for {}", shape.height,
+                   shape.width, shape.channels, shape.bytes(), config.model.context);
+  return shape;
+}
+
+std::vector<uint8_t> load_prime(const SampleOptions& options, const RunConfig& config, int64_t length,
+                                const ImageShape& shape) {
+  const std::string& kind = config.data.kind;
+  if (options.prime.empty()) {
+    if (options.prime_fraction > 0 || options.prime_seconds > 0)
+      throw UsageError("--prime-fraction and --prime-seconds are parts of a --prime, which is missing");
+    return {};
+  }
+  if (options.prime_seconds > 0 && kind != "audio")
+    throw UsageError(fmt::format("--prime-seconds is for sound; the run's kind is {}", kind));
+  std::vector<uint8_t> bytes = read_prime(options, config, shape);
+  LONGSTRIDE_CHECK(!bytes.empty(), "--prime {}: there is nothing in it", options.prime);
+
+  const bool whole_window = kind == "image" || parse_record(options.prime);
+  const double fraction = options.prime_fraction > 0 ? options.prime_fraction : whole_window ? 0.5 : 1.0;
+  if (kind == "image") {
+    // Whole rows: a picture is completed from its upper part.
+    const auto rows = static_cast<int64_t>(std::llround(fraction * static_cast<double>(shape.height)));
+    bytes.resize(rows * shape.width * shape.channels);
+    return bytes;
+  }
+  if (fraction < 1)
+    bytes.resize(static_cast<size_t>(std::ceil(fraction * static_cast<double>(bytes.size()))));
+  if (options.prime_seconds > 0) {
+    const double wanted = options.prime_seconds * static_cast<double>(config.data.sample_rate);
+    if (wanted < static_cast<double>(bytes.size())) bytes.resize(static_cast<size_t>(std::max(1.0, wanted)));
+  }
+  fit(bytes, kind, length);
+  return bytes;
+}
+
+}  // namespace longstride::cli

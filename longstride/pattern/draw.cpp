@@ -1,0 +1,227 @@
+// Layout: one column of panels a distinct layer, one panel a distinct pattern among its heads, over each
+// panel its text with every term in its own colour. Positions themselves (k = q) are a shade darker, so that
+// the eye finds the diagonal.
+#include "longstride/pattern/draw.h"
+
+#include <algorithm>
+#include <cmath>
+
+#include "longstride/base/check.h"
+#include "longstride/pattern/picture.h"
+
+namespace longstride {
+
+namespace {
+
+constexpr int64_t kMargin = 16;
+constexpr int64_t kLargestCell = 14;   // pixels of a pair, for short sequences
+constexpr int64_t kSmallestGrid = 4;   // pixels of a pair from which on lines are drawn between them
+constexpr int64_t kSamplesAside = 10;  // pairs a side that a cell of many pairs is judged by
+constexpr Colour kPast{244, 245, 247}, kFuture{255, 255, 255}, kGrid{225, 228, 233}, kFrame{150, 156, 166},
+    kText{70, 76, 86};
+
+Colour colour_of(TermKind kind) {
+  switch (kind) {
+    case TermKind::dense:
+      return {84, 110, 140};
+    case TermKind::window:
+      return {45, 114, 200};
+    case TermKind::block:
+      return {31, 143, 133};
+    case TermKind::stride:
+      return {224, 104, 54};
+    case TermKind::summary:
+    case TermKind::spread_summary:
+      return {233, 161, 32};
+    case TermKind::prefix:
+      return {133, 92, 190};
+    case TermKind::previous_row:
+      return {201, 62, 92};
+    case TermKind::dilated:
+      return {96, 150, 52};
+  }
+  return kText;
+}
+
+uint8_t channel(double value) { return static_cast<uint8_t>(std::lround(std::clamp(value, 0.0, 255.0))); }
+
+// Sums of colours, to average over the pairs of a cell.
+struct Paint {
+  double red = 0, green = 0, blue = 0, pairs = 0;
+  void add(Colour c, double shade) {
+    red += shade * c.red, green += shade * c.green, blue += shade * c.blue;
+    pairs += 1;
+  }
+};
+
+// The colour of the first term that allows the pair; nothing where none does.
+void add_pair(const Pattern& pattern, int64_t q, int64_t k, Paint& paint) {
+  for (int t = 0; t < pattern.count; ++t) {
+    if (!pattern.terms[t].allows(q, k)) continue;
+    paint.add(colour_of(pattern.terms[t].kind), q == k ? 0.72 : 1.0);
+    return;
+  }
+}
+
+Colour mix(Colour background, const Paint& paint, double share) {
+  if (paint.pairs == 0) return background;
+  const double rest = 1 - share, own = share / paint.pairs;
+  return {channel(background.red * rest + paint.red * own),
+          channel(background.green * rest + paint.green * own),
+          channel(background.blue * rest + paint.blue * own)};
+}
+
+// How a panel of n positions fits into a square of `pixels`.
+struct Grid {
+  int64_t n = 0, cells = 0, cell = 1;
+  int64_t line() const { return cell >= kSmallestGrid ? 1 : 0; }
+  int64_t side() const { return cells * cell + line(); }
+  int64_t first(int64_t index) const { return index * n / cells; }  // the first position of a cell
+
+  static Grid fit(int64_t n, int64_t pixels) {
+    Grid grid{n, std::min(n, pixels), 1};
+    if (n <= pixels) grid.cell = std::min(pixels / n, kLargestCell);
+    return grid;
+  }
+};
+
+// The colour of the cell of queries row and keys column. Cells of many pairs are judged by pairs at jittered
+// places: a regular choice would beat against strides. The cube root of the share keeps thin patterns
+// visible.
+Colour cell_colour(const Pattern& pattern, const Grid& grid, int64_t row, int64_t column) {
+  const int64_t q0 = grid.first(row), q_count = grid.first(row + 1) - q0;
+  const int64_t k0 = grid.first(column), k_count = grid.first(column + 1) - k0;
+  const int64_t q_samples = std::min(q_count, kSamplesAside), k_samples = std::min(k_count, kSamplesAside);
+  Paint paint;
+  uint64_t jitter = static_cast<uint64_t>(row * grid.cells + column);
+  const auto place = [&](int64_t index, int64_t samples, int64_t count) {
+    const int64_t begin = index * count / samples, end = (index + 1) * count / samples;
+    jitter = jitter * 6364136223846793005u + 1442695040888963407u;
+    return begin + static_cast<int64_t>((jitter >> 33) % static_cast<uint64_t>(end - begin));
+  };
+  for (int64_t i = 0; i < q_samples; ++i)
+    for (int64_t j = 0; j < k_samples; ++j) {
+      const int64_t q = q0 + place(i, q_samples, q_count), k = k0 + place(j, k_samples, k_count);
+      add_pair(pattern, q, k, paint);
+    }
+  const double share = paint.pairs / static_cast<double>(q_samples * k_samples);
+  return mix(column <= row ? kPast : kFuture, paint, std::cbrt(share));
+}
+
+void draw_panel(Picture& picture, const Pattern& pattern, const Grid& grid, int64_t x, int64_t y) {
+  if (grid.line()) picture.fill(x, y, grid.side(), grid.side(), kGrid);
+  std::vector<Colour> colours(static_cast<size_t>(grid.cells));
+  for (int64_t row = 0; row < grid.cells; ++row) {
+    for (int64_t column = 0; column < grid.cells; ++column)
+      colours[static_cast<size_t>(column)] = cell_colour(pattern, grid, row, column);
+    for (int64_t column = 0, end = 0; column < grid.cells; column = end) {
+      const Colour colour = colours[static_cast<size_t>(column)];
+      for (end = column + 1; !grid.line() && end < grid.cells; ++end)  // equal neighbours are one rectangle
+        if (colours[static_cast<size_t>(end)] != colour) break;
+      picture.fill(x + column * grid.cell + grid.line(), y + row * grid.cell + grid.line(),
+                   (end - column) * grid.cell - grid.line(), grid.cell - grid.line(), colour);
+    }
+  }
+  picture.fill(x - 1, y - 1, grid.side() + 2, 1, kFrame);
+  picture.fill(x - 1, y + grid.side(), grid.side() + 2, 1, kFrame);
+  picture.fill(x - 1, y, 1, grid.side(), kFrame);
+  picture.fill(x + grid.side(), y, 1, grid.side(), kFrame);
+}
+
+// A panel's heading in pieces, each in its colour.
+struct Heading {
+  std::vector<std::pair<std::string, Colour>> pieces;
+  int64_t letters() const {
+    int64_t count = 0;
+    for (const auto& [text, colour] : pieces) count += static_cast<int64_t>(text.size());
+    return count;
+  }
+};
+
+Heading heading_of(const Pattern& pattern, const std::string& heads) {
+  Heading heading;
+  for (int t = 0; t < pattern.count; ++t) {
+    Pattern term;
+    term.add(pattern.terms[t]);
+    if (t > 0) heading.pieces.emplace_back("+", kText);
+    heading.pieces.emplace_back(to_string(term), colour_of(term.terms[0].kind));
+  }
+  if (!heads.empty()) heading.pieces.emplace_back(heads, kText);
+  return heading;
+}
+
+struct Panel {
+  Pattern pattern;
+  Heading heading;
+};
+
+// The distinct patterns of a layer's heads, with their heads' numbers where there are several.
+std::vector<Panel> panels_of(const LayerPattern& layer, int64_t heads) {
+  std::vector<std::pair<Pattern, std::vector<int64_t>>> distinct;
+  for (int64_t head = 0; head < heads; ++head) {
+    const Pattern pattern = layer.for_head(head, heads);
+    auto known =
+        std::find_if(distinct.begin(), distinct.end(), [&](const auto& d) { return d.first == pattern; });
+    if (known == distinct.end()) known = distinct.insert(distinct.end(), {pattern, {}});
+    known->second.push_back(head);
+  }
+  std::vector<Panel> panels;
+  for (const auto& [pattern, numbers] : distinct) {
+    std::string text;
+    if (distinct.size() > 1) {
+      const bool run = numbers.back() - numbers.front() + 1 == static_cast<int64_t>(numbers.size());
+      text = run && numbers.size() > 2 ? fmt::format("{}-{}", numbers.front(), numbers.back())
+                                       : fmt::format("{}", fmt::join(numbers, ","));
+      text = fmt::format("  head{} {}", numbers.size() > 1 ? "s" : "", text);
+    }
+    panels.push_back({pattern, heading_of(pattern, text)});
+  }
+  return panels;
+}
+
+}  // namespace
+
+void draw_schedule(const Schedule& schedule, int64_t heads, int64_t n, int64_t pixels,
+                   const std::string& path) {
+  LONGSTRIDE_CHECK(n >= 1 && pixels >= 16 && pixels <= 16384,
+                   "a drawing needs n of at least 1 and from 16 to 16384 pixels, here n = {} and {} pixels",
+                   n, pixels);
+  LONGSTRIDE_CHECK(!schedule.cycle.empty(), "a drawing needs a schedule of at least 1 layer");
+  check_heads(schedule, heads);
+  Picture::check_ending(path);
+
+  std::vector<LayerPattern> layers;
+  for (const LayerPattern& layer : schedule.cycle)
+    if (std::find(layers.begin(), layers.end(), layer) == layers.end()) layers.push_back(layer);
+  std::vector<std::vector<Panel>> columns;
+  for (const LayerPattern& layer : layers) columns.push_back(panels_of(layer, heads));
+
+  const Grid grid = Grid::fit(n, pixels);
+  int64_t letters = 0, rows = 0;
+  for (const auto& column : columns) {
+    rows = std::max(rows, static_cast<int64_t>(column.size()));
+    for (const Panel& panel : column) letters = std::max(letters, panel.heading.letters());
+  }
+  const int64_t scale = letters * Picture::kGlyphWidth * 2 <= grid.side() ? 2 : 1;
+  const int64_t letter = Picture::kGlyphWidth * scale, heading_height = (Picture::kGlyphHeight + 4) * scale;
+  const int64_t panel_width = std::max(grid.side(), letters * letter) + kMargin;
+  const int64_t panel_height = heading_height + grid.side() + kMargin;
+  Picture picture(static_cast<int64_t>(columns.size()) * panel_width + kMargin,
+                  rows * panel_height + kMargin);
+
+  for (size_t column = 0; column < columns.size(); ++column)
+    for (size_t row = 0; row < columns[column].size(); ++row) {
+      const Panel& panel = columns[column][row];
+      const int64_t x = kMargin + static_cast<int64_t>(column) * panel_width;
+      const int64_t y = kMargin + static_cast<int64_t>(row) * panel_height;
+      int64_t at = x;
+      for (const auto& [text, colour] : panel.heading.pieces) {
+        picture.write(at, y, scale, text, colour);
+        at += static_cast<int64_t>(text.size()) * letter;
+      }
+      draw_panel(picture, panel.pattern, grid, x, y + heading_height);
+    }
+  picture.save(path);
+}
+
+}  // namespace longstride

@@ -1,0 +1,310 @@
+// Attention against its definition in double precision: every kind of pattern and their unions, odd lengths,
+// widths that fill no vector, tensors that are columns of wider ones, and scores that overflow a careless
+// softmax. Outputs and scratch hold NaN beforehand.
+#include <cmath>
+#include <cstring>
+#include <limits>
+
+#include "longstride/base/rng.h"
+#include "longstride/ops/attention.h"
+#include "longstride/ops/reference/attention.h"
+#include "longstride/verify/check.h"
+
+namespace longstride::verify {
+
+namespace {
+
+constexpr float kNaN = std::numeric_limits<float>::quiet_NaN();
+
+struct Shape {
+  int64_t batch, heads, width, v_width;
+};
+
+struct Case {
+  std::string pattern;
+  int64_t n;
+  Shape shape;
+  bool packed = false;  // q, k, v are columns of one array, with gaps between them
+  float gain = 1;       // of q
+
+  std::string name(const char* what) const {
+    return fmt::format("attention {}, {}, n {}, B {}, H {}, D {}/{}{}{}", what, pattern, n, shape.batch,
+                       shape.heads, shape.width, shape.v_width, packed ? ", packed" : "",
+                       gain == 1 ? "" : fmt::format(", q * {}", gain));
+  }
+  float scale() const { return static_cast<float>(1 / std::sqrt(static_cast<double>(shape.width))); }
+};
+
+template <class T, int Rank>
+View<T, Rank> contiguous(std::vector<T>& data, std::initializer_list<int64_t> shape) {
+  View<T, Rank> view;
+  view.data = data.data();
+  std::copy(shape.begin(), shape.end(), view.shape);
+  view.stride[Rank - 1] = 1;
+  for (int axis = Rank - 1; axis > 0; --axis) view.stride[axis - 1] = view.stride[axis] * view.shape[axis];
+  return view;
+}
+
+// Everything that goes into and comes out of one problem, contiguous.
+template <class T>
+struct Values {
+  std::vector<T> q, k, v, d_o;
+  std::vector<T> o, lse, dq, dk, dv;
+};
+
+Values<float> random_inputs(const Case& c) {
+  const auto fill = [&](uint32_t stream, int64_t width, float gain) {
+    const RandomStream random{static_cast<uint64_t>(c.n), stream};
+    std::vector<float> values(c.shape.batch * c.n * c.shape.heads * width);
+    for (size_t i = 0; i < values.size(); ++i) values[i] = static_cast<float>(random.normal(i)) * gain;
+    return values;
+  };
+  Values<float> values;
+  values.q = fill(0, c.shape.width, c.gain), values.k = fill(1, c.shape.width, 1);
+  values.v = fill(2, c.shape.v_width, 1), values.d_o = fill(3, c.shape.v_width, 1);
+  return values;
+}
+
+// The definition in precision T.
+template <class T>
+Values<T> by_definition(const Case& c, const Values<float>& inputs) {
+  const auto cast = [](const std::vector<float>& from) { return std::vector<T>(from.begin(), from.end()); };
+  Values<T> r{cast(inputs.q), cast(inputs.k), cast(inputs.v), cast(inputs.d_o), {}, {}, {}, {}, {}};
+  r.o.resize(r.v.size()), r.dq.resize(r.q.size()), r.dk.resize(r.q.size()), r.dv.resize(r.v.size());
+  r.lse.resize(c.shape.batch * c.shape.heads * c.n);
+  const auto by_width = [&](std::vector<T>& data) {
+    return contiguous<T, 4>(data, {c.shape.batch, c.n, c.shape.heads, c.shape.width});
+  };
+  const auto by_v_width = [&](std::vector<T>& data) {
+    return contiguous<T, 4>(data, {c.shape.batch, c.n, c.shape.heads, c.shape.v_width});
+  };
+  const auto lse = contiguous<T, 3>(r.lse, {c.shape.batch, c.shape.heads, c.n});
+  const LayerPattern layer = parse_schedule(c.pattern).layer(0);
+  reference::attention_forward<T>(layer, c.scale(), by_width(r.q), by_width(r.k), by_v_width(r.v),
+                                  by_v_width(r.o), lse);
+  reference::attention_backward<T>(layer, c.scale(), by_width(r.q), by_width(r.k), by_v_width(r.v),
+                                   by_v_width(r.o), lse, by_v_width(r.d_o), by_width(r.dq), by_width(r.dk),
+                                   by_v_width(r.dv));
+  return r;
+}
+
+// Three tensors of rows (B, N, H, width), apart or as columns of one array with a gap of NaN after each.
+class Storage {
+ public:
+  Storage(const Case& c, std::initializer_list<int64_t> widths) {
+    const int64_t rows = c.shape.batch * c.n, gap = c.packed ? 3 : 0;
+    int64_t row_width = 0;
+    for (const int64_t width : widths) row_width += c.shape.heads * width + gap;
+    memory_.assign(rows * row_width, kNaN);
+    int64_t column = 0;
+    for (const int64_t width : widths) {
+      const int64_t columns = c.shape.heads * width;
+      const Tensor flat =
+          c.packed ? Tensor(memory_.data(), DType::f32, {rows, row_width}).columns(column, column + columns)
+                   : Tensor(memory_.data() + rows * column, DType::f32, {rows, columns});
+      tensors_.push_back(flat.split_last(c.shape.heads).split_first(c.shape.batch));
+      column += columns + gap;
+    }
+  }
+  const Tensor& operator[](size_t i) const { return tensors_[i]; }
+  void write(size_t i, const std::vector<float>& values) {
+    size_t next = 0;
+    for_each(i, [&](float& element) { element = values[next++]; });
+  }
+  std::vector<float> read(size_t i) const {
+    std::vector<float> values;
+    for_each(i, [&](float& element) { values.push_back(element); });
+    return values;
+  }
+  int64_t count_nan() const {
+    return std::count_if(memory_.begin(), memory_.end(), [](float x) { return std::isnan(x); });
+  }
+  void poison() { std::fill(memory_.begin(), memory_.end(), kNaN); }
+
+ private:
+  template <class Visit>
+  void for_each(size_t i, const Visit& visit) const {
+    const View<float, 4> view = tensors_[i].view<float, 4>();
+    for (int64_t b = 0; b < view.shape[0]; ++b)
+      for (int64_t n = 0; n < view.shape[1]; ++n)
+        for (int64_t h = 0; h < view.shape[2]; ++h)
+          for (int64_t d = 0; d < view.shape[3]; ++d) visit(view(b, n, h, d));
+  }
+  std::vector<float> memory_;
+  std::vector<Tensor> tensors_;
+};
+
+void poison(Arena& arena, int64_t bytes) {
+  const Arena::Scope scope(arena);
+  const Tensor all = arena.allocate(DType::f32, {bytes / 4});
+  std::fill_n(all.as<float>(), all.count(), kNaN);
+}
+
+// A yes or no as a Check.
+Check holds(std::string name, bool truth) {
+  return {std::move(name), truth ? 0 : std::numeric_limits<double>::infinity(), 0};
+}
+
+bool same_bits(const std::vector<float>& a, const std::vector<float>& b) {
+  return a.size() == b.size() && std::memcmp(a.data(), b.data(), a.size() * sizeof(float)) == 0;
+}
+
+// The results of the op under test. `repeats` and `gaps` report what values cannot show.
+struct Ours {
+  Values<float> values;
+  bool repeats = true;  // a second run gave the same bits
+  bool gaps = true;     // nothing was written beside the outputs
+};
+
+Ours run(const Case& c, Device device, const Values<float>& inputs) {
+  const AttentionPlan plan = plan_attention(device, parse_schedule(c.pattern).layer(0), c.shape.heads, c.n);
+  const auto [batch, heads, width, v_width] = c.shape;
+  const int64_t bytes = attention_scratch_bytes(device, plan, batch, heads, width, v_width);
+  Arena scratch(device, bytes);
+  const OpContext context{device, &scratch};
+  Storage qkv(c, {width, width, v_width}), outputs(c, {v_width}), upstream(c, {v_width});
+  Storage gradients(c, {width, width, v_width});
+  qkv.write(0, inputs.q), qkv.write(1, inputs.k), qkv.write(2, inputs.v), upstream.write(0, inputs.d_o);
+  std::vector<float> lse(batch * heads * c.n);
+  const AttentionTensors tensors{
+      qkv[0], qkv[1], qkv[2], outputs[0], Tensor(lse.data(), DType::f32, {batch, heads, c.n}), c.scale()};
+  Ours ours;
+  for (int time = 0; time < 2; ++time) {
+    std::fill(lse.begin(), lse.end(), kNaN);
+    outputs.poison(), gradients.poison();
+    poison(scratch, bytes);
+    attention_forward(context, plan, tensors);
+    poison(scratch, bytes);
+    attention_backward(context, plan, tensors, {upstream[0], gradients[0], gradients[1], gradients[2]});
+    Values<float> values{
+        {}, {}, {}, {}, outputs.read(0), lse, gradients.read(0), gradients.read(1), gradients.read(2)};
+    if (time == 1)
+      ours.repeats = same_bits(values.o, ours.values.o) && same_bits(values.lse, ours.values.lse) &&
+                     same_bits(values.dq, ours.values.dq) && same_bits(values.dk, ours.values.dk) &&
+                     same_bits(values.dv, ours.values.dv);
+    ours.values = std::move(values);
+  }
+  const int64_t rows = batch * c.n, gap = c.packed ? 3 : 0;
+  ours.gaps = outputs.count_nan() >= rows * gap && gradients.count_nan() >= 3 * rows * gap;
+  return ours;
+}
+
+// o of attention_one at every position, laid out like o of the forward.
+std::vector<float> run_one(const Case& c, Device device, const Values<float>& inputs) {
+  const auto [batch, heads, width, v_width] = c.shape;
+  const LayerPattern layer = parse_schedule(c.pattern).layer(0);
+  Storage qkv(c, {width, width, v_width}), outputs(c, {v_width});
+  qkv.write(0, inputs.q), qkv.write(1, inputs.k), qkv.write(2, inputs.v);
+  const auto at_position = [](Tensor t, int64_t position) {  // (B, N, H, D) -> (B, H, D)
+    t.data = static_cast<float*>(t.data) + position * t.stride[1];
+    t.rank = 3;
+    t.shape = {t.shape[0], t.shape[2], t.shape[3]};
+    t.stride = {t.stride[0], t.stride[2], t.stride[3]};
+    return t;
+  };
+  for (int64_t position = 0; position < c.n; ++position)
+    attention_one({device}, layer, position, at_position(qkv[0], position), qkv[1], qkv[2], c.scale(),
+                  at_position(outputs[0], position));
+  return outputs.read(0);
+}
+
+double largest(std::span<const double> values) {
+  double result = 0;
+  for (const double value : values)
+    if (std::isfinite(value)) result = std::max(result, std::abs(value));
+  return result;
+}
+
+// dq and dk vanish where a query sees a single key, and what is left is rounding: they are measured against
+// dv at least.
+Check compare_gradient(std::string name, std::span<const float> ours, std::span<const float> naive,
+                       std::span<const double> reference, std::span<const double> dv, double floor) {
+  const double magnitude = std::max(1e-30, largest(dv));
+  return {std::move(name), relative_error(ours, reference, magnitude),
+          2 * relative_error(naive, reference, magnitude) + floor};
+}
+
+void check_case(const Case& c, Device device, std::vector<Check>& checks) {
+  const Values<float> inputs = random_inputs(c);
+  const Values<double> truth = by_definition<double>(c, inputs);
+  const Values<float> naive = by_definition<float>(c, inputs);
+  const Ours ours = run(c, device, inputs);
+  // A weight is exp(score - lse): where these are large, their own last bit is the floor (the naive result
+  // may be lucky).
+  const double floor = 1e-6 + (c.gain == 1 ? 0 : 0x1p-23 * largest(truth.lse));
+  checks.push_back(compare(c.name("o"), ours.values.o, naive.o, truth.o, floor));
+  checks.push_back(compare(c.name("lse"), ours.values.lse, naive.lse, truth.lse));
+  checks.push_back(compare_gradient(c.name("dq"), ours.values.dq, naive.dq, truth.dq, truth.dv, floor));
+  checks.push_back(compare_gradient(c.name("dk"), ours.values.dk, naive.dk, truth.dk, truth.dv, floor));
+  checks.push_back(compare(c.name("dv"), ours.values.dv, naive.dv, truth.dv, floor));
+  checks.push_back(holds(c.name("same bits twice"), ours.repeats));
+  if (c.packed) checks.push_back(holds(c.name("gaps untouched"), ours.gaps));
+  if (c.n <= 77)
+    checks.push_back(compare(c.name("one by one"), run_one(c, device, inputs), naive.o, truth.o, floor));
+}
+
+const char* const kPatterns[] = {
+    "dense",
+    "window:5",
+    "window:1",
+    "block:8",
+    "stride:7",
+    "summary:8,3",
+    "summary:8,2,1",
+    "spread-summary:8,2",
+    "prefix:3",
+    "previous-row:6",
+    "dilated:4,3",
+    "strided:8",
+    "fixed:8,2",
+    "spread-fixed:8,2",
+    "window:70+prefix:16",
+    "window:4|stride:4",
+    "summary:8,3|block:6",
+    "stride:7+summary:8,2",
+    "stride:300",
+    "fixed:64,16",
+    "strided:64",
+    "block:100+summary:100,30",
+    "dilated:3,5+stride:8+window:3",
+    "stride:16+prefix:5+previous-row:10",
+};
+
+int64_t groups_of(const std::string& pattern) { return 1 + std::count(pattern.begin(), pattern.end(), '|'); }
+
+std::vector<Case> cases(Effort effort) {
+  const Shape shapes[] = {{1, 2, 8, 8},   {2, 2, 5, 9},   {1, 1, 64, 64},
+                          {2, 4, 32, 64}, {1, 2, 16, 80}, {2, 1, 17, 33}};
+  std::vector<Case> list;
+  const auto add = [&](const std::string& pattern, int64_t n, Shape shape, float gain = 1) {
+    shape.heads = std::max(shape.heads, groups_of(pattern));
+    list.push_back({pattern, n, shape, list.size() % 2 == 1, gain});
+  };
+  size_t turn = 0;
+  if (effort == Effort::quick) {
+    const int64_t lengths[] = {77, 16, 130};
+    for (const char* pattern : kPatterns) add(pattern, lengths[turn % 3], shapes[turn % 2]), ++turn;
+    add("strided:64", 257, shapes[4]);
+  } else {
+    // Lengths and shapes turn at different speeds, so that they meet in all combinations.
+    for (const int64_t n : {1, 2, 7, 33, 64, 77, 130, 257})
+      for (const char* pattern : kPatterns) add(pattern, n, shapes[turn++ % 6]);
+    for (const Shape& shape : shapes)
+      for (const char* pattern : {"strided:24", "fixed:24,8", "dense"})
+        add(pattern, 200, shape), add(pattern, 63, shape);
+  }
+  // Scores of some 80, where exp leaves the range of f32, and far beyond.
+  for (const float gain : {25.0f, 3000.0f})
+    add("window:40+stride:16", 77, shapes[2], gain), add("dense", 130, shapes[1], gain);
+  return list;
+}
+
+}  // namespace
+
+std::vector<Check> check_attention(Device device, Effort effort) {
+  std::vector<Check> checks;
+  for (const Case& c : cases(effort)) check_case(c, device, checks);
+  return checks;
+}
+
+}  // namespace longstride::verify

@@ -1,0 +1,374 @@
+// Attention: the fast path against the definition (verify/check_attention.cpp), the definition against lists
+// and derivatives that it does not know of, and what is exact.
+#include "longstride/ops/attention.h"
+
+#include <cmath>
+#include <complex>
+#include <limits>
+#include <map>
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+#include <hwy/targets.h>
+
+#include "longstride/base/rng.h"
+#include "longstride/ops/cpu/attention_tile.h"
+#include "longstride/ops/reference/attention.h"
+#include "longstride/verify/check.h"
+
+namespace longstride {
+namespace {
+
+constexpr float kInfinity = std::numeric_limits<float>::infinity();
+constexpr float kNaN = std::numeric_limits<float>::quiet_NaN();
+
+LayerPattern layer_of(const char* text) { return parse_schedule(text).layer(0); }
+
+template <class T, int Rank>
+View<T, Rank> view_of(std::vector<T>& data, std::initializer_list<int64_t> shape) {
+  View<T, Rank> view;
+  view.data = data.data();
+  std::copy(shape.begin(), shape.end(), view.shape);
+  view.stride[Rank - 1] = 1;
+  for (int axis = Rank - 1; axis > 0; --axis) view.stride[axis - 1] = view.stride[axis] * view.shape[axis];
+  return view;
+}
+
+void expect_passed(const std::vector<verify::Check>& checks) {
+  EXPECT_GT(checks.size(), 100u);
+  for (const verify::Check& check : checks)
+    EXPECT_TRUE(check.passed()) << check.name << ": error " << check.error << ", allowed " << check.allowed;
+}
+
+// ---- the definition ----
+
+TEST(AttentionReference, IsTheMeanOfTheAllowedValuesWhereAllScoresAreEqual) {
+  const std::map<std::string, std::vector<std::vector<int>>> keys_of_queries = {
+      {"stride:3", {{0}, {1}, {2}, {0, 3}, {1, 4}, {2, 5}, {0, 3, 6}}},
+      {"fixed:3,1", {{0}, {0, 1}, {0, 1, 2}, {2, 3}, {2, 3, 4}, {2, 3, 4, 5}, {2, 5, 6}}},
+      {"previous-row:3", {{}, {}, {}, {0, 1, 2}, {0, 1, 2}, {0, 1, 2}, {3, 4, 5}}},
+  };
+  for (const auto& [pattern, lists] : keys_of_queries) {
+    const int64_t n = 7;
+    std::vector<double> q(n, 0), k{3, 1, 4, 1, 5, 9, 2}, v{1, 2, 4, 8, 16, 32, 64}, o(n), lse(n);
+    const auto rows = [&](std::vector<double>& data) { return view_of<double, 4>(data, {1, n, 1, 1}); };
+    reference::attention_forward<double>(layer_of(pattern.c_str()), 1, rows(q), rows(k), rows(v), rows(o),
+                                         view_of<double, 3>(lse, {1, 1, n}));
+    for (int64_t i = 0; i < n; ++i) {
+      double sum = 0;
+      for (const int key : lists[i]) sum += v[key];
+      const double count = static_cast<double>(lists[i].size());
+      EXPECT_NEAR(o[i], count == 0 ? 0 : sum / count, 1e-12) << pattern << ", query " << i;
+      EXPECT_DOUBLE_EQ(lse[i], std::log(count)) << pattern << ", query " << i;
+    }
+  }
+}
+
+TEST(AttentionReference, SoftmaxOfTwoScores) {
+  std::vector<double> q{0, 2}, k{1, 3}, v{10, 20}, o(2), lse(2);
+  const auto rows = [&](std::vector<double>& data) { return view_of<double, 4>(data, {1, 2, 1, 1}); };
+  reference::attention_forward<double>(layer_of("dense"), 0.5, rows(q), rows(k), rows(v), rows(o),
+                                       view_of<double, 3>(lse, {1, 1, 2}));
+  EXPECT_DOUBLE_EQ(o[1], (10 * std::exp(1.0) + 20 * std::exp(3.0)) / (std::exp(1.0) + std::exp(3.0)));
+  EXPECT_DOUBLE_EQ(lse[1], std::log(std::exp(1.0) + std::exp(3.0)));
+}
+
+// d loss / dx = Im loss(x + ih) / h to machine precision, for loss = sum of o * d_o.
+TEST(AttentionReference, GradientsEqualComplexSteps) {
+  using Complex = std::complex<double>;
+  const int64_t n = 9, heads = 2, width = 3, v_width = 4;
+  for (const char* pattern : {"dense", "fixed:4,2", "strided:3", "summary:4,1|window:2"}) {
+    const LayerPattern layer = layer_of(pattern);
+    const auto random = [&](uint32_t stream, int64_t columns) {
+      std::vector<double> values(n * heads * columns);
+      for (size_t i = 0; i < values.size(); ++i) values[i] = RandomStream{3, stream}.normal(i);
+      return values;
+    };
+    std::vector<double> inputs[] = {random(0, width), random(1, width), random(2, v_width)};
+    std::vector<double> d_o = random(3, v_width), o(d_o.size()), lse(n * heads);
+    std::vector<double> gradients[] = {inputs[0], inputs[1], inputs[2]};
+    const auto rows = [&](auto& data, int64_t columns) {
+      return view_of<typename std::remove_reference_t<decltype(data)>::value_type, 4>(data,
+                                                                                      {1, n, heads, columns});
+    };
+    const auto lse_view = view_of<double, 3>(lse, {1, heads, n});
+    reference::attention_forward<double>(layer, 0.7, rows(inputs[0], width), rows(inputs[1], width),
+                                         rows(inputs[2], v_width), rows(o, v_width), lse_view);
+    reference::attention_backward<double>(layer, 0.7, rows(inputs[0], width), rows(inputs[1], width),
+                                          rows(inputs[2], v_width), rows(o, v_width), lse_view,
+                                          rows(d_o, v_width), rows(gradients[0], width),
+                                          rows(gradients[1], width), rows(gradients[2], v_width));
+
+    const double step = 1e-30;
+    std::vector<Complex> perturbed[3], complex_o(o.size()), complex_lse(lse.size());
+    for (int i = 0; i < 3; ++i) perturbed[i].assign(inputs[i].begin(), inputs[i].end());
+    for (int input = 0; input < 3; ++input) {
+      for (size_t element = 0; element < inputs[input].size(); ++element) {
+        perturbed[input][element] += Complex(0, step);
+        reference::attention_forward<Complex>(
+            layer, 0.7, rows(perturbed[0], width), rows(perturbed[1], width), rows(perturbed[2], v_width),
+            rows(complex_o, v_width), view_of<Complex, 3>(complex_lse, {1, heads, n}));
+        perturbed[input][element] = inputs[input][element];
+        double derivative = 0;
+        for (size_t i = 0; i < o.size(); ++i) derivative += complex_o[i].imag() / step * d_o[i];
+        EXPECT_NEAR(gradients[input][element], derivative, 1e-12)
+            << pattern << ", input " << input << ", " << element;
+      }
+    }
+  }
+}
+
+// ---- the fast path ----
+
+TEST(Attention, AgreesWithTheDefinition) {
+  expect_passed(verify::check_attention({}, verify::Effort::thorough));
+}
+
+// Few threads share heads out, many share tiles out: other loops, other order of sums.
+TEST(Attention, AgreesWithTheDefinitionForAnyNumberOfThreads) {
+  for (const int count : {1, 3, 8}) {
+    set_threads(count);
+    expect_passed(verify::check_attention({}, verify::Effort::quick));
+  }
+  set_threads(0);
+}
+
+TEST(Attention, AgreesWithTheDefinitionOnEveryInstructionSet) {
+  // The lowest bit is the best target; each round takes it away.
+  const int64_t all = hwy::SupportedTargets();
+  for (int64_t targets = all & (all - 1); targets != 0; targets &= targets - 1) {
+    hwy::GetChosenTarget().Update(targets);
+    SCOPED_TRACE(hwy::TargetName(targets & -targets));
+    expect_passed(verify::check_attention({}, verify::Effort::quick));
+  }
+  hwy::GetChosenTarget().Update(all);
+}
+
+// One head of width 4; everything that comes out starts as NaN.
+struct Problem {
+  int64_t n, heads;
+  std::vector<float> q, k, v, o, lse, d_o, dq, dk, dv;
+  AttentionTensors tensors;
+  AttentionGradients gradients;
+
+  explicit Problem(int64_t n, int64_t heads = 1) : n(n), heads(heads) {
+    for (std::vector<float>* input : {&q, &k, &v, &d_o}) {
+      const RandomStream random{11, static_cast<uint32_t>(input - &q)};
+      for (int64_t i = 0; i < n * heads * 4; ++i) input->push_back(static_cast<float>(random.normal(i)));
+    }
+    for (std::vector<float>* output : {&o, &dq, &dk, &dv}) output->assign(q.size(), kNaN);
+    lse.assign(n * heads, kNaN);
+    tensors = {rows(q), rows(k), rows(v), rows(o), Tensor(lse.data(), DType::f32, {1, heads, n}), 0.5f};
+    gradients = {rows(d_o), rows(dq), rows(dk), rows(dv)};
+  }
+  Tensor rows(std::vector<float>& data) const { return Tensor(data.data(), DType::f32, {1, n, heads, 4}); }
+  void run(const char* pattern) {
+    const AttentionPlan plan = plan_attention({}, layer_of(pattern), heads, n);
+    Arena scratch({}, attention_scratch_bytes({}, plan, 1, heads, 4, 4));
+    attention_forward({{}, &scratch}, plan, tensors);
+    attention_backward({{}, &scratch}, plan, tensors, gradients);
+  }
+};
+
+TEST(Attention, AQueryWithoutKeysGetsZeroAndPassesNoGradient) {
+  Problem p(100);
+  p.run("summary:40,2");  // keys 38, 39 and 78, 79
+  for (int64_t i = 0; i < 38; ++i) {
+    EXPECT_EQ(p.lse[i], -kInfinity);
+    for (int64_t d = 0; d < 4; ++d) {
+      EXPECT_EQ(p.o[i * 4 + d], 0);
+      EXPECT_EQ(p.dq[i * 4 + d], 0);
+    }
+  }
+  for (int64_t i = 0; i < 100; ++i) {
+    const bool is_key = i % 40 >= 38;
+    for (int64_t d = 0; d < 4; ++d) EXPECT_EQ(p.dv[i * 4 + d] != 0, is_key) << i;
+    if (is_key) continue;
+    EXPECT_EQ(p.dk[i * 4], 0) << i;
+  }
+}
+
+TEST(Attention, APatternThatAllowsNothingGivesZeros) {
+  Problem p(20);
+  p.run("summary:40,2");
+  EXPECT_THAT(p.o, testing::Each(0.0f));
+  EXPECT_THAT(p.lse, testing::Each(-kInfinity));
+  EXPECT_THAT(p.dq, testing::Each(0.0f));
+  EXPECT_THAT(p.dk, testing::Each(0.0f));
+  EXPECT_THAT(p.dv, testing::Each(0.0f));
+}
+
+TEST(Attention, AQueryWithOneKeyCopiesItsValue) {
+  Problem p(70);
+  p.run("window:1");
+  EXPECT_EQ(p.o, p.v);
+  EXPECT_EQ(p.dv, p.d_o);
+}
+
+TEST(Attention, ForwardGivesTheSameBitsForAnyNumberOfThreads) {
+  std::vector<float> o, lse;
+  for (const int count : {1, 2, 5}) {
+    set_threads(count);
+    Problem p(300, 2);
+    p.run("strided:20");
+    if (count == 1) o = p.o, lse = p.lse;
+    EXPECT_EQ(p.o, o);
+    EXPECT_EQ(p.lse, lse);
+  }
+  set_threads(0);
+}
+
+TEST(Attention, HugeScoresStayFinite) {
+  for (const float gain : {1e4f, 1e8f, -1e8f}) {
+    Problem p(130);
+    for (float& value : p.q) value *= gain;
+    p.run("strided:12");
+    for (const auto* values : {&p.o, &p.lse, &p.dq, &p.dk, &p.dv})
+      for (const float value : *values) ASSERT_TRUE(std::isfinite(value)) << gain;
+  }
+}
+
+TEST(Attention, NaNDoesNotVanish) {
+  Problem p(100);
+  p.k[4 * 70] = kNaN;
+  p.run("window:10");
+  for (int64_t i = 0; i < 100; ++i) EXPECT_EQ(std::isnan(p.o[4 * i]), i >= 70 && i < 80) << i;
+}
+
+// ---- plans, masks and tiles ----
+
+TEST(AttentionPlan, EqualHeadsShareAPlan) {
+  const AttentionPlan plan = plan_attention({}, layer_of("window:4|stride:4"), 6, 50);
+  EXPECT_EQ(plan.plans.size(), 2u);
+  EXPECT_EQ(plan.plan_of_head, (std::vector<int>{0, 0, 0, 1, 1, 1}));
+  EXPECT_EQ(plan.pairs, 3 * (plan.plans[0].pairs + plan.plans[1].pairs));
+  EXPECT_EQ(plan.n, 50);
+  EXPECT_EQ(plan_attention({}, layer_of("spread-summary:8,2"), 8, 50).plans.size(), 4u);
+}
+
+TEST(TileMasks, TogetherAreWhatThePatternAllows) {
+  for (const char* pattern :
+       {"strided:24", "fixed:24,7", "stride:7+summary:8,2", "window:70+prefix:16", "dilated:4,3"}) {
+    const int64_t n = 203;
+    const AttentionPlan plan = plan_attention({}, layer_of(pattern), 1, n);
+    std::map<std::pair<int64_t, int64_t>, int> by_rows, by_columns;
+    for (size_t p = 0; p < plan.plans[0].passes.size(); ++p) {
+      const Pass& pass = plan.plans[0].passes[p];
+      const TileMasks& masks = plan.masks[0][p];
+      // Calls visit(query tile, key tile, bits or null) along rows or columns.
+      const auto add = [&](int64_t query_tile, int64_t key_tile, const TileMask* mask, bool columns,
+                           auto& pairs) {
+        const cpu::TilePositions queries(pass.queries, query_tile), keys(pass.keys, key_tile);
+        for (int64_t q = 0; q < queries.count; ++q)
+          for (int64_t k = 0; k < keys.count; ++k)
+            if (!mask || (columns ? mask->columns[k] >> q & 1 : mask->rows[q] >> k & 1))
+              ++pairs[{queries.position[q], keys.position[k]}];
+      };
+      for (int64_t tile = 0; tile < pass.queries.count(); ++tile) {
+        const int32_t* id = masks.of_row(tile).data();
+        for (const TileRun& run : pass.rows.of(tile))
+          for (int32_t other = run.begin; other < run.end; ++other)
+            add(tile, other, run.full ? nullptr : &masks.masks[*id++], false, by_rows);
+        EXPECT_EQ(id, masks.of_row(tile).data() + masks.of_row(tile).size());
+      }
+      for (int64_t tile = 0; tile < pass.keys.count(); ++tile) {
+        const int32_t* id = masks.of_column(tile).data();
+        for (const TileRun& run : pass.columns.of(tile))
+          for (int32_t other = run.begin; other < run.end; ++other)
+            add(other, tile, run.full ? nullptr : &masks.masks[*id++], true, by_columns);
+      }
+    }
+    const Pattern truth = layer_of(pattern).for_head(0, 1);
+    for (int64_t q = 0; q < n; ++q)
+      for (int64_t k = 0; k < n; ++k) {
+        const std::pair<int64_t, int64_t> pair{q, k};
+        ASSERT_EQ(by_rows[pair], truth.allows(q, k)) << pattern << ' ' << q << ' ' << k;
+        ASSERT_EQ(by_columns[pair], truth.allows(q, k)) << pattern << ' ' << q << ' ' << k;
+      }
+  }
+}
+
+TEST(TileMasks, RepeatedTilesAreStoredOnce) {
+  const AttentionPlan plan = plan_attention({}, layer_of("window:128"), 1, 64 * 40);
+  EXPECT_LE(plan.masks[0][0].masks.size(), 3u);
+  EXPECT_GT(plan.masks[0][0].row_ids.size(), 70u);
+}
+
+TEST(TilePositions, FollowTheOrder) {
+  using Kind = TokenOrder::Kind;
+  for (const TokenOrder& order :
+       {TokenOrder{Kind::natural, 203, 1, 0, 0}, TokenOrder{Kind::lanes, 203, 7, 0, 0},
+        TokenOrder{Kind::lanes, 203, 300, 0, 0}, TokenOrder{Kind::summary, 203, 9, 4, 0},
+        TokenOrder{Kind::summary, 203, 9, 2, 3}}) {
+    for (const int64_t tile : {5, 64}) {
+      const TileGrid grid{order, tile};
+      for (int64_t t = 0; t < grid.count(); ++t) {
+        const cpu::TilePositions positions(grid, t);
+        ASSERT_EQ(positions.count, grid.size(t));
+        for (int64_t i = 0; i < positions.count; ++i) {
+          const int64_t position = order.position(grid.begin(t) + i);
+          ASSERT_EQ(positions.position[i], position < order.n ? position : -1);
+        }
+      }
+    }
+  }
+}
+
+// ---- errors ----
+
+template <class Work>
+std::string error_of(const Work& work) {
+  try {
+    work();
+  } catch (const Error& error) {
+    return error.what();
+  }
+  return "no error";
+}
+
+TEST(AttentionErrors, NameTheTensorAndTheShape) {
+  using testing::HasSubstr;
+  Problem p(20);
+  const AttentionPlan plan = plan_attention({}, layer_of("window:4"), 1, 20);
+  Arena scratch({}, attention_scratch_bytes({}, plan, 1, 1, 4, 4));
+  const OpContext context{{}, &scratch};
+
+  AttentionTensors wrong = p.tensors;
+  wrong.k = Tensor(p.k.data(), DType::f32, {1, 20, 2, 2});
+  EXPECT_THAT(
+      error_of([&] { attention_forward(context, plan, wrong); }),
+      testing::AllOf(HasSubstr("attention_forward: k is f32 (1, 20, 2, 2)"), HasSubstr("(1, 20, 1, 4)")));
+  wrong = p.tensors;
+  wrong.lse = Tensor(p.lse.data(), DType::f32, {1, 20, 1});
+  EXPECT_THAT(error_of([&] { attention_forward(context, plan, wrong); }), HasSubstr("lse"));
+  wrong = p.tensors;
+  wrong.v.dtype = DType::bf16;
+  EXPECT_THAT(error_of([&] { attention_forward(context, plan, wrong); }), HasSubstr("v is bf16"));
+  AttentionGradients gradients = p.gradients;
+  gradients.dk = Tensor(p.dk.data(), DType::f32, {1, 19, 1, 4});
+  EXPECT_THAT(error_of([&] { attention_backward(context, plan, p.tensors, gradients); }),
+              HasSubstr("attention_backward: dk is"));
+  EXPECT_THAT(p.o, testing::Each(testing::IsNan()));  // nothing was written
+
+  EXPECT_THAT(error_of([&] {
+                attention_forward(context, plan_attention({}, layer_of("window:4"), 1, 21), p.tensors);
+              }),
+              HasSubstr("21 positions"));
+  EXPECT_THAT(error_of([&] {
+                attention_forward(context, plan_attention({}, layer_of("window:4"), 2, 20), p.tensors);
+              }),
+              HasSubstr("2 heads"));
+  EXPECT_THAT(error_of([&] { attention_forward({}, plan, p.tensors); }), HasSubstr("scratch"));
+  EXPECT_THAT(error_of([&] { plan_attention({}, layer_of("window:4"), 0, 20); }), HasSubstr("0 heads"));
+}
+
+TEST(AttentionErrors, OneQueryMustLieInTheSequence) {
+  Problem p(20);
+  Tensor q(p.q.data(), DType::f32, {1, 1, 4}), o(p.o.data(), DType::f32, {1, 1, 4});
+  EXPECT_THAT(
+      error_of([&] { attention_one({}, layer_of("window:4"), 20, q, p.tensors.k, p.tensors.v, 1, o); }),
+      testing::HasSubstr("position 20"));
+}
+
+}  // namespace
+}  // namespace longstride

@@ -1,0 +1,159 @@
+// The same bits for any number of threads, where an op promises it; and for every instruction set the same
+// answers.
+#include <cmath>
+#include <cstring>
+
+#include <hwy/targets.h>
+
+#include "longstride/ops/activation.h"
+#include "longstride/ops/adam.h"
+#include "longstride/ops/cross_entropy.h"
+#include "longstride/ops/dropout.h"
+#include "longstride/ops/embedding.h"
+#include "longstride/ops/layer_norm.h"
+#include "longstride/ops/linear.h"
+
+#include "tests/ops/op_test.h"
+
+namespace longstride {
+namespace {
+
+std::vector<float> sample(uint32_t which, int64_t count) {
+  const std::vector<double> values = normal_doubles(which, count);
+  return {values.begin(), values.end()};
+}
+
+// Runs `op`, which returns all of its outputs in one vector, with 1, 2, 3 and 5 threads.
+void expect_same_bits(const std::function<std::vector<float>()>& op) {
+  set_threads(1);
+  const std::vector<float> one = op();
+  for (int count : {2, 3, 5}) {
+    set_threads(count);
+    const std::vector<float> many = op();
+    ASSERT_EQ(one.size(), many.size());
+    EXPECT_EQ(std::memcmp(one.data(), many.data(), one.size() * sizeof(float)), 0) << count << " threads";
+  }
+  set_threads(0);
+}
+
+void append(std::vector<float>& to, const std::vector<float>& from) {
+  to.insert(to.end(), from.begin(), from.end());
+}
+
+constexpr int64_t kRows = 301, kWidth = 130;
+
+TEST(Threads, Dropout) {
+  const std::vector<float> x = sample(1, 50001), branch = sample(2, 50001);
+  expect_same_bits([&] {
+    std::vector<float> base = x, added = branch, y(x.size(), NAN), d(x.size(), NAN);
+    const Dropout dropout{{3, 4, 5}, 0.4};
+    dropout_add_forward({}, flat(base), flat(added), dropout, flat(y));
+    dropout_backward({}, flat(added), dropout, flat(d));
+    append(y, d);
+    return y;
+  });
+}
+
+TEST(Threads, Activation) {
+  expect_same_bits([] {
+    std::vector<float> x = sample(1, 50001), dy = sample(2, 50001), y(x.size(), NAN), dx(x.size(), NAN);
+    activation_forward({}, flat(x), flat(y));
+    activation_backward({}, flat(dy), flat(x), flat(dx));
+    append(y, dx);
+    return y;
+  });
+}
+
+TEST(Threads, LayerNorm) {
+  expect_same_bits([] {
+    std::vector<float> x = sample(1, kRows * kWidth), dy = sample(2, kRows * kWidth), y(x.size(), NAN),
+                       dx(x.size());
+    std::vector<float> gain = sample(3, kWidth), bias = sample(4, kWidth), dgain(kWidth), dbias(kWidth);
+    std::vector<float> mean(kRows, NAN), rstd(kRows, NAN);
+    Arena scratch({}, layer_norm_backward_scratch_bytes({}, kRows, kWidth));
+    layer_norm_forward({}, matrix(x, kRows, kWidth), flat(gain), flat(bias), 1e-5f, matrix(y, kRows, kWidth),
+                       flat(mean), flat(rstd));
+    layer_norm_backward({{}, &scratch}, matrix(dy, kRows, kWidth), matrix(x, kRows, kWidth), flat(gain),
+                        flat(mean), flat(rstd), matrix(dx, kRows, kWidth), flat(dgain), flat(dbias));
+    for (const auto& part : {mean, rstd, dx, dgain, dbias}) append(y, part);
+    return y;
+  });
+}
+
+TEST(Threads, CrossEntropy) {
+  expect_same_bits([] {
+    std::vector<float> logits = sample(1, kRows * kWidth), loss(kRows, NAN), d(logits.size(), NAN);
+    std::vector<uint8_t> targets(kRows);
+    for (int64_t i = 0; i < kRows; ++i) targets[i] = static_cast<uint8_t>(i % kWidth);
+    cross_entropy_backward({}, matrix(logits, kRows, kWidth), flat(targets), 0.1f, flat(loss),
+                           matrix(d, kRows, kWidth));
+    append(d, loss);
+    return d;
+  });
+}
+
+TEST(Threads, Embedding) {
+  expect_same_bits([] {
+    std::vector<float> token(256 * kWidth), start(kWidth), axis(kRows * kWidth),
+        dy = sample(1, kRows * kWidth);
+    std::vector<uint8_t> tokens(kRows);
+    for (int64_t i = 0; i < kRows; ++i) tokens[i] = static_cast<uint8_t>(i * i);
+    const EmbeddingTables tables{matrix(token, 256, kWidth), flat(start), {matrix(axis, kRows, kWidth)}};
+    embedding_backward({}, matrix(tokens, 1, kRows), matrix(dy, kRows, kWidth), tables);
+    append(token, start);
+    append(token, axis);
+    return token;
+  });
+}
+
+TEST(Threads, AdamAndSumOfSquares) {
+  expect_same_bits([] {
+    std::vector<float> w = sample(1, 100003), g = sample(2, 100003), m(w.size()), v(w.size());
+    adam_step({}, {}, flat(w), flat(g), flat(m), flat(v), {}, {});
+    const double sum = sum_of_squares({}, flat(g));
+    float halves[2];
+    std::memcpy(halves, &sum, sizeof(sum));
+    w.push_back(halves[0]);
+    w.push_back(halves[1]);
+    return w;
+  });
+}
+
+TEST(Threads, LinearBias) {
+  expect_same_bits([] {
+    std::vector<float> dy = sample(1, kRows * kWidth), x = sample(2, kRows), dw(kWidth), db(kWidth);
+    linear_backward_weight({}, matrix(dy, kRows, kWidth), matrix(x, kRows, 1), DType::f32,
+                           matrix(dw, kWidth, 1), flat(db));
+    return db;
+  });
+}
+
+// A change of the number of threads in the middle of a run must not meet a product prepared for another
+// number.
+TEST(Threads, LinearWorksAfterAChangeOfTheirNumber) {
+  for (int count : {1, 4, 2, 0}) {
+    set_threads(count);
+    expect_all_pass(verify::check_linear({}, verify::Effort::quick));
+  }
+}
+
+TEST(InstructionSets, AllAgreeWithTheReference) {
+  const int64_t supported = hwy::SupportedTargets();
+  int tried = 0;
+  for (int64_t rest = supported; rest != 0; rest &= rest - 1) {
+    const int64_t target = rest & -rest;
+    hwy::SetSupportedTargetsForTest(target);
+    hwy::GetChosenTarget().Update(hwy::SupportedTargets());
+    SCOPED_TRACE(hwy::TargetName(target));
+    for (const auto& check : {verify::check_activation, verify::check_layer_norm, verify::check_cross_entropy,
+                              verify::check_dropout, verify::check_adam, verify::check_linear})
+      expect_all_pass(check({}, verify::Effort::quick));
+    ++tried;
+  }
+  hwy::SetSupportedTargetsForTest(0);
+  hwy::GetChosenTarget().Update(hwy::SupportedTargets());
+  EXPECT_GE(tried, 1);
+}
+
+}  // namespace
+}  // namespace longstride

@@ -19,7 +19,7 @@ test-unit: build
 test-sanitize: setup
 	@cmake --preset sanitize >build-sanitize.log 2>&1 || { cat build-sanitize.log; exit 1; }
 	@cmake --build --preset sanitize
-	@ctest --preset sanitize --label-exclude slow
+	@ctest --preset sanitize -LE slow
 
 check: setup  ## formatting, and the direction of includes
 	@tools/check-format

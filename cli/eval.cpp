@@ -8,9 +8,9 @@
 #include <fmt/ranges.h>
 #include <nlohmann/json.hpp>
 
+#include "longstride/base/atomic_file.h"
 #include "longstride/base/check.h"
 #include "longstride/base/text.h"
-#include "longstride/checkpoint/atomic_file.h"
 #include "longstride/data/corpus.h"
 #include "longstride/eval/evaluate.h"
 #include "longstride/run/run_directory.h"

@@ -7,9 +7,9 @@
 #include <nlohmann/json.hpp>
 #include <unistd.h>
 
+#include "longstride/base/atomic_file.h"
 #include "longstride/base/check.h"
 #include "longstride/base/text.h"
-#include "longstride/checkpoint/atomic_file.h"
 #include "longstride/data/encode.h"
 #include "longstride/run/run_directory.h"
 #include "longstride/sample/generate.h"

@@ -72,6 +72,10 @@ int run_train(const TrainOptions& options) {
   LONGSTRIDE_CHECK(splits.train.size() >= config.model.context,
                    "{}: the training part has {} bytes, less than model.context = {}", config.data.path,
                    splits.train.size(), config.model.context);
+  // The run should know its pictures' shape without the data.
+  const ImageShape& shape = splits.train.corpus->shape();
+  config.data.image_height = shape.height, config.data.image_width = shape.width;
+  config.data.image_channels = shape.channels;
   set_threads(static_cast<int>(config.compute.threads));
   if (resuming) write_run_config(run, config);
   else create_run_directory(run, config);

@@ -6,7 +6,7 @@
 #include <memory>
 #include <string>
 
-#include "longstride/checkpoint/atomic_file.h"
+#include "longstride/base/atomic_file.h"
 
 struct XXH3_state_s;
 

@@ -10,8 +10,8 @@
 #include <vector>
 
 #include "longstride/base/tensor.h"
-#include "longstride/checkpoint/atomic_file.h"
-#include "longstride/checkpoint/mapped_file.h"
+#include "longstride/base/atomic_file.h"
+#include "longstride/base/mapped_file.h"
 
 namespace longstride {
 

@@ -79,7 +79,7 @@ void check_ogg_is_whole(int file, int64_t size, const std::string& label) {
 // Mono samples at the wanted rate to mu-law bytes.
 class Encoder {
  public:
-  Encoder(int64_t source_rate, int64_t rate, const std::string& label, const ByteSink& sink)
+  Encoder(int64_t source_rate, int64_t rate, const std::string& label, const DecodeSink& sink)
       : ratio_(static_cast<double>(rate) / static_cast<double>(source_rate)), label_(label), sink_(sink) {
     if (source_rate == rate) return;
     LONGSTRIDE_CHECK(src_is_valid_ratio(ratio_) != 0, "{}: cannot resample {} Hz to {} Hz", label,
@@ -122,7 +122,7 @@ class Encoder {
   };
   double ratio_;
   const std::string& label_;
-  const ByteSink& sink_;
+  const DecodeSink& sink_;
   std::unique_ptr<SRC_STATE, Free> resampler_;
   std::vector<float> output_;
   std::vector<uint8_t> bytes_;
@@ -132,7 +132,7 @@ struct Close {
   void operator()(SNDFILE* sound) const { sf_close(sound); }
 };
 
-void decode_file(int file, int64_t rate, const std::string& label, const ByteSink& sink) {
+void decode_file(int file, int64_t rate, const std::string& label, const DecodeSink& sink) {
   const int64_t size = ::lseek(file, 0, SEEK_END);
   ::lseek(file, 0, SEEK_SET);
   LONGSTRIDE_CHECK(size > 0, "{} is empty", label);
@@ -190,7 +190,7 @@ FileDescriptor spool(Item& item, const std::string& folder) {
 }  // namespace
 
 void decode_audio(const std::vector<SourceFile>& files, int64_t rate, const std::string& folder,
-                  const ByteSink& sink, const ItemMark& mark) {
+                  const DecodeSink& sink, const ItemMark& mark) {
   int64_t decoded = 0, skipped = 0;
   std::string example;
   visit_items(files, [&](Item& item) {

@@ -15,6 +15,6 @@ namespace longstride::data {
 // archive, files whose names do not end like a sound's are skipped. `mark` is called before the bytes of each
 // file. Throws Error for damaged or cut-off files and if there is no sound at all.
 void decode_audio(const std::vector<SourceFile>& files, int64_t rate, const std::string& folder,
-                  const ByteSink& sink, const ItemMark& mark);
+                  const DecodeSink& sink, const ItemMark& mark);
 
 }  // namespace longstride::data

@@ -53,7 +53,7 @@ std::string header_text(int64_t bytes, const ImageShape& shape, const std::strin
 std::optional<CachedFile> find(const std::string& path) {
   if (::access(path.c_str(), R_OK) != 0) return std::nullopt;
   CachedFile result{std::make_shared<MappedFile>(path), kHeaderBytes, {}};
-  const std::span<const uint8_t> bytes = result.file->bytes();
+  const std::span<const uint8_t> bytes = result.file->span();
   if (bytes.size() <= kHeaderBytes) return std::nullopt;
   const std::string header(reinterpret_cast<const char*>(bytes.data()), kHeaderBytes);
   long long payload = 0, height = 0, width = 0, channels = 0;

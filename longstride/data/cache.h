@@ -26,7 +26,7 @@ struct CachedFile {
 // `mark` is ordered by the marks' keys in the end, so that an archive gives what the folder gives that was
 // packed; a decoder that marks nothing keeps its order. May put temporary files into `folder`.
 using Decoder =
-    std::function<ImageShape(const std::string& folder, const ByteSink& sink, const ItemMark& mark)>;
+    std::function<ImageShape(const std::string& folder, const DecodeSink& sink, const ItemMark& mark)>;
 
 // $XDG_CACHE_HOME/longstride or ~/.cache/longstride; throws Error if neither variable is set.
 std::string default_cache_folder();

@@ -13,7 +13,6 @@
 namespace longstride {
 
 using data::CachedFile;
-using data::MappedFile;
 using data::SourceFile;
 
 namespace {
@@ -27,7 +26,7 @@ std::string encoding_of(const DataConfig& config) {
 }
 
 ImageShape decode(const DataConfig& config, const std::vector<SourceFile>& files, const std::string& folder,
-                  const data::ByteSink& sink, const data::ItemMark& mark) {
+                  const data::DecodeSink& sink, const data::ItemMark& mark) {
   if (config.kind == "image")
     return data::decode_images(files, {config.image_height, config.image_width, config.image_channels}, sink,
                                mark);
@@ -69,7 +68,7 @@ void check_values(const DataConfig& config) {
 Corpus::Corpus(std::shared_ptr<const MappedFile> file, int64_t offset, ImageShape shape,
                std::string description)
     : file_(std::move(file)), shape_(shape), description_(std::move(description)) {
-  bytes_ = file_->bytes().subspan(static_cast<size_t>(offset));
+  bytes_ = file_->span().subspan(static_cast<size_t>(offset));
 }
 
 Corpus open_corpus(const DataConfig& config, const std::string& path, const DecodeProgress& progress) {
@@ -78,17 +77,17 @@ Corpus open_corpus(const DataConfig& config, const std::string& path, const Deco
   const std::vector<SourceFile> files = data::list_files(path);
   if (config.kind == "text" && files.size() == 1 && data::is_plain_file(files[0].path)) {
     auto file = std::make_shared<MappedFile>(files[0].path);
-    LONGSTRIDE_CHECK(!file->bytes().empty(), "{} is empty", path);
-    const auto size = static_cast<int64_t>(file->bytes().size());
+    LONGSTRIDE_CHECK(file->bytes() > 0, "{} is empty", path);
+    const int64_t size = file->bytes();
     return Corpus(std::move(file), 0, {}, describe(config, path, size, {}));
   }
   const CachedFile cached = data::decode_once(
       config.cache, path, files, encoding_of(config),
-      [&](const std::string& folder, const data::ByteSink& sink, const data::ItemMark& mark) {
+      [&](const std::string& folder, const data::DecodeSink& sink, const data::ItemMark& mark) {
         return decode(config, files, folder, sink, mark);
       },
       progress);
-  const int64_t size = static_cast<int64_t>(cached.file->bytes().size()) - cached.offset;
+  const int64_t size = cached.file->bytes() - cached.offset;
   return Corpus(cached.file, cached.offset, cached.shape, describe(config, path, size, cached.shape));
 }
 

@@ -8,13 +8,10 @@
 #include <span>
 #include <string>
 
+#include "longstride/base/mapped_file.h"
 #include "longstride/data/config.h"
 
 namespace longstride {
-
-namespace data {
-class MappedFile;
-}
 
 struct ImageShape {
   int64_t height = 0;
@@ -28,7 +25,7 @@ struct ImageShape {
 class Corpus {
  public:
   // The bytes of `file` from `offset` on. `shape` is that of one picture, or zero for a stream.
-  Corpus(std::shared_ptr<const data::MappedFile> file, int64_t offset, ImageShape shape,
+  Corpus(std::shared_ptr<const MappedFile> file, int64_t offset, ImageShape shape,
          std::string description);
 
   std::span<const uint8_t> bytes() const { return bytes_; }
@@ -40,7 +37,7 @@ class Corpus {
   const std::string& description() const { return description_; }
 
  private:
-  std::shared_ptr<const data::MappedFile> file_;
+  std::shared_ptr<const MappedFile> file_;
   std::span<const uint8_t> bytes_;
   ImageShape shape_;
   std::string description_;

@@ -4,6 +4,7 @@
 #include <cmath>
 #include <filesystem>
 
+#include "longstride/base/atomic_file.h"
 #include "longstride/base/check.h"
 #include "longstride/data/audio.h"
 #include "longstride/data/files.h"
@@ -47,7 +48,8 @@ size_t utf8_length(std::span<const uint8_t> text) {
 
 void write_png(const std::string& path, std::span<const uint8_t> pixels, int64_t height, int64_t width,
                int64_t channels) {
-  data::write_file_atomically(path, data::encode_png(pixels, {height, width, channels}));
+  const std::vector<uint8_t> png = data::encode_png(pixels, {height, width, channels});
+  write_file_atomically(path, [&](ByteSink& sink) { sink.write(png.data(), static_cast<int64_t>(png.size())); });
 }
 
 void write_png_grid(const std::string& path, const std::vector<std::vector<uint8_t>>& items, int64_t height,
@@ -94,7 +96,7 @@ void write_wav(const std::string& path, std::span<const uint8_t> mulaw, int64_t 
   append_little_endian(file, data_bytes, 4);
   for (const uint8_t byte : mulaw)
     append_little_endian(file, static_cast<uint16_t>(std::lround(mulaw_decode(byte) * 32767.0f)), 2);
-  data::write_file_atomically(path, file);
+  write_file_atomically(path, [&](ByteSink& sink) { sink.write(file.data(), static_cast<int64_t>(file.size())); });
 }
 
 Image read_picture(const std::string& path, int64_t channels) {

@@ -5,7 +5,6 @@
 #include <filesystem>
 
 #include <fcntl.h>
-#include <sys/mman.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -67,34 +66,6 @@ std::vector<uint8_t> read_whole_file(const std::string& path, int64_t limit) {
   std::vector<uint8_t> bytes(static_cast<size_t>(size));
   bytes.resize(read_some(file.get(), bytes, path));
   return bytes;
-}
-
-void write_file_atomically(const std::string& path, std::span<const uint8_t> bytes) {
-  std::string temporary = path + ".XXXXXX";
-  const FileDescriptor file(::mkostemp(temporary.data(), O_CLOEXEC));
-  LONGSTRIDE_CHECK(file.get() >= 0, "cannot write {}: {}", path, last_system_error());
-  // mkostemp makes files private; give what an ordinary open would.
-  const mode_t mask = ::umask(0);
-  ::umask(mask);
-  if (!write_all(file.get(), bytes) || ::fchmod(file.get(), 0666 & ~mask) != 0 || ::fsync(file.get()) != 0 ||
-      ::rename(temporary.c_str(), path.c_str()) != 0) {
-    const std::string reason = last_system_error();
-    ::unlink(temporary.c_str());
-    fail("cannot write {}: {}", path, reason);
-  }
-}
-
-MappedFile::MappedFile(const std::string& path) {
-  const FileDescriptor file = open_for_reading(path);
-  size_ = static_cast<size_t>(stat_file(path).size);
-  if (size_ == 0) return;  // an empty mapping is an error of mmap
-  void* data = ::mmap(nullptr, size_, PROT_READ, MAP_SHARED, file.get(), 0);
-  LONGSTRIDE_CHECK(data != MAP_FAILED, "cannot map {} into memory: {}", path, last_system_error());
-  data_ = static_cast<const uint8_t*>(data);
-}
-
-MappedFile::~MappedFile() {
-  if (data_ != nullptr) ::munmap(const_cast<uint8_t*>(data_), size_);
 }
 
 std::vector<SourceFile> list_files(const std::string& path) {

@@ -1,5 +1,4 @@
-// Files as the data layer needs them: listing, mapping, reading and atomic writing, each with errors that
-// name the file.
+// Files as the data layer needs them: listing and reading, with errors that name the file.
 #pragma once
 
 #include <cstdint>
@@ -37,23 +36,6 @@ bool write_all(int file, std::span<const uint8_t> bytes);
 
 // The whole file; throws Error if it cannot be read or is larger than `limit` bytes.
 std::vector<uint8_t> read_whole_file(const std::string& path, int64_t limit);
-
-// Writes through a temporary file beside `path` and a rename: `path` is old or new, never half. Throws Error.
-void write_file_atomically(const std::string& path, std::span<const uint8_t> bytes);
-
-// A read-only view of a file's bytes. The file must not shrink while it is mapped.
-class MappedFile {
- public:
-  explicit MappedFile(const std::string& path);
-  MappedFile(const MappedFile&) = delete;
-  MappedFile& operator=(const MappedFile&) = delete;
-  ~MappedFile();
-  std::span<const uint8_t> bytes() const { return {data_, size_}; }
-
- private:
-  const uint8_t* data_ = nullptr;
-  size_t size_ = 0;
-};
 
 struct SourceFile {
   std::string path;

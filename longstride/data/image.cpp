@@ -70,7 +70,7 @@ class ShapeRule {
 };
 
 // CIFAR-10 binary: a label, then a red, a green and a blue plane of 32 x 32.
-void decode_cifar(Item& item, ShapeRule& rule, const ByteSink& sink) {
+void decode_cifar(Item& item, ShapeRule& rule, const DecodeSink& sink) {
   rule.expect(item.label(), {kCifarSide, kCifarSide, 3});
   std::vector<uint8_t> record(kCifarRecord), pixels(kCifarRecord - 1);
   for (int64_t number = 0;; ++number) {
@@ -94,7 +94,7 @@ void decode_cifar(Item& item, ShapeRule& rule, const ByteSink& sink) {
 }
 
 // Exactly `count` bytes of pixels and then the end.
-void copy_pixels(Item& item, int64_t count, const ByteSink& sink) {
+void copy_pixels(Item& item, int64_t count, const DecodeSink& sink) {
   std::vector<uint8_t> block(1 << 20);
   for (int64_t left = count; left > 0;) {
     const size_t got = item.read(std::span(block).first(
@@ -120,7 +120,7 @@ int64_t checked_bytes(const std::string& label, int64_t pictures, const ImageSha
 
 // IDX: two zero bytes, the type (8 = bytes), the number of axes, their sizes as big-endian 32-bit words, the
 // data.
-void decode_idx(Item& item, ShapeRule& rule, const ByteSink& sink) {
+void decode_idx(Item& item, ShapeRule& rule, const DecodeSink& sink) {
   std::vector<uint8_t> header(4);
   item.read(header);
   const int axes = header[3];  // decode_item lets only 3 and 4 through; files of labels have 1
@@ -144,7 +144,7 @@ std::string_view npy_value(const std::string& label, std::string_view header, st
   return value.substr(0, value.find_first_of(value.starts_with('(') ? ")" : ",}"));
 }
 
-void decode_npy(Item& item, ShapeRule& rule, const ByteSink& sink) {
+void decode_npy(Item& item, ShapeRule& rule, const DecodeSink& sink) {
   std::vector<uint8_t> start(10);
   LONGSTRIDE_CHECK(item.read(start) == start.size(), "{}: the header ends early; {}", item.label(), kAdvice);
   size_t length = start[8] | size_t{start[9]} << 8;
@@ -177,7 +177,7 @@ void decode_npy(Item& item, ShapeRule& rule, const ByteSink& sink) {
 }
 
 // False if the item is no kind of picture.
-bool decode_item(Item& item, ShapeRule& rule, const ByteSink& sink) {
+bool decode_item(Item& item, ShapeRule& rule, const DecodeSink& sink) {
   const std::string& extension = item.extension();
   const std::span<const uint8_t> head = item.peek(8);
   const std::string_view text(reinterpret_cast<const char*>(head.data()), head.size());
@@ -202,7 +202,7 @@ bool decode_item(Item& item, ShapeRule& rule, const ByteSink& sink) {
 
 }  // namespace
 
-ImageShape decode_images(const std::vector<SourceFile>& files, const ImageShape& wanted, const ByteSink& sink,
+ImageShape decode_images(const std::vector<SourceFile>& files, const ImageShape& wanted, const DecodeSink& sink,
                          const ItemMark& mark) {
   ShapeRule rule(wanted);
   int64_t skipped = 0;

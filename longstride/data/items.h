@@ -13,7 +13,7 @@
 namespace longstride::data {
 
 // Where decoded bytes go.
-using ByteSink = std::function<void(std::span<const uint8_t>)>;
+using DecodeSink = std::function<void(std::span<const uint8_t>)>;
 // Told the key of an item before its bytes are passed on.
 using ItemMark = std::function<void(const std::string& key)>;
 

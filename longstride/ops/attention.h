@@ -41,11 +41,12 @@ struct AttentionGradients {
   Tensor dq, dk, dv;  // =, shaped and possibly strided like q, k, v
 };
 
-// Scratch: delta (B, H, N) f32 and a few tiles for each thread. Deterministic for any number of threads.
+// Scratch: delta (B, H, N) f32 and a few tiles for each thread. The same bits from run to run; on the CPU they may differ
+// between numbers of threads, because few threads share out heads (five products a tile) and many share out tiles (seven).
 void attention_backward(const OpContext& context, const AttentionPlan& plan, const AttentionTensors& t,
                         const AttentionGradients& gradients);
 
-// Bytes of scratch that the two calls above need for tensors of this shape.
+// Bytes of scratch that the two calls above need for tensors of this shape and the present number of threads.
 int64_t attention_scratch_bytes(Device device, const AttentionPlan& plan, int64_t batch, int64_t heads,
                                 int64_t qk_width, int64_t v_width);
 

@@ -26,8 +26,9 @@ Tensor part_of_row(const Tensor& matrix, int64_t row, int64_t begin, int64_t end
   return Tensor(data, matrix.dtype, {end - begin}, matrix.device);
 }
 
-// Multiply-adds of a step below which waking other threads for each op costs more than they save.
-constexpr int64_t kSerialBelow = int64_t{4} << 20;
+// Waking other threads for each op of a step costs more than they save if the step reads fewer weights (few
+// streams, where memory sets the pace) and multiplies less (many streams) than this.
+constexpr int64_t kSerialWeights = int64_t{2} << 20, kSerialProducts = int64_t{16} << 20;
 
 // One thread while it lives, if the work is small.
 class ThreadLimit {
@@ -45,11 +46,11 @@ class ThreadLimit {
   int before_;
 };
 
-int64_t product_weights(const ModelConfig& config) {
-  int64_t total = 0;
+bool too_small_to_share(const ModelConfig& config, int64_t streams) {
+  int64_t weights = 0;
   for (const ParameterSpec& spec : parameter_table(config))
-    if (spec.product) total += spec.count();
-  return total;
+    if (spec.product) weights += spec.count();
+  return weights < kSerialWeights && streams * weights < kSerialProducts;
 }
 
 }  // namespace
@@ -98,7 +99,7 @@ Decoder::Decoder(const ModelConfig& config, const ModelParameters& parameters, D
       device_(device),
       product_(parameters.output_weight.dtype),
       streams_(streams),
-      serial_(streams * product_weights(config) < kSerialBelow) {
+      serial_(too_small_to_share(config, streams)) {
   LONGSTRIDE_CHECK(streams >= 1, "decoding {} sequences, must be at least 1", streams);
   Arena measure = Arena::measuring(device);
   lay_out(config, streams, measure);

@@ -11,7 +11,7 @@
 #include <unistd.h>
 
 #include "longstride/base/check.h"
-#include "longstride/checkpoint/atomic_file.h"
+#include "longstride/base/atomic_file.h"
 
 namespace longstride {
 

@@ -212,10 +212,12 @@ TEST(Initialise, SeedsAndTensorsDrawDifferentNumbersAndEqualSeedsEqualOnes) {
   };
   for (size_t i = 0; i < table.size(); ++i) {
     EXPECT_EQ(values(first, i), values(again, i)) << table[i].name;
-    if (table[i].deviation > 0) EXPECT_NE(values(first, i), values(other, i)) << table[i].name;
-    for (size_t j = 0; j < i; ++j)
-      if (table[i].deviation > 0 && table[i].shape == table[j].shape)
-        EXPECT_NE(values(first, i), values(first, j)) << table[i].name << " and " << table[j].name;
+    if (table[i].deviation == 0) continue;
+    EXPECT_NE(values(first, i), values(other, i)) << table[i].name;
+    for (size_t j = 0; j < i; ++j) {
+      if (table[i].shape != table[j].shape) continue;
+      EXPECT_NE(values(first, i), values(first, j)) << table[i].name << " and " << table[j].name;
+    }
   }
 }
 

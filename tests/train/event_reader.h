@@ -10,7 +10,7 @@
 #include <utility>
 #include <vector>
 
-#include "tests/checkpoint/temporary_folder.h"
+#include "tests/support/temporary_folder.h"
 
 namespace longstride {
 

@@ -12,7 +12,7 @@
 
 #include "longstride/base/check.h"
 
-#include "tests/checkpoint/temporary_folder.h"
+#include "tests/support/temporary_folder.h"
 #include "tests/train/event_reader.h"
 
 namespace longstride {

@@ -11,7 +11,7 @@
 
 #include "longstride/base/check.h"
 #include "longstride/train/schedule.h"
-#include "tests/checkpoint/temporary_folder.h"
+#include "tests/support/temporary_folder.h"
 
 namespace longstride {
 namespace {

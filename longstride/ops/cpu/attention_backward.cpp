@@ -296,6 +296,7 @@ void attention_backward(const OpContext& context, const AttentionPlan& plan, con
   const Arena::Scope scope(*context.scratch);
   const Tensor delta = context.scratch->allocate(DType::f32, {batch, heads, plan.n});
   const ThreadScratch scratch(*context.scratch, threads(), t.q.shape[3], t.v.shape[3]);
+  const int team = team_for(batch * plan.pairs, t.q.shape[3] + t.v.shape[3]);
   const auto head_of = [&](int64_t b, int64_t h) {
     const int plan_index = plan.plan_of_head[h];
     return BackwardHead{plan.plans[plan_index],
@@ -316,20 +317,20 @@ void attention_backward(const OpContext& context, const AttentionPlan& plan, con
   };
 
   const TileTasks pieces(plan, batch, [](const Plan& p) { return (p.n + kRowsPerTask - 1) / kRowsPerTask; });
-#pragma omp parallel for schedule(static)
+#pragma omp parallel for schedule(static) num_threads(team)
   for (int64_t index = 0; index < pieces.size(); ++index) {
     const auto [b, h, piece] = pieces[index];
     prepare_rows(head_of(b, h), piece * kRowsPerTask, std::min((piece + 1) * kRowsPerTask, plan.n));
   }
 
   if (one_thread_a_head(batch * heads, threads())) {
-#pragma omp parallel for schedule(dynamic)
+#pragma omp parallel for schedule(dynamic) num_threads(team)
     for (int64_t index = 0; index < batch * heads; ++index) {
       const BackwardHead head = head_of(index / heads, index % heads);
       for (size_t pass = 0; pass < head.plan.passes.size(); ++pass)
         for (int64_t tile = 0; tile < head.plan.passes[pass].keys.count(); ++tile)
           HWY_DYNAMIC_DISPATCH(backward_key_tile)
-          (head, pass, tile, true, scratch.of_thread(omp_get_thread_num()));
+      (head, pass, tile, true, scratch.of_thread(omp_get_thread_num()));
     }
     return;
   }
@@ -337,7 +338,7 @@ void attention_backward(const OpContext& context, const AttentionPlan& plan, con
     const TileTasks queries(plan, batch, [pass](const Plan& p) {
       return pass < p.passes.size() && leads(p, pass) ? p.passes[pass].queries.count() : 0;
     });
-#pragma omp parallel for schedule(dynamic)
+#pragma omp parallel for schedule(dynamic) num_threads(team)
     for (int64_t index = 0; index < queries.size(); ++index) {
       const auto [b, h, tile] = queries[index];
       HWY_DYNAMIC_DISPATCH(backward_query_tile)
@@ -346,7 +347,7 @@ void attention_backward(const OpContext& context, const AttentionPlan& plan, con
     const TileTasks keys(plan, batch, [pass](const Plan& p) {
       return pass < p.passes.size() ? p.passes[pass].keys.count() : 0;
     });
-#pragma omp parallel for schedule(dynamic)
+#pragma omp parallel for schedule(dynamic) num_threads(team)
     for (int64_t index = 0; index < keys.size(); ++index) {
       const auto [b, h, tile] = keys[index];
       HWY_DYNAMIC_DISPATCH(backward_key_tile)

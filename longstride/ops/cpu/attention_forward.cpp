@@ -217,12 +217,13 @@ void fill_unseen(const AttentionPlan& plan, const AttentionTensors& t) {
 void attention_forward(const OpContext& context, const AttentionPlan& plan, const AttentionTensors& t) {
   const Arena::Scope scope(*context.scratch);
   const ThreadScratch scratch(*context.scratch, threads(), t.q.shape[3], t.v.shape[3]);
+  const int team = team_for(t.q.shape[0] * plan.pairs, t.q.shape[3] + t.v.shape[3]);
   fill_unseen(plan, t);
   for (size_t pass = 0; pass < most_passes(plan); ++pass) {
     const TileTasks tasks(plan, t.q.shape[0], [pass](const Plan& p) {
       return pass < p.passes.size() && leads(p, pass) ? p.passes[pass].queries.count() : 0;
     });
-#pragma omp parallel for schedule(dynamic)
+#pragma omp parallel for schedule(dynamic) num_threads(team)
     for (int64_t index = 0; index < tasks.size(); ++index) {
       const auto [b, h, tile] = tasks[index];
       const int plan_index = plan.plan_of_head[h];

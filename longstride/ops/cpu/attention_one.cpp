@@ -91,10 +91,13 @@ void attention_one(const OpContext& context, const LayerPattern& layer, int64_t 
     lists[found].clear();
     keys_of(pattern, position, lists[found]);
   }
+  int64_t pairs = 0;
+  for (const size_t list : list_of_head) pairs += batch * static_cast<int64_t>(lists[list].size());
+  const int team = team_for(pairs, q.shape[2] + v.shape[3]);
   // The threads read the lists of the one that called.
   const std::vector<std::vector<int64_t>>& all = lists;
   const std::vector<size_t>& list_of = list_of_head;
-#pragma omp parallel for schedule(dynamic)
+#pragma omp parallel for schedule(dynamic) num_threads(team)
   for (int64_t index = 0; index < batch * heads; ++index) {
     const int64_t b = index / heads, h = index % heads;
     HWY_DYNAMIC_DISPATCH(attend_one)

@@ -13,6 +13,9 @@ namespace longstride::cpu {
 inline constexpr int64_t kWidthStep = 16;
 inline int64_t padded_width(int64_t width) { return (width + kWidthStep - 1) / kWidthStep * kWidthStep; }
 
+// Threads for `pairs` queries times keys: starting a team costs as much as some hundred thousand products.
+inline int team_for(int64_t pairs, int64_t width) { return pairs * width > int64_t{1} << 18 ? threads() : 1; }
+
 // The rows of one sequence and head in a (B, N, H, D) tensor.
 struct HeadRows {
   float* data = nullptr;

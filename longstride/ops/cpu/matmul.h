@@ -1,4 +1,4 @@
-// Products of matrices through oneDNN; the only file pair that knows that library.
+// Products of matrices through oneDNN; nothing else here multiplies with that library.
 #pragma once
 
 #include <cstdint>

@@ -1,4 +1,4 @@
-#include "longstride/checkpoint/atomic_file.h"
+#include "longstride/base/atomic_file.h"
 
 #include <atomic>
 #include <cerrno>
@@ -14,7 +14,7 @@
 #include <unistd.h>
 
 #include "longstride/base/check.h"
-#include "longstride/checkpoint/mapped_file.h"
+#include "longstride/base/mapped_file.h"
 
 namespace longstride {
 

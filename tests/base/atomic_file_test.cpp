@@ -1,4 +1,4 @@
-#include "longstride/checkpoint/atomic_file.h"
+#include "longstride/base/atomic_file.h"
 
 #include <csignal>
 #include <string>
@@ -14,7 +14,7 @@
 #include "longstride/base/check.h"
 #include "longstride/checkpoint/checksum.h"
 
-#include "tests/checkpoint/temporary_folder.h"
+#include "tests/support/temporary_folder.h"
 
 namespace longstride {
 namespace {

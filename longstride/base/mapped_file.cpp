@@ -1,4 +1,4 @@
-#include "longstride/checkpoint/mapped_file.h"
+#include "longstride/base/mapped_file.h"
 
 #include <utility>
 

@@ -3,6 +3,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <span>
 #include <string>
 
 namespace longstride {
@@ -21,6 +22,9 @@ class MappedFile {
 
   const std::byte* data() const { return data_; }  // page aligned; null for an empty file
   int64_t bytes() const { return bytes_; }
+  std::span<const uint8_t> span() const {
+    return {reinterpret_cast<const uint8_t*>(data_), static_cast<size_t>(bytes_)};
+  }
   const std::string& path() const { return path_; }
 
  private:

@@ -8,11 +8,11 @@
 namespace longstride::cli {
 
 struct TrainOptions {
-  std::string target;          // a config file, or a run directory to go on with
-  std::string run;             // where the run goes; empty: runs/<name of the config>
+  std::string target;  // a config file, or a run directory to go on with
+  std::string run;     // where the run goes; empty: runs/<name of the config>
   std::vector<std::string> overrides;
   bool resume = false;
-  int64_t step = -1;         // checkpoint to go on from; -1: the newest
+  int64_t step = -1;  // checkpoint to go on from; -1: the newest
   bool quiet = false;
   bool json = false;
 };
@@ -20,14 +20,14 @@ int run_train(const TrainOptions& options);
 
 struct EvalOptions {
   std::string run;
-  std::string file;                       // instead of the run's own data
-  std::string split = "validation";       // train, validation or test
-  std::vector<int64_t> min_context;       // empty: the windows do not overlap
-  int64_t max_bytes = 0;                  // 0: all
-  int64_t batch = 0;                      // 0: chosen
-  int64_t step = -1;                      // checkpoint; -1: the best
-  std::string curve;                      // file for the loss by position
-  std::vector<std::string> overrides;     // of the data and compute sections
+  std::string file;                    // instead of the run's own data
+  std::string split = "validation";    // train, validation or test
+  std::vector<int64_t> min_context;    // empty: the windows do not overlap
+  int64_t max_bytes = 0;               // 0: all
+  int64_t batch = 0;                   // 0: chosen
+  int64_t step = -1;                   // checkpoint; -1: the best
+  std::string curve;                   // file for the loss by position
+  std::vector<std::string> overrides;  // of the data and compute sections
   bool json = false;
 };
 int run_eval(const EvalOptions& options);
@@ -35,15 +35,15 @@ int run_eval(const EvalOptions& options);
 struct SampleOptions {
   std::string run;
   int64_t count = 1;
-  int64_t length = 0;                     // bytes a sample, prime included; 0: the context
+  int64_t length = 0;  // bytes a sample, prime included; 0: the context
   double temperature = 1.0;
   int64_t top_k = 0;
   double top_p = 1.0;
   int64_t seed = 0;
-  std::string prime;                      // a file, or - for standard input
-  double prime_fraction = 0;              // pictures: the part from the top that the prime gives
-  double prime_seconds = 0;               // sound: how much of the prime's beginning to use; 0: as much as fits
-  std::string output;                     // .png, .wav or any file; empty: the terminal for text, sample.png, sample.wav
+  std::string prime;          // a file, or - for standard input
+  double prime_fraction = 0;  // pictures: the part from the top that the prime gives
+  double prime_seconds = 0;   // sound: how much of the prime's beginning to use; 0: as much as fits
+  std::string output;         // .png, .wav or any file; empty: the terminal for text, sample.png, sample.wav
   int64_t step = -1;
   std::vector<std::string> overrides;
   bool json = false;
@@ -51,9 +51,9 @@ struct SampleOptions {
 int run_sample(const SampleOptions& options);
 
 struct InspectOptions {
-  std::string target;                     // a config file or a run directory
+  std::string target;  // a config file or a run directory
   std::vector<std::string> overrides;
-  std::string draw;                       // a .png or .svg
+  std::string draw;  // a .png or .svg
   int64_t pixels = 512;
   bool json = false;
 };

@@ -5,13 +5,14 @@
 #include <fmt/ranges.h>
 #include <nlohmann/json.hpp>
 
-#include "cli/commands.h"
-#include "cli/load_config.h"
 #include "longstride/base/text.h"
 #include "longstride/model/cost.h"
 #include "longstride/model/transformer.h"
 #include "longstride/pattern/analyse.h"
 #include "longstride/pattern/draw.h"
+
+#include "cli/commands.h"
+#include "cli/load_config.h"
 
 namespace longstride::cli {
 
@@ -28,9 +29,9 @@ MemoryPlan memory_of(const RunConfig& config, bool training, bool recompute) {
 }
 
 nlohmann::json as_json(const MemoryPlan& m) {
-  return {{"weights", m.weights},         {"products", m.products},       {"gradients", m.gradients},
-          {"optimizer", m.optimizer},     {"average", m.average},         {"activations", m.activations},
-          {"temporaries", m.temporaries}, {"plans", m.plans},             {"total", m.total()}};
+  return {{"weights", m.weights},         {"products", m.products}, {"gradients", m.gradients},
+          {"optimizer", m.optimizer},     {"average", m.average},   {"activations", m.activations},
+          {"temporaries", m.temporaries}, {"plans", m.plans},       {"total", m.total()}};
 }
 
 }  // namespace
@@ -62,26 +63,29 @@ int run_inspect(const InspectOptions& options) {
                        {"training_flops_per_token", cost.training_flops()},
                        {"position_axes", model.axes()},
                        {"memory", {{"training", as_json(training)}, {"inference", as_json(inference)}}},
-                       {"reach", {{"complete", reach.complete},
-                                  {"exhaustive", reach.exhaustive},
-                                  {"layers", reach.layers},
-                                  {"text", describe(reach, model.context)}}}};
+                       {"reach",
+                        {{"complete", reach.complete},
+                         {"exhaustive", reach.exhaustive},
+                         {"layers", reach.layers},
+                         {"text", describe(reach, model.context)}}}};
     for (const auto& [text, keys] : layers) out["layers"].push_back({{"pattern", text}, {"mean_keys", keys}});
     fmt::print("{}\n", out.dump(2));
     return 0;
   }
 
-  fmt::print("model      {} layers, {} heads, width {}, qk {}, feed-forward {}, context {}\n", model.layers, model.heads,
-             model.width, model.qk(), model.ff(), model.context);
+  fmt::print("model      {} layers, {} heads, width {}, qk {}, feed-forward {}, context {}\n", model.layers,
+             model.heads, model.width, model.qk(), model.ff(), model.context);
   fmt::print("parameters {} ({})\n", human_count(static_cast<double>(cost.parameters)), cost.parameters);
   fmt::print("positions  {} ({})\n", fmt::join(model.axes(), " x "), model.positions);
-  for (const auto& [text, keys] : layers) fmt::print("attention  {}: {:.1f} keys a query and head\n", text, keys);
+  for (const auto& [text, keys] : layers)
+    fmt::print("attention  {}: {:.1f} keys a query and head\n", text, keys);
   fmt::print("reach      {}{}\n", reach.complete ? "" : "warning: ", describe(reach, model.context));
   fmt::print("cost       {}FLOP a token forward ({:.0f} % attention), {}FLOP to train on it; {} pairs\n",
              human_count(cost.forward_flops()), 100 * cost.attention_flops / cost.forward_flops(),
              human_count(cost.training_flops()), human_count(cost.pairs_per_token));
   const auto print_memory = [&](const char* use, const MemoryPlan& m) {
-    fmt::print("{}{}: weights {}", use, human_bytes(static_cast<double>(m.total()) + own), human_bytes(m.weights));
+    fmt::print("{}{}: weights {}", use, human_bytes(static_cast<double>(m.total()) + own),
+               human_bytes(m.weights));
     for (const auto& [name, bytes] : {std::pair<const char*, int64_t>{"products", m.products},
                                       {"gradients", m.gradients},
                                       {"optimizer", m.optimizer},

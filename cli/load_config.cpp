@@ -10,8 +10,10 @@ namespace longstride::cli {
 
 RunConfig load_config(const std::string& target, const std::vector<std::string>& overrides) {
   std::error_code ignored;
-  LONGSTRIDE_CHECK(std::filesystem::exists(target, ignored), "{}: no such config file or run directory", target);
-  RunConfig config = std::filesystem::is_directory(target, ignored) ? read_run_config(target) : RunConfig::from_file(target);
+  LONGSTRIDE_CHECK(std::filesystem::exists(target, ignored), "{}: no such config file or run directory",
+                   target);
+  RunConfig config =
+      std::filesystem::is_directory(target, ignored) ? read_run_config(target) : RunConfig::from_file(target);
   const FieldList fields = config.fields();
   for (const std::string& assignment : overrides) apply_override(assignment, fields);
   config.check();

@@ -8,8 +8,8 @@
 
 namespace longstride::cli {
 
-// Reads a config file or a run directory's config.toml, applies `overrides` (section.key=value) and checks the result.
-// Throws Error or UsageError.
+// Reads a config file or a run directory's config.toml, applies `overrides` (section.key=value) and checks
+// the result. Throws Error or UsageError.
 RunConfig load_config(const std::string& target, const std::vector<std::string>& overrides);
 
 }  // namespace longstride::cli

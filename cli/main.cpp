@@ -7,9 +7,10 @@
 #include <CLI/CLI.hpp>
 #include <fmt/format.h>
 
-#include "cli/commands.h"
 #include "longstride/base/check.h"
 #include "longstride/run/config.h"
+
+#include "cli/commands.h"
 
 namespace longstride::cli {
 namespace {
@@ -32,15 +33,19 @@ void add_overrides(CLI::App* command, std::vector<std::string>& overrides) {
 
 void add_train(CLI::App& app, TrainOptions& o, int& result) {
   CLI::App* c = app.add_subcommand("train", "train a model from a config, or go on with a run");
-  c->add_option("target", o.target, "a config file, or a run directory to go on with")->required()->type_name("CONFIG|RUN");
+  c->add_option("target", o.target, "a config file, or a run directory to go on with")
+      ->required()
+      ->type_name("CONFIG|RUN");
   c->add_option("--run", o.run, "directory of the new run [runs/NAME of the config]")->type_name("DIR");
   add_overrides(c, o.overrides);
   c->add_flag("--resume", o.resume, "go on if the run directory already holds this run");
-  c->add_option("--step", o.step, "go on from this checkpoint, discarding later ones [the newest]")->check(CLI::NonNegativeNumber);
+  c->add_option("--step", o.step, "go on from this checkpoint, discarding later ones [the newest]")
+      ->check(CLI::NonNegativeNumber);
   c->add_flag("--quiet", o.quiet, "no progress line");
   c->add_flag("--json", o.json, "print the result as JSON");
-  c->footer("Example:\n  longstride train configs/fortunes.toml --run runs/fortunes --set train.minutes=5\n\n" +
-            describe_fields());
+  c->footer(
+      "Example:\n  longstride train configs/fortunes.toml --run runs/fortunes --set train.minutes=5\n\n" +
+      describe_fields());
   c->callback([&] { result = run_train(o); });
 }
 
@@ -48,14 +53,18 @@ void add_eval(CLI::App& app, EvalOptions& o, int& result) {
   CLI::App* c = app.add_subcommand("eval", "bits per byte of a run's model on held-out data");
   c->add_option("run", o.run, "run directory")->required()->type_name("RUN");
   c->add_option("--file", o.file, "evaluate this file instead of the run's own data")->type_name("FILE");
-  c->add_option("--split", o.split, "part of the run's data")->check(CLI::IsMember({"train", "validation", "test"}))->capture_default_str();
-  c->add_option("--min-context", o.min_context, "score only bytes that have seen this much context; a list prints a table")
+  c->add_option("--split", o.split, "part of the run's data")
+      ->check(CLI::IsMember({"train", "validation", "test"}))
+      ->capture_default_str();
+  c->add_option("--min-context", o.min_context,
+                "score only bytes that have seen this much context; a list prints a table")
       ->delimiter(',')
       ->type_name("N[,N...]");
   c->add_option("--max-bytes", o.max_bytes, "evaluate at most this many bytes; 0 = all");
   c->add_option("--batch", o.batch, "windows at a time; 0 = chosen")->check(CLI::NonNegativeNumber);
   c->add_option("--step", o.step, "checkpoint to load [the best]");
-  c->add_option("--curve", o.curve, "write the loss by position in the window to this CSV file")->type_name("FILE");
+  c->add_option("--curve", o.curve, "write the loss by position in the window to this CSV file")
+      ->type_name("FILE");
   add_overrides(c, o.overrides);
   c->add_flag("--json", o.json, "print the result as JSON");
   c->footer("Example:\n  longstride eval runs/enwik8 --split test --min-context 6144,9216,12160");
@@ -66,20 +75,32 @@ void add_sample(CLI::App& app, SampleOptions& o, int& result) {
   CLI::App* c = app.add_subcommand("sample", "let a run's model write text, paint pictures or play sound");
   c->add_option("run", o.run, "run directory")->required()->type_name("RUN");
   c->add_option("-n,--count", o.count, "samples")->check(CLI::PositiveNumber)->capture_default_str();
-  c->add_option("--length", o.length, "bytes a sample, prime included; 0 = the context")->check(CLI::NonNegativeNumber);
-  c->add_option("--temperature", o.temperature, "0 = always the likeliest byte")->check(CLI::NonNegativeNumber)->capture_default_str();
+  c->add_option("--length", o.length, "bytes a sample, prime included; 0 = the context")
+      ->check(CLI::NonNegativeNumber);
+  c->add_option("--temperature", o.temperature, "0 = always the likeliest byte")
+      ->check(CLI::NonNegativeNumber)
+      ->capture_default_str();
   c->add_option("--top-k", o.top_k, "only the k likeliest bytes; 0 = all")->check(CLI::NonNegativeNumber);
-  c->add_option("--top-p", o.top_p, "only the likeliest bytes that make up this probability")->check(CLI::Range(0.0, 1.0))->capture_default_str();
+  c->add_option("--top-p", o.top_p, "only the likeliest bytes that make up this probability")
+      ->check(CLI::Range(0.0, 1.0))
+      ->capture_default_str();
   c->add_option("--seed", o.seed, "the same seed gives the same samples")->capture_default_str();
-  c->add_option("--prime", o.prime, "file to go on from, - for standard input, or a record of the run's data as validation:3")->type_name("FILE");
-  c->add_option("--prime-fraction", o.prime_fraction, "part of the prime to use; pictures: the part from the top [0.5]")->check(CLI::Range(0.0, 1.0));
-  c->add_option("--prime-seconds", o.prime_seconds, "sound: seconds of the prime to use")->check(CLI::NonNegativeNumber);
-  c->add_option("-o,--output", o.output, "file to write [text: the terminal; sample.png, sample.wav]")->type_name("FILE");
+  c->add_option("--prime", o.prime,
+                "file to go on from, - for standard input, or a record of the run's data as validation:3")
+      ->type_name("FILE");
+  c->add_option("--prime-fraction", o.prime_fraction,
+                "part of the prime to use; pictures: the part from the top [0.5]")
+      ->check(CLI::Range(0.0, 1.0));
+  c->add_option("--prime-seconds", o.prime_seconds, "sound: seconds of the prime to use")
+      ->check(CLI::NonNegativeNumber);
+  c->add_option("-o,--output", o.output, "file to write [text: the terminal; sample.png, sample.wav]")
+      ->type_name("FILE");
   c->add_option("--step", o.step, "checkpoint to load [the best]");
   add_overrides(c, o.overrides);
   c->add_flag("--json", o.json, "print the result as JSON");
-  c->footer("Examples:\n  echo -n 'It was a dark and' | longstride sample runs/fortunes --prime -\n"
-            "  longstride sample runs/cifar10 --count 16 --output grid.png");
+  c->footer(
+      "Examples:\n  echo -n 'It was a dark and' | longstride sample runs/fortunes --prime -\n"
+      "  longstride sample runs/cifar10 --count 16 --output grid.png");
   c->callback([&] { result = run_sample(o); });
 }
 
@@ -88,14 +109,17 @@ void add_inspect(CLI::App& app, InspectOptions& o, int& result) {
   c->add_option("target", o.target, "a config file or a run directory")->required()->type_name("CONFIG|RUN");
   add_overrides(c, o.overrides);
   c->add_option("--draw", o.draw, "draw the attention pattern to this .png or .svg")->type_name("FILE");
-  c->add_option("--pixels", o.pixels, "largest side of a drawn pattern")->check(CLI::Range(16, 8192))->capture_default_str();
+  c->add_option("--pixels", o.pixels, "largest side of a drawn pattern")
+      ->check(CLI::Range(16, 8192))
+      ->capture_default_str();
   c->add_flag("--json", o.json, "print the result as JSON");
   c->footer("Example:\n  longstride inspect configs/enwik8.toml --draw pattern.png\n\n" + describe_fields());
   c->callback([&] { result = run_inspect(o); });
 }
 
 void add_selftest(CLI::App& app, SelftestOptions& o, int& result) {
-  CLI::App* c = app.add_subcommand("selftest", "every op and pattern against the fp64 reference on this machine");
+  CLI::App* c =
+      app.add_subcommand("selftest", "every op and pattern against the fp64 reference on this machine");
   c->add_option("--device", o.device, "cpu, cuda or auto")->capture_default_str();
   c->add_flag("--thorough", o.thorough, "all the shapes that the tests use");
   c->add_flag("--json", o.json, "print the result as JSON");
@@ -108,8 +132,9 @@ int run(int argc, char** argv) {
   app.set_version_flag("--version", std::string("longstride ") + LONGSTRIDE_VERSION);
   app.require_subcommand(1);
   app.set_help_all_flag("--help-all", "help of all commands");
-  app.footer("Example:\n  longstride train configs/fortunes.toml\n  longstride sample runs/fortunes\n\n"
-             "longstride COMMAND --help says more, with an example.");
+  app.footer(
+      "Example:\n  longstride train configs/fortunes.toml\n  longstride sample runs/fortunes\n\n"
+      "longstride COMMAND --help says more, with an example.");
   TrainOptions train;
   EvalOptions eval;
   SampleOptions sample;
@@ -125,8 +150,9 @@ int run(int argc, char** argv) {
     app.parse(argc, argv);
   } catch (const CLI::ParseError& error) {
     if (error.get_exit_code() == 0) return app.exit(error);  // --help, --version
-    throw UsageError(fmt::format("{} (see 'longstride {}--help')", error.what(),
-                                 app.get_subcommands().empty() ? "" : app.get_subcommands()[0]->get_name() + " "));
+    throw UsageError(
+        fmt::format("{} (see 'longstride {}--help')", error.what(),
+                    app.get_subcommands().empty() ? "" : app.get_subcommands()[0]->get_name() + " "));
   }
   return result;
 }
@@ -146,7 +172,8 @@ int main(int argc, char** argv) {
   } catch (const longstride::UsageError& error) {
     return complain(2, error.what());
   } catch (const std::bad_alloc&) {
-    return complain(1, "not enough memory; a smaller train.micro_batch, or train.activations=recompute, needs less");
+    return complain(
+        1, "not enough memory; a smaller train.micro_batch, or train.activations=recompute, needs less");
   } catch (const std::exception& error) {
     return complain(1, error.what());
   }

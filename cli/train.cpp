@@ -6,8 +6,6 @@
 #include <nlohmann/json.hpp>
 #include <unistd.h>
 
-#include "cli/commands.h"
-#include "cli/load_config.h"
 #include "longstride/base/check.h"
 #include "longstride/base/text.h"
 #include "longstride/data/corpus.h"
@@ -15,6 +13,9 @@
 #include "longstride/pattern/analyse.h"
 #include "longstride/run/run_directory.h"
 #include "longstride/train/trainer.h"
+
+#include "cli/commands.h"
+#include "cli/load_config.h"
 
 namespace longstride::cli {
 
@@ -30,8 +31,8 @@ void check_same_model(const std::string& run, RunConfig saved, RunConfig wanted)
   for (size_t i = 0; i < before.all().size(); ++i) {
     const Field &was = before.all()[i], &is = after.all()[i];
     if (was.value_as_toml() != is.value_as_toml())
-      fail("{}: the run has {} = {}, not {}; its weights do not fit another model, begin a new --run", run, was.key(),
-           was.value_as_toml(), is.value_as_toml());
+      fail("{}: the run has {} = {}, not {}; its weights do not fit another model, begin a new --run", run,
+           was.key(), was.value_as_toml(), is.value_as_toml());
   }
 }
 
@@ -45,8 +46,10 @@ void describe(const RunConfig& config, const std::string& run, bool resuming) {
   fmt::print(stderr, "device     {}, {} threads, {} products\n",
              device.kind == DeviceKind::cpu ? describe_cpu() : name_of(device), threads(),
              name_of(product_precision(config.compute, device)));
-  const Reach reach = analyse_reach(config.model.schedule(), config.model.layers, config.model.heads, config.model.context);
-  if (!reach.complete) fmt::print(stderr, "warning    {}\n", longstride::describe(reach, config.model.context));
+  const Reach reach =
+      analyse_reach(config.model.schedule(), config.model.layers, config.model.heads, config.model.context);
+  if (!reach.complete)
+    fmt::print(stderr, "warning    {}\n", longstride::describe(reach, config.model.context));
 }
 
 }  // namespace
@@ -66,9 +69,10 @@ int run_train(const TrainOptions& options) {
   if (resuming) check_same_model(run, read_run_config(run), config);
   // Read the data before anything is created: a typing error in a path should leave no directory behind.
   const Splits splits = open_splits(config.data);
-  LONGSTRIDE_CHECK(splits.train.corpus->record_bytes() == 0 || splits.train.corpus->record_bytes() == config.model.context,
-                   "model.context = {}, but a picture of {} has {} bytes; set model.context to that", config.model.context,
-                   config.data.path, splits.train.corpus->record_bytes());
+  LONGSTRIDE_CHECK(
+      splits.train.corpus->record_bytes() == 0 || splits.train.corpus->record_bytes() == config.model.context,
+      "model.context = {}, but a picture of {} has {} bytes; set model.context to that", config.model.context,
+      config.data.path, splits.train.corpus->record_bytes());
   LONGSTRIDE_CHECK(splits.train.size() >= config.model.context,
                    "{}: the training part has {} bytes, less than model.context = {}", config.data.path,
                    splits.train.size(), config.model.context);
@@ -77,13 +81,16 @@ int run_train(const TrainOptions& options) {
   config.data.image_height = shape.height, config.data.image_width = shape.width;
   config.data.image_channels = shape.channels;
   set_threads(static_cast<int>(config.compute.threads));
-  if (resuming) write_run_config(run, config);
-  else create_run_directory(run, config);
+  if (resuming)
+    write_run_config(run, config);
+  else
+    create_run_directory(run, config);
 
   if (!options.quiet) {
     describe(config, run, resuming);
     fmt::print(stderr, "data       {}: {} bytes to train on, {} for validation, {} for test\n",
-               splits.train.corpus->description(), splits.train.size(), splits.validation.size(), splits.test.size());
+               splits.train.corpus->description(), splits.train.size(), splits.validation.size(),
+               splits.test.size());
   }
   TrainObserver observer;
   observer.show_progress = !options.quiet;
@@ -105,8 +112,8 @@ int run_train(const TrainOptions& options) {
     fmt::print("{}\n", out.dump(2));
   } else if (!options.quiet) {
     fmt::print(stderr, "{} at step {} after {} of training; memory {} (planned {})\n",
-               summary.complete ? "finished" : "stopped", summary.state.step, human_seconds(summary.state.seconds),
-               human_bytes(static_cast<double>(summary.peak_memory)),
+               summary.complete ? "finished" : "stopped", summary.state.step,
+               human_seconds(summary.state.seconds), human_bytes(static_cast<double>(summary.peak_memory)),
                human_bytes(static_cast<double>(summary.planned_memory)));
     if (!summary.complete) fmt::print(stderr, "go on with: longstride train {}\n", run);
   }

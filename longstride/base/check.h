@@ -33,8 +33,8 @@ std::string last_system_error();
 }  // namespace longstride
 
 // LONGSTRIDE_CHECK(batch > 0, "batch is {}, must be positive", batch): the message names the values.
-#define LONGSTRIDE_CHECK(condition, ...)            \
-  do {                                              \
-    if (!(condition)) [[unlikely]]                  \
-      ::longstride::fail(__VA_ARGS__);              \
+#define LONGSTRIDE_CHECK(condition, ...) \
+  do {                                   \
+    if (!(condition)) [[unlikely]]       \
+      ::longstride::fail(__VA_ARGS__);   \
   } while (false)

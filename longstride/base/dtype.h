@@ -13,9 +13,9 @@ namespace longstride {
 
 enum class DType : uint8_t { f64, f32, bf16, f16, i32, u8 };
 
-int64_t size_of(DType dtype);                 // bytes of one element
-std::string_view name_of(DType dtype);        // "f32"
-DType parse_dtype(std::string_view name);     // inverse of name_of; throws Error
+int64_t size_of(DType dtype);              // bytes of one element
+std::string_view name_of(DType dtype);     // "f32"
+DType parse_dtype(std::string_view name);  // inverse of name_of; throws Error
 
 // bfloat16: the upper half of a float, rounded to nearest even; NaN stays NaN.
 struct Bf16 {

@@ -16,7 +16,8 @@
 
 namespace longstride {
 
-using FieldTarget = std::variant<int64_t*, double*, bool*, std::string*, std::vector<int64_t>*, std::vector<double>*>;
+using FieldTarget =
+    std::variant<int64_t*, double*, bool*, std::string*, std::vector<int64_t>*, std::vector<double>*>;
 
 struct Field {
   std::string section;  // "model"

@@ -1,6 +1,7 @@
-// Counter-based random numbers: Philox4x32-10 (Salmon, Moraes, Dror, Shaw, "Parallel random numbers: as easy as
-// 1, 2, 3", SC 2011). The value at (seed, stream, step, index) never depends on how many were drawn before, which is
-// what lets recomputation and resuming replay the same dropout, and any device draw the same numbers.
+// Counter-based random numbers: Philox4x32-10 (Salmon, Moraes, Dror, Shaw, "Parallel random numbers: as easy
+// as 1, 2, 3", SC 2011). The value at (seed, stream, step, index) never depends on how many were drawn
+// before, which is what lets recomputation and resuming replay the same dropout, and any device draw the same
+// numbers.
 #pragma once
 
 #include <array>
@@ -27,8 +28,9 @@ LONGSTRIDE_HOST_DEVICE inline PhiloxBlock philox(PhiloxBlock counter, uint64_t k
   return counter;
 }
 
-// A named sequence of random numbers. `stream` tells apart the uses of one seed (a layer's dropout, initialisation,
-// batches, sampling); `step` tells apart the times. Distinct (stream, step, index) give independent numbers.
+// A named sequence of random numbers. `stream` tells apart the uses of one seed (a layer's dropout,
+// initialisation, batches, sampling); `step` tells apart the times. Distinct (stream, step, index) give
+// independent numbers.
 struct RandomStream {
   uint64_t seed = 0;
   uint32_t stream = 0;

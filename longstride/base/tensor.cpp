@@ -48,8 +48,8 @@ Tensor Tensor::rows(int64_t begin, int64_t end) const {
 }
 
 Tensor Tensor::columns(int64_t begin, int64_t end) const {
-  LONGSTRIDE_CHECK(0 <= begin && begin <= end && end <= shape[rank - 1], "columns [{}, {}) of tensor {}", begin,
-                   end, describe());
+  LONGSTRIDE_CHECK(0 <= begin && begin <= end && end <= shape[rank - 1], "columns [{}, {}) of tensor {}",
+                   begin, end, describe());
   Tensor result = *this;
   result.data = static_cast<char*>(data) + begin * size_of(dtype);
   result.shape[rank - 1] = end - begin;

@@ -1,7 +1,8 @@
-// Non-owning views of memory: Tensor, whose element type is a runtime value, for the borders between folders, and
-// View<T, Rank>, which kernels index. Neither allocates; both are copied freely.
+// Non-owning views of memory: Tensor, whose element type is a runtime value, for the borders between folders,
+// and View<T, Rank>, which kernels index. Neither allocates; both are copied freely.
 //
-// A Tensor that an op only reads is passed as `const Tensor&`; constness of the elements is part of the op's contract.
+// A Tensor that an op only reads is passed as `const Tensor&`; constness of the elements is part of the op's
+// contract.
 #pragma once
 
 #include <array>
@@ -24,8 +25,7 @@ struct View {
   int64_t stride[Rank] = {};
 
   template <class... Index>
-    requires(sizeof...(Index) == Rank)
-  LONGSTRIDE_HOST_DEVICE T& operator()(Index... index) const {
+  requires(sizeof...(Index) == Rank) LONGSTRIDE_HOST_DEVICE T& operator()(Index... index) const {
     const int64_t at[Rank] = {static_cast<int64_t>(index)...};
     int64_t offset = 0;
     for (int axis = 0; axis < Rank; ++axis) offset += at[axis] * stride[axis];
@@ -54,7 +54,8 @@ struct Tensor {
   template <class T>
   T* as() const {
     LONGSTRIDE_CHECK(dtype == dtype_of<T>(), "tensor {} read as {}", describe(), name_of(dtype_of<T>()));
-    LONGSTRIDE_CHECK(device == DeviceKind::cpu, "tensor {} lies on the GPU and is read by the CPU", describe());
+    LONGSTRIDE_CHECK(device == DeviceKind::cpu, "tensor {} lies on the GPU and is read by the CPU",
+                     describe());
     return static_cast<T*>(data);
   }
 

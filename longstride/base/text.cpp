@@ -81,8 +81,13 @@ int64_t parse_integer(std::string_view text, std::string_view what) {
   const auto [end, error] = std::from_chars(digits.data(), digits.data() + digits.size(), value);
   LONGSTRIDE_CHECK(error == std::errc() && end != digits.data(), "{}: '{}' is not an integer", what, text);
   const std::string_view suffix(end, static_cast<size_t>(digits.data() + digits.size() - end));
-  constexpr std::array<std::pair<std::string_view, int64_t>, 7> factors{
-      {{"", 1}, {"k", 1000}, {"M", 1000000}, {"G", 1000000000}, {"Ki", 1 << 10}, {"Mi", 1 << 20}, {"Gi", 1 << 30}}};
+  constexpr std::array<std::pair<std::string_view, int64_t>, 7> factors{{{"", 1},
+                                                                         {"k", 1000},
+                                                                         {"M", 1000000},
+                                                                         {"G", 1000000000},
+                                                                         {"Ki", 1 << 10},
+                                                                         {"Mi", 1 << 20},
+                                                                         {"Gi", 1 << 30}}};
   for (const auto& [name, factor] : factors) {
     if (suffix != name) continue;
     int64_t product = 0;
@@ -97,8 +102,8 @@ double parse_number(std::string_view text, std::string_view what) {
   digits.erase(std::remove(digits.begin(), digits.end(), '_'), digits.end());
   double value = 0;
   const auto [end, error] = std::from_chars(digits.data(), digits.data() + digits.size(), value);
-  LONGSTRIDE_CHECK(error == std::errc() && end == digits.data() + digits.size(), "{}: '{}' is not a number", what,
-                   text);
+  LONGSTRIDE_CHECK(error == std::errc() && end == digits.data() + digits.size(), "{}: '{}' is not a number",
+                   what, text);
   return value;
 }
 

@@ -11,14 +11,15 @@ namespace longstride {
 // The candidate with the smallest edit distance to `word`, or "" if none is near enough to be a likely typo.
 std::string nearest(std::string_view word, const std::vector<std::string>& candidates);
 
-std::string human_bytes(double bytes);     // "1.5 GiB"
-std::string human_count(double count);     // "94.9M"
-std::string human_seconds(double seconds); // "1h 02m", "3m 20s", "12s"
+std::string human_bytes(double bytes);      // "1.5 GiB"
+std::string human_count(double count);      // "94.9M"
+std::string human_seconds(double seconds);  // "1h 02m", "3m 20s", "12s"
 
 std::vector<std::string> split(std::string_view text, char separator);
 std::string_view trim(std::string_view text);
 
-// The whole of `text` as a number; throws Error naming `what` otherwise. Accepts 1_000 and, for integers, 64Ki / 2M.
+// The whole of `text` as a number; throws Error naming `what` otherwise. Accepts 1_000 and, for integers,
+// 64Ki / 2M.
 int64_t parse_integer(std::string_view text, std::string_view what);
 double parse_number(std::string_view text, std::string_view what);
 

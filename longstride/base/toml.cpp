@@ -25,8 +25,10 @@ std::string quoted(const std::string& text) {
   std::string result = "\"";
   for (char c : text) {
     if (c == '"' || c == '\\') result += '\\';
-    if (c == '\n') result += "\\n";
-    else result += c;
+    if (c == '\n')
+      result += "\\n";
+    else
+      result += c;
   }
   return result + "\"";
 }
@@ -47,17 +49,22 @@ bool assign(const Field& field, const toml::node& node) {
     const bool want_integers = std::holds_alternative<std::vector<int64_t>*>(field.target);
     for (const toml::node& element : *array) {
       if (!element.is_number() || (want_integers && !element.is_integer())) return false;
-      if (want_integers) integers.push_back(*element.value_exact<int64_t>());
-      else numbers.push_back(*element.value<double>());
+      if (want_integers)
+        integers.push_back(*element.value_exact<int64_t>());
+      else
+        numbers.push_back(*element.value<double>());
     }
-    if (want_integers) *std::get<std::vector<int64_t>*>(field.target) = std::move(integers);
-    else *std::get<std::vector<double>*>(field.target) = std::move(numbers);
+    if (want_integers)
+      *std::get<std::vector<int64_t>*>(field.target) = std::move(integers);
+    else
+      *std::get<std::vector<double>*>(field.target) = std::move(numbers);
     return true;
   }
   return false;
 }
 
-void assign_checked(const FieldList& fields, const std::string& key, const toml::node& node, const std::string& where) {
+void assign_checked(const FieldList& fields, const std::string& key, const toml::node& node,
+                    const std::string& where) {
   const Field& field = fields.find(key, where);
   LONGSTRIDE_CHECK(assign(field, node), "{}: {} must be {}", where, key, field.type_name());
   try {
@@ -70,7 +77,7 @@ void assign_checked(const FieldList& fields, const std::string& key, const toml:
 }  // namespace
 
 std::string Field::type_name() const {
-  constexpr const char* names[] = {"an integer",         "a number",         "true or false",
+  constexpr const char* names[] = {"an integer",         "a number",           "true or false",
                                    "a string in quotes", "a list of integers", "a list of numbers"};
   return names[target.index()];
 }
@@ -79,11 +86,16 @@ std::string Field::value_as_toml() const {
   return std::visit(
       [](const auto* value) -> std::string {
         using T = std::decay_t<decltype(*value)>;
-        if constexpr (std::is_same_v<T, bool>) return *value ? "true" : "false";
-        else if constexpr (std::is_same_v<T, int64_t>) return fmt::format("{}", *value);
-        else if constexpr (std::is_same_v<T, double>) return number_as_toml(*value);
-        else if constexpr (std::is_same_v<T, std::string>) return quoted(*value);
-        else if constexpr (std::is_same_v<T, std::vector<int64_t>>) return fmt::format("[{}]", fmt::join(*value, ", "));
+        if constexpr (std::is_same_v<T, bool>)
+          return *value ? "true" : "false";
+        else if constexpr (std::is_same_v<T, int64_t>)
+          return fmt::format("{}", *value);
+        else if constexpr (std::is_same_v<T, double>)
+          return number_as_toml(*value);
+        else if constexpr (std::is_same_v<T, std::string>)
+          return quoted(*value);
+        else if constexpr (std::is_same_v<T, std::vector<int64_t>>)
+          return fmt::format("[{}]", fmt::join(*value, ", "));
         else {
           std::vector<std::string> texts;
           for (double number : *value) texts.push_back(number_as_toml(number));
@@ -106,7 +118,8 @@ void Field::check() const {
         using T = std::decay_t<decltype(*value)>;
         if constexpr (std::is_same_v<T, int64_t> || std::is_same_v<T, double>) {
           check_number(static_cast<double>(*value));
-        } else if constexpr (std::is_same_v<T, std::vector<int64_t>> || std::is_same_v<T, std::vector<double>>) {
+        } else if constexpr (std::is_same_v<T, std::vector<int64_t>> ||
+                             std::is_same_v<T, std::vector<double>>) {
           for (auto element : *value) check_number(static_cast<double>(element));
         } else if constexpr (std::is_same_v<T, std::string>) {
           if (choices.empty()) return;
@@ -137,7 +150,9 @@ void read_toml_text(const std::string& text, const std::string& source, const Fi
     fail("{}:{}: {}", source, error.source().begin.line, error.description());
   }
   for (const auto& [name, node] : root) {
-    const auto where = [&](const toml::node& at) { return fmt::format("{}:{}", source, at.source().begin.line); };
+    const auto where = [&](const toml::node& at) {
+      return fmt::format("{}:{}", source, at.source().begin.line);
+    };
     const std::string section(name.str());
     if (const toml::table* table = node.as_table()) {
       for (const auto& [key, value] : *table)
@@ -160,7 +175,8 @@ void read_toml_file(const std::string& path, const FieldList& fields) {
 void apply_override(const std::string& assignment, const FieldList& fields) {
   const size_t equals = assignment.find('=');
   if (equals == std::string::npos)
-    throw UsageError(fmt::format("--set {}: expected section.key=value, as in --set train.steps=100", assignment));
+    throw UsageError(
+        fmt::format("--set {}: expected section.key=value, as in --set train.steps=100", assignment));
   const std::string key(trim(std::string_view(assignment).substr(0, equals)));
   const std::string value(trim(std::string_view(assignment).substr(equals + 1)));
   const std::string where = "--set " + assignment;

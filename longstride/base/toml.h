@@ -7,8 +7,9 @@
 
 namespace longstride {
 
-// Reads `path` into the listed fields; fields that the file does not name keep their values. Throws Error with file, line
-// and field for syntax errors, unknown keys (naming the nearest known key), wrong types and values out of range.
+// Reads `path` into the listed fields; fields that the file does not name keep their values. Throws Error
+// with file, line and field for syntax errors, unknown keys (naming the nearest known key), wrong types and
+// values out of range.
 void read_toml_file(const std::string& path, const FieldList& fields);
 // The same from text; `source` stands for the file name in messages.
 void read_toml_text(const std::string& text, const std::string& source, const FieldList& fields);

@@ -9,9 +9,9 @@
 #include <unordered_map>
 #include <vector>
 
-#include "longstride/base/tensor.h"
 #include "longstride/base/atomic_file.h"
 #include "longstride/base/mapped_file.h"
+#include "longstride/base/tensor.h"
 
 namespace longstride {
 

@@ -25,8 +25,7 @@ struct ImageShape {
 class Corpus {
  public:
   // The bytes of `file` from `offset` on. `shape` is that of one picture, or zero for a stream.
-  Corpus(std::shared_ptr<const MappedFile> file, int64_t offset, ImageShape shape,
-         std::string description);
+  Corpus(std::shared_ptr<const MappedFile> file, int64_t offset, ImageShape shape, std::string description);
 
   std::span<const uint8_t> bytes() const { return bytes_; }
   int64_t size() const { return static_cast<int64_t>(bytes_.size()); }

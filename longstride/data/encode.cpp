@@ -49,7 +49,8 @@ size_t utf8_length(std::span<const uint8_t> text) {
 void write_png(const std::string& path, std::span<const uint8_t> pixels, int64_t height, int64_t width,
                int64_t channels) {
   const std::vector<uint8_t> png = data::encode_png(pixels, {height, width, channels});
-  write_file_atomically(path, [&](ByteSink& sink) { sink.write(png.data(), static_cast<int64_t>(png.size())); });
+  write_file_atomically(path,
+                        [&](ByteSink& sink) { sink.write(png.data(), static_cast<int64_t>(png.size())); });
 }
 
 void write_png_grid(const std::string& path, const std::vector<std::vector<uint8_t>>& items, int64_t height,
@@ -96,7 +97,8 @@ void write_wav(const std::string& path, std::span<const uint8_t> mulaw, int64_t 
   append_little_endian(file, data_bytes, 4);
   for (const uint8_t byte : mulaw)
     append_little_endian(file, static_cast<uint16_t>(std::lround(mulaw_decode(byte) * 32767.0f)), 2);
-  write_file_atomically(path, [&](ByteSink& sink) { sink.write(file.data(), static_cast<int64_t>(file.size())); });
+  write_file_atomically(path,
+                        [&](ByteSink& sink) { sink.write(file.data(), static_cast<int64_t>(file.size())); });
 }
 
 Image read_picture(const std::string& path, int64_t channels) {

@@ -202,8 +202,8 @@ bool decode_item(Item& item, ShapeRule& rule, const DecodeSink& sink) {
 
 }  // namespace
 
-ImageShape decode_images(const std::vector<SourceFile>& files, const ImageShape& wanted, const DecodeSink& sink,
-                         const ItemMark& mark) {
+ImageShape decode_images(const std::vector<SourceFile>& files, const ImageShape& wanted,
+                         const DecodeSink& sink, const ItemMark& mark) {
   ShapeRule rule(wanted);
   int64_t skipped = 0;
   std::string example;

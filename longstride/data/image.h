@@ -14,7 +14,7 @@ namespace longstride::data {
 // their shape. Zeros in `wanted` are taken from the first picture. In a folder or an archive, files of other
 // kinds are skipped. `mark` is called before the bytes of each file. Throws Error for damaged files, pictures
 // of another shape, and if there is no picture at all.
-ImageShape decode_images(const std::vector<SourceFile>& files, const ImageShape& wanted, const DecodeSink& sink,
-                         const ItemMark& mark);
+ImageShape decode_images(const std::vector<SourceFile>& files, const ImageShape& wanted,
+                         const DecodeSink& sink, const ItemMark& mark);
 
 }  // namespace longstride::data

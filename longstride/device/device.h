@@ -29,8 +29,8 @@ bool cpu_has_bf16();
 
 // Implemented by cuda.cu or no_cuda.cpp.
 namespace cuda {
-bool built();                 // this binary has a CUDA backend
-int device_count();           // GPUs that it can use; 0 without a driver
+bool built();        // this binary has a CUDA backend
+int device_count();  // GPUs that it can use; 0 without a driver
 void* allocate(int index, int64_t bytes);
 void release(int index, void* data);
 void copy(void* to, const void* from, int64_t bytes);

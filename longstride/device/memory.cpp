@@ -17,7 +17,8 @@ namespace longstride {
 
 namespace {
 constexpr int64_t kAlignment = 64;
-// Large buffers are mapped directly, so that untouched pages cost nothing and freed ones return to the system.
+// Large buffers are mapped directly, so that untouched pages cost nothing and freed ones return to the
+// system.
 constexpr int64_t kMapFrom = int64_t{1} << 20;
 
 int64_t aligned(int64_t bytes) { return (bytes + kAlignment - 1) / kAlignment * kAlignment; }
@@ -27,13 +28,15 @@ Buffer::Buffer(Device device, int64_t bytes) : bytes_(bytes), device_(device) {
   LONGSTRIDE_CHECK(bytes >= 0, "a buffer of {} bytes", bytes);
   if (bytes == 0) return;
   if (device.kind == DeviceKind::cuda) {
-    data_ = {cuda::allocate(device.index, bytes), [index = device.index](void* p) { cuda::release(index, p); }};
+    data_ = {cuda::allocate(device.index, bytes),
+             [index = device.index](void* p) { cuda::release(index, p); }};
     cuda::fill_zero(data_.get(), bytes);
     return;
   }
   if (bytes >= kMapFrom) {
     void* memory = mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-    LONGSTRIDE_CHECK(memory != MAP_FAILED, "not enough memory for {}: {}", human_bytes(bytes), last_system_error());
+    LONGSTRIDE_CHECK(memory != MAP_FAILED, "not enough memory for {}: {}", human_bytes(bytes),
+                     last_system_error());
     madvise(memory, bytes, MADV_HUGEPAGE);
     data_ = {memory, [bytes](void* p) { munmap(p, bytes); }};
     return;
@@ -57,8 +60,8 @@ Tensor Arena::allocate(DType dtype, std::initializer_list<int64_t> shape) {
   Tensor tensor(nullptr, dtype, shape, device_.kind);
   const int64_t bytes = aligned(tensor.bytes());
   if (!measuring_) {
-    LONGSTRIDE_CHECK(used_ + bytes <= capacity_, "arena of {} is full: {} used, {} asked for {}", human_bytes(capacity_),
-                     human_bytes(used_), human_bytes(bytes), tensor.describe());
+    LONGSTRIDE_CHECK(used_ + bytes <= capacity_, "arena of {} is full: {} used, {} asked for {}",
+                     human_bytes(capacity_), human_bytes(used_), human_bytes(bytes), tensor.describe());
     tensor.data = static_cast<char*>(buffer_.data()) + used_;
   }
   used_ += bytes;
@@ -67,10 +70,13 @@ Tensor Arena::allocate(DType dtype, std::initializer_list<int64_t> shape) {
 }
 
 void copy(const Tensor& from, const Tensor& to) {
-  LONGSTRIDE_CHECK(from.dtype == to.dtype && from.count() == to.count() && from.contiguous() && to.contiguous(),
-                   "cannot copy tensor {} to {}", from.describe(), to.describe());
-  if (from.device == DeviceKind::cuda || to.device == DeviceKind::cuda) cuda::copy(to.data, from.data, from.bytes());
-  else if (from.bytes() > 0) std::memcpy(to.data, from.data, from.bytes());
+  LONGSTRIDE_CHECK(
+      from.dtype == to.dtype && from.count() == to.count() && from.contiguous() && to.contiguous(),
+      "cannot copy tensor {} to {}", from.describe(), to.describe());
+  if (from.device == DeviceKind::cuda || to.device == DeviceKind::cuda)
+    cuda::copy(to.data, from.data, from.bytes());
+  else if (from.bytes() > 0)
+    std::memcpy(to.data, from.data, from.bytes());
 }
 
 void fill_zero(const Tensor& tensor) {
@@ -104,7 +110,8 @@ Device parse_device(std::string_view text) {
   if (text == "cuda" || text.starts_with("cuda:")) {
     const Device device{DeviceKind::cuda,
                         text == "cuda" ? 0 : static_cast<int>(parse_integer(text.substr(5), "device"))};
-    LONGSTRIDE_CHECK(cuda::built(), "device {}: this longstride was built without CUDA; use --device cpu", text);
+    LONGSTRIDE_CHECK(cuda::built(), "device {}: this longstride was built without CUDA; use --device cpu",
+                     text);
     LONGSTRIDE_CHECK(device.index >= 0 && device.index < cuda::device_count(),
                      "device {}: this machine has {} usable GPUs", text, cuda::device_count());
     return device;
@@ -144,8 +151,10 @@ std::string describe_cpu() {
     break;
   }
 #if defined(__x86_64__)
-  if (__builtin_cpu_supports("avx512f")) name += ", AVX-512";
-  else if (__builtin_cpu_supports("avx2")) name += ", AVX2";
+  if (__builtin_cpu_supports("avx512f"))
+    name += ", AVX-512";
+  else if (__builtin_cpu_supports("avx2"))
+    name += ", AVX2";
   if (__builtin_cpu_supports("avx512bf16")) name += ", AVX512-BF16";
   if (__builtin_cpu_supports("amx-bf16")) name += ", AMX";
 #endif

@@ -1,4 +1,5 @@
-// Memory that is owned: Buffer, one allocation on one device; and Arena, which deals one buffer out as tensors.
+// Memory that is owned: Buffer, one allocation on one device; and Arena, which deals one buffer out as
+// tensors.
 #pragma once
 
 #include <cstdint>
@@ -27,8 +28,8 @@ class Buffer {
   Device device_;
 };
 
-// A bump allocator. A measuring arena hands out tensors without memory and only counts, so that the very code that lays
-// out a computation also plans its memory:
+// A bump allocator. A measuring arena hands out tensors without memory and only counts, so that the very code
+// that lays out a computation also plans its memory:
 //
 //   Arena plan = Arena::measuring(device);  lay_out(plan);
 //   Arena arena(device, plan.peak());       lay_out(arena);
@@ -37,7 +38,8 @@ class Arena {
   Arena(Device device, int64_t bytes);
   static Arena measuring(Device device);
 
-  // 64-byte aligned, uninitialised. Throws Error when the arena is full. The result's data is null while measuring.
+  // 64-byte aligned, uninitialised. Throws Error when the arena is full. The result's data is null while
+  // measuring.
   Tensor allocate(DType dtype, std::initializer_list<int64_t> shape);
 
   bool is_measuring() const { return measuring_; }

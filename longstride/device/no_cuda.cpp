@@ -5,9 +5,7 @@
 namespace longstride::cuda {
 
 namespace {
-[[noreturn]] void unavailable() {
-  fail("this longstride was built without CUDA; use --device cpu");
-}
+[[noreturn]] void unavailable() { fail("this longstride was built without CUDA; use --device cpu"); }
 }  // namespace
 
 bool built() { return false; }

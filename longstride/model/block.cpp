@@ -15,7 +15,9 @@ namespace {
 AttentionTensors attention_tensors(const BlockCall& call, const BlockActivations& saved) {
   const ModelConfig& config = *call.config;
   const int64_t qk = config.qk();
-  const auto by_head = [&](const Tensor& rows) { return rows.split_last(config.heads).split_first(call.batch); };
+  const auto by_head = [&](const Tensor& rows) {
+    return rows.split_last(config.heads).split_first(call.batch);
+  };
   AttentionTensors t;
   t.q = by_head(saved.qkv.columns(0, qk));
   t.k = by_head(saved.qkv.columns(qk, 2 * qk));
@@ -43,7 +45,8 @@ BlockActivations BlockActivations::allocate(const ModelConfig& config, int64_t b
   return a;
 }
 
-BlockTemporaries BlockTemporaries::allocate(const ModelConfig& config, int64_t batch, bool training, Arena& arena) {
+BlockTemporaries BlockTemporaries::allocate(const ModelConfig& config, int64_t batch, bool training,
+                                            Arena& arena) {
   const int64_t rows = batch * config.context, d = config.width;
   BlockTemporaries t;
   t.normed = arena.allocate(DType::f32, {rows, d});
@@ -55,16 +58,18 @@ BlockTemporaries BlockTemporaries::allocate(const ModelConfig& config, int64_t b
   return t;
 }
 
-void block_forward(const OpContext& context, const BlockCall& call, const Tensor& x, const BlockActivations& saved,
-                   const BlockTemporaries& room, const Tensor& y) {
+void block_forward(const OpContext& context, const BlockCall& call, const Tensor& x,
+                   const BlockActivations& saved, const BlockTemporaries& room, const Tensor& y) {
   const BlockParameters& p = *call.parameters;
-  layer_norm_forward(context, x, p.norm1_gain, p.norm1_bias, kNormEpsilon, room.normed, saved.mean1, saved.rstd1);
+  layer_norm_forward(context, x, p.norm1_gain, p.norm1_bias, kNormEpsilon, room.normed, saved.mean1,
+                     saved.rstd1);
   linear_forward(context, room.normed, p.qkv_weight, p.qkv_bias, saved.qkv);
   attention_forward(context, *call.attention, attention_tensors(call, saved));
   linear_forward(context, saved.attended, p.projection_weight, p.projection_bias, saved.mid);
   dropout_add_forward(context, x, saved.mid, call.attention_dropout, saved.mid);
 
-  layer_norm_forward(context, saved.mid, p.norm2_gain, p.norm2_bias, kNormEpsilon, room.normed, saved.mean2, saved.rstd2);
+  layer_norm_forward(context, saved.mid, p.norm2_gain, p.norm2_bias, kNormEpsilon, room.normed, saved.mean2,
+                     saved.rstd2);
   linear_forward(context, room.normed, p.up_weight, p.up_bias, saved.up);
   if (!y) return;
   activation_forward(context, saved.up, room.hidden);
@@ -72,18 +77,21 @@ void block_forward(const OpContext& context, const BlockCall& call, const Tensor
   dropout_add_forward(context, saved.mid, y, call.feed_forward_dropout, y);
 }
 
-void block_backward(const OpContext& context, const BlockCall& call, const Tensor& x, const BlockActivations& saved,
-                    const BlockTemporaries& room, const BlockParameters& gradients, const Tensor& dy) {
+void block_backward(const OpContext& context, const BlockCall& call, const Tensor& x,
+                    const BlockActivations& saved, const BlockTemporaries& room,
+                    const BlockParameters& gradients, const Tensor& dy) {
   const BlockParameters& p = *call.parameters;
   const ModelConfig& config = *call.config;
 
   dropout_backward(context, dy, call.feed_forward_dropout, room.d_branch);
   activation_forward(context, saved.up, room.hidden);
-  linear_backward_weight(context, room.d_branch, room.hidden, call.product, gradients.down_weight, gradients.down_bias);
+  linear_backward_weight(context, room.d_branch, room.hidden, call.product, gradients.down_weight,
+                         gradients.down_bias);
   linear_backward_input(context, room.d_branch, p.down_weight, room.d_hidden);
   activation_backward(context, room.d_hidden, saved.up, room.d_hidden);
   layer_norm_apply(context, saved.mid, p.norm2_gain, p.norm2_bias, saved.mean2, saved.rstd2, room.normed);
-  linear_backward_weight(context, room.d_hidden, room.normed, call.product, gradients.up_weight, gradients.up_bias);
+  linear_backward_weight(context, room.d_hidden, room.normed, call.product, gradients.up_weight,
+                         gradients.up_bias);
   linear_backward_input(context, room.d_hidden, p.up_weight, room.d_branch);
   layer_norm_backward(context, room.d_branch, saved.mid, p.norm2_gain, saved.mean2, saved.rstd2, dy,
                       gradients.norm2_gain, gradients.norm2_bias);
@@ -93,7 +101,9 @@ void block_backward(const OpContext& context, const BlockCall& call, const Tenso
                          gradients.projection_bias);
   const Tensor& d_attended = room.normed;
   linear_backward_input(context, room.d_branch, p.projection_weight, d_attended);
-  const auto by_head = [&](const Tensor& rows) { return rows.split_last(config.heads).split_first(call.batch); };
+  const auto by_head = [&](const Tensor& rows) {
+    return rows.split_last(config.heads).split_first(call.batch);
+  };
   const int64_t qk = config.qk();
   attention_backward(context, *call.attention, attention_tensors(call, saved),
                      {.d_o = by_head(d_attended),
@@ -101,16 +111,18 @@ void block_backward(const OpContext& context, const BlockCall& call, const Tenso
                       .dk = by_head(room.d_qkv.columns(qk, 2 * qk)),
                       .dv = by_head(room.d_qkv.columns(2 * qk, config.qkv()))});
   layer_norm_apply(context, x, p.norm1_gain, p.norm1_bias, saved.mean1, saved.rstd1, room.normed);
-  linear_backward_weight(context, room.d_qkv, room.normed, call.product, gradients.qkv_weight, gradients.qkv_bias);
+  linear_backward_weight(context, room.d_qkv, room.normed, call.product, gradients.qkv_weight,
+                         gradients.qkv_bias);
   linear_backward_input(context, room.d_qkv, p.qkv_weight, room.d_branch);
-  layer_norm_backward(context, room.d_branch, x, p.norm1_gain, saved.mean1, saved.rstd1, dy, gradients.norm1_gain,
-                      gradients.norm1_bias);
+  layer_norm_backward(context, room.d_branch, x, p.norm1_gain, saved.mean1, saved.rstd1, dy,
+                      gradients.norm1_gain, gradients.norm1_bias);
 }
 
-int64_t block_scratch_bytes(const ModelConfig& config, int64_t batch, DType product, bool training, Device device,
-                            const AttentionPlan& attention) {
+int64_t block_scratch_bytes(const ModelConfig& config, int64_t batch, DType product, bool training,
+                            Device device, const AttentionPlan& attention) {
   const int64_t rows = batch * config.context, d = config.width;
-  int64_t bytes = attention_scratch_bytes(device, attention, batch, config.heads, config.qk_head(), config.v_head());
+  int64_t bytes =
+      attention_scratch_bytes(device, attention, batch, config.heads, config.qk_head(), config.v_head());
   for (const auto& [out, in] : {std::pair{config.qkv(), d}, {d, d}, {config.ff(), d}, {d, config.ff()}})
     bytes = std::max(bytes, linear_scratch_bytes(device, rows, in, out, product));
   if (training) bytes = std::max(bytes, layer_norm_backward_scratch_bytes(device, rows, d));

@@ -14,7 +14,8 @@ namespace longstride {
 inline constexpr float kNormEpsilon = 1e-5f;
 inline constexpr float kFinalNormEpsilon = 1e-6f;
 
-// What the backward pass reads of a block besides its input; kept from the forward pass or recomputed. M = B * N.
+// What the backward pass reads of a block besides its input; kept from the forward pass or recomputed. M = B
+// * N.
 struct BlockActivations {
   Tensor mean1, rstd1;  // (M)
   Tensor qkv;           // (M, 2 * qk + d)
@@ -48,16 +49,19 @@ struct BlockCall {
   DType product = DType::f32;
 };
 
-// y (M, d) = block(x); y may be empty: then only the activations are computed (what recomputation needs). y may not be x.
-void block_forward(const OpContext& context, const BlockCall& call, const Tensor& x, const BlockActivations& saved,
-                   const BlockTemporaries& room, const Tensor& y);
+// y (M, d) = block(x); y may be empty: then only the activations are computed (what recomputation needs). y
+// may not be x.
+void block_forward(const OpContext& context, const BlockCall& call, const Tensor& x,
+                   const BlockActivations& saved, const BlockTemporaries& room, const Tensor& y);
 
-// dy (M, d) holds the gradient of y and is turned into that of x in place; gradients of parameters are added to.
-void block_backward(const OpContext& context, const BlockCall& call, const Tensor& x, const BlockActivations& saved,
-                    const BlockTemporaries& room, const BlockParameters& gradients, const Tensor& dy);
+// dy (M, d) holds the gradient of y and is turned into that of x in place; gradients of parameters are added
+// to.
+void block_backward(const OpContext& context, const BlockCall& call, const Tensor& x,
+                    const BlockActivations& saved, const BlockTemporaries& room,
+                    const BlockParameters& gradients, const Tensor& dy);
 
 // Bytes of op scratch that the two need.
-int64_t block_scratch_bytes(const ModelConfig& config, int64_t batch, DType product, bool training, Device device,
-                            const AttentionPlan& attention);
+int64_t block_scratch_bytes(const ModelConfig& config, int64_t batch, DType product, bool training,
+                            Device device, const AttentionPlan& attention);
 
 }  // namespace longstride

@@ -7,20 +7,29 @@
 namespace longstride {
 
 void ModelConfig::fields(FieldList& list) {
-  list.add("context", context, "positions n that the model sees at once, in bytes").at_least(1).at_most(1 << 30);
+  list.add("context", context, "positions n that the model sees at once, in bytes")
+      .at_least(1)
+      .at_most(1 << 30);
   list.add("layers", layers, "residual blocks").at_least(1).at_most(100000);
   list.add("heads", heads, "attention heads; must divide width and qk_width").at_least(1).at_most(65536);
   list.add("width", width, "channels d of the residual stream").at_least(1).at_most(1 << 20);
-  list.add("qk_width", qk_width, "channels of queries and keys, all heads together; 0 = width").at_least(0).at_most(1 << 20);
-  list.add("feed_forward", feed_forward, "hidden channels of the feed-forward; 0 = 4 * width").at_least(0).at_most(1 << 22);
+  list.add("qk_width", qk_width, "channels of queries and keys, all heads together; 0 = width")
+      .at_least(0)
+      .at_most(1 << 20);
+  list.add("feed_forward", feed_forward, "hidden channels of the feed-forward; 0 = 4 * width")
+      .at_least(0)
+      .at_most(1 << 22);
   list.add("pattern", pattern, "attention pattern, or a cycle of layers such as stride:128,window:128*3");
   list.add("position_axes", position_axes,
-           "extents of the position embeddings, slowest first, as [32, 32, 3]; empty = a grid fitting the pattern")
+           "extents of the position embeddings, slowest first, as [32, 32, 3]; empty = a grid fitting the "
+           "pattern")
       .at_least(1);
   list.add("positions", positions,
-           "paper: a position belongs to the slot that predicts it; released: to its own token, before the shift")
+           "paper: a position belongs to the slot that predicts it; released: to its own token, before the "
+           "shift")
       .one_of({"paper", "released"});
-  list.add("init", init, "weights of standard deviation 0.125 / sqrt(fan-in) (paper) or sqrt(0.125 / fan-in) (released)")
+  list.add("init", init,
+           "weights of standard deviation 0.125 / sqrt(fan-in) (paper) or sqrt(0.125 / fan-in) (released)")
       .one_of({"paper", "released"});
 }
 
@@ -36,12 +45,14 @@ void ModelConfig::check() const {
   }
   int64_t covered = 1;
   for (int64_t extent : axes()) {
-    LONGSTRIDE_CHECK(extent <= context, "model.position_axes has an extent of {}, more than model.context = {}", extent,
+    LONGSTRIDE_CHECK(extent <= context,
+                     "model.position_axes has an extent of {}, more than model.context = {}", extent,
                      context);
     covered *= extent;
     if (covered >= context) covered = context;
   }
-  LONGSTRIDE_CHECK(covered >= context, "model.position_axes cover {} positions, but model.context = {}", covered, context);
+  LONGSTRIDE_CHECK(covered >= context, "model.position_axes cover {} positions, but model.context = {}",
+                   covered, context);
 }
 
 std::vector<int64_t> ModelConfig::axes() const {

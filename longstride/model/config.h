@@ -35,8 +35,8 @@ struct ModelConfig {
   int64_t v_head() const { return width / heads; }
   int64_t qkv() const { return 2 * qk() + width; }
   Schedule schedule() const { return parse_schedule(pattern); }
-  // Extents of the position embeddings, slowest first. Without position_axes: a grid whose rows are as wide as the first
-  // l that the pattern names, or near sqrt(context) if it names none.
+  // Extents of the position embeddings, slowest first. Without position_axes: a grid whose rows are as wide
+  // as the first l that the pattern names, or near sqrt(context) if it names none.
   std::vector<int64_t> axes() const;
 };
 

@@ -39,7 +39,8 @@ std::vector<ParameterSpec> parameter_table(const ModelConfig& config) {
   table.push_back({"embedding.start", {d}, 0, deviation(d), false, false});
   const std::vector<int64_t> axes = config.axes();
   for (size_t axis = 0; axis < axes.size(); ++axis)
-    add_table(fmt::format("embedding.position.{}", axis), axes[axis], deviation(d * static_cast<int64_t>(axes.size())));
+    add_table(fmt::format("embedding.position.{}", axis), axes[axis],
+              deviation(d * static_cast<int64_t>(axes.size())));
   for (int64_t layer = 0; layer < config.layers; ++layer) {
     const std::string block = fmt::format("blocks.{}.", layer);
     add_norm(block + "norm1");
@@ -66,9 +67,12 @@ std::vector<Tensor> lay_out(const std::vector<ParameterSpec>& table, DType dtype
                             Arena& arena) {
   std::vector<Tensor> tensors;
   for (const ParameterSpec& spec : table) {
-    if (which == ParameterStore::Which::products && !spec.product) tensors.emplace_back();
-    else if (spec.shape.size() == 1) tensors.push_back(arena.allocate(dtype, {spec.shape[0]}));
-    else tensors.push_back(arena.allocate(dtype, {spec.shape[0], spec.shape[1]}));
+    if (which == ParameterStore::Which::products && !spec.product)
+      tensors.emplace_back();
+    else if (spec.shape.size() == 1)
+      tensors.push_back(arena.allocate(dtype, {spec.shape[0]}));
+    else
+      tensors.push_back(arena.allocate(dtype, {spec.shape[0], spec.shape[1]}));
   }
   return tensors;
 }
@@ -80,7 +84,8 @@ int64_t ParameterStore::bytes(const std::vector<ParameterSpec>& table, DType dty
   return plan.peak();
 }
 
-ParameterStore::ParameterStore(const std::vector<ParameterSpec>& table, Device device, DType dtype, Which which)
+ParameterStore::ParameterStore(const std::vector<ParameterSpec>& table, Device device, DType dtype,
+                               Which which)
     : arena_(device, bytes(table, dtype, which)), tensors_(lay_out(table, dtype, which, arena_)) {}
 
 void ParameterStore::zero() const {
@@ -88,7 +93,8 @@ void ParameterStore::zero() const {
     if (tensor) fill_zero(tensor);
 }
 
-std::vector<NamedTensor> ParameterStore::named(const std::vector<ParameterSpec>& table, const std::string& prefix) const {
+std::vector<NamedTensor> ParameterStore::named(const std::vector<ParameterSpec>& table,
+                                               const std::string& prefix) const {
   std::vector<NamedTensor> result;
   for (size_t i = 0; i < tensors_.size(); ++i)
     if (tensors_[i]) result.push_back({prefix + table[i].name, tensors_[i]});
@@ -107,7 +113,8 @@ void initialise(const std::vector<ParameterSpec>& table, uint64_t seed, const Pa
   }
 }
 
-ModelParameters by_role(const ModelConfig& config, const ParameterStore& store, const ParameterStore& products) {
+ModelParameters by_role(const ModelConfig& config, const ParameterStore& store,
+                        const ParameterStore& products) {
   ModelParameters p;
   size_t next = 0;
   // Walks the table's order; a product's weight is taken from the products' store if there is one.

@@ -1,5 +1,5 @@
-// The parameters of a model: one table says name, shape, initialisation and decay of each; stores hold one value an
-// element for the weights, their gradients, the optimizer's moments and the averaged weights.
+// The parameters of a model: one table says name, shape, initialisation and decay of each; stores hold one
+// value an element for the weights, their gradients, the optimizer's moments and the averaged weights.
 #pragma once
 
 #include <string>
@@ -18,7 +18,8 @@ struct ParameterSpec {
   double mean = 0;
   double deviation = 0;  // of the initial normal distribution
   bool decay = false;    // weight decay applies: tensors of more than one axis
-  bool product = false;  // multiplied by activations in a matrix product, so kept in the product's precision too
+  bool product =
+      false;  // multiplied by activations in a matrix product, so kept in the product's precision too
 
   int64_t count() const;
 };
@@ -34,7 +35,8 @@ class ParameterStore {
   enum class Which { all, products };
   ParameterStore() = default;
   // Zeros of `dtype` for all parameters, or for those of matrix products only (the others are empty tensors).
-  ParameterStore(const std::vector<ParameterSpec>& table, Device device, DType dtype, Which which = Which::all);
+  ParameterStore(const std::vector<ParameterSpec>& table, Device device, DType dtype,
+                 Which which = Which::all);
   static int64_t bytes(const std::vector<ParameterSpec>& table, DType dtype, Which which = Which::all);
 
   const Tensor& operator[](size_t index) const { return tensors_[index]; }
@@ -70,6 +72,7 @@ struct ModelParameters {
 };
 
 // `products` may be empty: then all come from `store`.
-ModelParameters by_role(const ModelConfig& config, const ParameterStore& store, const ParameterStore& products);
+ModelParameters by_role(const ModelConfig& config, const ParameterStore& store,
+                        const ParameterStore& products);
 
 }  // namespace longstride

@@ -22,19 +22,22 @@ int64_t bytes_of(const AttentionPlan& attention) {
   for (const Plan& plan : attention.plans)
     for (const Pass& pass : plan.passes)
       for (const TileLists* lists : {&pass.rows, &pass.columns})
-        bytes += static_cast<int64_t>(lists->offsets.capacity() * sizeof(int64_t) + lists->runs.capacity() * sizeof(TileRun));
+        bytes += static_cast<int64_t>(lists->offsets.capacity() * sizeof(int64_t) +
+                                      lists->runs.capacity() * sizeof(TileRun));
   return bytes;
 }
 
 }  // namespace
 
-Transformer::Workspace Transformer::allocate_workspace(const ModelConfig& config, const ComputePlan& plan, Arena& arena) {
+Transformer::Workspace Transformer::allocate_workspace(const ModelConfig& config, const ComputePlan& plan,
+                                                       Arena& arena) {
   const int64_t rows = plan.batch * config.context, d = config.width;
   Workspace w;
   const int64_t streams = plan.training ? config.layers + 1 : 2;
   for (int64_t i = 0; i < streams; ++i) w.inputs.push_back(arena.allocate(DType::f32, {rows, d}));
   const int64_t kept = plan.training && !plan.recompute ? config.layers : 1;
-  for (int64_t i = 0; i < kept; ++i) w.activations.push_back(BlockActivations::allocate(config, plan.batch, arena));
+  for (int64_t i = 0; i < kept; ++i)
+    w.activations.push_back(BlockActivations::allocate(config, plan.batch, arena));
   w.activation_bytes = arena.used();
   w.room = BlockTemporaries::allocate(config, plan.batch, plan.training, arena);
   if (plan.training) w.d_stream = arena.allocate(DType::f32, {rows, d});
@@ -44,7 +47,8 @@ Transformer::Workspace Transformer::allocate_workspace(const ModelConfig& config
   return w;
 }
 
-std::vector<std::unique_ptr<AttentionPlan>> Transformer::plan_layers(const ModelConfig& config, Device device) {
+std::vector<std::unique_ptr<AttentionPlan>> Transformer::plan_layers(const ModelConfig& config,
+                                                                     Device device) {
   const Schedule schedule = config.schedule();
   std::vector<std::unique_ptr<AttentionPlan>> plans;
   for (size_t i = 0; i < schedule.cycle.size(); ++i)
@@ -57,10 +61,13 @@ int64_t Transformer::scratch_bytes(const ModelConfig& config, const ComputePlan&
                                    std::span<const std::unique_ptr<AttentionPlan>> attention) {
   int64_t bytes = 0;
   for (const auto& layer : attention)
-    bytes = std::max(bytes, block_scratch_bytes(config, plan.batch, plan.product, plan.training, plan.device, *layer));
+    bytes = std::max(
+        bytes, block_scratch_bytes(config, plan.batch, plan.product, plan.training, plan.device, *layer));
   const int64_t rows = plan.batch * config.context;
-  bytes = std::max(bytes, linear_scratch_bytes(plan.device, std::min(rows, kLogitRows), config.width, kVocabulary, plan.product));
-  if (plan.training) bytes = std::max(bytes, layer_norm_backward_scratch_bytes(plan.device, rows, config.width));
+  bytes = std::max(bytes, linear_scratch_bytes(plan.device, std::min(rows, kLogitRows), config.width,
+                                               kVocabulary, plan.product));
+  if (plan.training)
+    bytes = std::max(bytes, layer_norm_backward_scratch_bytes(plan.device, rows, config.width));
   return bytes;
 }
 
@@ -79,7 +86,8 @@ MemoryPlan plan_memory(const ModelConfig& config, const ComputePlan& plan, bool 
   const auto workspace = Transformer::allocate_workspace(config, plan, arena);
   const auto attention = Transformer::plan_layers(config, plan.device);
   memory.activations = workspace.activation_bytes;
-  memory.temporaries = arena.peak() - workspace.activation_bytes + Transformer::scratch_bytes(config, plan, attention);
+  memory.temporaries =
+      arena.peak() - workspace.activation_bytes + Transformer::scratch_bytes(config, plan, attention);
   for (const auto& layer : attention) memory.plans += bytes_of(*layer);
   return memory;
 }
@@ -130,8 +138,8 @@ void Transformer::check_tokens(const Tensor& tokens, const Tensor& loss) const {
                    "loss is {}, needs the shape of the tokens {} in f32", loss.describe(), tokens.describe());
 }
 
-void Transformer::run_blocks(const ModelParameters& parameters, const Tensor& tokens, double dropout, uint64_t seed,
-                             uint32_t step, const KeyValueSink* sink) {
+void Transformer::run_blocks(const ModelParameters& parameters, const Tensor& tokens, double dropout,
+                             uint64_t seed, uint32_t step, const KeyValueSink* sink) {
   embedding_forward(context_, tokens, parameters.embedding, input(0));
   for (int64_t layer = 0; layer < config_.layers; ++layer) {
     BlockCall call = block_call(parameters, layer);
@@ -139,7 +147,9 @@ void Transformer::run_blocks(const ModelParameters& parameters, const Tensor& to
     call.feed_forward_dropout = dropout_of(dropout, seed, step, layer, 1);
     block_forward(context_, call, input(layer), saved(layer), work_.room, input(layer + 1));
     if (sink == nullptr) continue;
-    const auto by_head = [&](const Tensor& t) { return t.split_last(config_.heads).split_first(plan_.batch); };
+    const auto by_head = [&](const Tensor& t) {
+      return t.split_last(config_.heads).split_first(plan_.batch);
+    };
     (*sink)(layer, by_head(saved(layer).qkv.columns(config_.qk(), 2 * config_.qk())),
             by_head(saved(layer).qkv.columns(2 * config_.qk(), config_.qkv())));
   }
@@ -150,8 +160,8 @@ void Transformer::evaluate(const ModelParameters& parameters, const Tensor& toke
   run_blocks(parameters, tokens, 0, 0, 0, nullptr);
   const int64_t rows = tokens.count();
   const Tensor& normed = work_.room.normed;
-  layer_norm_forward(context_, input(config_.layers), parameters.final_gain, parameters.final_bias, kFinalNormEpsilon, normed,
-                     work_.mean, work_.rstd);
+  layer_norm_forward(context_, input(config_.layers), parameters.final_gain, parameters.final_bias,
+                     kFinalNormEpsilon, normed, work_.mean, work_.rstd);
   const Tensor flat_loss = loss.reshaped({rows}), flat_tokens = tokens.reshaped({rows});
   for (int64_t begin = 0; begin < rows; begin += kLogitRows) {
     const int64_t end = std::min(rows, begin + kLogitRows);
@@ -161,8 +171,9 @@ void Transformer::evaluate(const ModelParameters& parameters, const Tensor& toke
   }
 }
 
-void Transformer::forward_backward(const ModelParameters& parameters, const Tensor& tokens, float scale, double dropout,
-                                   uint64_t seed, uint32_t step, const Tensor& loss, const ModelParameters& gradients) {
+void Transformer::forward_backward(const ModelParameters& parameters, const Tensor& tokens, float scale,
+                                   double dropout, uint64_t seed, uint32_t step, const Tensor& loss,
+                                   const ModelParameters& gradients) {
   LONGSTRIDE_CHECK(plan_.training, "this model was planned for inference, not training");
   check_tokens(tokens, loss);
   run_blocks(parameters, tokens, dropout, seed, step, nullptr);
@@ -172,15 +183,17 @@ void Transformer::forward_backward(const ModelParameters& parameters, const Tens
   const Tensor& normed = work_.room.normed;
   const Tensor& d_normed = work_.room.d_branch;
   const Tensor& last = input(config_.layers);
-  layer_norm_forward(context_, last, parameters.final_gain, parameters.final_bias, kFinalNormEpsilon, normed, work_.mean,
-                     work_.rstd);
+  layer_norm_forward(context_, last, parameters.final_gain, parameters.final_bias, kFinalNormEpsilon, normed,
+                     work_.mean, work_.rstd);
   const Tensor flat_loss = loss.reshaped({rows}), flat_tokens = tokens.reshaped({rows});
   for (int64_t begin = 0; begin < rows; begin += kLogitRows) {
     const int64_t end = std::min(rows, begin + kLogitRows);
     const Tensor logits = work_.logits.rows(0, end - begin);
     linear_forward(context_, normed.rows(begin, end), parameters.output_weight, {}, logits);
-    cross_entropy_backward(context_, logits, flat_tokens.rows(begin, end), scale, flat_loss.rows(begin, end), logits);
-    linear_backward_weight(context_, logits, normed.rows(begin, end), plan_.product, gradients.output_weight, {});
+    cross_entropy_backward(context_, logits, flat_tokens.rows(begin, end), scale, flat_loss.rows(begin, end),
+                           logits);
+    linear_backward_weight(context_, logits, normed.rows(begin, end), plan_.product, gradients.output_weight,
+                           {});
     linear_backward_input(context_, logits, parameters.output_weight, d_normed.rows(begin, end));
   }
 

@@ -1,5 +1,5 @@
-// The whole model: embedding, residual blocks, distribution over the next byte; forward and backward with explicit
-// gradients, and every byte of working memory planned before the first step.
+// The whole model: embedding, residual blocks, distribution over the next byte; forward and backward with
+// explicit gradients, and every byte of working memory planned before the first step.
 #pragma once
 
 #include <functional>
@@ -17,7 +17,7 @@ struct ComputePlan {
   DType product = DType::f32;  // precision of matrix products; all else is f32
   int64_t batch = 1;           // sequences at a time
   bool training = false;
-  bool recompute = true;       // training: keep each block's input only, and run it again in the backward pass
+  bool recompute = true;  // training: keep each block's input only, and run it again in the backward pass
 };
 
 // Bytes that a run needs, by use. All but `weights` and `products` are zero where a use does not train.
@@ -45,8 +45,9 @@ class Transformer {
   // loss (B, N) f32 = nats of each token given the ones before it; tokens (B, N) u8. No dropout.
   void evaluate(const ModelParameters& parameters, const Tensor& tokens, const Tensor& loss);
 
-  // The same, and the gradients of `scale` times the sum of the losses are added to `gradients`. Dropout masks are a
-  // function of (seed, step, layer, position in the batch), `step` counting micro-batches. Needs plan.training.
+  // The same, and the gradients of `scale` times the sum of the losses are added to `gradients`. Dropout
+  // masks are a function of (seed, step, layer, position in the batch), `step` counting micro-batches. Needs
+  // plan.training.
   void forward_backward(const ModelParameters& parameters, const Tensor& tokens, float scale, double dropout,
                         uint64_t seed, uint32_t step, const Tensor& loss, const ModelParameters& gradients);
 
@@ -64,7 +65,7 @@ class Transformer {
  private:
   friend MemoryPlan plan_memory(const ModelConfig&, const ComputePlan&, bool);
   struct Workspace {
-    std::vector<Tensor> inputs;               // of each block, and the last output; two in turn if not training
+    std::vector<Tensor> inputs;  // of each block, and the last output; two in turn if not training
     std::vector<BlockActivations> activations;  // one a block if kept, else one
     BlockTemporaries room;
     Tensor d_stream;    // (M, d) gradient of the residual stream
@@ -78,8 +79,8 @@ class Transformer {
   static std::vector<std::unique_ptr<AttentionPlan>> plan_layers(const ModelConfig& config, Device device);
 
   BlockCall block_call(const ModelParameters& parameters, int64_t layer) const;
-  void run_blocks(const ModelParameters& parameters, const Tensor& tokens, double dropout, uint64_t seed, uint32_t step,
-                  const KeyValueSink* sink);
+  void run_blocks(const ModelParameters& parameters, const Tensor& tokens, double dropout, uint64_t seed,
+                  uint32_t step, const KeyValueSink* sink);
   void check_tokens(const Tensor& tokens, const Tensor& loss) const;
   const Tensor& input(int64_t layer) const;
   const BlockActivations& saved(int64_t layer) const;

@@ -1,7 +1,8 @@
 // Sparse attention: o[q] = sum over k with allows(q, k) of softmax_k(scale * q . k) v[k], one head at a time.
 //
-// A query that no key is allowed to (a head of summaries alone, before the first one) gets o = 0 and log-sum-exp = -inf, and
-// passes no gradient. Accumulation in f32; a row of scores never exists beyond a tile.
+// A query that no key is allowed to (a head of summaries alone, before the first one) gets o = 0 and
+// log-sum-exp = -inf, and passes no gradient. Accumulation in f32; a row of scores never exists beyond a
+// tile.
 #pragma once
 
 #include <vector>
@@ -37,12 +38,13 @@ struct AttentionTensors {
 void attention_forward(const OpContext& context, const AttentionPlan& plan, const AttentionTensors& t);
 
 struct AttentionGradients {
-  Tensor d_o;  // (B, N, H, Dv), read
+  Tensor d_o;         // (B, N, H, Dv), read
   Tensor dq, dk, dv;  // =, shaped and possibly strided like q, k, v
 };
 
-// Scratch: delta (B, H, N) f32 and a few tiles for each thread. The same bits from run to run; on the CPU they may differ
-// between numbers of threads, because few threads share out heads (five products a tile) and many share out tiles (seven).
+// Scratch: delta (B, H, N) f32 and a few tiles for each thread. The same bits from run to run; on the CPU
+// they may differ between numbers of threads, because few threads share out heads (five products a tile) and
+// many share out tiles (seven).
 void attention_backward(const OpContext& context, const AttentionPlan& plan, const AttentionTensors& t,
                         const AttentionGradients& gradients);
 
@@ -50,8 +52,8 @@ void attention_backward(const OpContext& context, const AttentionPlan& plan, con
 int64_t attention_scratch_bytes(Device device, const AttentionPlan& plan, int64_t batch, int64_t heads,
                                 int64_t qk_width, int64_t v_width);
 
-// One query a sequence and head, while sampling: q (B, H, D), k (B, N, H, D), v (B, N, H, Dv) hold positions 0..position;
-// o (B, H, Dv) =. `layer` is resolved per head; keys are read by keys_of and accumulated in f32.
+// One query a sequence and head, while sampling: q (B, H, D), k (B, N, H, D), v (B, N, H, Dv) hold positions
+// 0..position; o (B, H, Dv) =. `layer` is resolved per head; keys are read by keys_of and accumulated in f32.
 void attention_one(const OpContext& context, const LayerPattern& layer, int64_t position, const Tensor& q,
                    const Tensor& k, const Tensor& v, float scale, const Tensor& o);
 

@@ -9,27 +9,37 @@ namespace longstride {
 void TrainConfig::fields(FieldList& list) {
   list.add("steps", steps, "optimizer steps").at_least(1);
   list.add("epochs", epochs, "passes over the training data; above 0 it replaces steps").at_least(0);
-  list.add("minutes", minutes, "time budget that ends the schedule early; above 0 a run cannot be repeated exactly").at_least(0);
+  list.add("minutes", minutes,
+           "time budget that ends the schedule early; above 0 a run cannot be repeated exactly")
+      .at_least(0);
   list.add("batch", batch, "sequences a step").at_least(1).at_most(1 << 20);
-  list.add("micro_batch", micro_batch, "sequences computed at a time, gradients are accumulated; 0 = batch").at_least(0);
+  list.add("micro_batch", micro_batch, "sequences computed at a time, gradients are accumulated; 0 = batch")
+      .at_least(0);
   list.add("learning_rate", learning_rate, "peak learning rate of Adam").at_least(0).at_most(10);
   list.add("warmup", warmup, "steps of linear warm-up").at_least(0);
   list.add("decay", decay, "learning rate after the warm-up").one_of({"cosine", "constant"});
-  list.add("final_rate", final_rate, "fraction of learning_rate that the cosine ends at").at_least(0).at_most(1);
+  list.add("final_rate", final_rate, "fraction of learning_rate that the cosine ends at")
+      .at_least(0)
+      .at_most(1);
   list.add("weight_decay", weight_decay, "decoupled, on tensors of two axes").at_least(0).at_most(10);
   list.add("beta1", beta1, "Adam's decay of the first moment").at_least(0).at_most(0.999999);
   list.add("beta2", beta2, "Adam's decay of the second moment").at_least(0).at_most(0.999999);
   list.add("epsilon", epsilon, "Adam's epsilon").at_least(0);
   list.add("clip", clip, "largest norm of the gradient; 0 = no clipping").at_least(0);
-  list.add("dropout", dropout, "probability, where a branch joins the residual stream").at_least(0).at_most(0.99);
-  list.add("average", average, "decay of the averaged weights that evaluation and samples use; 0 = none").at_least(0).at_most(0.9999999);
+  list.add("dropout", dropout, "probability, where a branch joins the residual stream")
+      .at_least(0)
+      .at_most(0.99);
+  list.add("average", average, "decay of the averaged weights that evaluation and samples use; 0 = none")
+      .at_least(0)
+      .at_most(0.9999999);
   list.add("seed", seed, "of initialisation, batches and dropout").at_least(0);
   list.add("activations", activations, "recompute each block in the backward pass, or keep its activations")
       .one_of({"recompute", "keep"});
   list.add("log_every", log_every, "steps between lines of metrics").at_least(1);
   list.add("validate_every", validate_every, "steps between validations; 0 = at the end only").at_least(0);
   list.add("validate_bytes", validate_bytes, "validation bytes used during training; 0 = all").at_least(0);
-  list.add("checkpoint_every", checkpoint_every, "steps between checkpoints; 0 = at the end only").at_least(0);
+  list.add("checkpoint_every", checkpoint_every, "steps between checkpoints; 0 = at the end only")
+      .at_least(0);
   list.add("keep_last", keep_last, "newest checkpoints kept besides the best").at_least(1);
 }
 
@@ -58,8 +68,8 @@ void RunConfig::check() const {
   const FieldList list = copy.fields();  // named: a temporary would end before the loop
   for (const Field& field : list.all()) field.check();
   model.check();
-  LONGSTRIDE_CHECK(train.batch % train.micro() == 0, "train.micro_batch = {} does not divide train.batch = {}",
-                   train.micro(), train.batch);
+  LONGSTRIDE_CHECK(train.batch % train.micro() == 0,
+                   "train.micro_batch = {} does not divide train.batch = {}", train.micro(), train.batch);
   parse_device(compute.device);
 }
 

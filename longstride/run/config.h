@@ -11,14 +11,14 @@ namespace longstride {
 
 struct TrainConfig {
   int64_t steps = 1000;
-  double epochs = 0;         // > 0 replaces steps
-  double minutes = 0;        // > 0: the schedule ends when this much time has been spent (not repeatable)
-  int64_t batch = 4;         // sequences a step
-  int64_t micro_batch = 0;   // sequences at a time; 0: all of the batch
+  double epochs = 0;        // > 0 replaces steps
+  double minutes = 0;       // > 0: the schedule ends when this much time has been spent (not repeatable)
+  int64_t batch = 4;        // sequences a step
+  int64_t micro_batch = 0;  // sequences at a time; 0: all of the batch
   double learning_rate = 5e-4;
   int64_t warmup = 5000;
   std::string decay = "cosine";
-  double final_rate = 0;     // fraction of learning_rate at the end
+  double final_rate = 0;  // fraction of learning_rate at the end
   double weight_decay = 0.01;
   double beta1 = 0.9, beta2 = 0.999, epsilon = 1e-8;
   double clip = 1.0;

@@ -68,7 +68,8 @@ RunLock::RunLock(const std::string& run_directory) {
 
 RunLock::~RunLock() { close(file_); }
 
-LoadedModel::LoadedModel(const std::string& run_directory, const ComputeConfig& compute, const WeightChoice& choice)
+LoadedModel::LoadedModel(const std::string& run_directory, const ComputeConfig& compute,
+                         const WeightChoice& choice)
     : config_(read_run_config(run_directory)) {
   config_.compute = compute;
   config_.check();
@@ -77,8 +78,8 @@ LoadedModel::LoadedModel(const std::string& run_directory, const ComputeConfig& 
   product_ = product_precision(compute, device_);
 
   const std::vector<CheckpointInfo> available = list_checkpoints(run_directory);
-  LONGSTRIDE_CHECK(!available.empty(), "{}: no checkpoint yet; train it first with 'longstride train {}'", run_directory,
-                   run_directory);
+  LONGSTRIDE_CHECK(!available.empty(), "{}: no checkpoint yet; train it first with 'longstride train {}'",
+                   run_directory, run_directory);
   CheckpointInfo info = available.back();
   if (choice.step >= 0) {
     info = find_checkpoint(run_directory, choice.step);

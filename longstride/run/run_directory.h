@@ -1,9 +1,8 @@
 // The directory of one run, and models loaded from it.
 //
 //   config.toml                the whole configuration, every field
-//   model.safetensors          the weights to use: those of the best checkpoint so far, or the newest without validation
-//   checkpoints/step-...       see checkpoint/checkpoint.h
-//   metrics.jsonl, events...   the curves
+//   model.safetensors          the weights to use: those of the best checkpoint so far, or the newest without
+//   validation checkpoints/step-...       see checkpoint/checkpoint.h metrics.jsonl, events...   the curves
 #pragma once
 
 #include <string>
@@ -18,7 +17,8 @@ namespace longstride {
 // Is `path` a directory that holds a run?
 bool is_run_directory(const std::string& path);
 
-// Creates the directory and its config.toml. Throws Error, leaving everything untouched, if it holds anything already.
+// Creates the directory and its config.toml. Throws Error, leaving everything untouched, if it holds anything
+// already.
 void create_run_directory(const std::string& path, const RunConfig& config);
 
 // The configuration of a run. Throws Error if `path` is no run directory.

@@ -34,8 +34,13 @@ ProgressOptions progress_options(bool show) {
 class Loop {
  public:
   Loop(std::string run, const RunConfig& config, int64_t from_step, const TrainObserver& observer)
-      : run_(std::move(run)), config_(config), from_step_(from_step), observer_(observer), splits_(open_splits(config.data)),
-        start_memory_(resident_memory()), trainer_(config, splits_) {
+      : run_(std::move(run)),
+        config_(config),
+        from_step_(from_step),
+        observer_(observer),
+        splits_(open_splits(config.data)),
+        start_memory_(resident_memory()),
+        trainer_(config, splits_) {
     summary_.planned_memory = trainer_.memory().total() + start_memory_;
   }
 
@@ -52,17 +57,19 @@ class Loop {
       summary_.tokens_per_second = static_cast<double>(step_bytes * interval.steps) / interval.seconds;
       summary_.train_bits = interval.bits / static_cast<double>(interval.steps);
       // With a time budget the number of steps is an estimate.
-      const auto total = static_cast<int64_t>(std::llround(static_cast<double>(report.step) / trainer_.progress()));
+      const auto total =
+          static_cast<int64_t>(std::llround(static_cast<double>(report.step) / trainer_.progress()));
       progress.update(report.step, total, summary_.train_bits, summary_.tokens_per_second,
                       static_cast<double>(resident_memory()));
       const bool last = trainer_.progress() >= 1;
       if (report.step % config_.train.log_every == 0 || last) {
-        metrics.log(report.step, {{"train/bits", summary_.train_bits},
-                                  {"train/gradient_norm", interval.gradient_norm / static_cast<double>(interval.steps)},
-                                  {"train/learning_rate", report.learning_rate},
-                                  {"train/tokens_per_second", summary_.tokens_per_second},
-                                  {"train/bytes", static_cast<double>(report.step * step_bytes)},
-                                  {"memory/resident", static_cast<double>(resident_memory())}});
+        metrics.log(report.step,
+                    {{"train/bits", summary_.train_bits},
+                     {"train/gradient_norm", interval.gradient_norm / static_cast<double>(interval.steps)},
+                     {"train/learning_rate", report.learning_rate},
+                     {"train/tokens_per_second", summary_.tokens_per_second},
+                     {"train/bytes", static_cast<double>(report.step * step_bytes)},
+                     {"memory/resident", static_cast<double>(resident_memory())}});
         interval = {};
       }
       if (due(report.step, config_.train.validate_every) || last) validate(metrics, progress, last);
@@ -82,11 +89,14 @@ class Loop {
   void resume() {
     prepare_run_directory(run_);
     IntactCheckpoint start;
-    if (from_step_ >= 0) start.found = find_checkpoint(run_, from_step_);
-    else start = newest_intact(run_);
+    if (from_step_ >= 0)
+      start.found = find_checkpoint(run_, from_step_);
+    else
+      start = newest_intact(run_);
     for (const std::string& warning : start.warnings) observer_.note(warning);
     if (!start.found) {
-      LONGSTRIDE_CHECK(start.warnings.empty(), "{}: every checkpoint is damaged; begin anew with another --run", run_);
+      LONGSTRIDE_CHECK(start.warnings.empty(),
+                       "{}: every checkpoint is damaged; begin anew with another --run", run_);
       return;
     }
     trainer_.load(OpenCheckpoint(*start.found));
@@ -106,8 +116,9 @@ class Loop {
       fail("step {}: the validation loss is not finite; the last good checkpoint is kept", state.step);
     metrics.log(state.step, {{"validation/bits", evaluation.bits()}});
     const bool better = state.best_step == 0 || evaluation.bits() < state.best_bits;
-    progress.note(fmt::format("step {:>7}  train {:.4f}  validation {:.4f} bits{}{}", state.step, summary_.train_bits,
-                              evaluation.bits(), better ? "  (best)" : "", last ? "  (last)" : ""));
+    progress.note(fmt::format("step {:>7}  train {:.4f}  validation {:.4f} bits{}{}", state.step,
+                              summary_.train_bits, evaluation.bits(), better ? "  (best)" : "",
+                              last ? "  (last)" : ""));
     if (!better) return;
     state.best_bits = evaluation.bits();
     state.best_step = state.step;
@@ -142,7 +153,8 @@ class Loop {
 
 }  // namespace
 
-TrainSummary train_run(const std::string& run, const RunConfig& config, int64_t from_step, const TrainObserver& observer) {
+TrainSummary train_run(const std::string& run, const RunConfig& config, int64_t from_step,
+                       const TrainObserver& observer) {
   set_threads(static_cast<int>(config.compute.threads));
   const RunLock lock(run);
   return Loop(run, config, from_step, observer).run();

@@ -10,8 +10,8 @@
 #include <nlohmann/json.hpp>
 #include <unistd.h>
 
-#include "longstride/base/check.h"
 #include "longstride/base/atomic_file.h"
+#include "longstride/base/check.h"
 
 namespace longstride {
 

@@ -14,7 +14,8 @@ Optimizer::Optimizer(const RunConfig& config, Device device, DType product)
       second_(table_, device, DType::f32) {
   context_.device = device;
   if (config.train.average > 0) average_ = ParameterStore(table_, device, DType::f32);
-  if (product != DType::f32) products_ = ParameterStore(table_, device, product, ParameterStore::Which::products);
+  if (product != DType::f32)
+    products_ = ParameterStore(table_, device, product, ParameterStore::Which::products);
   parameters_ = by_role(config.model, weights_, products_);
   gradient_roles_ = by_role(config.model, gradients_, {});
   initialise(table_, static_cast<uint64_t>(config.train.seed), weights_);

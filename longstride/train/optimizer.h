@@ -12,7 +12,8 @@ namespace longstride {
 
 class Optimizer {
  public:
-  // Initialises the weights from config.train.seed. Products are held once more in `product` if that is not f32.
+  // Initialises the weights from config.train.seed. Products are held once more in `product` if that is not
+  // f32.
   Optimizer(const RunConfig& config, Device device, DType product);
 
   const std::vector<ParameterSpec>& table() const { return table_; }

@@ -11,7 +11,9 @@ namespace longstride {
 
 namespace {
 using Clock = std::chrono::steady_clock;
-double seconds_since(Clock::time_point start) { return std::chrono::duration<double>(Clock::now() - start).count(); }
+double seconds_since(Clock::time_point start) {
+  return std::chrono::duration<double>(Clock::now() - start).count();
+}
 
 ComputePlan compute_plan(const RunConfig& config) {
   ComputePlan plan;
@@ -41,7 +43,8 @@ std::map<std::string, std::string> TrainState::to_metadata() const {
 TrainState TrainState::from_metadata(const std::map<std::string, std::string>& metadata) {
   const auto value = [&](const char* key) {
     const auto found = metadata.find(key);
-    LONGSTRIDE_CHECK(found != metadata.end(), "the checkpoint's state lacks {}; it was not written by training", key);
+    LONGSTRIDE_CHECK(found != metadata.end(),
+                     "the checkpoint's state lacks {}; it was not written by training", key);
     return found->second;
   };
   TrainState state;
@@ -55,7 +58,8 @@ TrainState TrainState::from_metadata(const std::map<std::string, std::string>& m
 Trainer::Trainer(const RunConfig& config, const Splits& splits)
     : config_(config),
       validation_(splits.validation),
-      loader_(splits.train, config.model.context, config.train.batch, static_cast<uint64_t>(config.train.seed)) {
+      loader_(splits.train, config.model.context, config.train.batch,
+              static_cast<uint64_t>(config.train.seed)) {
   const ComputePlan plan = compute_plan(config);
   optimizer_ = std::make_unique<Optimizer>(config, plan.device, plan.product);
   model_ = std::make_unique<Transformer>(config.model, plan);
@@ -91,17 +95,19 @@ StepReport Trainer::step() {
     // One dropout step a micro-batch, so that no two sequences share a mask.
     const auto dropout_step = static_cast<uint32_t>(state_.step * parts + part);
     model_->forward_backward(optimizer_->parameters(), tokens_.rows(part * micro, (part + 1) * micro),
-                             static_cast<float>(1.0 / count), train.dropout, static_cast<uint64_t>(train.seed),
-                             dropout_step, loss_, optimizer_->gradients());
+                             static_cast<float>(1.0 / count), train.dropout,
+                             static_cast<uint64_t>(train.seed), dropout_step, loss_, optimizer_->gradients());
     const float* losses = loss_.as<float>();
     for (int64_t i = 0; i < loss_.count(); ++i) nats += losses[i];
   }
   report.bits = nats / count / std::numbers::ln2;
   report.gradient_norm = optimizer_->gradient_norm();
   if (!std::isfinite(report.bits) || !std::isfinite(report.gradient_norm))
-    fail("step {}: the {} is not finite; nothing of this step was kept. Go on from the last checkpoint with a lower "
-         "train.learning_rate or a longer train.warmup",
-         report.step, std::isfinite(report.bits) ? "gradient" : "loss");
+    fail(
+        "step {}: the {} is not finite; nothing of this step was kept. Go on from the last checkpoint with a "
+        "lower "
+        "train.learning_rate or a longer train.warmup",
+        report.step, std::isfinite(report.bits) ? "gradient" : "loss");
 
   const double clip = train.clip > 0 ? std::min(1.0, train.clip / (report.gradient_norm + 1e-12)) : 1.0;
   report.learning_rate = learning_rate(train, report.step, total_steps_, progress());
@@ -115,7 +121,8 @@ StepReport Trainer::step() {
 Evaluation Trainer::validate(int64_t max_bytes) {
   Evaluation result;
   optimizer_->with_evaluation_weights([&](const ModelParameters& parameters) {
-    result = evaluate_bytes(*model_, parameters, validation_.bytes(), validation_.corpus->record_bytes(), 0, max_bytes, {});
+    result = evaluate_bytes(*model_, parameters, validation_.bytes(), validation_.corpus->record_bytes(), 0,
+                            max_bytes, {});
   });
   return result;
 }
@@ -134,6 +141,8 @@ void Trainer::load(const OpenCheckpoint& checkpoint) {
   state_ = TrainState::from_metadata(checkpoint.metadata());
 }
 
-MemoryPlan Trainer::memory() const { return plan_memory(config_.model, model_->plan(), config_.train.average > 0); }
+MemoryPlan Trainer::memory() const {
+  return plan_memory(config_.model, model_->plan(), config_.train.average > 0);
+}
 
 }  // namespace longstride

@@ -35,18 +35,20 @@ struct TrainState {
   static TrainState from_metadata(const std::map<std::string, std::string>& metadata);
 };
 
-// Everything that a step needs. A Trainer made anew and loaded from a checkpoint goes on with the very bits that the
-// uninterrupted one would have computed, given the same number of threads.
+// Everything that a step needs. A Trainer made anew and loaded from a checkpoint goes on with the very bits
+// that the uninterrupted one would have computed, given the same number of threads.
 class Trainer {
  public:
   Trainer(const RunConfig& config, const Splits& splits);
 
   // Steps that the run has in all.
   int64_t total_steps() const { return total_steps_; }
-  // The part of the run that is over, by steps or, with train.minutes, by time, whichever is further; 1 is the end.
+  // The part of the run that is over, by steps or, with train.minutes, by time, whichever is further; 1 is
+  // the end.
   double progress() const;
 
-  // One optimizer step. Throws Error, with weights and state as they were before, if loss or gradients are not finite.
+  // One optimizer step. Throws Error, with weights and state as they were before, if loss or gradients are
+  // not finite.
   StepReport step();
 
   // Validation with the weights that a checkpoint would hold; max_bytes 0 = all.
@@ -85,9 +87,10 @@ struct TrainSummary {
   int64_t planned_memory = 0, peak_memory = 0;
 };
 
-// Trains the run to its end, or until SIGINT or SIGTERM, which saves and returns. `run` exists and holds config.toml; goes
-// on from the checkpoint of `from_step` (later ones are discarded), or if that is negative from the newest intact one, if
-// any. Throws Error; whatever was saved before stays.
-TrainSummary train_run(const std::string& run, const RunConfig& config, int64_t from_step, const TrainObserver& observer);
+// Trains the run to its end, or until SIGINT or SIGTERM, which saves and returns. `run` exists and holds
+// config.toml; goes on from the checkpoint of `from_step` (later ones are discarded), or if that is negative
+// from the newest intact one, if any. Throws Error; whatever was saved before stays.
+TrainSummary train_run(const std::string& run, const RunConfig& config, int64_t from_step,
+                       const TrainObserver& observer);
 
 }  // namespace longstride

@@ -12,7 +12,6 @@
 #include <unistd.h>
 
 #include "longstride/base/check.h"
-#include "longstride/checkpoint/checksum.h"
 
 #include "tests/support/temporary_folder.h"
 
@@ -183,19 +182,6 @@ TEST(AtomicFile, RemovesFoldersWhole) {
   remove_directory_atomically(folder / "a");
   EXPECT_THAT(names_in(folder.path()), IsEmpty());
   EXPECT_THAT(message_of<Error>([&] { remove_directory_atomically(folder / "a"); }), HasSubstr(folder / "a"));
-}
-
-TEST(Checksum, IsXxh3With128Bits) {
-  // The value for no bytes that the algorithm's own test suite prints.
-  EXPECT_EQ(checksum_of(nullptr, 0), "99aa06d3014798d86001c324468d497f");
-  std::string text;
-  for (int i = 0; i < 5000; ++i) text += static_cast<char>(i * 31);
-  for (const size_t cut : {0u, 1u, 64u, 1025u, 5000u}) {
-    Checksum checksum;
-    checksum.update(text.data(), static_cast<int64_t>(cut));
-    checksum.update(text.data() + cut, static_cast<int64_t>(text.size() - cut));
-    EXPECT_EQ(checksum.hex(), checksum_of(text.data(), static_cast<int64_t>(text.size())));
-  }
 }
 
 }  // namespace

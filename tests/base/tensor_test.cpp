@@ -18,7 +18,8 @@ TEST(Tensor, ColumnsSplitIntoHeadsAndBatch) {
   for (int b = 0; b < 3; ++b)
     for (int n = 0; n < 2; ++n)
       for (int h = 0; h < 2; ++h)
-        for (int d = 0; d < 2; ++d) EXPECT_EQ(view(b, n, h, d), static_cast<float>((b * 2 + n) * 12 + 4 + h * 2 + d));
+        for (int d = 0; d < 2; ++d)
+          EXPECT_EQ(view(b, n, h, d), static_cast<float>((b * 2 + n) * 12 + 4 + h * 2 + d));
 }
 
 TEST(Tensor, WrongUseNamesTheTensor) {

@@ -39,7 +39,8 @@ std::string message(const std::function<void()>& action) {
 
 TEST(Toml, WhatIsWrittenReadsBack) {
   Sample from;
-  from.layers = 3, from.rate = 1, from.tied = true, from.mode = "released", from.axes = {7}, from.parts = {1, 0.25};
+  from.layers = 3, from.rate = 1, from.tied = true, from.mode = "released", from.axes = {7},
+  from.parts = {1, 0.25};
   Sample to;
   read_toml_text(to_toml(from.fields(), true), "x.toml", to.fields());
   EXPECT_EQ(to_toml(to.fields(), false), to_toml(from.fields(), false));
@@ -48,7 +49,9 @@ TEST(Toml, WhatIsWrittenReadsBack) {
 
 TEST(Toml, ErrorsNameFileLineFieldAndCure) {
   Sample s;
-  const auto read = [&](const char* text) { return message([&] { read_toml_text(text, "x.toml", s.fields()); }); };
+  const auto read = [&](const char* text) {
+    return message([&] { read_toml_text(text, "x.toml", s.fields()); });
+  };
   EXPECT_EQ(read("[model]\nlayer = 3"), "x.toml:2: unknown key model.layer; did you mean model.layers?");
   EXPECT_EQ(read("[model]\n\nlayers = 'a'"), "x.toml:3: model.layers must be an integer");
   EXPECT_EQ(read("[model]\nlayers = 0"), "x.toml:2: model.layers = 0, must be at least 1");

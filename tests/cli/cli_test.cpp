@@ -1,4 +1,5 @@
-// The binary as a user runs it: the main job end to end, and one clear line with the right exit code for every mistake.
+// The binary as a user runs it: the main job end to end, and one clear line with the right exit code for
+// every mistake.
 #include <array>
 #include <csignal>
 #include <cstdio>
@@ -48,17 +49,20 @@ class CliTest : public testing::Test {
     for (const std::string& part : parts) EXPECT_THAT(outcome.err, HasSubstr(part));
   }
 
-  void write(const std::string& name, const std::string& content) { std::ofstream(folder_ / name) << content; }
+  void write(const std::string& name, const std::string& content) {
+    std::ofstream(folder_ / name) << content;
+  }
 
   void write_small_config(const std::string& more = "") {
     std::string text;
     for (int i = 0; i < 600; ++i) text += "line " + std::to_string(i * i % 97) + " of the log\n";
     write("text.txt", text);
-    write("small.toml",
-          "[model]\ncontext = 64\nlayers = 2\nheads = 2\nwidth = 32\npattern = 'fixed:16,4'\n"
-          "[data]\npath = 'text.txt'\n"
-          "[train]\nsteps = 30\nbatch = 2\nlearning_rate = 3e-3\nvalidate_every = 10\ncheckpoint_every = 10\n" +
-              more);
+    write(
+        "small.toml",
+        "[model]\ncontext = 64\nlayers = 2\nheads = 2\nwidth = 32\npattern = 'fixed:16,4'\n"
+        "[data]\npath = 'text.txt'\n"
+        "[train]\nsteps = 30\nbatch = 2\nlearning_rate = 3e-3\nvalidate_every = 10\ncheckpoint_every = 10\n" +
+            more);
   }
 
   TemporaryFolder folder_;
@@ -75,7 +79,8 @@ TEST_F(CliTest, TheMainJobFromEndToEnd) {
 
   outcome = longstride("eval run --json");
   ASSERT_EQ(outcome.code, 0) << outcome.err;
-  EXPECT_NEAR(nlohmann::json::parse(outcome.out)["bits"].get<double>(), trained["best_bits"].get<double>(), 1e-4);
+  EXPECT_NEAR(nlohmann::json::parse(outcome.out)["bits"].get<double>(), trained["best_bits"].get<double>(),
+              1e-4);
   outcome = longstride("eval run --min-context 16,32 --split test");
   EXPECT_EQ(outcome.code, 0) << outcome.err;
 
@@ -97,7 +102,8 @@ TEST_F(CliTest, TheMainJobFromEndToEnd) {
 TEST_F(CliTest, KilledAndResumedEqualsUninterrupted) {
   write_small_config("checkpoint_every = 3\n");
   const std::string config = read_bytes(folder_ / "small.toml");
-  write("small.toml", config.substr(0, config.find("checkpoint_every = 10")) + "checkpoint_every = 3\ndropout = 0.1\n");
+  write("small.toml",
+        config.substr(0, config.find("checkpoint_every = 10")) + "checkpoint_every = 3\ndropout = 0.1\n");
   ASSERT_EQ(longstride("train small.toml --run whole --quiet --set train.steps=150").code, 0);
   ASSERT_EQ(longstride("train small.toml --run killed --quiet --set train.steps=1").code, 0);
   int kills = 0;
@@ -105,7 +111,8 @@ TEST_F(CliTest, KilledAndResumedEqualsUninterrupted) {
     const pid_t child = fork();
     if (child == 0) {
       if (chdir(folder_.path().c_str()) != 0) _exit(99);
-      execl(LONGSTRIDE_BINARY, "longstride", "train", "killed", "--quiet", "--set", "train.steps=150", nullptr);
+      execl(LONGSTRIDE_BINARY, "longstride", "train", "killed", "--quiet", "--set", "train.steps=150",
+            nullptr);
       _exit(98);
     }
     usleep(60000 + 37000 * (attempt % 7) + 20000 * attempt);
@@ -131,8 +138,8 @@ TEST_F(CliTest, InterruptSavesAndEndsCleanly) {
   const pid_t child = fork();
   if (child == 0) {
     if (chdir(folder_.path().c_str()) != 0) _exit(99);
-    execl(LONGSTRIDE_BINARY, "longstride", "train", "small.toml", "--run", "run", "--quiet", "--set", "train.steps=100000",
-          nullptr);
+    execl(LONGSTRIDE_BINARY, "longstride", "train", "small.toml", "--run", "run", "--quiet", "--set",
+          "train.steps=100000", nullptr);
     _exit(98);
   }
   for (int i = 0; i < 600 && !fs::exists(folder_ / "run/checkpoints/step-00000010"); ++i) usleep(100000);
@@ -161,7 +168,8 @@ TEST_F(CliTest, WrongCommandLines) {
   expect_complaint(longstride("trian x"), 2, {"trian"});
   expect_complaint(longstride("train"), 2, {"target"});
   expect_complaint(longstride("train small.toml --sett a=b"), 2, {"--sett"});
-  expect_complaint(longstride("train small.toml --set model.layer=3"), 2, {"model.layer", "did you mean model.layers?"});
+  expect_complaint(longstride("train small.toml --set model.layer=3"), 2,
+                   {"model.layer", "did you mean model.layers?"});
   expect_complaint(longstride("train small.toml --set model.layers=many"), 2, {"model.layers", "integer"});
   expect_complaint(longstride("train small.toml --set model.layers"), 2, {"section.key=value"});
   expect_complaint(longstride("eval run --split tset"), 2, {"tset"});
@@ -170,7 +178,9 @@ TEST_F(CliTest, WrongCommandLines) {
 
 TEST_F(CliTest, MistakesInConfigAndData) {
   write_small_config();
-  const auto train = [&](const std::string& set) { return longstride("train small.toml --run run --set " + set); };
+  const auto train = [&](const std::string& set) {
+    return longstride("train small.toml --run run --set " + set);
+  };
   expect_complaint(longstride("train nothing.toml"), 1, {"nothing.toml", "no such config"});
   expect_complaint(train("model.heads=5"), 1, {"model.heads = 5", "model.width = 32"});
   expect_complaint(train("model.pattern=summary:128,200"), 1, {"summary:128,200"});
@@ -185,7 +195,8 @@ TEST_F(CliTest, MistakesInConfigAndData) {
   write("bad.toml", "[model]\nlayers = \n");
   expect_complaint(longstride("train bad.toml"), 1, {"bad.toml:2"});
   write("typo.toml", "[model]\nlayrs = 2\n");
-  expect_complaint(longstride("train typo.toml"), 1, {"typo.toml:2", "model.layrs", "did you mean model.layers?"});
+  expect_complaint(longstride("train typo.toml"), 1,
+                   {"typo.toml:2", "model.layrs", "did you mean model.layers?"});
   EXPECT_FALSE(fs::exists(folder_ / "run"));  // no mistake left anything behind
 
   expect_complaint(longstride("train small.toml --run /proc/nowhere"), 1, {"/proc/nowhere"});

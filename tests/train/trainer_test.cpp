@@ -11,6 +11,7 @@
 
 #include "longstride/base/check.h"
 #include "longstride/train/schedule.h"
+
 #include "tests/support/temporary_folder.h"
 
 namespace longstride {

@@ -1,5 +1,6 @@
 // The longstride binary: reads the command line, runs one subcommand, and turns every error into one line.
 // Exit codes: 0 done, 1 an error in files, data or training, 2 a command line that cannot be understood.
+#include <algorithm>
 #include <cstdio>
 #include <exception>
 #include <new>
@@ -8,6 +9,7 @@
 #include <fmt/format.h>
 
 #include "longstride/base/check.h"
+#include "longstride/base/text.h"
 #include "longstride/run/config.h"
 
 #include "cli/commands.h"
@@ -38,7 +40,7 @@ void add_train(CLI::App& app, TrainOptions& o, int& result) {
       ->type_name("CONFIG|RUN");
   c->add_option("--run", o.run, "directory of the new run [runs/NAME of the config]")->type_name("DIR");
   add_overrides(c, o.overrides);
-  c->add_flag("--resume", o.resume, "go on if the run directory already holds this run");
+  c->add_flag("--resume", o.resume, "go on if the run directory already holds this run, else begin it");
   c->add_option("--step", o.step, "go on from this checkpoint, discarding later ones [the newest]")
       ->check(CLI::NonNegativeNumber);
   c->add_flag("--quiet", o.quiet, "no progress line");
@@ -127,6 +129,17 @@ void add_selftest(CLI::App& app, SelftestOptions& o, int& result) {
   c->callback([&] { result = run_selftest(o); });
 }
 
+// CLI11 would only say that a subcommand is missing.
+void check_command(const CLI::App& app, int argc, char** argv) {
+  if (argc < 2 || argv[1][0] == '-') return;
+  std::vector<std::string> known;
+  for (const CLI::App* command : app.get_subcommands({})) known.push_back(command->get_name());
+  if (std::find(known.begin(), known.end(), argv[1]) != known.end()) return;
+  const std::string near = nearest(argv[1], known);
+  throw UsageError(fmt::format("there is no command '{}'{} (see 'longstride --help')", argv[1],
+                               near.empty() ? "" : "; did you mean '" + near + "'?"));
+}
+
 int run(int argc, char** argv) {
   CLI::App app("Sparse Transformers over long byte sequences: train, evaluate and sample.", "longstride");
   app.set_version_flag("--version", std::string("longstride ") + LONGSTRIDE_VERSION);
@@ -146,6 +159,7 @@ int run(int argc, char** argv) {
   add_sample(app, sample, result);
   add_inspect(app, inspect, result);
   add_selftest(app, selftest, result);
+  check_command(app, argc, argv);
   try {
     app.parse(argc, argv);
   } catch (const CLI::ParseError& error) {

@@ -63,7 +63,6 @@ int run_train(const TrainOptions& options) {
     throw UsageError("--run names a new run; to go on with one, give its directory alone");
 
   const bool resuming = is_run_directory(run) && (target_is_run || options.resume);
-  if (options.resume && !resuming && !fs::exists(run)) fail("{}: there is no run to resume", run);
   if (options.step >= 0 && !resuming) throw UsageError("--step goes with a run directory to go on with");
   if (resuming && options.step >= 0) find_checkpoint(run, options.step);
   if (resuming) check_same_model(run, read_run_config(run), config);

@@ -30,6 +30,13 @@ double Optimizer::gradient_norm() const {
   return std::sqrt(squares);
 }
 
+bool Optimizer::finite() const {
+  double squares = 0;
+  for (const ParameterStore* store : {&weights_, &average_})
+    for (const Tensor& tensor : store->tensors()) squares += sum_of_squares(context_, tensor);
+  return std::isfinite(squares);
+}
+
 void Optimizer::step(int64_t step, double rate, double gradient_scale) {
   AdamStep adam;
   adam.step = step;

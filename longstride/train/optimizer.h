@@ -23,6 +23,8 @@ class Optimizer {
 
   // Norm of all gradients; not finite if one is not.
   double gradient_norm() const;
+  // All weights and their averages are finite.
+  bool finite() const;
   // One update with the gradients multiplied by `gradient_scale`.
   void step(int64_t step, double rate, double gradient_scale);
 

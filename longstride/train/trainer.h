@@ -54,6 +54,7 @@ class Trainer {
   // Validation with the weights that a checkpoint would hold; max_bytes 0 = all.
   Evaluation validate(int64_t max_bytes);
 
+  // What a checkpoint holds. Throws Error if a weight is not finite: such a state is not worth keeping.
   CheckpointContents contents() const;
   void load(const OpenCheckpoint& checkpoint);
 

@@ -79,7 +79,7 @@ TEST_F(CliTest, TheMainJobFromEndToEnd) {
 
   outcome = longstride("eval run --json");
   ASSERT_EQ(outcome.code, 0) << outcome.err;
-  EXPECT_NEAR(nlohmann::json::parse(outcome.out)["bits"].get<double>(), trained["best_bits"].get<double>(),
+  EXPECT_NEAR(nlohmann::json::parse(outcome.out)["results"][0]["bits_per_byte"].get<double>(), trained["best_bits"].get<double>(),
               1e-4);
   outcome = longstride("eval run --min-context 16,32 --split test");
   EXPECT_EQ(outcome.code, 0) << outcome.err;
@@ -100,19 +100,15 @@ TEST_F(CliTest, TheMainJobFromEndToEnd) {
 
 // Kills the trainer for real, again and again, and compares the end with an undisturbed run.
 TEST_F(CliTest, KilledAndResumedEqualsUninterrupted) {
-  write_small_config("checkpoint_every = 3\n");
-  const std::string config = read_bytes(folder_ / "small.toml");
-  write("small.toml",
-        config.substr(0, config.find("checkpoint_every = 10")) + "checkpoint_every = 3\ndropout = 0.1\n");
-  ASSERT_EQ(longstride("train small.toml --run whole --quiet --set train.steps=150").code, 0);
-  ASSERT_EQ(longstride("train small.toml --run killed --quiet --set train.steps=1").code, 0);
+  write_small_config("dropout = 0.1\n");
+  ASSERT_EQ(longstride("train small.toml --run whole --quiet --set train.steps=400").code, 0);
   int kills = 0;
   for (int attempt = 0; attempt < 200; ++attempt) {
     const pid_t child = fork();
     if (child == 0) {
       if (chdir(folder_.path().c_str()) != 0) _exit(99);
-      execl(LONGSTRIDE_BINARY, "longstride", "train", "killed", "--quiet", "--set", "train.steps=150",
-            nullptr);
+      execl(LONGSTRIDE_BINARY, "longstride", "train", "small.toml", "--run", "killed", "--resume", "--quiet",
+            "--set", "train.steps=400", nullptr);
       _exit(98);
     }
     usleep(60000 + 37000 * (attempt % 7) + 20000 * attempt);
@@ -124,13 +120,13 @@ TEST_F(CliTest, KilledAndResumedEqualsUninterrupted) {
       ++kills;
     }
     if (WIFEXITED(status) && WEXITSTATUS(status) == 0 &&
-        fs::exists(folder_ / "killed/checkpoints/step-00000150"))
+        fs::exists(folder_ / "killed/checkpoints/step-00000400"))
       break;
   }
   EXPECT_GT(kills, 0);
-  for (const char* file : {"model.safetensors"})
-    EXPECT_EQ(read_bytes(folder_ / "whole/checkpoints/step-00000150/" + file),
-              read_bytes(folder_ / "killed/checkpoints/step-00000150/" + file));
+  // EXPECT_EQ would print the weights.
+  EXPECT_TRUE(read_bytes(folder_ / "whole/checkpoints/step-00000400/model.safetensors") ==
+              read_bytes(folder_ / "killed/checkpoints/step-00000400/model.safetensors"));
 }
 
 TEST_F(CliTest, InterruptSavesAndEndsCleanly) {

@@ -1,14 +1,14 @@
 # longstride: `make help` lists what can be done here.
 .DEFAULT_GOAL := build
-.PHONY: build demo test test-unit test-sanitize check format selftest bench setup clean help
+.PHONY: build configure demo test test-unit test-sanitize check format selftest bench setup clean help
 
 BINARY := build/longstride
 
-build: setup  ## build everything (Release) into build/
-	@cmake --preset release >build-release.log 2>&1 || { cat build-release.log; exit 1; }
+build: configure  ## build everything (Release) into build/
 	@cmake --build --preset release
 
-demo: build  ## train a small model on English text for about two minutes, and let it write
+demo: configure  ## train a small model on English text for about two minutes, and let it write
+	@cmake --build --preset release --target longstride
 	@tools/demo
 
 test: check build test-unit test-sanitize  ## all checks and tests, the unit tests once more under sanitizers
@@ -27,6 +27,9 @@ check: setup  ## formatting, and the direction of includes
 
 format: setup  ## format all sources
 	@git ls-files '*.h' '*.cpp' '*.cu' '*.cuh' | xargs clang-format -i
+
+configure: setup
+	@cmake --preset release >build-release.log 2>&1 || { cat build-release.log; exit 1; }
 
 selftest: build  ## every op and pattern against the fp64 reference on this machine
 	@$(BINARY) selftest

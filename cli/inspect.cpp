@@ -45,7 +45,7 @@ int run_inspect(const InspectOptions& options) {
   const bool recompute = config.train.activations == "recompute";
   const MemoryPlan training = memory_of(config, true, recompute);
   const MemoryPlan inference = memory_of(config, false, recompute);
-  const double own = static_cast<double>(resident_memory());
+  const double own = static_cast<double>(resident_memory() + kLibraryMemory);
 
   if (!options.draw.empty())
     draw_schedule(schedule, model.heads, model.context, options.pixels, options.draw);
@@ -94,7 +94,7 @@ int run_inspect(const InspectOptions& options) {
                                       {"temporaries", m.temporaries},
                                       {"tile lists", m.plans}})
       if (bytes > 0) fmt::print(", {} {}", name, human_bytes(static_cast<double>(bytes)));
-    fmt::print(", program {}\n", human_bytes(own));
+    fmt::print(", program and libraries {}\n", human_bytes(own));
   };
   print_memory("memory     training ", training);
   print_memory("memory     evaluation ", inference);

@@ -8,7 +8,6 @@
 
 #include <omp.h>
 #include <sys/mman.h>
-#include <sys/resource.h>
 #include <unistd.h>
 
 #include "longstride/base/text.h"
@@ -91,15 +90,9 @@ void fill_zero(const Tensor& tensor) {
 
 int64_t resident_memory() {
   std::ifstream statm("/proc/self/statm");
-  int64_t total = 0, resident = 0;
-  statm >> total >> resident;
-  return resident * sysconf(_SC_PAGESIZE);
-}
-
-int64_t peak_resident_memory() {
-  rusage usage{};
-  getrusage(RUSAGE_SELF, &usage);
-  return int64_t{usage.ru_maxrss} * 1024;
+  int64_t total = 0, resident = 0, of_files = 0;
+  statm >> total >> resident >> of_files;
+  return (resident - of_files) * sysconf(_SC_PAGESIZE);
 }
 
 // ---- device.h ----

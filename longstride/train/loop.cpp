@@ -41,7 +41,7 @@ class Loop {
         splits_(open_splits(config.data)),
         start_memory_(resident_memory()),
         trainer_(config, splits_) {
-    summary_.planned_memory = trainer_.memory().total() + start_memory_;
+    summary_.planned_memory = trainer_.memory().total() + start_memory_ + kLibraryMemory;
   }
 
   TrainSummary run() {
@@ -56,11 +56,13 @@ class Loop {
       interval.add(report);
       summary_.tokens_per_second = static_cast<double>(step_bytes * interval.steps) / interval.seconds;
       summary_.train_bits = interval.bits / static_cast<double>(interval.steps);
+      const int64_t memory = resident_memory();
+      summary_.peak_memory = std::max(summary_.peak_memory, memory);
       // With a time budget the number of steps is an estimate.
       const auto total =
           static_cast<int64_t>(std::llround(static_cast<double>(report.step) / trainer_.progress()));
       progress.update(report.step, total, summary_.train_bits, summary_.tokens_per_second,
-                      static_cast<double>(resident_memory()));
+                      static_cast<double>(memory));
       const bool last = trainer_.progress() >= 1;
       if (report.step % config_.train.log_every == 0 || last) {
         metrics.log(report.step,
@@ -69,7 +71,7 @@ class Loop {
                      {"train/learning_rate", report.learning_rate},
                      {"train/tokens_per_second", summary_.tokens_per_second},
                      {"train/bytes", static_cast<double>(report.step * step_bytes)},
-                     {"memory/resident", static_cast<double>(resident_memory())}});
+                     {"memory/resident", static_cast<double>(memory)}});
         interval = {};
       }
       if (due(report.step, config_.train.validate_every) || last) validate(metrics, progress, last);
@@ -79,7 +81,6 @@ class Loop {
     if (saved_step_ != trainer_.state().step && trainer_.state().step > 0) save();
     progress.finish();
     summary_.state = trainer_.state();
-    summary_.peak_memory = peak_resident_memory();
     return summary_;
   }
 

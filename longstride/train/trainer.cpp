@@ -128,10 +128,11 @@ Evaluation Trainer::validate(int64_t max_bytes) {
 }
 
 CheckpointContents Trainer::contents() const {
-  LONGSTRIDE_CHECK(optimizer_->finite(),
-                   "step {}: a weight is not finite; this state was not saved. Go on from the last checkpoint with a "
-                   "lower train.learning_rate or a longer train.warmup",
-                   state_.step);
+  LONGSTRIDE_CHECK(
+      optimizer_->finite(),
+      "step {}: a weight is not finite; this state was not saved. Go on from the last checkpoint with a "
+      "lower train.learning_rate or a longer train.warmup",
+      state_.step);
   return {.model = optimizer_->model_tensors(),
           .state = optimizer_->state_tensors(),
           .metadata = state_.to_metadata(),

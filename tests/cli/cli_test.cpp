@@ -79,8 +79,8 @@ TEST_F(CliTest, TheMainJobFromEndToEnd) {
 
   outcome = longstride("eval run --json");
   ASSERT_EQ(outcome.code, 0) << outcome.err;
-  EXPECT_NEAR(nlohmann::json::parse(outcome.out)["results"][0]["bits_per_byte"].get<double>(), trained["best_bits"].get<double>(),
-              1e-4);
+  EXPECT_NEAR(nlohmann::json::parse(outcome.out)["results"][0]["bits_per_byte"].get<double>(),
+              trained["best_bits"].get<double>(), 1e-4);
   outcome = longstride("eval run --min-context 16,32 --split test");
   EXPECT_EQ(outcome.code, 0) << outcome.err;
 

@@ -273,7 +273,8 @@ TEST_F(ImageTest, PngRoundTripIsExact) {
   EXPECT_THAT(error_of([&] { encode_image_file(at("out.png"), 9, 13, 3); }),
               AllOf(HasSubstr("13 x 9"), HasSubstr("expected 9 x 13")));
   EXPECT_THAT(error_of([&] { write_png(at("out.png"), Bytes(5), 2, 2, 1); }), HasSubstr("from 5 bytes"));
-  EXPECT_THAT(error_of([&] { write_png(at("none/out.png"), Bytes(4), 2, 2, 1); }), HasSubstr("cannot create"));
+  EXPECT_THAT(error_of([&] { write_png(at("none/out.png"), Bytes(4), 2, 2, 1); }),
+              HasSubstr("cannot create"));
   EXPECT_EQ(std::distance(std::filesystem::directory_iterator(at("")), {}), 1) << "a temporary file was left";
 }
 

@@ -17,7 +17,16 @@ namespace longstride::cpu {
 
 namespace {
 
-std::atomic<bool> bf16_hardware{cpu_has_bf16()};
+bool has_bf16_products() {
+  static const bool has = cpu_has_bf16() && matmul_takes_bf16();
+  return has;
+}
+
+// Whether to use them; a test may say no.
+std::atomic<bool>& bf16_hardware() {
+  static std::atomic<bool> use{has_bf16_products()};
+  return use;
+}
 
 int64_t aligned(int64_t bytes) { return (bytes + 63) / 64 * 64; }
 
@@ -31,7 +40,7 @@ struct Operand {
 // multiplied.
 Operand operand(Arena* scratch, const Tensor& t, DType product) {
   const int64_t rows = t.shape[0], width = t.shape[1];
-  const bool in_hardware = bf16_hardware;
+  const bool in_hardware = bf16_hardware();
   if (product == DType::f32 || (t.dtype == DType::bf16 && in_hardware)) return {t.data, t.stride[0]};
   if (in_hardware) {
     Bf16* copy = scratch->allocate(DType::bf16, {rows, width}).as<Bf16>();
@@ -46,7 +55,7 @@ Operand operand(Arena* scratch, const Tensor& t, DType product) {
   return {copy, width};
 }
 
-DType multiplied(DType product) { return bf16_hardware ? product : DType::f32; }
+DType multiplied(DType product) { return bf16_hardware() ? product : DType::f32; }
 
 // Gives scratch back at the end of a call, if the context has any.
 class ScratchScope {
@@ -87,11 +96,11 @@ void add_column_sums(const Tensor& dy, float* db) {
 
 }  // namespace
 
-void use_bf16_hardware(bool use) { bf16_hardware = use && cpu_has_bf16(); }
+void use_bf16_hardware(bool use) { bf16_hardware() = use && has_bf16_products(); }
 
 int64_t linear_scratch_bytes(int64_t rows, int64_t in, int64_t out, DType product) {
   if (product == DType::f32) return 0;
-  if (bf16_hardware) return aligned(rows * in * 2) + aligned(rows * out * 2);
+  if (bf16_hardware()) return aligned(rows * in * 2) + aligned(rows * out * 2);
   return aligned(rows * in * 4) + aligned(rows * out * 4) + aligned(in * out * 4);
 }
 

@@ -111,4 +111,17 @@ void matmul(const MatmulShape& shape, const void* a, const void* b, const float*
   }
 }
 
+bool matmul_takes_bf16() {
+  MatmulShape shape;
+  shape.dtype = DType::bf16;
+  shape.m = shape.n = shape.k = 32;
+  shape.a_row = shape.b_row = shape.c_row = 32;
+  try {
+    const Product product(shape);
+    return true;
+  } catch (const dnnl::error&) {
+    return false;
+  }
+}
+
 }  // namespace longstride::cpu

@@ -25,4 +25,8 @@ struct MatmulShape {
 // allocated then. The same bits from run to run for a fixed number of threads.
 void matmul(const MatmulShape& shape, const void* a, const void* b, const float* bias, float* c);
 
+// The library multiplies bf16 matrices on this machine, as it is allowed to (ONEDNN_MAX_CPU_ISA may forbid
+// it).
+bool matmul_takes_bf16();
+
 }  // namespace longstride::cpu

@@ -189,7 +189,7 @@ void run(int argc, char** argv) {
   };
   const std::vector<Family> families = {
       {"strided:l", [](int64_t l) { return fmt::format("strided:{}", l); }},
-      {"fixed:l,l/4", [](int64_t l) { return fmt::format("fixed:{},{}", l, l / 4); }},
+      {"fixed:l,16", [](int64_t l) { return fmt::format("fixed:{},16", l); }},
       {"window:l", [](int64_t l) { return fmt::format("window:{}", l); }},
   };
   nlohmann::json json = {

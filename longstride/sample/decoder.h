@@ -20,6 +20,9 @@ class Decoder {
   // memory behind `parameters` must outlive the decoder. Products run in the dtype of the parameters'
   // weights, all else in f32.
   Decoder(const ModelConfig& config, const ModelParameters& parameters, Device device, int64_t streams);
+  // Stays where it is: its ops' context points at its scratch.
+  Decoder(const Decoder&) = delete;
+  Decoder& operator=(const Decoder&) = delete;
 
   // What the constructor allocates: cache, one row of activations a stream, scratch. `product` is the
   // weights' dtype.

@@ -3,6 +3,7 @@
 #include "longstride/sample/decoder.h"
 
 #include <cmath>
+#include <deque>
 
 #include <gtest/gtest.h>
 
@@ -110,7 +111,7 @@ TEST(Decoder, StreamsDoNotSeeEachOther) {
   const int64_t context = 40, streams = 5;
   const std::vector<uint8_t> tokens = random_bytes(streams * context, 5);
   Decoder together(model.config, model.parameters, Device{}, streams);
-  std::vector<Decoder> alone;
+  std::deque<Decoder> alone;
   for (int64_t s = 0; s < streams; ++s) alone.emplace_back(model.config, model.parameters, Device{}, 1);
   for (int64_t position = 0; position < context; ++position) {
     const auto previous =

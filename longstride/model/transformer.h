@@ -41,6 +41,9 @@ class Transformer {
  public:
   // Plans attention and allocates all working memory for plan.batch sequences of config.context bytes.
   Transformer(const ModelConfig& config, const ComputePlan& plan);
+  // Stays where it is: its ops' context points at its scratch.
+  Transformer(const Transformer&) = delete;
+  Transformer& operator=(const Transformer&) = delete;
 
   // loss (B, N) f32 = nats of each token given the ones before it; tokens (B, N) u8. No dropout.
   void evaluate(const ModelParameters& parameters, const Tensor& tokens, const Tensor& loss);

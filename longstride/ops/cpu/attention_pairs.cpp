@@ -12,7 +12,8 @@
 //   dv += p^T dO,    dk += ds^T q       with p^T, ds^T as rows, dO and q as pairs of queries.
 //
 // Rows are padded to kPairWidth with zeros. Tiles of scores are skipped in blocks of kBlock * kBlock that a
-// mask leaves empty.
+// mask leaves empty. Scores are computed for half a tile at a time, and what is turned lies in two halves of
+// kHalf columns, one after the other: what a step touches then stays in the first cache.
 #include "longstride/ops/cpu/attention_pairs.h"
 
 #include <cmath>
@@ -38,6 +39,8 @@ namespace longstride::cpu {
 namespace {
 
 constexpr int64_t kT = kAttentionTile;
+constexpr int64_t kHalf = kT / 2;
+constexpr int kHalfBlocks = kHalf / kBlock;
 
 inline int64_t pair_width(int64_t width) { return (width + kPairWidth - 1) / kPairWidth * kPairWidth; }
 inline int blocks_of(int64_t count) { return static_cast<int>((count + kBlock - 1) / kBlock); }
@@ -99,7 +102,12 @@ inline void turn(__m512i (&r)[16]) {
   }
 }
 
-// rows (count, words) of words, `row` apart -> (words, kT); count is rounded up to a block of rows.
+// Column `i` of row `j` of a turned tile of `rows` rows.
+inline int64_t turned_at(int64_t rows, int64_t j, int64_t i) {
+  return (i / kHalf * rows + j) * kHalf + i % kHalf;
+}
+
+// rows (count, words) of words, `row` apart -> turned (words, kT); count is rounded up to a block of rows.
 inline void turn_words(const void* rows, int64_t row, int64_t count, int64_t words, void* to) {
   for (int64_t i = 0; i < count; i += kBlock) {
     for (int64_t j = 0; j < words; j += 16) {
@@ -108,9 +116,9 @@ inline void turn_words(const void* rows, int64_t row, int64_t count, int64_t wor
 #pragma GCC unroll 16
       for (int k = 0; k < 16; ++k) r[k] = _mm512_loadu_si512(from + k * row);
       turn(r);
-      uint32_t* target = static_cast<uint32_t*>(to) + j * kT + i;
+      uint32_t* target = static_cast<uint32_t*>(to) + turned_at(words, j, i);
 #pragma GCC unroll 16
-      for (int k = 0; k < 16; ++k) _mm512_storeu_si512(target + k * kT, r[k]);
+      for (int k = 0; k < 16; ++k) _mm512_storeu_si512(target + k * kHalf, r[k]);
     }
   }
 }
@@ -186,7 +194,12 @@ constexpr float kInfinity = std::numeric_limits<float>::infinity();
 // Which queries may look at each key of a visit; a tile without a mask allows all of its own.
 class Allowed {
  public:
-  Allowed(const TileMask* mask, int64_t queries, int64_t keys) : columns_(whole_) {
+  Allowed(const TileMask* mask, int64_t queries, int64_t keys)
+      : columns_(whole_), all_(mask == nullptr && queries == kT && keys == kT) {
+    if (all_) {
+      for (uint32_t& blocks : used.of_keys) blocks = (1u << (kT / kBlock)) - 1;
+      return;
+    }
     if (mask) {
       columns_ = mask->columns.data();
     } else {
@@ -198,6 +211,8 @@ class Allowed {
         used.of_keys[key / kBlock] |= static_cast<uint32_t>(of(key, j) != 0) << j;
   }
   Allowed(const Allowed&) = delete;
+  // Every pair of 64 queries and 64 keys.
+  bool all() const { return all_; }
   __mmask16 of(int64_t key, int block) const {
     return static_cast<__mmask16>(columns_[key] >> (block * kBlock));
   }
@@ -206,6 +221,7 @@ class Allowed {
 
  private:
   const uint64_t* columns_;
+  bool all_;
   uint64_t whole_[kT];
 };
 
@@ -213,24 +229,31 @@ class Allowed {
 struct Running {
   float* highest;
   float* sum;
-  float* o;  // (Dv, kT), not divided by sum
+  float* o;  // turned (Dv, kT), not divided by sum
 };
 
-// scores (keys, kT) -> weights as pairs of keys (keys / 2, kT), and o (o_rows, kT) rescaled.
-inline void pair_softmax(const float* scores, int64_t keys, int query_blocks, const Allowed& allowed,
-                         float scale, int64_t o_rows, const Running& running, uint32_t* weights,
-                         RowGatherer& gatherer) {
+// scores (keys, kHalf) of blocks [first, end) of queries -> weights as pairs of keys (keys / 2, kHalf), and o
+// turned (o_rows, kT) rescaled.
+template <bool kMasked>
+void pair_softmax(const float* scores, int64_t keys, int first, int end, const Allowed& allowed, float scale,
+                  int64_t o_rows, const Running& running, uint32_t* weights, RowGatherer& gatherer) {
   const PairOrder order;
   const __m512 scales = _mm512_set1_ps(scale), lowest = _mm512_set1_ps(-kInfinity);
-  for (int j = 0; j < query_blocks; ++j) {
+  for (int j = first; j < end; ++j) {
     gatherer.step(16);
-    const float* lane = scores + j * kBlock;
+    const float* lane = scores + (j - first) * kBlock;
     __m512 highest = lowest, other = lowest;  // two chains hide the latency of max
     for (int64_t key = 0; key < keys; key += 2) {
-      if (!allowed.block(key, j)) continue;
-      const float* two = lane + key * kT;
-      highest = _mm512_mask_max_ps(highest, allowed.of(key, j), highest, _mm512_loadu_ps(two));
-      other = _mm512_mask_max_ps(other, allowed.of(key + 1, j), other, _mm512_loadu_ps(two + kT));
+      const float* two = lane + key * kHalf;
+      const __m512 even = _mm512_loadu_ps(two), odd = _mm512_loadu_ps(two + kHalf);
+      if constexpr (kMasked) {
+        if (!allowed.block(key, j)) continue;
+        highest = _mm512_mask_max_ps(highest, allowed.of(key, j), highest, even);
+        other = _mm512_mask_max_ps(other, allowed.of(key + 1, j), other, odd);
+      } else {
+        highest = _mm512_max_ps(highest, even);
+        other = _mm512_max_ps(other, odd);
+      }
     }
     const __m512 before = _mm512_loadu_ps(running.highest + j * kBlock);
     highest = _mm512_max_ps(before, _mm512_mul_ps(_mm512_max_ps(highest, other), scales));
@@ -242,16 +265,18 @@ inline void pair_softmax(const float* scores, int64_t keys, int query_blocks, co
     __m512 other_sum = _mm512_setzero_ps();
     // Up to a whole step of depth. Rows of scores beyond the last key hold anything; nothing allows them.
     for (int64_t key = 0; key < depths_of(keys) * kPairWidth; key += 2) {
-      uint32_t* to = weights + key / 2 * kT + j * kBlock;
-      if (!allowed.block(key, j)) {
+      uint32_t* to = weights + key / 2 * kHalf + (j - first) * kBlock;
+      if (kMasked && !allowed.block(key, j)) {
         _mm512_storeu_si512(to, _mm512_setzero_si512());
         continue;
       }
-      const float* two = lane + key * kT;
-      const __m512 even = _mm512_maskz_mov_ps(
-          allowed.of(key, j), power_of_two(_mm512_fmsub_ps(_mm512_loadu_ps(two), scales, origin)));
-      const __m512 odd = _mm512_maskz_mov_ps(
-          allowed.of(key + 1, j), power_of_two(_mm512_fmsub_ps(_mm512_loadu_ps(two + kT), scales, origin)));
+      const float* two = lane + key * kHalf;
+      __m512 even = power_of_two(_mm512_fmsub_ps(_mm512_loadu_ps(two), scales, origin));
+      __m512 odd = power_of_two(_mm512_fmsub_ps(_mm512_loadu_ps(two + kHalf), scales, origin));
+      if constexpr (kMasked) {
+        even = _mm512_maskz_mov_ps(allowed.of(key, j), even);
+        odd = _mm512_maskz_mov_ps(allowed.of(key + 1, j), odd);
+      }
       sum = _mm512_add_ps(sum, even);
       other_sum = _mm512_add_ps(other_sum, odd);
       const __m512i rounded = (__m512i)_mm512_cvtne2ps_pbh(odd, even);
@@ -261,7 +286,7 @@ inline void pair_softmax(const float* scores, int64_t keys, int query_blocks, co
     _mm512_storeu_ps(running.sum + j * kBlock, _mm512_add_ps(sum, other_sum));
     if (_mm512_cmp_ps_mask(rescale, _mm512_set1_ps(1.0f), _CMP_NEQ_UQ) == 0) continue;
     for (int64_t row = 0; row < o_rows; ++row) {
-      float* o = running.o + row * kT + j * kBlock;
+      float* o = running.o + turned_at(o_rows, row, j * kBlock);
       _mm512_storeu_ps(o, _mm512_mul_ps(rescale, _mm512_loadu_ps(o)));
     }
   }
@@ -278,14 +303,15 @@ inline void write_bf16(__m512 values, __mmask16 columns, Write write, uint16_t* 
 // Turned results (width, kT) f32, each column times its factor, to a tile's rows.
 inline void write_turned(const float* turned, const float* factors, const TilePositions& tile, Write write,
                          const HeadRows& to) {
-  const int64_t width = to.width;
+  const int64_t width = to.width, rows = pair_width(width);
   for (int64_t i = 0; i < tile.count; i += kBlock) {
     const __m512 factor = _mm512_loadu_ps(factors + i);
     for (int64_t j = 0; j < width; j += 16) {
       __m512i r[16];
 #pragma GCC unroll 16
       for (int k = 0; k < 16; ++k)
-        r[k] = _mm512_castps_si512(_mm512_mul_ps(factor, _mm512_loadu_ps(turned + (j + k) * kT + i)));
+        r[k] =
+            _mm512_castps_si512(_mm512_mul_ps(factor, _mm512_loadu_ps(turned + turned_at(rows, j + k, i))));
       turn(r);
       const __mmask16 columns = width - j >= 16 ? 0xffff : static_cast<__mmask16>((1u << (width - j)) - 1);
 #pragma GCC unroll 16
@@ -342,68 +368,110 @@ inline void end_queries(const ForwardTask& task, const TilePositions& queries, c
   write_turned(running.o, inverse, queries, Write::over, task.o);
 }
 
-// s^T and dp^T (keys, kT) -> ds^T and, where asked for, p^T: as pairs of keys (keys / 2, kT) words, or as
-// rows (keys, kT) of bf16. lse in units of log 2.
-template <bool kPairsOfKeys>
-void pair_gradients(const float* scores, const float* d_weights, int64_t keys, const Allowed& allowed,
-                    const float* lse, const float* delta, float scale, uint16_t* weights, uint16_t* d_scores,
+// What turns scores and gradients of weights into weights and gradients of scores; lse in units of log 2.
+struct Statistics {
+  const float* lse;
+  const float* delta;
+  float scale;
+};
+
+// 16 queries of one key.
+template <bool kMasked>
+void weigh(const float* score, const float* d_weight, const Statistics& statistics, int block,
+           __mmask16 allowed, __m512& weight, __m512& d_score) {
+  const __m512 lse = _mm512_loadu_ps(statistics.lse + block * kBlock);
+  const __m512 delta = _mm512_loadu_ps(statistics.delta + block * kBlock);
+  weight =
+      power_of_two(_mm512_fmsub_ps(_mm512_loadu_ps(score), _mm512_set1_ps(statistics.scale * kLog2E), lse));
+  d_score = _mm512_mul_ps(_mm512_mul_ps(weight, _mm512_set1_ps(statistics.scale)),
+                          _mm512_sub_ps(_mm512_loadu_ps(d_weight), delta));
+  if constexpr (kMasked) {
+    weight = _mm512_maskz_mov_ps(allowed, weight);
+    d_score = _mm512_maskz_mov_ps(allowed, d_score);
+  }
+}
+
+// s^T and dp^T (keys, kHalf) of blocks [first, end) of queries -> ds^T as pairs of keys (keys / 2, kHalf).
+template <bool kMasked>
+void gradient_pairs(const float* scores, const float* d_weights, int64_t keys, int first, int end,
+                    const Allowed& allowed, const Statistics& statistics, uint32_t* d_scores,
                     RowGatherer& gatherer) {
   const PairOrder order;
-  const __m512 to_log2 = _mm512_set1_ps(scale * kLog2E), scales = _mm512_set1_ps(scale);
-  // Two keys of one block of queries, or one key of two.
-  const auto compute = [&](int64_t key, int j, __m512& weight, __m512& d_score) {
-    const float *s = scores + key * kT + j * kBlock, *dp = d_weights + key * kT + j * kBlock;
-    const __mmask16 mask = allowed.of(key, j);
-    weight = _mm512_maskz_mov_ps(
-        mask, power_of_two(_mm512_fmsub_ps(_mm512_loadu_ps(s), to_log2, _mm512_loadu_ps(lse + j * kBlock))));
-    const __m512 change = _mm512_sub_ps(_mm512_loadu_ps(dp), _mm512_loadu_ps(delta + j * kBlock));
-    d_score = _mm512_maskz_mul_ps(mask, _mm512_mul_ps(weight, scales), change);
-  };
-  const int64_t rows = kPairsOfKeys ? depths_of(keys) * kPairWidth : blocks_of(keys) * kBlock;
-  for (int64_t key = 0; key < rows; key += 2) {
+  for (int64_t key = 0; key < depths_of(keys) * kPairWidth; key += 2) {
     if (key % 8 == 0) gatherer.step(8);
-    for (int step = 0; step < 4; ++step) {
-      // Pairs of keys: two keys, block `step` of queries. Rows: one key, two blocks of queries.
-      const int64_t first = kPairsOfKeys ? key : key + step / 2;
-      const int j = kPairsOfKeys ? step : step % 2 * 2;
-      uint16_t* to = d_scores + (kPairsOfKeys ? key * kT + j * 32 : first * kT + j * kBlock);
-      uint16_t* weights_to = kPairsOfKeys ? nullptr : weights + first * kT + j * kBlock;
-      const bool used =
-          kPairsOfKeys ? allowed.block(key, j) : allowed.block(key, j) || allowed.block(key, j + 1);
-      if (!used) {
+    for (int j = first; j < end; ++j) {
+      const int64_t at = key * kHalf + (j - first) * kBlock;
+      uint32_t* to = d_scores + key / 2 * kHalf + (j - first) * kBlock;
+      if (kMasked && !allowed.block(key, j)) {
         _mm512_storeu_si512(to, _mm512_setzero_si512());
-        if (!kPairsOfKeys) _mm512_storeu_si512(weights_to, _mm512_setzero_si512());
         continue;
       }
-      __m512 p0, p1, ds0, ds1;
-      compute(first, j, p0, ds0);
-      compute(kPairsOfKeys ? first + 1 : first, kPairsOfKeys ? j : j + 1, p1, ds1);
-      const __m512i rounded = (__m512i)_mm512_cvtne2ps_pbh(ds1, ds0);
-      if constexpr (kPairsOfKeys) {
-        _mm512_storeu_si512(to, _mm512_permutexvar_epi16(order.halves, rounded));
-      } else {
-        _mm512_storeu_si512(to, rounded);
-        _mm512_storeu_si512(weights_to, (__m512i)_mm512_cvtne2ps_pbh(p1, p0));
-      }
+      __m512 weight, even, odd;
+      weigh<kMasked>(scores + at, d_weights + at, statistics, j, allowed.of(key, j), weight, even);
+      weigh<kMasked>(scores + at + kHalf, d_weights + at + kHalf, statistics, j, allowed.of(key + 1, j),
+                     weight, odd);
+      const __m512i rounded = (__m512i)_mm512_cvtne2ps_pbh(odd, even);
+      _mm512_storeu_si512(to, _mm512_permutexvar_epi16(order.halves, rounded));
     }
   }
 }
 
-// scores^T (keys, queries) = rows (keys, width) turned (width / 2, kT), where they are needed.
+// s^T and dp^T (kHalf, kT) of keys [begin, end) -> p^T and ds^T as rows (kHalf, kT) of bf16.
+template <bool kMasked>
+void gradient_rows(const float* scores, const float* d_weights, int64_t begin, int64_t end,
+                   const Allowed& allowed, const Statistics& statistics, uint16_t* weights,
+                   uint16_t* d_scores, RowGatherer& gatherer) {
+  for (int64_t key = begin; key < begin + blocks_of(end - begin) * kBlock; ++key) {
+    if (key % 4 == 0) gatherer.step(8);
+    for (int j = 0; j < kT / kBlock; j += 2) {
+      const int64_t at = (key - begin) * kT + j * kBlock;
+      if (kMasked && !allowed.block(key, j) && !allowed.block(key, j + 1)) {
+        _mm512_storeu_si512(weights + at, _mm512_setzero_si512());
+        _mm512_storeu_si512(d_scores + at, _mm512_setzero_si512());
+        continue;
+      }
+      __m512 p[2], ds[2];
+      for (int k = 0; k < 2; ++k)
+        weigh<kMasked>(scores + at + k * kBlock, d_weights + at + k * kBlock, statistics, j + k,
+                       allowed.of(key, j + k), p[k], ds[k]);
+      _mm512_storeu_si512(weights + at, (__m512i)_mm512_cvtne2ps_pbh(p[1], p[0]));
+      _mm512_storeu_si512(d_scores + at, (__m512i)_mm512_cvtne2ps_pbh(ds[1], ds[0]));
+    }
+  }
+}
+
+// scores^T (keys, queries), `row` apart, = rows (keys, width) turned (width / 2, kHalf), where used.
 inline void multiply_scores(const uint16_t* rows, int64_t width, const uint32_t* turned, int key_blocks,
-                            int query_blocks, const Allowed& allowed, float* scores) {
+                            int query_blocks, const UsedBlocks& used, float* scores, int64_t row) {
   multiply_pairs({.a = rows,
                   .a_row = width,
                   .b = turned,
-                  .b_row = kT,
+                  .b_row = kHalf,
                   .c = scores,
-                  .c_row = kT,
+                  .c_row = row,
                   .rows = key_blocks,
                   .columns = query_blocks,
                   .depth = depths_of(width),
                   .onto = false,
                   .skip = Skip::results,
-                  .used = &allowed.used});
+                  .used = &used});
+}
+
+// Turned results (width, kHalf) += turned rows (width, keys) pairs of keys (keys / 2, kHalf), where used.
+inline void add_turned(const uint16_t* columns, int64_t width, const uint32_t* pairs, int64_t keys,
+                       int query_blocks, const UsedBlocks& used, float* turned) {
+  multiply_pairs({.a = columns,
+                  .a_row = kT,
+                  .b = pairs,
+                  .b_row = kHalf,
+                  .c = turned,
+                  .c_row = kHalf,
+                  .rows = blocks_of(width),
+                  .columns = query_blocks,
+                  .depth = depths_of(keys),
+                  .onto = true,
+                  .skip = Skip::depth_of_columns,
+                  .used = &used});
 }
 
 // lse in units of log 2 and delta of a tile. A query that saw nothing is never allowed; zero is as good.
@@ -448,23 +516,17 @@ void pair_forward_tile(const ForwardTask& task, const ForwardTask* next, void* m
       request_task(gatherer, *next);
     const int64_t keys = visit.tile.count;
     const Allowed allowed(visit.mask, queries.count, keys);
-    multiply_scores(key_rows, wide, queries_turned, blocks_of(keys), query_blocks, allowed, scores);
-    gatherer.step(32);
     turn_rows(value_rows, keys, v_wide, values_turned);
-    pair_softmax(scores, keys, query_blocks, allowed, task.scale * kLog2E, v_wide, running, weights,
-                 gatherer);
-    multiply_pairs({.a = values_turned,
-                    .a_row = kT,
-                    .b = weights,
-                    .b_row = kT,
-                    .c = running.o,
-                    .c_row = kT,
-                    .rows = blocks_of(v_wide),
-                    .columns = query_blocks,
-                    .depth = depths_of(keys),
-                    .onto = true,
-                    .skip = Skip::depth_of_columns,
-                    .used = &allowed.used});
+    const auto softmax = allowed.all() ? pair_softmax<false> : pair_softmax<true>;
+    for (int first = 0; first < query_blocks; first += kHalfBlocks) {
+      const int end = std::min(query_blocks, first + kHalfBlocks), half = first / kHalfBlocks;
+      const UsedBlocks used = allowed.used.from(0, first);
+      multiply_scores(key_rows, wide, queries_turned + half * wide / 2 * kHalf, blocks_of(keys), end - first,
+                      used, scores, kHalf);
+      gatherer.step(16);
+      softmax(scores, keys, first, end, allowed, task.scale * kLog2E, v_wide, running, weights, gatherer);
+      add_turned(values_turned, v_wide, weights, keys, end - first, used, running.o + half * v_wide * kHalf);
+    }
   }
   end_queries(task, queries, running);
 }
@@ -481,9 +543,10 @@ void pair_backward_query_tile(const BackwardTask& task, const BackwardTask* next
   uint16_t* keys_turned = scratch.take<uint16_t>(wide * kT);
   float* scores = scratch.take<float>(kT * kT);
   float* d_weights = scratch.take<float>(kT * kT);
-  uint16_t* d_scores = scratch.take<uint16_t>(kT * kT);
+  uint32_t* d_scores = scratch.take<uint32_t>(kT / 2 * kT);
   float *lse = scratch.take<float>(kT), *delta = scratch.take<float>(kT), *ones = scratch.take<float>(kT);
   float* dq = scratch.take<float>(wide * kT);
+  const Statistics statistics{lse, delta, task.scale};
 
   if (!gatherer.has(task.index)) request_query_task(gatherer, task);
   gather_statistics(task, queries, lse, delta);
@@ -505,25 +568,18 @@ void pair_backward_query_tile(const BackwardTask& task, const BackwardTask* next
       request_query_task(gatherer, *next);
     const int64_t keys = visit.tile.count;
     const Allowed allowed(visit.mask, queries.count, keys);
-    multiply_scores(key_rows, wide, queries_turned, blocks_of(keys), query_blocks, allowed, scores);
-    gatherer.step(16);
-    multiply_scores(value_rows, v_wide, d_o_turned, blocks_of(keys), query_blocks, allowed, d_weights);
-    gatherer.step(16);
     turn_rows(key_rows, keys, wide, keys_turned);
-    pair_gradients<true>(scores, d_weights, keys, allowed, lse, delta, task.scale, nullptr, d_scores,
-                         gatherer);
-    multiply_pairs({.a = keys_turned,
-                    .a_row = kT,
-                    .b = reinterpret_cast<const uint32_t*>(d_scores),
-                    .b_row = kT,
-                    .c = dq,
-                    .c_row = kT,
-                    .rows = blocks_of(wide),
-                    .columns = query_blocks,
-                    .depth = depths_of(keys),
-                    .onto = true,
-                    .skip = Skip::depth_of_columns,
-                    .used = &allowed.used});
+    const auto gradients = allowed.all() ? gradient_pairs<false> : gradient_pairs<true>;
+    for (int first = 0; first < query_blocks; first += kHalfBlocks) {
+      const int end = std::min(query_blocks, first + kHalfBlocks), half = first / kHalfBlocks;
+      const UsedBlocks used = allowed.used.from(0, first);
+      multiply_scores(key_rows, wide, queries_turned + half * wide / 2 * kHalf, blocks_of(keys), end - first,
+                      used, scores, kHalf);
+      multiply_scores(value_rows, v_wide, d_o_turned + half * v_wide / 2 * kHalf, blocks_of(keys),
+                      end - first, used, d_weights, kHalf);
+      gradients(scores, d_weights, keys, first, end, allowed, statistics, d_scores, gatherer);
+      add_turned(keys_turned, wide, d_scores, keys, end - first, used, dq + half * wide * kHalf);
+    }
   }
   write_turned(dq, ones, queries, task.pass == 0 ? Write::over : Write::onto, task.dq);
 }
@@ -533,7 +589,6 @@ void pair_backward_key_tile(const BackwardTask& task, const BackwardTask* next, 
   const PairRegisters registers;
   const TilePositions keys = task.keys();
   const int64_t wide = pair_width(task.q.width), v_wide = pair_width(task.v.width);
-  const int key_blocks = blocks_of(keys.count);
   PairScratch scratch(memory, task.q.width, task.v.width);
   uint32_t* queries_turned = scratch.take<uint32_t>(wide / 2 * kT);
   uint32_t* d_o_turned = scratch.take<uint32_t>(v_wide / 2 * kT);
@@ -546,6 +601,7 @@ void pair_backward_key_tile(const BackwardTask& task, const BackwardTask* next, 
   float *lse = scratch.take<float>(kT), *delta = scratch.take<float>(kT);
   float* dk = scratch.take<float>(kT * wide);
   float* dv = scratch.take<float>(kT * v_wide);
+  const Statistics statistics{lse, delta, task.scale};
 
   if (!gatherer.has(task.index)) request_key_task(gatherer, task, false);
   std::fill_n(dk, kT * wide, 0.0f);
@@ -568,31 +624,40 @@ void pair_backward_key_tile(const BackwardTask& task, const BackwardTask* next, 
     const Allowed allowed(visit.mask, queries, keys.count);
     gather_statistics(task, visit.tile, lse, delta);
     turn_words(query_rows, wide / 2, queries, wide / 2, queries_turned);
-    multiply_scores(key_rows, wide, queries_turned, key_blocks, blocks_of(queries), allowed, scores);
-    gatherer.step(16);
     turn_words(d_o_rows, v_wide / 2, queries, v_wide / 2, d_o_turned);
-    multiply_scores(value_rows, v_wide, d_o_turned, key_blocks, blocks_of(queries), allowed, d_weights);
-    gatherer.step(16);
     pair_rows(query_rows, queries, wide, query_pairs);
     pair_rows(d_o_rows, queries, v_wide, d_o_pairs);
-    pair_gradients<false>(scores, d_weights, keys.count, allowed, lse, delta, task.scale, weights, d_scores,
-                          gatherer);
-    const auto add = [&](const uint16_t* a, const uint32_t* b, int64_t width, float* c) {
-      multiply_pairs({.a = a,
-                      .a_row = kT,
-                      .b = b,
-                      .b_row = width,
-                      .c = c,
-                      .c_row = width,
-                      .rows = key_blocks,
-                      .columns = blocks_of(width),
-                      .depth = depths_of(queries),
-                      .onto = true,
-                      .skip = Skip::depth_of_rows,
-                      .used = &allowed.used});
-    };
-    add(weights, d_o_pairs, v_wide, dv);
-    add(d_scores, query_pairs, wide, dk);
+    const auto gradients = allowed.all() ? gradient_rows<false> : gradient_rows<true>;
+    for (int64_t begin = 0; begin < keys.count; begin += kHalf) {
+      const int64_t end = std::min(keys.count, begin + kHalf);
+      const int key_blocks = blocks_of(end - begin), first = static_cast<int>(begin / kBlock);
+      for (int64_t i = 0; i < queries; i += kHalf) {
+        const int query_blocks = blocks_of(std::min(queries - i, kHalf));
+        const UsedBlocks used = allowed.used.from(first, static_cast<int>(i / kBlock));
+        multiply_scores(key_rows + begin * wide, wide, queries_turned + turned_at(wide / 2, 0, i), key_blocks,
+                        query_blocks, used, scores + i, kT);
+        multiply_scores(value_rows + begin * v_wide, v_wide, d_o_turned + turned_at(v_wide / 2, 0, i),
+                        key_blocks, query_blocks, used, d_weights + i, kT);
+      }
+      gradients(scores, d_weights, begin, end, allowed, statistics, weights, d_scores, gatherer);
+      const UsedBlocks used = allowed.used.from(first, 0);
+      const auto add = [&](const uint16_t* a, const uint32_t* b, int64_t width, float* c) {
+        multiply_pairs({.a = a,
+                        .a_row = kT,
+                        .b = b,
+                        .b_row = width,
+                        .c = c + begin * width,
+                        .c_row = width,
+                        .rows = key_blocks,
+                        .columns = blocks_of(width),
+                        .depth = depths_of(queries),
+                        .onto = true,
+                        .skip = Skip::depth_of_rows,
+                        .used = &used});
+      };
+      add(weights, d_o_pairs, v_wide, dv);
+      add(d_scores, query_pairs, wide, dk);
+    }
   }
   const Write write = task.pass == 0 ? Write::over : Write::onto;
   write_pair_rows(dk, wide, keys, write, task.dk);

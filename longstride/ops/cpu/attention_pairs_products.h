@@ -21,6 +21,14 @@ inline constexpr int64_t kPairWidth = 32;  // depth that one step of a block tak
 // The blocks of a tile (keys, queries) in which a pair is allowed.
 struct UsedBlocks {
   uint32_t of_keys[kAttentionTile / kBlock] = {};  // bit j: block j of queries
+
+  // The same beginning with these blocks.
+  UsedBlocks from(int block_of_keys, int block_of_queries) const {
+    UsedBlocks rest;
+    for (int i = block_of_keys; i < kAttentionTile / kBlock; ++i)
+      rest.of_keys[i - block_of_keys] = of_keys[i] >> block_of_queries;
+    return rest;
+  }
 };
 
 enum class Skip {

@@ -23,6 +23,7 @@ struct HeadRows {
   int64_t stride = 0;  // bytes
   DType dtype = DType::f32;
   int64_t width = 0;  // elements
+  int64_t bytes = 0;  // of them
 
   char* row(int64_t position) const { return data + position * stride; }
   float* f32(int64_t position) const { return reinterpret_cast<float*>(row(position)); }
@@ -31,7 +32,7 @@ struct HeadRows {
 inline HeadRows head_rows(const Tensor& t, int64_t batch, int64_t head) {
   const int64_t size = size_of(t.dtype);
   return {static_cast<char*>(t.data) + (batch * t.stride[0] + head * t.stride[2]) * size, t.stride[1] * size,
-          t.dtype, t.shape[3]};
+          t.dtype, t.shape[3], t.shape[3] * size};
 }
 // The values of one sequence and head in a (B, H, N) tensor.
 inline float* head_values(const Tensor& t, int64_t batch, int64_t head) {
@@ -109,7 +110,7 @@ class RowGatherer {
     enqueue(tile, {rows, nullptr, rows.dtype, 0, nullptr});
   }
   // Fetches so many rows, and copies those that were fetched a while ago.
-  void step(int64_t rows) {
+  __attribute__((always_inline)) void step(int64_t rows) {
     for (; rows > 0 && fetched_.request < count_; --rows) advance();
   }
   // All that was queued is in place.
@@ -153,12 +154,14 @@ class RowGatherer {
     requests_[count_].tile = &tiles_[count_];
     ++count_;
   }
-  void advance() {
+  // Inlined, so that it is compiled with the instructions of the kernel around it.
+  __attribute__((always_inline)) void advance() {
     if (fetched_.request < count_) {
       const Request& r = requests_[fetched_.request];
-      const int64_t position = r.tile->position[fetched_.row], bytes = r.rows.width * size_of(r.rows.dtype);
+      const int64_t position = r.tile->position[fetched_.row];
       if (position >= 0)
-        for (int64_t byte = 0; byte < bytes; byte += 64) __builtin_prefetch(r.rows.row(position) + byte);
+        for (int64_t byte = 0; byte < r.rows.bytes; byte += 64)
+          __builtin_prefetch(r.rows.row(position) + byte);
       move(fetched_);
       ++distance_;
     }
@@ -171,10 +174,20 @@ class RowGatherer {
   void move(Cursor& cursor) const {
     if (++cursor.row == requests_[cursor.request].tile->count) ++cursor.request, cursor.row = 0;
   }
-  static void copy_row(const Request& r, int64_t i) {
+  __attribute__((always_inline)) static void copy_row(const Request& r, int64_t i) {
     if (r.to == nullptr) return;
     char* to = r.to + i * r.row_bytes;
     const int64_t position = r.tile->position[i];
+    if (position >= 0 && r.rows.bytes == r.row_bytes && r.row_bytes % 64 == 0) {
+      const char* from = r.rows.row(position);
+      for (int64_t byte = 0; byte < r.row_bytes; byte += 64) __builtin_memcpy(to + byte, from + byte, 64);
+    } else {
+      copy_odd_row(r, position, to);
+    }
+    if (i + 1 == r.tile->count && r.tile->count % kRowStep != 0)
+      std::memset(to + r.row_bytes, 0, (kRowStep - r.tile->count % kRowStep) * r.row_bytes);
+  }
+  static void copy_odd_row(const Request& r, int64_t position, char* to) {
     int64_t bytes = 0;
     if (position >= 0) {
       bytes = r.rows.width * size_of(r.to_dtype);
@@ -184,10 +197,6 @@ class RowGatherer {
         copy_as_f32(r.rows.row(position), r.rows.dtype, r.rows.width, reinterpret_cast<float*>(to));
     }
     if (bytes < r.row_bytes) std::memset(to + bytes, 0, r.row_bytes - bytes);
-    if (i + 1 == r.tile->count)
-      std::memset(
-          to + r.row_bytes, 0,
-          (r.tile->count + kRowStep - 1) / kRowStep * kRowStep * r.row_bytes - r.tile->count * r.row_bytes);
   }
 
   Stream streams_[kMostStreams];
@@ -433,8 +442,8 @@ inline int tasks_at_a_time(int64_t tasks, int team) {
   return static_cast<int>(std::clamp<int64_t>(tasks / (int64_t{team} * 16), 1, 16));
 }
 
-// Tiles of all sequences and heads in one list, the last tiles first: causal patterns make them the longest.
-// Heads lie side by side in memory, so equal tiles of all heads follow one another.
+// Tiles of all sequences and heads in one list, the last tile of a head first: causal patterns make it the
+// longest, and its neighbours look at the same keys.
 struct TileTask {
   int64_t batch, head, tile;
 };
@@ -450,8 +459,8 @@ class TileTasks {
   // False if `index` is beyond the list, or stands for a tile that its head's plan does not have.
   bool get(int64_t index, TileTask& task) const {
     if (index >= size_) return false;
-    const int64_t in_tile = size_ / most_;
-    task = {index % in_tile / heads_, index % heads_, most_ - 1 - index / in_tile};
+    const int64_t head = index / most_;
+    task = {head / heads_, head % heads_, most_ - 1 - index % most_};
     return task.tile < count_tiles_(plan_.head(task.head));
   }
 

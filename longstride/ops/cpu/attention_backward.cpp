@@ -92,16 +92,16 @@ void backward_key_tile(const BackwardTask& task, const BackwardTask* next, bool 
   std::fill_n(dk, keys.count * padded, 0.0f);
   std::fill_n(dv, keys.count * v_padded, 0.0f);
   gatherer.finish();
-  const float* key_rows = gatherer.rows<float>(stream::kKeys);
+  const float* key_rows = gatherer.rows<float>(stream::kKeys).data;
   transpose(key_rows, keys.count, padded, keys_turned);
-  transpose(gatherer.rows<float>(stream::kValues), keys.count, v_padded, values_turned);
+  transpose(gatherer.rows<float>(stream::kValues).data, keys.count, v_padded, values_turned);
 
   Visits visits = task.visits_of_keys();
   Visit visit, upcoming;
   for (bool more = visits.next(visit); more; visit = upcoming) {
     gatherer.finish();
-    const float *query_rows = gatherer.rows<float>(stream::kQueries),
-                *d_o_rows = gatherer.rows<float>(stream::kGradients);
+    const float *query_rows = gatherer.rows<float>(stream::kQueries).data,
+                *d_o_rows = gatherer.rows<float>(stream::kGradients).data;
     more = visits.next(upcoming);
     if (more)
       request_queries(gatherer, task, upcoming.tile, with_queries);
@@ -179,15 +179,15 @@ void backward_query_tile(const BackwardTask& task, const BackwardTask* next, con
   gather_values(task.delta, queries, delta);
   std::fill_n(dq, queries.count * padded, 0.0f);
   gatherer.finish();
-  transpose(gatherer.rows<float>(stream::kQueries), queries.count, padded, queries_turned);
-  transpose(gatherer.rows<float>(stream::kGradients), queries.count, v_padded, d_o_turned);
+  transpose(gatherer.rows<float>(stream::kQueries).data, queries.count, padded, queries_turned);
+  transpose(gatherer.rows<float>(stream::kGradients).data, queries.count, v_padded, d_o_turned);
 
   Visits visits = task.visits_of_queries();
   Visit visit, upcoming;
   for (bool more = visits.next(visit); more; visit = upcoming) {
     gatherer.finish();
-    const float *key_rows = gatherer.rows<float>(stream::kKeys),
-                *value_rows = gatherer.rows<float>(stream::kValues);
+    const float *key_rows = gatherer.rows<float>(stream::kKeys).data,
+                *value_rows = gatherer.rows<float>(stream::kValues).data;
     more = visits.next(upcoming);
     if (more)
       request_keys(gatherer, task, upcoming.tile);

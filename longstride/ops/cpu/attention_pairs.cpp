@@ -42,6 +42,8 @@ constexpr int64_t kT = kAttentionTile;
 constexpr int64_t kHalf = kT / 2;
 constexpr int kHalfBlocks = kHalf / kBlock;
 
+using Rows = RowGatherer::Rows<uint16_t>;
+
 inline int64_t pair_width(int64_t width) { return (width + kPairWidth - 1) / kPairWidth * kPairWidth; }
 inline int blocks_of(int64_t count) { return static_cast<int>((count + kBlock - 1) / kBlock); }
 inline int depths_of(int64_t count) { return static_cast<int>((count + kPairWidth - 1) / kPairWidth); }
@@ -64,7 +66,8 @@ struct PairScratch {
     for (const int s : {stream::kQueries, stream::kKeys, stream::kValues, stream::kGradients}) {
       char* first = static_cast<char*>(memory) + 2 * s * kT * wide * 2;
       const int64_t width = s == stream::kQueries || s == stream::kKeys ? qk_width : v_width;
-      gatherer.set_stream(s, first, first + kT * wide * 2, DType::bf16, pair_width(width) * 2);
+      gatherer.set_stream(s, first, first + kT * wide * 2, DType::bf16, pair_width(width) * 2,
+                          RowGatherer::Place::as_it_lies);
     }
   }
   template <class T>
@@ -107,7 +110,8 @@ inline int64_t turned_at(int64_t rows, int64_t j, int64_t i) {
   return (i / kHalf * rows + j) * kHalf + i % kHalf;
 }
 
-// rows (count, words) of words, `row` apart -> turned (words, kT); count is rounded up to a block of rows.
+// rows (count, words) of words, `row` words apart -> turned (words, kT); count is rounded up to a block of
+// rows.
 inline void turn_words(const void* rows, int64_t row, int64_t count, int64_t words, void* to) {
   for (int64_t i = 0; i < count; i += kBlock) {
     for (int64_t j = 0; j < words; j += 16) {
@@ -121,6 +125,11 @@ inline void turn_words(const void* rows, int64_t row, int64_t count, int64_t wor
       for (int k = 0; k < 16; ++k) _mm512_storeu_si512(target + k * kHalf, r[k]);
     }
   }
+}
+
+// rows (count, width) of bf16 -> turned (width / 2, kT) pairs along the width.
+inline void turn_queries(Rows rows, int64_t count, int64_t width, uint32_t* to) {
+  turn_words(rows.data, rows.row / 2, count, width / 2, to);
 }
 
 // Where the words of two rows' pairs lie in the two rows: the lower and the upper 16 columns.
@@ -139,12 +148,12 @@ struct PairOrder {
 };
 
 // rows (count, width) of bf16 -> pairs of rows (count / 2, width); count is rounded up to 32.
-inline void pair_rows(const uint16_t* rows, int64_t count, int64_t width, uint32_t* pairs) {
+inline void pair_rows(Rows rows, int64_t count, int64_t width, uint32_t* pairs) {
   const PairOrder order;
   for (int64_t i = 0; i < depths_of(count) * kPairWidth; i += 2) {
     for (int64_t j = 0; j < width; j += 32) {
-      const __m512i even = _mm512_loadu_si512(rows + i * width + j);
-      const __m512i odd = _mm512_loadu_si512(rows + (i + 1) * width + j);
+      const __m512i even = _mm512_loadu_si512(rows.data + i * rows.row + j);
+      const __m512i odd = _mm512_loadu_si512(rows.data + (i + 1) * rows.row + j);
       uint32_t* to = pairs + i / 2 * width + j;
       _mm512_storeu_si512(to, _mm512_permutex2var_epi16(even, order.lower, odd));
       _mm512_storeu_si512(to + 16, _mm512_permutex2var_epi16(even, order.upper, odd));
@@ -153,15 +162,15 @@ inline void pair_rows(const uint16_t* rows, int64_t count, int64_t width, uint32
 }
 
 // rows (count, width) of bf16 -> columns (width, kT) of bf16; count is rounded up to 32.
-inline void turn_rows(const uint16_t* rows, int64_t count, int64_t width, uint16_t* columns) {
+inline void turn_rows(Rows rows, int64_t count, int64_t width, uint16_t* columns) {
   const PairOrder order;
   for (int64_t i = 0; i < depths_of(count) * kPairWidth; i += 32) {
     for (int64_t j = 0; j < width; j += 32) {
       __m512i low[16], high[16];
 #pragma GCC unroll 16
       for (int k = 0; k < 16; ++k) {
-        const uint16_t* from = rows + (i + 2 * k) * width + j;
-        const __m512i even = _mm512_loadu_si512(from), odd = _mm512_loadu_si512(from + width);
+        const uint16_t* from = rows.data + (i + 2 * k) * rows.row + j;
+        const __m512i even = _mm512_loadu_si512(from), odd = _mm512_loadu_si512(from + rows.row);
         low[k] = _mm512_permutex2var_epi16(even, order.lower, odd);
         high[k] = _mm512_permutex2var_epi16(even, order.upper, odd);
       }
@@ -206,9 +215,14 @@ class Allowed {
       std::fill_n(whole_, kT, 0);
       std::fill_n(whole_, keys, queries == 64 ? ~uint64_t{0} : (uint64_t{1} << queries) - 1);
     }
-    for (int64_t key = 0; key < keys; ++key)
-      for (int j = 0; j < kT / kBlock; ++j)
-        used.of_keys[key / kBlock] |= static_cast<uint32_t>(of(key, j) != 0) << j;
+    for (int64_t key = 0; key < keys; key += kBlock) {
+      const __m512i all =
+          _mm512_or_si512(_mm512_loadu_si512(columns_ + key), _mm512_loadu_si512(columns_ + key + 8));
+      const __m256i half = _mm256_or_si256(_mm512_castsi512_si256(all), _mm512_extracti64x4_epi64(all, 1));
+      const __m128i quarter = _mm_or_si128(_mm256_castsi256_si128(half), _mm256_extracti128_si256(half, 1));
+      const __m128i bits = _mm_or_si128(quarter, _mm_unpackhi_epi64(quarter, quarter));
+      used.of_keys[key / kBlock] = _mm_test_epi16_mask(bits, bits) & 0xf;
+    }
   }
   Allowed(const Allowed&) = delete;
   // Every pair of 64 queries and 64 keys.
@@ -240,7 +254,6 @@ void pair_softmax(const float* scores, int64_t keys, int first, int end, const A
   const PairOrder order;
   const __m512 scales = _mm512_set1_ps(scale), lowest = _mm512_set1_ps(-kInfinity);
   for (int j = first; j < end; ++j) {
-    gatherer.step(16);
     const float* lane = scores + (j - first) * kBlock;
     __m512 highest = lowest, other = lowest;  // two chains hide the latency of max
     for (int64_t key = 0; key < keys; key += 2) {
@@ -266,6 +279,7 @@ void pair_softmax(const float* scores, int64_t keys, int first, int end, const A
     // Up to a whole step of depth. Rows of scores beyond the last key hold anything; nothing allows them.
     for (int64_t key = 0; key < depths_of(keys) * kPairWidth; key += 2) {
       uint32_t* to = weights + key / 2 * kHalf + (j - first) * kBlock;
+      if (key % kBlock == 0) gatherer.step();
       if (kMasked && !allowed.block(key, j)) {
         _mm512_storeu_si512(to, _mm512_setzero_si512());
         continue;
@@ -336,16 +350,13 @@ inline void write_pair_rows(const float* rows, int64_t row, const TilePositions&
   }
 }
 
-// From nothing, or from what earlier passes have written. o is turned.
+// From nothing (o is then undefined), or from what earlier passes have written.
 inline void begin_queries(const ForwardTask& task, const TilePositions& queries, const Running& running,
                           float* rows) {
   const int64_t wide = pair_width(task.v.width);
   std::fill_n(running.highest, kT, -kInfinity);
   std::fill_n(running.sum, kT, 0.0f);
-  if (task.pass == 0) {
-    std::fill_n(running.o, wide * kT, 0.0f);
-    return;
-  }
+  if (task.pass == 0) return;
   std::fill_n(rows, kT * wide, 0.0f);
   for (int64_t i = 0; i < queries.count; ++i) {
     const int64_t position = queries.position[i];
@@ -357,14 +368,33 @@ inline void begin_queries(const ForwardTask& task, const TilePositions& queries,
   turn_words(rows, wide, kT, wide, running.o);
 }
 
+// Natural logarithm of positive normal numbers, to about the last place: x = 2^n m with m in [3/4, 3/2), and
+// log m = 2 artanh((m - 1) / (m + 1)).
+inline __m512 logarithm(__m512 x) {
+  const __m512 m = _mm512_getmant_ps(x, _MM_MANT_NORM_p75_1p5, _MM_MANT_SIGN_src);
+  const __m512 n = _mm512_getexp_ps(_mm512_div_ps(x, m));
+  const __m512 one = _mm512_set1_ps(1.0f);
+  const __m512 t = _mm512_div_ps(_mm512_sub_ps(m, one), _mm512_add_ps(m, one)), t2 = _mm512_mul_ps(t, t);
+  __m512 y = _mm512_set1_ps(2.0f / 9);
+  y = _mm512_fmadd_ps(y, t2, _mm512_set1_ps(2.0f / 7));
+  y = _mm512_fmadd_ps(y, t2, _mm512_set1_ps(2.0f / 5));
+  y = _mm512_fmadd_ps(y, t2, _mm512_set1_ps(2.0f / 3));
+  y = _mm512_fmadd_ps(y, t2, _mm512_set1_ps(2.0f));
+  return _mm512_fmadd_ps(n, _mm512_set1_ps(0.693147181f), _mm512_mul_ps(y, t));
+}
+
 inline void end_queries(const ForwardTask& task, const TilePositions& queries, const Running& running) {
-  float inverse[kT];
-  for (int64_t i = 0; i < kT; ++i) inverse[i] = running.sum[i] == 0 ? 0 : 1 / running.sum[i];
-  for (int64_t i = 0; i < queries.count; ++i) {
-    if (queries.position[i] < 0) continue;
-    task.lse[queries.position[i]] =
-        running.sum[i] == 0 ? -kInfinity : running.highest[i] / kLog2E + std::log(running.sum[i]);
+  float inverse[kT], lse[kT];
+  for (int64_t i = 0; i < kT; i += kBlock) {
+    const __m512 sum = _mm512_loadu_ps(running.sum + i), highest = _mm512_loadu_ps(running.highest + i);
+    // NaN has seen something.
+    const __mmask16 seen = _mm512_cmp_ps_mask(sum, _mm512_setzero_ps(), _CMP_NEQ_UQ);
+    _mm512_storeu_ps(inverse + i, _mm512_maskz_div_ps(seen, _mm512_set1_ps(1.0f), sum));
+    const __m512 total = _mm512_fmadd_ps(highest, _mm512_set1_ps(1 / kLog2E), logarithm(sum));
+    _mm512_storeu_ps(lse + i, _mm512_mask_blend_ps(seen, _mm512_set1_ps(-kInfinity), total));
   }
+  for (int64_t i = 0; i < queries.count; ++i)
+    if (queries.position[i] >= 0) task.lse[queries.position[i]] = lse[i];
   write_turned(running.o, inverse, queries, Write::over, task.o);
 }
 
@@ -398,7 +428,7 @@ void gradient_pairs(const float* scores, const float* d_weights, int64_t keys, i
                     RowGatherer& gatherer) {
   const PairOrder order;
   for (int64_t key = 0; key < depths_of(keys) * kPairWidth; key += 2) {
-    if (key % 8 == 0) gatherer.step(8);
+    if (key % 8 == 0) gatherer.step();
     for (int j = first; j < end; ++j) {
       const int64_t at = key * kHalf + (j - first) * kBlock;
       uint32_t* to = d_scores + key / 2 * kHalf + (j - first) * kBlock;
@@ -422,7 +452,7 @@ void gradient_rows(const float* scores, const float* d_weights, int64_t begin, i
                    const Allowed& allowed, const Statistics& statistics, uint16_t* weights,
                    uint16_t* d_scores, RowGatherer& gatherer) {
   for (int64_t key = begin; key < begin + blocks_of(end - begin) * kBlock; ++key) {
-    if (key % 4 == 0) gatherer.step(8);
+    if (key % 4 == 0) gatherer.step();
     for (int j = 0; j < kT / kBlock; j += 2) {
       const int64_t at = (key - begin) * kT + j * kBlock;
       if (kMasked && !allowed.block(key, j) && !allowed.block(key, j + 1)) {
@@ -441,10 +471,10 @@ void gradient_rows(const float* scores, const float* d_weights, int64_t begin, i
 }
 
 // scores^T (keys, queries), `row` apart, = rows (keys, width) turned (width / 2, kHalf), where used.
-inline void multiply_scores(const uint16_t* rows, int64_t width, const uint32_t* turned, int key_blocks,
+inline void multiply_scores(Rows rows, int64_t width, const uint32_t* turned, int key_blocks,
                             int query_blocks, const UsedBlocks& used, float* scores, int64_t row) {
-  multiply_pairs({.a = rows,
-                  .a_row = width,
+  multiply_pairs({.a = rows.data,
+                  .a_row = rows.row,
                   .b = turned,
                   .b_row = kHalf,
                   .c = scores,
@@ -457,9 +487,10 @@ inline void multiply_scores(const uint16_t* rows, int64_t width, const uint32_t*
                   .used = &used});
 }
 
-// Turned results (width, kHalf) += turned rows (width, keys) pairs of keys (keys / 2, kHalf), where used.
+// Turned results (width, kHalf) = or += turned rows (width, keys) pairs of keys (keys / 2, kHalf), where
+// used.
 inline void add_turned(const uint16_t* columns, int64_t width, const uint32_t* pairs, int64_t keys,
-                       int query_blocks, const UsedBlocks& used, float* turned) {
+                       int query_blocks, const UsedBlocks& used, bool onto, float* turned) {
   multiply_pairs({.a = columns,
                   .a_row = kT,
                   .b = pairs,
@@ -469,7 +500,7 @@ inline void add_turned(const uint16_t* columns, int64_t width, const uint32_t* p
                   .rows = blocks_of(width),
                   .columns = query_blocks,
                   .depth = depths_of(keys),
-                  .onto = true,
+                  .onto = onto,
                   .skip = Skip::depth_of_columns,
                   .used = &used});
 }
@@ -502,13 +533,14 @@ void pair_forward_tile(const ForwardTask& task, const ForwardTask* next, void* m
   if (!gatherer.has(task.index)) request_task(gatherer, task);
   begin_queries(task, queries, running, scratch.take<float>(v_wide * kT));
   gatherer.finish();
-  turn_words(gatherer.rows<uint16_t>(stream::kQueries), wide / 2, queries.count, wide / 2, queries_turned);
+  turn_queries(gatherer.rows<uint16_t>(stream::kQueries), queries.count, wide, queries_turned);
   Visits visits = task.keys();
   Visit visit, upcoming;
-  for (bool more = visits.next(visit); more; visit = upcoming) {
+  bool fresh = task.pass == 0;
+  for (bool more = visits.next(visit); more; visit = upcoming, fresh = false) {
     gatherer.finish();
-    const uint16_t *key_rows = gatherer.rows<uint16_t>(stream::kKeys),
-                   *value_rows = gatherer.rows<uint16_t>(stream::kValues);
+    const Rows key_rows = gatherer.rows<uint16_t>(stream::kKeys),
+               value_rows = gatherer.rows<uint16_t>(stream::kValues);
     more = visits.next(upcoming);
     if (more)
       request_keys(gatherer, task, upcoming.tile);
@@ -523,11 +555,14 @@ void pair_forward_tile(const ForwardTask& task, const ForwardTask* next, void* m
       const UsedBlocks used = allowed.used.from(0, first);
       multiply_scores(key_rows, wide, queries_turned + half * wide / 2 * kHalf, blocks_of(keys), end - first,
                       used, scores, kHalf);
-      gatherer.step(16);
-      softmax(scores, keys, first, end, allowed, task.scale * kLog2E, v_wide, running, weights, gatherer);
-      add_turned(values_turned, v_wide, weights, keys, end - first, used, running.o + half * v_wide * kHalf);
+      gatherer.step();
+      softmax(scores, keys, first, end, allowed, task.scale * kLog2E, fresh ? 0 : v_wide, running, weights,
+              gatherer);
+      add_turned(values_turned, v_wide, weights, keys, end - first, used, !fresh,
+                 running.o + half * v_wide * kHalf);
     }
   }
+  if (fresh) std::fill_n(running.o, v_wide * kT, 0.0f);  // nothing was visited
   end_queries(task, queries, running);
 }
 
@@ -551,16 +586,16 @@ void pair_backward_query_tile(const BackwardTask& task, const BackwardTask* next
   if (!gatherer.has(task.index)) request_query_task(gatherer, task);
   gather_statistics(task, queries, lse, delta);
   std::fill_n(ones, kT, 1.0f);
-  std::fill_n(dq, wide * kT, 0.0f);
   gatherer.finish();
-  turn_words(gatherer.rows<uint16_t>(stream::kQueries), wide / 2, queries.count, wide / 2, queries_turned);
-  turn_words(gatherer.rows<uint16_t>(stream::kGradients), v_wide / 2, queries.count, v_wide / 2, d_o_turned);
+  turn_queries(gatherer.rows<uint16_t>(stream::kQueries), queries.count, wide, queries_turned);
+  turn_queries(gatherer.rows<uint16_t>(stream::kGradients), queries.count, v_wide, d_o_turned);
   Visits visits = task.visits_of_queries();
   Visit visit, upcoming;
-  for (bool more = visits.next(visit); more; visit = upcoming) {
+  bool fresh = true;
+  for (bool more = visits.next(visit); more; visit = upcoming, fresh = false) {
     gatherer.finish();
-    const uint16_t *key_rows = gatherer.rows<uint16_t>(stream::kKeys),
-                   *value_rows = gatherer.rows<uint16_t>(stream::kValues);
+    const Rows key_rows = gatherer.rows<uint16_t>(stream::kKeys),
+               value_rows = gatherer.rows<uint16_t>(stream::kValues);
     more = visits.next(upcoming);
     if (more)
       request_keys(gatherer, task, upcoming.tile);
@@ -578,9 +613,10 @@ void pair_backward_query_tile(const BackwardTask& task, const BackwardTask* next
       multiply_scores(value_rows, v_wide, d_o_turned + half * v_wide / 2 * kHalf, blocks_of(keys),
                       end - first, used, d_weights, kHalf);
       gradients(scores, d_weights, keys, first, end, allowed, statistics, d_scores, gatherer);
-      add_turned(keys_turned, wide, d_scores, keys, end - first, used, dq + half * wide * kHalf);
+      add_turned(keys_turned, wide, d_scores, keys, end - first, used, !fresh, dq + half * wide * kHalf);
     }
   }
+  if (fresh) std::fill_n(dq, wide * kT, 0.0f);  // nothing was visited
   write_turned(dq, ones, queries, task.pass == 0 ? Write::over : Write::onto, task.dq);
 }
 
@@ -604,17 +640,16 @@ void pair_backward_key_tile(const BackwardTask& task, const BackwardTask* next, 
   const Statistics statistics{lse, delta, task.scale};
 
   if (!gatherer.has(task.index)) request_key_task(gatherer, task, false);
-  std::fill_n(dk, kT * wide, 0.0f);
-  std::fill_n(dv, kT * v_wide, 0.0f);
   gatherer.finish();
-  const uint16_t *key_rows = gatherer.rows<uint16_t>(stream::kKeys),
-                 *value_rows = gatherer.rows<uint16_t>(stream::kValues);
+  const Rows key_rows = gatherer.rows<uint16_t>(stream::kKeys),
+             value_rows = gatherer.rows<uint16_t>(stream::kValues);
   Visits visits = task.visits_of_keys();
   Visit visit, upcoming;
-  for (bool more = visits.next(visit); more; visit = upcoming) {
+  bool fresh = true;
+  for (bool more = visits.next(visit); more; visit = upcoming, fresh = false) {
     gatherer.finish();
-    const uint16_t *query_rows = gatherer.rows<uint16_t>(stream::kQueries),
-                   *d_o_rows = gatherer.rows<uint16_t>(stream::kGradients);
+    const Rows query_rows = gatherer.rows<uint16_t>(stream::kQueries),
+               d_o_rows = gatherer.rows<uint16_t>(stream::kGradients);
     more = visits.next(upcoming);
     if (more)
       request_queries(gatherer, task, upcoming.tile, false);
@@ -623,8 +658,8 @@ void pair_backward_key_tile(const BackwardTask& task, const BackwardTask* next, 
     const int64_t queries = visit.tile.count;
     const Allowed allowed(visit.mask, queries, keys.count);
     gather_statistics(task, visit.tile, lse, delta);
-    turn_words(query_rows, wide / 2, queries, wide / 2, queries_turned);
-    turn_words(d_o_rows, v_wide / 2, queries, v_wide / 2, d_o_turned);
+    turn_queries(query_rows, queries, wide, queries_turned);
+    turn_queries(d_o_rows, queries, v_wide, d_o_turned);
     pair_rows(query_rows, queries, wide, query_pairs);
     pair_rows(d_o_rows, queries, v_wide, d_o_pairs);
     const auto gradients = allowed.all() ? gradient_rows<false> : gradient_rows<true>;
@@ -634,10 +669,10 @@ void pair_backward_key_tile(const BackwardTask& task, const BackwardTask* next, 
       for (int64_t i = 0; i < queries; i += kHalf) {
         const int query_blocks = blocks_of(std::min(queries - i, kHalf));
         const UsedBlocks used = allowed.used.from(first, static_cast<int>(i / kBlock));
-        multiply_scores(key_rows + begin * wide, wide, queries_turned + turned_at(wide / 2, 0, i), key_blocks,
+        multiply_scores(key_rows.from(begin), wide, queries_turned + turned_at(wide / 2, 0, i), key_blocks,
                         query_blocks, used, scores + i, kT);
-        multiply_scores(value_rows + begin * v_wide, v_wide, d_o_turned + turned_at(v_wide / 2, 0, i),
-                        key_blocks, query_blocks, used, d_weights + i, kT);
+        multiply_scores(value_rows.from(begin), v_wide, d_o_turned + turned_at(v_wide / 2, 0, i), key_blocks,
+                        query_blocks, used, d_weights + i, kT);
       }
       gradients(scores, d_weights, begin, end, allowed, statistics, weights, d_scores, gatherer);
       const UsedBlocks used = allowed.used.from(first, 0);
@@ -651,13 +686,17 @@ void pair_backward_key_tile(const BackwardTask& task, const BackwardTask* next, 
                         .rows = key_blocks,
                         .columns = blocks_of(width),
                         .depth = depths_of(queries),
-                        .onto = true,
+                        .onto = !fresh,
                         .skip = Skip::depth_of_rows,
                         .used = &used});
       };
       add(weights, d_o_pairs, v_wide, dv);
       add(d_scores, query_pairs, wide, dk);
     }
+  }
+  if (fresh) {  // nothing was visited
+    std::fill_n(dk, kT * wide, 0.0f);
+    std::fill_n(dv, kT * v_wide, 0.0f);
   }
   const Write write = task.pass == 0 ? Write::over : Write::onto;
   write_pair_rows(dk, wide, keys, write, task.dk);

@@ -77,6 +77,9 @@ inline void copy_as_f32(const char* from, DType dtype, int64_t width, float* to)
 // only a few of them: fetching a whole tile ahead would evict its first rows with its last. So each row is
 // copied soon after it was fetched.
 //
+// Rows that need no change may also be used where they lie, fetched but not copied, if a stream allows it and
+// the rows do not crowd into a few lines of the cache.
+//
 // A kernel has a few streams of tiles (the keys that its queries meet, their values, ...); each has two
 // buffers in turn, one in use and one being filled. Rows come as the tensor has them, or widened from bf16 to
 // f32. Rows without a position, the rest of a row up to row_bytes, and rows up to a multiple of kRowStep
@@ -85,8 +88,10 @@ class RowGatherer {
  public:
   static constexpr int64_t kRowStep = 32;
 
-  void set_stream(int stream, void* first, void* second, DType dtype, int64_t row_bytes) {
-    streams_[stream] = {{static_cast<char*>(first), static_cast<char*>(second)}, dtype, row_bytes, 0};
+  enum class Place { copied, as_it_lies };
+  void set_stream(int stream, void* first, void* second, DType dtype, int64_t row_bytes, Place place) {
+    streams_[stream] = {
+        {static_cast<char*>(first), static_cast<char*>(second)}, dtype, row_bytes, place, 0, nullptr, 0};
   }
   // True if the requests are those for this task, made ahead by the one before; else there are none now.
   bool has(int64_t task) {
@@ -102,38 +107,64 @@ class RowGatherer {
   // Queues a tile for the stream's other buffer.
   void request(int stream, const HeadRows& rows, const TilePositions& tile) {
     Stream& s = streams_[stream];
+    if (s.place == Place::as_it_lies && usable(s, rows, tile)) {
+      s.latest = rows.row(tile.position[0]), s.latest_row = rows.stride;
+      touch(rows, tile);
+      return;
+    }
     s.turn ^= 1;
+    s.latest = s.buffer[s.turn], s.latest_row = s.row_bytes;
     enqueue(tile, {rows, s.buffer[s.turn], s.dtype, s.row_bytes, nullptr});
   }
   // Queues rows that will be added to in place: fetches only.
   void touch(const HeadRows& rows, const TilePositions& tile) {
     enqueue(tile, {rows, nullptr, rows.dtype, 0, nullptr});
   }
-  // Fetches so many rows, and copies those that were fetched a while ago.
-  __attribute__((always_inline)) void step(int64_t rows) {
-    for (; rows > 0 && fetched_.request < count_; --rows) advance();
+  // Copies the rows that the last step fetched, and fetches some more. Inlined, so that it is compiled with
+  // the instructions of the kernel around it.
+  __attribute__((always_inline)) void step() {
+    if (copied_.request == count_) return;
+    copy_fetched();
+    for (int64_t i = 0; i < kRowsAtATime && fetched_.request < count_; ++i) {
+      const Request& r = requests_[fetched_.request];
+      const int64_t position = r.tile->position[fetched_.row];
+      if (position >= 0)
+        for (int64_t byte = 0; byte < r.rows.bytes; byte += 64)
+          __builtin_prefetch(r.rows.row(position) + byte);
+      move(fetched_);
+    }
   }
   // All that was queued is in place.
   void finish() {
-    while (copied_.request < count_) advance();
+    while (copied_.request < count_) step();
     count_ = 0;
     fetched_ = copied_ = {};
-    distance_ = 0;
   }
   // The tile that was requested last, complete after finish().
   template <class T>
-  T* rows(int stream) const {
-    return reinterpret_cast<T*>(streams_[stream].buffer[streams_[stream].turn]);
+  struct Rows {
+    const T* data = nullptr;
+    int64_t row = 0;  // elements from one to the next
+    Rows from(int64_t first) const { return {data + first * row, row}; }
+  };
+  template <class T>
+  Rows<T> rows(int stream) const {
+    const Stream& s = streams_[stream];
+    return {reinterpret_cast<const T*>(s.latest), s.latest_row / static_cast<int64_t>(sizeof(T))};
   }
 
  private:
   static constexpr int kMostStreams = 4, kMostRequests = 8;
-  static constexpr int64_t kDistance = 8;  // rows between fetch and copy
+  // Rows a step: if all fall into the same sets of a cache, it still holds them until the next step.
+  static constexpr int64_t kRowsAtATime = 10;
   struct Stream {
     char* buffer[2];
     DType dtype;
     int64_t row_bytes;
+    Place place;
     int turn;
+    const char* latest;
+    int64_t latest_row;  // bytes
   };
   struct Request {
     HeadRows rows;
@@ -147,6 +178,13 @@ class RowGatherer {
     int64_t row = 0;
   };
 
+  // Whole steps of neighbouring rows, in the type and width that are wanted.
+  static bool usable(const Stream& s, const HeadRows& rows, const TilePositions& tile) {
+    const int64_t last = tile.count - 1;
+    return rows.dtype == s.dtype && rows.bytes == s.row_bytes && tile.count % kRowStep == 0 && last > 0 &&
+           tile.position[0] >= 0 && tile.position[last] == tile.position[0] + last && rows.stride % 64 == 0 &&
+           rows.stride % 2048 != 0;
+  }
   void enqueue(const TilePositions& tile, const Request& request) {
     if (tile.count == 0) return;
     tiles_[count_] = tile;
@@ -154,21 +192,10 @@ class RowGatherer {
     requests_[count_].tile = &tiles_[count_];
     ++count_;
   }
-  // Inlined, so that it is compiled with the instructions of the kernel around it.
-  __attribute__((always_inline)) void advance() {
-    if (fetched_.request < count_) {
-      const Request& r = requests_[fetched_.request];
-      const int64_t position = r.tile->position[fetched_.row];
-      if (position >= 0)
-        for (int64_t byte = 0; byte < r.rows.bytes; byte += 64)
-          __builtin_prefetch(r.rows.row(position) + byte);
-      move(fetched_);
-      ++distance_;
-    }
-    if (distance_ > kDistance || fetched_.request == count_) {
+  __attribute__((always_inline)) void copy_fetched() {
+    while (copied_.request != fetched_.request || copied_.row != fetched_.row) {
       copy_row(requests_[copied_.request], copied_.row);
       move(copied_);
-      --distance_;
     }
   }
   void move(Cursor& cursor) const {
@@ -204,7 +231,6 @@ class RowGatherer {
   TilePositions tiles_[kMostRequests];
   int count_ = 0;
   Cursor fetched_, copied_;
-  int64_t distance_ = 0;
   int64_t task_ = -1;
 };
 
@@ -429,7 +455,8 @@ struct TileScratch {
   void lay_out(RowGatherer& gatherer, int64_t qk_width, int64_t v_width) const {
     for (const int s : {stream::kQueries, stream::kKeys, stream::kValues, stream::kGradients}) {
       const int64_t width = s == stream::kQueries || s == stream::kKeys ? qk_width : v_width;
-      gatherer.set_stream(s, panel(2 * s), panel(2 * s + 1), DType::f32, padded_width(width) * 4);
+      gatherer.set_stream(s, panel(2 * s), panel(2 * s + 1), DType::f32, padded_width(width) * 4,
+                          RowGatherer::Place::copied);
     }
   }
   float* panel(int i) const { return base + i * panel_size; }

@@ -44,7 +44,7 @@ HWY_INLINE void weights_and_gradients(float* scores, float* d_weights, int64_t r
       const Vector deltas = kQueryRows ? hn::Set(d, delta[row]) : hn::Load(d, delta + v * kLanes);
       Vector weight = exponential(hn::MulSub(hn::Load(d, score), scales, sums));
       Vector change = hn::Mul(hn::Mul(weight, scales), hn::Sub(hn::Load(d, gradient), deltas));
-      if (bits) {
+      if (bits && allowed != kAllLanes) {
         const auto mask = lanes_of_bits(allowed);
         weight = hn::IfThenElseZero(mask, weight);
         change = hn::IfThenElseZero(mask, change);

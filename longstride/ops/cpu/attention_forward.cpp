@@ -46,7 +46,8 @@ HWY_INLINE void online_softmax(float* scores, int64_t keys, int vectors, const u
         const uint64_t bits = bits_of_vector(columns[key], v);
         if (bits == 0) continue;
         const Vector score = hn::Mul(hn::Load(d, lane + key * kAttentionTile), scales);
-        highest = hn::Max(highest, hn::IfThenElse(lanes_of_bits(bits), score, lowest));
+        highest =
+            hn::Max(highest, bits == kAllLanes ? score : hn::IfThenElse(lanes_of_bits(bits), score, lowest));
       }
     } else {
       Vector other = before;  // two chains hide the latency of max
@@ -70,7 +71,7 @@ HWY_INLINE void online_softmax(float* scores, int64_t keys, int vectors, const u
         continue;
       }
       Vector weight = exponential(hn::MulSub(hn::Load(d, at), scales, origin));
-      if (columns) weight = hn::IfThenElseZero(lanes_of_bits(bits), weight);
+      if (columns && bits != kAllLanes) weight = hn::IfThenElseZero(lanes_of_bits(bits), weight);
       sum = hn::Add(sum, weight);
       hn::Store(weight, d, at);
     }
@@ -101,13 +102,18 @@ HWY_INLINE void begin_rows(const ForwardTask& task, const TilePositions& queries
 HWY_INLINE void end_rows(const ForwardTask& task, const TilePositions& queries, const Running& running) {
   const Lanes d;
   const int64_t padded = padded_width(task.v.width);
+  const Vector nothing = hn::Set(d, -std::numeric_limits<float>::infinity());
+  for (int64_t i = 0; i < queries.count; i += kLanes) {
+    const Vector sum = hn::Load(d, running.sum + i), highest = hn::Load(d, running.highest + i);
+    const auto unseen = hn::Eq(sum, hn::Zero(d));
+    hn::Store(hn::IfThenElse(unseen, nothing, hn::Add(highest, logarithm(sum))), d, running.highest + i);
+    hn::Store(hn::IfThenZeroElse(unseen, hn::Div(hn::Set(d, 1.0f), sum)), d, running.sum + i);
+  }
   for (int64_t i = 0; i < queries.count; ++i) {
     const int64_t position = queries.position[i];
     if (position < 0) continue;
-    const float sum = running.sum[i];
-    task.lse[position] =
-        sum == 0 ? -std::numeric_limits<float>::infinity() : running.highest[i] + std::log(sum);
-    const Vector inverse = hn::Set(d, sum == 0 ? 0 : 1 / sum);
+    task.lse[position] = running.highest[i];
+    const Vector inverse = hn::Set(d, running.sum[i]);
     for (int64_t j = 0; j < padded; j += kLanes) {
       float* o = running.o + i * padded + j;
       hn::Store(hn::Mul(hn::Load(d, o), inverse), d, o);

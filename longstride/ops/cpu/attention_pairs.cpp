@@ -306,33 +306,48 @@ void pair_softmax(const float* scores, int64_t keys, int first, int end, const A
   }
 }
 
-inline void write_bf16(__m512 values, __mmask16 columns, Write write, uint16_t* to) {
+inline __m512 widened(__m256i bits) {
+  return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(bits), 16));
+}
+
+// Up to 32 values of a row, a whole line of the cache at once.
+inline void write_line(__m512 lower, __m512 upper, int64_t columns, Write write, uint16_t* to) {
+  const __mmask32 mask = columns >= 32 ? ~__mmask32{0} : (__mmask32{1} << columns) - 1;
   if (write == Write::onto) {
-    const __m256i before = _mm256_maskz_loadu_epi16(columns, to);
-    values = _mm512_add_ps(values, _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(before), 16)));
+    const __m512i before = _mm512_maskz_loadu_epi16(mask, to);
+    lower = _mm512_add_ps(lower, widened(_mm512_castsi512_si256(before)));
+    upper = _mm512_add_ps(upper, widened(_mm512_extracti64x4_epi64(before, 1)));
   }
-  _mm256_mask_storeu_epi16(to, columns, (__m256i)_mm512_cvtneps_pbh(values));
+  const __m512i line = (__m512i)_mm512_cvtne2ps_pbh(upper, lower);
+  // Past the caches: rows lie apart, and reading a line only to overwrite it takes several times as long.
+  if (write == Write::over && columns >= 32 && reinterpret_cast<uintptr_t>(to) % 64 == 0)
+    _mm512_stream_si512(reinterpret_cast<__m512i*>(to), line);
+  else
+    _mm512_mask_storeu_epi16(to, mask, line);
 }
 
 // Turned results (width, kT) f32, each column times its factor, to a tile's rows.
 inline void write_turned(const float* turned, const float* factors, const TilePositions& tile, Write write,
                          const HeadRows& to) {
-  const int64_t width = to.width, rows = pair_width(width);
+  const int64_t rows = pair_width(to.width);
   for (int64_t i = 0; i < tile.count; i += kBlock) {
     const __m512 factor = _mm512_loadu_ps(factors + i);
-    for (int64_t j = 0; j < width; j += 16) {
-      __m512i r[16];
+    for (int64_t j = 0; j < to.width; j += 32) {
+      __m512i lower[16], upper[16];
+      const float* from = turned + turned_at(rows, j, i);
 #pragma GCC unroll 16
       for (int k = 0; k < 16; ++k)
-        r[k] =
-            _mm512_castps_si512(_mm512_mul_ps(factor, _mm512_loadu_ps(turned + turned_at(rows, j + k, i))));
-      turn(r);
-      const __mmask16 columns = width - j >= 16 ? 0xffff : static_cast<__mmask16>((1u << (width - j)) - 1);
+        lower[k] = _mm512_castps_si512(_mm512_mul_ps(factor, _mm512_loadu_ps(from + k * kHalf)));
+      turn(lower);
 #pragma GCC unroll 16
-      for (int k = 0; k < 16; ++k) {
-        if (i + k >= tile.count || tile.position[i + k] < 0) continue;
-        write_bf16(_mm512_castsi512_ps(r[k]), columns, write, to.bf16(tile.position[i + k]) + j);
-      }
+      for (int k = 0; k < 16; ++k)
+        upper[k] = _mm512_castps_si512(_mm512_mul_ps(factor, _mm512_loadu_ps(from + (16 + k) * kHalf)));
+      turn(upper);
+#pragma GCC unroll 16
+      for (int k = 0; k < 16; ++k)
+        if (i + k < tile.count && tile.position[i + k] >= 0)
+          write_line(_mm512_castsi512_ps(lower[k]), _mm512_castsi512_ps(upper[k]), to.width - j, write,
+                     to.bf16(tile.position[i + k]) + j);
     }
   }
 }
@@ -342,11 +357,10 @@ inline void write_pair_rows(const float* rows, int64_t row, const TilePositions&
                             const HeadRows& to) {
   for (int64_t i = 0; i < tile.count; ++i) {
     if (tile.position[i] < 0) continue;
-    for (int64_t j = 0; j < to.width; j += 16) {
-      const __mmask16 columns =
-          to.width - j >= 16 ? 0xffff : static_cast<__mmask16>((1u << (to.width - j)) - 1);
-      write_bf16(_mm512_loadu_ps(rows + i * row + j), columns, write, to.bf16(tile.position[i]) + j);
-    }
+    const float* from = rows + i * row;
+    for (int64_t j = 0; j < to.width; j += 32)
+      write_line(_mm512_loadu_ps(from + j), _mm512_loadu_ps(from + j + 16), to.width - j, write,
+                 to.bf16(tile.position[i]) + j);
   }
 }
 
@@ -396,6 +410,7 @@ inline void end_queries(const ForwardTask& task, const TilePositions& queries, c
   for (int64_t i = 0; i < queries.count; ++i)
     if (queries.position[i] >= 0) task.lse[queries.position[i]] = lse[i];
   write_turned(running.o, inverse, queries, Write::over, task.o);
+  _mm_sfence();
 }
 
 // What turns scores and gradients of weights into weights and gradients of scores; lse in units of log 2.
@@ -618,6 +633,7 @@ void pair_backward_query_tile(const BackwardTask& task, const BackwardTask* next
   }
   if (fresh) std::fill_n(dq, wide * kT, 0.0f);  // nothing was visited
   write_turned(dq, ones, queries, task.pass == 0 ? Write::over : Write::onto, task.dq);
+  _mm_sfence();
 }
 
 void pair_backward_key_tile(const BackwardTask& task, const BackwardTask* next, void* memory,
@@ -701,6 +717,7 @@ void pair_backward_key_tile(const BackwardTask& task, const BackwardTask* next, 
   const Write write = task.pass == 0 ? Write::over : Write::onto;
   write_pair_rows(dk, wide, keys, write, task.dk);
   write_pair_rows(dv, v_wide, keys, write, task.dv);
+  _mm_sfence();
 }
 
 }  // namespace longstride::cpu

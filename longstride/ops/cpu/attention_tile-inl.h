@@ -14,6 +14,7 @@
 #include <bit>
 #include <utility>
 
+#include <hwy/cache_control.h>
 #include <hwy/highway.h>
 
 #include "longstride/ops/cpu/attention_tile.h"
@@ -143,8 +144,9 @@ HWY_INLINE hn::Mask<Lanes> lanes_of_bits(uint64_t bits) {
   const auto lane_bit = hn::Shl(hn::Set(di, 1), hn::Iota(di, 0));
   return hn::RebindMask(d, hn::TestBit(hn::Set(di, static_cast<int32_t>(bits & 0xffff)), lane_bit));
 }
+constexpr uint64_t kAllLanes = (uint64_t{1} << kLanes) - 1;
 HWY_INLINE uint64_t bits_of_vector(uint64_t bits, int64_t vector) {
-  return bits >> (vector * kLanes) & ((uint64_t{1} << kLanes) - 1);
+  return bits >> (vector * kLanes) & kAllLanes;
 }
 
 // e^x within two units in the last place for x below 88; 0 below -87, where e^x leaves the normal numbers.
@@ -168,6 +170,23 @@ HWY_INLINE Vector exponential(Vector x) {
   const auto power = hn::ShiftLeft<23>(hn::BitCast(di, shifted));
   y = hn::BitCast(d, hn::Add(hn::BitCast(di, y), power));
   return hn::IfThenElse(hn::Lt(x, lowest), hn::Zero(d), y);
+}
+
+// Natural logarithm of positive normal numbers to about the last place: x = 2^n m with m in [2/3, 4/3), and
+// log m = 2 artanh((m - 1) / (m + 1)).
+HWY_INLINE Vector logarithm(Vector x) {
+  const Lanes d;
+  const hn::RebindToSigned<Lanes> di;
+  const auto two_thirds = hn::Set(di, 0x3f2aaaab);
+  const auto n = hn::ShiftRight<23>(hn::Sub(hn::BitCast(di, x), two_thirds));
+  const Vector m = hn::BitCast(d, hn::Sub(hn::BitCast(di, x), hn::ShiftLeft<23>(n)));
+  const Vector one = hn::Set(d, 1.0f);
+  const Vector t = hn::Div(hn::Sub(m, one), hn::Add(m, one)), t2 = hn::Mul(t, t);
+  Vector y = hn::MulAdd(hn::Set(d, 2.0f / 9), t2, hn::Set(d, 2.0f / 7));
+  y = hn::MulAdd(y, t2, hn::Set(d, 2.0f / 5));
+  y = hn::MulAdd(y, t2, hn::Set(d, 2.0f / 3));
+  y = hn::MulAdd(y, t2, hn::Set(d, 2.0f));
+  return hn::MulAdd(hn::ConvertTo(d, n), hn::Set(d, 0.693147181f), hn::Mul(y, t));
 }
 
 // rows (count, width) -> columns (width, kAttentionTile); width is padded, count is rounded up to whole
@@ -216,6 +235,34 @@ HWY_INLINE void transpose(const float* rows, int64_t count, int64_t width, float
 }
 
 #endif
+
+// Rows in f32, `row` apart, to a tile's positions.
+inline void write_rows(const float* from, int64_t row, const TilePositions& tile, Write write,
+                       const HeadRows& to) {
+  const Lanes d;
+  for (int64_t i = 0; i < tile.count; ++i, from += row) {
+    if (tile.position[i] < 0) continue;
+    if (to.dtype == DType::bf16) {
+      Bf16* target = reinterpret_cast<Bf16*>(to.row(tile.position[i]));
+      for (int64_t j = 0; j < to.width; ++j)
+        target[j] = Bf16(write == Write::over ? from[j] : static_cast<float>(target[j]) + from[j]);
+      continue;
+    }
+    float* target = to.f32(tile.position[i]);
+    int64_t j = 0;
+    if (write == Write::onto) {
+      for (; j + kLanes <= to.width; j += kLanes)
+        hn::StoreU(hn::Add(hn::LoadU(d, target + j), hn::Load(d, from + j)), d, target + j);
+      for (; j < to.width; ++j) target[j] += from[j];
+    } else if (to.width % kLanes == 0 && reinterpret_cast<uintptr_t>(target) % (4 * kLanes) == 0) {
+      // Past the caches: rows lie apart, and reading a line only to overwrite it takes several times as long.
+      for (; j < to.width; j += kLanes) hn::Stream(hn::Load(d, from + j), d, target + j);
+    } else {
+      std::memcpy(target, from, to.width * sizeof(float));
+    }
+  }
+  hwy::FlushStream();
+}
 
 }  // namespace HWY_NAMESPACE
 }  // namespace longstride::cpu

@@ -250,25 +250,6 @@ inline void gather_rows(const HeadRows& from, const TilePositions& tile, float* 
 // How a tile's results meet what a tensor holds: earlier passes may have been there.
 enum class Write { over, onto };
 
-// Rows in f32, `row` apart, to a tile's positions.
-inline void write_rows(const float* from, int64_t row, const TilePositions& tile, Write write,
-                       const HeadRows& to) {
-  for (int64_t i = 0; i < tile.count; ++i, from += row) {
-    if (tile.position[i] < 0) continue;
-    if (to.dtype == DType::bf16) {
-      Bf16* target = reinterpret_cast<Bf16*>(to.row(tile.position[i]));
-      for (int64_t j = 0; j < to.width; ++j)
-        target[j] = Bf16(write == Write::over ? from[j] : static_cast<float>(target[j]) + from[j]);
-      continue;
-    }
-    float* __restrict target = to.f32(tile.position[i]);
-    if (write == Write::over)
-      std::memcpy(target, from, to.width * sizeof(float));
-    else
-      for (int64_t j = 0; j < to.width; ++j) target[j] += from[j];
-  }
-}
-
 // Values of a tile's positions, and zeros up to kAttentionTile.
 inline void gather_values(const float* from, const TilePositions& tile, float* to) {
   for (int64_t i = 0; i < kAttentionTile; ++i)

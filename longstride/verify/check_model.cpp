@@ -136,12 +136,20 @@ Result<T> run_reference(const Case& c, const reference::Parameters<float>& weigh
 
 const float kNan = std::numeric_limits<float>::quiet_NaN();
 
-void append(const Tensor& by_head, std::vector<float>& values) {
-  const View<float, 4> view = by_head.view<float, 4>();
+template <class T>
+void append_as(const Tensor& by_head, std::vector<float>& values) {
+  const View<T, 4> view = by_head.view<T, 4>();
   for (int64_t b = 0; b < view.shape[0]; ++b)
     for (int64_t i = 0; i < view.shape[1]; ++i)
       for (int64_t h = 0; h < view.shape[2]; ++h)
-        for (int64_t d = 0; d < view.shape[3]; ++d) values.push_back(view(b, i, h, d));
+        for (int64_t d = 0; d < view.shape[3]; ++d) values.push_back(static_cast<float>(view(b, i, h, d)));
+}
+
+void append(const Tensor& by_head, std::vector<float>& values) {
+  if (by_head.dtype == DType::bf16)
+    append_as<Bf16>(by_head, values);
+  else
+    append_as<float>(by_head, values);
 }
 
 // The model under test and its weights, on one device.

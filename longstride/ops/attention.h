@@ -26,12 +26,15 @@ struct AttentionPlan {
 // Plans with the tile sizes that the device's kernels want.
 AttentionPlan plan_attention(Device device, const LayerPattern& layer, int64_t heads, int64_t n);
 
+// All f32, or all bf16 but lse. With bf16 the inputs of every product are bf16 (weights of the softmax and
+// their gradients are rounded) and sums are f32; an o or gradient that several passes of a plan add to is
+// rounded once a pass.
 struct AttentionTensors {
-  Tensor q, k;  // (B, N, H, D)  f32; rows may be part of wider ones (strides are honoured, the last is 1)
-  Tensor v;     // (B, N, H, Dv)
-  Tensor o;     // (B, N, H, Dv) =  in the forward, read in the backward
-  Tensor lse;   // (B, H, N) f32 =  natural log of the sum of exp(scale * q . k); likewise
-  float scale = 1;
+  Tensor q, k;      // (B, N, H, D)  rows may be part of wider ones (strides are honoured, the last is 1)
+  Tensor v;         // (B, N, H, Dv)
+  Tensor o;         // (B, N, H, Dv) =  in the forward, read in the backward
+  Tensor lse;       // (B, H, N) f32 =  natural log of the sum of exp(scale * q . k); likewise
+  float scale = 1;  // positive
 };
 
 // Scratch: a few tiles for each thread.
@@ -39,7 +42,7 @@ void attention_forward(const OpContext& context, const AttentionPlan& plan, cons
 
 struct AttentionGradients {
   Tensor d_o;         // (B, N, H, Dv), read
-  Tensor dq, dk, dv;  // =, shaped and possibly strided like q, k, v
+  Tensor dq, dk, dv;  // =, shaped and possibly strided like q, k, v, of their type
 };
 
 // Scratch: delta (B, H, N) f32 and a few tiles for each thread. The same bits from run to run; on the CPU

@@ -15,12 +15,13 @@ void check_built(const char* op, Device device) {
                    op, name_of(device));
 }
 
-// An f32 tensor of this shape whose rows may lie apart.
-void check_tensor(const char* op, const char* name, Device device, const Tensor& t,
+// A tensor of this type and shape whose rows may lie apart.
+void check_tensor(const char* op, const char* name, Device device, const Tensor& t, DType dtype,
                   std::initializer_list<int64_t> shape) {
-  const bool same = t.dtype == DType::f32 && t.rank == static_cast<int>(shape.size()) &&
+  const bool same = t.dtype == dtype && t.rank == static_cast<int>(shape.size()) &&
                     std::equal(shape.begin(), shape.end(), t.shape.begin());
-  LONGSTRIDE_CHECK(same, "{}: {} is {}, must be f32 ({})", op, name, t.describe(), fmt::join(shape, ", "));
+  LONGSTRIDE_CHECK(same, "{}: {} is {}, must be {} ({})", op, name, t.describe(), name_of(dtype),
+                   fmt::join(shape, ", "));
   LONGSTRIDE_CHECK(t.device == device.kind, "{}: {} lies on another device than {}", op, name,
                    name_of(device));
   LONGSTRIDE_CHECK(t.data != nullptr || t.count() == 0, "{}: {} {} has no memory", op, name, t.describe());
@@ -42,11 +43,15 @@ void check_tensors(const char* op, const OpContext& context, const AttentionPlan
   LONGSTRIDE_CHECK(plan.n == n, "{}: the plan is for {} positions, q is {}", op, plan.n, t.q.describe());
   LONGSTRIDE_CHECK(static_cast<int64_t>(plan.plan_of_head.size()) == heads,
                    "{}: the plan is for {} heads, q is {}", op, plan.plan_of_head.size(), t.q.describe());
-  check_tensor(op, "q", context.device, t.q, {batch, n, heads, width});
-  check_tensor(op, "k", context.device, t.k, {batch, n, heads, width});
-  check_tensor(op, "v", context.device, t.v, {batch, n, heads, v_width});
-  check_tensor(op, "o", context.device, t.o, {batch, n, heads, v_width});
-  check_tensor(op, "lse", context.device, t.lse, {batch, heads, n});
+  const DType dtype = t.q.dtype;
+  LONGSTRIDE_CHECK(dtype == DType::f32 || dtype == DType::bf16, "{}: q is {}, must be f32 or bf16", op,
+                   t.q.describe());
+  check_tensor(op, "q", context.device, t.q, dtype, {batch, n, heads, width});
+  check_tensor(op, "k", context.device, t.k, dtype, {batch, n, heads, width});
+  check_tensor(op, "v", context.device, t.v, dtype, {batch, n, heads, v_width});
+  check_tensor(op, "o", context.device, t.o, dtype, {batch, n, heads, v_width});
+  check_tensor(op, "lse", context.device, t.lse, DType::f32, {batch, heads, n});
+  LONGSTRIDE_CHECK(t.scale > 0, "{}: scale is {}, must be positive", op, t.scale);
   LONGSTRIDE_CHECK(context.scratch != nullptr, "{}: no scratch, needs attention_scratch_bytes()", op);
 }
 
@@ -84,10 +89,10 @@ void attention_backward(const OpContext& context, const AttentionPlan& plan, con
   check_tensors(op, context, plan, t);
   const int64_t batch = t.q.shape[0], n = t.q.shape[1], heads = t.q.shape[2];
   const int64_t width = t.q.shape[3], v_width = t.v.shape[3];
-  check_tensor(op, "d_o", context.device, gradients.d_o, {batch, n, heads, v_width});
-  check_tensor(op, "dq", context.device, gradients.dq, {batch, n, heads, width});
-  check_tensor(op, "dk", context.device, gradients.dk, {batch, n, heads, width});
-  check_tensor(op, "dv", context.device, gradients.dv, {batch, n, heads, v_width});
+  check_tensor(op, "d_o", context.device, gradients.d_o, t.q.dtype, {batch, n, heads, v_width});
+  check_tensor(op, "dq", context.device, gradients.dq, t.q.dtype, {batch, n, heads, width});
+  check_tensor(op, "dk", context.device, gradients.dk, t.q.dtype, {batch, n, heads, width});
+  check_tensor(op, "dv", context.device, gradients.dv, t.q.dtype, {batch, n, heads, v_width});
   cpu::attention_backward(context, plan, t, gradients);
 }
 
@@ -107,10 +112,10 @@ void attention_one(const OpContext& context, const LayerPattern& layer, int64_t 
   const int64_t batch = q.shape[0], heads = q.shape[1], n = k.shape[1];
   LONGSTRIDE_CHECK(position >= 0 && position < n, "{}: position {} of k {}, must be below {}", op, position,
                    k.describe(), n);
-  check_tensor(op, "q", context.device, q, {batch, heads, q.shape[2]});
-  check_tensor(op, "k", context.device, k, {batch, n, heads, q.shape[2]});
-  check_tensor(op, "v", context.device, v, {batch, n, heads, v.shape[3]});
-  check_tensor(op, "o", context.device, o, {batch, heads, v.shape[3]});
+  check_tensor(op, "q", context.device, q, DType::f32, {batch, heads, q.shape[2]});
+  check_tensor(op, "k", context.device, k, DType::f32, {batch, n, heads, q.shape[2]});
+  check_tensor(op, "v", context.device, v, DType::f32, {batch, n, heads, v.shape[3]});
+  check_tensor(op, "o", context.device, o, DType::f32, {batch, heads, v.shape[3]});
   cpu::attention_one(context, layer, position, q, k, v, scale, o);
 }
 

@@ -14,26 +14,9 @@
 #include <hwy/foreach_target.h>
 #include <hwy/highway.h>
 
+#include "longstride/ops/cpu/attention_pairs.h"
 #include "longstride/ops/cpu/attention_tile-inl.h"
 #include "longstride/ops/cpu/attention_tile.h"
-
-#ifndef LONGSTRIDE_OPS_CPU_ATTENTION_BACKWARD_HEAD_
-#define LONGSTRIDE_OPS_CPU_ATTENTION_BACKWARD_HEAD_
-namespace longstride::cpu {
-
-// One sequence and head.
-struct BackwardHead {
-  const Plan& plan;
-  const std::vector<TileMasks>& masks;
-  HeadRows q, k, v, o, d_o, dq, dk, dv;
-  const float* lse;
-  float* delta;
-  int64_t width, v_width;
-  float scale;
-};
-
-}  // namespace longstride::cpu
-#endif
 
 HWY_BEFORE_NAMESPACE();
 namespace longstride::cpu {
@@ -72,28 +55,13 @@ HWY_INLINE void weights_and_gradients(float* scores, float* d_weights, int64_t r
   }
 }
 
-HWY_INLINE void gather_values(const float* from, const TilePositions& tile, float* to) {
-  for (int64_t i = 0; i < padded_width(tile.count); ++i)
-    to[i] = i < tile.count && tile.position[i] >= 0 ? from[tile.position[i]] : 0;
-}
-
-HWY_INLINE void add_rows(const float* from, const TilePositions& tile, int64_t width, const HeadRows& to) {
-  const int64_t padded = padded_width(width);
-  for (int64_t i = 0; i < tile.count; ++i, from += padded) {
-    if (tile.position[i] < 0) continue;
-    const float* HWY_RESTRICT source = from;
-    float* HWY_RESTRICT target = to.row(tile.position[i]);
-    for (int64_t j = 0; j < width; ++j) target[j] += source[j];
-  }
-}
-
 HWY_INLINE int vectors_for(int64_t count) { return static_cast<int>((count + kLanes - 1) / kLanes); }
 
 // Rows of scores along the lanes of `turned`: scores = rows turned, for one side's rows and the other side's,
 // transposed.
 HWY_INLINE void multiply_scores(const float* rows, int64_t padded, int64_t width, int64_t count,
                                 const float* turned, int vectors, const uint64_t* bits, float* scores,
-                                const RowsAhead& ahead) {
+                                RowsAhead* ahead) {
   multiply({.a = rows,
             .a_row = padded,
             .a_depth = 1,
@@ -108,150 +76,182 @@ HWY_INLINE void multiply_scores(const float* rows, int64_t padded, int64_t width
             .ahead = ahead});
 }
 
-// dk and dv of one key tile in one pass, and dq of the queries that look at it if `with_queries`.
-void backward_key_tile(const BackwardHead& head, size_t pass_index, int64_t key_tile, bool with_queries,
+HWY_INLINE void fetch_queries(const BackwardTask& task, const TilePositions& queries, bool with_dq,
+                              RowsAhead& ahead) {
+  ahead.clear();
+  ahead.add(task.q, queries);
+  ahead.add(task.d_o, queries);
+  if (with_dq) ahead.add(task.dq, queries);
+}
+
+// dk and dv of one key tile in one pass, and dq of the queries that look at it if `with_queries`. `next` is
+// the task that this thread takes up afterwards, or null.
+void backward_key_tile(const BackwardTask& task, const BackwardTask* next, bool with_queries,
                        const TileScratch& scratch) {
-  const Pass& pass = head.plan.passes[pass_index];
-  const TileMasks& masks = head.masks[pass_index];
-  const auto runs = pass.columns.of(key_tile);
-  if (runs.empty()) return;
-  const TilePositions keys(pass.keys, key_tile);
+  const TilePositions keys = task.keys();
   const int vectors = vectors_for(keys.count);
-  const int64_t padded = padded_width(head.width), v_padded = padded_width(head.v_width);
+  const int64_t padded = padded_width(task.q.width), v_padded = padded_width(task.v.width);
   float *key_rows = scratch.panel(0), *keys_turned = scratch.panel(1), *values_turned = scratch.panel(2);
   float *query_rows = scratch.panel(3), *d_o_rows = scratch.panel(4);
   float *dk = scratch.panel(5), *dv = scratch.panel(6), *dq = scratch.panel(7);
   float *scores = scratch.scores(0), *d_weights = scratch.scores(1);
   float *lse = scratch.values(0), *delta = scratch.values(1);
+  RowsAhead ahead;
 
-  gather_rows(head.k, keys, head.width, key_rows);
+  gather_rows(task.k, keys, key_rows);
   transpose(key_rows, keys.count, padded, keys_turned);
   float* value_rows = d_o_rows;  // needed only until it is turned
-  gather_rows(head.v, keys, head.v_width, value_rows);
+  gather_rows(task.v, keys, value_rows);
   transpose(value_rows, keys.count, v_padded, values_turned);
   std::fill_n(dk, keys.count * padded, 0.0f);
   std::fill_n(dv, keys.count * v_padded, 0.0f);
 
-  const int32_t* mask_id = masks.of_column(key_tile).data();
-  TilePositions queries(pass.queries, runs[0].begin);
-  for (size_t run = 0; run < runs.size(); ++run) {
-    for (int32_t query_tile = runs[run].begin; query_tile < runs[run].end; ++query_tile) {
-      const TileMask* mask = runs[run].full ? nullptr : &masks.masks[*mask_id++];
-      const uint64_t* by_query = mask ? mask->rows.data() : nullptr;
-      const uint64_t* by_key = mask ? mask->columns.data() : nullptr;
-      const TilePositions next_queries = tile_after(pass.queries, runs, run, query_tile);
-      gather_rows(head.q, queries, head.width, query_rows);
-      gather_rows(head.d_o, queries, head.v_width, d_o_rows);
-      gather_values(head.lse, queries, lse);
-      gather_values(head.delta, queries, delta);
-      multiply_scores(query_rows, padded, head.width, queries.count, keys_turned, vectors, by_query, scores,
-                      {head.q, &next_queries, head.width});
-      multiply_scores(d_o_rows, v_padded, head.v_width, queries.count, values_turned, vectors, by_query,
-                      d_weights, {head.d_o, &next_queries, head.v_width});
-      weights_and_gradients<true>(scores, d_weights, queries.count, vectors, lse, delta, by_query,
-                                  head.scale);
-      multiply({.a = scores,
-                .a_row = 1,
-                .a_depth = kAttentionTile,
-                .b = d_o_rows,
-                .b_row = v_padded,
-                .c = dv,
-                .c_row = v_padded,
-                .rows = keys.count,
-                .depth = queries.count,
-                .vectors = vectors_for(v_padded),
-                .sum = Sum::onto,
-                .depths_of_row = by_key});
+  Visits visits = task.visits_of_keys();
+  Visit visit, upcoming;
+  for (bool more = visits.next(visit); more; visit = upcoming) {
+    more = visits.next(upcoming);
+    const TilePositions& queries = visit.tile;
+    const uint64_t* by_query = visit.mask ? visit.mask->rows.data() : nullptr;
+    const uint64_t* by_key = visit.mask ? visit.mask->columns.data() : nullptr;
+    gather_rows(task.q, queries, query_rows);
+    gather_rows(task.d_o, queries, d_o_rows);
+    gather_values(task.lse, queries, lse);
+    gather_values(task.delta, queries, delta);
+    if (more)
+      fetch_queries(task, upcoming.tile, with_queries, ahead);
+    else
+      fetch_key_task(next, with_queries, ahead);
+    multiply_scores(query_rows, padded, task.q.width, queries.count, keys_turned, vectors, by_query, scores,
+                    &ahead);
+    multiply_scores(d_o_rows, v_padded, task.v.width, queries.count, values_turned, vectors, by_query,
+                    d_weights, &ahead);
+    weights_and_gradients<true>(scores, d_weights, queries.count, vectors, lse, delta, by_query, task.scale);
+    multiply({.a = scores,
+              .a_row = 1,
+              .a_depth = kAttentionTile,
+              .b = d_o_rows,
+              .b_row = v_padded,
+              .c = dv,
+              .c_row = v_padded,
+              .rows = keys.count,
+              .depth = queries.count,
+              .vectors = vectors_for(v_padded),
+              .sum = Sum::onto,
+              .depths_of_row = by_key,
+              .ahead = &ahead});
+    multiply({.a = d_weights,
+              .a_row = 1,
+              .a_depth = kAttentionTile,
+              .b = query_rows,
+              .b_row = padded,
+              .c = dk,
+              .c_row = padded,
+              .rows = keys.count,
+              .depth = queries.count,
+              .vectors = vectors_for(padded),
+              .sum = Sum::onto,
+              .depths_of_row = by_key,
+              .ahead = &ahead});
+    if (with_queries) {
       multiply({.a = d_weights,
-                .a_row = 1,
-                .a_depth = kAttentionTile,
-                .b = query_rows,
+                .a_row = kAttentionTile,
+                .a_depth = 1,
+                .b = key_rows,
                 .b_row = padded,
-                .c = dk,
+                .c = dq,
                 .c_row = padded,
-                .rows = keys.count,
-                .depth = queries.count,
+                .rows = queries.count,
+                .depth = keys.count,
                 .vectors = vectors_for(padded),
-                .sum = Sum::onto,
-                .depths_of_row = by_key,
-                .ahead = {head.dq, with_queries ? &queries : nullptr, head.width}});
-      if (with_queries) {
-        multiply({.a = d_weights,
-                  .a_row = kAttentionTile,
-                  .a_depth = 1,
-                  .b = key_rows,
-                  .b_row = padded,
-                  .c = dq,
-                  .c_row = padded,
-                  .rows = queries.count,
-                  .depth = keys.count,
-                  .vectors = vectors_for(padded),
-                  .depths_of_row = by_query});
-        add_rows(dq, queries, head.width, head.dq);
-      }
-      queries = next_queries;
+                .depths_of_row = by_query,
+                .ahead = &ahead});
+      write_rows(dq, padded, queries, task.first_of_query(visit.index) ? Write::over : Write::onto, task.dq);
     }
   }
-  add_rows(dk, keys, head.width, head.dk);
-  add_rows(dv, keys, head.v_width, head.dv);
+  const Write write = task.pass == 0 ? Write::over : Write::onto;
+  write_rows(dk, padded, keys, write, task.dk);
+  write_rows(dv, v_padded, keys, write, task.dv);
 }
 
 // dq of one query tile from all passes that share it.
-void backward_query_tile(const BackwardHead& head, size_t leader_index, int64_t query_tile,
-                         const TileScratch& scratch) {
-  const Pass& leader = head.plan.passes[leader_index];
-  const TilePositions queries(leader.queries, query_tile);
+void backward_query_tile(const BackwardTask& task, const BackwardTask* next, const TileScratch& scratch) {
+  const TilePositions queries = task.queries();
   const int vectors = vectors_for(queries.count);
-  const int64_t padded = padded_width(head.width), v_padded = padded_width(head.v_width);
+  const int64_t padded = padded_width(task.q.width), v_padded = padded_width(task.v.width);
   float *rows = scratch.panel(0), *queries_turned = scratch.panel(1), *d_o_turned = scratch.panel(2);
   float *key_rows = scratch.panel(3), *value_rows = scratch.panel(4), *dq = scratch.panel(5);
   float *scores = scratch.scores(0), *d_weights = scratch.scores(1);
   float *lse = scratch.values(0), *delta = scratch.values(1);
+  RowsAhead ahead;
 
-  gather_rows(head.q, queries, head.width, rows);
+  gather_rows(task.q, queries, rows);
   transpose(rows, queries.count, padded, queries_turned);
-  gather_rows(head.d_o, queries, head.v_width, rows);
+  gather_rows(task.d_o, queries, rows);
   transpose(rows, queries.count, v_padded, d_o_turned);
-  gather_values(head.lse, queries, lse);
-  gather_values(head.delta, queries, delta);
+  gather_values(task.lse, queries, lse);
+  gather_values(task.delta, queries, delta);
   std::fill_n(dq, queries.count * padded, 0.0f);
 
-  for (size_t p = leader_index; p < head.plan.passes.size(); ++p) {
-    const Pass& pass = head.plan.passes[p];
-    if (!same_queries(pass, leader)) continue;
-    const int32_t* mask_id = head.masks[p].of_row(query_tile).data();
-    const std::span<const TileRun> runs = pass.rows.of(query_tile);
-    TilePositions keys = runs.empty() ? TilePositions() : TilePositions(pass.keys, runs[0].begin);
-    for (size_t run = 0; run < runs.size(); ++run) {
-      for (int32_t key_tile = runs[run].begin; key_tile < runs[run].end; ++key_tile) {
-        const TileMask* mask = runs[run].full ? nullptr : &head.masks[p].masks[*mask_id++];
-        const uint64_t* by_query = mask ? mask->rows.data() : nullptr;
-        const uint64_t* by_key = mask ? mask->columns.data() : nullptr;
-        const TilePositions next_keys = tile_after(pass.keys, runs, run, key_tile);
-        gather_rows(head.k, keys, head.width, key_rows);
-        gather_rows(head.v, keys, head.v_width, value_rows);
-        multiply_scores(key_rows, padded, head.width, keys.count, queries_turned, vectors, by_key, scores,
-                        {head.k, &next_keys, head.width});
-        multiply_scores(value_rows, v_padded, head.v_width, keys.count, d_o_turned, vectors, by_key,
-                        d_weights, {head.v, &next_keys, head.v_width});
-        weights_and_gradients<false>(scores, d_weights, keys.count, vectors, lse, delta, by_key, head.scale);
-        multiply({.a = d_weights,
-                  .a_row = 1,
-                  .a_depth = kAttentionTile,
-                  .b = key_rows,
-                  .b_row = padded,
-                  .c = dq,
-                  .c_row = padded,
-                  .rows = queries.count,
-                  .depth = keys.count,
-                  .vectors = vectors_for(padded),
-                  .sum = Sum::onto,
-                  .depths_of_row = by_query});
-        keys = next_keys;
-      }
-    }
+  Visits visits = task.visits_of_queries();
+  Visit visit, upcoming;
+  for (bool more = visits.next(visit); more; visit = upcoming) {
+    more = visits.next(upcoming);
+    const TilePositions& keys = visit.tile;
+    const uint64_t* by_query = visit.mask ? visit.mask->rows.data() : nullptr;
+    const uint64_t* by_key = visit.mask ? visit.mask->columns.data() : nullptr;
+    gather_rows(task.k, keys, key_rows);
+    gather_rows(task.v, keys, value_rows);
+    if (more)
+      fetch_keys(task, upcoming.tile, ahead);
+    else
+      fetch_query_task(next, ahead);
+    multiply_scores(key_rows, padded, task.q.width, keys.count, queries_turned, vectors, by_key, scores,
+                    &ahead);
+    multiply_scores(value_rows, v_padded, task.v.width, keys.count, d_o_turned, vectors, by_key, d_weights,
+                    &ahead);
+    weights_and_gradients<false>(scores, d_weights, keys.count, vectors, lse, delta, by_key, task.scale);
+    multiply({.a = d_weights,
+              .a_row = 1,
+              .a_depth = kAttentionTile,
+              .b = key_rows,
+              .b_row = padded,
+              .c = dq,
+              .c_row = padded,
+              .rows = queries.count,
+              .depth = keys.count,
+              .vectors = vectors_for(padded),
+              .sum = Sum::onto,
+              .depths_of_row = by_query,
+              .ahead = &ahead});
   }
-  add_rows(dq, queries, head.width, head.dq);
+  write_rows(dq, padded, queries, task.pass == 0 ? Write::over : Write::onto, task.dq);
+}
+
+// delta of positions [begin, end): the dot product of o and its gradient.
+void dot_rows(const BackwardTask& task, int64_t begin, int64_t end) {
+  const Lanes d;
+  const auto dot = [&](const auto& load) HWY_ATTR {
+    for (int64_t i = begin; i < end; ++i) {
+      Vector sums = hn::Zero(d);
+      int64_t j = 0;
+      for (; j + kLanes <= task.o.width; j += kLanes)
+        sums = hn::MulAdd(load(d, task.o, i, j), load(d, task.d_o, i, j), sums);
+      const hn::CappedTag<float, 1> one;
+      float rest = 0;
+      for (; j < task.o.width; ++j)
+        rest += hn::GetLane(hn::Mul(load(one, task.o, i, j), load(one, task.d_o, i, j)));
+      task.delta[i] = hn::GetLane(hn::SumOfLanes(d, sums)) + rest;
+    }
+  };
+  if (task.o.dtype == DType::f32)
+    dot([](auto tag, const HeadRows& rows, int64_t i, int64_t j)
+            HWY_ATTR { return hn::LoadU(tag, rows.f32(i) + j); });
+  else
+    dot([](auto tag, const HeadRows& rows, int64_t i, int64_t j) HWY_ATTR {
+      const hn::Rebind<uint16_t, decltype(tag)> d16;
+      const hn::Rebind<uint32_t, decltype(tag)> d32;
+      return hn::BitCast(tag, hn::ShiftLeft<16>(hn::PromoteTo(d32, hn::LoadU(d16, rows.bf16(i) + j))));
+    });
 }
 
 }  // namespace HWY_NAMESPACE
@@ -263,44 +263,64 @@ namespace longstride::cpu {
 
 HWY_EXPORT(backward_key_tile);
 HWY_EXPORT(backward_query_tile);
+HWY_EXPORT(dot_rows);
 
 namespace {
 
 // Rows that one task prepares.
 constexpr int64_t kRowsPerTask = 256;
 
-// delta of a range of positions, and zero in their gradients.
-void prepare_rows(const BackwardHead& head, int64_t begin, int64_t end) {
-  for (int64_t i = begin; i < end; ++i) {
-    const float *o = head.o.row(i), *d_o = head.d_o.row(i);
-    float sum = 0;
-    for (int64_t j = 0; j < head.v_width; ++j) sum += o[j] * d_o[j];
-    head.delta[i] = sum;
-    std::fill_n(head.dq.row(i), head.width, 0.0f);
-    std::fill_n(head.dk.row(i), head.width, 0.0f);
-    std::fill_n(head.dv.row(i), head.v_width, 0.0f);
+void fill_zero(const HeadRows& rows, int64_t begin, int64_t end) {
+  for (int64_t i = begin; i < end; ++i) std::memset(rows.row(i), 0, rows.width * size_of(rows.dtype));
+}
+
+// Gradients that the first pass does not overwrite begin at zero: those of keys outside its order, or all if
+// there is no pass.
+void prepare_rows(const BackwardTask& task, int64_t begin, int64_t end) {
+  HWY_DYNAMIC_DISPATCH(dot_rows)(task, begin, end);
+  const bool none = task.plan->passes.empty();
+  if (none) fill_zero(task.dq, begin, end);
+  if (!none && task.plan->passes[0].keys.order.kind != TokenOrder::Kind::summary) return;
+  fill_zero(task.dk, begin, end);
+  fill_zero(task.dv, begin, end);
+}
+
+// In the first pass dq is written over by the first key tile that a query tile meets; some meet none.
+void zero_unvisited_queries(const BackwardTask& task) {
+  if (task.plan->passes.empty()) return;
+  const Pass& pass = task.plan->passes[0];
+  for (int64_t tile = 0; tile < pass.queries.count(); ++tile) {
+    if (!pass.rows.of(tile).empty()) continue;
+    const TilePositions queries(pass.queries, tile);
+    for (int64_t i = 0; i < queries.count; ++i)
+      if (queries.position[i] >= 0) fill_zero(task.dq, queries.position[i], queries.position[i] + 1);
   }
 }
 
-// Whole heads keep the threads busy for long enough to be worth five products against seven.
-bool one_thread_a_head(int64_t heads_of_all_sequences, int64_t threads) {
+// Whole heads keep the threads busy for long enough to be worth five products against seven. Gradients in
+// bf16 are not summed over visits in memory, so there dq gets a sweep of its own.
+bool one_thread_a_head(DType dtype, int64_t heads_of_all_sequences, int64_t threads) {
   const int64_t rounds = (heads_of_all_sequences + threads - 1) / threads;
-  return heads_of_all_sequences * 7 >= rounds * threads * 5;
+  return dtype == DType::f32 && heads_of_all_sequences * 7 >= rounds * threads * 5;
 }
 
 }  // namespace
 
 void attention_backward(const OpContext& context, const AttentionPlan& plan, const AttentionTensors& t,
                         const AttentionGradients& gradients) {
-  const int64_t batch = t.q.shape[0], heads = t.q.shape[2];
+  const int64_t batch = t.q.shape[0], heads = t.q.shape[2], width = t.q.shape[3], v_width = t.v.shape[3];
   const Arena::Scope scope(*context.scratch);
   const Tensor delta = context.scratch->allocate(DType::f32, {batch, heads, plan.n});
-  const ThreadScratch scratch(*context.scratch, threads(), t.q.shape[3], t.v.shape[3]);
-  const int team = team_for(batch * plan.pairs, t.q.shape[3] + t.v.shape[3]);
-  const auto head_of = [&](int64_t b, int64_t h) {
+  const Tensor scratch =
+      context.scratch->allocate(DType::u8, {threads(), tile_scratch_bytes(width, v_width)});
+  const int team = team_for(batch * plan.pairs, width + v_width);
+  const bool pairs = multiply_in_pairs(t.q.dtype);
+  const auto task_of = [&](int64_t b, int64_t h, size_t pass, int64_t tile) {
     const int plan_index = plan.plan_of_head[h];
-    return BackwardHead{plan.plans[plan_index],
-                        plan.masks[plan_index],
+    return BackwardTask{&plan.plans[plan_index],
+                        &plan.masks[plan_index],
+                        pass,
+                        tile,
                         head_rows(t.q, b, h),
                         head_rows(t.k, b, h),
                         head_rows(t.v, b, h),
@@ -311,48 +331,73 @@ void attention_backward(const OpContext& context, const AttentionPlan& plan, con
                         head_rows(gradients.dv, b, h),
                         head_values(t.lse, b, h),
                         head_values(delta, b, h),
-                        t.q.shape[3],
-                        t.v.shape[3],
                         t.scale};
   };
+  const auto memory_of_thread = [&] {
+    return scratch.as<uint8_t>() + omp_get_thread_num() * scratch.stride[0];
+  };
+  // Calls work(task, next) for all tiles that `count` names, next being null at a thread's last.
+  const auto for_tasks = [&](size_t pass, const auto& count, const auto& work) {
+    const TileTasks tasks(plan, batch, count);
+#pragma omp parallel for schedule(dynamic, tasks_at_a_time(tasks.size(), team)) num_threads(team)
+    for (int64_t index = 0; index < tasks.size(); ++index) {
+      TileTask here, after;
+      if (!tasks.get(index, here)) continue;
+      const BackwardTask task = task_of(here.batch, here.head, pass, here.tile);
+      if (!tasks.get(index + 1, after)) {
+        work(task, nullptr);
+        continue;
+      }
+      const BackwardTask next = task_of(after.batch, after.head, pass, after.tile);
+      work(task, &next);
+    }
+  };
 
-  const TileTasks pieces(plan, batch, [](const Plan& p) { return (p.n + kRowsPerTask - 1) / kRowsPerTask; });
-#pragma omp parallel for schedule(static) num_threads(team)
-  for (int64_t index = 0; index < pieces.size(); ++index) {
-    const auto [b, h, piece] = pieces[index];
-    prepare_rows(head_of(b, h), piece * kRowsPerTask, std::min((piece + 1) * kRowsPerTask, plan.n));
-  }
+  for_tasks(
+      0, [](const Plan& p) { return (p.n + kRowsPerTask - 1) / kRowsPerTask; },
+      [&](const BackwardTask& task, const BackwardTask*) {
+        prepare_rows(task, task.tile * kRowsPerTask, std::min((task.tile + 1) * kRowsPerTask, plan.n));
+      });
 
-  if (one_thread_a_head(batch * heads, threads())) {
+  if (one_thread_a_head(t.q.dtype, batch * heads, threads())) {
 #pragma omp parallel for schedule(dynamic) num_threads(team)
     for (int64_t index = 0; index < batch * heads; ++index) {
-      const BackwardHead head = head_of(index / heads, index % heads);
-      for (size_t pass = 0; pass < head.plan.passes.size(); ++pass)
-        for (int64_t tile = 0; tile < head.plan.passes[pass].keys.count(); ++tile)
-          HWY_DYNAMIC_DISPATCH(backward_key_tile)
-      (head, pass, tile, true, scratch.of_thread(omp_get_thread_num()));
+      const TileScratch memory(memory_of_thread(), width, v_width);
+      BackwardTask task = task_of(index / heads, index % heads, 0, 0);
+      zero_unvisited_queries(task);
+      for (; task.pass < task.plan->passes.size(); ++task.pass) {
+        const int64_t tiles = task.plan->passes[task.pass].keys.count();
+        for (task.tile = 0; task.tile < tiles; ++task.tile) {
+          BackwardTask next = task;
+          ++next.tile;
+          HWY_DYNAMIC_DISPATCH(backward_key_tile)(task, next.tile < tiles ? &next : nullptr, true, memory);
+        }
+      }
     }
     return;
   }
   for (size_t pass = 0; pass < most_passes(plan); ++pass) {
-    const TileTasks queries(plan, batch, [pass](const Plan& p) {
-      return pass < p.passes.size() && leads(p, pass) ? p.passes[pass].queries.count() : 0;
-    });
-#pragma omp parallel for schedule(dynamic) num_threads(team)
-    for (int64_t index = 0; index < queries.size(); ++index) {
-      const auto [b, h, tile] = queries[index];
-      HWY_DYNAMIC_DISPATCH(backward_query_tile)
-      (head_of(b, h), pass, tile, scratch.of_thread(omp_get_thread_num()));
-    }
-    const TileTasks keys(plan, batch, [pass](const Plan& p) {
-      return pass < p.passes.size() ? p.passes[pass].keys.count() : 0;
-    });
-#pragma omp parallel for schedule(dynamic) num_threads(team)
-    for (int64_t index = 0; index < keys.size(); ++index) {
-      const auto [b, h, tile] = keys[index];
-      HWY_DYNAMIC_DISPATCH(backward_key_tile)
-      (head_of(b, h), pass, tile, false, scratch.of_thread(omp_get_thread_num()));
-    }
+    for_tasks(
+        pass,
+        [pass](const Plan& p) {
+          return pass < p.passes.size() && leads(p, pass) ? p.passes[pass].queries.count() : 0;
+        },
+        [&](const BackwardTask& task, const BackwardTask* next) {
+          if (pairs)
+            pair_backward_query_tile(task, next, memory_of_thread());
+          else
+            HWY_DYNAMIC_DISPATCH(backward_query_tile)
+          (task, next, TileScratch(memory_of_thread(), width, v_width));
+        });
+    for_tasks(
+        pass, [pass](const Plan& p) { return pass < p.passes.size() ? p.passes[pass].keys.count() : 0; },
+        [&](const BackwardTask& task, const BackwardTask* next) {
+          if (pairs)
+            pair_backward_key_tile(task, next, memory_of_thread());
+          else
+            HWY_DYNAMIC_DISPATCH(backward_key_tile)
+          (task, next, false, TileScratch(memory_of_thread(), width, v_width));
+        });
   }
 }
 
@@ -360,7 +405,7 @@ int64_t attention_scratch_bytes(const AttentionPlan& plan, int64_t batch, int64_
                                 int64_t v_width) {
   Arena arena = Arena::measuring({});
   arena.allocate(DType::f32, {batch, heads, plan.n});  // delta
-  const ThreadScratch scratch(arena, threads(), qk_width, v_width);
+  arena.allocate(DType::u8, {threads(), tile_scratch_bytes(qk_width, v_width)});
   return arena.peak();
 }
 

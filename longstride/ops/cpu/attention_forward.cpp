@@ -15,27 +15,9 @@
 #include <hwy/foreach_target.h>
 #include <hwy/highway.h>
 
+#include "longstride/ops/cpu/attention_pairs.h"
 #include "longstride/ops/cpu/attention_tile-inl.h"
 #include "longstride/ops/cpu/attention_tile.h"
-
-#ifndef LONGSTRIDE_OPS_CPU_ATTENTION_FORWARD_TASK_
-#define LONGSTRIDE_OPS_CPU_ATTENTION_FORWARD_TASK_
-namespace longstride::cpu {
-
-// A query tile of one sequence and head, in the pass that leads its visit.
-struct ForwardTask {
-  const Plan& plan;
-  const std::vector<TileMasks>& masks;
-  size_t pass;
-  int64_t tile;
-  HeadRows q, k, v, o;
-  float* lse;
-  int64_t width, v_width;
-  float scale;
-};
-
-}  // namespace longstride::cpu
-#endif
 
 HWY_BEFORE_NAMESPACE();
 namespace longstride::cpu {
@@ -100,90 +82,92 @@ HWY_INLINE void online_softmax(float* scores, int64_t keys, int vectors, const u
 
 // From nothing, or from what earlier passes have written.
 HWY_INLINE void begin_rows(const ForwardTask& task, const TilePositions& queries, const Running& running) {
-  const int64_t padded = padded_width(task.v_width);
+  const int64_t padded = padded_width(task.v.width);
   std::fill_n(running.highest, kAttentionTile, -std::numeric_limits<float>::infinity());
   std::fill_n(running.sum, kAttentionTile, 0.0f);
-  std::fill_n(running.o, padded_width(queries.count) * padded, 0.0f);
-  if (task.pass == 0) return;
+  if (task.pass == 0) {
+    std::fill_n(running.o, padded_width(queries.count) * padded, 0.0f);
+    return;
+  }
+  gather_rows(task.o, queries, running.o);
   for (int64_t i = 0; i < queries.count; ++i) {
     const int64_t position = queries.position[i];
     if (position < 0 || std::isinf(task.lse[position])) continue;
     running.highest[i] = task.lse[position];
     running.sum[i] = 1;
-    std::memcpy(running.o + i * padded, task.o.row(position), task.v_width * sizeof(float));
   }
 }
 
 HWY_INLINE void end_rows(const ForwardTask& task, const TilePositions& queries, const Running& running) {
-  const int64_t padded = padded_width(task.v_width);
+  const Lanes d;
+  const int64_t padded = padded_width(task.v.width);
   for (int64_t i = 0; i < queries.count; ++i) {
     const int64_t position = queries.position[i];
     if (position < 0) continue;
     const float sum = running.sum[i];
     task.lse[position] =
         sum == 0 ? -std::numeric_limits<float>::infinity() : running.highest[i] + std::log(sum);
-    const float inverse = sum == 0 ? 0 : 1 / sum;
-    const float* HWY_RESTRICT from = running.o + i * padded;
-    float* HWY_RESTRICT to = task.o.row(position);
-    for (int64_t j = 0; j < task.v_width; ++j) to[j] = from[j] * inverse;
+    const Vector inverse = hn::Set(d, sum == 0 ? 0 : 1 / sum);
+    for (int64_t j = 0; j < padded; j += kLanes) {
+      float* o = running.o + i * padded + j;
+      hn::Store(hn::Mul(hn::Load(d, o), inverse), d, o);
+    }
   }
+  write_rows(running.o, padded, queries, Write::over, task.o);
 }
 
-void forward_tile(const ForwardTask& task, const TileScratch& scratch) {
-  const Pass& leader = task.plan.passes[task.pass];
-  const TilePositions queries(leader.queries, task.tile);
-  const int64_t padded = padded_width(task.width), v_padded = padded_width(task.v_width);
+// `next` is the task that this thread takes up afterwards, or null.
+void forward_tile(const ForwardTask& task, const ForwardTask* next, const TileScratch& scratch) {
+  const TilePositions queries = task.queries();
+  const int64_t padded = padded_width(task.q.width), v_padded = padded_width(task.v.width);
   const int vectors = static_cast<int>((queries.count + kLanes - 1) / kLanes);
   float *rows = scratch.panel(0), *queries_turned = scratch.panel(1), *keys_rows = scratch.panel(2);
   float *value_rows = scratch.panel(3), *scores = scratch.scores(0);
   const Running running{scratch.values(0), scratch.values(1), scratch.values(2), scratch.panel(4)};
+  RowsAhead ahead;
 
   begin_rows(task, queries, running);
-  gather_rows(task.q, queries, task.width, rows);
+  gather_rows(task.q, queries, rows);
   transpose(rows, queries.count, padded, queries_turned);
-  for (size_t p = task.pass; p < task.plan.passes.size(); ++p) {
-    const Pass& pass = task.plan.passes[p];
-    if (!same_queries(pass, leader)) continue;
-    const int32_t* mask_id = task.masks[p].of_row(task.tile).data();
-    const std::span<const TileRun> runs = pass.rows.of(task.tile);
-    TilePositions keys = runs.empty() ? TilePositions() : TilePositions(pass.keys, runs[0].begin);
-    for (size_t run = 0; run < runs.size(); ++run) {
-      for (int32_t key_tile = runs[run].begin; key_tile < runs[run].end; ++key_tile) {
-        const TileMask* mask = runs[run].full ? nullptr : &task.masks[p].masks[*mask_id++];
-        const TilePositions next_keys = tile_after(pass.keys, runs, run, key_tile);
-        gather_rows(task.k, keys, task.width, keys_rows);
-        gather_rows(task.v, keys, task.v_width, value_rows);
-        multiply({.a = keys_rows,
-                  .a_row = padded,
-                  .a_depth = 1,
-                  .b = queries_turned,
-                  .b_row = kAttentionTile,
-                  .c = scores,
-                  .c_row = kAttentionTile,
-                  .rows = keys.count,
-                  .depth = task.width,
-                  .vectors = vectors,
-                  .columns_of_row = mask ? mask->columns.data() : nullptr,
-                  .ahead = {task.k, &next_keys, task.width}});
-        online_softmax(scores, keys.count, vectors, mask ? mask->columns.data() : nullptr, task.scale,
-                       running);
-        multiply({.a = scores,
-                  .a_row = 1,
-                  .a_depth = kAttentionTile,
-                  .b = value_rows,
-                  .b_row = v_padded,
-                  .c = running.o,
-                  .c_row = v_padded,
-                  .rows = queries.count,
-                  .depth = keys.count,
-                  .vectors = static_cast<int>(v_padded / kLanes),
-                  .sum = Sum::onto,
-                  .row_scale = running.rescale,
-                  .depths_of_row = mask ? mask->rows.data() : nullptr,
-                  .ahead = {task.v, &next_keys, task.v_width}});
-        keys = next_keys;
-      }
-    }
+  Visits visits = task.keys();
+  Visit visit, upcoming;
+  for (bool more = visits.next(visit); more; visit = upcoming) {
+    more = visits.next(upcoming);
+    const TilePositions& keys = visit.tile;
+    const TileMask* mask = visit.mask;
+    gather_rows(task.k, keys, keys_rows);
+    gather_rows(task.v, keys, value_rows);
+    if (more)
+      fetch_keys(task, upcoming.tile, ahead);
+    else
+      fetch_task(next, ahead);
+    multiply({.a = keys_rows,
+              .a_row = padded,
+              .a_depth = 1,
+              .b = queries_turned,
+              .b_row = kAttentionTile,
+              .c = scores,
+              .c_row = kAttentionTile,
+              .rows = keys.count,
+              .depth = task.q.width,
+              .vectors = vectors,
+              .columns_of_row = mask ? mask->columns.data() : nullptr,
+              .ahead = &ahead});
+    online_softmax(scores, keys.count, vectors, mask ? mask->columns.data() : nullptr, task.scale, running);
+    multiply({.a = scores,
+              .a_row = 1,
+              .a_depth = kAttentionTile,
+              .b = value_rows,
+              .b_row = v_padded,
+              .c = running.o,
+              .c_row = v_padded,
+              .rows = queries.count,
+              .depth = keys.count,
+              .vectors = static_cast<int>(v_padded / kLanes),
+              .sum = Sum::onto,
+              .row_scale = running.rescale,
+              .depths_of_row = mask ? mask->rows.data() : nullptr,
+              .ahead = &ahead});
   }
   end_rows(task, queries, running);
 }
@@ -204,8 +188,9 @@ void fill_unseen(const AttentionPlan& plan, const AttentionTensors& t) {
   for (int64_t b = 0; b < t.q.shape[0]; ++b) {
     for (int64_t h = 0; h < t.q.shape[2]; ++h) {
       if (!plan.head(h).passes.empty()) continue;
+      const HeadRows o = head_rows(t.o, b, h);
       for (int64_t i = 0; i < plan.n; ++i) {
-        std::fill_n(head_rows(t.o, b, h).row(i), t.v.shape[3], 0.0f);
+        std::memset(o.row(i), 0, o.width * size_of(o.dtype));
         head_values(t.lse, b, h)[i] = -std::numeric_limits<float>::infinity();
       }
     }
@@ -216,22 +201,43 @@ void fill_unseen(const AttentionPlan& plan, const AttentionTensors& t) {
 
 void attention_forward(const OpContext& context, const AttentionPlan& plan, const AttentionTensors& t) {
   const Arena::Scope scope(*context.scratch);
-  const ThreadScratch scratch(*context.scratch, threads(), t.q.shape[3], t.v.shape[3]);
-  const int team = team_for(t.q.shape[0] * plan.pairs, t.q.shape[3] + t.v.shape[3]);
+  const int64_t width = t.q.shape[3], v_width = t.v.shape[3];
+  const Tensor scratch =
+      context.scratch->allocate(DType::u8, {threads(), tile_scratch_bytes(width, v_width)});
+  const int team = team_for(t.q.shape[0] * plan.pairs, width + v_width);
+  const bool pairs = multiply_in_pairs(t.q.dtype);
   fill_unseen(plan, t);
   for (size_t pass = 0; pass < most_passes(plan); ++pass) {
     const TileTasks tasks(plan, t.q.shape[0], [pass](const Plan& p) {
       return pass < p.passes.size() && leads(p, pass) ? p.passes[pass].queries.count() : 0;
     });
-#pragma omp parallel for schedule(dynamic) num_threads(team)
-    for (int64_t index = 0; index < tasks.size(); ++index) {
-      const auto [b, h, tile] = tasks[index];
+    const auto task_of = [&](int64_t index, ForwardTask& task) {
+      TileTask where;
+      if (!tasks.get(index, where)) return false;
+      const auto [b, h, tile] = where;
       const int plan_index = plan.plan_of_head[h];
-      HWY_DYNAMIC_DISPATCH(forward_tile)
-      ({plan.plans[plan_index], plan.masks[plan_index], pass, tile, head_rows(t.q, b, h),
-        head_rows(t.k, b, h), head_rows(t.v, b, h), head_rows(t.o, b, h), head_values(t.lse, b, h),
-        t.q.shape[3], t.v.shape[3], t.scale},
-       scratch.of_thread(omp_get_thread_num()));
+      task = {&plan.plans[plan_index],
+              &plan.masks[plan_index],
+              pass,
+              tile,
+              head_rows(t.q, b, h),
+              head_rows(t.k, b, h),
+              head_rows(t.v, b, h),
+              head_rows(t.o, b, h),
+              head_values(t.lse, b, h),
+              t.scale};
+      return true;
+    };
+#pragma omp parallel for schedule(dynamic, tasks_at_a_time(tasks.size(), team)) num_threads(team)
+    for (int64_t index = 0; index < tasks.size(); ++index) {
+      ForwardTask task, next;
+      if (!task_of(index, task)) continue;
+      const ForwardTask* following = task_of(index + 1, next) ? &next : nullptr;
+      void* memory = scratch.as<uint8_t>() + omp_get_thread_num() * scratch.stride[0];
+      if (pairs)
+        pair_forward_tile(task, following, memory);
+      else
+        HWY_DYNAMIC_DISPATCH(forward_tile)(task, following, TileScratch(memory, width, v_width));
     }
   }
 }

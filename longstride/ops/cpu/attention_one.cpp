@@ -48,7 +48,7 @@ void attend_one(const float* q, const HeadRows& k, const HeadRows& v, std::span<
     const auto group = keys.subspan(begin, std::min<size_t>(kAttentionTile, keys.size() - begin));
     const float before = highest;
     for (size_t i = 0; i < group.size(); ++i) {
-      scores[i] = scale * dot(q, k.row(group[i]), width);
+      scores[i] = scale * dot(q, k.f32(group[i]), width);
       highest = std::max(highest, scores[i]);
     }
     float rescale = std::exp(before - highest);
@@ -56,7 +56,7 @@ void attend_one(const float* q, const HeadRows& k, const HeadRows& v, std::span<
     for (size_t i = 0; i < group.size(); ++i) {
       const float weight = std::exp(scores[i] - highest);
       sum += weight;
-      add_scaled(rescale, weight, v.row(group[i]), v_width, o);
+      add_scaled(rescale, weight, v.f32(group[i]), v_width, o);
       rescale = 1;
     }
   }

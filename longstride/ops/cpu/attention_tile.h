@@ -1,8 +1,9 @@
-// What the attention kernels share: rows of one head, tiles of positions, a thread's scratch, and the list of
-// tiles that the threads deal among themselves.
+// What the attention kernels share: rows of one head, tiles of positions, rows to fetch ahead, a thread's
+// scratch, the tasks, and the list of tiles that the threads deal among themselves.
 #pragma once
 
 #include <algorithm>
+#include <bit>
 #include <cstring>
 
 #include "longstride/ops/cpu/attention.h"
@@ -16,14 +17,21 @@ inline int64_t padded_width(int64_t width) { return (width + kWidthStep - 1) / k
 // Threads for `pairs` queries times keys: starting a team costs as much as some hundred thousand products.
 inline int team_for(int64_t pairs, int64_t width) { return pairs * width > int64_t{1} << 18 ? threads() : 1; }
 
-// The rows of one sequence and head in a (B, N, H, D) tensor.
+// The rows of one sequence and head in a (B, N, H, D) tensor of f32 or bf16.
 struct HeadRows {
-  float* data = nullptr;
-  int64_t stride = 0;
-  float* row(int64_t position) const { return data + position * stride; }
+  char* data = nullptr;
+  int64_t stride = 0;  // bytes
+  DType dtype = DType::f32;
+  int64_t width = 0;  // elements
+
+  char* row(int64_t position) const { return data + position * stride; }
+  float* f32(int64_t position) const { return reinterpret_cast<float*>(row(position)); }
+  uint16_t* bf16(int64_t position) const { return reinterpret_cast<uint16_t*>(row(position)); }
 };
 inline HeadRows head_rows(const Tensor& t, int64_t batch, int64_t head) {
-  return {static_cast<float*>(t.data) + batch * t.stride[0] + head * t.stride[2], t.stride[1]};
+  const int64_t size = size_of(t.dtype);
+  return {static_cast<char*>(t.data) + (batch * t.stride[0] + head * t.stride[2]) * size, t.stride[1] * size,
+          t.dtype, t.shape[3]};
 }
 // The values of one sequence and head in a (B, H, N) tensor.
 inline float* head_values(const Tensor& t, int64_t batch, int64_t head) {
@@ -52,76 +60,85 @@ struct TilePositions {
   }
 };
 
-// The tile after `tile` of runs[run], if there is one.
-inline TilePositions tile_after(const TileGrid& grid, std::span<const TileRun> runs, size_t run,
-                                int32_t tile) {
-  if (tile + 1 < runs[run].end) return {grid, tile + 1};
-  if (run + 1 < runs.size()) return {grid, runs[run + 1].begin};
-  return {};
-}
-
-// Rows that will be read soon.
-struct RowsAhead {
-  HeadRows rows;
-  const TilePositions* tile = nullptr;
-  int64_t width = 0;
-  void prefetch(int64_t begin, int64_t end) const {
-    for (int64_t i = begin; i < std::min(end, tile->count); ++i) {
-      if (tile->position[i] < 0) continue;
-      const float* row = rows.row(tile->position[i]);
-      for (int64_t j = 0; j < width; j += kWidthStep) __builtin_prefetch(row + j);
+// Rows that will be read soon. The kernels fetch a few at a time between products: memory then works while
+// they compute, and no burst of fetches fills the queue of cache misses.
+class RowsAhead {
+ public:
+  void clear() { sources_ = 0, source_ = 0, next_ = 0; }
+  void add(const HeadRows& rows, const TilePositions& tile) {
+    Source& source = list_[sources_++];
+    source.count = tile.count;
+    source.bytes = rows.width * size_of(rows.dtype);
+    for (int64_t i = 0; i < tile.count; ++i)
+      source.row[i] = tile.position[i] < 0 ? nullptr : rows.row(tile.position[i]);
+  }
+  void fetch(int64_t rows) {
+    for (; rows > 0 && source_ < sources_; --rows) {
+      const Source& source = list_[source_];
+      if (next_ < source.count)
+        if (const char* row = source.row[next_])
+          for (int64_t byte = 0; byte < source.bytes; byte += 64) __builtin_prefetch(row + byte);
+      if (++next_ >= source.count) ++source_, next_ = 0;
     }
   }
+
+ private:
+  static constexpr int kMost = 8;
+  struct Source {
+    int64_t count, bytes;
+    const char* row[kAttentionTile];
+  };
+  Source list_[kMost];
+  int sources_ = 0, source_ = 0;
+  int64_t next_ = 0;
 };
 
-// Copies a tile's rows to `to`, padded_width(width) apart. Rows without a position, and rows up to a whole
-// vector of them, become zero: what they hold takes part in products.
-inline void gather_rows(const HeadRows& from, const TilePositions& tile, int64_t width, float* to) {
-  const int64_t padded = padded_width(width);
+// Copies a tile's rows to `to`, padded_width(width) apart, as f32. Rows without a position, and rows up to a
+// whole vector of them, become zero: what they hold takes part in products.
+inline void gather_rows(const HeadRows& from, const TilePositions& tile, float* to) {
+  const int64_t padded = padded_width(from.width);
   for (int64_t i = 0; i < padded_width(tile.count); ++i, to += padded) {
     if (i >= tile.count || tile.position[i] < 0) {
       std::memset(to, 0, padded * sizeof(float));
       continue;
     }
-    std::memcpy(to, from.row(tile.position[i]), width * sizeof(float));
-    if (padded > width) std::memset(to + width, 0, (padded - width) * sizeof(float));
+    if (from.dtype == DType::f32) {
+      std::memcpy(to, from.f32(tile.position[i]), from.width * sizeof(float));
+    } else {
+      const uint16_t* bits = from.bf16(tile.position[i]);
+      for (int64_t j = 0; j < from.width; ++j) to[j] = std::bit_cast<float>(uint32_t{bits[j]} << 16);
+    }
+    if (padded > from.width) std::memset(to + from.width, 0, (padded - from.width) * sizeof(float));
   }
 }
 
-// One thread's working memory.
-struct TileScratch {
-  static constexpr int kPanels = 8;  // tiles of rows, or rows turned: kAttentionTile * padded width
-  static constexpr int kScores = 2;  // kAttentionTile * kAttentionTile
-  static constexpr int kValues = 4;  // kAttentionTile
-  float* base = nullptr;
-  int64_t panel_size = 0;
+// How a tile's results meet what a tensor holds: earlier passes may have been there.
+enum class Write { over, onto };
 
-  static int64_t panel_floats(int64_t qk_width, int64_t v_width) {
-    return kAttentionTile * std::max(padded_width(qk_width), padded_width(v_width));
+// Rows in f32, `row` apart, to a tile's positions.
+inline void write_rows(const float* from, int64_t row, const TilePositions& tile, Write write,
+                       const HeadRows& to) {
+  for (int64_t i = 0; i < tile.count; ++i, from += row) {
+    if (tile.position[i] < 0) continue;
+    if (to.dtype == DType::bf16) {
+      Bf16* target = reinterpret_cast<Bf16*>(to.row(tile.position[i]));
+      for (int64_t j = 0; j < to.width; ++j)
+        target[j] = Bf16(write == Write::over ? from[j] : static_cast<float>(target[j]) + from[j]);
+      continue;
+    }
+    float* __restrict target = to.f32(tile.position[i]);
+    if (write == Write::over)
+      std::memcpy(target, from, to.width * sizeof(float));
+    else
+      for (int64_t j = 0; j < to.width; ++j) target[j] += from[j];
   }
-  static int64_t floats(int64_t qk_width, int64_t v_width) {
-    return kPanels * panel_floats(qk_width, v_width) + kScores * kAttentionTile * kAttentionTile +
-           kValues * kAttentionTile;
-  }
-  float* panel(int i) const { return base + i * panel_size; }
-  float* scores(int i) const { return panel(kPanels) + i * kAttentionTile * kAttentionTile; }
-  float* values(int i) const { return scores(kScores) + i * kAttentionTile; }
-};
+}
 
-// Scratch for every thread, taken from the arena.
-class ThreadScratch {
- public:
-  ThreadScratch(Arena& arena, int threads, int64_t qk_width, int64_t v_width)
-      : panel_(TileScratch::panel_floats(qk_width, v_width)),
-        memory_(arena.allocate(DType::f32, {threads, TileScratch::floats(qk_width, v_width)})) {}
-  TileScratch of_thread(int thread) const {
-    return {static_cast<float*>(memory_.data) + thread * memory_.shape[1], panel_};
-  }
-
- private:
-  int64_t panel_;
-  Tensor memory_;
-};
+// Values of a tile's positions, and zeros up to kAttentionTile.
+inline void gather_values(const float* from, const TilePositions& tile, float* to) {
+  for (int64_t i = 0; i < kAttentionTile; ++i)
+    to[i] = i < tile.count && tile.position[i] >= 0 ? from[tile.position[i]] : 0;
+}
 
 // A pass whose query tiles are those of an earlier pass is worked off in the same visit; the first of them
 // leads.
@@ -140,8 +157,179 @@ inline size_t most_passes(const AttentionPlan& plan) {
   return most;
 }
 
-// Tiles of all sequences and heads in one list, the last tile of a head first: causal patterns make it the
-// longest.
+// A tile of the other side that a tile meets.
+struct Visit {
+  TilePositions tile;
+  const TileMask* mask = nullptr;  // null where every pair is allowed
+  int32_t index = 0;               // of the tile
+};
+
+// Walks the key tiles of a query tile (through all passes that share its leader's query tiles), or the query
+// tiles of a key tile in one pass.
+class Visits {
+ public:
+  static Visits of_query_tile(const Plan& plan, const std::vector<TileMasks>& masks, size_t leader,
+                              int64_t tile) {
+    Visits visits(plan, masks, leader, tile);
+    visits.by_query_ = true;
+    visits.enter_pass();
+    return visits;
+  }
+  static Visits of_key_tile(const Plan& plan, const std::vector<TileMasks>& masks, size_t pass,
+                            int64_t tile) {
+    Visits visits(plan, masks, pass, tile);
+    visits.enter_pass();
+    return visits;
+  }
+
+  // The next tile; false, and an empty tile, if there is none.
+  bool next(Visit& visit) {
+    while (run_ == runs_.size()) {
+      do {
+        if (!by_query_ || ++pass_ >= plan_->passes.size()) {
+          visit.tile.count = 0;
+          return false;
+        }
+      } while (!same_queries(plan_->passes[pass_], plan_->passes[leader_]));
+      enter_pass();
+    }
+    const Pass& pass = plan_->passes[pass_];
+    visit.index = next_;
+    visit.tile = TilePositions(by_query_ ? pass.keys : pass.queries, next_);
+    visit.mask = runs_[run_].full ? nullptr : &(*masks_)[pass_].masks[*mask_id_++];
+    if (++next_ == runs_[run_].end && ++run_ < runs_.size()) next_ = runs_[run_].begin;
+    return true;
+  }
+
+ private:
+  Visits(const Plan& plan, const std::vector<TileMasks>& masks, size_t pass, int64_t tile)
+      : plan_(&plan), masks_(&masks), leader_(pass), pass_(pass), tile_(tile) {}
+  void enter_pass() {
+    const Pass& pass = plan_->passes[pass_];
+    const TileMasks& masks = (*masks_)[pass_];
+    runs_ = by_query_ ? pass.rows.of(tile_) : pass.columns.of(tile_);
+    mask_id_ = (by_query_ ? masks.of_row(tile_) : masks.of_column(tile_)).data();
+    run_ = 0;
+    if (!runs_.empty()) next_ = runs_[0].begin;
+  }
+
+  const Plan* plan_;
+  const std::vector<TileMasks>* masks_;
+  size_t leader_, pass_;
+  int64_t tile_;
+  bool by_query_ = false;
+  std::span<const TileRun> runs_;
+  const int32_t* mask_id_ = nullptr;
+  size_t run_ = 0;
+  int32_t next_ = 0;
+};
+
+// A query tile of one sequence and head, in the pass that leads its visits.
+struct ForwardTask {
+  const Plan* plan;
+  const std::vector<TileMasks>* masks;
+  size_t pass;
+  int64_t tile;
+  HeadRows q, k, v, o;
+  float* lse;
+  float scale;
+
+  TilePositions queries() const { return {plan->passes[pass].queries, tile}; }
+  Visits keys() const { return Visits::of_query_tile(*plan, *masks, pass, tile); }
+};
+
+// A tile of one sequence and head: of queries in the pass that leads its visits, or of keys in one pass.
+struct BackwardTask {
+  const Plan* plan;
+  const std::vector<TileMasks>* masks;
+  size_t pass;
+  int64_t tile;
+  HeadRows q, k, v, o, d_o, dq, dk, dv;
+  const float* lse;
+  float* delta;
+  float scale;
+
+  TilePositions queries() const { return {plan->passes[pass].queries, tile}; }
+  TilePositions keys() const { return {plan->passes[pass].keys, tile}; }
+  Visits visits_of_queries() const { return Visits::of_query_tile(*plan, *masks, pass, tile); }
+  Visits visits_of_keys() const { return Visits::of_key_tile(*plan, *masks, pass, tile); }
+  // This key tile is the first of all that a query tile of the pass meets, so that dq begins with it.
+  bool first_of_query(int32_t query_tile) const {
+    return pass == 0 && plan->passes[0].rows.of(query_tile)[0].begin == tile;
+  }
+};
+
+template <class Task>
+void fetch_keys(const Task& task, const TilePositions& keys, RowsAhead& ahead) {
+  ahead.clear();
+  ahead.add(task.k, keys);
+  ahead.add(task.v, keys);
+}
+// What a task will read first; nothing if it is null.
+inline void fetch_task(const ForwardTask* task, RowsAhead& ahead) {
+  ahead.clear();
+  if (task == nullptr) return;
+  Visit first;
+  Visits visits = task->keys();
+  ahead.add(task->q, task->queries());
+  if (!visits.next(first)) return;
+  ahead.add(task->k, first.tile);
+  ahead.add(task->v, first.tile);
+}
+
+inline void fetch_query_task(const BackwardTask* task, RowsAhead& ahead) {
+  ahead.clear();
+  if (task == nullptr) return;
+  Visit first;
+  Visits visits = task->visits_of_queries();
+  ahead.add(task->q, task->queries());
+  ahead.add(task->d_o, task->queries());
+  if (!visits.next(first)) return;
+  ahead.add(task->k, first.tile);
+  ahead.add(task->v, first.tile);
+}
+inline void fetch_key_task(const BackwardTask* task, bool with_dq, RowsAhead& ahead) {
+  ahead.clear();
+  if (task == nullptr) return;
+  Visit first;
+  Visits visits = task->visits_of_keys();
+  ahead.add(task->k, task->keys());
+  ahead.add(task->v, task->keys());
+  if (!visits.next(first)) return;
+  ahead.add(task->q, first.tile);
+  ahead.add(task->d_o, first.tile);
+  if (with_dq) ahead.add(task->dq, first.tile);
+}
+
+// One thread's working memory for f32 arithmetic.
+struct TileScratch {
+  static constexpr int kPanels = 8;  // tiles of rows, or rows turned: kAttentionTile * padded width
+  static constexpr int kScores = 2;  // kAttentionTile * kAttentionTile
+  static constexpr int kValues = 4;  // kAttentionTile
+  float* base = nullptr;
+  int64_t panel_size = 0;
+
+  TileScratch(void* memory, int64_t qk_width, int64_t v_width)
+      : base(static_cast<float*>(memory)), panel_size(panel_floats(qk_width, v_width)) {}
+  static int64_t panel_floats(int64_t qk_width, int64_t v_width) {
+    return kAttentionTile * std::max(padded_width(qk_width), padded_width(v_width));
+  }
+  static int64_t bytes(int64_t qk_width, int64_t v_width) {
+    return 4 * (kPanels * panel_floats(qk_width, v_width) + kScores * kAttentionTile * kAttentionTile +
+                kValues * kAttentionTile);
+  }
+  float* panel(int i) const { return base + i * panel_size; }
+  float* scores(int i) const { return panel(kPanels) + i * kAttentionTile * kAttentionTile; }
+  float* values(int i) const { return scores(kScores) + i * kAttentionTile; }
+};
+
+// Neighbouring tasks go to one thread, which can then fetch ahead, as long as enough are left to share out.
+inline int tasks_at_a_time(int64_t tasks, int team) {
+  return static_cast<int>(std::clamp<int64_t>(tasks / (int64_t{team} * 16), 1, 16));
+}
+
+// Tiles of all sequences and heads in one list, the last tiles first: causal patterns make them the longest.
+// Heads lie side by side in memory, so equal tiles of all heads follow one another.
 struct TileTask {
   int64_t batch, head, tile;
 };
@@ -149,23 +337,24 @@ template <class CountTiles>  // of a plan
 class TileTasks {
  public:
   TileTasks(const AttentionPlan& plan, int64_t batch, CountTiles count_tiles)
-      : plan_(plan), count_tiles_(count_tiles) {
-    for (size_t h = 0; h < plan.plan_of_head.size(); ++h) in_sequence_ += count_tiles_(plan.head(h));
-    size_ = batch * in_sequence_;
+      : heads_(static_cast<int64_t>(plan.plan_of_head.size())), plan_(plan), count_tiles_(count_tiles) {
+    for (const Plan& p : plan.plans) most_ = std::max<int64_t>(most_, count_tiles_(p));
+    size_ = batch * heads_ * most_;
   }
   int64_t size() const { return size_; }
-  TileTask operator[](int64_t index) const {
-    TileTask task{index / in_sequence_, 0, index % in_sequence_};
-    for (int64_t tiles; task.tile >= (tiles = count_tiles_(plan_.head(task.head))); ++task.head)
-      task.tile -= tiles;
-    task.tile = count_tiles_(plan_.head(task.head)) - 1 - task.tile;
-    return task;
+  // False if `index` is beyond the list, or stands for a tile that its head's plan does not have.
+  bool get(int64_t index, TileTask& task) const {
+    if (index >= size_) return false;
+    const int64_t in_tile = size_ / most_;
+    task = {index % in_tile / heads_, index % heads_, most_ - 1 - index / in_tile};
+    return task.tile < count_tiles_(plan_.head(task.head));
   }
 
  private:
+  int64_t heads_;
   const AttentionPlan& plan_;
   CountTiles count_tiles_;
-  int64_t in_sequence_ = 0;
+  int64_t most_ = 0;
   int64_t size_ = 0;
 };
 

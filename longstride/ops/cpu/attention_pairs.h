@@ -1,0 +1,25 @@
+// Sparse attention on tensors of bf16 with products of pairs, sum += a0 b0 + a1 b1, which is how AVX512-BF16
+// and AMX multiply: the inputs of every product are bf16, sums are f32.
+#pragma once
+
+#include "longstride/ops/cpu/attention_tile.h"
+
+namespace longstride::cpu {
+
+// Tensors of this type are multiplied so on this machine. Else attention widens rows of bf16 and computes in
+// f32.
+bool multiply_in_pairs(DType dtype);
+
+// "AMX", "AVX512-BF16" or "" for none.
+const char* pair_instruction_set();
+
+// A thread's working memory, for every kernel that tensors of these widths may be given to.
+int64_t tile_scratch_bytes(int64_t qk_width, int64_t v_width);
+
+// The tiles of attention_forward.cpp and attention_backward.cpp, where this arithmetic is described; `next`
+// is the task that this thread takes up afterwards, or null, `memory` tile_scratch_bytes.
+void pair_forward_tile(const ForwardTask& task, const ForwardTask* next, void* memory);
+void pair_backward_query_tile(const BackwardTask& task, const BackwardTask* next, void* memory);
+void pair_backward_key_tile(const BackwardTask& task, const BackwardTask* next, void* memory);
+
+}  // namespace longstride::cpu

@@ -95,11 +95,10 @@ void block_backward(const OpContext& context, const BlockCall& call, const Tenso
   const ModelConfig& config = *call.config;
 
   dropout_backward(context, dy, call.feed_forward_dropout, room.d_branch);
-  activation_forward(context, saved.up, room.hidden);
+  linear_backward_input(context, room.d_branch, p.down_weight, room.d_hidden);
+  activation_backward(context, room.d_hidden, saved.up, room.d_hidden, room.hidden);
   linear_backward_weight(context, room.d_branch, room.hidden, call.product, gradients.down_weight,
                          gradients.down_bias);
-  linear_backward_input(context, room.d_branch, p.down_weight, room.d_hidden);
-  activation_backward(context, room.d_hidden, saved.up, room.d_hidden);
   layer_norm_apply(context, saved.mid, p.norm2_gain, p.norm2_bias, saved.mean2, saved.rstd2, room.normed);
   linear_backward_weight(context, room.d_hidden, room.normed, call.product, gradients.up_weight,
                          gradients.up_bias);

@@ -121,13 +121,15 @@ void activation_forward(const OpContext& context, const Tensor& x, const Tensor&
   cpu::activation_forward(context, x, y);
 }
 
-void activation_backward(const OpContext& context, const Tensor& dy, const Tensor& x, const Tensor& dx) {
+void activation_backward(const OpContext& context, const Tensor& dy, const Tensor& x, const Tensor& dx,
+                         const Tensor& y) {
   const Arguments arguments("activation_backward", context.device);
   arguments.product("x", x.dtype);
   arguments.flat("x", x, x.dtype, x.count());
   arguments.flat("dy", dy, x.dtype, x.count());
   arguments.flat("dx", dx, x.dtype, x.count());
-  cpu::activation_backward(context, dy, x, dx);
+  if (y) arguments.flat("y", y, x.dtype, x.count());
+  cpu::activation_backward(context, dy, x, dx, y);
 }
 
 void adam_step(const OpContext& context, const AdamStep& step, const Tensor& w, const Tensor& g,

@@ -34,7 +34,9 @@ void check_case(Device device, int64_t count, double deviation, DType dtype, Che
     Workbench bench(device);
     const Tensor d_out = bench.put(dy, {count}, as);
     const Tensor dx = in_place ? d_out : bench.poisoned(as, {count});
-    activation_backward(bench.context(), d_out, bench.put(x, {count}, as), dx);
+    const Tensor again = bench.poisoned(as, {count});
+    activation_backward(bench.context(), d_out, bench.put(x, {count}, as), dx, in_place ? again : Tensor());
+    if (in_place) list.same_bits("activation of the backward, " + name, y, bench.get(again));
     return bench.get(dx);
   };
   reference::activation_backward(dy.data(), x.data(), count, naive.data());

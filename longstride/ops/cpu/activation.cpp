@@ -28,13 +28,15 @@ HWY_INLINE void activate(const T* x, T* y, int64_t count) {
   });
 }
 
+// y may be null.
 template <class T>
-HWY_INLINE void differentiate(const T* dy, const T* x, T* dx, int64_t count) {
+HWY_INLINE void differentiate(const T* dy, const T* x, T* dx, T* y, int64_t count) {
   for_each_vector(count, [&](auto d, int64_t i) HWY_ATTR {
     const auto value = load(d, x + i);
     const auto s = gate(d, value);
     const auto slope = hn::Mul(hn::Mul(value, hn::Set(d, 1.702f)), hn::Sub(hn::Set(d, 1.0f), s));
     store(hn::Mul(load(d, dy + i), hn::MulAdd(slope, s, s)), d, dx + i);
+    if (y) store(hn::Mul(value, s), d, y + i);
   });
 }
 
@@ -46,10 +48,12 @@ void activation(const Tensor& x, const Tensor& y, int64_t begin, int64_t end) {
   });
 }
 
-void activation_gradient(const Tensor& dy, const Tensor& x, const Tensor& dx, int64_t begin, int64_t end) {
+void activation_gradient(const Tensor& dy, const Tensor& x, const Tensor& dx, const Tensor& y, int64_t begin,
+                         int64_t end) {
   with_type(x.dtype, [&](auto element) HWY_ATTR {
     using T = decltype(element);
-    differentiate(dy.as<T>() + begin, x.as<T>() + begin, dx.as<T>() + begin, end - begin);
+    differentiate(dy.as<T>() + begin, x.as<T>() + begin, dx.as<T>() + begin, y ? y.as<T>() + begin : nullptr,
+                  end - begin);
   });
 }
 
@@ -69,9 +73,10 @@ void activation_forward(const OpContext& context, const Tensor& x, const Tensor&
   });
 }
 
-void activation_backward(const OpContext& context, const Tensor& dy, const Tensor& x, const Tensor& dx) {
+void activation_backward(const OpContext& context, const Tensor& dy, const Tensor& x, const Tensor& dx,
+                         const Tensor& y) {
   parallel_pieces(x.count(), kElementsPerPiece, [&](int64_t begin, int64_t end) {
-    HWY_DYNAMIC_DISPATCH(activation_gradient)(dy, x, dx, begin, end);
+    HWY_DYNAMIC_DISPATCH(activation_gradient)(dy, x, dx, y, begin, end);
   });
 }
 

@@ -13,7 +13,58 @@
 #include "longstride/ops/cpu/ops.h"
 #include "longstride/ops/cpu/parallel.h"
 
+#undef HWY_TARGET_INCLUDE
+#define HWY_TARGET_INCLUDE "longstride/ops/cpu/linear.cpp"
+#include <hwy/foreach_target.h>
+#include <hwy/highway.h>
+
+#include "longstride/ops/cpu/vector_math-inl.h"
+
+#ifndef LONGSTRIDE_OPS_CPU_LINEAR_TYPES
+#define LONGSTRIDE_OPS_CPU_LINEAR_TYPES
 namespace longstride::cpu {
+constexpr int64_t kMostColumns = 2048;  // that are summed at a time; long runs of a row suit the memory
+}
+#endif
+
+HWY_BEFORE_NAMESPACE();
+namespace longstride::cpu::HWY_NAMESPACE {
+namespace {
+
+// sums[i] += values[i].
+template <class T>
+HWY_INLINE void add(const T* values, int64_t count, float* sums) {
+  for_each_vector(count, [&](auto d, int64_t i) HWY_ATTR {
+    store(hn::Add(load(d, sums + i), load(d, values + i)), d, sums + i);
+  });
+}
+
+// db += sums of the columns [begin, end) of dy. Runs of rows are summed apart, which keeps long sums
+// accurate.
+void column_sums(const Tensor& dy, int64_t begin, int64_t end, float* db) {
+  constexpr int64_t kRows = 128;
+  const int64_t rows = dy.shape[0], stride = dy.stride[0];
+  std::array<float, kMostColumns> total{};
+  with_type(dy.dtype, [&](auto element) HWY_ATTR {
+    const auto* from = dy.as<decltype(element)>() + begin;
+    for (int64_t first = 0; first < rows; first += kRows) {
+      std::array<float, kMostColumns> run{};
+      for (int64_t row = first; row < std::min(rows, first + kRows); ++row)
+        add(from + row * stride, end - begin, run.data());
+      add(run.data(), end - begin, total.data());
+    }
+  });
+  add(total.data(), end - begin, db + begin);
+}
+
+}  // namespace
+}  // namespace longstride::cpu::HWY_NAMESPACE
+HWY_AFTER_NAMESPACE();
+
+#if HWY_ONCE
+namespace longstride::cpu {
+
+HWY_EXPORT(column_sums);
 
 namespace {
 
@@ -89,26 +140,6 @@ void multiply_into(Arena* scratch, MatmulShape shape, const void* a, const void*
   round_rows(copy, width, rows, width, t.as<Bf16>(), t.stride[0]);
 }
 
-// db += column sums of dy. A thread owns columns; runs of rows are summed apart, which keeps long sums
-// accurate.
-template <class T>
-void add_column_sums(const T* dy, int64_t stride, int64_t rows, int64_t width, float* db) {
-  constexpr int64_t kMostColumns = 512, kRows = 128;
-  parallel_pieces(width, columns_per_thread(width, kMostColumns), [&](int64_t begin, int64_t end) {
-    std::array<float, kMostColumns> total{};
-    for (int64_t first = 0; first < rows; first += kRows) {
-      std::array<float, kMostColumns> run{};
-      for (int64_t row = first; row < std::min(rows, first + kRows); ++row) {
-        const T* values = dy + row * stride + begin;
-        for (int64_t column = 0; column < end - begin; ++column)
-          run[column] += static_cast<float>(values[column]);
-      }
-      for (int64_t column = 0; column < end - begin; ++column) total[column] += run[column];
-    }
-    for (int64_t column = begin; column < end; ++column) db[column] += total[column - begin];
-  });
-}
-
 }  // namespace
 
 void use_bf16_hardware(bool use) { bf16_hardware() = use && has_bf16_products(); }
@@ -155,11 +186,12 @@ void linear_backward_weight(const OpContext& context, const Tensor& dy, const Te
   shape.accumulate = true;
   multiply_into(context.scratch, shape, d_out.data, from.data, nullptr, dw);
   if (!db) return;
-  const int64_t rows = dy.shape[0], width = dy.shape[1];
-  if (dy.dtype == DType::bf16)
-    add_column_sums(dy.as<Bf16>(), dy.stride[0], rows, width, db.as<float>());
-  else
-    add_column_sums(dy.as<float>(), dy.stride[0], rows, width, db.as<float>());
+  // A thread owns columns.
+  parallel_pieces(dy.shape[1], columns_per_thread(dy.shape[1], kMostColumns),
+                  [&](int64_t begin, int64_t end) {
+                    HWY_DYNAMIC_DISPATCH(column_sums)(dy, begin, end, db.as<float>());
+                  });
 }
 
 }  // namespace longstride::cpu
+#endif

@@ -13,7 +13,8 @@
 namespace longstride::cpu {
 
 void activation_forward(const OpContext& context, const Tensor& x, const Tensor& y);
-void activation_backward(const OpContext& context, const Tensor& dy, const Tensor& x, const Tensor& dx);
+void activation_backward(const OpContext& context, const Tensor& dy, const Tensor& x, const Tensor& dx,
+                         const Tensor& y);
 
 void adam_step(const OpContext& context, const AdamStep& step, const Tensor& w, const Tensor& g,
                const Tensor& m, const Tensor& v, const Tensor& average, const Tensor& compute);

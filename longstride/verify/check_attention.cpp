@@ -26,10 +26,11 @@ struct Case {
   Shape shape;
   bool packed = false;  // q, k, v are columns of one array, with gaps between them
   float gain = 1;       // of q
+  DType dtype = DType::f32;
 
   std::string name(const char* what) const {
-    return fmt::format("attention {}, {}, n {}, B {}, H {}, D {}/{}{}{}", what, pattern, n, shape.batch,
-                       shape.heads, shape.width, shape.v_width, packed ? ", packed" : "",
+    return fmt::format("attention {}, {}, n {}, B {}, H {}, D {}/{}, {}{}{}", what, pattern, n, shape.batch,
+                       shape.heads, shape.width, shape.v_width, name_of(dtype), packed ? ", packed" : "",
                        gain == 1 ? "" : fmt::format(", q * {}", gain));
   }
   float scale() const { return static_cast<float>(1 / std::sqrt(static_cast<double>(shape.width))); }
@@ -52,11 +53,15 @@ struct Values {
   std::vector<T> o, lse, dq, dk, dv;
 };
 
+// What is left of a value in this type.
+float as(DType dtype, float value) { return dtype == DType::bf16 ? static_cast<float>(Bf16(value)) : value; }
+
 Values<float> random_inputs(const Case& c) {
   const auto fill = [&](uint32_t stream, int64_t width, float gain) {
     const RandomStream random{static_cast<uint64_t>(c.n), stream};
     std::vector<float> values(c.shape.batch * c.n * c.shape.heads * width);
-    for (size_t i = 0; i < values.size(); ++i) values[i] = static_cast<float>(random.normal(i)) * gain;
+    for (size_t i = 0; i < values.size(); ++i)
+      values[i] = as(c.dtype, static_cast<float>(random.normal(i)) * gain);
     return values;
   };
   Values<float> values;
@@ -88,6 +93,60 @@ Values<T> by_definition(const Case& c, const Values<float>& inputs) {
   return r;
 }
 
+// The plainest computation with weights, their gradients and results rounded to bf16, and sums in f32.
+Values<float> naive_in_bf16(const Case& c, const Values<float>& inputs) {
+  const auto [batch, heads, width, v_width] = c.shape;
+  const auto round = [](float x) { return static_cast<float>(Bf16(x)); };
+  Values<float> r = inputs;
+  r.o.assign(r.v.size(), 0), r.dq.assign(r.q.size(), 0), r.dk = r.dq, r.dv = r.o;
+  r.lse.assign(batch * heads * c.n, -std::numeric_limits<float>::infinity());
+  const LayerPattern layer = parse_schedule(c.pattern).layer(0);
+  for (int64_t bh = 0; bh < batch * heads; ++bh) {
+    const int64_t b = bh / heads, h = bh % heads;
+    const Pattern pattern = layer.for_head(h, heads);
+    const auto row = [&](int64_t i) { return (b * c.n + i) * heads + h; };
+    for (int64_t q = 0; q < c.n; ++q) {
+      std::vector<int64_t> keys;
+      std::vector<float> scores;
+      for (int64_t k = 0; k <= q; ++k) {
+        if (!pattern.allows(q, k)) continue;
+        float score = 0;
+        for (int64_t d = 0; d < width; ++d) score += r.q[row(q) * width + d] * r.k[row(k) * width + d];
+        keys.push_back(k), scores.push_back(score * c.scale());
+      }
+      if (keys.empty()) continue;
+      const float highest = *std::max_element(scores.begin(), scores.end());
+      float sum = 0;
+      float *o = &r.o[row(q) * v_width], *dq = &r.dq[row(q) * width];
+      const float* d_o = &r.d_o[row(q) * v_width];
+      for (size_t i = 0; i < keys.size(); ++i) {
+        const float weight = std::exp(scores[i] - highest);
+        sum += weight;
+        for (int64_t d = 0; d < v_width; ++d) o[d] += round(weight) * r.v[row(keys[i]) * v_width + d];
+      }
+      const float lse = r.lse[bh * c.n + q] = highest + std::log(sum);
+      float delta = 0;
+      for (int64_t d = 0; d < v_width; ++d) o[d] = round(o[d] / sum), delta += o[d] * d_o[d];
+      for (size_t i = 0; i < keys.size(); ++i) {
+        const float weight = std::exp(scores[i] - lse);
+        float d_weight = 0;
+        for (int64_t d = 0; d < v_width; ++d) {
+          d_weight += d_o[d] * r.v[row(keys[i]) * v_width + d];
+          r.dv[row(keys[i]) * v_width + d] += round(weight) * d_o[d];
+        }
+        const float d_score = round(weight * (d_weight - delta) * c.scale());
+        for (int64_t d = 0; d < width; ++d) {
+          dq[d] += d_score * r.k[row(keys[i]) * width + d];
+          r.dk[row(keys[i]) * width + d] += d_score * r.q[row(q) * width + d];
+        }
+      }
+    }
+  }
+  for (std::vector<float>* values : {&r.dq, &r.dk, &r.dv})
+    for (float& value : *values) value = round(value);
+  return r;
+}
+
 // Three tensors of rows (B, N, H, width), apart or as columns of one array with a gap of NaN after each.
 class Storage {
  public:
@@ -95,13 +154,14 @@ class Storage {
     const int64_t rows = c.shape.batch * c.n, gap = c.packed ? 3 : 0;
     int64_t row_width = 0;
     for (const int64_t width : widths) row_width += c.shape.heads * width + gap;
-    memory_.assign(rows * row_width, kNaN);
+    memory_.resize(rows * row_width * size_of(c.dtype));
+    poison(c.dtype);
     int64_t column = 0;
     for (const int64_t width : widths) {
       const int64_t columns = c.shape.heads * width;
       const Tensor flat =
-          c.packed ? Tensor(memory_.data(), DType::f32, {rows, row_width}).columns(column, column + columns)
-                   : Tensor(memory_.data() + rows * column, DType::f32, {rows, columns});
+          c.packed ? Tensor(memory_.data(), c.dtype, {rows, row_width}).columns(column, column + columns)
+                   : Tensor(memory_.data() + rows * column * size_of(c.dtype), c.dtype, {rows, columns});
       tensors_.push_back(flat.split_last(c.shape.heads).split_first(c.shape.batch));
       column += columns + gap;
     }
@@ -109,28 +169,49 @@ class Storage {
   const Tensor& operator[](size_t i) const { return tensors_[i]; }
   void write(size_t i, const std::vector<float>& values) {
     size_t next = 0;
-    for_each(i, [&](float& element) { element = values[next++]; });
+    for_each(i, [&](auto& element) {
+      using T = std::remove_reference_t<decltype(element)>;
+      element = static_cast<T>(values[next++]);
+    });
   }
   std::vector<float> read(size_t i) const {
     std::vector<float> values;
-    for_each(i, [&](float& element) { values.push_back(element); });
+    for_each(i, [&](auto& element) { values.push_back(static_cast<float>(element)); });
     return values;
   }
   int64_t count_nan() const {
-    return std::count_if(memory_.begin(), memory_.end(), [](float x) { return std::isnan(x); });
+    int64_t count = 0;
+    const bool narrow = tensors_[0].dtype == DType::bf16;
+    const auto isnan_at = [&](size_t i) {
+      return narrow ? std::isnan(static_cast<float>(reinterpret_cast<const Bf16*>(memory_.data())[i]))
+                    : std::isnan(reinterpret_cast<const float*>(memory_.data())[i]);
+    };
+    for (size_t i = 0; i < memory_.size() / (narrow ? 2 : 4); ++i) count += isnan_at(i);
+    return count;
   }
-  void poison() { std::fill(memory_.begin(), memory_.end(), kNaN); }
+  void poison() { poison(tensors_[0].dtype); }
 
  private:
+  void poison(DType dtype) {
+    if (dtype == DType::bf16)
+      std::fill_n(reinterpret_cast<Bf16*>(memory_.data()), memory_.size() / 2, Bf16(kNaN));
+    else
+      std::fill_n(reinterpret_cast<float*>(memory_.data()), memory_.size() / 4, kNaN);
+  }
   template <class Visit>
   void for_each(size_t i, const Visit& visit) const {
-    const View<float, 4> view = tensors_[i].view<float, 4>();
-    for (int64_t b = 0; b < view.shape[0]; ++b)
-      for (int64_t n = 0; n < view.shape[1]; ++n)
-        for (int64_t h = 0; h < view.shape[2]; ++h)
-          for (int64_t d = 0; d < view.shape[3]; ++d) visit(view(b, n, h, d));
+    const auto all = [&](const auto& view) {
+      for (int64_t b = 0; b < view.shape[0]; ++b)
+        for (int64_t n = 0; n < view.shape[1]; ++n)
+          for (int64_t h = 0; h < view.shape[2]; ++h)
+            for (int64_t d = 0; d < view.shape[3]; ++d) visit(view(b, n, h, d));
+    };
+    if (tensors_[i].dtype == DType::bf16)
+      all(tensors_[i].view<Bf16, 4>());
+    else
+      all(tensors_[i].view<float, 4>());
   }
-  std::vector<float> memory_;
+  std::vector<unsigned char> memory_;
   std::vector<Tensor> tensors_;
 };
 
@@ -227,11 +308,18 @@ Check compare_gradient(std::string name, std::span<const float> ours, std::span<
 void check_case(const Case& c, Device device, std::vector<Check>& checks) {
   const Values<float> inputs = random_inputs(c);
   const Values<double> truth = by_definition<double>(c, inputs);
-  const Values<float> naive = by_definition<float>(c, inputs);
+  const Values<float> naive =
+      c.dtype == DType::bf16 ? naive_in_bf16(c, inputs) : by_definition<float>(c, inputs);
   const Ours ours = run(c, device, inputs);
   // A weight is exp(score - lse): where these are large, their own last bit is the floor (the naive result
   // may be lucky).
-  const double floor = 1e-6 + (c.gain == 1 ? 0 : 0x1p-23 * largest(truth.lse));
+  // In bf16 sums are rounded after each pass.
+  size_t passes = 1;
+  for (const Plan& plan :
+       plan_attention(device, parse_schedule(c.pattern).layer(0), c.shape.heads, c.n).plans)
+    passes = std::max(passes, plan.passes.size());
+  const double rounding = c.dtype == DType::bf16 ? 0x1p-9 * static_cast<double>(passes) : 0;
+  const double floor = 1e-6 + rounding + (c.gain == 1 ? 0 : 0x1p-23 * largest(truth.lse));
   checks.push_back(compare(c.name("o"), ours.values.o, naive.o, truth.o, floor));
   checks.push_back(compare(c.name("lse"), ours.values.lse, naive.lse, truth.lse));
   checks.push_back(compare_gradient(c.name("dq"), ours.values.dq, naive.dq, truth.dq, truth.dv, floor));
@@ -239,7 +327,7 @@ void check_case(const Case& c, Device device, std::vector<Check>& checks) {
   checks.push_back(compare(c.name("dv"), ours.values.dv, naive.dv, truth.dv, floor));
   checks.push_back(holds(c.name("same bits twice"), ours.repeats));
   if (c.packed) checks.push_back(holds(c.name("gaps untouched"), ours.gaps));
-  if (c.n <= 77)
+  if (c.n <= 77 && c.dtype == DType::f32)
     checks.push_back(compare(c.name("one by one"), run_one(c, device, inputs), naive.o, truth.o, floor));
 }
 
@@ -278,7 +366,9 @@ std::vector<Case> cases(Effort effort) {
   std::vector<Case> list;
   const auto add = [&](const std::string& pattern, int64_t n, Shape shape, float gain = 1) {
     shape.heads = std::max(shape.heads, groups_of(pattern));
-    list.push_back({pattern, n, shape, list.size() % 2 == 1, gain});
+    const bool packed = list.size() / 2 % 2 == 1;
+    for (const DType dtype : {DType::f32, DType::bf16})
+      list.push_back({pattern, n, shape, packed, gain, dtype});
   };
   size_t turn = 0;
   if (effort == Effort::quick) {

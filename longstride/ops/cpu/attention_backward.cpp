@@ -61,7 +61,7 @@ HWY_INLINE int vectors_for(int64_t count) { return static_cast<int>((count + kLa
 // transposed.
 HWY_INLINE void multiply_scores(const float* rows, int64_t padded, int64_t width, int64_t count,
                                 const float* turned, int vectors, const uint64_t* bits, float* scores,
-                                RowsAhead* ahead) {
+                                RowGatherer* gatherer) {
   multiply({.a = rows,
             .a_row = padded,
             .a_depth = 1,
@@ -73,58 +73,49 @@ HWY_INLINE void multiply_scores(const float* rows, int64_t padded, int64_t width
             .depth = width,
             .vectors = vectors,
             .columns_of_row = bits,
-            .ahead = ahead});
-}
-
-HWY_INLINE void fetch_queries(const BackwardTask& task, const TilePositions& queries, bool with_dq,
-                              RowsAhead& ahead) {
-  ahead.clear();
-  ahead.add(task.q, queries);
-  ahead.add(task.d_o, queries);
-  if (with_dq) ahead.add(task.dq, queries);
+            .gatherer = gatherer});
 }
 
 // dk and dv of one key tile in one pass, and dq of the queries that look at it if `with_queries`. `next` is
 // the task that this thread takes up afterwards, or null.
 void backward_key_tile(const BackwardTask& task, const BackwardTask* next, bool with_queries,
-                       const TileScratch& scratch) {
+                       const TileScratch& scratch, RowGatherer& gatherer) {
   const TilePositions keys = task.keys();
   const int vectors = vectors_for(keys.count);
   const int64_t padded = padded_width(task.q.width), v_padded = padded_width(task.v.width);
-  float *key_rows = scratch.panel(0), *keys_turned = scratch.panel(1), *values_turned = scratch.panel(2);
-  float *query_rows = scratch.panel(3), *d_o_rows = scratch.panel(4);
-  float *dk = scratch.panel(5), *dv = scratch.panel(6), *dq = scratch.panel(7);
+  float *keys_turned = scratch.panel(8), *values_turned = scratch.panel(9);
+  float *dk = scratch.panel(10), *dv = scratch.panel(11), *dq = scratch.panel(12);
   float *scores = scratch.scores(0), *d_weights = scratch.scores(1);
   float *lse = scratch.values(0), *delta = scratch.values(1);
-  RowsAhead ahead;
 
-  gather_rows(task.k, keys, key_rows);
-  transpose(key_rows, keys.count, padded, keys_turned);
-  float* value_rows = d_o_rows;  // needed only until it is turned
-  gather_rows(task.v, keys, value_rows);
-  transpose(value_rows, keys.count, v_padded, values_turned);
+  if (!gatherer.has(task.index)) request_key_task(gatherer, task, with_queries);
   std::fill_n(dk, keys.count * padded, 0.0f);
   std::fill_n(dv, keys.count * v_padded, 0.0f);
+  gatherer.finish();
+  const float* key_rows = gatherer.rows<float>(stream::kKeys);
+  transpose(key_rows, keys.count, padded, keys_turned);
+  transpose(gatherer.rows<float>(stream::kValues), keys.count, v_padded, values_turned);
 
   Visits visits = task.visits_of_keys();
   Visit visit, upcoming;
   for (bool more = visits.next(visit); more; visit = upcoming) {
+    gatherer.finish();
+    const float *query_rows = gatherer.rows<float>(stream::kQueries),
+                *d_o_rows = gatherer.rows<float>(stream::kGradients);
     more = visits.next(upcoming);
+    if (more)
+      request_queries(gatherer, task, upcoming.tile, with_queries);
+    else if (next)
+      request_key_task(gatherer, *next, with_queries);
     const TilePositions& queries = visit.tile;
     const uint64_t* by_query = visit.mask ? visit.mask->rows.data() : nullptr;
     const uint64_t* by_key = visit.mask ? visit.mask->columns.data() : nullptr;
-    gather_rows(task.q, queries, query_rows);
-    gather_rows(task.d_o, queries, d_o_rows);
     gather_values(task.lse, queries, lse);
     gather_values(task.delta, queries, delta);
-    if (more)
-      fetch_queries(task, upcoming.tile, with_queries, ahead);
-    else
-      fetch_key_task(next, with_queries, ahead);
     multiply_scores(query_rows, padded, task.q.width, queries.count, keys_turned, vectors, by_query, scores,
-                    &ahead);
+                    &gatherer);
     multiply_scores(d_o_rows, v_padded, task.v.width, queries.count, values_turned, vectors, by_query,
-                    d_weights, &ahead);
+                    d_weights, &gatherer);
     weights_and_gradients<true>(scores, d_weights, queries.count, vectors, lse, delta, by_query, task.scale);
     multiply({.a = scores,
               .a_row = 1,
@@ -138,7 +129,7 @@ void backward_key_tile(const BackwardTask& task, const BackwardTask* next, bool 
               .vectors = vectors_for(v_padded),
               .sum = Sum::onto,
               .depths_of_row = by_key,
-              .ahead = &ahead});
+              .gatherer = &gatherer});
     multiply({.a = d_weights,
               .a_row = 1,
               .a_depth = kAttentionTile,
@@ -151,7 +142,7 @@ void backward_key_tile(const BackwardTask& task, const BackwardTask* next, bool 
               .vectors = vectors_for(padded),
               .sum = Sum::onto,
               .depths_of_row = by_key,
-              .ahead = &ahead});
+              .gatherer = &gatherer});
     if (with_queries) {
       multiply({.a = d_weights,
                 .a_row = kAttentionTile,
@@ -164,7 +155,7 @@ void backward_key_tile(const BackwardTask& task, const BackwardTask* next, bool 
                 .depth = keys.count,
                 .vectors = vectors_for(padded),
                 .depths_of_row = by_query,
-                .ahead = &ahead});
+                .gatherer = &gatherer});
       write_rows(dq, padded, queries, task.first_of_query(visit.index) ? Write::over : Write::onto, task.dq);
     }
   }
@@ -174,41 +165,41 @@ void backward_key_tile(const BackwardTask& task, const BackwardTask* next, bool 
 }
 
 // dq of one query tile from all passes that share it.
-void backward_query_tile(const BackwardTask& task, const BackwardTask* next, const TileScratch& scratch) {
+void backward_query_tile(const BackwardTask& task, const BackwardTask* next, const TileScratch& scratch,
+                         RowGatherer& gatherer) {
   const TilePositions queries = task.queries();
   const int vectors = vectors_for(queries.count);
   const int64_t padded = padded_width(task.q.width), v_padded = padded_width(task.v.width);
-  float *rows = scratch.panel(0), *queries_turned = scratch.panel(1), *d_o_turned = scratch.panel(2);
-  float *key_rows = scratch.panel(3), *value_rows = scratch.panel(4), *dq = scratch.panel(5);
+  float *queries_turned = scratch.panel(8), *d_o_turned = scratch.panel(9), *dq = scratch.panel(10);
   float *scores = scratch.scores(0), *d_weights = scratch.scores(1);
   float *lse = scratch.values(0), *delta = scratch.values(1);
-  RowsAhead ahead;
 
-  gather_rows(task.q, queries, rows);
-  transpose(rows, queries.count, padded, queries_turned);
-  gather_rows(task.d_o, queries, rows);
-  transpose(rows, queries.count, v_padded, d_o_turned);
+  if (!gatherer.has(task.index)) request_query_task(gatherer, task);
   gather_values(task.lse, queries, lse);
   gather_values(task.delta, queries, delta);
   std::fill_n(dq, queries.count * padded, 0.0f);
+  gatherer.finish();
+  transpose(gatherer.rows<float>(stream::kQueries), queries.count, padded, queries_turned);
+  transpose(gatherer.rows<float>(stream::kGradients), queries.count, v_padded, d_o_turned);
 
   Visits visits = task.visits_of_queries();
   Visit visit, upcoming;
   for (bool more = visits.next(visit); more; visit = upcoming) {
+    gatherer.finish();
+    const float *key_rows = gatherer.rows<float>(stream::kKeys),
+                *value_rows = gatherer.rows<float>(stream::kValues);
     more = visits.next(upcoming);
+    if (more)
+      request_keys(gatherer, task, upcoming.tile);
+    else if (next)
+      request_query_task(gatherer, *next);
     const TilePositions& keys = visit.tile;
     const uint64_t* by_query = visit.mask ? visit.mask->rows.data() : nullptr;
     const uint64_t* by_key = visit.mask ? visit.mask->columns.data() : nullptr;
-    gather_rows(task.k, keys, key_rows);
-    gather_rows(task.v, keys, value_rows);
-    if (more)
-      fetch_keys(task, upcoming.tile, ahead);
-    else
-      fetch_query_task(next, ahead);
     multiply_scores(key_rows, padded, task.q.width, keys.count, queries_turned, vectors, by_key, scores,
-                    &ahead);
+                    &gatherer);
     multiply_scores(value_rows, v_padded, task.v.width, keys.count, d_o_turned, vectors, by_key, d_weights,
-                    &ahead);
+                    &gatherer);
     weights_and_gradients<false>(scores, d_weights, keys.count, vectors, lse, delta, by_key, task.scale);
     multiply({.a = d_weights,
               .a_row = 1,
@@ -222,7 +213,7 @@ void backward_query_tile(const BackwardTask& task, const BackwardTask* next, con
               .vectors = vectors_for(padded),
               .sum = Sum::onto,
               .depths_of_row = by_query,
-              .ahead = &ahead});
+              .gatherer = &gatherer});
   }
   write_rows(dq, padded, queries, task.pass == 0 ? Write::over : Write::onto, task.dq);
 }
@@ -266,6 +257,9 @@ HWY_EXPORT(backward_query_tile);
 HWY_EXPORT(dot_rows);
 
 namespace {
+
+// Above any number of tiles and passes of one head, so that tasks of all heads have indices of their own.
+constexpr int64_t kMostTasksOfHead = int64_t{1} << 40;
 
 // Rows that one task prepares.
 constexpr int64_t kRowsPerTask = 256;
@@ -314,7 +308,6 @@ void attention_backward(const OpContext& context, const AttentionPlan& plan, con
   const Tensor scratch =
       context.scratch->allocate(DType::u8, {threads(), tile_scratch_bytes(width, v_width)});
   const int team = team_for(batch * plan.pairs, width + v_width);
-  const bool pairs = multiply_in_pairs(t.q.dtype);
   const auto task_of = [&](int64_t b, int64_t h, size_t pass, int64_t tile) {
     const int plan_index = plan.plan_of_head[h];
     return BackwardTask{&plan.plans[plan_index],
@@ -331,46 +324,53 @@ void attention_backward(const OpContext& context, const AttentionPlan& plan, con
                         head_rows(gradients.dv, b, h),
                         head_values(t.lse, b, h),
                         head_values(delta, b, h),
-                        t.scale};
+                        t.scale,
+                        0};
   };
-  const auto memory_of_thread = [&] {
-    return scratch.as<uint8_t>() + omp_get_thread_num() * scratch.stride[0];
-  };
-  // Calls work(task, next) for all tiles that `count` names, next being null at a thread's last.
+  // Calls work(task, next, worker) for all tiles that `count` names, next being null at the end.
   const auto for_tasks = [&](size_t pass, const auto& count, const auto& work) {
     const TileTasks tasks(plan, batch, count);
-#pragma omp parallel for schedule(dynamic, tasks_at_a_time(tasks.size(), team)) num_threads(team)
-    for (int64_t index = 0; index < tasks.size(); ++index) {
-      TileTask here, after;
-      if (!tasks.get(index, here)) continue;
-      const BackwardTask task = task_of(here.batch, here.head, pass, here.tile);
-      if (!tasks.get(index + 1, after)) {
-        work(task, nullptr);
-        continue;
+    const auto get = [&](int64_t index, BackwardTask& task) {
+      TileTask where;
+      if (!tasks.get(index, where)) return false;
+      task = task_of(where.batch, where.head, pass, where.tile);
+      task.index = index;
+      return true;
+    };
+#pragma omp parallel num_threads(team)
+    {
+      Worker worker(scratch, t.q.dtype, width, v_width);
+#pragma omp for schedule(dynamic, tasks_at_a_time(tasks.size(), team))
+      for (int64_t index = 0; index < tasks.size(); ++index) {
+        BackwardTask task, next;
+        if (get(index, task)) work(task, get(index + 1, next) ? &next : nullptr, worker);
       }
-      const BackwardTask next = task_of(after.batch, after.head, pass, after.tile);
-      work(task, &next);
     }
   };
 
   for_tasks(
       0, [](const Plan& p) { return (p.n + kRowsPerTask - 1) / kRowsPerTask; },
-      [&](const BackwardTask& task, const BackwardTask*) {
+      [&](const BackwardTask& task, const BackwardTask*, Worker&) {
         prepare_rows(task, task.tile * kRowsPerTask, std::min((task.tile + 1) * kRowsPerTask, plan.n));
       });
 
   if (one_thread_a_head(t.q.dtype, batch * heads, threads())) {
-#pragma omp parallel for schedule(dynamic) num_threads(team)
-    for (int64_t index = 0; index < batch * heads; ++index) {
-      const TileScratch memory(memory_of_thread(), width, v_width);
-      BackwardTask task = task_of(index / heads, index % heads, 0, 0);
-      zero_unvisited_queries(task);
-      for (; task.pass < task.plan->passes.size(); ++task.pass) {
-        const int64_t tiles = task.plan->passes[task.pass].keys.count();
-        for (task.tile = 0; task.tile < tiles; ++task.tile) {
-          BackwardTask next = task;
-          ++next.tile;
-          HWY_DYNAMIC_DISPATCH(backward_key_tile)(task, next.tile < tiles ? &next : nullptr, true, memory);
+#pragma omp parallel num_threads(team)
+    {
+      Worker worker(scratch, t.q.dtype, width, v_width);
+#pragma omp for schedule(dynamic)
+      for (int64_t index = 0; index < batch * heads; ++index) {
+        BackwardTask task = task_of(index / heads, index % heads, 0, 0);
+        zero_unvisited_queries(task);
+        task.index = index * kMostTasksOfHead;
+        for (; task.pass < task.plan->passes.size(); ++task.pass) {
+          const int64_t tiles = task.plan->passes[task.pass].keys.count();
+          for (task.tile = 0; task.tile < tiles; ++task.tile, ++task.index) {
+            BackwardTask next = task;
+            ++next.tile, ++next.index;
+            HWY_DYNAMIC_DISPATCH(backward_key_tile)
+            (task, next.tile < tiles ? &next : nullptr, true, worker.tile_scratch, worker.gatherer);
+          }
         }
       }
     }
@@ -382,21 +382,21 @@ void attention_backward(const OpContext& context, const AttentionPlan& plan, con
         [pass](const Plan& p) {
           return pass < p.passes.size() && leads(p, pass) ? p.passes[pass].queries.count() : 0;
         },
-        [&](const BackwardTask& task, const BackwardTask* next) {
-          if (pairs)
-            pair_backward_query_tile(task, next, memory_of_thread());
+        [&](const BackwardTask& task, const BackwardTask* next, Worker& worker) {
+          if (worker.pairs)
+            pair_backward_query_tile(task, next, worker.memory, worker.gatherer);
           else
             HWY_DYNAMIC_DISPATCH(backward_query_tile)
-          (task, next, TileScratch(memory_of_thread(), width, v_width));
+          (task, next, worker.tile_scratch, worker.gatherer);
         });
     for_tasks(
         pass, [pass](const Plan& p) { return pass < p.passes.size() ? p.passes[pass].keys.count() : 0; },
-        [&](const BackwardTask& task, const BackwardTask* next) {
-          if (pairs)
-            pair_backward_key_tile(task, next, memory_of_thread());
+        [&](const BackwardTask& task, const BackwardTask* next, Worker& worker) {
+          if (worker.pairs)
+            pair_backward_key_tile(task, next, worker.memory, worker.gatherer);
           else
             HWY_DYNAMIC_DISPATCH(backward_key_tile)
-          (task, next, false, TileScratch(memory_of_thread(), width, v_width));
+          (task, next, false, worker.tile_scratch, worker.gatherer);
         });
   }
 }

@@ -117,31 +117,32 @@ HWY_INLINE void end_rows(const ForwardTask& task, const TilePositions& queries, 
 }
 
 // `next` is the task that this thread takes up afterwards, or null.
-void forward_tile(const ForwardTask& task, const ForwardTask* next, const TileScratch& scratch) {
+void forward_tile(const ForwardTask& task, const ForwardTask* next, const TileScratch& scratch,
+                  RowGatherer& gatherer) {
   const TilePositions queries = task.queries();
   const int64_t padded = padded_width(task.q.width), v_padded = padded_width(task.v.width);
   const int vectors = static_cast<int>((queries.count + kLanes - 1) / kLanes);
-  float *rows = scratch.panel(0), *queries_turned = scratch.panel(1), *keys_rows = scratch.panel(2);
-  float *value_rows = scratch.panel(3), *scores = scratch.scores(0);
-  const Running running{scratch.values(0), scratch.values(1), scratch.values(2), scratch.panel(4)};
-  RowsAhead ahead;
+  float *queries_turned = scratch.panel(8), *scores = scratch.scores(0);
+  const Running running{scratch.values(0), scratch.values(1), scratch.values(2), scratch.panel(9)};
 
+  if (!gatherer.has(task.index)) request_task(gatherer, task);
   begin_rows(task, queries, running);
-  gather_rows(task.q, queries, rows);
-  transpose(rows, queries.count, padded, queries_turned);
+  gatherer.finish();
+  transpose(gatherer.rows<float>(stream::kQueries), queries.count, padded, queries_turned);
   Visits visits = task.keys();
   Visit visit, upcoming;
   for (bool more = visits.next(visit); more; visit = upcoming) {
+    gatherer.finish();
+    const float *key_rows = gatherer.rows<float>(stream::kKeys),
+                *value_rows = gatherer.rows<float>(stream::kValues);
     more = visits.next(upcoming);
+    if (more)
+      request_keys(gatherer, task, upcoming.tile);
+    else if (next)
+      request_task(gatherer, *next);
     const TilePositions& keys = visit.tile;
     const TileMask* mask = visit.mask;
-    gather_rows(task.k, keys, keys_rows);
-    gather_rows(task.v, keys, value_rows);
-    if (more)
-      fetch_keys(task, upcoming.tile, ahead);
-    else
-      fetch_task(next, ahead);
-    multiply({.a = keys_rows,
+    multiply({.a = key_rows,
               .a_row = padded,
               .a_depth = 1,
               .b = queries_turned,
@@ -152,7 +153,7 @@ void forward_tile(const ForwardTask& task, const ForwardTask* next, const TileSc
               .depth = task.q.width,
               .vectors = vectors,
               .columns_of_row = mask ? mask->columns.data() : nullptr,
-              .ahead = &ahead});
+              .gatherer = &gatherer});
     online_softmax(scores, keys.count, vectors, mask ? mask->columns.data() : nullptr, task.scale, running);
     multiply({.a = scores,
               .a_row = 1,
@@ -167,7 +168,7 @@ void forward_tile(const ForwardTask& task, const ForwardTask* next, const TileSc
               .sum = Sum::onto,
               .row_scale = running.rescale,
               .depths_of_row = mask ? mask->rows.data() : nullptr,
-              .ahead = &ahead});
+              .gatherer = &gatherer});
   }
   end_rows(task, queries, running);
 }
@@ -205,7 +206,6 @@ void attention_forward(const OpContext& context, const AttentionPlan& plan, cons
   const Tensor scratch =
       context.scratch->allocate(DType::u8, {threads(), tile_scratch_bytes(width, v_width)});
   const int team = team_for(t.q.shape[0] * plan.pairs, width + v_width);
-  const bool pairs = multiply_in_pairs(t.q.dtype);
   fill_unseen(plan, t);
   for (size_t pass = 0; pass < most_passes(plan); ++pass) {
     const TileTasks tasks(plan, t.q.shape[0], [pass](const Plan& p) {
@@ -225,19 +225,24 @@ void attention_forward(const OpContext& context, const AttentionPlan& plan, cons
               head_rows(t.v, b, h),
               head_rows(t.o, b, h),
               head_values(t.lse, b, h),
-              t.scale};
+              t.scale,
+              index};
       return true;
     };
-#pragma omp parallel for schedule(dynamic, tasks_at_a_time(tasks.size(), team)) num_threads(team)
-    for (int64_t index = 0; index < tasks.size(); ++index) {
-      ForwardTask task, next;
-      if (!task_of(index, task)) continue;
-      const ForwardTask* following = task_of(index + 1, next) ? &next : nullptr;
-      void* memory = scratch.as<uint8_t>() + omp_get_thread_num() * scratch.stride[0];
-      if (pairs)
-        pair_forward_tile(task, following, memory);
-      else
-        HWY_DYNAMIC_DISPATCH(forward_tile)(task, following, TileScratch(memory, width, v_width));
+#pragma omp parallel num_threads(team)
+    {
+      Worker worker(scratch, t.q.dtype, width, v_width);
+#pragma omp for schedule(dynamic, tasks_at_a_time(tasks.size(), team))
+      for (int64_t index = 0; index < tasks.size(); ++index) {
+        ForwardTask task, next;
+        if (!task_of(index, task)) continue;
+        const ForwardTask* following = task_of(index + 1, next) ? &next : nullptr;
+        if (worker.pairs)
+          pair_forward_tile(task, following, worker.memory, worker.gatherer);
+        else
+          HWY_DYNAMIC_DISPATCH(forward_tile)
+        (task, following, worker.tile_scratch, worker.gatherer);
+      }
     }
   }
 }

@@ -16,10 +16,22 @@ const char* pair_instruction_set();
 // A thread's working memory, for every kernel that tensors of these widths may be given to.
 int64_t tile_scratch_bytes(int64_t qk_width, int64_t v_width);
 
-// The tiles of attention_forward.cpp and attention_backward.cpp, where this arithmetic is described; `next`
-// is the task that this thread takes up afterwards, or null, `memory` tile_scratch_bytes.
-void pair_forward_tile(const ForwardTask& task, const ForwardTask* next, void* memory);
-void pair_backward_query_tile(const BackwardTask& task, const BackwardTask* next, void* memory);
-void pair_backward_key_tile(const BackwardTask& task, const BackwardTask* next, void* memory);
+// What a thread works with.
+struct Worker {
+  // `scratch` is u8 (threads, tile_scratch_bytes).
+  Worker(const Tensor& scratch, DType dtype, int64_t qk_width, int64_t v_width);
+  bool pairs;
+  void* memory;
+  TileScratch tile_scratch;
+  RowGatherer gatherer;
+};
+
+// The tiles of attention_forward.cpp and attention_backward.cpp, where the arithmetic is described, in
+// products of pairs.
+void pair_forward_tile(const ForwardTask& task, const ForwardTask* next, void* memory, RowGatherer& gatherer);
+void pair_backward_query_tile(const BackwardTask& task, const BackwardTask* next, void* memory,
+                              RowGatherer& gatherer);
+void pair_backward_key_tile(const BackwardTask& task, const BackwardTask* next, void* memory,
+                            RowGatherer& gatherer);
 
 }  // namespace longstride::cpu

@@ -50,7 +50,7 @@ struct Product {
   // skipped.
   const uint64_t* columns_of_row = nullptr;
   const uint64_t* depths_of_row = nullptr;
-  RowsAhead* ahead = nullptr;  // fetched from while this product is computed
+  RowGatherer* gatherer = nullptr;  // goes on while this product is computed
 };
 
 template <int kRows, int kVectors>
@@ -114,7 +114,7 @@ HWY_INLINE Range range_of_bits(const uint64_t* rows, int64_t count) {
 HWY_INLINE void multiply(const Product& p) {
   for (int64_t row = 0; row < p.rows; row += kBlockRows) {
     const int rows = static_cast<int>(HWY_MIN(kBlockRows, p.rows - row));
-    if (p.ahead) p.ahead->fetch(rows);
+    if (p.gatherer) p.gatherer->step(rows);
     Range depths{0, p.depth}, vectors{0, p.vectors};
     if (p.depths_of_row) depths = range_of_bits(p.depths_of_row + row, rows);
     if (p.columns_of_row) {

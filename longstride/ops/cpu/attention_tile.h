@@ -60,41 +60,146 @@ struct TilePositions {
   }
 };
 
-// Rows that will be read soon. The kernels fetch a few at a time between products: memory then works while
-// they compute, and no burst of fetches fills the queue of cache misses.
-class RowsAhead {
- public:
-  void clear() { sources_ = 0, source_ = 0, next_ = 0; }
-  void add(const HeadRows& rows, const TilePositions& tile) {
-    Source& source = list_[sources_++];
-    source.count = tile.count;
-    source.bytes = rows.width * size_of(rows.dtype);
-    for (int64_t i = 0; i < tile.count; ++i)
-      source.row[i] = tile.position[i] < 0 ? nullptr : rows.row(tile.position[i]);
+inline void copy_as_f32(const char* from, DType dtype, int64_t width, float* to) {
+  if (dtype == DType::f32) {
+    std::memcpy(to, from, width * sizeof(float));
+    return;
   }
-  void fetch(int64_t rows) {
-    for (; rows > 0 && source_ < sources_; --rows) {
-      const Source& source = list_[source_];
-      if (next_ < source.count)
-        if (const char* row = source.row[next_])
-          for (int64_t byte = 0; byte < source.bytes; byte += 64) __builtin_prefetch(row + byte);
-      if (++next_ >= source.count) ++source_, next_ = 0;
-    }
+  const uint16_t* bits = reinterpret_cast<const uint16_t*>(from);
+  for (int64_t j = 0; j < width; ++j) to[j] = std::bit_cast<float>(uint32_t{bits[j]} << 16);
+}
+
+// Copies rows of tiles into scratch before they are needed, a few at a time between products, so that memory
+// works while the kernels compute.
+//
+// Rows of a tile may lie a multiple of some power of two apart (a column of a stride), where a cache can hold
+// only a few of them: fetching a whole tile ahead would evict its first rows with its last. So each row is
+// copied soon after it was fetched.
+//
+// A kernel has a few streams of tiles (the keys that its queries meet, their values, ...); each has two
+// buffers in turn, one in use and one being filled. Rows come as the tensor has them, or widened from bf16 to
+// f32. Rows without a position, the rest of a row up to row_bytes, and rows up to a multiple of kRowStep
+// become zero, because they take part in products.
+class RowGatherer {
+ public:
+  static constexpr int64_t kRowStep = 32;
+
+  void set_stream(int stream, void* first, void* second, DType dtype, int64_t row_bytes) {
+    streams_[stream] = {{static_cast<char*>(first), static_cast<char*>(second)}, dtype, row_bytes, 0};
+  }
+  // True if the requests are those for this task, made ahead by the one before; else there are none now.
+  bool has(int64_t task) {
+    if (task == task_) return true;
+    begin(task);
+    return false;
+  }
+  void begin(int64_t task) {
+    finish();
+    task_ = task;
+  }
+
+  // Queues a tile for the stream's other buffer.
+  void request(int stream, const HeadRows& rows, const TilePositions& tile) {
+    Stream& s = streams_[stream];
+    s.turn ^= 1;
+    enqueue(tile, {rows, s.buffer[s.turn], s.dtype, s.row_bytes, nullptr});
+  }
+  // Queues rows that will be added to in place: fetches only.
+  void touch(const HeadRows& rows, const TilePositions& tile) {
+    enqueue(tile, {rows, nullptr, rows.dtype, 0, nullptr});
+  }
+  // Fetches so many rows, and copies those that were fetched a while ago.
+  void step(int64_t rows) {
+    for (; rows > 0 && fetched_.request < count_; --rows) advance();
+  }
+  // All that was queued is in place.
+  void finish() {
+    while (copied_.request < count_) advance();
+    count_ = 0;
+    fetched_ = copied_ = {};
+    distance_ = 0;
+  }
+  // The tile that was requested last, complete after finish().
+  template <class T>
+  T* rows(int stream) const {
+    return reinterpret_cast<T*>(streams_[stream].buffer[streams_[stream].turn]);
   }
 
  private:
-  static constexpr int kMost = 8;
-  struct Source {
-    int64_t count, bytes;
-    const char* row[kAttentionTile];
+  static constexpr int kMostStreams = 4, kMostRequests = 8;
+  static constexpr int64_t kDistance = 8;  // rows between fetch and copy
+  struct Stream {
+    char* buffer[2];
+    DType dtype;
+    int64_t row_bytes;
+    int turn;
   };
-  Source list_[kMost];
-  int sources_ = 0, source_ = 0;
-  int64_t next_ = 0;
+  struct Request {
+    HeadRows rows;
+    char* to;  // null: fetch only
+    DType to_dtype;
+    int64_t row_bytes;
+    const TilePositions* tile;
+  };
+  struct Cursor {
+    int request = 0;
+    int64_t row = 0;
+  };
+
+  void enqueue(const TilePositions& tile, const Request& request) {
+    if (tile.count == 0) return;
+    tiles_[count_] = tile;
+    requests_[count_] = request;
+    requests_[count_].tile = &tiles_[count_];
+    ++count_;
+  }
+  void advance() {
+    if (fetched_.request < count_) {
+      const Request& r = requests_[fetched_.request];
+      const int64_t position = r.tile->position[fetched_.row], bytes = r.rows.width * size_of(r.rows.dtype);
+      if (position >= 0)
+        for (int64_t byte = 0; byte < bytes; byte += 64) __builtin_prefetch(r.rows.row(position) + byte);
+      move(fetched_);
+      ++distance_;
+    }
+    if (distance_ > kDistance || fetched_.request == count_) {
+      copy_row(requests_[copied_.request], copied_.row);
+      move(copied_);
+      --distance_;
+    }
+  }
+  void move(Cursor& cursor) const {
+    if (++cursor.row == requests_[cursor.request].tile->count) ++cursor.request, cursor.row = 0;
+  }
+  static void copy_row(const Request& r, int64_t i) {
+    if (r.to == nullptr) return;
+    char* to = r.to + i * r.row_bytes;
+    const int64_t position = r.tile->position[i];
+    int64_t bytes = 0;
+    if (position >= 0) {
+      bytes = r.rows.width * size_of(r.to_dtype);
+      if (r.to_dtype == r.rows.dtype)
+        std::memcpy(to, r.rows.row(position), bytes);
+      else
+        copy_as_f32(r.rows.row(position), r.rows.dtype, r.rows.width, reinterpret_cast<float*>(to));
+    }
+    if (bytes < r.row_bytes) std::memset(to + bytes, 0, r.row_bytes - bytes);
+    if (i + 1 == r.tile->count)
+      std::memset(
+          to + r.row_bytes, 0,
+          (r.tile->count + kRowStep - 1) / kRowStep * kRowStep * r.row_bytes - r.tile->count * r.row_bytes);
+  }
+
+  Stream streams_[kMostStreams];
+  Request requests_[kMostRequests];
+  TilePositions tiles_[kMostRequests];
+  int count_ = 0;
+  Cursor fetched_, copied_;
+  int64_t distance_ = 0;
+  int64_t task_ = -1;
 };
 
-// Copies a tile's rows to `to`, padded_width(width) apart, as f32. Rows without a position, and rows up to a
-// whole vector of them, become zero: what they hold takes part in products.
+// Copies a tile's rows to `to`, padded_width(width) apart, as f32, with zeros like RowGatherer's.
 inline void gather_rows(const HeadRows& from, const TilePositions& tile, float* to) {
   const int64_t padded = padded_width(from.width);
   for (int64_t i = 0; i < padded_width(tile.count); ++i, to += padded) {
@@ -102,12 +207,7 @@ inline void gather_rows(const HeadRows& from, const TilePositions& tile, float* 
       std::memset(to, 0, padded * sizeof(float));
       continue;
     }
-    if (from.dtype == DType::f32) {
-      std::memcpy(to, from.f32(tile.position[i]), from.width * sizeof(float));
-    } else {
-      const uint16_t* bits = from.bf16(tile.position[i]);
-      for (int64_t j = 0; j < from.width; ++j) to[j] = std::bit_cast<float>(uint32_t{bits[j]} << 16);
-    }
+    copy_as_f32(from.row(tile.position[i]), from.dtype, from.width, to);
     if (padded > from.width) std::memset(to + from.width, 0, (padded - from.width) * sizeof(float));
   }
 }
@@ -233,6 +333,7 @@ struct ForwardTask {
   HeadRows q, k, v, o;
   float* lse;
   float scale;
+  int64_t index;  // among the tasks of its pass
 
   TilePositions queries() const { return {plan->passes[pass].queries, tile}; }
   Visits keys() const { return Visits::of_query_tile(*plan, *masks, pass, tile); }
@@ -248,6 +349,7 @@ struct BackwardTask {
   const float* lse;
   float* delta;
   float scale;
+  int64_t index;  // among the tasks of its pass
 
   TilePositions queries() const { return {plan->passes[pass].queries, tile}; }
   TilePositions keys() const { return {plan->passes[pass].keys, tile}; }
@@ -259,53 +361,49 @@ struct BackwardTask {
   }
 };
 
-template <class Task>
-void fetch_keys(const Task& task, const TilePositions& keys, RowsAhead& ahead) {
-  ahead.clear();
-  ahead.add(task.k, keys);
-  ahead.add(task.v, keys);
-}
-// What a task will read first; nothing if it is null.
-inline void fetch_task(const ForwardTask* task, RowsAhead& ahead) {
-  ahead.clear();
-  if (task == nullptr) return;
-  Visit first;
-  Visits visits = task->keys();
-  ahead.add(task->q, task->queries());
-  if (!visits.next(first)) return;
-  ahead.add(task->k, first.tile);
-  ahead.add(task->v, first.tile);
+// The streams of each kernel, and what it asks for: the tiles of a visit, or of a task and its first visit.
+namespace stream {
+inline constexpr int kQueries = 0, kKeys = 1, kValues = 2, kGradients = 3;
 }
 
-inline void fetch_query_task(const BackwardTask* task, RowsAhead& ahead) {
-  ahead.clear();
-  if (task == nullptr) return;
-  Visit first;
-  Visits visits = task->visits_of_queries();
-  ahead.add(task->q, task->queries());
-  ahead.add(task->d_o, task->queries());
-  if (!visits.next(first)) return;
-  ahead.add(task->k, first.tile);
-  ahead.add(task->v, first.tile);
+template <class Task>
+void request_keys(RowGatherer& gatherer, const Task& task, const TilePositions& keys) {
+  gatherer.request(stream::kKeys, task.k, keys);
+  gatherer.request(stream::kValues, task.v, keys);
 }
-inline void fetch_key_task(const BackwardTask* task, bool with_dq, RowsAhead& ahead) {
-  ahead.clear();
-  if (task == nullptr) return;
+inline void request_queries(RowGatherer& gatherer, const BackwardTask& task, const TilePositions& queries,
+                            bool with_dq) {
+  gatherer.request(stream::kQueries, task.q, queries);
+  gatherer.request(stream::kGradients, task.d_o, queries);
+  if (with_dq) gatherer.touch(task.dq, queries);
+}
+inline void request_task(RowGatherer& gatherer, const ForwardTask& task) {
   Visit first;
-  Visits visits = task->visits_of_keys();
-  ahead.add(task->k, task->keys());
-  ahead.add(task->v, task->keys());
-  if (!visits.next(first)) return;
-  ahead.add(task->q, first.tile);
-  ahead.add(task->d_o, first.tile);
-  if (with_dq) ahead.add(task->dq, first.tile);
+  Visits visits = task.keys();
+  gatherer.begin(task.index);
+  gatherer.request(stream::kQueries, task.q, task.queries());
+  if (visits.next(first)) request_keys(gatherer, task, first.tile);
+}
+inline void request_query_task(RowGatherer& gatherer, const BackwardTask& task) {
+  Visit first;
+  Visits visits = task.visits_of_queries();
+  gatherer.begin(task.index);
+  request_queries(gatherer, task, task.queries(), false);
+  if (visits.next(first)) request_keys(gatherer, task, first.tile);
+}
+inline void request_key_task(RowGatherer& gatherer, const BackwardTask& task, bool with_dq) {
+  Visit first;
+  Visits visits = task.visits_of_keys();
+  gatherer.begin(task.index);
+  request_keys(gatherer, task, task.keys());
+  if (visits.next(first)) request_queries(gatherer, task, first.tile, with_dq);
 }
 
 // One thread's working memory for f32 arithmetic.
 struct TileScratch {
-  static constexpr int kPanels = 8;  // tiles of rows, or rows turned: kAttentionTile * padded width
-  static constexpr int kScores = 2;  // kAttentionTile * kAttentionTile
-  static constexpr int kValues = 4;  // kAttentionTile
+  static constexpr int kPanels = 13;  // tiles of rows, or rows turned: kAttentionTile * padded width
+  static constexpr int kScores = 2;   // kAttentionTile * kAttentionTile
+  static constexpr int kValues = 4;   // kAttentionTile
   float* base = nullptr;
   int64_t panel_size = 0;
 
@@ -317,6 +415,13 @@ struct TileScratch {
   static int64_t bytes(int64_t qk_width, int64_t v_width) {
     return 4 * (kPanels * panel_floats(qk_width, v_width) + kScores * kAttentionTile * kAttentionTile +
                 kValues * kAttentionTile);
+  }
+  // Panels 0 to 7 are the gatherer's.
+  void lay_out(RowGatherer& gatherer, int64_t qk_width, int64_t v_width) const {
+    for (const int s : {stream::kQueries, stream::kKeys, stream::kValues, stream::kGradients}) {
+      const int64_t width = s == stream::kQueries || s == stream::kKeys ? qk_width : v_width;
+      gatherer.set_stream(s, panel(2 * s), panel(2 * s + 1), DType::f32, padded_width(width) * 4);
+    }
   }
   float* panel(int i) const { return base + i * panel_size; }
   float* scores(int i) const { return panel(kPanels) + i * kAttentionTile * kAttentionTile; }

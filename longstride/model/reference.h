@@ -42,8 +42,8 @@ struct ModelRun {
   double dropout = 0;
   uint64_t seed = 0;
   uint32_t step = 0;
-  // What lies on a branch, its gradient, and both factors of every matrix product are rounded to bf16, as a
-  // model with product = bf16 does.
+  // What lies on a branch, its gradient, and both factors of every matrix product, those of the attention
+  // included, are rounded to bf16, as a model with product = bf16 does.
   bool bf16_products = false;
 };
 
@@ -124,7 +124,7 @@ class Model {
     b.attended.resize(rows_ * config_.width);
     b.lse.resize(rows_ * config_.heads);
     attention_forward<T>(schedule_.layer(layer), score_scale(), queries(b.qkv), keys(b.qkv), values(b.qkv),
-                         by_head(b.attended), by_query(b.lse));
+                         by_head(b.attended), by_query(b.lse), [this](T weight) { return stored(weight); });
     b.attended = stored(std::move(b.attended));
     b.mid = add_dropped(b.x, linear(b.attended, at(layer, kProjection)), dropout(layer, 0));
 
@@ -151,7 +151,7 @@ class Model {
     Vector dqkv(b.qkv.size());
     attention_backward<T>(schedule_.layer(layer), score_scale(), queries(b.qkv), keys(b.qkv), values(b.qkv),
                           by_head(b.attended), by_query(b.lse), by_head(dattended), queries(dqkv), keys(dqkv),
-                          values(dqkv));
+                          values(dqkv), [this](T value) { return stored(value); });
     dqkv = stored(std::move(dqkv));
     norm_backward(linear_backward(dqkv, b.norm1.y, at(layer, kQkv), gradients), b.x, b.norm1,
                   at(layer, kNorm1), dx, gradients);
@@ -175,11 +175,14 @@ class Model {
                            config_.width, dx.data(), gradients[gain].data(), gradients[gain + 1].data());
   }
 
-  // Values as a branch or a product holds them: rounded if the run asks for it.
-  Vector stored(Vector values) const {
+  // A value as a branch or a product holds it: rounded if the run asks for it.
+  T stored(T value) const {
     if constexpr (std::is_floating_point_v<T>)
-      if (run_.bf16_products)
-        for (T& value : values) value = static_cast<T>(static_cast<float>(Bf16(static_cast<float>(value))));
+      if (run_.bf16_products) return static_cast<T>(static_cast<float>(Bf16(static_cast<float>(value))));
+    return value;
+  }
+  Vector stored(Vector values) const {
+    for (T& value : values) value = stored(value);
     return values;
   }
   // The output matrix alone has no bias.

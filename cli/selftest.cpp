@@ -33,6 +33,7 @@ constexpr Group kGroups[] = {
     {"layer norm", verify::check_layer_norm},
     {"activation", verify::check_activation},
     {"dropout", verify::check_dropout},
+    {"residual", verify::check_residual},
     {"embedding", verify::check_embedding},
     {"cross-entropy", verify::check_cross_entropy},
     {"adam", verify::check_adam},

@@ -6,6 +6,7 @@
 #include "longstride/ops/activation.h"
 #include "longstride/ops/layer_norm.h"
 #include "longstride/ops/linear.h"
+#include "longstride/ops/residual.h"
 
 namespace longstride {
 
@@ -30,51 +31,61 @@ AttentionTensors attention_tensors(const BlockCall& call, const BlockActivations
 
 }  // namespace
 
-BlockActivations BlockActivations::allocate(const ModelConfig& config, int64_t batch, Arena& arena) {
+BlockActivations BlockActivations::allocate(const ModelConfig& config, int64_t batch, DType product,
+                                            Arena& arena) {
   const int64_t rows = batch * config.context, d = config.width;
   BlockActivations a;
   a.mean1 = arena.allocate(DType::f32, {rows});
   a.rstd1 = arena.allocate(DType::f32, {rows});
-  a.qkv = arena.allocate(DType::f32, {rows, config.qkv()});
-  a.attended = arena.allocate(DType::f32, {rows, d});
+  a.qkv = arena.allocate(product, {rows, config.qkv()});
+  a.attended = arena.allocate(product, {rows, d});
   a.lse = arena.allocate(DType::f32, {batch, config.heads, config.context});
   a.mid = arena.allocate(DType::f32, {rows, d});
   a.mean2 = arena.allocate(DType::f32, {rows});
   a.rstd2 = arena.allocate(DType::f32, {rows});
-  a.up = arena.allocate(DType::f32, {rows, config.ff()});
+  a.up = arena.allocate(product, {rows, config.ff()});
   return a;
 }
 
-BlockTemporaries BlockTemporaries::allocate(const ModelConfig& config, int64_t batch, bool training,
-                                            Arena& arena) {
+BlockTemporaries BlockTemporaries::allocate(const ModelConfig& config, int64_t batch, DType product,
+                                            bool training, Arena& arena) {
   const int64_t rows = batch * config.context, d = config.width;
   BlockTemporaries t;
-  t.normed = arena.allocate(DType::f32, {rows, d});
-  t.hidden = arena.allocate(DType::f32, {rows, config.ff()});
+  t.normed = arena.allocate(product, {rows, d});
+  t.hidden = arena.allocate(product, {rows, config.ff()});
   if (!training) return t;
-  t.d_hidden = arena.allocate(DType::f32, {rows, config.ff()});
-  t.d_branch = arena.allocate(DType::f32, {rows, d});
-  t.d_qkv = arena.allocate(DType::f32, {rows, config.qkv()});
+  t.d_hidden = arena.allocate(product, {rows, config.ff()});
+  t.d_branch = arena.allocate(product, {rows, d});
+  t.d_qkv = arena.allocate(product, {rows, config.qkv()});
   return t;
 }
 
 void block_forward(const OpContext& context, const BlockCall& call, const Tensor& x,
                    const BlockActivations& saved, const BlockTemporaries& room, const Tensor& y) {
   const BlockParameters& p = *call.parameters;
+  // What a branch ends in takes the place of what it began with.
+  const Tensor& branch = room.normed;
   layer_norm_forward(context, x, p.norm1_gain, p.norm1_bias, kNormEpsilon, room.normed, saved.mean1,
                      saved.rstd1);
   linear_forward(context, room.normed, p.qkv_weight, p.qkv_bias, saved.qkv);
   attention_forward(context, *call.attention, attention_tensors(call, saved));
-  linear_forward(context, saved.attended, p.projection_weight, p.projection_bias, saved.mid);
-  dropout_add_forward(context, x, saved.mid, call.attention_dropout, saved.mid);
+  linear_forward(context, saved.attended, p.projection_weight, p.projection_bias, branch);
 
-  layer_norm_forward(context, saved.mid, p.norm2_gain, p.norm2_bias, kNormEpsilon, room.normed, saved.mean2,
-                     saved.rstd2);
+  residual_forward(context, {.x = x,
+                             .branch = branch,
+                             .dropout = call.attention_dropout,
+                             .gain = p.norm2_gain,
+                             .bias = p.norm2_bias,
+                             .epsilon = kNormEpsilon,
+                             .y = saved.mid,
+                             .normed = room.normed,
+                             .mean = saved.mean2,
+                             .rstd = saved.rstd2});
   linear_forward(context, room.normed, p.up_weight, p.up_bias, saved.up);
   if (!y) return;
   activation_forward(context, saved.up, room.hidden);
-  linear_forward(context, room.hidden, p.down_weight, p.down_bias, y);
-  dropout_add_forward(context, saved.mid, y, call.feed_forward_dropout, y);
+  linear_forward(context, room.hidden, p.down_weight, p.down_bias, branch);
+  dropout_add_forward(context, saved.mid, branch, call.feed_forward_dropout, y);
 }
 
 void block_backward(const OpContext& context, const BlockCall& call, const Tensor& x,
@@ -84,19 +95,25 @@ void block_backward(const OpContext& context, const BlockCall& call, const Tenso
   const ModelConfig& config = *call.config;
 
   dropout_backward(context, dy, call.feed_forward_dropout, room.d_branch);
-  activation_forward(context, saved.up, room.hidden);
+  linear_backward_input(context, room.d_branch, p.down_weight, room.d_hidden);
+  activation_backward(context, room.d_hidden, saved.up, room.d_hidden, room.hidden);
   linear_backward_weight(context, room.d_branch, room.hidden, call.product, gradients.down_weight,
                          gradients.down_bias);
-  linear_backward_input(context, room.d_branch, p.down_weight, room.d_hidden);
-  activation_backward(context, room.d_hidden, saved.up, room.d_hidden);
   layer_norm_apply(context, saved.mid, p.norm2_gain, p.norm2_bias, saved.mean2, saved.rstd2, room.normed);
   linear_backward_weight(context, room.d_hidden, room.normed, call.product, gradients.up_weight,
                          gradients.up_bias);
   linear_backward_input(context, room.d_hidden, p.up_weight, room.d_branch);
-  layer_norm_backward(context, room.d_branch, saved.mid, p.norm2_gain, saved.mean2, saved.rstd2, dy,
-                      gradients.norm2_gain, gradients.norm2_bias);
 
-  dropout_backward(context, dy, call.attention_dropout, room.d_branch);
+  residual_backward(context, {.dy = room.d_branch,
+                              .x = saved.mid,
+                              .gain = p.norm2_gain,
+                              .mean = saved.mean2,
+                              .rstd = saved.rstd2,
+                              .dx = dy,
+                              .dgain = gradients.norm2_gain,
+                              .dbias = gradients.norm2_bias,
+                              .dropout = call.attention_dropout,
+                              .dbranch = room.d_branch});
   linear_backward_weight(context, room.d_branch, saved.attended, call.product, gradients.projection_weight,
                          gradients.projection_bias);
   const Tensor& d_attended = room.normed;
@@ -124,7 +141,7 @@ int64_t block_scratch_bytes(const ModelConfig& config, int64_t batch, DType prod
   int64_t bytes =
       attention_scratch_bytes(device, attention, batch, config.heads, config.qk_head(), config.v_head());
   for (const auto& [out, in] : {std::pair{config.qkv(), d}, {d, d}, {config.ff(), d}, {d, config.ff()}})
-    bytes = std::max(bytes, linear_scratch_bytes(device, rows, in, out, product));
+    bytes = std::max(bytes, linear_scratch_bytes(device, rows, in, out, product, product));
   if (training) bytes = std::max(bytes, layer_norm_backward_scratch_bytes(device, rows, d));
   return bytes;
 }

@@ -1,6 +1,8 @@
 // One residual block (paper: section 5.2), forward and backward:
 //
 //   a = drop(W_p attention(LN(x)));  mid = x + a;  y = mid + drop(W_2 f(W_1 LN(mid) + b_1) + b_2)
+//
+// x, mid and y, the residual stream, are f32; what lies on a branch is held in the dtype of the products.
 #pragma once
 
 #include "longstride/model/config.h"
@@ -17,18 +19,18 @@ inline constexpr float kFinalNormEpsilon = 1e-6f;
 // What the backward pass reads of a block besides its input; kept from the forward pass or recomputed. M = B
 // * N.
 struct BlockActivations {
-  Tensor mean1, rstd1;  // (M)
+  Tensor mean1, rstd1;  // (M) f32
   Tensor qkv;           // (M, 2 * qk + d)
   Tensor attended;      // (M, d)
-  Tensor lse;           // (B, H, N)
-  Tensor mid;           // (M, d)
-  Tensor mean2, rstd2;  // (M)
+  Tensor lse;           // (B, H, N) f32
+  Tensor mid;           // (M, d) f32
+  Tensor mean2, rstd2;  // (M) f32
   Tensor up;            // (M, ff)
 
-  static BlockActivations allocate(const ModelConfig& config, int64_t batch, Arena& arena);
+  static BlockActivations allocate(const ModelConfig& config, int64_t batch, DType product, Arena& arena);
 };
 
-// Room for what lives only inside one block's forward or backward.
+// Room for what lives only inside one block's forward or backward, in the products' dtype.
 struct BlockTemporaries {
   Tensor normed;    // (M, d)
   Tensor hidden;    // (M, ff)
@@ -36,7 +38,8 @@ struct BlockTemporaries {
   Tensor d_branch;  // (M, d)
   Tensor d_qkv;     // (M, 2 * qk + d)
 
-  static BlockTemporaries allocate(const ModelConfig& config, int64_t batch, bool training, Arena& arena);
+  static BlockTemporaries allocate(const ModelConfig& config, int64_t batch, DType product, bool training,
+                                   Arena& arena);
 };
 
 // Everything that is the same for a block's forward and backward.

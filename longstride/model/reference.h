@@ -42,7 +42,8 @@ struct ModelRun {
   double dropout = 0;
   uint64_t seed = 0;
   uint32_t step = 0;
-  // Both factors of every matrix product are rounded to bf16 first, as a model with product = bf16 does.
+  // What lies on a branch, its gradient, and both factors of every matrix product, those of the attention
+  // included, are rounded to bf16, as a model with product = bf16 does.
   bool bf16_products = false;
 };
 
@@ -67,7 +68,7 @@ class Model {
     for (int64_t layer = 0; layer < config_.layers; ++layer) x = block_forward(layer, std::move(x));
     last_ = std::move(x);
     final_ = norm_forward(last_, final_gain(), kFinalEpsilon);
-    logits_ = linear(final_.y, output_weight());
+    logits_ = product(final_.y, output_weight());
     Vector losses(rows_);
     cross_entropy<T>(logits_.data(), tokens.data(), rows_, kVocabulary, T(0), losses.data(), nullptr);
     return losses;
@@ -123,13 +124,15 @@ class Model {
     b.attended.resize(rows_ * config_.width);
     b.lse.resize(rows_ * config_.heads);
     attention_forward<T>(schedule_.layer(layer), score_scale(), queries(b.qkv), keys(b.qkv), values(b.qkv),
-                         by_head(b.attended), by_query(b.lse));
+                         by_head(b.attended), by_query(b.lse), [this](T weight) { return stored(weight); });
+    b.attended = stored(std::move(b.attended));
     b.mid = add_dropped(b.x, linear(b.attended, at(layer, kProjection)), dropout(layer, 0));
 
     b.norm2 = norm_forward(b.mid, at(layer, kNorm2), kBlockEpsilon);
     b.up = linear(b.norm2.y, at(layer, kUp));
     b.hidden.resize(b.up.size());
     activation_forward<T>(b.up.data(), count(b.up), b.hidden.data());
+    b.hidden = stored(std::move(b.hidden));
     return add_dropped(b.mid, linear(b.hidden, at(layer, kDown)), dropout(layer, 1));
   }
 
@@ -139,6 +142,7 @@ class Model {
     Vector dhidden = linear_backward(dropped(dx, dropout(layer, 1)), b.hidden, at(layer, kDown), gradients);
     Vector dup(dhidden.size());
     activation_backward<T>(dhidden.data(), b.up.data(), count(dup), dup.data());
+    dup = stored(std::move(dup));
     norm_backward(linear_backward(dup, b.norm2.y, at(layer, kUp), gradients), b.mid, b.norm2,
                   at(layer, kNorm2), dx, gradients);
 
@@ -147,7 +151,8 @@ class Model {
     Vector dqkv(b.qkv.size());
     attention_backward<T>(schedule_.layer(layer), score_scale(), queries(b.qkv), keys(b.qkv), values(b.qkv),
                           by_head(b.attended), by_query(b.lse), by_head(dattended), queries(dqkv), keys(dqkv),
-                          values(dqkv));
+                          values(dqkv), [this](T value) { return stored(value); });
+    dqkv = stored(std::move(dqkv));
     norm_backward(linear_backward(dqkv, b.norm1.y, at(layer, kQkv), gradients), b.x, b.norm1,
                   at(layer, kNorm1), dx, gradients);
   }
@@ -160,6 +165,7 @@ class Model {
     Norm n{Vector(x.size()), Vector(rows_), Vector(rows_)};
     layer_norm_forward<T>(x.data(), parameters_[gain].data(), parameters_[gain + 1].data(), T(epsilon), rows_,
                           config_.width, n.y.data(), n.mean.data(), n.rstd.data());
+    n.y = stored(std::move(n.y));
     return n;
   }
   // Adds to dx.
@@ -169,32 +175,37 @@ class Model {
                            config_.width, dx.data(), gradients[gain].data(), gradients[gain + 1].data());
   }
 
-  // Values as they enter a product: rounded if the run asks for it.
-  Vector factor(Vector values) const {
+  // A value as a branch or a product holds it: rounded if the run asks for it.
+  T stored(T value) const {
     if constexpr (std::is_floating_point_v<T>)
-      if (run_.bf16_products)
-        for (T& value : values) value = static_cast<T>(static_cast<float>(Bf16(static_cast<float>(value))));
+      if (run_.bf16_products) return static_cast<T>(static_cast<float>(Bf16(static_cast<float>(value))));
+    return value;
+  }
+  Vector stored(Vector values) const {
+    for (T& value : values) value = stored(value);
     return values;
   }
   // The output matrix alone has no bias.
   bool has_bias(size_t weight) const { return weight != output_weight(); }
 
-  Vector linear(const Vector& x, size_t weight) const {
+  // Not rounded: the logits.
+  Vector product(const Vector& x, size_t weight) const {
     const int64_t in = count(x) / rows_, out = count(parameters_[weight]) / in;
     Vector y(rows_ * out);
-    linear_forward<T>(factor(x).data(), factor(parameters_[weight]).data(),
+    linear_forward<T>(x.data(), stored(parameters_[weight]).data(),
                       has_bias(weight) ? parameters_[weight + 1].data() : nullptr, rows_, in, out, y.data());
     return y;
   }
+  Vector linear(const Vector& x, size_t weight) const { return stored(product(x, weight)); }
   // Returns the gradient of x.
   Vector linear_backward(const Vector& dy, const Vector& x, size_t weight, Parameters<T>& gradients) const {
     const int64_t in = count(x) / rows_, out = count(dy) / rows_;
-    const Vector dy_factor = factor(dy);
-    linear_backward_weight<T>(dy_factor.data(), factor(x).data(), rows_, in, out, gradients[weight].data());
-    if (has_bias(weight)) linear_backward_bias<T>(dy.data(), rows_, out, gradients[weight + 1].data());
+    const Vector dy_factor = stored(dy);
+    linear_backward_weight<T>(dy_factor.data(), x.data(), rows_, in, out, gradients[weight].data());
+    if (has_bias(weight)) linear_backward_bias<T>(dy_factor.data(), rows_, out, gradients[weight + 1].data());
     Vector dx(x.size());
-    linear_backward_input<T>(dy_factor.data(), factor(parameters_[weight]).data(), rows_, in, out, dx.data());
-    return dx;
+    linear_backward_input<T>(dy_factor.data(), stored(parameters_[weight]).data(), rows_, in, out, dx.data());
+    return stored(std::move(dx));
   }
 
   // Dropout number `site` of a layer: 0 after the attention, 1 after the feed-forward.

@@ -37,9 +37,9 @@ Transformer::Workspace Transformer::allocate_workspace(const ModelConfig& config
   for (int64_t i = 0; i < streams; ++i) w.inputs.push_back(arena.allocate(DType::f32, {rows, d}));
   const int64_t kept = plan.training && !plan.recompute ? config.layers : 1;
   for (int64_t i = 0; i < kept; ++i)
-    w.activations.push_back(BlockActivations::allocate(config, plan.batch, arena));
+    w.activations.push_back(BlockActivations::allocate(config, plan.batch, plan.product, arena));
   w.activation_bytes = arena.used();
-  w.room = BlockTemporaries::allocate(config, plan.batch, plan.training, arena);
+  w.room = BlockTemporaries::allocate(config, plan.batch, plan.product, plan.training, arena);
   if (plan.training) w.d_stream = arena.allocate(DType::f32, {rows, d});
   w.mean = arena.allocate(DType::f32, {rows});
   w.rstd = arena.allocate(DType::f32, {rows});

@@ -14,7 +14,7 @@ namespace longstride {
 // How a model is run, as opposed to what it is.
 struct ComputePlan {
   Device device = {};
-  DType product = DType::f32;  // precision of matrix products; all else is f32
+  DType product = DType::f32;  // of matrix products and what lies on branches; all else is f32
   int64_t batch = 1;           // sequences at a time
   bool training = false;
   bool recompute = true;  // training: keep each block's input only, and run it again in the backward pass
@@ -34,7 +34,8 @@ struct MemoryPlan {
 // What a Transformer with these plans would allocate (activations, temporaries, plans), plus its stores.
 MemoryPlan plan_memory(const ModelConfig& config, const ComputePlan& plan, bool average);
 
-// Called after each layer's projection with its keys (B, N, H, D) and values (B, N, H, Dv).
+// Called after each layer's projection with its keys (B, N, H, D) and values (B, N, H, Dv), in the products'
+// dtype.
 using KeyValueSink = std::function<void(int64_t layer, const Tensor& keys, const Tensor& values)>;
 
 class Transformer {

@@ -5,10 +5,12 @@
 
 namespace longstride {
 
-// y = f(x); any shape, contiguous, f32. y may be x.
+// y = f(x); any shape, contiguous, both f32 or both bf16, with arithmetic in f32. y may be x.
 void activation_forward(const OpContext& context, const Tensor& x, const Tensor& y);
 
-// dx = dy * f'(x). dx may be dy.
-void activation_backward(const OpContext& context, const Tensor& dy, const Tensor& x, const Tensor& dx);
+// dx = dy * f'(x), all of one dtype, f32 or bf16. dx may be dy. With a y, y = f(x) as well, to the bits of
+// the forward.
+void activation_backward(const OpContext& context, const Tensor& dy, const Tensor& x, const Tensor& dx,
+                         const Tensor& y = {});
 
 }  // namespace longstride

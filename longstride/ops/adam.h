@@ -25,7 +25,7 @@ void adam_step(const OpContext& context, const AdamStep& step, const Tensor& w, 
 // Sum of squares in double, the same bits for any number of threads. Not finite if an element is not.
 double sum_of_squares(const OpContext& context, const Tensor& x);
 
-// to = from rounded to the dtype of `to` (f32 -> bf16 or f32).
+// to = from in the dtype of `to`, each f32 or bf16: rounded to nearest, ties to even, or exact.
 void convert(const OpContext& context, const Tensor& from, const Tensor& to);
 
 }  // namespace longstride

@@ -10,6 +10,7 @@
 #include "longstride/ops/embedding.h"
 #include "longstride/ops/layer_norm.h"
 #include "longstride/ops/linear.h"
+#include "longstride/ops/residual.h"
 
 namespace longstride {
 
@@ -63,6 +64,12 @@ class Arguments {
                      name, name_of(dtype));
   }
 
+  // What a product in `product` reads or writes: f32, or bf16 if that is what is multiplied. Rows as above.
+  void activation(const char* name, const Tensor& t, DType product,
+                  std::initializer_list<int64_t> shape) const {
+    rows(name, t, t.dtype == DType::bf16 ? product : DType::f32, shape);
+  }
+
   // Bytes that index `classes` rows of a table.
   void below(const char* name, const Tensor& t, int64_t classes) const {
     if (classes >= 256) return;
@@ -108,17 +115,21 @@ void check_tables(const Arguments& arguments, const EmbeddingTables& tables) {
 
 void activation_forward(const OpContext& context, const Tensor& x, const Tensor& y) {
   const Arguments arguments("activation_forward", context.device);
-  arguments.flat("x", x, DType::f32, x.count());
-  arguments.flat("y", y, DType::f32, x.count());
+  arguments.product("x", x.dtype);
+  arguments.flat("x", x, x.dtype, x.count());
+  arguments.flat("y", y, x.dtype, x.count());
   cpu::activation_forward(context, x, y);
 }
 
-void activation_backward(const OpContext& context, const Tensor& dy, const Tensor& x, const Tensor& dx) {
+void activation_backward(const OpContext& context, const Tensor& dy, const Tensor& x, const Tensor& dx,
+                         const Tensor& y) {
   const Arguments arguments("activation_backward", context.device);
-  arguments.flat("x", x, DType::f32, x.count());
-  arguments.flat("dy", dy, DType::f32, x.count());
-  arguments.flat("dx", dx, DType::f32, x.count());
-  cpu::activation_backward(context, dy, x, dx);
+  arguments.product("x", x.dtype);
+  arguments.flat("x", x, x.dtype, x.count());
+  arguments.flat("dy", dy, x.dtype, x.count());
+  arguments.flat("dx", dx, x.dtype, x.count());
+  if (y) arguments.flat("y", y, x.dtype, x.count());
+  cpu::activation_backward(context, dy, x, dx, y);
 }
 
 void adam_step(const OpContext& context, const AdamStep& step, const Tensor& w, const Tensor& g,
@@ -145,7 +156,8 @@ double sum_of_squares(const OpContext& context, const Tensor& x) {
 
 void convert(const OpContext& context, const Tensor& from, const Tensor& to) {
   const Arguments arguments("convert", context.device);
-  arguments.flat("from", from, DType::f32, from.count());
+  arguments.product("from", from.dtype);
+  arguments.flat("from", from, from.dtype, from.count());
   arguments.product("to", to.dtype);
   arguments.flat("to", to, to.dtype, from.count());
   cpu::convert(context, from, to);
@@ -177,7 +189,8 @@ void dropout_add_forward(const OpContext& context, const Tensor& x, const Tensor
   const Arguments arguments("dropout_add_forward", context.device);
   check_dropout("dropout_add_forward", dropout);
   arguments.flat("x", x, DType::f32, x.count());
-  arguments.flat("branch", branch, DType::f32, x.count());
+  arguments.product("branch", branch.dtype);
+  arguments.flat("branch", branch, branch.dtype, x.count());
   arguments.flat("y", y, DType::f32, x.count());
   cpu::dropout_add_forward(context, x, branch, dropout, y);
 }
@@ -187,7 +200,8 @@ void dropout_backward(const OpContext& context, const Tensor& dy, const Dropout&
   const Arguments arguments("dropout_backward", context.device);
   check_dropout("dropout_backward", dropout);
   arguments.flat("dy", dy, DType::f32, dy.count());
-  arguments.flat("dbranch", dbranch, DType::f32, dy.count());
+  arguments.product("dbranch", dbranch.dtype);
+  arguments.flat("dbranch", dbranch, dbranch.dtype, dy.count());
   cpu::dropout_backward(context, dy, dropout, dbranch);
 }
 
@@ -230,7 +244,8 @@ void layer_norm_forward(const OpContext& context, const Tensor& x, const Tensor&
   arguments.dense("x", x, DType::f32, {kAny, kAny});
   arguments.dense("gain", gain, DType::f32, {x.shape[1]});
   arguments.dense("bias", bias, DType::f32, {x.shape[1]});
-  arguments.dense("y", y, DType::f32, {x.shape[0], x.shape[1]});
+  arguments.product("y", y.dtype);
+  arguments.dense("y", y, y.dtype, {x.shape[0], x.shape[1]});
   arguments.dense("mean", mean, DType::f32, {x.shape[0]});
   arguments.dense("rstd", rstd, DType::f32, {x.shape[0]});
   cpu::layer_norm_forward(context, x, gain, bias, epsilon, y, mean, rstd);
@@ -244,7 +259,8 @@ void layer_norm_apply(const OpContext& context, const Tensor& x, const Tensor& g
   arguments.dense("bias", bias, DType::f32, {x.shape[1]});
   arguments.dense("mean", mean, DType::f32, {x.shape[0]});
   arguments.dense("rstd", rstd, DType::f32, {x.shape[0]});
-  arguments.dense("y", y, DType::f32, {x.shape[0], x.shape[1]});
+  arguments.product("y", y.dtype);
+  arguments.dense("y", y, y.dtype, {x.shape[0], x.shape[1]});
   cpu::layer_norm_apply(context, x, gain, bias, mean, rstd, y);
 }
 
@@ -258,7 +274,8 @@ void layer_norm_backward(const OpContext& context, const Tensor& dy, const Tenso
                          const Tensor& dbias) {
   const Arguments arguments("layer_norm_backward", context.device);
   arguments.dense("x", x, DType::f32, {kAny, kAny});
-  arguments.dense("dy", dy, DType::f32, {x.shape[0], x.shape[1]});
+  arguments.product("dy", dy.dtype);
+  arguments.dense("dy", dy, dy.dtype, {x.shape[0], x.shape[1]});
   arguments.dense("gain", gain, DType::f32, {x.shape[1]});
   arguments.dense("mean", mean, DType::f32, {x.shape[0]});
   arguments.dense("rstd", rstd, DType::f32, {x.shape[0]});
@@ -269,10 +286,12 @@ void layer_norm_backward(const OpContext& context, const Tensor& dy, const Tenso
   cpu::layer_norm_backward(context, dy, x, gain, mean, rstd, dx, dgain, dbias);
 }
 
-int64_t linear_scratch_bytes(Device device, int64_t rows, int64_t in, int64_t out, DType product) {
+int64_t linear_scratch_bytes(Device device, int64_t rows, int64_t in, int64_t out, DType product,
+                             DType stored) {
   const Arguments arguments("linear_scratch_bytes", device);
   arguments.product("product", product);
-  return cpu::linear_scratch_bytes(rows, in, out, product);
+  arguments.product("stored", stored);
+  return cpu::linear_scratch_bytes(rows, in, out, product, stored);
 }
 
 void linear_forward(const OpContext& context, const Tensor& x, const Tensor& w, const Tensor& b,
@@ -280,11 +299,11 @@ void linear_forward(const OpContext& context, const Tensor& x, const Tensor& w, 
   const Arguments arguments("linear_forward", context.device);
   arguments.product("w", w.dtype);
   arguments.rows("w", w, w.dtype, {kAny, kAny});
-  arguments.rows("x", x, DType::f32, {kAny, w.shape[1]});
+  arguments.activation("x", x, w.dtype, {kAny, w.shape[1]});
   if (b) arguments.dense("b", b, DType::f32, {w.shape[0]});
-  arguments.rows("y", y, DType::f32, {x.shape[0], w.shape[0]});
-  arguments.scratch(context,
-                    linear_scratch_bytes(context.device, x.shape[0], w.shape[1], w.shape[0], w.dtype));
+  arguments.activation("y", y, w.dtype, {x.shape[0], w.shape[0]});
+  arguments.scratch(
+      context, linear_scratch_bytes(context.device, x.shape[0], w.shape[1], w.shape[0], w.dtype, x.dtype));
   cpu::linear_forward(context, x, w, b, y);
 }
 
@@ -292,10 +311,10 @@ void linear_backward_input(const OpContext& context, const Tensor& dy, const Ten
   const Arguments arguments("linear_backward_input", context.device);
   arguments.product("w", w.dtype);
   arguments.rows("w", w, w.dtype, {kAny, kAny});
-  arguments.rows("dy", dy, DType::f32, {kAny, w.shape[0]});
-  arguments.rows("dx", dx, DType::f32, {dy.shape[0], w.shape[1]});
-  arguments.scratch(context,
-                    linear_scratch_bytes(context.device, dy.shape[0], w.shape[1], w.shape[0], w.dtype));
+  arguments.activation("dy", dy, w.dtype, {kAny, w.shape[0]});
+  arguments.activation("dx", dx, w.dtype, {dy.shape[0], w.shape[1]});
+  arguments.scratch(
+      context, linear_scratch_bytes(context.device, dy.shape[0], w.shape[1], w.shape[0], w.dtype, dy.dtype));
   cpu::linear_backward_input(context, dy, w, dx);
 }
 
@@ -303,13 +322,48 @@ void linear_backward_weight(const OpContext& context, const Tensor& dy, const Te
                             const Tensor& dw, const Tensor& db) {
   const Arguments arguments("linear_backward_weight", context.device);
   arguments.product("product", product);
-  arguments.rows("dy", dy, DType::f32, {kAny, kAny});
-  arguments.rows("x", x, DType::f32, {dy.shape[0], kAny});
+  arguments.activation("dy", dy, product, {kAny, kAny});
+  arguments.activation("x", x, product, {dy.shape[0], kAny});
   arguments.rows("dw", dw, DType::f32, {dy.shape[1], x.shape[1]});
   if (db) arguments.dense("db", db, DType::f32, {dy.shape[1]});
-  arguments.scratch(context,
-                    linear_scratch_bytes(context.device, dy.shape[0], x.shape[1], dy.shape[1], product));
+  const DType stored = dy.dtype == x.dtype ? x.dtype : DType::f32;
+  arguments.scratch(
+      context, linear_scratch_bytes(context.device, dy.shape[0], x.shape[1], dy.shape[1], product, stored));
   cpu::linear_backward_weight(context, dy, x, product, dw, db);
+}
+
+void residual_forward(const OpContext& context, const ResidualForward& t) {
+  const Arguments arguments("residual_forward", context.device);
+  check_dropout("residual_forward", t.dropout);
+  arguments.dense("x", t.x, DType::f32, {kAny, kAny});
+  const int64_t rows = t.x.shape[0], width = t.x.shape[1];
+  arguments.product("branch", t.branch.dtype);
+  arguments.dense("branch", t.branch, t.branch.dtype, {rows, width});
+  arguments.dense("gain", t.gain, DType::f32, {width});
+  arguments.dense("bias", t.bias, DType::f32, {width});
+  arguments.dense("y", t.y, DType::f32, {rows, width});
+  arguments.dense("normed", t.normed, t.branch.dtype, {rows, width});
+  arguments.dense("mean", t.mean, DType::f32, {rows});
+  arguments.dense("rstd", t.rstd, DType::f32, {rows});
+  cpu::residual_forward(context, t);
+}
+
+void residual_backward(const OpContext& context, const ResidualBackward& t) {
+  const Arguments arguments("residual_backward", context.device);
+  check_dropout("residual_backward", t.dropout);
+  arguments.dense("x", t.x, DType::f32, {kAny, kAny});
+  const int64_t rows = t.x.shape[0], width = t.x.shape[1];
+  arguments.product("dy", t.dy.dtype);
+  arguments.dense("dy", t.dy, t.dy.dtype, {rows, width});
+  arguments.dense("gain", t.gain, DType::f32, {width});
+  arguments.dense("mean", t.mean, DType::f32, {rows});
+  arguments.dense("rstd", t.rstd, DType::f32, {rows});
+  arguments.dense("dx", t.dx, DType::f32, {rows, width});
+  arguments.dense("dgain", t.dgain, DType::f32, {width});
+  arguments.dense("dbias", t.dbias, DType::f32, {width});
+  arguments.dense("dbranch", t.dbranch, t.dy.dtype, {rows, width});
+  arguments.scratch(context, layer_norm_backward_scratch_bytes(context.device, rows, width));
+  cpu::residual_backward(context, t);
 }
 
 }  // namespace longstride

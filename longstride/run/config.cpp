@@ -45,7 +45,8 @@ void TrainConfig::fields(FieldList& list) {
 
 void ComputeConfig::fields(FieldList& list) {
   list.add("device", device, "cpu, cuda, cuda:N or auto");
-  list.add("precision", precision, "of matrix products; auto = bf16 where the hardware has it")
+  list.add("precision", precision,
+           "of matrix products and of the activations between them; auto = bf16 where the hardware has it")
       .one_of({"auto", "f32", "bf16"});
   list.add("threads", threads, "CPU threads; 0 = all").at_least(0).at_most(4096);
 }

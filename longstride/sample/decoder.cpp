@@ -4,6 +4,7 @@
 #include <cmath>
 
 #include "longstride/ops/activation.h"
+#include "longstride/ops/adam.h"
 #include "longstride/ops/attention.h"
 #include "longstride/ops/dropout.h"
 #include "longstride/ops/layer_norm.h"
@@ -214,9 +215,10 @@ void Decoder::prefill_in_parallel(const Tensor& tokens) {
     }
     transformer.prefill(parameters_, row, [&](int64_t layer, const Tensor& keys, const Tensor& values) {
       for (int64_t position = 0; position < length; ++position) {
-        copy(row_of(keys, 0, position, config_.qk()), row_of(room_.keys[layer], s, position, config_.qk()));
-        copy(row_of(values, 0, position, config_.width),
-             row_of(room_.values[layer], s, position, config_.width));
+        convert(context_, row_of(keys, 0, position, config_.qk()),
+                row_of(room_.keys[layer], s, position, config_.qk()));
+        convert(context_, row_of(values, 0, position, config_.width),
+                row_of(room_.values[layer], s, position, config_.width));
       }
     });
   }

@@ -36,6 +36,7 @@ std::vector<Check> check_linear(Device device, Effort effort);
 std::vector<Check> check_layer_norm(Device device, Effort effort);
 std::vector<Check> check_activation(Device device, Effort effort);
 std::vector<Check> check_dropout(Device device, Effort effort);
+std::vector<Check> check_residual(Device device, Effort effort);
 std::vector<Check> check_embedding(Device device, Effort effort);
 std::vector<Check> check_cross_entropy(Device device, Effort effort);
 std::vector<Check> check_adam(Device device, Effort effort);

@@ -88,6 +88,9 @@ void check_convert(Device device, Effort effort, CheckList& list) {
   const Tensor same = bench.poisoned(DType::f32, {count});
   convert(bench.context(), from, same);
   list.same_bits("convert f32 to f32", bench.get(same), x);
+  const Tensor wide = bench.poisoned(DType::f32, {static_cast<int64_t>(x.size())});
+  convert(bench.context(), to, wide);
+  list.same_bits("convert bf16 to f32", bench.get(wide), rounded_to_bf16(x));
 }
 
 }  // namespace

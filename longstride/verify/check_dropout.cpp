@@ -12,13 +12,13 @@ Dropout sample_dropout(double probability, uint32_t step) {
   return {RandomStream{0x123456789abcdefull, random_stream::kDropout + 3, step}, probability};
 }
 
-void check_case(Device device, int64_t count, double probability, CheckList& list) {
+void check_case(Device device, int64_t count, double probability, DType dtype, CheckList& list) {
   const Dropout dropout = sample_dropout(probability, static_cast<uint32_t>(count));
-  const Floats x = normal_values(1, count), branch = normal_values(2, count);
-  const std::string name = fmt::format("count {}, p {}", count, probability);
+  const Floats x = normal_values(1, count), branch = as_stored(normal_values(2, count), dtype);
+  const std::string name = fmt::format("{}, count {}, p {}", name_of(dtype), count, probability);
   Workbench bench(device);
 
-  const Tensor base = bench.put(x, {count}), added = bench.put(branch, {count});
+  const Tensor base = bench.put(x, {count}), added = bench.put(branch, {count}, dtype);
   const Tensor y = bench.poisoned(DType::f32, {count});
   dropout_add_forward(bench.context(), base, added, dropout, y);
   Floats naive(x.size());
@@ -27,19 +27,29 @@ void check_case(Device device, int64_t count, double probability, CheckList& lis
   reference::dropout_add_forward(widened(x).data(), widened(branch).data(), dropout, count, truth.data());
   const Floats ours = bench.get(y);
   list.compare("dropout forward, " + name, ours, naive, truth);
-  dropout_add_forward(bench.context(), base, added, dropout, added);
-  list.same_bits("dropout forward in place, " + name, ours, bench.get(added));
+  const Tensor target = dtype == DType::f32 ? added : base;
+  dropout_add_forward(bench.context(), base, added, dropout, target);
+  list.same_bits("dropout forward in place, " + name, ours, bench.get(target));
+
+  const Floats dy = normal_values(3, count);
+  const Tensor d_out = bench.put(dy, {count}), dbranch = bench.poisoned(dtype, {count});
+  dropout_backward(bench.context(), d_out, dropout, dbranch);
+  reference::dropout_backward(dy.data(), dropout, count, naive.data());
+  reference::dropout_backward(widened(dy).data(), dropout, count, truth.data());
+  list.compare("dropout backward, " + name, bench.get(dbranch), as_stored(naive, dtype), truth);
+  if (dtype == DType::f32) {
+    const Floats apart = bench.get(dbranch);
+    dropout_backward(bench.context(), d_out, dropout, d_out);
+    list.same_bits("dropout backward in place, " + name, apart, bench.get(d_out));
+  }
 
   // A gradient of ones shows the mask itself.
-  const Floats ones(x.size(), 1.0f);
-  const Tensor dy = bench.put(ones, {count}), dbranch = bench.poisoned(DType::f32, {count});
-  dropout_backward(bench.context(), dy, dropout, dbranch);
+  const Tensor ones = bench.put(Floats(x.size(), 1.0f), {count});
+  dropout_backward(bench.context(), ones, dropout, dbranch);
   Floats expected(x.size());
   for (int64_t i = 0; i < count; ++i)
     expected[i] = dropout.keeps(static_cast<uint64_t>(i)) ? dropout.scale() : 0.0f;
-  list.same_bits("dropout mask, " + name, expected, bench.get(dbranch));
-  dropout_backward(bench.context(), dy, dropout, dy);
-  list.same_bits("dropout backward in place, " + name, expected, bench.get(dy));
+  list.same_bits("dropout mask, " + name, as_stored(expected, dtype), bench.get(dbranch));
 }
 
 // The share of dropped elements lies within six standard deviations.
@@ -64,7 +74,8 @@ std::vector<Check> check_dropout(Device device, Effort effort) {
       quick ? std::vector<int64_t>{1, 1001}
             : std::vector<int64_t>{1, 7, 8, 9, 127, 128, 129, 1001, 16384, 40003};
   for (int64_t count : counts)
-    for (double probability : {0.0, 1e-4, 0.4, 0.999}) check_case(device, count, probability, list);
+    for (double probability : {0.0, 1e-4, 0.4, 0.999})
+      for (DType dtype : {DType::f32, DType::bf16}) check_case(device, count, probability, dtype, list);
   for (double probability : {0.0, 0.1, 0.4, 0.999})
     check_rate(device, quick ? 20000 : 500000, probability, list);
   return list.take();

@@ -20,6 +20,7 @@ constexpr float kEpsilon = 1e-5f;
 
 struct Inputs {
   int64_t rows, width;
+  DType dtype;                                 // of y and dy
   Floats x, gain, bias, dy, dx, dgain, dbias;  // the last three are what gradients are added to
 };
 
@@ -40,41 +41,49 @@ Results<float> run_ours(Device device, const Inputs& in, Floats* applied) {
   Workbench bench(device, layer_norm_backward_scratch_bytes(device, in.rows, in.width));
   const auto matrix = [&](const Floats& values) { return bench.put(values, {in.rows, in.width}); };
   const Tensor x = matrix(in.x), gain = bench.put(in.gain, {in.width}), bias = bench.put(in.bias, {in.width});
-  const Tensor y = bench.poisoned(DType::f32, {in.rows, in.width}),
-               again = bench.poisoned(DType::f32, {in.rows, in.width});
+  const Tensor y = bench.poisoned(in.dtype, {in.rows, in.width}),
+               again = bench.poisoned(in.dtype, {in.rows, in.width});
   const Tensor mean = bench.poisoned(DType::f32, {in.rows}), rstd = bench.poisoned(DType::f32, {in.rows});
   layer_norm_forward(bench.context(), x, gain, bias, kEpsilon, y, mean, rstd);
   layer_norm_apply(bench.context(), x, gain, bias, mean, rstd, again);
   const Tensor dx = matrix(in.dx), dgain = bench.put(in.dgain, {in.width}),
                dbias = bench.put(in.dbias, {in.width});
-  layer_norm_backward(bench.context(), matrix(in.dy), x, gain, mean, rstd, dx, dgain, dbias);
+  layer_norm_backward(bench.context(), bench.put(in.dy, {in.rows, in.width}, in.dtype), x, gain, mean, rstd,
+                      dx, dgain, dbias);
   *applied = bench.get(again);
   return {bench.get(y), bench.get(mean), bench.get(rstd), bench.get(dx), bench.get(dgain), bench.get(dbias)};
 }
 
-void check_case(Device device, const Kind& kind, int64_t rows, int64_t width, CheckList& list) {
+void check_case(Device device, const Kind& kind, int64_t rows, int64_t width, DType dtype, CheckList& list) {
   Inputs in{rows,
             width,
+            dtype,
             normal_values(1, rows * width, kind.deviation, kind.mean),
             normal_values(2, width, 0.5, 1),
             normal_values(3, width),
-            normal_values(4, rows * width),
+            as_stored(normal_values(4, rows * width), dtype),
             normal_values(5, rows * width),
             normal_values(6, width),
             normal_values(7, width)};
-  const std::string name = fmt::format("{}, {} x {}", kind.name, rows, width);
+  const std::string name = fmt::format("{}, {}, {} x {}", name_of(dtype), kind.name, rows, width);
   Floats applied, applied_again;
   const Results<float> ours = run_ours(device, in, &applied), again = run_ours(device, in, &applied_again);
   const Results<float> naive = run_reference<float>(in);
   const Results<double> truth = run_reference<double>(in);
   // The mean is kept in f32: half a unit in its last place is what the centred values lose.
   const double floor = 1e-6 + 1.2e-7 * kind.mean / std::max(kind.deviation, 1e-2);
-  list.compare("layer_norm y, " + name, ours.y, naive.y, truth.y, floor);
+  list.compare("layer_norm y, " + name, ours.y, as_stored(naive.y, dtype), truth.y, floor);
   list.compare("layer_norm mean, " + name, ours.mean, naive.mean, truth.mean);
   list.compare("layer_norm rstd, " + name, ours.rstd, naive.rstd, truth.rstd, floor);
   list.compare("layer_norm dx, " + name, ours.dx, naive.dx, truth.dx, floor);
   list.compare("layer_norm dgain, " + name, ours.dgain, naive.dgain, truth.dgain, floor);
   list.compare("layer_norm dbias, " + name, ours.dbias, naive.dbias, truth.dbias);
+  if (dtype == DType::bf16) {
+    in.dtype = DType::f32;
+    Floats unrounded;
+    run_ours(device, in, &unrounded);
+    list.same_bits("layer_norm y rounds once, " + name, ours.y, rounded_to_bf16(unrounded));
+  }
   list.same_bits("layer_norm_apply, " + name, ours.y, applied);
   list.same_bits("layer_norm y twice, " + name, ours.y, again.y);
   list.same_bits("layer_norm dx twice, " + name, ours.dx, again.dx);
@@ -94,8 +103,9 @@ std::vector<Check> check_layer_norm(Device device, Effort effort) {
   for (const Kind& kind : {Kind{"normal", 0, 1}, Kind{"small", 0, 1e-4}, Kind{"large", 0, 1e4},
                            Kind{"mean 1000", 1000, 1}, Kind{"constant rows", 3, 0}})
     for (int64_t rows : row_counts)
-      for (int64_t width : widths) check_case(device, kind, rows, width, list);
-  if (!quick) check_case(device, {"normal", 0, 1}, 5000, 24, list);
+      for (int64_t width : widths)
+        for (DType dtype : {DType::f32, DType::bf16}) check_case(device, kind, rows, width, dtype, list);
+  if (!quick) check_case(device, {"normal", 0, 1}, 5000, 24, DType::f32, list);
   return list.take();
 }
 

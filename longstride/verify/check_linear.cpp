@@ -1,3 +1,5 @@
+#include <array>
+
 #include "longstride/ops/linear.h"
 #include "longstride/ops/reference/linear.h"
 #include "longstride/verify/workbench.h"
@@ -8,8 +10,8 @@ namespace {
 
 struct Case {
   int64_t m, k, n;
-  DType product;
-  int64_t padding;  // columns beside the rows of every matrix but w and dw
+  DType product, stored_x, stored_y;  // the last two: of x and dx, of y and dy
+  int64_t padding;                    // columns beside the rows of every matrix but w and dw
   bool bias;
 };
 
@@ -23,7 +25,7 @@ struct Results {
 };
 
 // With bf16 products, of the rounded inputs: rounding them is part of the op's contract, and its error would
-// hide others.
+// hide others. Sums of db are of dy as it is stored.
 template <class T>
 Results<T> run_reference(const Case& c, const Inputs& in) {
   const auto as = [](const Floats& values) { return std::vector<T>(values.begin(), values.end()); };
@@ -35,17 +37,20 @@ Results<T> run_reference(const Case& c, const Inputs& in) {
   reference::linear_forward(x.data(), w.data(), c.bias ? b.data() : nullptr, c.m, c.k, c.n, out.y.data());
   reference::linear_backward_input(dy.data(), w.data(), c.m, c.k, c.n, out.dx.data());
   reference::linear_backward_weight(dy.data(), x.data(), c.m, c.k, c.n, out.dw.data());
-  if (c.bias) reference::linear_backward_bias(as(in.dy).data(), c.m, c.n, out.db.data());
+  if (c.bias)
+    reference::linear_backward_bias(as(as_stored(in.dy, c.stored_y)).data(), c.m, c.n, out.db.data());
   return out;
 }
 
 Results<float> run_ours(Device device, const Case& c, const Inputs& in, bool* padding_intact) {
-  Workbench bench(device, linear_scratch_bytes(device, c.m, c.k, c.n, c.product));
-  const Tensor x = bench.put_rows(in.x, c.m, c.k, c.padding), dy = bench.put_rows(in.dy, c.m, c.n, c.padding);
+  Workbench bench(device, linear_scratch_bytes(device, c.m, c.k, c.n, c.product,
+                                               c.stored_x == c.stored_y ? c.stored_x : DType::f32));
+  const Tensor x = bench.put_rows(in.x, c.m, c.k, c.padding, c.stored_x),
+               dy = bench.put_rows(in.dy, c.m, c.n, c.padding, c.stored_y);
   const Tensor w = bench.put(in.w, {c.n, c.k}, c.product), dw = bench.put(in.dw, {c.n, c.k});
   const Tensor b = c.bias ? bench.put(in.b, {c.n}) : Tensor(), db = bench.put(in.db, {c.n});
-  const Tensor y = bench.poisoned_rows(DType::f32, c.m, c.n, c.padding);
-  const Tensor dx = bench.poisoned_rows(DType::f32, c.m, c.k, c.padding);
+  const Tensor y = bench.poisoned_rows(c.stored_y, c.m, c.n, c.padding);
+  const Tensor dx = bench.poisoned_rows(c.stored_x, c.m, c.k, c.padding);
   linear_forward(bench.context(), x, w, b, y);
   linear_backward_input(bench.context(), dy, w, dx);
   linear_backward_weight(bench.context(), dy, x, c.product, dw, c.bias ? db : Tensor());
@@ -56,15 +61,16 @@ Results<float> run_ours(Device device, const Case& c, const Inputs& in, bool* pa
 void check_case(Device device, const Case& c, CheckList& list) {
   const Inputs in{normal_values(1, c.m * c.k), normal_values(2, c.n * c.k), normal_values(3, c.n),
                   normal_values(4, c.m * c.n), normal_values(5, c.n * c.k), normal_values(6, c.n)};
-  const std::string name = fmt::format("{}, M {} K {} N {}{}{}", name_of(c.product), c.m, c.k, c.n,
+  const std::string name = fmt::format("{} of x {} y {}, M {} K {} N {}{}{}", name_of(c.product),
+                                       name_of(c.stored_x), name_of(c.stored_y), c.m, c.k, c.n,
                                        c.padding ? ", strided" : "", c.bias ? "" : ", no bias");
   bool intact = false, intact_again = false;
   const Results<float> ours = run_ours(device, c, in, &intact),
                        again = run_ours(device, c, in, &intact_again);
   const Results<float> naive = run_reference<float>(c, in);
   const Results<double> truth = run_reference<double>(c, in);
-  list.compare("linear y, " + name, ours.y, naive.y, truth.y);
-  list.compare("linear dx, " + name, ours.dx, naive.dx, truth.dx);
+  list.compare("linear y, " + name, ours.y, as_stored(naive.y, c.stored_y), truth.y);
+  list.compare("linear dx, " + name, ours.dx, as_stored(naive.dx, c.stored_x), truth.dx);
   list.compare("linear dw, " + name, ours.dw, naive.dw, truth.dw);
   list.compare("linear db, " + name, ours.db, naive.db, truth.db);
   list.require("linear writes its columns alone, " + name, intact && intact_again);
@@ -78,19 +84,24 @@ void check_case(Device device, const Case& c, CheckList& list) {
 
 std::vector<Check> check_linear(Device device, Effort effort) {
   CheckList list;
-  for (DType product : {DType::f32, DType::bf16}) {
-    check_case(device, {17, 64, 33, product, 3, true}, list);
-    check_case(device, {1, 32, 5, product, 0, false}, list);
+  const DType f32 = DType::f32, bf16 = DType::bf16;
+  for (const auto& [product, in, out] : {std::array{f32, f32, f32},
+                                         {bf16, f32, f32},
+                                         {bf16, bf16, bf16},
+                                         {bf16, f32, bf16},
+                                         {bf16, bf16, f32}}) {
+    check_case(device, {17, 64, 33, product, in, out, 3, true}, list);
+    check_case(device, {1, 32, 5, product, in, out, 0, false}, list);
     if (effort == Effort::quick) continue;
     for (int64_t m : {1, 3, 17, 130})
       for (int64_t k : {1, 2, 5, 64})
         for (int64_t n : {1, 3, 65}) {
           const bool strided = (m + k + n) % 2 == 0;
-          check_case(device, {m, k, n, product, strided ? 7 : 0, m != 3}, list);
+          check_case(device, {m, k, n, product, in, out, strided ? 7 : 0, m != 3}, list);
         }
-    check_case(device, {130, 513, 257, product, 5, true}, list);
-    check_case(device, {513, 130, 64, product, 0, false}, list);
-    check_case(device, {300, 64, 512, product, 64, true}, list);
+    check_case(device, {130, 513, 257, product, in, out, 5, true}, list);
+    check_case(device, {513, 130, 64, product, in, out, 0, false}, list);
+    check_case(device, {300, 64, 512, product, in, out, 64, true}, list);
   }
   return list.take();
 }

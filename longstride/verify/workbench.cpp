@@ -44,6 +44,10 @@ Floats rounded_to_bf16(const Floats& values) {
   return rounded;
 }
 
+Floats as_stored(const Floats& values, DType dtype) {
+  return dtype == DType::bf16 ? rounded_to_bf16(values) : values;
+}
+
 Workbench::Workbench(Device device, int64_t scratch_bytes)
     : device_(device), scratch_bytes_(scratch_bytes), scratch_(device, scratch_bytes) {}
 

@@ -23,6 +23,8 @@ Bytes random_bytes(uint32_t which, int64_t count, int64_t classes);
 
 Doubles widened(const Floats& values);
 Floats rounded_to_bf16(const Floats& values);
+// As a tensor of this dtype, f32 or bf16, holds them.
+Floats as_stored(const Floats& values, DType dtype);
 
 // Owns the tensors of one case on one device, and scratch of exactly the stated size, both filled with NaN.
 class Workbench {

@@ -112,6 +112,13 @@ TEST(Transformer, MemoryCountedByHand) {
   EXPECT_EQ(activations(true, true), 4 * ((layers + 1) * stream + block));
   EXPECT_EQ(activations(false, true), 4 * (2 * stream + block));
 
+  // With bf16 products, qkv, attended and up take half.
+  const int64_t on_branches = rows * 3 * d + stream + rows * ff;
+  EXPECT_EQ(
+      plan_memory(config, {.product = DType::bf16, .batch = 2, .training = true, .recompute = false}, false)
+          .activations,
+      4 * ((layers + 1) * stream + layers * block) - 2 * layers * on_branches);
+
   const int64_t parameters = count_parameters(config);
   const MemoryPlan plain = plan_memory(config, {.training = true}, false);
   EXPECT_EQ(plain.weights, 4 * parameters);

@@ -54,10 +54,13 @@ TEST(Activation, NanStaysNan) {
 TEST(Activation, RefusesWrongTensors) {
   std::vector<float> x(6), y(5);
   std::vector<double> wide(6);
+  std::vector<Bf16> half(6);
+  EXPECT_THAT(error_of([&] { activation_forward({}, flat(x), flat(half)); }),
+              testing::HasSubstr("y is bf16 (6), must be f32 of 6 elements"));
   EXPECT_THAT(error_of([&] { activation_forward({}, flat(x), flat(y)); }),
               testing::HasSubstr("activation_forward: y is f32 (5), must be f32 of 6 elements"));
   EXPECT_THAT(error_of([&] { activation_forward({}, flat(wide), flat(x)); }),
-              testing::HasSubstr("x is f64 (6)"));
+              testing::HasSubstr("x is f64, must be f32 or bf16"));
   EXPECT_THAT(error_of([&] { activation_forward({}, matrix(x, 2, 3).columns(0, 2), flat(y)); }),
               testing::HasSubstr("not contiguous"));
   EXPECT_THAT(error_of([&] {

@@ -62,6 +62,18 @@ TEST(Linear, RoundsXToBf16WithABf16Weight) {
   EXPECT_EQ(scratch.used(), 0);
 }
 
+TEST(Linear, Bf16TensorsNeedNoScratchWhereTheHardwareMultipliesThem) {
+  const int64_t bytes = linear_scratch_bytes({}, 8, 32, 32, DType::bf16, DType::bf16);
+  cpu::use_bf16_hardware(false);
+  EXPECT_EQ(linear_scratch_bytes({}, 8, 32, 32, DType::bf16, DType::bf16),
+            linear_scratch_bytes({}, 8, 32, 32, DType::bf16));
+  cpu::use_bf16_hardware(true);
+  EXPECT_EQ(linear_scratch_bytes({}, 8, 32, 32, DType::f32, DType::f32), 0);
+  if (cpu_has_bf16()) {
+    EXPECT_EQ(bytes, 0);
+  }
+}
+
 TEST(Linear, RefusesWrongTensors) {
   std::vector<float> x(6), w(6), b(3), y(4);
   std::vector<Bf16> half(6);
@@ -76,6 +88,16 @@ TEST(Linear, RefusesWrongTensors) {
       testing::HasSubstr("w is u8, must be f32 or bf16"));
   EXPECT_THAT(error_of([&] { linear_forward({}, matrix(x, 2, 3), matrix(half, 2, 3), {}, matrix(y, 2, 2)); }),
               testing::HasSubstr("scratch"));
+  EXPECT_THAT(error_of([&] { linear_forward({}, matrix(half, 2, 3), matrix(w, 2, 3), {}, matrix(y, 2, 2)); }),
+              testing::HasSubstr("x is bf16 (2, 3), must be f32 (any, 3)"));
+  EXPECT_THAT(
+      error_of([&] { linear_backward_input({}, matrix(y, 2, 2), matrix(w, 2, 3), matrix(half, 2, 3)); }),
+      testing::HasSubstr("dx is bf16 (2, 3), must be f32 (2, 3)"));
+  EXPECT_THAT(error_of([&] {
+                linear_backward_weight({}, matrix(y, 2, 2), matrix(half, 2, 3), DType::f32, matrix(w, 2, 3),
+                                       {});
+              }),
+              testing::HasSubstr("x is bf16 (2, 3), must be f32 (2, any)"));
   EXPECT_THAT(error_of([&] { linear_backward_input({}, matrix(y, 2, 2), matrix(w, 2, 3), matrix(x, 3, 2)); }),
               testing::HasSubstr("dx is f32 (3, 2), must be f32 (2, 3)"));
   EXPECT_THAT(error_of([&] {

@@ -12,6 +12,7 @@
 #include "longstride/ops/embedding.h"
 #include "longstride/ops/layer_norm.h"
 #include "longstride/ops/linear.h"
+#include "longstride/ops/residual.h"
 
 #include "tests/ops/op_test.h"
 
@@ -80,6 +81,31 @@ TEST(Threads, LayerNorm) {
   });
 }
 
+TEST(Threads, Residual) {
+  expect_same_bits([] {
+    std::vector<float> x = sample(1, kRows * kWidth), dx = sample(2, kRows * kWidth);
+    std::vector<Bf16> branch, dy, dbranch(x.size());
+    for (float value : sample(3, kRows * kWidth)) branch.emplace_back(value), dy.emplace_back(-value);
+    std::vector<Bf16> normed(x.size());
+    std::vector<float> gain = sample(4, kWidth), bias = sample(5, kWidth), dgain(kWidth), dbias(kWidth);
+    std::vector<float> y(x.size(), NAN), mean(kRows, NAN), rstd(kRows, NAN);
+    const Dropout dropout{{3, 4, 5}, 0.4};
+    residual_forward(
+        {}, {matrix(x, kRows, kWidth), matrix(branch, kRows, kWidth), dropout, flat(gain), flat(bias), 1e-5f,
+             matrix(y, kRows, kWidth), matrix(normed, kRows, kWidth), flat(mean), flat(rstd)});
+    Arena scratch({}, layer_norm_backward_scratch_bytes({}, kRows, kWidth));
+    residual_backward({{}, &scratch}, {matrix(dy, kRows, kWidth), matrix(y, kRows, kWidth), flat(gain),
+                                       flat(mean), flat(rstd), matrix(dx, kRows, kWidth), flat(dgain),
+                                       flat(dbias), dropout, matrix(dbranch, kRows, kWidth)});
+    for (const auto& part : {mean, rstd, dx, dgain, dbias}) append(y, part);
+    for (size_t i = 0; i < normed.size(); ++i) {
+      y.push_back(static_cast<float>(normed[i]));
+      y.push_back(static_cast<float>(dbranch[i]));
+    }
+    return y;
+  });
+}
+
 TEST(Threads, CrossEntropy) {
   expect_same_bits([] {
     std::vector<float> logits = sample(1, kRows * kWidth), loss(kRows, NAN), d(logits.size(), NAN);
@@ -126,6 +152,16 @@ TEST(Threads, LinearBias) {
                            matrix(dw, kWidth, 1), flat(db));
     return db;
   });
+  expect_same_bits([] {
+    std::vector<Bf16> dy, x;
+    for (float value : sample(1, kRows * kWidth)) dy.emplace_back(value);
+    for (float value : sample(2, kRows)) x.emplace_back(value);
+    std::vector<float> dw(kWidth), db(kWidth);
+    Arena scratch({}, linear_scratch_bytes({}, kRows, 1, kWidth, DType::bf16, DType::bf16));
+    linear_backward_weight({{}, &scratch}, matrix(dy, kRows, kWidth), matrix(x, kRows, 1), DType::bf16,
+                           matrix(dw, kWidth, 1), flat(db));
+    return db;
+  });
 }
 
 // A change of the number of threads in the middle of a run must not meet a product prepared for another
@@ -145,8 +181,9 @@ TEST(InstructionSets, AllAgreeWithTheReference) {
     hwy::SetSupportedTargetsForTest(target);
     hwy::GetChosenTarget().Update(hwy::SupportedTargets());
     SCOPED_TRACE(hwy::TargetName(target));
-    for (const auto& check : {verify::check_activation, verify::check_layer_norm, verify::check_cross_entropy,
-                              verify::check_dropout, verify::check_adam, verify::check_linear})
+    for (const auto& check :
+         {verify::check_activation, verify::check_layer_norm, verify::check_cross_entropy,
+          verify::check_dropout, verify::check_residual, verify::check_adam, verify::check_linear})
       expect_all_pass(check({}, verify::Effort::quick));
     ++tried;
   }

@@ -100,10 +100,19 @@ TEST(Decoder, AgreesForReleasedPositionsAndGivenAxes) {
   EXPECT_LE(largest_difference(RandomModel(config), 2, 20), 2e-5);
 }
 
+// The parallel forward also stores what lies on branches in bf16, the decoder does not: they may differ by as
+// much as both may from the model in f32.
 TEST(Decoder, AgreesForProductsInBf16) {
-  const RandomModel model(small_config("fixed:8,2", 45), 7, DType::bf16);
-  EXPECT_LE(largest_difference(model, 2, 0), 0.02);
-  EXPECT_LE(largest_difference(model, 2, 20), 0.02);
+  const ModelConfig config = small_config("fixed:8,2", 45);
+  const RandomModel exact(config, 7), model(config, 7, DType::bf16);
+  const std::vector<uint8_t> tokens = random_bytes(2 * config.context, 11);
+  const std::vector<float> truth = exact.losses(tokens), rounded = model.losses(tokens);
+  double rounding = 0;
+  for (size_t i = 0; i < truth.size(); ++i)
+    rounding = std::max<double>(rounding, std::abs(rounded[i] - truth[i]));
+  EXPECT_LE(rounding, 0.1);
+  EXPECT_LE(largest_difference(model, 2, 0), 2 * rounding);
+  EXPECT_LE(largest_difference(model, 2, 20), 2 * rounding);
 }
 
 TEST(Decoder, StreamsDoNotSeeEachOther) {

@@ -1,5 +1,5 @@
-// f(x) = x s, f'(x) = s + 1.702 x s (1 - s) with s = sigmoid(1.702 x). Element by element in f32: the same
-// bits for any number of threads. No scratch.
+// f(x) = x s, f'(x) = s + 1.702 x s (1 - s) with s = sigmoid(1.702 x). Element by element, computed in f32
+// whatever the tensors hold: the same bits for any number of threads. No scratch.
 #include "longstride/ops/cpu/ops.h"
 #include "longstride/ops/cpu/parallel.h"
 
@@ -20,19 +20,40 @@ HWY_INLINE V gate(D d, V x) {
   return hn::Div(one, hn::Add(one, exponential(d, hn::Mul(x, hn::Set(d, -1.702f)))));
 }
 
-void activation(const float* x, float* y, int64_t count) {
+template <class T>
+HWY_INLINE void activate(const T* x, T* y, int64_t count) {
   for_each_vector(count, [&](auto d, int64_t i) HWY_ATTR {
-    const auto value = hn::LoadU(d, x + i);
-    hn::StoreU(hn::Mul(value, gate(d, value)), d, y + i);
+    const auto value = load(d, x + i);
+    store(hn::Mul(value, gate(d, value)), d, y + i);
   });
 }
 
-void activation_gradient(const float* dy, const float* x, float* dx, int64_t count) {
+// y may be null.
+template <class T>
+HWY_INLINE void differentiate(const T* dy, const T* x, T* dx, T* y, int64_t count) {
   for_each_vector(count, [&](auto d, int64_t i) HWY_ATTR {
-    const auto value = hn::LoadU(d, x + i);
+    const auto value = load(d, x + i);
     const auto s = gate(d, value);
     const auto slope = hn::Mul(hn::Mul(value, hn::Set(d, 1.702f)), hn::Sub(hn::Set(d, 1.0f), s));
-    hn::StoreU(hn::Mul(hn::LoadU(d, dy + i), hn::MulAdd(slope, s, s)), d, dx + i);
+    store(hn::Mul(load(d, dy + i), hn::MulAdd(slope, s, s)), d, dx + i);
+    if (y) store(hn::Mul(value, s), d, y + i);
+  });
+}
+
+// Elements [begin, end) of the tensors.
+void activation(const Tensor& x, const Tensor& y, int64_t begin, int64_t end) {
+  with_type(x.dtype, [&](auto element) HWY_ATTR {
+    using T = decltype(element);
+    activate(x.as<T>() + begin, y.as<T>() + begin, end - begin);
+  });
+}
+
+void activation_gradient(const Tensor& dy, const Tensor& x, const Tensor& dx, const Tensor& y, int64_t begin,
+                         int64_t end) {
+  with_type(x.dtype, [&](auto element) HWY_ATTR {
+    using T = decltype(element);
+    differentiate(dy.as<T>() + begin, x.as<T>() + begin, dx.as<T>() + begin, y ? y.as<T>() + begin : nullptr,
+                  end - begin);
   });
 }
 
@@ -47,18 +68,15 @@ HWY_EXPORT(activation);
 HWY_EXPORT(activation_gradient);
 
 void activation_forward(const OpContext& context, const Tensor& x, const Tensor& y) {
-  const float* from = x.as<float>();
-  float* to = y.as<float>();
   parallel_pieces(x.count(), kElementsPerPiece, [&](int64_t begin, int64_t end) {
-    HWY_DYNAMIC_DISPATCH(activation)(from + begin, to + begin, end - begin);
+    HWY_DYNAMIC_DISPATCH(activation)(x, y, begin, end);
   });
 }
 
-void activation_backward(const OpContext& context, const Tensor& dy, const Tensor& x, const Tensor& dx) {
-  const float *d_out = dy.as<float>(), *from = x.as<float>();
-  float* to = dx.as<float>();
+void activation_backward(const OpContext& context, const Tensor& dy, const Tensor& x, const Tensor& dx,
+                         const Tensor& y) {
   parallel_pieces(x.count(), kElementsPerPiece, [&](int64_t begin, int64_t end) {
-    HWY_DYNAMIC_DISPATCH(activation_gradient)(d_out + begin, from + begin, to + begin, end - begin);
+    HWY_DYNAMIC_DISPATCH(activation_gradient)(dy, x, dx, y, begin, end);
   });
 }
 

@@ -30,8 +30,8 @@ struct AdamPointers {
   float* w;
   const float* g;
   float *m, *v;
-  float* average;     // or null
-  uint16_t* compute;  // or null
+  float* average;  // or null
+  Bf16* compute;   // or null
 };
 
 }  // namespace longstride::cpu
@@ -58,7 +58,7 @@ void adam(const AdamFactors& f, const AdamPointers& p, int64_t begin, int64_t en
       const auto e = hn::LoadU(d, p.average + i);
       hn::StoreU(hn::MulAdd(hn::Set(d, f.ema_rest), hn::Sub(w, e), e), d, p.average + i);
     }
-    if (p.compute) store_bf16(d, w, p.compute + i);
+    if (p.compute) store(w, d, p.compute + i);
   });
 }
 
@@ -105,7 +105,7 @@ void adam_step(const OpContext& context, const AdamStep& step, const Tensor& w, 
   f.ema_rest = static_cast<float>(1 - step.ema);
   AdamPointers p{w.as<float>(), g.as<float>(), m.as<float>(), v.as<float>(), nullptr, nullptr};
   if (average) p.average = average.as<float>();
-  if (compute) p.compute = reinterpret_cast<uint16_t*>(compute.as<Bf16>());
+  if (compute) p.compute = compute.as<Bf16>();
   parallel_pieces(w.count(), kElementsPerPiece, [&](int64_t begin, int64_t end) {
     HWY_DYNAMIC_DISPATCH(adam)(f, p, begin, end);
   });

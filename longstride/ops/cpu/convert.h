@@ -7,11 +7,14 @@
 
 namespace longstride::cpu {
 
-// to (rows, width), contiguous, = from, whose rows lie `row_stride` elements apart; to nearest, ties to even.
-void round_rows(const float* from, int64_t row_stride, int64_t rows, int64_t width, Bf16* to);
+// to (rows, width) = from, to nearest, ties to even; strides are those between rows, in elements.
+void round_rows(const float* from, int64_t from_stride, int64_t rows, int64_t width, Bf16* to,
+                int64_t to_stride);
 // The same, the rounded values kept as f32.
-void round_rows(const float* from, int64_t row_stride, int64_t rows, int64_t width, float* to);
+void round_rows(const float* from, int64_t from_stride, int64_t rows, int64_t width, float* to,
+                int64_t to_stride);
 // Exact.
-void widen_rows(const Bf16* from, int64_t row_stride, int64_t rows, int64_t width, float* to);
+void widen_rows(const Bf16* from, int64_t from_stride, int64_t rows, int64_t width, float* to,
+                int64_t to_stride);
 
 }  // namespace longstride::cpu

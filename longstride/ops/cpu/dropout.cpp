@@ -2,6 +2,7 @@
 // bits for any number of threads, and the same masks as Dropout::keeps. No scratch.
 #include "longstride/ops/cpu/ops.h"
 #include "longstride/ops/cpu/parallel.h"
+#include "longstride/ops/cpu/rows.h"
 
 #undef HWY_TARGET_INCLUDE
 #define HWY_TARGET_INCLUDE "longstride/ops/cpu/dropout.cpp"
@@ -84,20 +85,44 @@ HWY_INLINE void for_each_mask(const Dropout& dropout, int64_t begin, int64_t end
   }
 }
 
-void add_kept(const float* x, const float* branch, const Dropout& dropout, int64_t begin, int64_t end,
-              float* y) {
+template <class T>
+HWY_INLINE void add(const float* x, const T* branch, const Dropout& dropout, float* y, int64_t begin,
+                    int64_t end) {
+  if (dropout.threshold() == 0)
+    return for_each_vector(end - begin, [&](auto d, int64_t i) HWY_ATTR {
+      store(hn::Add(load(d, x + begin + i), load(d, branch + begin + i)), d, y + begin + i);
+    });
   const float scale = dropout.scale();
   for_each_mask(dropout, begin, end, [&](auto d, int64_t i, auto kept) HWY_ATTR {
-    const auto base = hn::LoadU(d, x + i);
-    const auto sum = hn::MulAdd(hn::LoadU(d, branch + i), hn::Set(d, scale), base);
-    hn::StoreU(hn::IfThenElse(kept, sum, base), d, y + i);
+    const auto base = load(d, x + i);
+    const auto sum = hn::MulAdd(load(d, branch + i), hn::Set(d, scale), base);
+    store(hn::IfThenElse(kept, sum, base), d, y + i);
   });
 }
 
-void keep_gradient(const float* dy, const Dropout& dropout, int64_t begin, int64_t end, float* dbranch) {
+template <class T>
+HWY_INLINE void keep(const float* dy, const Dropout& dropout, T* dbranch, int64_t begin, int64_t end) {
+  if (dropout.threshold() == 0)
+    return for_each_vector(end - begin, [&](auto d, int64_t i) HWY_ATTR {
+      store(load(d, dy + begin + i), d, dbranch + begin + i);
+    });
   const float scale = dropout.scale();
   for_each_mask(dropout, begin, end, [&](auto d, int64_t i, auto kept) HWY_ATTR {
-    hn::StoreU(hn::IfThenElseZero(kept, hn::Mul(hn::LoadU(d, dy + i), hn::Set(d, scale))), d, dbranch + i);
+    store(hn::IfThenElseZero(kept, hn::Mul(load(d, dy + i), hn::Set(d, scale))), d, dbranch + i);
+  });
+}
+
+void add_kept(const Tensor& x, const Tensor& branch, const Dropout& dropout, const Tensor& y, int64_t begin,
+              int64_t end) {
+  with_type(branch.dtype, [&](auto element) HWY_ATTR {
+    add(x.as<float>(), branch.as<decltype(element)>(), dropout, y.as<float>(), begin, end);
+  });
+}
+
+void keep_gradient(const Tensor& dy, const Dropout& dropout, const Tensor& dbranch, int64_t begin,
+                   int64_t end) {
+  with_type(dbranch.dtype, [&](auto element) HWY_ATTR {
+    keep(dy.as<float>(), dropout, dbranch.as<decltype(element)>(), begin, end);
   });
 }
 
@@ -113,32 +138,26 @@ HWY_EXPORT(keep_gradient);
 
 static_assert(kElementsPerPiece % 8 == 0, "a piece begins with a Philox block");
 
+void add_kept(const Tensor& x, const Tensor& branch, const Dropout& dropout, const Tensor& y, int64_t begin,
+              int64_t end) {
+  HWY_DYNAMIC_DISPATCH(add_kept)(x, branch, dropout, y, begin, end);
+}
+
+void keep_gradient(const Tensor& dy, const Dropout& dropout, const Tensor& dbranch, int64_t begin,
+                   int64_t end) {
+  HWY_DYNAMIC_DISPATCH(keep_gradient)(dy, dropout, dbranch, begin, end);
+}
+
 void dropout_add_forward(const OpContext& context, const Tensor& x, const Tensor& branch,
                          const Dropout& dropout, const Tensor& y) {
-  const float *base = x.as<float>(), *added = branch.as<float>();
-  float* out = y.as<float>();
-  const bool none = dropout.threshold() == 0;
-  parallel_pieces(x.count(), kElementsPerPiece, [&](int64_t begin, int64_t end) {
-    if (none) {
-      for (int64_t i = begin; i < end; ++i) out[i] = base[i] + added[i];
-    } else {
-      HWY_DYNAMIC_DISPATCH(add_kept)(base, added, dropout, begin, end, out);
-    }
-  });
+  parallel_pieces(x.count(), kElementsPerPiece,
+                  [&](int64_t begin, int64_t end) { add_kept(x, branch, dropout, y, begin, end); });
 }
 
 void dropout_backward(const OpContext& context, const Tensor& dy, const Dropout& dropout,
                       const Tensor& dbranch) {
-  const float* d_out = dy.as<float>();
-  float* to = dbranch.as<float>();
-  const bool none = dropout.threshold() == 0;
-  parallel_pieces(dy.count(), kElementsPerPiece, [&](int64_t begin, int64_t end) {
-    if (none) {
-      if (to != d_out) std::copy(d_out + begin, d_out + end, to + begin);
-    } else {
-      HWY_DYNAMIC_DISPATCH(keep_gradient)(d_out, dropout, begin, end, to);
-    }
-  });
+  parallel_pieces(dy.count(), kElementsPerPiece,
+                  [&](int64_t begin, int64_t end) { keep_gradient(dy, dropout, dbranch, begin, end); });
 }
 
 }  // namespace longstride::cpu

@@ -1,11 +1,12 @@
-// Layer normalisation by rows (contract: longstride/ops/layer_norm.h). f32 throughout; the mean is corrected
-// in the pass that sums the squares, so that rows with a large mean lose nothing. The same bits for any
-// number of threads: rows are independent, and dgain and dbias are summed over fixed pieces of rows, then
-// over the pieces in order. Scratch in the backward: two rows of d for each piece.
+// Layer normalisation by rows (contract: longstride/ops/layer_norm.h). Computed in f32 whatever y and dy
+// hold; the mean is corrected in the pass that sums the squares, so that rows with a large mean lose nothing.
+// The same bits for any number of threads: rows are independent, and dgain and dbias are summed over fixed
+// pieces of rows, then over the pieces in order. Scratch in the backward: two rows of d for each piece.
 #include <cmath>
 
 #include "longstride/ops/cpu/ops.h"
 #include "longstride/ops/cpu/parallel.h"
+#include "longstride/ops/cpu/rows.h"
 
 #undef HWY_TARGET_INCLUDE
 #define HWY_TARGET_INCLUDE "longstride/ops/cpu/layer_norm.cpp"
@@ -44,12 +45,13 @@ HWY_INLINE Sums sum_over(int64_t count, const Add& add) {
 }
 
 // Never inlined, so that forward and apply run the very same instructions.
+template <class T>
 HWY_NOINLINE void normalise(const float* x, const float* gain, const float* bias, float mean, float rstd,
-                            int64_t width, float* y) {
+                            int64_t width, T* y) {
   for_each_vector(width, [&](auto d, int64_t i) HWY_ATTR {
     const auto centred = hn::Sub(hn::LoadU(d, x + i), hn::Set(d, mean));
     const auto scaled = hn::Mul(centred, hn::Set(d, rstd));
-    hn::StoreU(hn::MulAdd(scaled, hn::LoadU(d, gain + i), hn::LoadU(d, bias + i)), d, y + i);
+    store(hn::MulAdd(scaled, hn::LoadU(d, gain + i), hn::LoadU(d, bias + i)), d, y + i);
   });
 }
 
@@ -70,46 +72,68 @@ void measure(const float* x, int64_t width, float epsilon, float* mean, float* r
   *rstd = 1.0f / std::sqrt((variance < 0 ? 0 : variance) + epsilon);
 }
 
-void normalise_rows(const float* x, const float* gain, const float* bias, float epsilon, int64_t rows,
-                    int64_t width, float* y, float* mean, float* rstd) {
-  for (int64_t row = 0; row < rows; ++row) {
-    measure(x + row * width, width, epsilon, mean + row, rstd + row);
-    normalise(x + row * width, gain, bias, mean[row], rstd[row], width, y + row * width);
-  }
+void normalise_rows(const LayerNormForward& t, int64_t begin, int64_t end) {
+  const int64_t width = t.x.shape[1];
+  const float *x = t.x.as<float>(), *gain = t.gain.as<float>(), *bias = t.bias.as<float>();
+  float *mean = t.mean.as<float>(), *rstd = t.rstd.as<float>();
+  with_type(t.y.dtype, [&](auto element) HWY_ATTR {
+    auto* y = t.y.as<decltype(element)>();
+    for (int64_t row = begin; row < end; ++row) {
+      measure(x + row * width, width, t.epsilon, mean + row, rstd + row);
+      normalise(x + row * width, gain, bias, mean[row], rstd[row], width, y + row * width);
+    }
+  });
 }
 
-void apply_rows(const float* x, const float* gain, const float* bias, const float* mean, const float* rstd,
-                int64_t rows, int64_t width, float* y) {
-  for (int64_t row = 0; row < rows; ++row)
-    normalise(x + row * width, gain, bias, mean[row], rstd[row], width, y + row * width);
+void apply_rows(const LayerNormForward& t, int64_t begin, int64_t end) {
+  const int64_t width = t.x.shape[1];
+  const float *x = t.x.as<float>(), *gain = t.gain.as<float>(), *bias = t.bias.as<float>();
+  const float *mean = t.mean.as<float>(), *rstd = t.rstd.as<float>();
+  with_type(t.y.dtype, [&](auto element) HWY_ATTR {
+    auto* y = t.y.as<decltype(element)>();
+    for (int64_t row = begin; row < end; ++row)
+      normalise(x + row * width, gain, bias, mean[row], rstd[row], width, y + row * width);
+  });
 }
 
 // dx += rstd (g - mean(g) - xhat mean(g xhat)) with g = dy gain and xhat = (x - mean) rstd; dgain += dy xhat;
 // dbias += dy.
-void backward_rows(const float* dy, const float* x, const float* gain, const float* mean, const float* rstd,
-                   int64_t rows, int64_t width, float* dx, float* dgain, float* dbias) {
+template <class T>
+HWY_INLINE void differentiate(const T* dy, const float* x, const float* gain, float mean, float rstd,
+                              int64_t width, float* dx, float* dgain, float* dbias) {
   const float inverse_width = 1.0f / static_cast<float>(width);
-  for (int64_t row = 0; row < rows; ++row, dy += width, x += width, dx += width) {
-    const float row_mean = mean[row], row_rstd = rstd[row];
-    const auto normalised = [&](auto d, int64_t i) HWY_ATTR {
-      return hn::Mul(hn::Sub(hn::LoadU(d, x + i), hn::Set(d, row_mean)), hn::Set(d, row_rstd));
-    };
-    const Sums sums = sum_over(width, [&](auto d, int64_t i, auto& sum, auto& products) HWY_ATTR {
-      const auto g = hn::Mul(hn::LoadU(d, dy + i), hn::LoadU(d, gain + i));
-      sum = hn::Add(sum, g);
-      products = hn::MulAdd(g, normalised(d, i), products);
-    });
-    const float mean_g = sums.first * inverse_width, mean_product = sums.second * inverse_width;
-    for_each_vector(width, [&](auto d, int64_t i) HWY_ATTR {
-      const auto d_out = hn::LoadU(d, dy + i);
-      const auto xhat = normalised(d, i);
-      const auto g = hn::Mul(d_out, hn::LoadU(d, gain + i));
-      const auto inner = hn::NegMulAdd(xhat, hn::Set(d, mean_product), hn::Sub(g, hn::Set(d, mean_g)));
-      hn::StoreU(hn::MulAdd(inner, hn::Set(d, row_rstd), hn::LoadU(d, dx + i)), d, dx + i);
-      hn::StoreU(hn::MulAdd(d_out, xhat, hn::LoadU(d, dgain + i)), d, dgain + i);
-      hn::StoreU(hn::Add(d_out, hn::LoadU(d, dbias + i)), d, dbias + i);
-    });
-  }
+  const auto normalised = [&](auto d, int64_t i) HWY_ATTR {
+    return hn::Mul(hn::Sub(hn::LoadU(d, x + i), hn::Set(d, mean)), hn::Set(d, rstd));
+  };
+  const Sums sums = sum_over(width, [&](auto d, int64_t i, auto& sum, auto& products) HWY_ATTR {
+    const auto g = hn::Mul(load(d, dy + i), hn::LoadU(d, gain + i));
+    sum = hn::Add(sum, g);
+    products = hn::MulAdd(g, normalised(d, i), products);
+  });
+  const float mean_g = sums.first * inverse_width, mean_product = sums.second * inverse_width;
+  for_each_vector(width, [&](auto d, int64_t i) HWY_ATTR {
+    const auto d_out = load(d, dy + i);
+    const auto xhat = normalised(d, i);
+    const auto g = hn::Mul(d_out, hn::LoadU(d, gain + i));
+    const auto inner = hn::NegMulAdd(xhat, hn::Set(d, mean_product), hn::Sub(g, hn::Set(d, mean_g)));
+    hn::StoreU(hn::MulAdd(inner, hn::Set(d, rstd), hn::LoadU(d, dx + i)), d, dx + i);
+    hn::StoreU(hn::MulAdd(d_out, xhat, hn::LoadU(d, dgain + i)), d, dgain + i);
+    hn::StoreU(hn::Add(d_out, hn::LoadU(d, dbias + i)), d, dbias + i);
+  });
+}
+
+// Adds to the sums dgain and dbias of a piece, not to the tensors of `t`.
+void backward_rows(const LayerNormBackward& t, int64_t begin, int64_t end, float* dgain, float* dbias) {
+  const int64_t width = t.x.shape[1];
+  const float *x = t.x.as<float>(), *gain = t.gain.as<float>();
+  const float *mean = t.mean.as<float>(), *rstd = t.rstd.as<float>();
+  float* dx = t.dx.as<float>();
+  with_type(t.dy.dtype, [&](auto element) HWY_ATTR {
+    const auto* dy = t.dy.as<decltype(element)>();
+    for (int64_t row = begin; row < end; ++row)
+      differentiate(dy + row * width, x + row * width, gain, mean[row], rstd[row], width, dx + row * width,
+                    dgain, dbias);
+  });
 }
 
 }  // namespace
@@ -123,29 +147,30 @@ HWY_EXPORT(normalise_rows);
 HWY_EXPORT(apply_rows);
 HWY_EXPORT(backward_rows);
 
+void normalise_rows(const LayerNormForward& t, int64_t begin, int64_t end) {
+  HWY_DYNAMIC_DISPATCH(normalise_rows)(t, begin, end);
+}
+
 void layer_norm_forward(const OpContext& context, const Tensor& x, const Tensor& gain, const Tensor& bias,
                         float epsilon, const Tensor& y, const Tensor& mean, const Tensor& rstd) {
-  const int64_t width = x.shape[1];
-  parallel_rows(x.shape[0], width, [&](int64_t begin, int64_t end) {
-    HWY_DYNAMIC_DISPATCH(normalise_rows)
-    (x.as<float>() + begin * width, gain.as<float>(), bias.as<float>(), epsilon, end - begin, width,
-     y.as<float>() + begin * width, mean.as<float>() + begin, rstd.as<float>() + begin);
-  });
+  const LayerNormForward t{x, gain, bias, epsilon, y, mean, rstd};
+  parallel_rows(x.shape[0], x.shape[1], [&](int64_t begin, int64_t end) { normalise_rows(t, begin, end); });
 }
 
 void layer_norm_apply(const OpContext& context, const Tensor& x, const Tensor& gain, const Tensor& bias,
                       const Tensor& mean, const Tensor& rstd, const Tensor& y) {
-  const int64_t width = x.shape[1];
-  parallel_rows(x.shape[0], width, [&](int64_t begin, int64_t end) {
-    HWY_DYNAMIC_DISPATCH(apply_rows)
-    (x.as<float>() + begin * width, gain.as<float>(), bias.as<float>(), mean.as<float>() + begin,
-     rstd.as<float>() + begin, end - begin, width, y.as<float>() + begin * width);
+  const LayerNormForward t{x, gain, bias, 0, y, mean, rstd};
+  parallel_rows(x.shape[0], x.shape[1], [&](int64_t begin, int64_t end) {
+    HWY_DYNAMIC_DISPATCH(apply_rows)(t, begin, end);
   });
 }
 
 namespace {
-// Pieces that the backward sums apart: at least 32 rows each, at most 128 in number.
-int64_t rows_per_piece(int64_t rows) { return std::max<int64_t>(32, (rows + 127) / 128); }
+// Pieces that the backward sums apart: at least 32 rows each, at most 128 in number, of whole runs.
+int64_t rows_per_piece(int64_t rows) {
+  const int64_t least = std::max<int64_t>(32, (rows + 127) / 128);
+  return (least + kRunRows - 1) / kRunRows * kRunRows;
+}
 int64_t piece_count(int64_t rows) { return (rows + rows_per_piece(rows) - 1) / rows_per_piece(rows); }
 }  // namespace
 
@@ -153,22 +178,21 @@ int64_t layer_norm_backward_scratch_bytes(int64_t rows, int64_t width) {
   return (piece_count(rows) * 2 * width * size_of(DType::f32) + 63) / 64 * 64;
 }
 
-void layer_norm_backward(const OpContext& context, const Tensor& dy, const Tensor& x, const Tensor& gain,
-                         const Tensor& mean, const Tensor& rstd, const Tensor& dx, const Tensor& dgain,
-                         const Tensor& dbias) {
-  const int64_t rows = x.shape[0], width = x.shape[1], pieces = piece_count(rows),
+void layer_norm_backward(const OpContext& context, const LayerNormBackward& t, const RowsDone& done) {
+  const int64_t rows = t.x.shape[0], width = t.x.shape[1], pieces = piece_count(rows),
                 size = rows_per_piece(rows);
   Arena::Scope scope(*context.scratch);
   float* partial = context.scratch->allocate(DType::f32, {pieces, 2, width}).as<float>();
   parallel_pieces(rows, size, [&](int64_t begin, int64_t end) {
     float* d_gain = partial + begin / size * 2 * width;
     std::fill_n(d_gain, 2 * width, 0.0f);
-    HWY_DYNAMIC_DISPATCH(backward_rows)
-    (dy.as<float>() + begin * width, x.as<float>() + begin * width, gain.as<float>(),
-     mean.as<float>() + begin, rstd.as<float>() + begin, end - begin, width, dx.as<float>() + begin * width,
-     d_gain, d_gain + width);
+    for (int64_t first = begin; first < end; first += kRunRows) {
+      const int64_t last = std::min(end, first + kRunRows);
+      HWY_DYNAMIC_DISPATCH(backward_rows)(t, first, last, d_gain, d_gain + width);
+      if (done) done(first, last);
+    }
   });
-  float *d_gain = dgain.as<float>(), *d_bias = dbias.as<float>();
+  float *d_gain = t.dgain.as<float>(), *d_bias = t.dbias.as<float>();
   for (int64_t column = 0; column < width; ++column) {
     double gain_sum = 0, bias_sum = 0;
     for (int64_t piece = 0; piece < pieces; ++piece) {
@@ -178,6 +202,12 @@ void layer_norm_backward(const OpContext& context, const Tensor& dy, const Tenso
     d_gain[column] = static_cast<float>(d_gain[column] + gain_sum);
     d_bias[column] = static_cast<float>(d_bias[column] + bias_sum);
   }
+}
+
+void layer_norm_backward(const OpContext& context, const Tensor& dy, const Tensor& x, const Tensor& gain,
+                         const Tensor& mean, const Tensor& rstd, const Tensor& dx, const Tensor& dgain,
+                         const Tensor& dbias) {
+  layer_norm_backward(context, {dy, x, gain, mean, rstd, dx, dgain, dbias}, {});
 }
 
 }  // namespace longstride::cpu

@@ -2,7 +2,7 @@
 // sum of columns for db. The same bits for a fixed number of threads (oneDNN shares work out by their
 // number); db for any. Scratch with bf16 products: contiguous bf16 copies of the f32 operands, or, on
 // machines without bf16 arithmetic, f32 copies of all operands rounded to bf16, whose products are then exact
-// in f32 just as in bf16 hardware.
+// in f32 just as in bf16 hardware, and of a result that is bf16.
 #include "longstride/ops/linear.h"
 
 #include <array>
@@ -13,7 +13,58 @@
 #include "longstride/ops/cpu/ops.h"
 #include "longstride/ops/cpu/parallel.h"
 
+#undef HWY_TARGET_INCLUDE
+#define HWY_TARGET_INCLUDE "longstride/ops/cpu/linear.cpp"
+#include <hwy/foreach_target.h>
+#include <hwy/highway.h>
+
+#include "longstride/ops/cpu/vector_math-inl.h"
+
+#ifndef LONGSTRIDE_OPS_CPU_LINEAR_TYPES
+#define LONGSTRIDE_OPS_CPU_LINEAR_TYPES
 namespace longstride::cpu {
+constexpr int64_t kMostColumns = 2048;  // that are summed at a time; long runs of a row suit the memory
+}
+#endif
+
+HWY_BEFORE_NAMESPACE();
+namespace longstride::cpu::HWY_NAMESPACE {
+namespace {
+
+// sums[i] += values[i].
+template <class T>
+HWY_INLINE void add(const T* values, int64_t count, float* sums) {
+  for_each_vector(count, [&](auto d, int64_t i) HWY_ATTR {
+    store(hn::Add(load(d, sums + i), load(d, values + i)), d, sums + i);
+  });
+}
+
+// db += sums of the columns [begin, end) of dy. Runs of rows are summed apart, which keeps long sums
+// accurate.
+void column_sums(const Tensor& dy, int64_t begin, int64_t end, float* db) {
+  constexpr int64_t kRows = 128;
+  const int64_t rows = dy.shape[0], stride = dy.stride[0];
+  std::array<float, kMostColumns> total{};
+  with_type(dy.dtype, [&](auto element) HWY_ATTR {
+    const auto* from = dy.as<decltype(element)>() + begin;
+    for (int64_t first = 0; first < rows; first += kRows) {
+      std::array<float, kMostColumns> run{};
+      for (int64_t row = first; row < std::min(rows, first + kRows); ++row)
+        add(from + row * stride, end - begin, run.data());
+      add(run.data(), end - begin, total.data());
+    }
+  });
+  add(total.data(), end - begin, db + begin);
+}
+
+}  // namespace
+}  // namespace longstride::cpu::HWY_NAMESPACE
+HWY_AFTER_NAMESPACE();
+
+#if HWY_ONCE
+namespace longstride::cpu {
+
+HWY_EXPORT(column_sums);
 
 namespace {
 
@@ -44,14 +95,14 @@ Operand operand(Arena* scratch, const Tensor& t, DType product) {
   if (product == DType::f32 || (t.dtype == DType::bf16 && in_hardware)) return {t.data, t.stride[0]};
   if (in_hardware) {
     Bf16* copy = scratch->allocate(DType::bf16, {rows, width}).as<Bf16>();
-    round_rows(t.as<float>(), t.stride[0], rows, width, copy);
+    round_rows(t.as<float>(), t.stride[0], rows, width, copy, width);
     return {copy, width};
   }
   float* copy = scratch->allocate(DType::f32, {rows, width}).as<float>();
   if (t.dtype == DType::bf16)
-    widen_rows(t.as<Bf16>(), t.stride[0], rows, width, copy);
+    widen_rows(t.as<Bf16>(), t.stride[0], rows, width, copy, width);
   else
-    round_rows(t.as<float>(), t.stride[0], rows, width, copy);
+    round_rows(t.as<float>(), t.stride[0], rows, width, copy, width);
   return {copy, width};
 }
 
@@ -72,34 +123,29 @@ class ScratchScope {
   int64_t mark_;
 };
 
-// db += column sums of dy. A thread owns columns; runs of rows are summed apart, which keeps long sums
-// accurate.
-void add_column_sums(const Tensor& dy, float* db) {
-  constexpr int64_t kMostColumns = 512, kRows = 128;
-  const int64_t rows = dy.shape[0], stride = dy.stride[0];
-  const float* from = dy.as<float>();
-  parallel_pieces(dy.shape[1], columns_per_thread(dy.shape[1], kMostColumns),
-                  [&](int64_t begin, int64_t end) {
-                    std::array<float, kMostColumns> total{};
-                    for (int64_t first = 0; first < rows; first += kRows) {
-                      std::array<float, kMostColumns> run{};
-                      for (int64_t row = first; row < std::min(rows, first + kRows); ++row) {
-                        const float* values = from + row * stride + begin;
-                        for (int64_t column = 0; column < end - begin; ++column)
-                          run[column] += values[column];
-                      }
-                      for (int64_t column = 0; column < end - begin; ++column) total[column] += run[column];
-                    }
-                    for (int64_t column = begin; column < end; ++column) db[column] += total[column - begin];
-                  });
+// t = a b [+ bias], for a shape that lacks the dtype and stride of t: straight into t, or, if this machine
+// cannot write bf16, through a copy in scratch.
+void multiply_into(Arena* scratch, MatmulShape shape, const void* a, const void* b, const float* bias,
+                   const Tensor& t) {
+  if (t.dtype == DType::f32 || bf16_hardware()) {
+    shape.c_dtype = t.dtype;
+    shape.c_row = t.stride[0];
+    matmul(shape, a, b, bias, t.data);
+    return;
+  }
+  const int64_t rows = t.shape[0], width = t.shape[1];
+  float* copy = scratch->allocate(DType::f32, {rows, width}).as<float>();
+  shape.c_row = width;
+  matmul(shape, a, b, bias, copy);
+  round_rows(copy, width, rows, width, t.as<Bf16>(), t.stride[0]);
 }
 
 }  // namespace
 
 void use_bf16_hardware(bool use) { bf16_hardware() = use && has_bf16_products(); }
 
-int64_t linear_scratch_bytes(int64_t rows, int64_t in, int64_t out, DType product) {
-  if (product == DType::f32) return 0;
+int64_t linear_scratch_bytes(int64_t rows, int64_t in, int64_t out, DType product, DType stored) {
+  if (product == DType::f32 || (stored == DType::bf16 && bf16_hardware())) return 0;
   if (bf16_hardware()) return aligned(rows * in * 2) + aligned(rows * out * 2);
   return aligned(rows * in * 4) + aligned(rows * out * 4) + aligned(in * out * 4);
 }
@@ -113,9 +159,8 @@ void linear_forward(const OpContext& context, const Tensor& x, const Tensor& w, 
   shape.m = x.shape[0], shape.n = w.shape[0], shape.k = w.shape[1];
   shape.a_row = from.row_stride;
   shape.b_row = 1, shape.b_column = weight.row_stride;
-  shape.c_row = y.stride[0];
   shape.bias = static_cast<bool>(b);
-  matmul(shape, from.data, weight.data, b ? b.as<float>() : nullptr, y.as<float>());
+  multiply_into(context.scratch, shape, from.data, weight.data, b ? b.as<float>() : nullptr, y);
 }
 
 void linear_backward_input(const OpContext& context, const Tensor& dy, const Tensor& w, const Tensor& dx) {
@@ -126,8 +171,7 @@ void linear_backward_input(const OpContext& context, const Tensor& dy, const Ten
   shape.m = dy.shape[0], shape.n = w.shape[1], shape.k = w.shape[0];
   shape.a_row = d_out.row_stride;
   shape.b_row = weight.row_stride;
-  shape.c_row = dx.stride[0];
-  matmul(shape, d_out.data, weight.data, nullptr, dx.as<float>());
+  multiply_into(context.scratch, shape, d_out.data, weight.data, nullptr, dx);
 }
 
 void linear_backward_weight(const OpContext& context, const Tensor& dy, const Tensor& x, DType product,
@@ -139,10 +183,15 @@ void linear_backward_weight(const OpContext& context, const Tensor& dy, const Te
   shape.m = dy.shape[1], shape.n = x.shape[1], shape.k = dy.shape[0];
   shape.a_row = 1, shape.a_column = d_out.row_stride;
   shape.b_row = from.row_stride;
-  shape.c_row = dw.stride[0];
   shape.accumulate = true;
-  matmul(shape, d_out.data, from.data, nullptr, dw.as<float>());
-  if (db) add_column_sums(dy, db.as<float>());
+  multiply_into(context.scratch, shape, d_out.data, from.data, nullptr, dw);
+  if (!db) return;
+  // A thread owns columns.
+  parallel_pieces(dy.shape[1], columns_per_thread(dy.shape[1], kMostColumns),
+                  [&](int64_t begin, int64_t end) {
+                    HWY_DYNAMIC_DISPATCH(column_sums)(dy, begin, end, db.as<float>());
+                  });
 }
 
 }  // namespace longstride::cpu
+#endif

@@ -51,7 +51,7 @@ class Product {
   explicit Product(const MatmulShape& shape) : stream_(engine()) {
     const memory::desc a = describe(shape.dtype, shape.m, shape.k, shape.a_row, shape.a_column);
     const memory::desc b = describe(shape.dtype, shape.k, shape.n, shape.b_row, shape.b_column);
-    const memory::desc c = describe(DType::f32, shape.m, shape.n, shape.c_row, 1);
+    const memory::desc c = describe(shape.c_dtype, shape.m, shape.n, shape.c_row, 1);
     const memory::desc bias = shape.bias ? describe(DType::f32, 1, shape.n, shape.n, 1) : memory::desc();
     dnnl::primitive_attr attributes;
     if (shape.accumulate) {
@@ -66,7 +66,7 @@ class Product {
     if (shape.bias) bias_ = memory(bias, engine(), nullptr);
   }
 
-  void run(const void* a, const void* b, const float* bias, float* c) {
+  void run(const void* a, const void* b, const float* bias, void* c) {
     a_.set_data_handle(const_cast<void*>(a));
     b_.set_data_handle(const_cast<void*>(b));
     c_.set_data_handle(c);
@@ -93,7 +93,7 @@ constexpr size_t kMostProducts = 1024;
 
 }  // namespace
 
-void matmul(const MatmulShape& shape, const void* a, const void* b, const float* bias, float* c) {
+void matmul(const MatmulShape& shape, const void* a, const void* b, const float* bias, void* c) {
   // By thread, since a primitive's scratch memory belongs to one; by the number of OpenMP threads, since a
   // primitive keeps the number that it was made for.
   thread_local std::map<std::pair<MatmulShape, int>, Product> products;

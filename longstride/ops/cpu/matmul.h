@@ -7,11 +7,12 @@
 
 namespace longstride::cpu {
 
-// c (m, n) f32 = a (m, k) b (k, n) [+ bias (n) f32, to every row] [+ c], accumulated in f32. A transposed
-// matrix is one whose column stride is not 1; one of the two strides of a and of b is 1, that of a column of
+// c (m, n) = a (m, k) b (k, n) [+ bias (n) f32, to every row] [+ c], accumulated in f32. A transposed matrix
+// is one whose column stride is not 1; one of the two strides of a and of b is 1, that of a column of
 // c is. Strides in elements.
 struct MatmulShape {
-  DType dtype = DType::f32;  // of a and b: f32 or bf16
+  DType dtype = DType::f32;    // of a and b: f32 or bf16
+  DType c_dtype = DType::f32;  // f32, or bf16 if a and b are
   int64_t m = 0, n = 0, k = 0;
   int64_t a_row = 0, a_column = 1;
   int64_t b_row = 0, b_column = 1;
@@ -23,7 +24,7 @@ struct MatmulShape {
 
 // The first call for a shape in a thread prepares it (milliseconds) and later ones find it; nothing is
 // allocated then. The same bits from run to run for a fixed number of threads.
-void matmul(const MatmulShape& shape, const void* a, const void* b, const float* bias, float* c);
+void matmul(const MatmulShape& shape, const void* a, const void* b, const float* bias, void* c);
 
 // The library multiplies bf16 matrices on this machine, as it is allowed to (ONEDNN_MAX_CPU_ISA may forbid
 // it).

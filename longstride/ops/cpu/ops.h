@@ -8,11 +8,13 @@
 #include "longstride/ops/adam.h"
 #include "longstride/ops/dropout.h"
 #include "longstride/ops/embedding.h"
+#include "longstride/ops/residual.h"
 
 namespace longstride::cpu {
 
 void activation_forward(const OpContext& context, const Tensor& x, const Tensor& y);
-void activation_backward(const OpContext& context, const Tensor& dy, const Tensor& x, const Tensor& dx);
+void activation_backward(const OpContext& context, const Tensor& dy, const Tensor& x, const Tensor& dx,
+                         const Tensor& y);
 
 void adam_step(const OpContext& context, const AdamStep& step, const Tensor& w, const Tensor& g,
                const Tensor& m, const Tensor& v, const Tensor& average, const Tensor& compute);
@@ -45,12 +47,15 @@ void layer_norm_backward(const OpContext& context, const Tensor& dy, const Tenso
                          const Tensor& mean, const Tensor& rstd, const Tensor& dx, const Tensor& dgain,
                          const Tensor& dbias);
 
-int64_t linear_scratch_bytes(int64_t rows, int64_t in, int64_t out, DType product);
+int64_t linear_scratch_bytes(int64_t rows, int64_t in, int64_t out, DType product, DType stored);
 void linear_forward(const OpContext& context, const Tensor& x, const Tensor& w, const Tensor& b,
                     const Tensor& y);
 void linear_backward_input(const OpContext& context, const Tensor& dy, const Tensor& w, const Tensor& dx);
 void linear_backward_weight(const OpContext& context, const Tensor& dy, const Tensor& x, DType product,
                             const Tensor& dw, const Tensor& db);
+
+void residual_forward(const OpContext& context, const ResidualForward& t);
+void residual_backward(const OpContext& context, const ResidualBackward& t);
 
 // Whether products of bf16 values run in hardware; on machines without, f32 arithmetic computes the same.
 // Starts as cpu_has_bf16(); tests switch it off to reach the other path.

@@ -11,6 +11,8 @@
 
 #include <hwy/highway.h>
 
+#include "longstride/base/dtype.h"
+
 HWY_BEFORE_NAMESPACE();
 namespace longstride::cpu::HWY_NAMESPACE {
 
@@ -64,11 +66,37 @@ HWY_INLINE auto bf16_bits(D d, V x) {
   return hn::IfThenElse(is_number, rounded, quiet);
 }
 
+// Elements in memory are f32 or bf16; in registers they are f32.
+template <class D>
+HWY_INLINE hn::Vec<D> load(D d, const float* from) {
+  return hn::LoadU(d, from);
+}
+template <class D>
+HWY_INLINE hn::Vec<D> load(D d, const Bf16* from) {
+  const hn::Rebind<uint16_t, D> d16;
+  const hn::Rebind<uint32_t, D> du;
+  const auto bits = hn::LoadU(d16, reinterpret_cast<const uint16_t*>(from));
+  return hn::BitCast(d, hn::ShiftLeft<16>(hn::PromoteTo(du, bits)));
+}
+
 template <class D, class V = hn::Vec<D>>
-HWY_INLINE void store_bf16(D d, V x, uint16_t* to) {
+HWY_INLINE void store(V x, D d, float* to) {
+  hn::StoreU(x, d, to);
+}
+template <class D, class V = hn::Vec<D>>
+HWY_INLINE void store(V x, D d, Bf16* to) {
   const hn::Rebind<int32_t, D> di;
   const hn::Rebind<uint16_t, D> d16;
-  hn::StoreU(hn::DemoteTo(d16, hn::BitCast(di, bf16_bits(d, x))), d16, to);
+  hn::StoreU(hn::DemoteTo(d16, hn::BitCast(di, bf16_bits(d, x))), d16, reinterpret_cast<uint16_t*>(to));
+}
+
+// Calls body(element) with an element of the type that `dtype`, f32 or bf16, stands for.
+template <class Body>
+HWY_INLINE void with_type(DType dtype, const Body& body) {
+  if (dtype == DType::bf16)
+    body(Bf16());
+  else
+    body(0.0f);
 }
 
 }  // namespace longstride::cpu::HWY_NAMESPACE

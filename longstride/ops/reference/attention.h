@@ -5,6 +5,7 @@
 
 #include <cmath>
 #include <complex>
+#include <functional>
 #include <limits>
 #include <type_traits>
 #include <vector>
@@ -29,10 +30,12 @@ T dot(const T* a, const T* b, int64_t width) {
   return sum;
 }
 
-// q, k (B, N, H, D), v and o (B, N, H, Dv), lse (B, H, N): o and lse =.
-template <class T>
+// q, k (B, N, H, D), v and o (B, N, H, Dv), lse (B, H, N): o and lse =. `factor` is what becomes of a weight
+// before it is multiplied, for computations that round there.
+template <class T, class Factor = std::identity>
 void attention_forward(const LayerPattern& layer, std::type_identity_t<T> scale, const View<T, 4>& q,
-                       const View<T, 4>& k, const View<T, 4>& v, const View<T, 4>& o, const View<T, 3>& lse) {
+                       const View<T, 4>& k, const View<T, 4>& v, const View<T, 4>& o, const View<T, 3>& lse,
+                       const Factor& factor = {}) {
   using std::exp, std::log;
   using Real = decltype(real_part(T{}));
   const int64_t n = q.shape[1], heads = q.shape[2], width = q.shape[3], v_width = v.shape[3];
@@ -57,7 +60,7 @@ void attention_forward(const LayerPattern& layer, std::type_identity_t<T> scale,
         for (size_t j = 0; j < keys.size(); ++j) {
           const T weight = exp(scores[j] - highest);
           sum += weight;
-          for (int64_t d = 0; d < v_width; ++d) o(b, i, h, d) += weight * v(b, keys[j], h, d);
+          for (int64_t d = 0; d < v_width; ++d) o(b, i, h, d) += factor(weight) * v(b, keys[j], h, d);
         }
         for (int64_t d = 0; d < v_width; ++d) o(b, i, h, d) /= sum;
         lse(b, h, i) = highest + log(sum);
@@ -67,12 +70,12 @@ void attention_forward(const LayerPattern& layer, std::type_identity_t<T> scale,
 }
 
 // d_o and o (B, N, H, Dv), lse (B, H, N) from the forward; dq, dk (B, N, H, D) and dv (B, N, H, Dv) =.
-// Weights come from lse, as the contract has it.
-template <class T>
+// Weights come from lse, as the contract has it. `factor` as above, also for gradients of scores.
+template <class T, class Factor = std::identity>
 void attention_backward(const LayerPattern& layer, std::type_identity_t<T> scale, const View<T, 4>& q,
                         const View<T, 4>& k, const View<T, 4>& v, const View<T, 4>& o, const View<T, 3>& lse,
                         const View<T, 4>& d_o, const View<T, 4>& dq, const View<T, 4>& dk,
-                        const View<T, 4>& dv) {
+                        const View<T, 4>& dv, const Factor& factor = {}) {
   using std::exp;
   const int64_t n = q.shape[1], heads = q.shape[2], width = q.shape[3], v_width = v.shape[3];
   for (int64_t b = 0; b < q.shape[0]; ++b) {
@@ -86,12 +89,12 @@ void attention_backward(const LayerPattern& layer, std::type_identity_t<T> scale
           if (!pattern.allows(i, j)) continue;
           const T weight = exp(scale * dot(&q(b, i, h, 0), &k(b, j, h, 0), width) - lse(b, h, i));
           const T d_weight = dot(&d_o(b, i, h, 0), &v(b, j, h, 0), v_width);
-          const T d_score = scale * weight * (d_weight - delta);
+          const T d_score = factor(scale * weight * (d_weight - delta));
           for (int64_t d = 0; d < width; ++d) {
             dq(b, i, h, d) += d_score * k(b, j, h, d);
             dk(b, j, h, d) += d_score * q(b, i, h, d);
           }
-          for (int64_t d = 0; d < v_width; ++d) dv(b, j, h, d) += weight * d_o(b, i, h, d);
+          for (int64_t d = 0; d < v_width; ++d) dv(b, j, h, d) += factor(weight) * d_o(b, i, h, d);
         }
       }
     }

@@ -15,12 +15,13 @@ void check_built(const char* op, Device device) {
                    op, name_of(device));
 }
 
-// An f32 tensor of this shape whose rows may lie apart.
+// A tensor of this shape whose rows may lie apart.
 void check_tensor(const char* op, const char* name, Device device, const Tensor& t,
-                  std::initializer_list<int64_t> shape) {
-  const bool same = t.dtype == DType::f32 && t.rank == static_cast<int>(shape.size()) &&
+                  std::initializer_list<int64_t> shape, DType dtype = DType::f32) {
+  const bool same = t.dtype == dtype && t.rank == static_cast<int>(shape.size()) &&
                     std::equal(shape.begin(), shape.end(), t.shape.begin());
-  LONGSTRIDE_CHECK(same, "{}: {} is {}, must be f32 ({})", op, name, t.describe(), fmt::join(shape, ", "));
+  LONGSTRIDE_CHECK(same, "{}: {} is {}, must be {} ({})", op, name, t.describe(), name_of(dtype),
+                   fmt::join(shape, ", "));
   LONGSTRIDE_CHECK(t.device == device.kind, "{}: {} lies on another device than {}", op, name,
                    name_of(device));
   LONGSTRIDE_CHECK(t.data != nullptr || t.count() == 0, "{}: {} {} has no memory", op, name, t.describe());
@@ -108,8 +109,9 @@ void attention_one(const OpContext& context, const LayerPattern& layer, int64_t 
   LONGSTRIDE_CHECK(position >= 0 && position < n, "{}: position {} of k {}, must be below {}", op, position,
                    k.describe(), n);
   check_tensor(op, "q", context.device, q, {batch, heads, q.shape[2]});
-  check_tensor(op, "k", context.device, k, {batch, n, heads, q.shape[2]});
-  check_tensor(op, "v", context.device, v, {batch, n, heads, v.shape[3]});
+  const DType kept = k.dtype == DType::bf16 ? DType::bf16 : DType::f32;
+  check_tensor(op, "k", context.device, k, {batch, n, heads, q.shape[2]}, kept);
+  check_tensor(op, "v", context.device, v, {batch, n, heads, v.shape[3]}, kept);
   check_tensor(op, "o", context.device, o, {batch, heads, v.shape[3]});
   cpu::attention_one(context, layer, position, q, k, v, scale, o);
 }

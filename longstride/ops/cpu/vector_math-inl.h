@@ -11,6 +11,8 @@
 
 #include <hwy/highway.h>
 
+#include "longstride/base/dtype.h"
+
 HWY_BEFORE_NAMESPACE();
 namespace longstride::cpu::HWY_NAMESPACE {
 
@@ -69,6 +71,25 @@ HWY_INLINE void store_bf16(D d, V x, uint16_t* to) {
   const hn::Rebind<int32_t, D> di;
   const hn::Rebind<uint16_t, D> d16;
   hn::StoreU(hn::DemoteTo(d16, hn::BitCast(di, bf16_bits(d, x))), d16, to);
+}
+
+// One vector of elements of any type that kernels read, as floats.
+template <class D>
+HWY_INLINE hn::Vec<D> load_as_float(D d, const float* from) {
+  return hn::LoadU(d, from);
+}
+template <class D>
+HWY_INLINE hn::Vec<D> load_as_float(D d, const Bf16* from) {
+  const hn::Rebind<uint16_t, D> d16;
+  const hn::Rebind<uint32_t, D> du;
+  const auto bits = hn::PromoteTo(du, hn::LoadU(d16, reinterpret_cast<const uint16_t*>(from)));
+  return hn::BitCast(d, hn::ShiftLeft<16>(bits));
+}
+template <class D>
+HWY_INLINE hn::Vec<D> load_as_float(D d, const int8_t* from) {
+  const hn::Rebind<int8_t, D> d8;
+  const hn::Rebind<int32_t, D> di;
+  return hn::ConvertTo(d, hn::PromoteTo(di, hn::LoadU(d8, from)));
 }
 
 }  // namespace longstride::cpu::HWY_NAMESPACE

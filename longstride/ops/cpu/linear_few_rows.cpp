@@ -1,6 +1,6 @@
 // Products of a few rows (contract: linear_few_rows.h). A thread owns neighbouring rows of the weight and
-// takes kColumns of them at a time; while it multiplies these, the same number after them is fetched, because
-// the processor itself stops fetching ahead at the end of a page. An element of y is one sum in a fixed
+// takes kColumns of them at a time; while it multiplies these, those after them are fetched, because the
+// processor itself stops fetching ahead at the end of a page. An element of y is one sum in a fixed
 // order. No scratch.
 #include "longstride/ops/cpu/linear_few_rows.h"
 
@@ -52,9 +52,42 @@ namespace {
 
 // Rows of x and of w whose products are summed side by side in registers.
 constexpr int kRows = 4;
+constexpr ptrdiff_t kAhead = 4096;  // bytes
 constexpr int kColumns = HWY_TARGET <= HWY_AVX3 || HWY_ARCH_ARM ? 4 : 2;
 
-// sums[r][c] += x[r] * w[c], one vector of each.
+// Two vectors' worth of neighbouring elements as floats, in an order that depends on the type alone: of bf16,
+// those at even places and those at odd ones, which take one instruction each.
+template <class D, class T>
+HWY_INLINE void load_two(D d, const T* from, hn::Vec<D>& first, hn::Vec<D>& second) {
+  first = load_as_float(d, from);
+  second = load_as_float(d, from + hn::Lanes(d));
+}
+template <class D>
+HWY_INLINE void load_two(D d, const Bf16* from, hn::Vec<D>& first, hn::Vec<D>& second) {
+  const hn::RebindToUnsigned<D> du;
+  const auto pairs = hn::BitCast(du, hn::LoadU(d, reinterpret_cast<const float*>(from)));
+  first = hn::BitCast(d, hn::ShiftLeft<16>(pairs));
+  second = hn::BitCast(d, hn::And(pairs, hn::Set(du, 0xffff0000u)));
+}
+
+// sums[r][c] += x[r] * w[c], two vectors of each.
+template <int kX, int kW, class D, class X, class W>
+HWY_INLINE void accumulate_two(D d, const X* x, ptrdiff_t x_row, const W* w, ptrdiff_t w_row,
+                               hn::Vec<D> (&sums)[kX][kW]) {
+  hn::Vec<D> first[kW], second[kW];
+#pragma GCC unroll 8
+  for (int c = 0; c < kW; ++c) load_two(d, w + c * w_row, first[c], second[c]);
+#pragma GCC unroll 8
+  for (int r = 0; r < kX; ++r) {
+    hn::Vec<D> left, right;
+    load_two(d, x + r * x_row, left, right);
+#pragma GCC unroll 8
+    for (int c = 0; c < kW; ++c)
+      sums[r][c] = hn::MulAdd(right, second[c], hn::MulAdd(left, first[c], sums[r][c]));
+  }
+}
+
+// The same for one vector of each.
 template <int kX, int kW, class D, class X, class W>
 HWY_INLINE void accumulate(D d, const X* x, ptrdiff_t x_row, const W* w, ptrdiff_t w_row,
                            hn::Vec<D> (&sums)[kX][kW]) {
@@ -74,7 +107,8 @@ template <int kX, int kW, class X, class W>
 HWY_NOINLINE void multiply_block(const FewRows<X, W>& p, int64_t row, int64_t column) {
   const hn::ScalableTag<float> d;
   const hn::CappedTag<float, 1> one;
-  constexpr ptrdiff_t kLanes = HWY_LANES(float), kLine = HWY_MAX(64 / static_cast<int>(sizeof(W)), kLanes);
+  constexpr ptrdiff_t kLanes = HWY_LANES(float), kLine = 64 / static_cast<int>(sizeof(W));
+  constexpr ptrdiff_t kStep = HWY_MAX(kLine, 2 * kLanes);
   hn::Vec<decltype(d)> sums[kX][kW];
   hn::Vec<decltype(one)> rest[kX][kW];
 #pragma GCC unroll 8
@@ -85,12 +119,18 @@ HWY_NOINLINE void multiply_block(const FewRows<X, W>& p, int64_t row, int64_t co
   const X* x = p.x[row];
   const W* w = p.w[column];
   const ptrdiff_t x_row = p.x.row, w_row = p.w.row, width = p.width;
+  // The next rows, or farther ones if these are too near to arrive in time.
+  const ptrdiff_t size = HWY_MAX(kW * w_row, 1), least = kAhead / static_cast<int>(sizeof(W));
+  const ptrdiff_t ahead = (least + size - 1) / size * size;
   ptrdiff_t i = 0;
-  for (; i + kLine <= width; i += kLine) {
+  for (; i + kStep <= width; i += kStep) {
 #pragma GCC unroll 8
-    for (int c = 0; c < kW; ++c) __builtin_prefetch(w + (c + kW) * w_row + i);
+    for (int c = 0; c < kW; ++c) {
 #pragma GCC unroll 8
-    for (ptrdiff_t j = i; j < i + kLine; j += kLanes) accumulate(d, x + j, x_row, w + j, w_row, sums);
+      for (ptrdiff_t j = i; j < i + kStep; j += kLine) __builtin_prefetch(w + c * w_row + j + ahead);
+    }
+#pragma GCC unroll 8
+    for (ptrdiff_t j = i; j < i + kStep; j += 2 * kLanes) accumulate_two(d, x + j, x_row, w + j, w_row, sums);
   }
   for (; i + kLanes <= width; i += kLanes) accumulate(d, x + i, x_row, w + i, w_row, sums);
   for (; i < width; ++i) accumulate(one, x + i, x_row, w + i, w_row, rest);

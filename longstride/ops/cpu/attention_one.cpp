@@ -61,80 +61,156 @@ constexpr int64_t kGroup = 64;
 // Keys are fetched so many rows ahead of their use.
 constexpr int64_t kAhead = 16;
 
+// Within 2 kLanes elements of a row, load_two takes those at even places first if the row is bf16. What meets
+// such rows is kept in the same order: moved there from `from`, and back again.
+enum class Order { to_pairs, from_pairs };
 template <class T>
-HWY_INLINE float dot(const float* a, const T* b, int64_t width) {
+HWY_INLINE void reorder(Order order, const float* from, int64_t width, float* to) {
+  std::copy_n(from, width, to);
+  if constexpr (std::is_same_v<T, Bf16>) {
+    for (int64_t begin = 0; begin + 2 * kLanes <= width; begin += 2 * kLanes)
+      for (int64_t i = 0; i < kLanes; ++i)
+        for (int64_t odd = 0; odd < 2; ++odd) {
+          const int64_t apart = begin + odd * kLanes + i, paired = begin + 2 * i + odd;
+          if (order == Order::to_pairs)
+            to[apart] = from[paired];
+          else
+            to[paired] = from[apart];
+        }
+  }
+}
+
+// Four floats whose sum is that of all lanes.
+#if HWY_TARGET == HWY_SCALAR
+template <class D>
+HWY_INLINE void store_quarters(D d, hn::Vec<D> v, float* to) {
+  std::fill_n(to, 4, 0.0f);
+  hn::Store(v, d, to);
+}
+#else
+template <class D>
+HWY_INLINE void store_quarters(D d, hn::Vec<D> v, float* to) {
+  if constexpr (hn::MaxLanes(D()) > 4) {
+    const hn::Half<D> half;
+    store_quarters(half, hn::Add(hn::LowerHalf(half, v), hn::UpperHalf(half, v)), to);
+  } else {
+    hn::Store(v, d, to);
+  }
+}
+#endif
+
+// The product of q (in the order of load_two) and one key, as four floats to be added.
+template <class T>
+HWY_INLINE void dot(const float* q, const T* key, int64_t width, float* to) {
   const hn::ScalableTag<float> d;
   const hn::CappedTag<float, 1> one;
   auto sums = hn::Zero(d), others = hn::Zero(d);
-  auto rest = hn::Zero(one);
   int64_t i = 0;
   for (; i + 2 * kLanes <= width; i += 2 * kLanes) {
-    sums = hn::MulAdd(hn::LoadU(d, a + i), load_as_float(d, b + i), sums);
-    others = hn::MulAdd(hn::LoadU(d, a + i + kLanes), load_as_float(d, b + i + kLanes), others);
+    hn::Vec<decltype(d)> first, second;
+    load_two(d, key + i, first, second);
+    sums = hn::MulAdd(hn::LoadU(d, q + i), first, sums);
+    others = hn::MulAdd(hn::LoadU(d, q + i + kLanes), second, others);
   }
   if (i + kLanes <= width) {
-    sums = hn::MulAdd(hn::LoadU(d, a + i), load_as_float(d, b + i), sums);
+    sums = hn::MulAdd(hn::LoadU(d, q + i), load_as_float(d, key + i), sums);
     i += kLanes;
   }
-  for (; i < width; ++i) rest = hn::MulAdd(hn::LoadU(one, a + i), load_as_float(one, b + i), rest);
-  return hn::GetLane(hn::SumOfLanes(d, hn::Add(sums, others))) + hn::GetLane(rest);
+  store_quarters(d, hn::Add(sums, others), to);
+  auto rest = hn::Zero(one);
+  for (; i < width; ++i) rest = hn::MulAdd(hn::LoadU(one, q + i), load_as_float(one, key + i), rest);
+  to[0] += hn::GetLane(rest);
 }
 
-// o[begin, begin + kVectors of d) = rescale o + sum of weights v
-template <int kVectors, class D, class T>
-HWY_INLINE void add_values(D d, const CachedRows<T>& v, std::span<const int64_t> keys, const float* weights,
-                           float rescale, int64_t begin, float* o) {
-  const int64_t lanes = static_cast<int64_t>(hn::Lanes(d));
-  hn::Vec<D> sums[kVectors];
+// o[begin, begin + 2 kPairs vectors) = rescale o + sum of weights v, in the order of load_two.
+template <int kPairs, class T>
+HWY_INLINE void add_pairs(const CachedRows<T>& v, std::span<const int64_t> keys, const float* weights,
+                          float rescale, int64_t begin, float* o) {
+  const hn::ScalableTag<float> d;
+  using V = hn::Vec<decltype(d)>;
+  V sums[2 * kPairs];
 #pragma GCC unroll 8
-  for (int j = 0; j < kVectors; ++j)
-    sums[j] = hn::Mul(hn::Set(d, rescale), hn::LoadU(d, o + begin + j * lanes));
+  for (int j = 0; j < 2 * kPairs; ++j)
+    sums[j] = hn::Mul(hn::Set(d, rescale), hn::LoadU(d, o + begin + j * kLanes));
   for (size_t i = 0; i < keys.size(); ++i) {
-    const hn::Vec<D> weight = hn::Set(d, weights[i]);
+    const V weight = hn::Set(d, weights[i]);
     const T* row = v.row(keys[i]) + begin;
 #pragma GCC unroll 8
-    for (int j = 0; j < kVectors; ++j)
-      sums[j] = hn::MulAdd(weight, load_as_float(d, row + j * lanes), sums[j]);
+    for (int j = 0; j < 2 * kPairs; j += 2) {
+      V first, second;
+      load_two(d, row + j * kLanes, first, second);
+      sums[j] = hn::MulAdd(weight, first, sums[j]);
+      sums[j + 1] = hn::MulAdd(weight, second, sums[j + 1]);
+    }
   }
 #pragma GCC unroll 8
-  for (int j = 0; j < kVectors; ++j) hn::StoreU(sums[j], d, o + begin + j * lanes);
+  for (int j = 0; j < 2 * kPairs; ++j) hn::StoreU(sums[j], d, o + begin + j * kLanes);
 }
 
+// The same for one vector.
+template <class D, class T>
+HWY_INLINE void add_vector(D d, const CachedRows<T>& v, std::span<const int64_t> keys, const float* weights,
+                           float rescale, int64_t begin, float* o) {
+  hn::Vec<D> sum = hn::Mul(hn::Set(d, rescale), hn::LoadU(d, o + begin));
+  for (size_t i = 0; i < keys.size(); ++i)
+    sum = hn::MulAdd(hn::Set(d, weights[i]), load_as_float(d, v.row(keys[i]) + begin), sum);
+  hn::StoreU(sum, d, o + begin);
+}
+
+// o (v_width) = the sum of exp(score - highest) v; `room` holds width + v_width floats.
 template <class T>
-HWY_INLINE PartialSum attend(const PieceOfKeys<T>& p, float* o) {
+HWY_INLINE PartialSum attend(const PieceOfKeys<T>& p, float* room, float* o) {
   const hn::ScalableTag<float> d;
   const hn::CappedTag<float, 1> one;
-  std::fill_n(o, p.v_width, 0.0f);
+  float *const q = room, *const sums = room + p.width;
+  reorder<T>(Order::to_pairs, p.q, p.width, q);
+  std::fill_n(sums, p.v_width, 0.0f);
   PartialSum total;
-  HWY_ALIGN float weights[kGroup];
+  HWY_ALIGN float quarters[4 * kGroup], weights[kGroup];
   for (size_t begin = 0; begin < p.keys.size(); begin += kGroup) {
     const auto group = p.keys.subspan(begin, std::min<size_t>(kGroup, p.keys.size() - begin));
-    const float before = total.highest;
     for (size_t i = 0; i < group.size(); ++i) {
       if (begin + i + kAhead < p.keys.size()) p.k.prefetch(p.keys[begin + i + kAhead], p.width);
       p.v.prefetch(group[i], p.v_width);
-      weights[i] = p.scale * dot(p.q, p.k.row(group[i]), p.width);
-      total.highest = std::max(total.highest, weights[i]);
+      dot(q, p.k.row(group[i]), p.width, quarters + 4 * i);
     }
+    const int64_t size = static_cast<int64_t>(group.size());
+    const int64_t padded = (size + kLanes - 1) / kLanes * kLanes;
+    std::fill(quarters + 4 * size, quarters + 4 * padded, 0.0f);
+    for (int64_t i = 0; i < padded; i += kLanes) {
+      hn::Vec<decltype(d)> a, b, c, e;
+      hn::LoadInterleaved4(d, quarters + 4 * i, a, b, c, e);
+      hn::Store(hn::Mul(hn::Set(d, p.scale), hn::Add(hn::Add(a, b), hn::Add(c, e))), d, weights + i);
+    }
+    // What fills up the last vector is no key.
+    std::fill(weights + size, weights + padded, -std::numeric_limits<float>::infinity());
+    auto highest = hn::Set(d, total.highest);
+    for (int64_t i = 0; i < padded; i += kLanes) highest = hn::Max(highest, hn::Load(d, weights + i));
+    const float before = total.highest;
+    total.highest = hn::GetLane(hn::MaxOfLanes(d, highest));
     const float rescale = std::exp(before - total.highest);
-    for_each_vector(static_cast<int64_t>(group.size()), [&](auto tag, int64_t i) HWY_ATTR {
-      const auto shifted = hn::Sub(hn::LoadU(tag, weights + i), hn::Set(tag, total.highest));
-      hn::StoreU(exponential(tag, shifted), tag, weights + i);
-    });
-    total.sum *= rescale;
-    for (size_t i = 0; i < group.size(); ++i) total.sum += weights[i];
+    auto sum = hn::Zero(d);
+    for (int64_t i = 0; i < padded; i += kLanes) {
+      const auto weight = exponential(d, hn::Sub(hn::Load(d, weights + i), hn::Set(d, total.highest)));
+      sum = hn::Add(sum, weight);
+      hn::Store(weight, d, weights + i);
+    }
+    total.sum = total.sum * rescale + hn::GetLane(hn::SumOfLanes(d, sum));
     int64_t column = 0;
     for (; column + 4 * kLanes <= p.v_width; column += 4 * kLanes)
-      add_values<4>(d, p.v, group, weights, rescale, column, o);
+      add_pairs<2>(p.v, group, weights, rescale, column, sums);
+    for (; column + 2 * kLanes <= p.v_width; column += 2 * kLanes)
+      add_pairs<1>(p.v, group, weights, rescale, column, sums);
     for (; column + kLanes <= p.v_width; column += kLanes)
-      add_values<1>(d, p.v, group, weights, rescale, column, o);
-    for (; column < p.v_width; ++column) add_values<1>(one, p.v, group, weights, rescale, column, o);
+      add_vector(d, p.v, group, weights, rescale, column, sums);
+    for (; column < p.v_width; ++column) add_vector(one, p.v, group, weights, rescale, column, sums);
   }
+  reorder<T>(Order::from_pairs, sums, p.v_width, o);
   return total;
 }
 
-PartialSum attend_f32(const PieceOfKeys<float>& p, float* o) { return attend(p, o); }
-PartialSum attend_bf16(const PieceOfKeys<Bf16>& p, float* o) { return attend(p, o); }
+PartialSum attend_f32(const PieceOfKeys<float>& p, float* room, float* o) { return attend(p, room, o); }
+PartialSum attend_bf16(const PieceOfKeys<Bf16>& p, float* room, float* o) { return attend(p, room, o); }
 
 }  // namespace
 }  // namespace longstride::cpu::HWY_NAMESPACE
@@ -214,7 +290,7 @@ void attention_one(const OpContext& context, const LayerPattern& layer, int64_t 
   const int64_t batch = q.shape[0], heads = q.shape[1], width = q.shape[2], v_width = v.shape[3];
   thread_local KeyLists lists;
   thread_local std::vector<Task> tasks_of_thread;
-  thread_local std::vector<float> partial_of_thread;
+  thread_local std::vector<float> room_of_thread;
   std::vector<Task>& tasks = tasks_of_thread;  // those of the caller, for all threads
   tasks.clear();
   int64_t pairs = 0;
@@ -230,8 +306,10 @@ void attention_one(const OpContext& context, const LayerPattern& layer, int64_t 
       } while (begin < keys.size());
     }
   const int64_t count = static_cast<int64_t>(tasks.size());
-  partial_of_thread.resize(std::max<size_t>(partial_of_thread.size(), count * v_width));
-  float* const partial = partial_of_thread.data();
+  // The partial sums of all tasks, then room for each.
+  const int64_t room_size = width + v_width;
+  room_of_thread.resize(std::max<size_t>(room_of_thread.size(), count * (v_width + room_size)));
+  float *const partial = room_of_thread.data(), *const room = partial + count * v_width;
 
   const int team = pairs * (width + v_width) * size_of(k.dtype) < kShareFrom ? 1 : threads();
 #pragma omp parallel for schedule(dynamic) num_threads(team) if (team > 1)
@@ -247,9 +325,9 @@ void attention_one(const OpContext& context, const LayerPattern& layer, int64_t 
                             v_width,
                             scale};
     };
-    task.result = k.dtype == DType::bf16
-                      ? HWY_DYNAMIC_DISPATCH(attend_bf16)(piece(Bf16()), partial + i * v_width)
-                      : HWY_DYNAMIC_DISPATCH(attend_f32)(piece(0.0f), partial + i * v_width);
+    float *const own_room = room + i * room_size, *const own = partial + i * v_width;
+    task.result = k.dtype == DType::bf16 ? HWY_DYNAMIC_DISPATCH(attend_bf16)(piece(Bf16()), own_room, own)
+                                         : HWY_DYNAMIC_DISPATCH(attend_f32)(piece(0.0f), own_room, own);
   }
   for (int64_t begin = 0, end = 1; begin < count; begin = end++) {
     while (end < count && !tasks[end].first) ++end;

@@ -55,21 +55,6 @@ constexpr int kRows = 4;
 constexpr ptrdiff_t kAhead = 4096;  // bytes
 constexpr int kColumns = HWY_TARGET <= HWY_AVX3 || HWY_ARCH_ARM ? 4 : 2;
 
-// Two vectors' worth of neighbouring elements as floats, in an order that depends on the type alone: of bf16,
-// those at even places and those at odd ones, which take one instruction each.
-template <class D, class T>
-HWY_INLINE void load_two(D d, const T* from, hn::Vec<D>& first, hn::Vec<D>& second) {
-  first = load_as_float(d, from);
-  second = load_as_float(d, from + hn::Lanes(d));
-}
-template <class D>
-HWY_INLINE void load_two(D d, const Bf16* from, hn::Vec<D>& first, hn::Vec<D>& second) {
-  const hn::RebindToUnsigned<D> du;
-  const auto pairs = hn::BitCast(du, hn::LoadU(d, reinterpret_cast<const float*>(from)));
-  first = hn::BitCast(d, hn::ShiftLeft<16>(pairs));
-  second = hn::BitCast(d, hn::And(pairs, hn::Set(du, 0xffff0000u)));
-}
-
 // sums[r][c] += x[r] * w[c], two vectors of each.
 template <int kX, int kW, class D, class X, class W>
 HWY_INLINE void accumulate_two(D d, const X* x, ptrdiff_t x_row, const W* w, ptrdiff_t w_row,

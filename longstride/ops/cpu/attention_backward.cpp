@@ -26,11 +26,12 @@ namespace HWY_NAMESPACE {
 // lie along lanes, else the other way round; lse and delta are by query, `bits` the mask by row or null.
 template <bool kQueryRows>
 HWY_INLINE void weights_and_gradients(float* scores, float* d_weights, int64_t rows, int vectors,
-                                      const float* lse, const float* delta, const uint64_t* bits,
-                                      float scale) {
+                                      const float* lse, const float* delta, const uint64_t* bits, float scale,
+                                      RowGatherer& gatherer) {
   const Lanes d;
   const Vector scales = hn::Set(d, scale);
   for (int64_t row = 0; row < rows; ++row) {
+    if (row % 4 == 0) gatherer.step();
     for (int v = 0; v < vectors; ++v) {
       float* score = scores + row * kAttentionTile + v * kLanes;
       float* gradient = d_weights + row * kAttentionTile + v * kLanes;
@@ -83,8 +84,8 @@ void backward_key_tile(const BackwardTask& task, const BackwardTask* next, bool 
   const TilePositions keys = task.keys();
   const int vectors = vectors_for(keys.count);
   const int64_t padded = padded_width(task.q.width), v_padded = padded_width(task.v.width);
-  float *keys_turned = scratch.panel(8), *values_turned = scratch.panel(9);
-  float *dk = scratch.panel(10), *dv = scratch.panel(11), *dq = scratch.panel(12);
+  float *keys_turned = scratch.panel(0), *values_turned = scratch.panel(1);
+  float *dk = scratch.panel(2), *dv = scratch.panel(3), *dq = scratch.panel(4);
   float *scores = scratch.scores(0), *d_weights = scratch.scores(1);
   float *lse = scratch.values(0), *delta = scratch.values(1);
 
@@ -116,7 +117,8 @@ void backward_key_tile(const BackwardTask& task, const BackwardTask* next, bool 
                     &gatherer);
     multiply_scores(d_o_rows, v_padded, task.v.width, queries.count, values_turned, vectors, by_query,
                     d_weights, &gatherer);
-    weights_and_gradients<true>(scores, d_weights, queries.count, vectors, lse, delta, by_query, task.scale);
+    weights_and_gradients<true>(scores, d_weights, queries.count, vectors, lse, delta, by_query, task.scale,
+                                gatherer);
     multiply({.a = scores,
               .a_row = 1,
               .a_depth = kAttentionTile,
@@ -170,7 +172,7 @@ void backward_query_tile(const BackwardTask& task, const BackwardTask* next, con
   const TilePositions queries = task.queries();
   const int vectors = vectors_for(queries.count);
   const int64_t padded = padded_width(task.q.width), v_padded = padded_width(task.v.width);
-  float *queries_turned = scratch.panel(8), *d_o_turned = scratch.panel(9), *dq = scratch.panel(10);
+  float *queries_turned = scratch.panel(0), *d_o_turned = scratch.panel(1), *dq = scratch.panel(2);
   float *scores = scratch.scores(0), *d_weights = scratch.scores(1);
   float *lse = scratch.values(0), *delta = scratch.values(1);
 
@@ -200,7 +202,8 @@ void backward_query_tile(const BackwardTask& task, const BackwardTask* next, con
                     &gatherer);
     multiply_scores(value_rows, v_padded, task.v.width, keys.count, d_o_turned, vectors, by_key, d_weights,
                     &gatherer);
-    weights_and_gradients<false>(scores, d_weights, keys.count, vectors, lse, delta, by_key, task.scale);
+    weights_and_gradients<false>(scores, d_weights, keys.count, vectors, lse, delta, by_key, task.scale,
+                                 gatherer);
     multiply({.a = d_weights,
               .a_row = 1,
               .a_depth = kAttentionTile,

@@ -5,6 +5,7 @@
 
 #include "longstride/ops/attention.h"
 #include "longstride/ops/cpu/attention.h"
+#include "longstride/ops/profile.h"
 
 namespace longstride {
 
@@ -28,6 +29,12 @@ void check_tensor(const char* op, const char* name, Device device, const Tensor&
   LONGSTRIDE_CHECK(t.stride[t.rank - 1] == 1 || t.shape[t.rank - 1] <= 1,
                    "{}: neighbours in the last axis of {} {} are {} elements apart, must be 1", op, name,
                    t.describe(), t.stride[t.rank - 1]);
+}
+
+// FLOPs of `qk_products` products over the width of q and k and `v_products` over that of v, a pair.
+OpWork pair_work(const AttentionPlan& plan, const AttentionTensors& t, int qk_products, int v_products) {
+  const int64_t a_pair = 2 * (qk_products * t.q.shape[3] + v_products * t.v.shape[3]);
+  return {.flops = static_cast<double>(t.q.shape[0] * plan.pairs) * static_cast<double>(a_pair)};
 }
 
 void check_tensors(const char* op, const OpContext& context, const AttentionPlan& plan,
@@ -79,6 +86,7 @@ AttentionPlan plan_attention(Device device, const LayerPattern& layer, int64_t h
 }
 
 void attention_forward(const OpContext& context, const AttentionPlan& plan, const AttentionTensors& t) {
+  const OpTimer timer("attention_forward", pair_work(plan, t, 1, 1));
   check_tensors("attention_forward", context, plan, t);
   cpu::attention_forward(context, plan, t);
 }
@@ -86,6 +94,7 @@ void attention_forward(const OpContext& context, const AttentionPlan& plan, cons
 void attention_backward(const OpContext& context, const AttentionPlan& plan, const AttentionTensors& t,
                         const AttentionGradients& gradients) {
   const char* op = "attention_backward";
+  const OpTimer timer(op, pair_work(plan, t, 3, 2));
   check_tensors(op, context, plan, t);
   const int64_t batch = t.q.shape[0], n = t.q.shape[1], heads = t.q.shape[2];
   const int64_t width = t.q.shape[3], v_width = t.v.shape[3];
@@ -105,6 +114,7 @@ int64_t attention_scratch_bytes(Device device, const AttentionPlan& plan, int64_
 void attention_one(const OpContext& context, const LayerPattern& layer, int64_t position, const Tensor& q,
                    const Tensor& k, const Tensor& v, float scale, const Tensor& o) {
   const char* op = "attention_one";
+  const OpTimer timer(op, {});
   check_built(op, context.device);
   LONGSTRIDE_CHECK(q.rank == 3 && k.rank == 4 && v.rank == 4,
                    "{}: q is {}, k is {}, v is {}, must be (B, H, D), (B, N, H, D) and (B, N, H, Dv)", op,

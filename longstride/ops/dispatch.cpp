@@ -10,6 +10,7 @@
 #include "longstride/ops/embedding.h"
 #include "longstride/ops/layer_norm.h"
 #include "longstride/ops/linear.h"
+#include "longstride/ops/profile.h"
 #include "longstride/ops/quantized_linear.h"
 #include "longstride/ops/residual.h"
 
@@ -100,6 +101,11 @@ class Arguments {
   Device device_;
 };
 
+// Of the product of a matrix with one that gives `columns` columns.
+OpWork product_work(const Tensor& matrix, int64_t columns) {
+  return {.flops = 2.0 * static_cast<double>(matrix.count()) * static_cast<double>(columns)};
+}
+
 void check_dropout(const char* op, const Dropout& dropout) {
   LONGSTRIDE_CHECK(dropout.probability >= 0 && dropout.probability < 1 && dropout.threshold() < 65536,
                    "{}: probability is {}, must be at least 0 and below 1 - 2^-17", op, dropout.probability);
@@ -120,6 +126,7 @@ void check_tables(const Arguments& arguments, const EmbeddingTables& tables) {
 }  // namespace
 
 void activation_forward(const OpContext& context, const Tensor& x, const Tensor& y) {
+  const OpTimer timer("activation_forward", {.bytes = x.bytes() + y.bytes()});
   const Arguments arguments("activation_forward", context.device);
   arguments.product("x", x.dtype);
   arguments.flat("x", x, x.dtype, x.count());
@@ -129,6 +136,7 @@ void activation_forward(const OpContext& context, const Tensor& x, const Tensor&
 
 void activation_backward(const OpContext& context, const Tensor& dy, const Tensor& x, const Tensor& dx,
                          const Tensor& y) {
+  const OpTimer timer("activation_backward", {.bytes = dy.bytes() + x.bytes() + dx.bytes() + y.bytes()});
   const Arguments arguments("activation_backward", context.device);
   arguments.product("x", x.dtype);
   arguments.flat("x", x, x.dtype, x.count());
@@ -140,6 +148,8 @@ void activation_backward(const OpContext& context, const Tensor& dy, const Tenso
 
 void adam_step(const OpContext& context, const AdamStep& step, const Tensor& w, const Tensor& g,
                const Tensor& m, const Tensor& v, const Tensor& average, const Tensor& compute) {
+  const OpTimer timer("adam_step", {.bytes = 2 * (w.bytes() + m.bytes() + v.bytes() + average.bytes()) +
+                                             g.bytes() + compute.bytes()});
   const Arguments arguments("adam_step", context.device);
   LONGSTRIDE_CHECK(step.step >= 1, "adam_step: step is {}, must be 1 or more", step.step);
   LONGSTRIDE_CHECK(step.beta1 >= 0 && step.beta1 < 1 && step.beta2 >= 0 && step.beta2 < 1,
@@ -155,12 +165,14 @@ void adam_step(const OpContext& context, const AdamStep& step, const Tensor& w, 
 }
 
 double sum_of_squares(const OpContext& context, const Tensor& x) {
+  const OpTimer timer("sum_of_squares", {.bytes = x.bytes()});
   const Arguments arguments("sum_of_squares", context.device);
   arguments.flat("x", x, DType::f32, x.count());
   return cpu::sum_of_squares(context, x);
 }
 
 void convert(const OpContext& context, const Tensor& from, const Tensor& to) {
+  const OpTimer timer("convert", {.bytes = from.bytes() + to.bytes()});
   const Arguments arguments("convert", context.device);
   arguments.product("from", from.dtype);
   arguments.flat("from", from, from.dtype, from.count());
@@ -171,6 +183,7 @@ void convert(const OpContext& context, const Tensor& from, const Tensor& to) {
 
 void cross_entropy_forward(const OpContext& context, const Tensor& logits, const Tensor& targets,
                            const Tensor& loss) {
+  const OpTimer timer("cross_entropy_forward", {.bytes = logits.bytes()});
   const Arguments arguments("cross_entropy_forward", context.device);
   arguments.dense("logits", logits, DType::f32, {kAny, kAny});
   arguments.dense("targets", targets, DType::u8, {logits.shape[0]});
@@ -181,6 +194,7 @@ void cross_entropy_forward(const OpContext& context, const Tensor& logits, const
 
 void cross_entropy_backward(const OpContext& context, const Tensor& logits, const Tensor& targets,
                             float scale, const Tensor& loss, const Tensor& dlogits) {
+  const OpTimer timer("cross_entropy_backward", {.bytes = logits.bytes() + dlogits.bytes()});
   const Arguments arguments("cross_entropy_backward", context.device);
   arguments.dense("logits", logits, DType::f32, {kAny, kAny});
   arguments.dense("targets", targets, DType::u8, {logits.shape[0]});
@@ -192,6 +206,7 @@ void cross_entropy_backward(const OpContext& context, const Tensor& logits, cons
 
 void dropout_add_forward(const OpContext& context, const Tensor& x, const Tensor& branch,
                          const Dropout& dropout, const Tensor& y) {
+  const OpTimer timer("dropout_add_forward", {.bytes = x.bytes() + branch.bytes() + y.bytes()});
   const Arguments arguments("dropout_add_forward", context.device);
   check_dropout("dropout_add_forward", dropout);
   arguments.flat("x", x, DType::f32, x.count());
@@ -203,6 +218,7 @@ void dropout_add_forward(const OpContext& context, const Tensor& x, const Tensor
 
 void dropout_backward(const OpContext& context, const Tensor& dy, const Dropout& dropout,
                       const Tensor& dbranch) {
+  const OpTimer timer("dropout_backward", {.bytes = dy.bytes() + dbranch.bytes()});
   const Arguments arguments("dropout_backward", context.device);
   check_dropout("dropout_backward", dropout);
   arguments.flat("dy", dy, DType::f32, dy.count());
@@ -213,6 +229,7 @@ void dropout_backward(const OpContext& context, const Tensor& dy, const Dropout&
 
 void embedding_forward(const OpContext& context, const Tensor& tokens, const EmbeddingTables& tables,
                        const Tensor& y) {
+  const OpTimer timer("embedding_forward", {.bytes = y.bytes()});
   const Arguments arguments("embedding_forward", context.device);
   check_tables(arguments, tables);
   arguments.dense("tokens", tokens, DType::u8, {kAny, kAny});
@@ -223,6 +240,7 @@ void embedding_forward(const OpContext& context, const Tensor& tokens, const Emb
 
 void embedding_one(const OpContext& context, const Tensor& previous, int64_t position,
                    const EmbeddingTables& tables, const Tensor& y) {
+  const OpTimer timer("embedding_one", {.bytes = y.bytes()});
   const Arguments arguments("embedding_one", context.device);
   LONGSTRIDE_CHECK(position >= 0, "embedding_one: position is {}, must not be negative", position);
   check_tables(arguments, tables);
@@ -236,6 +254,7 @@ void embedding_one(const OpContext& context, const Tensor& previous, int64_t pos
 
 void embedding_backward(const OpContext& context, const Tensor& tokens, const Tensor& dy,
                         const EmbeddingTables& gradients) {
+  const OpTimer timer("embedding_backward", {.bytes = dy.bytes()});
   const Arguments arguments("embedding_backward", context.device);
   check_tables(arguments, gradients);
   arguments.dense("tokens", tokens, DType::u8, {kAny, kAny});
@@ -246,6 +265,7 @@ void embedding_backward(const OpContext& context, const Tensor& tokens, const Te
 
 void layer_norm_forward(const OpContext& context, const Tensor& x, const Tensor& gain, const Tensor& bias,
                         float epsilon, const Tensor& y, const Tensor& mean, const Tensor& rstd) {
+  const OpTimer timer("layer_norm_forward", {.bytes = x.bytes() + y.bytes()});
   const Arguments arguments("layer_norm_forward", context.device);
   arguments.dense("x", x, DType::f32, {kAny, kAny});
   arguments.dense("gain", gain, DType::f32, {x.shape[1]});
@@ -259,6 +279,7 @@ void layer_norm_forward(const OpContext& context, const Tensor& x, const Tensor&
 
 void layer_norm_apply(const OpContext& context, const Tensor& x, const Tensor& gain, const Tensor& bias,
                       const Tensor& mean, const Tensor& rstd, const Tensor& y) {
+  const OpTimer timer("layer_norm_apply", {.bytes = x.bytes() + y.bytes()});
   const Arguments arguments("layer_norm_apply", context.device);
   arguments.dense("x", x, DType::f32, {kAny, kAny});
   arguments.dense("gain", gain, DType::f32, {x.shape[1]});
@@ -278,6 +299,7 @@ int64_t layer_norm_backward_scratch_bytes(Device device, int64_t rows, int64_t w
 void layer_norm_backward(const OpContext& context, const Tensor& dy, const Tensor& x, const Tensor& gain,
                          const Tensor& mean, const Tensor& rstd, const Tensor& dx, const Tensor& dgain,
                          const Tensor& dbias) {
+  const OpTimer timer("layer_norm_backward", {.bytes = dy.bytes() + x.bytes() + 2 * dx.bytes()});
   const Arguments arguments("layer_norm_backward", context.device);
   arguments.dense("x", x, DType::f32, {kAny, kAny});
   arguments.product("dy", dy.dtype);
@@ -302,6 +324,7 @@ int64_t linear_scratch_bytes(Device device, int64_t rows, int64_t in, int64_t ou
 
 void linear_forward(const OpContext& context, const Tensor& x, const Tensor& w, const Tensor& b,
                     const Tensor& y) {
+  const OpTimer timer("linear_forward", product_work(x, w.shape[0]));
   const Arguments arguments("linear_forward", context.device);
   arguments.product("w", w.dtype);
   arguments.rows("w", w, w.dtype, {kAny, kAny});
@@ -314,6 +337,7 @@ void linear_forward(const OpContext& context, const Tensor& x, const Tensor& w, 
 }
 
 void linear_backward_input(const OpContext& context, const Tensor& dy, const Tensor& w, const Tensor& dx) {
+  const OpTimer timer("linear_backward_input", product_work(dy, w.shape[1]));
   const Arguments arguments("linear_backward_input", context.device);
   arguments.product("w", w.dtype);
   arguments.rows("w", w, w.dtype, {kAny, kAny});
@@ -326,6 +350,7 @@ void linear_backward_input(const OpContext& context, const Tensor& dy, const Ten
 
 void linear_backward_weight(const OpContext& context, const Tensor& dy, const Tensor& x, DType product,
                             const Tensor& dw, const Tensor& db) {
+  const OpTimer timer("linear_backward_weight", product_work(dy, x.shape[1]));
   const Arguments arguments("linear_backward_weight", context.device);
   arguments.product("product", product);
   arguments.activation("dy", dy, product, {kAny, kAny});
@@ -339,6 +364,8 @@ void linear_backward_weight(const OpContext& context, const Tensor& dy, const Te
 }
 
 void residual_forward(const OpContext& context, const ResidualForward& t) {
+  const OpTimer timer("residual_forward",
+                      {.bytes = t.x.bytes() + t.branch.bytes() + t.y.bytes() + t.normed.bytes()});
   const Arguments arguments("residual_forward", context.device);
   check_dropout("residual_forward", t.dropout);
   arguments.dense("x", t.x, DType::f32, {kAny, kAny});
@@ -355,6 +382,8 @@ void residual_forward(const OpContext& context, const ResidualForward& t) {
 }
 
 void residual_backward(const OpContext& context, const ResidualBackward& t) {
+  const OpTimer timer("residual_backward",
+                      {.bytes = t.dy.bytes() + t.x.bytes() + 2 * t.dx.bytes() + t.dbranch.bytes()});
   const Arguments arguments("residual_backward", context.device);
   check_dropout("residual_backward", t.dropout);
   arguments.dense("x", t.x, DType::f32, {kAny, kAny});

@@ -1,0 +1,67 @@
+#include "bench/training_run.h"
+
+#include <filesystem>
+#include <fstream>
+
+#include <unistd.h>
+
+#include "longstride/base/rng.h"
+#include "longstride/checkpoint/checksum.h"
+
+namespace longstride {
+
+namespace {
+
+Splits random_bytes(int64_t bytes) {
+  const std::filesystem::path path =
+      std::filesystem::temp_directory_path() / fmt::format("longstride-bench-{}.bytes", getpid());
+  {
+    std::ofstream file(path, std::ios::binary);
+    for (int64_t i = 0; i < bytes / 16; ++i) {
+      const PhiloxBlock block = RandomStream{7}.block(i);
+      file.write(reinterpret_cast<const char*>(block.data()), 16);
+    }
+    LONGSTRIDE_CHECK(file.flush().good(), "cannot write {}: {}", path.string(), last_system_error());
+  }
+  const auto mapped = std::make_shared<const MappedFile>(path.string());
+  std::filesystem::remove(path);  // the mapping keeps the bytes
+  Splits splits;
+  splits.train = {std::make_shared<const Corpus>(mapped, 0, ImageShape{}, "random bytes"), 0, bytes};
+  return splits;
+}
+
+}  // namespace
+
+RunConfig training_config(DType product, bool recompute) {
+  RunConfig config;
+  config.model.context = 4096;
+  config.model.layers = 12;
+  config.model.heads = 8;
+  config.model.width = 512;
+  config.model.pattern = "fixed:128,32";
+  config.train.batch = 1;
+  config.train.activations = recompute ? "recompute" : "keep";
+  config.compute.device = "cpu";
+  config.compute.precision = name_of(product);
+  config.check();
+  return config;
+}
+
+std::unique_ptr<Trainer> make_trainer(const RunConfig& config) {
+  return std::make_unique<Trainer>(config, random_bytes(int64_t{1} << 20));
+}
+
+double step_flops(const RunConfig& config) {
+  return cost_of(config.model).training_flops() *
+         static_cast<double>(config.train.batch * config.model.context);
+}
+
+std::string state_of(const Trainer& trainer) {
+  Checksum checksum;
+  const CheckpointContents contents = trainer.contents();
+  for (const std::vector<NamedTensor>* tensors : {&contents.model, &contents.state})
+    for (const NamedTensor& named : *tensors) checksum.update(named.tensor.data, named.tensor.bytes());
+  return checksum.hex();
+}
+
+}  // namespace longstride

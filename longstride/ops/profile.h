@@ -1,0 +1,55 @@
+// Where time goes, by op: every public op begins with a timer. Off by default; then a timer is one test of a
+// flag.
+#pragma once
+
+#include <atomic>
+#include <chrono>
+#include <cstdint>
+#include <string>
+#include <vector>
+
+namespace longstride {
+
+// What a call cannot do without.
+struct OpWork {
+  int64_t bytes = 0;  // to or from memory, each operand once; 0 where arithmetic decides
+  double flops = 0;   // of matrix products; 0 where memory decides
+};
+
+// The calls of one op, added up.
+struct OpTime {
+  std::string op;
+  int64_t calls = 0;
+  double seconds = 0;
+  OpWork work;
+};
+
+// Starts or stops counting, in all threads; starting forgets what was counted before.
+void profile_ops(bool on);
+// The ops that were called since profile_ops(true), longest first.
+std::vector<OpTime> op_times();
+
+// Counts the call it lives in, unless that is part of another op's call in this thread.
+class OpTimer {
+ public:
+  OpTimer(const char* op, const OpWork& work) {
+    if (profiling.load(std::memory_order_relaxed)) start(op, work);
+  }
+  ~OpTimer() {
+    if (op_ != nullptr) stop();
+  }
+  OpTimer(const OpTimer&) = delete;
+  OpTimer& operator=(const OpTimer&) = delete;
+
+ private:
+  friend void profile_ops(bool on);
+  void start(const char* op, const OpWork& work);
+  void stop() noexcept;
+
+  static std::atomic<bool> profiling;
+  const char* op_ = nullptr;  // null: not counted
+  OpWork work_;
+  std::chrono::steady_clock::time_point begin_;
+};
+
+}  // namespace longstride

@@ -655,7 +655,7 @@ void pair_backward_key_tile(const BackwardTask& task, const BackwardTask* next, 
   float* dv = scratch.take<float>(kT * v_wide);
   const Statistics statistics{lse, delta, task.scale};
 
-  if (!gatherer.has(task.index)) request_key_task(gatherer, task, false);
+  if (!gatherer.has(task.index)) request_key_task(gatherer, task);
   gatherer.finish();
   const Rows key_rows = gatherer.rows<uint16_t>(stream::kKeys),
              value_rows = gatherer.rows<uint16_t>(stream::kValues);
@@ -668,9 +668,9 @@ void pair_backward_key_tile(const BackwardTask& task, const BackwardTask* next, 
                d_o_rows = gatherer.rows<uint16_t>(stream::kGradients);
     more = visits.next(upcoming);
     if (more)
-      request_queries(gatherer, task, upcoming.tile, false);
+      request_queries(gatherer, task, upcoming.tile);
     else if (next)
-      request_key_task(gatherer, *next, false);
+      request_key_task(gatherer, *next);
     const int64_t queries = visit.tile.count;
     const Allowed allowed(visit.mask, queries, keys.count);
     gather_statistics(task, visit.tile, lse, delta);

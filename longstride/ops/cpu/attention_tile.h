@@ -112,7 +112,7 @@ class RowGatherer {
     Stream& s = streams_[stream];
     if (s.place == Place::as_it_lies && usable(s, rows, tile)) {
       s.latest = rows.row(tile.position[0]), s.latest_row = rows.stride;
-      touch(rows, tile);
+      enqueue(tile, {rows, nullptr, rows.dtype, 0, nullptr});
       return;
     }
     s.latest_row = s.row_bytes;
@@ -129,10 +129,6 @@ class RowGatherer {
     s.held[oldest] = {rows.data, ++s.clock, tile};
     s.latest = s.buffer(oldest);
     enqueue(tile, {rows, s.buffer(oldest), s.dtype, s.row_bytes, nullptr});
-  }
-  // Queues rows that will be added to in place: fetches only.
-  void touch(const HeadRows& rows, const TilePositions& tile) {
-    enqueue(tile, {rows, nullptr, rows.dtype, 0, nullptr});
   }
   // Copies the rows that the last step fetched, and fetches some more. Inlined, so that it is compiled with
   // the instructions of the kernel around it.
@@ -414,11 +410,9 @@ void request_keys(RowGatherer& gatherer, const Task& task, const TilePositions& 
   gatherer.request(stream::kKeys, task.k, keys);
   gatherer.request(stream::kValues, task.v, keys);
 }
-inline void request_queries(RowGatherer& gatherer, const BackwardTask& task, const TilePositions& queries,
-                            bool with_dq) {
+inline void request_queries(RowGatherer& gatherer, const BackwardTask& task, const TilePositions& queries) {
   gatherer.request(stream::kQueries, task.q, queries);
   gatherer.request(stream::kGradients, task.d_o, queries);
-  if (with_dq) gatherer.touch(task.dq, queries);
 }
 inline void request_task(RowGatherer& gatherer, const ForwardTask& task) {
   Visit first;
@@ -431,21 +425,21 @@ inline void request_query_task(RowGatherer& gatherer, const BackwardTask& task) 
   Visit first;
   Visits visits = task.visits_of_queries();
   gatherer.begin(task.index);
-  request_queries(gatherer, task, task.queries(), false);
+  request_queries(gatherer, task, task.queries());
   if (visits.next(first)) request_keys(gatherer, task, first.tile);
 }
-inline void request_key_task(RowGatherer& gatherer, const BackwardTask& task, bool with_dq) {
+inline void request_key_task(RowGatherer& gatherer, const BackwardTask& task) {
   Visit first;
   Visits visits = task.visits_of_keys();
   gatherer.begin(task.index);
   request_keys(gatherer, task, task.keys());
-  if (visits.next(first)) request_queries(gatherer, task, first.tile, with_dq);
+  if (visits.next(first)) request_queries(gatherer, task, first.tile);
 }
 
 // One thread's working memory for f32 arithmetic.
 struct TileScratch {
-  // Tiles of rows, or rows turned: kAttentionTile * padded width. The gatherer's, and 5.
-  static constexpr int kGathered = 4 * RowGatherer::kBuffers, kPanels = kGathered + 5;
+  // Tiles of rows, or rows turned: kAttentionTile * padded width. The gatherer's, and 8.
+  static constexpr int kGathered = 4 * RowGatherer::kBuffers, kPanels = kGathered + 8;
   static constexpr int kScores = 2;  // kAttentionTile * kAttentionTile
   static constexpr int kValues = 4;  // kAttentionTile
   float* base = nullptr;
@@ -470,6 +464,24 @@ struct TileScratch {
   float* panel(int i) const { return base + (kGathered + i) * panel_size; }
   float* scores(int i) const { return base + kPanels * panel_size + i * kAttentionTile * kAttentionTile; }
   float* values(int i) const { return scores(kScores) + i * kAttentionTile; }
+};
+
+// dq of the query tiles that were met last, while key tiles are walked: neighbours meet the same ones.
+struct QuerySums {
+  static constexpr int kTiles = 4;
+  struct Tile {
+    int32_t index = -1;  // of the query tile; -1 for none
+    int64_t used = 0;
+    TilePositions queries;
+    Write write = Write::over;
+    float* dq = nullptr;
+  };
+  Tile tiles[kTiles];
+  int64_t clock = 0;
+
+  explicit QuerySums(const TileScratch& scratch) {
+    for (int i = 0; i < kTiles; ++i) tiles[i].dq = scratch.panel(4 + i);
+  }
 };
 
 // Neighbouring tasks go to one thread, which can then fetch ahead, as long as enough are left to share out.

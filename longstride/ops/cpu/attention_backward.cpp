@@ -121,16 +121,16 @@ void backward_key_tile(const BackwardTask& task, const BackwardTask* next, Query
   std::fill_n(dk, keys.count * padded, 0.0f);
   std::fill_n(dv, keys.count * v_padded, 0.0f);
   gatherer.finish();
-  const float* key_rows = gatherer.rows<float>(stream::kKeys).data;
+  const float* key_rows = gatherer.rows<float>(stream::kKeys).half[0];
   transpose(key_rows, keys.count, padded, keys_turned);
-  transpose(gatherer.rows<float>(stream::kValues).data, keys.count, v_padded, values_turned);
+  transpose(gatherer.rows<float>(stream::kValues).half[0], keys.count, v_padded, values_turned);
 
   Visits visits = task.visits_of_keys();
   Visit visit, upcoming;
   for (bool more = visits.next(visit); more; visit = upcoming) {
     gatherer.finish();
-    const float *query_rows = gatherer.rows<float>(stream::kQueries).data,
-                *d_o_rows = gatherer.rows<float>(stream::kGradients).data;
+    const float *query_rows = gatherer.rows<float>(stream::kQueries).half[0],
+                *d_o_rows = gatherer.rows<float>(stream::kGradients).half[0];
     more = visits.next(upcoming);
     if (more)
       request_queries(gatherer, task, upcoming.tile);
@@ -209,15 +209,15 @@ void backward_query_tile(const BackwardTask& task, const BackwardTask* next, con
   gather_values(task.delta, queries, delta);
   std::fill_n(dq, queries.count * padded, 0.0f);
   gatherer.finish();
-  transpose(gatherer.rows<float>(stream::kQueries).data, queries.count, padded, queries_turned);
-  transpose(gatherer.rows<float>(stream::kGradients).data, queries.count, v_padded, d_o_turned);
+  transpose(gatherer.rows<float>(stream::kQueries).half[0], queries.count, padded, queries_turned);
+  transpose(gatherer.rows<float>(stream::kGradients).half[0], queries.count, v_padded, d_o_turned);
 
   Visits visits = task.visits_of_queries();
   Visit visit, upcoming;
   for (bool more = visits.next(visit); more; visit = upcoming) {
     gatherer.finish();
-    const float *key_rows = gatherer.rows<float>(stream::kKeys).data,
-                *value_rows = gatherer.rows<float>(stream::kValues).data;
+    const float *key_rows = gatherer.rows<float>(stream::kKeys).half[0],
+                *value_rows = gatherer.rows<float>(stream::kValues).half[0];
     more = visits.next(upcoming);
     if (more)
       request_keys(gatherer, task, upcoming.tile);

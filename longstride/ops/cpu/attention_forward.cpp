@@ -135,13 +135,13 @@ void forward_tile(const ForwardTask& task, const ForwardTask* next, const TileSc
   if (!gatherer.has(task.index)) request_task(gatherer, task);
   begin_rows(task, queries, running);
   gatherer.finish();
-  transpose(gatherer.rows<float>(stream::kQueries).data, queries.count, padded, queries_turned);
+  transpose(gatherer.rows<float>(stream::kQueries).half[0], queries.count, padded, queries_turned);
   Visits visits = task.keys();
   Visit visit, upcoming;
   for (bool more = visits.next(visit); more; visit = upcoming) {
     gatherer.finish();
-    const float *key_rows = gatherer.rows<float>(stream::kKeys).data,
-                *value_rows = gatherer.rows<float>(stream::kValues).data;
+    const float *key_rows = gatherer.rows<float>(stream::kKeys).half[0],
+                *value_rows = gatherer.rows<float>(stream::kValues).half[0];
     more = visits.next(upcoming);
     if (more)
       request_keys(gatherer, task, upcoming.tile);

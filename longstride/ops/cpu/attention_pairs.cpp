@@ -110,13 +110,14 @@ inline int64_t turned_at(int64_t rows, int64_t j, int64_t i) {
   return (i / kHalf * rows + j) * kHalf + i % kHalf;
 }
 
-// rows (count, words) of words, `row` words apart -> turned (words, kT); count is rounded up to a block of
-// rows.
-inline void turn_words(const void* rows, int64_t row, int64_t count, int64_t words, void* to) {
+// rows (count, words) of words, of which row i lies at row_at(i) and the others of its block `row` words
+// apart -> turned (words, kT); count is rounded up to a block of rows.
+template <class RowAt>
+void turn_words(const RowAt& row_at, int64_t row, int64_t count, int64_t words, void* to) {
   for (int64_t i = 0; i < count; i += kBlock) {
     for (int64_t j = 0; j < words; j += 16) {
       __m512i r[16];
-      const uint32_t* from = static_cast<const uint32_t*>(rows) + i * row + j;
+      const uint32_t* from = row_at(i) + j;
 #pragma GCC unroll 16
       for (int k = 0; k < 16; ++k) r[k] = _mm512_loadu_si512(from + k * row);
       turn(r);
@@ -129,7 +130,8 @@ inline void turn_words(const void* rows, int64_t row, int64_t count, int64_t wor
 
 // rows (count, width) of bf16 -> turned (width / 2, kT) pairs along the width.
 inline void turn_queries(Rows rows, int64_t count, int64_t width, uint32_t* to) {
-  turn_words(rows.data, rows.row / 2, count, width / 2, to);
+  turn_words([&](int64_t i) { return reinterpret_cast<const uint32_t*>(rows.at(i)); }, rows.row / 2, count,
+             width / 2, to);
 }
 
 // Where the words of two rows' pairs lie in the two rows: the lower and the upper 16 columns.
@@ -152,8 +154,8 @@ inline void pair_rows(Rows rows, int64_t count, int64_t width, uint32_t* pairs) 
   const PairOrder order;
   for (int64_t i = 0; i < depths_of(count) * kPairWidth; i += 2) {
     for (int64_t j = 0; j < width; j += 32) {
-      const __m512i even = _mm512_loadu_si512(rows.data + i * rows.row + j);
-      const __m512i odd = _mm512_loadu_si512(rows.data + (i + 1) * rows.row + j);
+      const uint16_t* from = rows.at(i) + j;
+      const __m512i even = _mm512_loadu_si512(from), odd = _mm512_loadu_si512(from + rows.row);
       uint32_t* to = pairs + i / 2 * width + j;
       _mm512_storeu_si512(to, _mm512_permutex2var_epi16(even, order.lower, odd));
       _mm512_storeu_si512(to + 16, _mm512_permutex2var_epi16(even, order.upper, odd));
@@ -169,7 +171,7 @@ inline void turn_rows(Rows rows, int64_t count, int64_t width, uint16_t* columns
       __m512i low[16], high[16];
 #pragma GCC unroll 16
       for (int k = 0; k < 16; ++k) {
-        const uint16_t* from = rows.data + (i + 2 * k) * rows.row + j;
+        const uint16_t* from = rows.at(i) + 2 * k * rows.row + j;
         const __m512i even = _mm512_loadu_si512(from), odd = _mm512_loadu_si512(from + rows.row);
         low[k] = _mm512_permutex2var_epi16(even, order.lower, odd);
         high[k] = _mm512_permutex2var_epi16(even, order.upper, odd);
@@ -379,7 +381,8 @@ inline void begin_queries(const ForwardTask& task, const TilePositions& queries,
     running.sum[i] = 1;
     copy_as_f32(task.o.row(position), DType::bf16, task.o.width, rows + i * wide);
   }
-  turn_words(rows, wide, kT, wide, running.o);
+  turn_words([&](int64_t i) { return reinterpret_cast<const uint32_t*>(rows + i * wide); }, wide, kT, wide,
+             running.o);
 }
 
 // Natural logarithm of positive normal numbers, to about the last place: x = 2^n m with m in [3/4, 3/2), and
@@ -485,11 +488,13 @@ void gradient_rows(const float* scores, const float* d_weights, int64_t begin, i
   }
 }
 
-// scores^T (keys, queries), `row` apart, = rows (keys, width) turned (width / 2, kHalf), where used.
-inline void multiply_scores(Rows rows, int64_t width, const uint32_t* turned, int key_blocks,
+// scores^T (keys, queries), `row` apart, = rows (keys, width) from `begin` on times turned (width / 2,
+// kHalf), where used.
+inline void multiply_scores(Rows rows, int64_t begin, int64_t width, const uint32_t* turned, int key_blocks,
                             int query_blocks, const UsedBlocks& used, float* scores, int64_t row) {
-  multiply_pairs({.a = rows.data,
+  multiply_pairs({.a = rows.at(begin),
                   .a_row = rows.row,
+                  .a_upper = begin == 0 ? rows.half[1] : nullptr,
                   .b = turned,
                   .b_row = kHalf,
                   .c = scores,
@@ -568,8 +573,8 @@ void pair_forward_tile(const ForwardTask& task, const ForwardTask* next, void* m
     for (int first = 0; first < query_blocks; first += kHalfBlocks) {
       const int end = std::min(query_blocks, first + kHalfBlocks), half = first / kHalfBlocks;
       const UsedBlocks used = allowed.used.from(0, first);
-      multiply_scores(key_rows, wide, queries_turned + half * wide / 2 * kHalf, blocks_of(keys), end - first,
-                      used, scores, kHalf);
+      multiply_scores(key_rows, 0, wide, queries_turned + half * wide / 2 * kHalf, blocks_of(keys),
+                      end - first, used, scores, kHalf);
       gatherer.step();
       softmax(scores, keys, first, end, allowed, task.scale * kLog2E, fresh ? 0 : v_wide, running, weights,
               gatherer);
@@ -623,9 +628,9 @@ void pair_backward_query_tile(const BackwardTask& task, const BackwardTask* next
     for (int first = 0; first < query_blocks; first += kHalfBlocks) {
       const int end = std::min(query_blocks, first + kHalfBlocks), half = first / kHalfBlocks;
       const UsedBlocks used = allowed.used.from(0, first);
-      multiply_scores(key_rows, wide, queries_turned + half * wide / 2 * kHalf, blocks_of(keys), end - first,
-                      used, scores, kHalf);
-      multiply_scores(value_rows, v_wide, d_o_turned + half * v_wide / 2 * kHalf, blocks_of(keys),
+      multiply_scores(key_rows, 0, wide, queries_turned + half * wide / 2 * kHalf, blocks_of(keys),
+                      end - first, used, scores, kHalf);
+      multiply_scores(value_rows, 0, v_wide, d_o_turned + half * v_wide / 2 * kHalf, blocks_of(keys),
                       end - first, used, d_weights, kHalf);
       gradients(scores, d_weights, keys, first, end, allowed, statistics, d_scores, gatherer);
       add_turned(keys_turned, wide, d_scores, keys, end - first, used, !fresh, dq + half * wide * kHalf);
@@ -685,9 +690,9 @@ void pair_backward_key_tile(const BackwardTask& task, const BackwardTask* next, 
       for (int64_t i = 0; i < queries; i += kHalf) {
         const int query_blocks = blocks_of(std::min(queries - i, kHalf));
         const UsedBlocks used = allowed.used.from(first, static_cast<int>(i / kBlock));
-        multiply_scores(key_rows.from(begin), wide, queries_turned + turned_at(wide / 2, 0, i), key_blocks,
+        multiply_scores(key_rows, begin, wide, queries_turned + turned_at(wide / 2, 0, i), key_blocks,
                         query_blocks, used, scores + i, kT);
-        multiply_scores(value_rows.from(begin), v_wide, d_o_turned + turned_at(v_wide / 2, 0, i), key_blocks,
+        multiply_scores(value_rows, begin, v_wide, d_o_turned + turned_at(v_wide / 2, 0, i), key_blocks,
                         query_blocks, used, d_weights + i, kT);
       }
       gradients(scores, d_weights, begin, end, allowed, statistics, weights, d_scores, gatherer);

@@ -56,6 +56,10 @@ namespace longstride::cpu {
 
 namespace {
 
+const uint16_t* rows_of(const PairProduct& p, int64_t row) {
+  return p.a_upper && row >= 32 ? p.a_upper + (row - 32) * p.a_row : p.a + row * p.a_row;
+}
+
 // Tile registers: 0..3 results, 4 and 5 rows of a, 6 and 7 columns of b.
 template <int kRows, int kColumns>
 void multiply_amx(const PairProduct& p, int row, int column, Depths depths) {
@@ -73,7 +77,7 @@ void multiply_amx(const PairProduct& p, int row, int column, Depths depths) {
     if constexpr (kRows > 1) _tile_zero(2);
     if constexpr (kRows > 1 && kColumns > 1) _tile_zero(3);
   }
-  const uint16_t* a = p.a + row * kBlock * p.a_row + depths.begin * kPairWidth;
+  const uint16_t* a = rows_of(p, row * kBlock) + depths.begin * kPairWidth;
   const uint32_t* b = p.b + depths.begin * kBlock * p.b_row + column * kBlock;
   for (int depth = depths.begin; depth < depths.end; ++depth, a += kPairWidth, b += kBlock * p.b_row) {
     _tile_loadd(4, a, a_bytes);
@@ -101,7 +105,7 @@ void multiply_dot(const PairProduct& p, int first_row, Depths depths, int column
   constexpr int kSubrows = 8;
   for (int sub = 0; sub < rows * kBlock; sub += kSubrows) {
     float* c = p.c + (first_row * kBlock + sub) * p.c_row + column * kBlock;
-    const uint16_t* a = p.a + (first_row * kBlock + sub) * p.a_row + depths.begin * kPairWidth;
+    const uint16_t* a = rows_of(p, first_row * kBlock + sub) + depths.begin * kPairWidth;
     const uint32_t* b = p.b + depths.begin * kBlock * p.b_row + column * kBlock;
     __m512 sums[kSubrows][kColumns];
 #pragma GCC unroll 8

@@ -42,7 +42,8 @@ enum class Skip {
 struct PairProduct {
   const uint16_t* a;  // bf16
   int64_t a_row;
-  const uint32_t* b;  // pairs of bf16 along depth
+  const uint16_t* a_upper = nullptr;  // row 32 of a, if it does not lie where a_row has it
+  const uint32_t* b;                  // pairs of bf16 along depth
   int64_t b_row;
   float* c;
   int64_t c_row;

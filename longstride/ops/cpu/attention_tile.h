@@ -94,7 +94,7 @@ class RowGatherer {
   enum class Place { copied, as_it_lies };
   // `memory` holds kBuffers tiles.
   void set_stream(int stream, void* memory, DType dtype, int64_t row_bytes, Place place) {
-    streams_[stream] = {static_cast<char*>(memory), dtype, row_bytes, place, {}, 0, nullptr, 0};
+    streams_[stream] = {static_cast<char*>(memory), dtype, row_bytes, place, {}, 0, {}, 0};
   }
   // True if the requests are those for this task, made ahead by the one before; else there are none now.
   bool has(int64_t task) {
@@ -111,23 +111,24 @@ class RowGatherer {
   void request(int stream, const HeadRows& rows, const TilePositions& tile) {
     Stream& s = streams_[stream];
     if (s.place == Place::as_it_lies && usable(s, rows, tile)) {
-      s.latest = rows.row(tile.position[0]), s.latest_row = rows.stride;
+      s.latest[0] = rows.row(tile.position[0]);
+      s.latest[1] = tile.count > kRowStep ? rows.row(tile.position[kRowStep]) : nullptr;
+      s.latest_row = rows.stride;
       enqueue(tile, {rows, nullptr, rows.dtype, 0, nullptr});
       return;
     }
-    s.latest_row = s.row_bytes;
     int oldest = 0;
     for (int i = 0; i < kBuffers; ++i) {
       Held& held = s.held[i];
       if (held.rows == rows.data && same_positions(held.tile, tile)) {
         held.used = ++s.clock;
-        s.latest = s.buffer(i);
+        s.use(i);
         return;
       }
       if (held.used < s.held[oldest].used) oldest = i;
     }
     s.held[oldest] = {rows.data, ++s.clock, tile};
-    s.latest = s.buffer(oldest);
+    s.use(oldest);
     enqueue(tile, {rows, s.buffer(oldest), s.dtype, s.row_bytes, nullptr});
   }
   // Copies the rows that the last step fetched, and fetches some more. Inlined, so that it is compiled with
@@ -154,14 +155,15 @@ class RowGatherer {
   // The tile that was requested last, complete after finish().
   template <class T>
   struct Rows {
-    const T* data = nullptr;
-    int64_t row = 0;  // elements from one to the next
-    Rows from(int64_t first) const { return {data + first * row, row}; }
+    const T* half[2] = {};  // rows 0 and kRowStep
+    int64_t row = 0;        // elements from one row to the next within a half
+    const T* at(int64_t i) const { return half[i / kRowStep] + i % kRowStep * row; }
   };
   template <class T>
   Rows<T> rows(int stream) const {
     const Stream& s = streams_[stream];
-    return {reinterpret_cast<const T*>(s.latest), s.latest_row / static_cast<int64_t>(sizeof(T))};
+    return {{reinterpret_cast<const T*>(s.latest[0]), reinterpret_cast<const T*>(s.latest[1])},
+            s.latest_row / static_cast<int64_t>(sizeof(T))};
   }
 
  private:
@@ -182,8 +184,12 @@ class RowGatherer {
     Place place;
     Held held[kBuffers];
     int64_t clock;
-    const char* latest;
-    int64_t latest_row;  // bytes
+    const char* latest[2];  // rows 0 and kRowStep
+    int64_t latest_row;     // bytes
+    void use(int i) {
+      latest[0] = buffer(i), latest[1] = buffer(i) + kRowStep * row_bytes;
+      latest_row = row_bytes;
+    }
     char* buffer(int i) const { return memory + i * kAttentionTile * row_bytes; }
   };
   struct Request {
@@ -203,10 +209,13 @@ class RowGatherer {
   }
   // Whole steps of neighbouring rows, in the type and width that are wanted.
   static bool usable(const Stream& s, const HeadRows& rows, const TilePositions& tile) {
-    const int64_t last = tile.count - 1;
-    return rows.dtype == s.dtype && rows.bytes == s.row_bytes && tile.count % kRowStep == 0 && last > 0 &&
-           tile.position[0] >= 0 && tile.position[last] == tile.position[0] + last && rows.stride % 64 == 0 &&
-           rows.stride % 2048 != 0;
+    if (rows.dtype != s.dtype || rows.bytes != s.row_bytes || tile.count == 0 || tile.count % kRowStep != 0 ||
+        rows.stride % 64 != 0 || rows.stride % 2048 == 0)
+      return false;
+    for (int64_t i = 0; i < tile.count; i += kRowStep)
+      if (tile.position[i] < 0 || tile.position[i + kRowStep - 1] != tile.position[i] + kRowStep - 1)
+        return false;
+    return true;
   }
   void enqueue(const TilePositions& tile, const Request& request) {
     if (tile.count == 0) return;

@@ -131,11 +131,15 @@ class RowGatherer {
     s.use(oldest);
     enqueue(tile, {rows, s.buffer(oldest), s.dtype, s.row_bytes, nullptr});
   }
-  // Copies the rows that the last step fetched, and fetches some more. Inlined, so that it is compiled with
-  // the instructions of the kernel around it.
+  // Copies the rows that the step before the last fetched, and fetches some more. Inlined, so that it is
+  // compiled with the instructions of the kernel around it.
   __attribute__((always_inline)) void step() {
     if (copied_.request == count_) return;
-    copy_fetched();
+    while (!(copied_ == arrived_)) {
+      copy_row(requests_[copied_.request], copied_.row);
+      move(copied_);
+    }
+    arrived_ = fetched_;
     for (int64_t lines = 0; lines < kLinesAtATime && fetched_.request < count_;) {
       const Request& r = requests_[fetched_.request];
       const int64_t position = r.tile->position[fetched_.row];
@@ -150,7 +154,7 @@ class RowGatherer {
   void finish() {
     while (copied_.request < count_) step();
     count_ = 0;
-    fetched_ = copied_ = {};
+    fetched_ = arrived_ = copied_ = {};
   }
   // The tile that was requested last, complete after finish().
   template <class T>
@@ -202,6 +206,7 @@ class RowGatherer {
   struct Cursor {
     int request = 0;
     int64_t row = 0;
+    bool operator==(const Cursor&) const = default;
   };
 
   static bool same_positions(const TilePositions& a, const TilePositions& b) {
@@ -223,12 +228,6 @@ class RowGatherer {
     requests_[count_] = request;
     requests_[count_].tile = &tiles_[count_];
     ++count_;
-  }
-  __attribute__((always_inline)) void copy_fetched() {
-    while (copied_.request != fetched_.request || copied_.row != fetched_.row) {
-      copy_row(requests_[copied_.request], copied_.row);
-      move(copied_);
-    }
   }
   void move(Cursor& cursor) const {
     if (++cursor.row == requests_[cursor.request].tile->count) ++cursor.request, cursor.row = 0;
@@ -262,7 +261,7 @@ class RowGatherer {
   Request requests_[kMostRequests];
   TilePositions tiles_[kMostRequests];
   int count_ = 0;
-  Cursor fetched_, copied_;
+  Cursor fetched_, arrived_, copied_;
   int64_t task_ = -1;
 };
 

@@ -63,6 +63,7 @@ int run_inspect(const InspectOptions& options);
 
 struct SelftestOptions {
   std::string device = "auto";
+  std::string instructions = "auto";
   bool thorough = false;
   bool json = false;
 };

@@ -18,6 +18,7 @@
 #include "cli/commands.h"
 #include "cli/load_run.h"
 #include "cli/status_line.h"
+#include "cli/use_instructions.h"
 
 namespace longstride::cli {
 
@@ -174,6 +175,7 @@ void print_int8_cost(const std::vector<Result>& results, const char* unit) {
 
 int run_eval(const EvalOptions& options) {
   const RunConfig config = load_run_config(options.run, options.overrides);
+  use_instructions(config.compute);
   const Material material = open_material(options, config);
   check_request(options, config, material);
   const bool int8 = options.weights == "int8";
@@ -191,6 +193,7 @@ int run_eval(const EvalOptions& options) {
   const int64_t advance = context - *std::max_element(min_contexts.begin(), min_contexts.end());
   plan.batch = std::min(plan.batch, (used + advance - 1) / advance);
   Transformer model(config.model, plan);
+  note_slow_cpu(plan.device);
 
   std::vector<Result> results = measure_all(model, loaded, material, min_contexts, options.max_bytes);
   if (int8) {

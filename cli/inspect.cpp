@@ -13,6 +13,7 @@
 
 #include "cli/commands.h"
 #include "cli/load_config.h"
+#include "cli/use_instructions.h"
 
 namespace longstride::cli {
 
@@ -38,6 +39,7 @@ nlohmann::json as_json(const MemoryPlan& m) {
 
 int run_inspect(const InspectOptions& options) {
   const RunConfig config = load_config(options.target, options.overrides);
+  use_instructions(config.compute);
   const ModelConfig& model = config.model;
   const Schedule schedule = model.schedule();
   const ModelCost cost = cost_of(model);

@@ -10,6 +10,7 @@
 
 #include "longstride/base/check.h"
 #include "longstride/base/text.h"
+#include "longstride/device/instructions.h"
 #include "longstride/run/config.h"
 
 #include "cli/commands.h"
@@ -133,6 +134,9 @@ void add_selftest(CLI::App& app, SelftestOptions& o, int& result) {
   CLI::App* c =
       app.add_subcommand("selftest", "every op and pattern against the fp64 reference on this machine");
   c->add_option("--device", o.device, "cpu, cuda or auto")->capture_default_str();
+  c->add_option("--instructions", o.instructions, "as compute.instructions of a config")
+      ->check(CLI::IsMember(instruction_names()))
+      ->capture_default_str();
   c->add_flag("--thorough", o.thorough, "all the shapes that the tests use");
   c->add_flag("--json", o.json, "print the result as JSON");
   c->footer("Example:\n  longstride selftest");

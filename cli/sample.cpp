@@ -19,6 +19,7 @@
 #include "cli/prime.h"
 #include "cli/status_line.h"
 #include "cli/terminal_text.h"
+#include "cli/use_instructions.h"
 
 namespace longstride::cli {
 
@@ -110,6 +111,7 @@ void check_output(const Request& request) {
 Request prepare(const SampleOptions& options) {
   Request request;
   request.config = load_run_config(options.run, options.overrides);
+  use_instructions(request.config.compute);
   const std::string& kind = request.config.data.kind;
   const int64_t context = request.config.model.context;
   request.length = options.length > 0 ? options.length : context;
@@ -195,6 +197,7 @@ int run_sample(const SampleOptions& options) {
   const LoadedModel loaded(options.run, request.config.compute,
                            {.step = options.step, .int8 = options.weights == "int8"});
 
+  note_slow_cpu(loaded.device());
   TextOutput text(options.count, request.text() && request.output.empty() && !options.json);
   StatusLine status("sampling", text.live());
   const Samples samples = generate_all(loaded, request, options, text, status);

@@ -16,6 +16,7 @@
 #include "longstride/verify/check.h"
 
 #include "cli/commands.h"
+#include "cli/use_instructions.h"
 
 namespace longstride::cli {
 
@@ -104,14 +105,15 @@ nlohmann::json as_json(const Outcome& outcome) {
 }  // namespace
 
 int run_selftest(const SelftestOptions& options) {
+  use_instructions(options.instructions, "--instructions");
   const Device device = parse_device(options.device);
   const verify::Effort effort = options.thorough ? verify::Effort::thorough : verify::Effort::quick;
+  const std::vector<cpu::InstructionUse> uses = cpu::instructions_in_use();
   if (!options.json) {
     fmt::print("device         {}\n", name_of(device));
     fmt::print("processor      {}, {} threads\n", describe_cpu(), threads());
-    fmt::print("vector code    {} (Highway)\n", cpu::vector_instruction_set());
-    fmt::print("products       {} (oneDNN), bf16 {}\n", cpu::product_instruction_set(),
-               cpu_has_bf16() ? "in hardware" : "emulated");
+    fmt::print("instructions   {}\n", name_of(instruction_limit()));
+    for (const auto& [part, instructions] : uses) fmt::print("{:<14} {}\n", part, instructions);
   }
 
   const auto begin = std::chrono::steady_clock::now();
@@ -131,6 +133,8 @@ int run_selftest(const SelftestOptions& options) {
   const double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
 
   if (options.json) {
+    nlohmann::json instructions = {{"limit", name_of(instruction_limit())}};
+    for (const auto& [part, used] : uses) instructions[part] = used;
     const nlohmann::json out = {{"passed", passed},
                                 {"checks", total},
                                 {"failed", failed},
@@ -138,8 +142,7 @@ int run_selftest(const SelftestOptions& options) {
                                 {"device", name_of(device)},
                                 {"processor", describe_cpu()},
                                 {"threads", threads()},
-                                {"vector_instructions", cpu::vector_instruction_set()},
-                                {"product_instructions", cpu::product_instruction_set()},
+                                {"instructions", instructions},
                                 {"bf16_in_hardware", cpu_has_bf16()},
                                 {"groups", groups}};
     fmt::print("{}\n", out.dump(2));

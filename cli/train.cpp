@@ -9,6 +9,7 @@
 #include "longstride/base/check.h"
 #include "longstride/base/text.h"
 #include "longstride/data/corpus.h"
+#include "longstride/device/instructions.h"
 #include "longstride/model/cost.h"
 #include "longstride/pattern/analyse.h"
 #include "longstride/run/run_directory.h"
@@ -16,6 +17,7 @@
 
 #include "cli/commands.h"
 #include "cli/load_config.h"
+#include "cli/use_instructions.h"
 
 namespace longstride::cli {
 
@@ -43,8 +45,10 @@ void describe(const RunConfig& config, const std::string& run, bool resuming) {
   fmt::print(stderr, "model      {} parameters, {} layers of {}, context {}\n",
              human_count(static_cast<double>(cost.parameters)), config.model.layers, config.model.pattern,
              config.model.context);
-  fmt::print(stderr, "device     {}, {} threads, {} products\n",
-             device.kind == DeviceKind::cpu ? describe_cpu() : name_of(device), threads(),
+  const std::string limit =
+      instruction_limit() == Instructions::any ? "" : ", limited to " + name_of(instruction_limit());
+  fmt::print(stderr, "device     {}{}, {} threads, {} products\n",
+             device.kind == DeviceKind::cpu ? describe_cpu() : name_of(device), limit, threads(),
              name_of(product_precision(config.compute, device)));
   const Reach reach =
       analyse_reach(config.model.schedule(), config.model.layers, config.model.heads, config.model.context);
@@ -56,6 +60,7 @@ void describe(const RunConfig& config, const std::string& run, bool resuming) {
 
 int run_train(const TrainOptions& options) {
   RunConfig config = load_config(options.target, options.overrides);
+  use_instructions(config.compute);
   const bool target_is_run = fs::is_directory(options.target);
   std::string run = options.run;
   if (run.empty()) run = target_is_run ? options.target : "runs/" + fs::path(options.target).stem().string();
@@ -91,6 +96,7 @@ int run_train(const TrainOptions& options) {
                splits.train.corpus->description(), splits.train.size(), splits.validation.size(),
                splits.test.size());
   }
+  note_slow_cpu(parse_device(config.compute.device));
   TrainObserver observer;
   observer.show_progress = !options.quiet;
   observer.note = [&](const std::string& line) { fmt::print(stderr, "{}\n", line); };

@@ -24,7 +24,7 @@ int threads();
 
 // The processor and the instruction sets that matter to us, as in "Intel Xeon, AVX-512 BF16 AMX".
 std::string describe_cpu();
-// Products of bf16 matrices run in hardware (AVX512-BF16 or AMX).
+// Products of bf16 matrices run in hardware (AVX512-BF16 or AMX), which instructions.h may forbid.
 bool cpu_has_bf16();
 
 // Implemented by cuda.cu or no_cuda.cpp.

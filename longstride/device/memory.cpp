@@ -11,6 +11,7 @@
 #include <unistd.h>
 
 #include "longstride/base/text.h"
+#include "longstride/device/instructions.h"
 
 namespace longstride {
 
@@ -127,13 +128,7 @@ void set_threads(int count) {
 
 int threads() { return omp_get_max_threads(); }
 
-bool cpu_has_bf16() {
-#if defined(__x86_64__)
-  return __builtin_cpu_supports("avx512bf16") || __builtin_cpu_supports("amx-bf16");
-#else
-  return false;
-#endif
-}
+bool cpu_has_bf16() { return may_use(Instructions::avx512_bf16); }
 
 std::string describe_cpu() {
   std::string name = "unknown CPU", line;

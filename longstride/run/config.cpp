@@ -3,6 +3,7 @@
 #include "longstride/base/check.h"
 #include "longstride/base/toml.h"
 #include "longstride/device/device.h"
+#include "longstride/device/instructions.h"
 
 namespace longstride {
 
@@ -49,6 +50,9 @@ void ComputeConfig::fields(FieldList& list) {
            "of matrix products and of the activations between them; auto = bf16 where the hardware has it")
       .one_of({"auto", "f32", "bf16"});
   list.add("threads", threads, "CPU threads; 0 = all").at_least(0).at_most(4096);
+  list.add("instructions", instructions,
+           "most that may be used of the CPU's instruction sets; auto = $LONGSTRIDE_INSTRUCTIONS, else all")
+      .one_of(instruction_names());
 }
 
 FieldList RunConfig::fields() {

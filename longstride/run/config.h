@@ -40,6 +40,7 @@ struct ComputeConfig {
   std::string device = "auto";
   std::string precision = "auto";
   int64_t threads = 0;
+  std::string instructions = "auto";
 
   void fields(FieldList& list);
 };

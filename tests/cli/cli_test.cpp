@@ -12,6 +12,8 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "longstride/device/instructions.h"
+
 #include "tests/support/temporary_folder.h"
 
 namespace longstride {
@@ -32,7 +34,8 @@ class CliTest : public testing::Test {
   // Runs `longstride arguments` through the shell in the test's folder.
   Outcome longstride(const std::string& arguments, const std::string& input_from = "/dev/null") {
     const std::string command = "cd " + folder_.path() + " && XDG_CACHE_HOME=" + folder_.path() + "/cache " +
-                                LONGSTRIDE_BINARY + " " + arguments + " >out.txt 2>err.txt <" + input_from;
+                                environment_ + " " + LONGSTRIDE_BINARY + " " + arguments +
+                                " >out.txt 2>err.txt <" + input_from;
     const int status = std::system(command.c_str());
     Outcome outcome;
     outcome.code = WIFEXITED(status) ? WEXITSTATUS(status) : -WTERMSIG(status);
@@ -66,6 +69,7 @@ class CliTest : public testing::Test {
   }
 
   TemporaryFolder folder_;
+  std::string environment_;  // NAME=value
 };
 
 TEST_F(CliTest, TheMainJobFromEndToEnd) {
@@ -234,6 +238,102 @@ TEST_F(CliTest, AnExistingRunStaysUntouched) {
   std::ofstream(model, std::ios::binary) << flipped;
   expect_complaint(longstride("sample run"), 1, {"model.safetensors"});
 }
+
+// ---- instruction sets ----
+
+#if defined(__x86_64__)
+TEST_F(CliTest, SelftestPassesOnEverySetOfTheCpuAndNamesIt) {
+  struct Expected {
+    Instructions limit;
+    const char *vectors, *attention_bf16, *linear_f32, *linear_bf16;  // beginnings
+  };
+  const Expected kExpected[] = {
+      {Instructions::generic, "", "widened to f32", "", "widened to f32"},
+      {Instructions::sse4, "SSE4 ", "widened to f32, SSE4", "at most SSE4.1 ", "widened to f32"},
+      {Instructions::avx2, "AVX2 ", "widened to f32, AVX2", "at most AVX2 ", "widened to f32"},
+      {Instructions::avx512, "AVX3 ", "widened to f32, AVX3", "at most AVX-512 ", "widened to f32"},
+      {Instructions::avx512_bf16, "AVX3 ", "AVX512-BF16", "at most AVX-512 BF16 ", "at most AVX-512 BF16 "},
+      {Instructions::amx, "AVX3 ", "AMX", "at most AVX-512 AMX ", "at most AVX-512 AMX "}};
+  for (const Expected& expected : kExpected) {
+    const std::vector<Instructions>& sets = instructions_of_cpu();
+    if (std::find(sets.begin(), sets.end(), expected.limit) == sets.end()) continue;
+    SCOPED_TRACE(name_of(expected.limit));
+    environment_ = "LONGSTRIDE_INSTRUCTIONS=" + name_of(expected.limit);
+    const Outcome outcome = longstride("selftest --json");
+    ASSERT_EQ(outcome.code, 0) << outcome.err << outcome.out;
+    const auto result = nlohmann::json::parse(outcome.out);
+    EXPECT_TRUE(result["passed"]);
+    EXPECT_EQ(result["bf16_in_hardware"], expected.limit >= Instructions::avx512_bf16);
+    const auto expect_part = [&](const char* part, const char* beginning) {
+      EXPECT_THAT(result["instructions"].value(part, "nothing"), testing::StartsWith(beginning)) << part;
+    };
+    EXPECT_EQ(result["instructions"]["limit"], name_of(expected.limit));
+    expect_part("vector ops", expected.vectors);
+    expect_part("attention f32", expected.vectors);
+    expect_part("attention bf16", expected.attention_bf16);
+    expect_part("linear f32", expected.linear_f32);
+    expect_part("linear bf16", expected.linear_bf16);
+    expect_part("decode", expected.vectors);
+  }
+}
+
+TEST_F(CliTest, SelftestListsWhatEachPartUses) {
+  const Outcome outcome = longstride("selftest --instructions generic");
+  ASSERT_EQ(outcome.code, 0) << outcome.err;
+  EXPECT_THAT(outcome.out, HasSubstr("\ninstructions   generic\n"));
+  for (const char* part :
+       {"processor", "vector ops", "attention f32", "attention bf16", "linear f32", "linear bf16", "decode"})
+    EXPECT_THAT(outcome.out, HasSubstr(std::string("\n") + part + " ")) << part;
+  EXPECT_THAT(outcome.out, HasSubstr("attention bf16 widened to f32, "));
+}
+
+TEST_F(CliTest, MistakesInInstructions) {
+  write_small_config();
+  // No x86 has it.
+  const std::string complaint = "\"neon\": this CPU has up to ";
+  expect_complaint(longstride("train small.toml --run run --set compute.instructions=neon"), 1,
+                   {"compute.instructions = " + complaint, "; choose auto, generic", " or "});
+  expect_complaint(longstride("selftest --instructions neon"), 1, {"--instructions = " + complaint});
+  expect_complaint(longstride("train small.toml --run run --set compute.instructions=avx3"), 2,
+                   {"compute.instructions", "avx3", "avx512-bf16"});
+  expect_complaint(longstride("selftest --instructions avx3"), 2, {"--instructions", "avx3"});
+  environment_ = "LONGSTRIDE_INSTRUCTIONS=neon";
+  expect_complaint(longstride("train small.toml --run run"), 1, {"LONGSTRIDE_INSTRUCTIONS = " + complaint});
+  environment_ = "LONGSTRIDE_INSTRUCTIONS=avx3";
+  expect_complaint(longstride("selftest"), 2, {"LONGSTRIDE_INSTRUCTIONS = \"avx3\"", "avx512-bf16"});
+  EXPECT_FALSE(fs::exists(folder_ / "run"));
+}
+
+// The config wins over the environment, a run goes on under another set, and each command says once that it
+// will be slow.
+TEST_F(CliTest, ARunUnderALimit) {
+  write_small_config("[compute]\ndevice = 'cpu'\ninstructions = 'generic'\n");
+  const std::string note = "note: no AVX2 here, the CPU backend runs its generic path and is slow\n";
+  const auto expect_one_note = [&](const Outcome& outcome) {
+    ASSERT_EQ(outcome.code, 0) << outcome.err;
+    EXPECT_THAT(outcome.err, HasSubstr(note));
+    EXPECT_EQ(outcome.err.find(note), outcome.err.rfind(note));
+    EXPECT_THAT(outcome.out, Not(HasSubstr("note:")));
+  };
+  environment_ = "LONGSTRIDE_INSTRUCTIONS=neon";  // not looked at
+  const Outcome trained = longstride("train small.toml --run run --set train.steps=10");
+  expect_one_note(trained);
+  EXPECT_THAT(trained.err, AllOf(HasSubstr(", limited to generic, "), HasSubstr("f32 products")));
+  expect_one_note(longstride("eval run"));
+  expect_one_note(longstride("sample run --length 16"));
+
+  const Outcome fails = longstride("eval run --set compute.instructions=auto");
+  expect_complaint(fails, 1, {"LONGSTRIDE_INSTRUCTIONS"});
+  const std::string best = name_of(instructions_of_cpu().back());
+  environment_ = "LONGSTRIDE_INSTRUCTIONS=" + best;
+  const Outcome resumed =
+      longstride("train run --set compute.instructions=auto --set train.steps=20 --set train.dropout=0");
+  ASSERT_EQ(resumed.code, 0) << resumed.err;
+  EXPECT_THAT(resumed.err, HasSubstr(", limited to " + best + ", "));
+  EXPECT_TRUE(fs::exists(folder_ / "run/checkpoints/step-00000020"));
+  EXPECT_EQ(resumed.err.find("note:") == std::string::npos, may_use(Instructions::avx2)) << resumed.err;
+}
+#endif
 
 }  // namespace
 }  // namespace longstride

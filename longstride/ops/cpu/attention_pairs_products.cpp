@@ -4,37 +4,14 @@
 
 #if LONGSTRIDE_PAIRS
 
-#include <cpuid.h>
 #include <hwy/base.h>
 #include <immintrin.h>
-#include <sys/syscall.h>
-#include <unistd.h>
+
+#include "longstride/device/instructions.h"
 
 namespace longstride::cpu {
 
 namespace {
-
-bool may_use_amx() {
-  unsigned a = 0, b = 0, c = 0, d = 0;
-  if (!__get_cpuid_count(7, 0, &a, &b, &c, &d)) return false;
-  const unsigned bf16 = 1u << 22, tile = 1u << 24;
-  if ((d & bf16) == 0 || (d & tile) == 0) return false;
-#if defined(__linux__)
-  constexpr long kRequestPermission = 0x1023, kTileData = 18;  // arch_prctl(2)
-  return syscall(SYS_arch_prctl, kRequestPermission, kTileData) == 0;
-#else
-  return false;
-#endif
-}
-
-PairEngine find_engine() {
-  __builtin_cpu_init();
-  for (const bool has : {__builtin_cpu_supports("avx512f") != 0, __builtin_cpu_supports("avx512bw") != 0,
-                         __builtin_cpu_supports("avx512dq") != 0, __builtin_cpu_supports("avx512vl") != 0,
-                         __builtin_cpu_supports("avx512bf16") != 0})
-    if (!has) return PairEngine::none;
-  return may_use_amx() ? PairEngine::amx : PairEngine::avx512_bf16;
-}
 
 // Depth blocks [begin, end).
 struct Depths {
@@ -44,8 +21,8 @@ struct Depths {
 }  // namespace
 
 PairEngine pair_engine() {
-  static const PairEngine engine = find_engine();
-  return engine;
+  if (may_use(Instructions::amx)) return PairEngine::amx;
+  return may_use(Instructions::avx512_bf16) ? PairEngine::avx512_bf16 : PairEngine::none;
 }
 
 }  // namespace longstride::cpu

@@ -54,7 +54,7 @@ struct PairProduct {
 };
 
 enum class PairEngine { none, avx512_bf16, amx };
-// What this machine has; asks the system for the right to use AMX.
+// What this machine has and is allowed (device/instructions.h).
 PairEngine pair_engine();
 
 // AMX's registers have to be shaped before products and given back afterwards, within one thread.

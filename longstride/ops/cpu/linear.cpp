@@ -69,15 +69,12 @@ HWY_EXPORT(column_sums);
 
 namespace {
 
-bool has_bf16_products() {
-  static const bool has = cpu_has_bf16() && matmul_takes_bf16();
-  return has;
-}
+std::atomic<bool> use_hardware{true};  // a test may say no
 
-// Whether to use them; a test may say no.
-std::atomic<bool>& bf16_hardware() {
-  static std::atomic<bool> use{has_bf16_products()};
-  return use;
+bool bf16_hardware() {
+  if (!use_hardware || !cpu_has_bf16()) return false;
+  static const bool has = !matmul_kernel(DType::bf16).empty();
+  return has;
 }
 
 int64_t aligned(int64_t bytes) { return (bytes + 63) / 64 * 64; }
@@ -152,7 +149,8 @@ void forward_few_rows(Arena* scratch, const Tensor& x, const Tensor& w, const Te
 
 }  // namespace
 
-void use_bf16_hardware(bool use) { bf16_hardware() = use && has_bf16_products(); }
+void use_bf16_hardware(bool use) { use_hardware = use; }
+bool linear_has_bf16() { return bf16_hardware(); }
 
 int64_t linear_scratch_bytes(int64_t rows, int64_t in, int64_t out, DType product, DType stored) {
   if (product == DType::f32 || (stored == DType::bf16 && bf16_hardware())) return 0;

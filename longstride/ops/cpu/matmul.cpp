@@ -3,6 +3,7 @@
 #include <array>
 #include <compare>
 #include <map>
+#include <string>
 #include <utility>
 
 #include <oneapi/dnnl/dnnl.hpp>
@@ -66,6 +67,13 @@ class Product {
     if (shape.bias) bias_ = memory(bias, engine(), nullptr);
   }
 
+  // oneDNN's name of the code that it chose.
+  std::string kernel() const {
+    const char* name = nullptr;
+    dnnl_primitive_desc_query(primitive_.get_primitive_desc(), dnnl_query_impl_info_str, 0, &name);
+    return name ? name : "unnamed";
+  }
+
   void run(const void* a, const void* b, const float* bias, void* c) {
     a_.set_data_handle(const_cast<void*>(a));
     b_.set_data_handle(const_cast<void*>(b));
@@ -111,16 +119,15 @@ void matmul(const MatmulShape& shape, const void* a, const void* b, const float*
   }
 }
 
-bool matmul_takes_bf16() {
+std::string matmul_kernel(DType dtype) {
   MatmulShape shape;
-  shape.dtype = DType::bf16;
-  shape.m = shape.n = shape.k = 32;
-  shape.a_row = shape.b_row = shape.c_row = 32;
+  shape.dtype = dtype;
+  shape.m = shape.n = shape.k = 256;
+  shape.a_row = shape.b_row = shape.c_row = 256;
   try {
-    const Product product(shape);
-    return true;
+    return Product(shape).kernel();
   } catch (const dnnl::error&) {
-    return false;
+    return "";
   }
 }
 

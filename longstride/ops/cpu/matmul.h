@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <string>
 
 #include "longstride/base/dtype.h"
 
@@ -26,8 +27,8 @@ struct MatmulShape {
 // allocated then. The same bits from run to run for a fixed number of threads.
 void matmul(const MatmulShape& shape, const void* a, const void* b, const float* bias, void* c);
 
-// The library multiplies bf16 matrices on this machine, as it is allowed to (ONEDNN_MAX_CPU_ISA may forbid
-// it).
-bool matmul_takes_bf16();
+// The code that the library chooses for matrices of this type on this machine, as in "brg:avx512_core"; empty
+// if it cannot multiply them (limit_instructions() or ONEDNN_MAX_CPU_ISA may forbid it).
+std::string matmul_kernel(DType dtype);
 
 }  // namespace longstride::cpu

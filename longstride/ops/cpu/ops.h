@@ -63,7 +63,9 @@ void quantized_linear_forward(const OpContext& context, const Tensor& x, const Q
                               const Tensor& b, const Tensor& y);
 
 // Whether products of bf16 values run in hardware; on machines without, f32 arithmetic computes the same.
-// Starts as cpu_has_bf16(); tests switch it off to reach the other path.
+// Tests switch it off to reach the other path.
 void use_bf16_hardware(bool use);
+// cpu_has_bf16(), oneDNN multiplies them, and it is not switched off.
+bool linear_has_bf16();
 
 }  // namespace longstride::cpu

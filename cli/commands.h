@@ -26,6 +26,7 @@ struct EvalOptions {
   int64_t max_bytes = 0;               // 0: all
   int64_t batch = 0;                   // 0: chosen
   int64_t step = -1;                   // checkpoint; -1: the best
+  std::string weights = "auto";        // auto: in the precision of products; int8
   std::string curve;                   // file for the loss by position
   std::vector<std::string> overrides;  // of the data and compute sections
   bool json = false;
@@ -40,10 +41,11 @@ struct SampleOptions {
   int64_t top_k = 0;
   double top_p = 1.0;
   int64_t seed = 0;
-  std::string prime;          // a file, or - for standard input
-  double prime_fraction = 0;  // pictures: the part from the top that the prime gives
-  double prime_seconds = 0;   // sound: how much of the prime's beginning to use; 0: as much as fits
-  std::string output;         // .png, .wav or any file; empty: the terminal for text, sample.png, sample.wav
+  std::string prime;             // a file, or - for standard input
+  double prime_fraction = 0;     // pictures: the part from the top that the prime gives
+  double prime_seconds = 0;      // sound: how much of the prime's beginning to use; 0: as much as fits
+  std::string weights = "auto";  // auto: in the precision of products; int8
+  std::string output;  // .png, .wav or any file; empty: the terminal for text, sample.png, sample.wav
   int64_t step = -1;
   std::vector<std::string> overrides;
   bool json = false;

@@ -77,6 +77,7 @@ void check_request(const EvalOptions& options, const RunConfig& config, const Ma
 struct Result {
   Evaluation evaluation;
   double seconds = 0;
+  double int8_cost = 0;  // bits above those of the unquantised weights
   double rate() const { return static_cast<double>(evaluation.bytes) / seconds; }
 };
 
@@ -94,6 +95,14 @@ Result measure(Transformer& model, const LoadedModel& loaded, const Material& ma
   return result;
 }
 
+std::vector<Result> measure_all(Transformer& model, const LoadedModel& loaded, const Material& material,
+                                const std::vector<int64_t>& min_contexts, int64_t max_bytes) {
+  std::vector<Result> results;
+  for (const int64_t min_context : min_contexts)
+    results.push_back(measure(model, loaded, material, min_context, max_bytes));
+  return results;
+}
+
 void write_curve(const std::string& path, const Evaluation& evaluation) {
   write_file_atomically(path, [&](ByteSink& sink) {
     sink.write("position,bits,count\n");
@@ -107,21 +116,23 @@ void write_curve(const std::string& path, const Evaluation& evaluation) {
   });
 }
 
-nlohmann::json as_json(const Result& result, const char* unit) {
+nlohmann::json as_json(const Result& result, const char* unit, bool int8) {
   const Evaluation& e = result.evaluation;
   nlohmann::json curve = nlohmann::json::array();
   for (const CurvePoint& point : e.curve())
     curve.push_back(
         {{"first", point.first}, {"last", point.last}, {"bits", point.bits}, {"count", point.count}});
-  return {{"min_context", e.min_context},
-          {unit, e.bits()},
-          {"standard_error", e.standard_error},
-          {"perplexity", e.perplexity()},
-          {"bytes", e.bytes},
-          {"windows", e.windows},
-          {"seconds", result.seconds},
-          {"bytes_per_second", result.rate()},
-          {"curve", curve}};
+  nlohmann::json out{{"min_context", e.min_context},
+                     {unit, e.bits()},
+                     {"standard_error", e.standard_error},
+                     {"perplexity", e.perplexity()},
+                     {"bytes", e.bytes},
+                     {"windows", e.windows},
+                     {"seconds", result.seconds},
+                     {"bytes_per_second", result.rate()},
+                     {"curve", curve}};
+  if (int8) out["int8_cost"] = result.int8_cost;
+  return out;
 }
 
 void print_table(const std::vector<Result>& results) {
@@ -150,13 +161,23 @@ void print_block(const Result& result, const char* unit) {
   }
 }
 
+void print_int8_cost(const std::vector<Result>& results, const char* unit) {
+  fmt::print("\n");
+  for (const Result& result : results) {
+    fmt::print("int8 weights cost {:.4f} {}", result.int8_cost, unit);
+    if (results.size() > 1) fmt::print(" with a minimum context of {}", result.evaluation.min_context);
+    fmt::print("\n");
+  }
+}
+
 }  // namespace
 
 int run_eval(const EvalOptions& options) {
   const RunConfig config = load_run_config(options.run, options.overrides);
   const Material material = open_material(options, config);
   check_request(options, config, material);
-  const LoadedModel loaded(options.run, config.compute, {options.step});
+  const bool int8 = options.weights == "int8";
+  const LoadedModel loaded(options.run, config.compute, {.step = options.step, .int8 = int8});
 
   const std::vector<int64_t> min_contexts =
       options.min_context.empty() ? std::vector<int64_t>{0} : options.min_context;
@@ -171,17 +192,24 @@ int run_eval(const EvalOptions& options) {
   plan.batch = std::min(plan.batch, (used + advance - 1) / advance);
   Transformer model(config.model, plan);
 
-  std::vector<Result> results;
-  for (const int64_t min_context : min_contexts)
-    results.push_back(measure(model, loaded, material, min_context, options.max_bytes));
+  std::vector<Result> results = measure_all(model, loaded, material, min_contexts, options.max_bytes);
+  if (int8) {
+    const LoadedModel exact(options.run, config.compute, {.step = options.step});
+    const std::vector<Result> before = measure_all(model, exact, material, min_contexts, options.max_bytes);
+    for (size_t i = 0; i < results.size(); ++i)
+      results[i].int8_cost = results[i].evaluation.bits() - before[i].evaluation.bits();
+  }
   if (!options.curve.empty()) write_curve(options.curve, results[0].evaluation);
 
   const bool pictures = material.record_bytes() > 0;
   if (options.json) {
-    nlohmann::json out{
-        {"run", options.run}, {"step", loaded.step()}, {"data", material.name}, {"context", context}};
+    nlohmann::json out{{"run", options.run},
+                       {"step", loaded.step()},
+                       {"data", material.name},
+                       {"weights", options.weights},
+                       {"context", context}};
     for (const Result& result : results)
-      out["results"].push_back(as_json(result, pictures ? "bits_per_dim" : "bits_per_byte"));
+      out["results"].push_back(as_json(result, pictures ? "bits_per_dim" : "bits_per_byte", int8));
     fmt::print("{}\n", out.dump(2, ' ', false, nlohmann::json::error_handler_t::replace));
     return 0;
   }
@@ -191,6 +219,7 @@ int run_eval(const EvalOptions& options) {
     print_table(results);
   else
     print_block(results[0], pictures ? "bits per dim" : "bits per byte");
+  if (int8) print_int8_cost(results, pictures ? "bits per dimension" : "bits per byte");
   if (!options.curve.empty()) fmt::print("\ncurve by position in {}\n", options.curve);
   return 0;
 }

@@ -33,6 +33,12 @@ void add_overrides(CLI::App* command, std::vector<std::string>& overrides) {
       ->allow_extra_args(false);
 }
 
+void add_weights(CLI::App* command, std::string& weights, const std::string& help) {
+  command->add_option("--weights", weights, help)
+      ->check(CLI::IsMember({"auto", "int8"}))
+      ->capture_default_str();
+}
+
 void add_train(CLI::App& app, TrainOptions& o, int& result) {
   CLI::App* c = app.add_subcommand("train", "train a model from a config, or go on with a run");
   c->add_option("target", o.target, "a config file, or a run directory to go on with")
@@ -65,6 +71,8 @@ void add_eval(CLI::App& app, EvalOptions& o, int& result) {
   c->add_option("--max-bytes", o.max_bytes, "evaluate at most this many bytes; 0 = all");
   c->add_option("--batch", o.batch, "windows at a time; 0 = chosen")->check(CLI::NonNegativeNumber);
   c->add_option("--step", o.step, "checkpoint to load [the best]");
+  add_weights(c, o.weights,
+              "int8: evaluate the model with its weights in eight bits, and say what that costs");
   c->add_option("--curve", o.curve, "write the loss by position in the window to this CSV file")
       ->type_name("FILE");
   add_overrides(c, o.overrides);
@@ -98,6 +106,8 @@ void add_sample(CLI::App& app, SampleOptions& o, int& result) {
   c->add_option("-o,--output", o.output, "file to write [text: the terminal; sample.png, sample.wav]")
       ->type_name("FILE");
   c->add_option("--step", o.step, "checkpoint to load [the best]");
+  add_weights(c, o.weights,
+              "int8: weights in eight bits, faster where memory sets the pace; eval says what it costs");
   add_overrides(c, o.overrides);
   c->add_flag("--json", o.json, "print the result as JSON");
   c->footer(

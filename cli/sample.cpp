@@ -146,7 +146,7 @@ Samples generate_all(const LoadedModel& loaded, const Request& request, const Sa
   int64_t generated = 0;
   for (int64_t first = 0; first < options.count; first += fit) {
     const int64_t streams = std::min(fit, options.count - first);
-    Decoder decoder(model, loaded.parameters(), loaded.device(), streams);
+    Decoder decoder(model, loaded.parameters(), loaded.device(), streams, loaded.quantized());
     config.first_stream = static_cast<uint32_t>(first);
     text.begin(first);
     Samples some =
@@ -192,7 +192,8 @@ std::vector<std::string> write_samples(const Samples& samples, const Request& re
 int run_sample(const SampleOptions& options) {
   SamplerConfig{options.temperature, options.top_k, options.top_p, 0}.check();
   const Request request = prepare(options);
-  const LoadedModel loaded(options.run, request.config.compute, {options.step});
+  const LoadedModel loaded(options.run, request.config.compute,
+                           {.step = options.step, .int8 = options.weights == "int8"});
 
   TextOutput text(options.count, request.text() && request.output.empty() && !options.json);
   StatusLine status("sampling", text.live());
@@ -208,6 +209,7 @@ int run_sample(const SampleOptions& options) {
     nlohmann::json out{{"run", options.run},
                        {"step", loaded.step()},
                        {"kind", request.config.data.kind},
+                       {"weights", options.weights},
                        {"count", options.count},
                        {"length", request.length},
                        {"prime_bytes", given},

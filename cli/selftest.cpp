@@ -30,6 +30,7 @@ struct Group {
 
 constexpr Group kGroups[] = {
     {"linear", verify::check_linear},
+    {"quantized linear", verify::check_quantized_linear},
     {"layer norm", verify::check_layer_norm},
     {"activation", verify::check_activation},
     {"dropout", verify::check_dropout},

@@ -11,12 +11,13 @@ struct Row {
   std::string_view name;
   int64_t size;
 };
-constexpr std::array<Row, 6> kRows{{{DType::f64, "f64", 8},
+constexpr std::array<Row, 7> kRows{{{DType::f64, "f64", 8},
                                     {DType::f32, "f32", 4},
                                     {DType::bf16, "bf16", 2},
                                     {DType::f16, "f16", 2},
                                     {DType::i32, "i32", 4},
-                                    {DType::u8, "u8", 1}}};
+                                    {DType::u8, "u8", 1},
+                                    {DType::i8, "i8", 1}}};
 }  // namespace
 
 int64_t size_of(DType dtype) { return kRows.at(static_cast<size_t>(dtype)).size; }
@@ -26,7 +27,7 @@ std::string_view name_of(DType dtype) { return kRows.at(static_cast<size_t>(dtyp
 DType parse_dtype(std::string_view name) {
   for (const Row& row : kRows)
     if (row.name == name) return row.dtype;
-  fail("unknown dtype '{}'; known are f64, f32, bf16, f16, i32, u8", name);
+  fail("unknown dtype '{}'; known are f64, f32, bf16, f16, i32, u8, i8", name);
 }
 
 F16::F16(float value) {

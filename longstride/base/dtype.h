@@ -11,7 +11,7 @@
 
 namespace longstride {
 
-enum class DType : uint8_t { f64, f32, bf16, f16, i32, u8 };
+enum class DType : uint8_t { f64, f32, bf16, f16, i32, u8, i8 };
 
 int64_t size_of(DType dtype);              // bytes of one element
 std::string_view name_of(DType dtype);     // "f32"
@@ -47,6 +47,7 @@ constexpr DType dtype_of() {
   if constexpr (std::is_same_v<T, F16>) return DType::f16;
   if constexpr (std::is_same_v<T, int32_t>) return DType::i32;
   if constexpr (std::is_same_v<T, uint8_t>) return DType::u8;
+  if constexpr (std::is_same_v<T, int8_t>) return DType::i8;
 }
 
 }  // namespace longstride

@@ -22,12 +22,13 @@ using nlohmann::json;
 constexpr int64_t kLongestHeader = 100'000'000;  // as in the format's own library
 constexpr int kDeepestNesting = 8;               // {name: {shape: [..]}} needs three
 
-constexpr std::array<std::pair<std::string_view, DType>, 6> kFormatNames{{{"F64", DType::f64},
+constexpr std::array<std::pair<std::string_view, DType>, 7> kFormatNames{{{"F64", DType::f64},
                                                                           {"F32", DType::f32},
                                                                           {"BF16", DType::bf16},
                                                                           {"F16", DType::f16},
                                                                           {"I32", DType::i32},
-                                                                          {"U8", DType::u8}}};
+                                                                          {"U8", DType::u8},
+                                                                          {"I8", DType::i8}}};
 
 // A name from the file as it may stand in a one-line message.
 std::string printable(std::string_view name) {

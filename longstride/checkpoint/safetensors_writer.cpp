@@ -32,6 +32,8 @@ std::string_view format_name(DType dtype) {
       return "I32";
     case DType::u8:
       return "U8";
+    case DType::i8:
+      return "I8";
   }
   fail("dtype {} has no name in safetensors", static_cast<int>(dtype));
 }

@@ -123,8 +123,9 @@ void attention_one(const OpContext& context, const LayerPattern& layer, int64_t 
   LONGSTRIDE_CHECK(position >= 0 && position < n, "{}: position {} of k {}, must be below {}", op, position,
                    k.describe(), n);
   check_tensor(op, "q", context.device, q, DType::f32, {batch, heads, q.shape[2]});
-  check_tensor(op, "k", context.device, k, DType::f32, {batch, n, heads, q.shape[2]});
-  check_tensor(op, "v", context.device, v, DType::f32, {batch, n, heads, v.shape[3]});
+  const DType kept = k.dtype == DType::bf16 ? DType::bf16 : DType::f32;
+  check_tensor(op, "k", context.device, k, kept, {batch, n, heads, q.shape[2]});
+  check_tensor(op, "v", context.device, v, kept, {batch, n, heads, v.shape[3]});
   check_tensor(op, "o", context.device, o, DType::f32, {batch, heads, v.shape[3]});
   cpu::attention_one(context, layer, position, q, k, v, scale, o);
 }

@@ -11,6 +11,7 @@
 #include "longstride/ops/layer_norm.h"
 #include "longstride/ops/linear.h"
 #include "longstride/ops/profile.h"
+#include "longstride/ops/quantized_linear.h"
 #include "longstride/ops/residual.h"
 
 namespace longstride {
@@ -108,6 +109,11 @@ OpWork product_work(const Tensor& matrix, int64_t columns) {
 void check_dropout(const char* op, const Dropout& dropout) {
   LONGSTRIDE_CHECK(dropout.probability >= 0 && dropout.probability < 1 && dropout.threshold() < 65536,
                    "{}: probability is {}, must be at least 0 and below 1 - 2^-17", op, dropout.probability);
+}
+
+void check_quantized(const Arguments& arguments, const QuantizedMatrix& q) {
+  arguments.dense("values", q.values, DType::i8, {kAny, kAny});
+  arguments.dense("scales", q.scales, DType::f32, {q.values.shape[0]});
 }
 
 void check_tables(const Arguments& arguments, const EmbeddingTables& tables) {
@@ -393,6 +399,34 @@ void residual_backward(const OpContext& context, const ResidualBackward& t) {
   arguments.dense("dbranch", t.dbranch, t.dy.dtype, {rows, width});
   arguments.scratch(context, layer_norm_backward_scratch_bytes(context.device, rows, width));
   cpu::residual_backward(context, t);
+}
+
+void quantize(const OpContext& context, const Tensor& w, const QuantizedMatrix& q) {
+  const Arguments arguments("quantize", context.device);
+  check_quantized(arguments, q);
+  arguments.dense("w", w, DType::f32, {q.values.shape[0], q.values.shape[1]});
+  const float* values = w.as<float>();
+  const float* bad = std::find_if_not(values, values + w.count(), [](float v) { return std::isfinite(v); });
+  LONGSTRIDE_CHECK(bad == values + w.count(), "quantize: w[{}] is {}, must be finite", bad - values, *bad);
+  cpu::quantize(context, w, q);
+}
+
+void dequantize(const OpContext& context, const QuantizedMatrix& q, const Tensor& w) {
+  const Arguments arguments("dequantize", context.device);
+  check_quantized(arguments, q);
+  arguments.product("w", w.dtype);
+  arguments.dense("w", w, w.dtype, {q.values.shape[0], q.values.shape[1]});
+  cpu::dequantize(context, q, w);
+}
+
+void quantized_linear_forward(const OpContext& context, const Tensor& x, const QuantizedMatrix& w,
+                              const Tensor& b, const Tensor& y) {
+  const Arguments arguments("quantized_linear_forward", context.device);
+  check_quantized(arguments, w);
+  arguments.rows("x", x, DType::f32, {kAny, w.values.shape[1]});
+  if (b) arguments.dense("b", b, DType::f32, {w.values.shape[0]});
+  arguments.rows("y", y, DType::f32, {x.shape[0], w.values.shape[0]});
+  cpu::quantized_linear_forward(context, x, w, b, y);
 }
 
 }  // namespace longstride

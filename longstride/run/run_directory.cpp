@@ -99,6 +99,10 @@ LoadedModel::LoadedModel(const std::string& run_directory, const ComputeConfig& 
     for (size_t i = 0; i < table.size(); ++i)
       if (products_[i]) convert(context, weights_[i], products_[i]);
   }
+  if (choice.int8) {
+    quantized_ = QuantizedParameters(config_.model, weights_, device_);
+    quantized_.dequantize_to(products_.empty() ? weights_ : products_);
+  }
   parameters_ = by_role(config_.model, weights_, products_);
 }
 

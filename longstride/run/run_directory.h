@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "longstride/checkpoint/checkpoint.h"
+#include "longstride/model/quantized_parameters.h"
 #include "longstride/model/transformer.h"
 #include "longstride/run/config.h"
 
@@ -41,6 +42,7 @@ class RunLock {
 // Which of a run's weights to load.
 struct WeightChoice {
   int64_t step = -1;  // a checkpoint's step; -1: the best by validation, else the newest
+  bool int8 = false;  // weights of products in eight bits
 };
 
 // A run's model ready for inference.
@@ -52,7 +54,10 @@ class LoadedModel {
   const RunConfig& config() const { return config_; }
   Device device() const { return device_; }
   DType product() const { return product_; }
+  // With int8, weights of products are what the eight bits stand for, in the products' dtype.
   const ModelParameters& parameters() const { return parameters_; }
+  // The eight bits themselves; null without int8.
+  const QuantizedParameters* quantized() const { return quantized_.empty() ? nullptr : &quantized_; }
   int64_t step() const { return step_; }  // at which the weights were saved
 
  private:
@@ -61,6 +66,7 @@ class LoadedModel {
   DType product_ = DType::f32;
   int64_t step_ = 0;
   ParameterStore weights_, products_;
+  QuantizedParameters quantized_;
   ModelParameters parameters_;
 };
 

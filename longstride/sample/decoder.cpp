@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 
+#include "longstride/base/rng.h"
 #include "longstride/ops/activation.h"
 #include "longstride/ops/adam.h"
 #include "longstride/ops/attention.h"
@@ -14,18 +15,29 @@ namespace longstride {
 
 namespace {
 
-// Element (first, second, 0, 0) of a rank-4 tensor and the `count` elements behind it, as a row.
-Tensor row_of(const Tensor& tensor, int64_t first, int64_t second, int64_t count) {
-  char* data = static_cast<char*>(tensor.data) +
-               (first * tensor.stride[0] + second * tensor.stride[1]) * size_of(tensor.dtype);
-  return Tensor(data, tensor.dtype, {count}, tensor.device);
+// Element `index` of the first axis.
+Tensor at(Tensor tensor, int64_t index) {
+  tensor.data = static_cast<char*>(tensor.data) + index * tensor.stride[0] * size_of(tensor.dtype);
+  --tensor.rank;
+  std::copy_n(tensor.shape.begin() + 1, tensor.rank, tensor.shape.begin());
+  std::copy_n(tensor.stride.begin() + 1, tensor.rank, tensor.stride.begin());
+  return tensor;
 }
 
-// Columns [begin, end) of row `row` of a matrix.
-Tensor part_of_row(const Tensor& matrix, int64_t row, int64_t begin, int64_t end) {
-  char* data = static_cast<char*>(matrix.data) + (row * matrix.stride[0] + begin) * size_of(matrix.dtype);
-  return Tensor(data, matrix.dtype, {end - begin}, matrix.device);
+// `count` elements of the cache (streams, H, context, D) from (stream, head, position, 0) on.
+Tensor run_of(const Tensor& cache, int64_t stream, int64_t head, int64_t position, int64_t count) {
+  const Tensor row = at(at(at(cache, stream), head), position);
+  return Tensor(row.data, row.dtype, {count}, row.device);
 }
+
+// A cache (streams, H, context, D) as attention reads it, (streams, context, H, D).
+Tensor by_position(Tensor cache) {
+  std::swap(cache.shape[1], cache.shape[2]);
+  std::swap(cache.stride[1], cache.stride[2]);
+  return cache;
+}
+
+DType kept_dtype(DType product) { return product == DType::bf16 ? DType::bf16 : DType::f32; }
 
 // Waking other threads for each op of a step costs more than they save if the step reads fewer weights (few
 // streams, where memory sets the pace) and multiplies less (many streams) than this.
@@ -56,14 +68,13 @@ bool too_small_to_share(const ModelConfig& config, int64_t streams) {
 
 }  // namespace
 
-Decoder::Room Decoder::lay_out(const ModelConfig& config, int64_t streams, Arena& arena) {
+Decoder::Room Decoder::lay_out(const ModelConfig& config, DType product, int64_t streams, Arena& arena) {
   Room room;
   const int64_t d = config.width;
+  const DType kept = kept_dtype(product);
   for (int64_t layer = 0; layer < config.layers; ++layer) {
-    room.keys.push_back(
-        arena.allocate(DType::f32, {streams, config.context, config.heads, config.qk_head()}));
-    room.values.push_back(
-        arena.allocate(DType::f32, {streams, config.context, config.heads, config.v_head()}));
+    room.keys.push_back(arena.allocate(kept, {streams, config.heads, config.context, config.qk_head()}));
+    room.values.push_back(arena.allocate(kept, {streams, config.heads, config.context, config.v_head()}));
   }
   room.previous = arena.allocate(DType::u8, {streams});
   room.x = arena.allocate(DType::f32, {streams, d});
@@ -71,7 +82,6 @@ Decoder::Room Decoder::lay_out(const ModelConfig& config, int64_t streams, Arena
   room.attended = arena.allocate(DType::f32, {streams, d});
   room.branch = arena.allocate(DType::f32, {streams, d});
   room.qkv = arena.allocate(DType::f32, {streams, config.qkv()});
-  room.queries = arena.allocate(DType::f32, {streams, config.qk()});
   room.hidden = arena.allocate(DType::f32, {streams, config.ff()});
   room.mean = arena.allocate(DType::f32, {streams});
   room.rstd = arena.allocate(DType::f32, {streams});
@@ -89,13 +99,15 @@ int64_t Decoder::scratch_bytes(const ModelConfig& config, Device device, DType p
 
 int64_t Decoder::bytes(const ModelConfig& config, Device device, DType product, int64_t streams) {
   Arena measure = Arena::measuring(device);
-  lay_out(config, streams, measure);
+  lay_out(config, product, streams, measure);
   return measure.peak() + scratch_bytes(config, device, product, streams);
 }
 
-Decoder::Decoder(const ModelConfig& config, const ModelParameters& parameters, Device device, int64_t streams)
+Decoder::Decoder(const ModelConfig& config, const ModelParameters& parameters, Device device, int64_t streams,
+                 const QuantizedParameters* quantized)
     : config_(config),
       parameters_(parameters),
+      quantized_(quantized),
       schedule_(config.schedule()),
       device_(device),
       product_(parameters.output_weight.dtype),
@@ -103,9 +115,9 @@ Decoder::Decoder(const ModelConfig& config, const ModelParameters& parameters, D
       serial_(too_small_to_share(config, streams)) {
   LONGSTRIDE_CHECK(streams >= 1, "decoding {} sequences, must be at least 1", streams);
   Arena measure = Arena::measuring(device);
-  lay_out(config, streams, measure);
+  lay_out(config, product_, streams, measure);
   arena_ = Arena(device, measure.peak());
-  room_ = lay_out(config, streams, arena_);
+  room_ = lay_out(config, product_, streams, arena_);
   scratch_ = Arena(device, scratch_bytes(config, device, product_, streams));
   context_ = {device, &scratch_};
   host_logits_ = room_.logits;
@@ -131,36 +143,61 @@ Tensor Decoder::step(std::span<const uint8_t> previous, int64_t position) {
   for (int64_t layer = 0; layer < config_.layers; ++layer) block(layer, position);
   layer_norm_forward(context_, room_.x, parameters_.final_gain, parameters_.final_bias, kFinalNormEpsilon,
                      room_.normed, room_.mean, room_.rstd);
-  linear_forward(context_, room_.normed, parameters_.output_weight, {}, room_.logits);
+  product(room_.normed, parameters_.output_weight, quantized_ ? quantized_->output() : QuantizedMatrix{}, {},
+          room_.logits);
   if (host_logits_.data != room_.logits.data) copy(room_.logits, host_logits_);
   filled_ = position + 1;
   return host_logits_;
 }
 
+void Decoder::product(const Tensor& x, const Tensor& w, const QuantizedMatrix& quantized, const Tensor& b,
+                      const Tensor& y) const {
+  if (quantized.values)
+    quantized_linear_forward(context_, x, quantized, b, y);
+  else
+    linear_forward(context_, x, w, b, y);
+}
+
+void Decoder::store(const Tensor& from, const Tensor& to) const {
+  if (from.dtype == to.dtype)
+    copy(from, to);
+  else
+    convert(context_, from, to);
+}
+
+void Decoder::keep(const Tensor& rows, const Tensor& cache, int64_t stream, int64_t position) const {
+  const int64_t width = rows.shape[1];
+  for (int64_t head = 0; head < config_.heads; ++head)
+    store(at(rows, head), run_of(cache, stream, head, position, width));
+}
+
 // The same computation as block_forward for the single row `position` of each sequence.
 void Decoder::block(int64_t layer, int64_t position) {
   const BlockParameters& p = parameters_.blocks[layer];
+  const QuantizedBlock q = quantized_ ? quantized_->blocks()[layer] : QuantizedBlock{};
   const Room& r = room_;
   const int64_t qk = config_.qk(), heads = config_.heads;
   const auto no_dropout = Dropout{};
 
   layer_norm_forward(context_, r.x, p.norm1_gain, p.norm1_bias, kNormEpsilon, r.normed, r.mean, r.rstd);
-  linear_forward(context_, r.normed, p.qkv_weight, p.qkv_bias, r.qkv);
+  product(r.normed, p.qkv_weight, q.qkv, p.qkv_bias, r.qkv);
+  const Tensor queries = r.qkv.columns(0, qk).split_last(heads);
+  const Tensor keys = r.qkv.columns(qk, 2 * qk).split_last(heads);
+  const Tensor values = r.qkv.columns(2 * qk, config_.qkv()).split_last(heads);
   for (int64_t s = 0; s < streams_; ++s) {
-    copy(part_of_row(r.qkv, s, 0, qk), part_of_row(r.queries, s, 0, qk));
-    copy(part_of_row(r.qkv, s, qk, 2 * qk), row_of(r.keys[layer], s, position, qk));
-    copy(part_of_row(r.qkv, s, 2 * qk, config_.qkv()), row_of(r.values[layer], s, position, config_.width));
+    keep(at(keys, s), r.keys[layer], s, position);
+    keep(at(values, s), r.values[layer], s, position);
   }
-  attention_one(context_, schedule_.layer(layer), position, r.queries.split_last(heads), r.keys[layer],
-                r.values[layer], 1.0f / std::sqrt(static_cast<float>(config_.qk_head())),
+  attention_one(context_, schedule_.layer(layer), position, queries, by_position(r.keys[layer]),
+                by_position(r.values[layer]), 1.0f / std::sqrt(static_cast<float>(config_.qk_head())),
                 r.attended.split_last(heads));
-  linear_forward(context_, r.attended, p.projection_weight, p.projection_bias, r.branch);
+  product(r.attended, p.projection_weight, q.projection, p.projection_bias, r.branch);
   dropout_add_forward(context_, r.x, r.branch, no_dropout, r.x);
 
   layer_norm_forward(context_, r.x, p.norm2_gain, p.norm2_bias, kNormEpsilon, r.normed, r.mean, r.rstd);
-  linear_forward(context_, r.normed, p.up_weight, p.up_bias, r.hidden);
+  product(r.normed, p.up_weight, q.up, p.up_bias, r.hidden);
   activation_forward(context_, r.hidden, r.hidden);
-  linear_forward(context_, r.hidden, p.down_weight, p.down_bias, r.branch);
+  product(r.hidden, p.down_weight, q.down, p.down_bias, r.branch);
   dropout_add_forward(context_, r.x, r.branch, no_dropout, r.x);
 }
 
@@ -201,8 +238,9 @@ void Decoder::prefill_in_parallel(const Tensor& tokens) {
     if (same < s) {
       for (int64_t layer = 0; layer < config_.layers; ++layer)
         for (const Tensor& cache : {room_.keys[layer], room_.values[layer]}) {
-          const int64_t count = length * cache.stride[1];
-          copy(row_of(cache, same, 0, count), row_of(cache, s, 0, count));
+          const int64_t count = length * cache.stride[2];
+          for (int64_t head = 0; head < config_.heads; ++head)
+            copy(run_of(cache, same, head, 0, count), run_of(cache, s, head, 0, count));
         }
       continue;
     }
@@ -215,14 +253,29 @@ void Decoder::prefill_in_parallel(const Tensor& tokens) {
     }
     transformer.prefill(parameters_, row, [&](int64_t layer, const Tensor& keys, const Tensor& values) {
       for (int64_t position = 0; position < length; ++position) {
-        convert(context_, row_of(keys, 0, position, config_.qk()),
-                row_of(room_.keys[layer], s, position, config_.qk()));
-        convert(context_, row_of(values, 0, position, config_.width),
-                row_of(room_.values[layer], s, position, config_.width));
+        keep(at(at(keys, 0), position), room_.keys[layer], s, position);
+        keep(at(at(values, 0), position), room_.values[layer], s, position);
       }
     });
   }
   filled_ = length;
+}
+
+void Decoder::fill_with_noise(int64_t positions) {
+  LONGSTRIDE_CHECK(positions >= 0 && positions <= config_.context, "{} positions of a context of {} bytes",
+                   positions, config_.context);
+  const RandomStream random{1, 0};
+  for (const std::vector<Tensor>* caches : {&room_.keys, &room_.values})
+    for (const Tensor& cache : *caches) {
+      std::vector<float> noise(cache.stride[2]);
+      for (size_t i = 0; i < noise.size(); ++i) noise[i] = static_cast<float>(random.normal(i)) * 0.1f;
+      const Tensor row(noise.data(), DType::f32, {static_cast<int64_t>(noise.size())});
+      for (int64_t s = 0; s < streams_; ++s)
+        for (int64_t head = 0; head < config_.heads; ++head)
+          for (int64_t position = 0; position < positions; ++position)
+            store(row, run_of(cache, s, head, position, row.count()));
+    }
+  filled_ = positions;
 }
 
 }  // namespace longstride

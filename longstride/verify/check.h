@@ -33,6 +33,7 @@ Check compare(std::string name, std::span<const float> ours, std::span<const flo
               std::span<const double> reference, double floor = 1e-6);
 
 std::vector<Check> check_linear(Device device, Effort effort);
+std::vector<Check> check_quantized_linear(Device device, Effort effort);
 std::vector<Check> check_layer_norm(Device device, Effort effort);
 std::vector<Check> check_activation(Device device, Effort effort);
 std::vector<Check> check_dropout(Device device, Effort effort);

@@ -270,8 +270,36 @@ Ours run(const Case& c, Device device, const Values<float>& inputs) {
   return ours;
 }
 
-// o of attention_one at every position, laid out like o of the forward.
-std::vector<float> run_one(const Case& c, Device device, const Values<float>& inputs) {
+// Keys and values as a sampler keeps them in bf16: (B, H, N, width), seen as (B, N, H, width).
+class KeptRows {
+ public:
+  KeptRows(const Case& c, int64_t width, const std::vector<float>& values)
+      : memory_(values.size()),
+        tensor_(memory_.data(), DType::bf16, {c.shape.batch, c.shape.heads, c.n, width}) {
+    std::swap(tensor_.shape[1], tensor_.shape[2]);
+    std::swap(tensor_.stride[1], tensor_.stride[2]);
+    const View<Bf16, 4> view = tensor_.view<Bf16, 4>();
+    size_t next = 0;
+    for (int64_t b = 0; b < c.shape.batch; ++b)
+      for (int64_t n = 0; n < c.n; ++n)
+        for (int64_t h = 0; h < c.shape.heads; ++h)
+          for (int64_t d = 0; d < width; ++d) view(b, n, h, d) = Bf16(values[next++]);
+  }
+  const Tensor& tensor() const { return tensor_; }
+
+ private:
+  std::vector<Bf16> memory_;
+  Tensor tensor_;
+};
+
+std::vector<float> rounded(std::vector<float> values) {
+  for (float& value : values) value = static_cast<float>(Bf16(value));
+  return values;
+}
+
+// o of attention_one at every position, laid out like o of the forward; keys and values are read in `kept`.
+std::vector<float> run_one(const Case& c, Device device, const Values<float>& inputs,
+                           DType kept = DType::f32) {
   const auto [batch, heads, width, v_width] = c.shape;
   const LayerPattern layer = parse_schedule(c.pattern).layer(0);
   Storage qkv(c, {width, width, v_width}), outputs(c, {v_width});
@@ -283,9 +311,11 @@ std::vector<float> run_one(const Case& c, Device device, const Values<float>& in
     t.stride = {t.stride[0], t.stride[2], t.stride[3]};
     return t;
   };
+  const KeptRows keys(c, width, inputs.k), values(c, v_width, inputs.v);
+  const bool in_bf16 = kept == DType::bf16;
   for (int64_t position = 0; position < c.n; ++position)
-    attention_one({device}, layer, position, at_position(qkv[0], position), qkv[1], qkv[2], c.scale(),
-                  at_position(outputs[0], position));
+    attention_one({device}, layer, position, at_position(qkv[0], position), in_bf16 ? keys.tensor() : qkv[1],
+                  in_bf16 ? values.tensor() : qkv[2], c.scale(), at_position(outputs[0], position));
   return outputs.read(0);
 }
 
@@ -327,8 +357,12 @@ void check_case(const Case& c, Device device, std::vector<Check>& checks) {
   checks.push_back(compare(c.name("dv"), ours.values.dv, naive.dv, truth.dv, floor));
   checks.push_back(holds(c.name("same bits twice"), ours.repeats));
   if (c.packed) checks.push_back(holds(c.name("gaps untouched"), ours.gaps));
-  if (c.n <= 77 && c.dtype == DType::f32)
-    checks.push_back(compare(c.name("one by one"), run_one(c, device, inputs), naive.o, truth.o, floor));
+  if (c.n > 77 || c.dtype != DType::f32) return;
+  checks.push_back(compare(c.name("one by one"), run_one(c, device, inputs), naive.o, truth.o, floor));
+  Values<float> kept = inputs;
+  kept.k = rounded(kept.k), kept.v = rounded(kept.v);
+  checks.push_back(compare(c.name("one by one, bf16 keys and values"), run_one(c, device, kept, DType::bf16),
+                           by_definition<float>(c, kept).o, by_definition<double>(c, kept).o, floor));
 }
 
 const char* const kPatterns[] = {

@@ -99,6 +99,11 @@ std::vector<Check> check_linear(Device device, Effort effort) {
           const bool strided = (m + k + n) % 2 == 0;
           check_case(device, {m, k, n, product, in, out, strided ? 7 : 0, m != 3}, list);
         }
+    // The fewest rows have a product of their own.
+    for (int64_t m : {2, 4, 5, 7, 8, 9})
+      for (int64_t k : {37, 130, 513})
+        for (int64_t n : {9, 70})
+          check_case(device, {m, k, n, product, in, out, k == 37 ? 3 : 0, m != 7}, list);
     check_case(device, {130, 513, 257, product, in, out, 5, true}, list);
     check_case(device, {513, 130, 64, product, in, out, 0, false}, list);
     check_case(device, {300, 64, 512, product, in, out, 64, true}, list);

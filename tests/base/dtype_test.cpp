@@ -38,7 +38,7 @@ TEST(F16, RoundsToNearestEvenAndOverflows) {
 }
 
 TEST(DTypeNames, RoundTripAndReject) {
-  for (DType dtype : {DType::f64, DType::f32, DType::bf16, DType::f16, DType::i32, DType::u8})
+  for (DType dtype : {DType::f64, DType::f32, DType::bf16, DType::f16, DType::i32, DType::u8, DType::i8})
     EXPECT_EQ(parse_dtype(name_of(dtype)), dtype);
   EXPECT_THROW(parse_dtype("fp32"), Error);
 }

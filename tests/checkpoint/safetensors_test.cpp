@@ -94,7 +94,8 @@ TEST(Safetensors, EveryDtypeAndShapeComesBackBitForBit) {
   std::vector<NamedTensor> tensors;
   std::vector<std::vector<uint64_t>> storage;
   const std::vector<std::vector<int64_t>> shapes = {{1}, {7}, {0}, {3, 5}, {2, 0, 4}, {2, 3, 1, 5}};
-  for (const DType dtype : {DType::u8, DType::f64, DType::bf16, DType::i32, DType::f16, DType::f32}) {
+  for (const DType dtype :
+       {DType::u8, DType::i8, DType::f64, DType::bf16, DType::i32, DType::f16, DType::f32}) {
     for (const auto& shape : shapes) {
       Tensor tensor;
       tensor.dtype = dtype;

@@ -92,6 +92,17 @@ TEST_F(CliTest, TheMainJobFromEndToEnd) {
   outcome = longstride("sample run --length 32 --prime -", "prime.txt");
   EXPECT_THAT(outcome.out, testing::StartsWith("line 1"));
 
+  outcome = longstride("eval run --weights int8");
+  ASSERT_EQ(outcome.code, 0) << outcome.err;
+  EXPECT_THAT(outcome.out, HasSubstr("int8 weights cost "));
+  outcome = longstride("eval run --weights int8 --json --min-context 0,16");
+  ASSERT_EQ(outcome.code, 0) << outcome.err;
+  for (const auto& result : nlohmann::json::parse(outcome.out)["results"])
+    EXPECT_LT(std::abs(result["int8_cost"].get<double>()), 0.05);
+  outcome = longstride("sample run --length 48 --seed 4 --weights int8");
+  ASSERT_EQ(outcome.code, 0) << outcome.err;
+  EXPECT_GE(outcome.out.size(), 48u);
+
   outcome = longstride("inspect run --json --draw pattern.png");
   ASSERT_EQ(outcome.code, 0) << outcome.err;
   EXPECT_GT(nlohmann::json::parse(outcome.out)["parameters"], 1000);
@@ -169,6 +180,8 @@ TEST_F(CliTest, WrongCommandLines) {
   expect_complaint(longstride("train small.toml --set model.layers=many"), 2, {"model.layers", "integer"});
   expect_complaint(longstride("train small.toml --set model.layers"), 2, {"section.key=value"});
   expect_complaint(longstride("eval run --split tset"), 2, {"tset"});
+  expect_complaint(longstride("eval run --weights int9"), 2, {"--weights", "int9", "int8"});
+  expect_complaint(longstride("sample run --weights int9"), 2, {"--weights", "int9", "int8"});
   EXPECT_FALSE(fs::exists(folder_ / "runs"));
 }
 

@@ -316,6 +316,68 @@ TEST(TilePositions, FollowTheOrder) {
   }
 }
 
+// ---- one query ----
+
+// One query's attention over (N, H, width) keys and values, written as sums in precision T.
+template <class T>
+std::vector<T> one_by_definition(const LayerPattern& layer, int64_t position, int64_t heads, int64_t width,
+                                 float scale, const std::vector<float>& q, const std::vector<float>& k,
+                                 const std::vector<float>& v) {
+  std::vector<T> o(heads * width);
+  for (int64_t h = 0; h < heads; ++h) {
+    std::vector<T> scores;
+    std::vector<int64_t> keys;
+    for (int64_t key = 0; key <= position; ++key) {
+      if (!layer.for_head(h, heads).allows(position, key)) continue;
+      T score = 0;
+      for (int64_t d = 0; d < width; ++d)
+        score += static_cast<T>(q[h * width + d]) * static_cast<T>(k[(key * heads + h) * width + d]);
+      keys.push_back(key), scores.push_back(static_cast<T>(scale) * score);
+    }
+    const T highest = *std::max_element(scores.begin(), scores.end());
+    T sum = 0;
+    for (const T score : scores) sum += std::exp(score - highest);
+    for (size_t i = 0; i < keys.size(); ++i)
+      for (int64_t d = 0; d < width; ++d)
+        o[h * width + d] += std::exp(scores[i] - highest) / sum * v[(keys[i] * heads + h) * width + d];
+  }
+  return o;
+}
+
+TEST(AttentionOne, JoinsThePiecesOfManyKeys) {
+  const int64_t n = 5000, heads = 2, width = 20;
+  const float scale = 1.3f;
+  const RandomStream random{5, 0};
+  std::vector<float> q(heads * width), k(n * heads * width), v(k.size());
+  for (size_t i = 0; i < q.size(); ++i) q[i] = static_cast<float>(random.normal(i));
+  for (size_t i = 0; i < k.size(); ++i) {
+    k[i] = static_cast<float>(Bf16(static_cast<float>(random.normal(1000 + i))));
+    v[i] = static_cast<float>(Bf16(static_cast<float>(random.normal(1000000 + i))));
+  }
+  std::vector<Bf16> k_half(k.begin(), k.end()), v_half(v.begin(), v.end());
+  for (const char* pattern : {"dense", "window:3000", "stride:2", "fixed:8,3", "window:1500|dense"}) {
+    const LayerPattern layer = layer_of(pattern);
+    for (const int64_t position : {int64_t{1023}, int64_t{1024}, int64_t{3071}, n - 1}) {
+      const auto truth = one_by_definition<double>(layer, position, heads, width, scale, q, k, v);
+      const auto naive = one_by_definition<float>(layer, position, heads, width, scale, q, k, v);
+      for (const bool half : {false, true}) {
+        std::vector<float> o(heads * width, kNaN);
+        const auto kept = [&](std::vector<float>& full, std::vector<Bf16>& rounded) {
+          return half ? Tensor(rounded.data(), DType::bf16, {1, n, heads, width})
+                      : Tensor(full.data(), DType::f32, {1, n, heads, width});
+        };
+        attention_one({}, layer, position, Tensor(q.data(), DType::f32, {1, heads, width}), kept(k, k_half),
+                      kept(v, v_half), scale, Tensor(o.data(), DType::f32, {1, heads, width}));
+        // The scores reach 20, and their last bit is the floor.
+        const verify::Check check = verify::compare(
+            fmt::format("{} at {}{}", pattern, position, half ? ", bf16" : ""), o, naive, truth, 3e-6);
+        EXPECT_TRUE(check.passed()) << check.name << ": error " << check.error << ", allowed "
+                                    << check.allowed;
+      }
+    }
+  }
+}
+
 // ---- errors ----
 
 template <class Work>
@@ -370,6 +432,10 @@ TEST(AttentionErrors, OneQueryMustLieInTheSequence) {
   EXPECT_THAT(
       error_of([&] { attention_one({}, layer_of("window:4"), 20, q, p.tensors.k, p.tensors.v, 1, o); }),
       testing::HasSubstr("position 20"));
+  Tensor half = p.tensors.k;
+  half.dtype = DType::bf16;
+  EXPECT_THAT(error_of([&] { attention_one({}, layer_of("window:4"), 3, q, half, p.tensors.v, 1, o); }),
+              testing::HasSubstr("v is f32 (1, 20, 1, 4), must be bf16"));
 }
 
 }  // namespace

@@ -7,11 +7,13 @@
 
 #include "longstride/ops/activation.h"
 #include "longstride/ops/adam.h"
+#include "longstride/ops/attention.h"
 #include "longstride/ops/cross_entropy.h"
 #include "longstride/ops/dropout.h"
 #include "longstride/ops/embedding.h"
 #include "longstride/ops/layer_norm.h"
 #include "longstride/ops/linear.h"
+#include "longstride/ops/quantized_linear.h"
 #include "longstride/ops/residual.h"
 
 #include "tests/ops/op_test.h"
@@ -164,6 +166,49 @@ TEST(Threads, LinearBias) {
   });
 }
 
+// As one step of sampling has them: each row also as if it stood alone.
+TEST(Threads, LinearOfFewRows) {
+  const int64_t in = 301, out = 405;
+  std::vector<float> x = sample(1, 7 * in), w = sample(2, in * out), b = sample(3, out), scales(out);
+  std::vector<Bf16> half(w.begin(), w.end());
+  std::vector<int8_t> values(w.size());
+  const QuantizedMatrix quantized{matrix(values, out, in), flat(scales)};
+  quantize({}, matrix(w, out, in), quantized);
+  Arena scratch({}, linear_scratch_bytes({}, 7, in, out, DType::bf16));
+  const auto run = [&](int64_t first, int64_t rows) {
+    const Tensor from = matrix(x, 7, in).rows(first, first + rows);
+    std::vector<float> y(3 * rows * out, NAN);
+    const Tensor to = matrix(y, 3 * rows, out);
+    linear_forward({}, from, matrix(w, out, in), flat(b), to.rows(0, rows));
+    linear_forward({{}, &scratch}, from, matrix(half, out, in), flat(b), to.rows(rows, 2 * rows));
+    quantized_linear_forward({}, from, quantized, flat(b), to.rows(2 * rows, 3 * rows));
+    return y;
+  };
+  expect_same_bits([&] { return run(0, 7); });
+  const std::vector<float> all = run(0, 7);
+  for (int64_t row = 0; row < 7; ++row) {
+    const std::vector<float> alone = run(row, 1);
+    for (int64_t kind = 0; kind < 3; ++kind)
+      EXPECT_EQ(std::memcmp(&alone[kind * out], &all[(kind * 7 + row) * out], out * sizeof(float)), 0) << row;
+  }
+}
+
+TEST(Threads, AttentionOfOneQuery) {
+  // Keys of more than two pieces.
+  const int64_t n = 2500, heads = 3, width = 20;
+  std::vector<float> q = sample(1, heads * width), k = sample(2, n * heads * width),
+                     v = sample(3, n * heads * width);
+  const LayerPattern layer = parse_schedule("dense").layer(0);
+  expect_same_bits([&] {
+    std::vector<float> o(heads * width, NAN);
+    attention_one({}, layer, n - 1, Tensor(q.data(), DType::f32, {1, heads, width}),
+                  Tensor(k.data(), DType::f32, {1, n, heads, width}),
+                  Tensor(v.data(), DType::f32, {1, n, heads, width}), 0.3f,
+                  Tensor(o.data(), DType::f32, {1, heads, width}));
+    return o;
+  });
+}
+
 // A change of the number of threads in the middle of a run must not meet a product prepared for another
 // number.
 TEST(Threads, LinearWorksAfterAChangeOfTheirNumber) {
@@ -181,9 +226,9 @@ TEST(InstructionSets, AllAgreeWithTheReference) {
     hwy::SetSupportedTargetsForTest(target);
     hwy::GetChosenTarget().Update(hwy::SupportedTargets());
     SCOPED_TRACE(hwy::TargetName(target));
-    for (const auto& check :
-         {verify::check_activation, verify::check_layer_norm, verify::check_cross_entropy,
-          verify::check_dropout, verify::check_residual, verify::check_adam, verify::check_linear})
+    for (const auto& check : {verify::check_activation, verify::check_layer_norm, verify::check_cross_entropy,
+                              verify::check_dropout, verify::check_residual, verify::check_adam,
+                              verify::check_linear, verify::check_quantized_linear})
       expect_all_pass(check({}, verify::Effort::quick));
     ++tried;
   }

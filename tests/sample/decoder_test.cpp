@@ -35,13 +35,14 @@ std::vector<uint8_t> column(const std::vector<uint8_t>& tokens, int64_t streams,
   return result;
 }
 
-// The largest difference between the decoder's losses from position `primed` on and those of the parallel
-// forward.
-double largest_difference(const RandomModel& model, int64_t streams, int64_t primed) {
+// The largest difference between the decoder's losses from position `primed` on and `expected` (streams,
+// context).
+double largest_difference(const RandomModel& model, int64_t streams, int64_t primed,
+                          const std::vector<float>& expected,
+                          const QuantizedParameters* quantized = nullptr) {
   const int64_t context = model.config.context;
   const std::vector<uint8_t> tokens = random_bytes(streams * context, 11);
-  const std::vector<float> expected = model.losses(tokens);
-  Decoder decoder(model.config, model.parameters, Device{}, streams);
+  Decoder decoder(model.config, model.parameters, Device{}, streams, quantized);
   if (primed > 0) {
     std::vector<uint8_t> beginnings;
     for (int64_t s = 0; s < streams; ++s)
@@ -63,6 +64,30 @@ double largest_difference(const RandomModel& model, int64_t streams, int64_t pri
   return worst;
 }
 
+// The same for the losses of the parallel forward.
+double largest_difference(const RandomModel& model, int64_t streams, int64_t primed) {
+  const std::vector<uint8_t> tokens = random_bytes(streams * model.config.context, 11);
+  return largest_difference(model, streams, primed, model.losses(tokens));
+}
+
+// A model of bf16 products beside the parallel forward of the same weights in f32 products: rounding may
+// differ, but it may not cost more than twice what it costs the parallel forward.
+void expect_rounding_as_in_parallel(RandomModel& model, const QuantizedParameters* quantized = nullptr) {
+  const std::vector<uint8_t> tokens = random_bytes(2 * model.config.context, 11);
+  const std::vector<float> rounded = model.losses(tokens);
+  RandomModel exact(model.config);
+  for (size_t i = 0; i < exact.table.size(); ++i)
+    if (model.products[i])
+      std::transform(model.products[i].as<Bf16>(), model.products[i].as<Bf16>() + exact.table[i].count(),
+                     exact.weights[i].as<float>(), [](Bf16 value) { return static_cast<float>(value); });
+  const std::vector<float> expected = exact.losses(tokens);
+  double allowed = 0.01;
+  for (size_t i = 0; i < expected.size(); ++i)
+    allowed = std::max<double>(allowed, 2 * std::abs(rounded[i] - expected[i]));
+  for (const int64_t primed : {0, 20})
+    EXPECT_LE(largest_difference(model, 2, primed, expected, quantized), allowed) << primed << " primed";
+}
+
 class EveryPattern : public ::testing::TestWithParam<std::string> {};
 
 TEST_P(EveryPattern, DecodesWhatTheParallelForwardComputes) {
@@ -76,6 +101,12 @@ TEST_P(EveryPattern, GoesOnAfterAParallelPrefill) {
   const RandomModel model(small_config(GetParam(), 45, 3, 4));
   for (const int64_t primed : {3, 17, 31, 44})
     EXPECT_LE(largest_difference(model, 2, primed), 2e-5) << primed;
+}
+
+// Keys and values are kept in bf16 then.
+TEST_P(EveryPattern, RoundsNoMoreThanTheParallelForward) {
+  RandomModel model(small_config(GetParam(), 45, 3, 4), 7, DType::bf16);
+  expect_rounding_as_in_parallel(model);
 }
 
 INSTANTIATE_TEST_SUITE_P(Decoder, EveryPattern,
@@ -113,6 +144,33 @@ TEST(Decoder, AgreesForProductsInBf16) {
   EXPECT_LE(rounding, 0.1);
   EXPECT_LE(largest_difference(model, 2, 0), 2 * rounding);
   EXPECT_LE(largest_difference(model, 2, 20), 2 * rounding);
+}
+
+TEST(Decoder, AgreesForWeightsInEightBits) {
+  RandomModel model(small_config("fixed:8,2", 45));
+  const std::vector<uint8_t> tokens = random_bytes(2 * 45, 11);
+  const std::vector<float> before = model.losses(tokens);
+  const QuantizedParameters quantized = model.quantize_products();
+  const std::vector<float> after = model.losses(tokens);
+  EXPECT_NE(after, before);
+  for (const int64_t primed : {0, 20})
+    EXPECT_LE(largest_difference(model, 2, primed, after, &quantized), 2e-5) << primed;
+
+  RandomModel in_bf16(model.config, 7, DType::bf16);
+  const QuantizedParameters again = in_bf16.quantize_products();
+  expect_rounding_as_in_parallel(in_bf16, &again);
+}
+
+TEST(Decoder, NoiseStandsInForPositions) {
+  for (const DType product : {DType::f32, DType::bf16}) {
+    const RandomModel model(small_config("strided:8", 40), 7, product);
+    Decoder decoder(model.config, model.parameters, Device{}, 2);
+    decoder.fill_with_noise(40);
+    EXPECT_EQ(decoder.filled(), 40);
+    const Tensor logits = decoder.step(std::vector<uint8_t>(2), 39);
+    for (int64_t i = 0; i < logits.count(); ++i) ASSERT_TRUE(std::isfinite(logits.as<float>()[i]));
+    EXPECT_THROW(decoder.fill_with_noise(41), Error);
+  }
 }
 
 TEST(Decoder, StreamsDoNotSeeEachOther) {
@@ -192,6 +250,9 @@ TEST(Decoder, PlansItsMemory) {
   EXPECT_LE(one, cache + 20000);
   EXPECT_GE(four, 4 * cache);
   EXPECT_LE(four, 4 * (cache + 20000));
+  const int64_t half = Decoder::bytes(config, Device{}, DType::bf16, 1);
+  EXPECT_GE(half, cache / 2);
+  EXPECT_LE(half, cache / 2 + 40000);
 }
 
 }  // namespace

@@ -8,6 +8,7 @@
 
 #include "longstride/base/rng.h"
 #include "longstride/model/parameters.h"
+#include "longstride/model/quantized_parameters.h"
 #include "longstride/model/transformer.h"
 #include "longstride/ops/adam.h"
 
@@ -47,6 +48,13 @@ struct RandomModel {
         if (products[i]) convert(OpContext{}, weights[i], products[i]);
     }
     parameters = by_role(config, weights, products);
+  }
+
+  // From now on weights of products are what eight bits stand for; the eight bits are returned.
+  QuantizedParameters quantize_products() {
+    QuantizedParameters quantized(config, weights, Device{});
+    quantized.dequantize_to(products.empty() ? weights : products);
+    return quantized;
   }
 
   // Losses (nats) of tokens (batch, context), each given the ones before it, by the parallel forward.

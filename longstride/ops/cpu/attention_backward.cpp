@@ -26,11 +26,12 @@ namespace HWY_NAMESPACE {
 // lie along lanes, else the other way round; lse and delta are by query, `bits` the mask by row or null.
 template <bool kQueryRows>
 HWY_INLINE void weights_and_gradients(float* scores, float* d_weights, int64_t rows, int vectors,
-                                      const float* lse, const float* delta, const uint64_t* bits,
-                                      float scale) {
+                                      const float* lse, const float* delta, const uint64_t* bits, float scale,
+                                      RowGatherer& gatherer) {
   const Lanes d;
   const Vector scales = hn::Set(d, scale);
   for (int64_t row = 0; row < rows; ++row) {
+    if (row % 4 == 0) gatherer.step();
     for (int v = 0; v < vectors; ++v) {
       float* score = scores + row * kAttentionTile + v * kLanes;
       float* gradient = d_weights + row * kAttentionTile + v * kLanes;
@@ -76,19 +77,47 @@ HWY_INLINE void multiply_scores(const float* rows, int64_t padded, int64_t width
             .gatherer = gatherer});
 }
 
-// dk and dv of one key tile in one pass, and dq of the queries that look at it if `with_queries`. `next` is
-// the task that this thread takes up afterwards, or null.
-void backward_key_tile(const BackwardTask& task, const BackwardTask* next, bool with_queries,
+void write_sums(const BackwardTask& task, QuerySums::Tile& sums) {
+  if (sums.index < 0) return;
+  write_rows(sums.dq, padded_width(task.q.width), sums.queries, sums.write, task.dq);
+  sums.index = -1;
+}
+
+// The sums of a visit's queries, which begin at zero if the pass meets them for the first time or if they
+// were written in between.
+HWY_INLINE float* sums_of(const BackwardTask& task, const Visit& visit, QuerySums& all) {
+  QuerySums::Tile* oldest = &all.tiles[0];
+  for (QuerySums::Tile& sums : all.tiles) {
+    if (sums.index == visit.index) {
+      sums.used = ++all.clock;
+      return sums.dq;
+    }
+    if (sums.used < oldest->used) oldest = &sums;
+  }
+  write_sums(task, *oldest);
+  oldest->index = visit.index, oldest->used = ++all.clock, oldest->queries = visit.tile;
+  oldest->write = task.first_of_query(visit.index) ? Write::over : Write::onto;
+  std::fill_n(oldest->dq, visit.tile.count * padded_width(task.q.width), 0.0f);
+  return oldest->dq;
+}
+
+void write_all_sums(const BackwardTask& task, QuerySums& all) {
+  for (QuerySums::Tile& sums : all.tiles) write_sums(task, sums);
+}
+
+// dk and dv of one key tile in one pass, and dq of the queries that look at it added to `sums` unless it is
+// null. `next` is the task that this thread takes up afterwards, or null.
+void backward_key_tile(const BackwardTask& task, const BackwardTask* next, QuerySums* sums,
                        const TileScratch& scratch, RowGatherer& gatherer) {
   const TilePositions keys = task.keys();
   const int vectors = vectors_for(keys.count);
   const int64_t padded = padded_width(task.q.width), v_padded = padded_width(task.v.width);
-  float *keys_turned = scratch.panel(8), *values_turned = scratch.panel(9);
-  float *dk = scratch.panel(10), *dv = scratch.panel(11), *dq = scratch.panel(12);
+  float *keys_turned = scratch.panel(0), *values_turned = scratch.panel(1);
+  float *dk = scratch.panel(2), *dv = scratch.panel(3);
   float *scores = scratch.scores(0), *d_weights = scratch.scores(1);
   float *lse = scratch.values(0), *delta = scratch.values(1);
 
-  if (!gatherer.has(task.index)) request_key_task(gatherer, task, with_queries);
+  if (!gatherer.has(task.index)) request_key_task(gatherer, task);
   std::fill_n(dk, keys.count * padded, 0.0f);
   std::fill_n(dv, keys.count * v_padded, 0.0f);
   gatherer.finish();
@@ -104,9 +133,9 @@ void backward_key_tile(const BackwardTask& task, const BackwardTask* next, bool 
                 *d_o_rows = gatherer.rows<float>(stream::kGradients).data;
     more = visits.next(upcoming);
     if (more)
-      request_queries(gatherer, task, upcoming.tile, with_queries);
+      request_queries(gatherer, task, upcoming.tile);
     else if (next)
-      request_key_task(gatherer, *next, with_queries);
+      request_key_task(gatherer, *next);
     const TilePositions& queries = visit.tile;
     const uint64_t* by_query = visit.mask ? visit.mask->rows.data() : nullptr;
     const uint64_t* by_key = visit.mask ? visit.mask->columns.data() : nullptr;
@@ -116,7 +145,8 @@ void backward_key_tile(const BackwardTask& task, const BackwardTask* next, bool 
                     &gatherer);
     multiply_scores(d_o_rows, v_padded, task.v.width, queries.count, values_turned, vectors, by_query,
                     d_weights, &gatherer);
-    weights_and_gradients<true>(scores, d_weights, queries.count, vectors, lse, delta, by_query, task.scale);
+    weights_and_gradients<true>(scores, d_weights, queries.count, vectors, lse, delta, by_query, task.scale,
+                                gatherer);
     multiply({.a = scores,
               .a_row = 1,
               .a_depth = kAttentionTile,
@@ -143,20 +173,20 @@ void backward_key_tile(const BackwardTask& task, const BackwardTask* next, bool 
               .sum = Sum::onto,
               .depths_of_row = by_key,
               .gatherer = &gatherer});
-    if (with_queries) {
+    if (sums) {
       multiply({.a = d_weights,
                 .a_row = kAttentionTile,
                 .a_depth = 1,
                 .b = key_rows,
                 .b_row = padded,
-                .c = dq,
+                .c = sums_of(task, visit, *sums),
                 .c_row = padded,
                 .rows = queries.count,
                 .depth = keys.count,
                 .vectors = vectors_for(padded),
+                .sum = Sum::onto,
                 .depths_of_row = by_query,
                 .gatherer = &gatherer});
-      write_rows(dq, padded, queries, task.first_of_query(visit.index) ? Write::over : Write::onto, task.dq);
     }
   }
   const Write write = task.pass == 0 ? Write::over : Write::onto;
@@ -170,7 +200,7 @@ void backward_query_tile(const BackwardTask& task, const BackwardTask* next, con
   const TilePositions queries = task.queries();
   const int vectors = vectors_for(queries.count);
   const int64_t padded = padded_width(task.q.width), v_padded = padded_width(task.v.width);
-  float *queries_turned = scratch.panel(8), *d_o_turned = scratch.panel(9), *dq = scratch.panel(10);
+  float *queries_turned = scratch.panel(0), *d_o_turned = scratch.panel(1), *dq = scratch.panel(2);
   float *scores = scratch.scores(0), *d_weights = scratch.scores(1);
   float *lse = scratch.values(0), *delta = scratch.values(1);
 
@@ -200,7 +230,8 @@ void backward_query_tile(const BackwardTask& task, const BackwardTask* next, con
                     &gatherer);
     multiply_scores(value_rows, v_padded, task.v.width, keys.count, d_o_turned, vectors, by_key, d_weights,
                     &gatherer);
-    weights_and_gradients<false>(scores, d_weights, keys.count, vectors, lse, delta, by_key, task.scale);
+    weights_and_gradients<false>(scores, d_weights, keys.count, vectors, lse, delta, by_key, task.scale,
+                                 gatherer);
     multiply({.a = d_weights,
               .a_row = 1,
               .a_depth = kAttentionTile,
@@ -254,6 +285,7 @@ namespace longstride::cpu {
 
 HWY_EXPORT(backward_key_tile);
 HWY_EXPORT(backward_query_tile);
+HWY_EXPORT(write_all_sums);
 HWY_EXPORT(dot_rows);
 
 namespace {
@@ -363,14 +395,16 @@ void attention_backward(const OpContext& context, const AttentionPlan& plan, con
         BackwardTask task = task_of(index / heads, index % heads, 0, 0);
         zero_unvisited_queries(task);
         task.index = index * kMostTasksOfHead;
+        QuerySums sums(worker.tile_scratch);
         for (; task.pass < task.plan->passes.size(); ++task.pass) {
           const int64_t tiles = task.plan->passes[task.pass].keys.count();
           for (task.tile = 0; task.tile < tiles; ++task.tile, ++task.index) {
             BackwardTask next = task;
             ++next.tile, ++next.index;
             HWY_DYNAMIC_DISPATCH(backward_key_tile)
-            (task, next.tile < tiles ? &next : nullptr, true, worker.tile_scratch, worker.gatherer);
+            (task, next.tile < tiles ? &next : nullptr, &sums, worker.tile_scratch, worker.gatherer);
           }
+          HWY_DYNAMIC_DISPATCH(write_all_sums)(task, sums);
         }
       }
     }
@@ -396,7 +430,7 @@ void attention_backward(const OpContext& context, const AttentionPlan& plan, con
             pair_backward_key_tile(task, next, worker.memory, worker.gatherer);
           else
             HWY_DYNAMIC_DISPATCH(backward_key_tile)
-          (task, next, false, worker.tile_scratch, worker.gatherer);
+          (task, next, nullptr, worker.tile_scratch, worker.gatherer);
         });
   }
 }

@@ -34,7 +34,7 @@ struct Running {
 // scores (keys, kAttentionTile) -> weights in place; `columns` holds the mask's bits by key, or is null in a
 // full tile. Keys that a mask excludes get weight zero, whatever their score.
 HWY_INLINE void online_softmax(float* scores, int64_t keys, int vectors, const uint64_t* columns, float scale,
-                               const Running& running) {
+                               const Running& running, RowGatherer& gatherer) {
   const Lanes d;
   const Vector scales = hn::Set(d, scale), lowest = hn::Set(d, -std::numeric_limits<float>::infinity());
   for (int v = 0; v < vectors; ++v) {
@@ -65,6 +65,7 @@ HWY_INLINE void online_softmax(float* scores, int64_t keys, int vectors, const u
     Vector sum = hn::Mul(rescale, hn::Load(d, running.sum + v * kLanes));
     for (int64_t key = 0; key < keys; ++key) {
       float* at = lane + key * kAttentionTile;
+      if (key % 16 == 0) gatherer.step();
       const uint64_t bits = columns ? bits_of_vector(columns[key], v) : ~uint64_t{0};
       if (bits == 0) {
         hn::Store(hn::Zero(d), d, at);
@@ -128,8 +129,8 @@ void forward_tile(const ForwardTask& task, const ForwardTask* next, const TileSc
   const TilePositions queries = task.queries();
   const int64_t padded = padded_width(task.q.width), v_padded = padded_width(task.v.width);
   const int vectors = static_cast<int>((queries.count + kLanes - 1) / kLanes);
-  float *queries_turned = scratch.panel(8), *scores = scratch.scores(0);
-  const Running running{scratch.values(0), scratch.values(1), scratch.values(2), scratch.panel(9)};
+  float *queries_turned = scratch.panel(0), *scores = scratch.scores(0);
+  const Running running{scratch.values(0), scratch.values(1), scratch.values(2), scratch.panel(1)};
 
   if (!gatherer.has(task.index)) request_task(gatherer, task);
   begin_rows(task, queries, running);
@@ -160,7 +161,8 @@ void forward_tile(const ForwardTask& task, const ForwardTask* next, const TileSc
               .vectors = vectors,
               .columns_of_row = mask ? mask->columns.data() : nullptr,
               .gatherer = &gatherer});
-    online_softmax(scores, keys.count, vectors, mask ? mask->columns.data() : nullptr, task.scale, running);
+    online_softmax(scores, keys.count, vectors, mask ? mask->columns.data() : nullptr, task.scale, running,
+                   gatherer);
     multiply({.a = scores,
               .a_row = 1,
               .a_depth = kAttentionTile,

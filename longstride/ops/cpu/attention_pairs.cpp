@@ -55,19 +55,19 @@ struct PairScratch {
 
   PairScratch(void* memory, int64_t qk_width, int64_t v_width)
       : next(static_cast<char*>(memory)), wide(std::max(pair_width(qk_width), pair_width(v_width))) {
-    next += 8 * kT * wide * 2;  // the gatherer's
+    next += 4 * RowGatherer::kBuffers * kT * wide * 2;  // the gatherer's
   }
   static int64_t bytes(int64_t qk_width, int64_t v_width) {
     const int64_t wide = std::max(pair_width(qk_width), pair_width(v_width));
-    return kT * wide * (8 * 2 + 5 * 2 + 2 * 4) + kT * kT * (2 * 4 + 2 * 2) + 5 * kT * 4;
+    return kT * wide * (4 * RowGatherer::kBuffers * 2 + 5 * 2 + 2 * 4) + kT * kT * (2 * 4 + 2 * 2) +
+           5 * kT * 4;
   }
   static void lay_out(RowGatherer& gatherer, void* memory, int64_t qk_width, int64_t v_width) {
     const int64_t wide = std::max(pair_width(qk_width), pair_width(v_width));
     for (const int s : {stream::kQueries, stream::kKeys, stream::kValues, stream::kGradients}) {
-      char* first = static_cast<char*>(memory) + 2 * s * kT * wide * 2;
       const int64_t width = s == stream::kQueries || s == stream::kKeys ? qk_width : v_width;
-      gatherer.set_stream(s, first, first + kT * wide * 2, DType::bf16, pair_width(width) * 2,
-                          RowGatherer::Place::as_it_lies);
+      gatherer.set_stream(s, static_cast<char*>(memory) + s * RowGatherer::kBuffers * kT * wide * 2,
+                          DType::bf16, pair_width(width) * 2, RowGatherer::Place::as_it_lies);
     }
   }
   template <class T>
@@ -279,7 +279,7 @@ void pair_softmax(const float* scores, int64_t keys, int first, int end, const A
     // Up to a whole step of depth. Rows of scores beyond the last key hold anything; nothing allows them.
     for (int64_t key = 0; key < depths_of(keys) * kPairWidth; key += 2) {
       uint32_t* to = weights + key / 2 * kHalf + (j - first) * kBlock;
-      if (key % kBlock == 0) gatherer.step();
+      if (key % 8 == 0) gatherer.step();
       if (kMasked && !allowed.block(key, j)) {
         _mm512_storeu_si512(to, _mm512_setzero_si512());
         continue;
@@ -443,7 +443,7 @@ void gradient_pairs(const float* scores, const float* d_weights, int64_t keys, i
                     RowGatherer& gatherer) {
   const PairOrder order;
   for (int64_t key = 0; key < depths_of(keys) * kPairWidth; key += 2) {
-    if (key % 8 == 0) gatherer.step();
+    if (key % 4 == 0) gatherer.step();
     for (int j = first; j < end; ++j) {
       const int64_t at = key * kHalf + (j - first) * kBlock;
       uint32_t* to = d_scores + key / 2 * kHalf + (j - first) * kBlock;
@@ -467,7 +467,7 @@ void gradient_rows(const float* scores, const float* d_weights, int64_t begin, i
                    const Allowed& allowed, const Statistics& statistics, uint16_t* weights,
                    uint16_t* d_scores, RowGatherer& gatherer) {
   for (int64_t key = begin; key < begin + blocks_of(end - begin) * kBlock; ++key) {
-    if (key % 4 == 0) gatherer.step();
+    if (key % 2 == 0) gatherer.step();
     for (int j = 0; j < kT / kBlock; j += 2) {
       const int64_t at = (key - begin) * kT + j * kBlock;
       if (kMasked && !allowed.block(key, j) && !allowed.block(key, j + 1)) {
@@ -655,7 +655,7 @@ void pair_backward_key_tile(const BackwardTask& task, const BackwardTask* next, 
   float* dv = scratch.take<float>(kT * v_wide);
   const Statistics statistics{lse, delta, task.scale};
 
-  if (!gatherer.has(task.index)) request_key_task(gatherer, task, false);
+  if (!gatherer.has(task.index)) request_key_task(gatherer, task);
   gatherer.finish();
   const Rows key_rows = gatherer.rows<uint16_t>(stream::kKeys),
              value_rows = gatherer.rows<uint16_t>(stream::kValues);
@@ -668,9 +668,9 @@ void pair_backward_key_tile(const BackwardTask& task, const BackwardTask* next, 
                d_o_rows = gatherer.rows<uint16_t>(stream::kGradients);
     more = visits.next(upcoming);
     if (more)
-      request_queries(gatherer, task, upcoming.tile, false);
+      request_queries(gatherer, task, upcoming.tile);
     else if (next)
-      request_key_task(gatherer, *next, false);
+      request_key_task(gatherer, *next);
     const int64_t queries = visit.tile.count;
     const Allowed allowed(visit.mask, queries, keys.count);
     gather_statistics(task, visit.tile, lse, delta);

@@ -115,7 +115,6 @@ HWY_INLINE Range range_of_bits(const uint64_t* rows, int64_t count) {
 HWY_INLINE void multiply(const Product& p) {
   for (int64_t row = 0; row < p.rows; row += kBlockRows) {
     const int rows = static_cast<int>(HWY_MIN(kBlockRows, p.rows - row));
-    if (p.gatherer) p.gatherer->step();
     Range depths{0, p.depth}, vectors{0, p.vectors};
     if (p.depths_of_row) depths = range_of_bits(p.depths_of_row + row, rows);
     if (p.columns_of_row) {
@@ -130,6 +129,7 @@ HWY_INLINE void multiply(const Product& p) {
     int left = static_cast<int>(vectors.end - vectors.begin);
     for (int64_t v = vectors.begin; left > 0;) {
       const int panels = (left + kBlockVectors - 1) / kBlockVectors, width = (left + panels - 1) / panels;
+      if (p.gatherer) p.gatherer->step();
       choose_block(rows, width, std::make_integer_sequence<int, kBlockRows * kBlockVectors>())(
           p, a, b + v * kLanes, depths.end - depths.begin, p.c + row * p.c_row + v * kLanes, row_scale);
       v += width, left -= width;

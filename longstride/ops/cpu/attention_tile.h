@@ -80,18 +80,21 @@ inline void copy_as_f32(const char* from, DType dtype, int64_t width, float* to)
 // Rows that need no change may also be used where they lie, fetched but not copied, if a stream allows it and
 // the rows do not crowd into a few lines of the cache.
 //
-// A kernel has a few streams of tiles (the keys that its queries meet, their values, ...); each has two
-// buffers in turn, one in use and one being filled. Rows come as the tensor has them, or widened from bf16 to
+// A kernel has a few streams of tiles (the keys that its queries meet, their values, ...); each has a few
+// buffers: one in use, one being filled, and those filled before, which a neighbouring task often asks for
+// again. Rows come as the tensor has them, or widened from bf16 to
 // f32. Rows without a position, the rest of a row up to row_bytes, and rows up to a multiple of kRowStep
 // become zero, because they take part in products.
 class RowGatherer {
  public:
   static constexpr int64_t kRowStep = 32;
 
+  static constexpr int kBuffers = 4;
+
   enum class Place { copied, as_it_lies };
-  void set_stream(int stream, void* first, void* second, DType dtype, int64_t row_bytes, Place place) {
-    streams_[stream] = {
-        {static_cast<char*>(first), static_cast<char*>(second)}, dtype, row_bytes, place, 0, nullptr, 0};
+  // `memory` holds kBuffers tiles.
+  void set_stream(int stream, void* memory, DType dtype, int64_t row_bytes, Place place) {
+    streams_[stream] = {static_cast<char*>(memory), dtype, row_bytes, place, {}, 0, nullptr, 0};
   }
   // True if the requests are those for this task, made ahead by the one before; else there are none now.
   bool has(int64_t task) {
@@ -109,28 +112,36 @@ class RowGatherer {
     Stream& s = streams_[stream];
     if (s.place == Place::as_it_lies && usable(s, rows, tile)) {
       s.latest = rows.row(tile.position[0]), s.latest_row = rows.stride;
-      touch(rows, tile);
+      enqueue(tile, {rows, nullptr, rows.dtype, 0, nullptr});
       return;
     }
-    s.turn ^= 1;
-    s.latest = s.buffer[s.turn], s.latest_row = s.row_bytes;
-    enqueue(tile, {rows, s.buffer[s.turn], s.dtype, s.row_bytes, nullptr});
-  }
-  // Queues rows that will be added to in place: fetches only.
-  void touch(const HeadRows& rows, const TilePositions& tile) {
-    enqueue(tile, {rows, nullptr, rows.dtype, 0, nullptr});
+    s.latest_row = s.row_bytes;
+    int oldest = 0;
+    for (int i = 0; i < kBuffers; ++i) {
+      Held& held = s.held[i];
+      if (held.rows == rows.data && same_positions(held.tile, tile)) {
+        held.used = ++s.clock;
+        s.latest = s.buffer(i);
+        return;
+      }
+      if (held.used < s.held[oldest].used) oldest = i;
+    }
+    s.held[oldest] = {rows.data, ++s.clock, tile};
+    s.latest = s.buffer(oldest);
+    enqueue(tile, {rows, s.buffer(oldest), s.dtype, s.row_bytes, nullptr});
   }
   // Copies the rows that the last step fetched, and fetches some more. Inlined, so that it is compiled with
   // the instructions of the kernel around it.
   __attribute__((always_inline)) void step() {
     if (copied_.request == count_) return;
     copy_fetched();
-    for (int64_t i = 0; i < kRowsAtATime && fetched_.request < count_; ++i) {
+    for (int64_t lines = 0; lines < kLinesAtATime && fetched_.request < count_;) {
       const Request& r = requests_[fetched_.request];
       const int64_t position = r.tile->position[fetched_.row];
       if (position >= 0)
         for (int64_t byte = 0; byte < r.rows.bytes; byte += 64)
           __builtin_prefetch(r.rows.row(position) + byte);
+      lines += (r.rows.bytes + 63) / 64;
       move(fetched_);
     }
   }
@@ -155,16 +166,25 @@ class RowGatherer {
 
  private:
   static constexpr int kMostStreams = 4, kMostRequests = 8;
-  // Rows a step: if all fall into the same sets of a cache, it still holds them until the next step.
-  static constexpr int64_t kRowsAtATime = 10;
+  // As many as a core can wait for at a time; more would stop it. Rows so few also stay in a cache until the
+  // next step if all of them fall into the same sets.
+  static constexpr int64_t kLinesAtATime = 12;
+  // What a buffer holds, or will when the queue is empty.
+  struct Held {
+    const char* rows = nullptr;
+    int64_t used = 0;
+    TilePositions tile;
+  };
   struct Stream {
-    char* buffer[2];
+    char* memory;
     DType dtype;
     int64_t row_bytes;
     Place place;
-    int turn;
+    Held held[kBuffers];
+    int64_t clock;
     const char* latest;
     int64_t latest_row;  // bytes
+    char* buffer(int i) const { return memory + i * kAttentionTile * row_bytes; }
   };
   struct Request {
     HeadRows rows;
@@ -178,6 +198,9 @@ class RowGatherer {
     int64_t row = 0;
   };
 
+  static bool same_positions(const TilePositions& a, const TilePositions& b) {
+    return a.count == b.count && std::equal(a.position, a.position + a.count, b.position);
+  }
   // Whole steps of neighbouring rows, in the type and width that are wanted.
   static bool usable(const Stream& s, const HeadRows& rows, const TilePositions& tile) {
     const int64_t last = tile.count - 1;
@@ -387,11 +410,9 @@ void request_keys(RowGatherer& gatherer, const Task& task, const TilePositions& 
   gatherer.request(stream::kKeys, task.k, keys);
   gatherer.request(stream::kValues, task.v, keys);
 }
-inline void request_queries(RowGatherer& gatherer, const BackwardTask& task, const TilePositions& queries,
-                            bool with_dq) {
+inline void request_queries(RowGatherer& gatherer, const BackwardTask& task, const TilePositions& queries) {
   gatherer.request(stream::kQueries, task.q, queries);
   gatherer.request(stream::kGradients, task.d_o, queries);
-  if (with_dq) gatherer.touch(task.dq, queries);
 }
 inline void request_task(RowGatherer& gatherer, const ForwardTask& task) {
   Visit first;
@@ -404,22 +425,23 @@ inline void request_query_task(RowGatherer& gatherer, const BackwardTask& task) 
   Visit first;
   Visits visits = task.visits_of_queries();
   gatherer.begin(task.index);
-  request_queries(gatherer, task, task.queries(), false);
+  request_queries(gatherer, task, task.queries());
   if (visits.next(first)) request_keys(gatherer, task, first.tile);
 }
-inline void request_key_task(RowGatherer& gatherer, const BackwardTask& task, bool with_dq) {
+inline void request_key_task(RowGatherer& gatherer, const BackwardTask& task) {
   Visit first;
   Visits visits = task.visits_of_keys();
   gatherer.begin(task.index);
   request_keys(gatherer, task, task.keys());
-  if (visits.next(first)) request_queries(gatherer, task, first.tile, with_dq);
+  if (visits.next(first)) request_queries(gatherer, task, first.tile);
 }
 
 // One thread's working memory for f32 arithmetic.
 struct TileScratch {
-  static constexpr int kPanels = 13;  // tiles of rows, or rows turned: kAttentionTile * padded width
-  static constexpr int kScores = 2;   // kAttentionTile * kAttentionTile
-  static constexpr int kValues = 4;   // kAttentionTile
+  // Tiles of rows, or rows turned: kAttentionTile * padded width. The gatherer's, and 8.
+  static constexpr int kGathered = 4 * RowGatherer::kBuffers, kPanels = kGathered + 8;
+  static constexpr int kScores = 2;  // kAttentionTile * kAttentionTile
+  static constexpr int kValues = 4;  // kAttentionTile
   float* base = nullptr;
   int64_t panel_size = 0;
 
@@ -432,17 +454,34 @@ struct TileScratch {
     return 4 * (kPanels * panel_floats(qk_width, v_width) + kScores * kAttentionTile * kAttentionTile +
                 kValues * kAttentionTile);
   }
-  // Panels 0 to 7 are the gatherer's.
   void lay_out(RowGatherer& gatherer, int64_t qk_width, int64_t v_width) const {
     for (const int s : {stream::kQueries, stream::kKeys, stream::kValues, stream::kGradients}) {
       const int64_t width = s == stream::kQueries || s == stream::kKeys ? qk_width : v_width;
-      gatherer.set_stream(s, panel(2 * s), panel(2 * s + 1), DType::f32, padded_width(width) * 4,
-                          RowGatherer::Place::copied);
+      gatherer.set_stream(s, base + s * RowGatherer::kBuffers * panel_size, DType::f32,
+                          padded_width(width) * 4, RowGatherer::Place::copied);
     }
   }
-  float* panel(int i) const { return base + i * panel_size; }
-  float* scores(int i) const { return panel(kPanels) + i * kAttentionTile * kAttentionTile; }
+  float* panel(int i) const { return base + (kGathered + i) * panel_size; }
+  float* scores(int i) const { return base + kPanels * panel_size + i * kAttentionTile * kAttentionTile; }
   float* values(int i) const { return scores(kScores) + i * kAttentionTile; }
+};
+
+// dq of the query tiles that were met last, while key tiles are walked: neighbours meet the same ones.
+struct QuerySums {
+  static constexpr int kTiles = 4;
+  struct Tile {
+    int32_t index = -1;  // of the query tile; -1 for none
+    int64_t used = 0;
+    TilePositions queries;
+    Write write = Write::over;
+    float* dq = nullptr;
+  };
+  Tile tiles[kTiles];
+  int64_t clock = 0;
+
+  explicit QuerySums(const TileScratch& scratch) {
+    for (int i = 0; i < kTiles; ++i) tiles[i].dq = scratch.panel(4 + i);
+  }
 };
 
 // Neighbouring tasks go to one thread, which can then fetch ahead, as long as enough are left to share out.

@@ -1,14 +1,15 @@
-// The linear layer (contract: longstride/ops/linear.h): products by oneDNN with f32 accumulation, and our own
-// sum of columns for db. The same bits for a fixed number of threads (oneDNN shares work out by their
-// number); db for any. Scratch with bf16 products: contiguous bf16 copies of the f32 operands, or, on
-// machines without bf16 arithmetic, f32 copies of all operands rounded to bf16, whose products are then exact
-// in f32 just as in bf16 hardware, and of a result that is bf16.
+// The linear layer (contract: longstride/ops/linear.h): products by oneDNN with f32 accumulation, our own for
+// the forward of a few rows, and our own sum of columns for db. The same bits for a fixed number of threads
+// (oneDNN shares work out by their number); db for any. Scratch with bf16 products: contiguous bf16 copies of
+// the f32 operands, or, on machines without bf16 arithmetic, f32 copies of all operands rounded to bf16,
+// whose products are then exact in f32 just as in bf16 hardware, and of a result that is bf16.
 #include "longstride/ops/linear.h"
 
 #include <array>
 #include <atomic>
 
 #include "longstride/ops/cpu/convert.h"
+#include "longstride/ops/cpu/linear_few_rows.h"
 #include "longstride/ops/cpu/matmul.h"
 #include "longstride/ops/cpu/ops.h"
 #include "longstride/ops/cpu/parallel.h"
@@ -140,6 +141,15 @@ void multiply_into(Arena* scratch, MatmulShape shape, const void* a, const void*
   round_rows(copy, width, rows, width, t.as<Bf16>(), t.stride[0]);
 }
 
+// Rows so few that the weight is better read once than multiplied fast. With a bf16 weight, x is rounded into
+// scratch.
+void forward_few_rows(Arena* scratch, const Tensor& x, const Tensor& w, const Tensor& b, const Tensor& y) {
+  if (w.dtype == DType::f32) return linear_few_rows(x, w, {}, b, y);
+  const Tensor rounded = scratch->allocate(DType::bf16, {x.shape[0], x.shape[1]});
+  round_rows(x.as<float>(), x.stride[0], x.shape[0], x.shape[1], rounded.as<Bf16>(), x.shape[1]);
+  linear_few_rows(rounded, w, {}, b, y);
+}
+
 }  // namespace
 
 void use_bf16_hardware(bool use) { bf16_hardware() = use && has_bf16_products(); }
@@ -153,6 +163,8 @@ int64_t linear_scratch_bytes(int64_t rows, int64_t in, int64_t out, DType produc
 void linear_forward(const OpContext& context, const Tensor& x, const Tensor& w, const Tensor& b,
                     const Tensor& y) {
   const ScratchScope scope(context.scratch);
+  if (x.shape[0] <= kFewRows && x.dtype == DType::f32 && y.dtype == DType::f32)
+    return forward_few_rows(context.scratch, x, w, b, y);
   const Operand from = operand(context.scratch, x, w.dtype), weight = operand(context.scratch, w, w.dtype);
   MatmulShape shape;
   shape.dtype = multiplied(w.dtype);

@@ -8,6 +8,7 @@
 #include "longstride/ops/adam.h"
 #include "longstride/ops/dropout.h"
 #include "longstride/ops/embedding.h"
+#include "longstride/ops/quantized_linear.h"
 #include "longstride/ops/residual.h"
 
 namespace longstride::cpu {
@@ -56,6 +57,10 @@ void linear_backward_weight(const OpContext& context, const Tensor& dy, const Te
 
 void residual_forward(const OpContext& context, const ResidualForward& t);
 void residual_backward(const OpContext& context, const ResidualBackward& t);
+void quantize(const OpContext& context, const Tensor& w, const QuantizedMatrix& q);
+void dequantize(const OpContext& context, const QuantizedMatrix& q, const Tensor& w);
+void quantized_linear_forward(const OpContext& context, const Tensor& x, const QuantizedMatrix& w,
+                              const Tensor& b, const Tensor& y);
 
 // Whether products of bf16 values run in hardware; on machines without, f32 arithmetic computes the same.
 // Starts as cpu_has_bf16(); tests switch it off to reach the other path.

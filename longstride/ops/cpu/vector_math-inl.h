@@ -99,6 +99,40 @@ HWY_INLINE void with_type(DType dtype, const Body& body) {
     body(0.0f);
 }
 
+// One vector of elements of any type that kernels read, as floats.
+template <class D>
+HWY_INLINE hn::Vec<D> load_as_float(D d, const float* from) {
+  return hn::LoadU(d, from);
+}
+template <class D>
+HWY_INLINE hn::Vec<D> load_as_float(D d, const Bf16* from) {
+  const hn::Rebind<uint16_t, D> d16;
+  const hn::Rebind<uint32_t, D> du;
+  const auto bits = hn::PromoteTo(du, hn::LoadU(d16, reinterpret_cast<const uint16_t*>(from)));
+  return hn::BitCast(d, hn::ShiftLeft<16>(bits));
+}
+template <class D>
+HWY_INLINE hn::Vec<D> load_as_float(D d, const int8_t* from) {
+  const hn::Rebind<int8_t, D> d8;
+  const hn::Rebind<int32_t, D> di;
+  return hn::ConvertTo(d, hn::PromoteTo(di, hn::LoadU(d8, from)));
+}
+
+// Two vectors' worth of neighbouring elements as floats, in an order that depends on the type alone: of bf16,
+// those at even places and those at odd ones, which take one instruction each.
+template <class D, class T>
+HWY_INLINE void load_two(D d, const T* from, hn::Vec<D>& first, hn::Vec<D>& second) {
+  first = load_as_float(d, from);
+  second = load_as_float(d, from + hn::Lanes(d));
+}
+template <class D>
+HWY_INLINE void load_two(D d, const Bf16* from, hn::Vec<D>& first, hn::Vec<D>& second) {
+  const hn::RebindToUnsigned<D> du;
+  const auto pairs = hn::BitCast(du, hn::LoadU(d, reinterpret_cast<const float*>(from)));
+  first = hn::BitCast(d, hn::ShiftLeft<16>(pairs));
+  second = hn::BitCast(d, hn::And(pairs, hn::Set(du, 0xffff0000u)));
+}
+
 }  // namespace longstride::cpu::HWY_NAMESPACE
 HWY_AFTER_NAMESPACE();
 

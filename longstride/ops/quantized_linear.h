@@ -1,0 +1,29 @@
+// Linear layer with a weight in eight bits, for sampling: half the bytes of bf16 to read.
+//
+// A row of the weight is whole numbers times one scale: w[n][k] = scales[n] * values[n][k]. Symmetric and by
+// rows, so that a product needs nothing but one factor an output.
+#pragma once
+
+#include "longstride/ops/context.h"
+
+namespace longstride {
+
+struct QuantizedMatrix {
+  Tensor values;  // (N, K) i8, in [-127, 127]
+  Tensor scales;  // (N) f32
+};
+
+// q = w (N, K) f32, each element rounded to the nearest multiple of its row's scale, which is the row's
+// largest magnitude over 127 (0 for a row of zeros). Throws Error if an element is not finite.
+void quantize(const OpContext& context, const Tensor& w, const QuantizedMatrix& q);
+
+// w (N, K) f32 or bf16 = what q stands for.
+void dequantize(const OpContext& context, const QuantizedMatrix& q, const Tensor& w);
+
+// y (M, N) f32 = x w^T + b for x (M, K) f32 and a bias (N) f32 or an empty tensor; products and sums in f32,
+// x is not rounded. The columns of x and y may be part of wider rows. Meant for few rows; the same bits for a
+// row whatever rows stand beside it. No scratch.
+void quantized_linear_forward(const OpContext& context, const Tensor& x, const QuantizedMatrix& w,
+                              const Tensor& b, const Tensor& y);
+
+}  // namespace longstride

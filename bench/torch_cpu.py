@@ -9,7 +9,8 @@ attention  forward and backward at B 1, H 8, N 12288, D 64: dense causal attenti
            earlier block; the two parts are merged by their log-sum-exp. The backward of each part is PyTorch's
            own, given the merged result and log-sum-exp, which makes the gradients exact without
            differentiating the merge. Variants differ in the pieces in which queries meet summaries, and in
-           whether PyTorch's fused attention or plain products do it; all are timed, the best is the peer.
+           whether PyTorch's fused attention or plain products do it (in bf16 these round scores to bf16, which
+           fused attention and longstride do not); all are timed, the best is the peer.
            (FlexAttention has no backward on the CPU in PyTorch 2.15.)
 step       a training step of bench_cpu_speed's model: 12 layers, width 512, 8 heads, N 4096, batch 1, with
            the best assembly or dense attention under a mask, whichever is faster, eager and compiled.
@@ -24,7 +25,7 @@ import json
 import math
 import statistics
 import time
-from typing import NamedTuple
+from typing import Callable, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -115,12 +116,14 @@ def cut_by_groups(blocks, group):
 
 
 @functools.lru_cache(maxsize=None)
-def cut_by_halves(blocks, leaf):
-    """The later half meets the earlier one's summaries, then the same within each half: no mask but in runs of
-    at most `leaf` blocks, or of a number that has no halves."""
+def cut_by_halves(blocks, leaf, step):
+    """The later half meets the earlier one's summaries, `step` query blocks at a time over all runs together, then
+    the same within each half: no mask but in runs of at most `leaf` blocks, or of a number that has no halves."""
     pieces, span = [], blocks
     while span % 2 == 0 and span > leaf:
-        pieces.append(Piece(span, span // 2, span, span // 2, False))
+        at_once = max(1, step * span // blocks)
+        pieces += [Piece(span, first, min(span, first + at_once), span // 2, False)
+                   for first in range(span // 2, span, at_once)]
         span //= 2
     if span > 1:
         pieces.append(Piece(span, 1, span, span - 1, span > 2))
@@ -133,37 +136,50 @@ def summaries_of(x):
     return x.view(n // BLOCK, BLOCK, heads, width)[:, -SUMMARY:]
 
 
+@functools.lru_cache(maxsize=None)
+def causal_mask(dtype):
+    return torch.full((BLOCK, BLOCK), -math.inf, dtype=dtype).triu_(1)
+
+
+class Variant(NamedTuple):
+    """How the pattern is put together."""
+    cut: Callable  # number of blocks -> the pieces in which queries meet summaries
+    fused: bool  # PyTorch's fused attention for those, or plain products
+    own_fused: bool = True  # likewise for the backward of the own blocks; their forward is always fused
+
+
 class FixedAttention(torch.autograd.Function):
-    """q, k, v (1, N, H, D) -> (1, N, H, D); `cut` gives the pieces in which queries meet summaries."""
+    """q, k, v (1, N, H, D) -> (1, N, H, D)."""
 
     @staticmethod
-    def forward(ctx, q, k, v, cut, size, fused):
-        part = fused_forward if fused else plain_forward
+    def forward(ctx, q, k, v, how):
+        part = fused_forward if how.fused else plain_forward
         own, own_lse = fused_forward(by_block(q), by_block(k), by_block(v), True, None)
         o = own.transpose(1, 2).reshape(q.shape)  # (1, N, H, D)
         lse = own_lse.transpose(0, 1).reshape(1, q.shape[2], -1)  # (1, H, N)
         ks, vs = summaries_of(k).contiguous(), summaries_of(v).contiguous()
-        for piece in cut(q.shape[1] // BLOCK, size):
+        for piece in how.cut(q.shape[1] // BLOCK):
             far, far_lse = part(piece.rows(q), piece.summaries(ks), piece.summaries(vs), False, piece.mask(q.dtype))
             near, near_lse = piece.rows(o), piece.rows_of_lse(lse)
             # near + (far - near) * share of far
             near.lerp_(far, torch.sigmoid(far_lse - near_lse).unsqueeze(-1).to(o.dtype))
             near_lse.copy_(torch.logaddexp(near_lse, far_lse))
         ctx.save_for_backward(q, k, v, o, lse, ks, vs)
-        ctx.cut, ctx.size, ctx.fused = cut, size, fused
+        ctx.how = how
         return o
 
     @staticmethod
     def backward(ctx, d_o):
         q, k, v, o, lse, ks, vs = ctx.saved_tensors
         d_o = d_o.contiguous()
-        part = fused_backward if ctx.fused else plain_backward
+        part = fused_backward if ctx.how.fused else plain_backward
         lse_by_block = lse.view(q.shape[2], -1, BLOCK).transpose(0, 1)
-        gradients = fused_backward(by_block(d_o), by_block(q), by_block(k), by_block(v), by_block(o), lse_by_block,
-                                   True, None)
+        own = fused_backward if ctx.how.own_fused else plain_backward
+        gradients = own(by_block(d_o), by_block(q), by_block(k), by_block(v), by_block(o), lse_by_block, True,
+                        None if ctx.how.own_fused else causal_mask(q.dtype))
         dq, dk, dv = (g.transpose(1, 2).reshape(q.shape) for g in gradients)
         dks, dvs = torch.zeros(ks.shape), torch.zeros(vs.shape)
-        for piece in ctx.cut(q.shape[1] // BLOCK, ctx.size):
+        for piece in ctx.how.cut(q.shape[1] // BLOCK):
             far_dq, far_dk, far_dv = part(piece.rows(d_o), piece.rows(q), piece.summaries(ks), piece.summaries(vs),
                                           piece.rows(o), piece.rows_of_lse(lse), False, piece.mask(q.dtype))
             piece.rows(dq).add_(far_dq)
@@ -171,7 +187,7 @@ class FixedAttention(torch.autograd.Function):
             piece.summaries(dvs).add_(far_dv)
         summaries_of(dk).add_(dks)
         summaries_of(dv).add_(dvs)
-        return dq, dk, dv, None, None, None
+        return dq, dk, dv, None
 
 
 def allowed_pairs(n):
@@ -197,18 +213,18 @@ def dense_causal(q, k, v):
                                           is_causal=True).transpose(1, 2)
 
 
-VARIANTS = {f"{name}, {how} {size}": (cut, size, fused)
-            for name, fused, how, cut, sizes in (
-                ("fused", True, "groups of", cut_by_groups, (1, 2, 4, 8)),
-                ("fused", True, "halves down to", cut_by_halves, (1, 6, 12)),
-                ("plain", False, "groups of", cut_by_groups, (8,)),
-                ("plain", False, "halves down to", cut_by_halves, (1, 12)))
-            for size in sizes}
+VARIANTS = {f"fused, groups of {group}": Variant(functools.partial(cut_by_groups, group=group), True)
+            for group in (1, 4, 8)}
+for leaf, step in ((1, 96), (1, 16), (12, 96), (12, 16)):
+    cut = functools.partial(cut_by_halves, leaf=leaf, step=step)
+    name = f"halves to {leaf}, {step} at once"
+    VARIANTS[f"fused, {name}"] = Variant(cut, True)
+    VARIANTS[f"plain, {name}"] = Variant(cut, False)
+    VARIANTS[f"plain, own too, {name}"] = Variant(cut, False, False)
 
 
-def assembly(variant):
-    cut, size, fused = VARIANTS[variant]
-    return lambda q, k, v: FixedAttention.apply(q, k, v, cut, size, fused)
+def assembly(name):
+    return lambda q, k, v: FixedAttention.apply(q, k, v, VARIANTS[name])
 
 
 # ---- measuring ----

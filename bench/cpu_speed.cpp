@@ -13,6 +13,7 @@
 //
 // A shared machine's speed wanders, so what is compared is timed in turns, and ratios are medians of the
 // ratios of each turn. Attention is compared with the reference before anything is timed.
+#include <cstdio>
 #include <functional>
 #include <memory>
 #include <string>
@@ -377,6 +378,7 @@ int main(int argc, char** argv) {
       {"--commit", [&](const std::string& value) { commit = value; }},
       {"--json", [&](const std::string& value) { json_path = value; }},
   };
+  setvbuf(stdout, nullptr, _IOLBF, 0);  // rows appear as they are measured, in files too
   return run_benchmark("bench_cpu_speed", argc, argv, options, [&] {
     std::vector<Part> parts;
     std::string known;

@@ -402,6 +402,7 @@ void residual_backward(const OpContext& context, const ResidualBackward& t) {
 }
 
 void quantize(const OpContext& context, const Tensor& w, const QuantizedMatrix& q) {
+  const OpTimer timer("quantize", {.bytes = w.bytes() + q.values.bytes()});
   const Arguments arguments("quantize", context.device);
   check_quantized(arguments, q);
   arguments.dense("w", w, DType::f32, {q.values.shape[0], q.values.shape[1]});
@@ -412,6 +413,7 @@ void quantize(const OpContext& context, const Tensor& w, const QuantizedMatrix& 
 }
 
 void dequantize(const OpContext& context, const QuantizedMatrix& q, const Tensor& w) {
+  const OpTimer timer("dequantize", {.bytes = q.values.bytes() + w.bytes()});
   const Arguments arguments("dequantize", context.device);
   check_quantized(arguments, q);
   arguments.product("w", w.dtype);
@@ -421,6 +423,7 @@ void dequantize(const OpContext& context, const QuantizedMatrix& q, const Tensor
 
 void quantized_linear_forward(const OpContext& context, const Tensor& x, const QuantizedMatrix& w,
                               const Tensor& b, const Tensor& y) {
+  const OpTimer timer("quantized_linear_forward", product_work(x, w.values.shape[0]));
   const Arguments arguments("quantized_linear_forward", context.device);
   check_quantized(arguments, w);
   arguments.rows("x", x, DType::f32, {kAny, w.values.shape[1]});

@@ -2,6 +2,7 @@
 
 #include "longstride/ops/activation.h"
 #include "longstride/ops/linear.h"
+
 #include "tests/ops/op_test.h"
 
 namespace longstride {

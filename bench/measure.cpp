@@ -147,7 +147,7 @@ double MemoryRead::bytes_per_second() const {
 }
 
 bool has_bf16_products() {
-  static const bool has = cpu_has_bf16() && cpu::matmul_takes_bf16();
+  static const bool has = cpu_has_bf16() && !cpu::matmul_kernel(DType::bf16).empty();
   return has;
 }
 

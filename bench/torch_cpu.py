@@ -224,7 +224,10 @@ for leaf, step in ((1, 96), (1, 16), (12, 96), (12, 16)):
 
 
 def assembly(name):
-    return lambda q, k, v: FixedAttention.apply(q, k, v, VARIANTS[name])
+    @torch.compiler.disable  # its parts are whole kernels already; tracing would make the masks anew in every call
+    def attend(q, k, v):
+        return FixedAttention.apply(q, k, v, VARIANTS[name])
+    return attend
 
 
 # ---- measuring ----

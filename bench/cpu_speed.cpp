@@ -81,7 +81,7 @@ Json memory(const Settings& settings) {
              n);
   fmt::print("{:<14}{:>6}{:>14}{:>14}{:>8}\n", "pattern", "dtype", "tensors", "peak", "ratio");
   Json rows;
-  for (const char* pattern : {"fixed:512,128", "strided:512", "window:512"}) {
+  for (const char* pattern : {"strided:512", "window:512", "fixed:512,32"}) {
     for (const DType dtype : {DType::f32, DType::bf16}) {
       const int64_t peak = peak_memory_of([&] {
         const AttentionProblem problem(n, dtype);

@@ -46,8 +46,8 @@ struct AttentionGradients {
 };
 
 // Scratch: delta (B, H, N) f32 and a few tiles for each thread. The same bits from run to run; on the CPU
-// they may differ between numbers of threads, because few threads share out heads (five products a tile) and
-// many share out tiles (seven).
+// those of f32 may differ between numbers of threads, because few threads share out heads (five products a
+// tile) and many share out tiles (seven); bf16 always takes the second way.
 void attention_backward(const OpContext& context, const AttentionPlan& plan, const AttentionTensors& t,
                         const AttentionGradients& gradients);
 

@@ -3,10 +3,10 @@
 //   dv = p^T dO,   dk = ds^T q,   dq = ds k.
 //
 // Two ways, both deterministic for a fixed number of threads. Where sequences and heads suffice to occupy the
-// threads, one thread owns a sequence and head and gets all three gradients of a tile from five products.
-// Else dq comes from a sweep over query tiles and dk, dv from a sweep over key tiles, seven products that any
-// number of threads can share. Passes are worked off one after the other and add to the gradients, which
-// start at zero. Scratch: delta (B, H, N), and panels and scores of one tile for each thread.
+// threads and tensors are f32, one thread owns a sequence and head and gets all three gradients of a tile
+// from five products. Else dq comes from a sweep over query tiles and dk, dv from a sweep over key tiles,
+// seven products that any number of threads can share. The first pass overwrites the gradients, later ones
+// add to them. Scratch: delta (B, H, N), and panels and scores of one tile for each thread.
 #include <omp.h>
 
 #undef HWY_TARGET_INCLUDE

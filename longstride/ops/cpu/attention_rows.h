@@ -78,9 +78,9 @@ inline void copy_as_f32(const char* from, DType dtype, int64_t width, float* to)
 //
 // A kernel has a few streams of tiles (the keys that its queries meet, their values, ...); each has a few
 // buffers: one in use, one being filled, and those filled before, which a neighbouring task often asks for
-// again. Rows come as the tensor has them, or widened from bf16 to
-// f32. Rows without a position, the rest of a row up to row_bytes, and rows up to a multiple of kRowStep
-// become zero, because they take part in products.
+// again. Rows come as the tensor has them, or widened from bf16 to f32. Rows without a position, the rest of
+// a row up to row_bytes, and rows up to a multiple of kRowStep become zero, because they take part in
+// products.
 class RowGatherer {
  public:
   static constexpr int64_t kRowStep = 32;
@@ -103,7 +103,8 @@ class RowGatherer {
     task_ = task;
   }
 
-  // Queues a tile for the stream's other buffer.
+  // Makes a tile the stream's latest: used where it lies, found in a buffer, or queued for the one that was
+  // used longest ago. What the latest request gave stays untouched.
   void request(int stream, const HeadRows& rows, const TilePositions& tile) {
     Stream& s = streams_[stream];
     if (s.place == Place::as_it_lies && usable(s, rows, tile)) {

@@ -237,6 +237,22 @@ TEST(Attention, NaNDoesNotVanish) {
   for (int64_t i = 0; i < 100; ++i) EXPECT_EQ(std::isnan(p.o[4 * i]), i >= 70 && i < 80) << i;
 }
 
+TEST(Attention, NaNDoesNotVanishInBf16) {
+  const int64_t n = 100;
+  std::vector<Bf16> q(4 * n, Bf16(0.5f)), k = q, v = q, o(4 * n, Bf16(0.0f));
+  k[4 * 70] = Bf16(kNaN);
+  std::vector<float> lse(n);
+  const auto rows = [&](std::vector<Bf16>& data) { return Tensor(data.data(), DType::bf16, {1, n, 1, 4}); };
+  const AttentionPlan plan = plan_attention({}, layer_of("window:10"), 1, n);
+  Arena scratch({}, attention_scratch_bytes({}, plan, 1, 1, 4, 4));
+  attention_forward({{}, &scratch}, plan,
+                    {rows(q), rows(k), rows(v), rows(o), Tensor(lse.data(), DType::f32, {1, 1, n}), 0.5f});
+  for (int64_t i = 0; i < n; ++i) {
+    EXPECT_EQ(std::isnan(static_cast<float>(o[4 * i])), i >= 70 && i < 80) << i;
+    EXPECT_EQ(std::isnan(lse[i]), i >= 70 && i < 80) << i;
+  }
+}
+
 // ---- plans, masks and tiles ----
 
 TEST(AttentionPlan, EqualHeadsShareAPlan) {

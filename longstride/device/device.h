@@ -27,14 +27,4 @@ std::string describe_cpu();
 // Products of bf16 matrices run in hardware (AVX512-BF16 or AMX), which instructions.h may forbid.
 bool cpu_has_bf16();
 
-// Implemented by cuda.cu or no_cuda.cpp.
-namespace cuda {
-bool built();        // this binary has a CUDA backend
-int device_count();  // GPUs that it can use; 0 without a driver
-void* allocate(int index, int64_t bytes);
-void release(int index, void* data);
-void copy(void* to, const void* from, int64_t bytes);
-void fill_zero(void* data, int64_t bytes);
-}  // namespace cuda
-
 }  // namespace longstride

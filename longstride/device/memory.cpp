@@ -11,6 +11,7 @@
 #include <unistd.h>
 
 #include "longstride/base/text.h"
+#include "longstride/device/cuda.h"
 #include "longstride/device/instructions.h"
 
 namespace longstride {
@@ -100,14 +101,13 @@ int64_t resident_memory() {
 
 Device parse_device(std::string_view text) {
   if (text == "cpu") return {};
-  if (text == "auto") return cuda::device_count() > 0 ? Device{DeviceKind::cuda, 0} : Device{};
+  if (text == "auto") return cuda::why_not(0).empty() ? Device{DeviceKind::cuda, 0} : Device{};
   if (text == "cuda" || text.starts_with("cuda:")) {
     const Device device{DeviceKind::cuda,
                         text == "cuda" ? 0 : static_cast<int>(parse_integer(text.substr(5), "device"))};
-    LONGSTRIDE_CHECK(cuda::built(), "device {}: this longstride was built without CUDA; use --device cpu",
-                     text);
-    LONGSTRIDE_CHECK(device.index >= 0 && device.index < cuda::device_count(),
-                     "device {}: this machine has {} usable GPUs", text, cuda::device_count());
+    const std::string why_not = cuda::why_not(device.index);
+    LONGSTRIDE_CHECK(why_not.empty(), "device {}: {}", text, why_not);
+    cuda::use(device.index);
     return device;
   }
   fail("unknown device '{}'; use cpu, cuda, cuda:N or auto", text);

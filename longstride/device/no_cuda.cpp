@@ -1,18 +1,30 @@
-// Stands in for cuda.cu in a build without CUDA: every call says so.
+// Stands in for cuda.cpp in a build without CUDA: every call says so.
 #include "longstride/base/check.h"
-#include "longstride/device/device.h"
+#include "longstride/device/cuda.h"
 
 namespace longstride::cuda {
 
 namespace {
-[[noreturn]] void unavailable() { fail("this longstride was built without CUDA; use --device cpu"); }
+[[noreturn]] void unavailable() { fail("{}", why_not(0)); }
 }  // namespace
 
 bool built() { return false; }
 int device_count() { return 0; }
+std::string why_not(int) { return "this longstride was built without CUDA; use --device cpu"; }
+void use(int) { unavailable(); }
+std::string describe(int) { unavailable(); }
+DeviceMemory memory(int) { unavailable(); }
 void* allocate(int, int64_t) { unavailable(); }
 void release(int, void*) {}
+void* allocate_pinned(int64_t) { unavailable(); }
+void release_pinned(void*) {}
 void copy(void*, const void*, int64_t) { unavailable(); }
 void fill_zero(void*, int64_t) { unavailable(); }
+void synchronize() { unavailable(); }
+void* stream() { unavailable(); }
+Graph Graph::record(const std::function<void()>&) { unavailable(); }
+void Graph::launch() const { unavailable(); }
+Moment Moment::now() { unavailable(); }
+double Moment::seconds(const Moment&, const Moment&) { unavailable(); }
 
 }  // namespace longstride::cuda

@@ -5,6 +5,7 @@
 // tile.
 #pragma once
 
+#include <memory>
 #include <vector>
 
 #include "longstride/ops/context.h"
@@ -13,11 +14,16 @@
 
 namespace longstride {
 
+namespace cuda {
+class AttentionLists;
+}
+
 // The plans of one layer's heads: equal patterns share a plan.
 struct AttentionPlan {
   std::vector<Plan> plans;
   std::vector<std::vector<TileMasks>> masks;  // by plan and pass
   std::vector<int> plan_of_head;
+  std::shared_ptr<const cuda::AttentionLists> on_gpu;  // of a plan for a GPU: the same there
   int64_t n = 0;
   int64_t pairs = 0;  // allowed pairs summed over heads, for one sequence
   const Plan& head(int64_t h) const { return plans[plan_of_head[h]]; }

@@ -5,16 +5,13 @@
 
 #include "longstride/ops/attention.h"
 #include "longstride/ops/cpu/attention.h"
+#include "longstride/ops/cuda/ops.h"
+#include "longstride/ops/on_device.h"
 #include "longstride/ops/profile.h"
 
 namespace longstride {
 
 namespace {
-
-void check_built(const char* op, Device device) {
-  LONGSTRIDE_CHECK(device.kind == DeviceKind::cpu, "{}: the op for {} is not in this build; use --device cpu",
-                   op, name_of(device));
-}
 
 // A tensor of this type and shape whose rows may lie apart.
 void check_tensor(const char* op, const char* name, Device device, const Tensor& t, DType dtype,
@@ -39,7 +36,7 @@ OpWork pair_work(const AttentionPlan& plan, const AttentionTensors& t, int qk_pr
 
 void check_tensors(const char* op, const OpContext& context, const AttentionPlan& plan,
                    const AttentionTensors& t) {
-  check_built(op, context.device);
+  check_device(op, context.device);
   LONGSTRIDE_CHECK(t.q.rank == 4 && t.v.rank == 4,
                    "{}: q is {} and v is {}, must be (B, N, H, D) and (B, N, H, Dv)", op, t.q.describe(),
                    t.v.describe());
@@ -65,7 +62,7 @@ void check_tensors(const char* op, const OpContext& context, const AttentionPlan
 }  // namespace
 
 AttentionPlan plan_attention(Device device, const LayerPattern& layer, int64_t heads, int64_t n) {
-  check_built("plan_attention", device);
+  check_device("plan_attention", device);
   LONGSTRIDE_CHECK(heads > 0, "plan_attention: {} heads, must be positive", heads);
   AttentionPlan plan;
   plan.n = n;
@@ -82,12 +79,14 @@ AttentionPlan plan_attention(Device device, const LayerPattern& layer, int64_t h
     std::vector<TileMasks>& masks = plan.masks.emplace_back();
     for (const Pass& pass : p.passes) masks.push_back(make_tile_masks(pass));
   }
+  if (on_gpu(device)) plan.on_gpu = cuda::upload_lists(plan, device.index);
   return plan;
 }
 
 void attention_forward(const OpContext& context, const AttentionPlan& plan, const AttentionTensors& t) {
   const OpTimer timer("attention_forward", pair_work(plan, t, 1, 1));
   check_tensors("attention_forward", context, plan, t);
+  if (on_gpu(context.device)) return cuda::attention_forward(context, plan, t);
   cpu::attention_forward(context, plan, t);
 }
 
@@ -102,12 +101,14 @@ void attention_backward(const OpContext& context, const AttentionPlan& plan, con
   check_tensor(op, "dq", context.device, gradients.dq, t.q.dtype, {batch, n, heads, width});
   check_tensor(op, "dk", context.device, gradients.dk, t.q.dtype, {batch, n, heads, width});
   check_tensor(op, "dv", context.device, gradients.dv, t.q.dtype, {batch, n, heads, v_width});
+  if (on_gpu(context.device)) return cuda::attention_backward(context, plan, t, gradients);
   cpu::attention_backward(context, plan, t, gradients);
 }
 
 int64_t attention_scratch_bytes(Device device, const AttentionPlan& plan, int64_t batch, int64_t heads,
                                 int64_t qk_width, int64_t v_width) {
-  check_built("attention_scratch_bytes", device);
+  check_device("attention_scratch_bytes", device);
+  if (on_gpu(device)) return cuda::attention_scratch_bytes(plan, batch, heads, qk_width, v_width);
   return cpu::attention_scratch_bytes(plan, batch, heads, qk_width, v_width);
 }
 
@@ -115,7 +116,7 @@ void attention_one(const OpContext& context, const LayerPattern& layer, int64_t 
                    const Tensor& k, const Tensor& v, float scale, const Tensor& o) {
   const char* op = "attention_one";
   const OpTimer timer(op, {});
-  check_built(op, context.device);
+  check_device(op, context.device);
   LONGSTRIDE_CHECK(q.rank == 3 && k.rank == 4 && v.rank == 4,
                    "{}: q is {}, k is {}, v is {}, must be (B, H, D), (B, N, H, D) and (B, N, H, Dv)", op,
                    q.describe(), k.describe(), v.describe());
@@ -127,6 +128,7 @@ void attention_one(const OpContext& context, const LayerPattern& layer, int64_t 
   check_tensor(op, "k", context.device, k, kept, {batch, n, heads, q.shape[2]});
   check_tensor(op, "v", context.device, v, kept, {batch, n, heads, v.shape[3]});
   check_tensor(op, "o", context.device, o, DType::f32, {batch, heads, v.shape[3]});
+  if (on_gpu(context.device)) return cuda::attention_one(context, layer, position, q, k, v, scale, o);
   cpu::attention_one(context, layer, position, q, k, v, scale, o);
 }
 

@@ -6,10 +6,12 @@
 #include "longstride/ops/adam.h"
 #include "longstride/ops/cpu/ops.h"
 #include "longstride/ops/cross_entropy.h"
+#include "longstride/ops/cuda/ops.h"
 #include "longstride/ops/dropout.h"
 #include "longstride/ops/embedding.h"
 #include "longstride/ops/layer_norm.h"
 #include "longstride/ops/linear.h"
+#include "longstride/ops/on_device.h"
 #include "longstride/ops/profile.h"
 #include "longstride/ops/quantized_linear.h"
 #include "longstride/ops/residual.h"
@@ -23,10 +25,7 @@ constexpr int64_t kAny = -1;
 // Checks the tensors of one call; every message begins with the op and the argument.
 class Arguments {
  public:
-  Arguments(const char* op, Device device) : op_(op), device_(device) {
-    LONGSTRIDE_CHECK(device.kind == DeviceKind::cpu,
-                     "{}: the op for {} is not in this build; use --device cpu", op, name_of(device));
-  }
+  Arguments(const char* op, Device device) : op_(op), device_(device) { check_device(op, device); }
 
   // Rows may be parts of wider ones: only the last stride must be 1.
   void rows(const char* name, const Tensor& t, DType dtype, std::initializer_list<int64_t> shape) const {
@@ -131,6 +130,7 @@ void activation_forward(const OpContext& context, const Tensor& x, const Tensor&
   arguments.product("x", x.dtype);
   arguments.flat("x", x, x.dtype, x.count());
   arguments.flat("y", y, x.dtype, x.count());
+  if (on_gpu(context.device)) return cuda::activation_forward(context, x, y);
   cpu::activation_forward(context, x, y);
 }
 
@@ -143,6 +143,7 @@ void activation_backward(const OpContext& context, const Tensor& dy, const Tenso
   arguments.flat("dy", dy, x.dtype, x.count());
   arguments.flat("dx", dx, x.dtype, x.count());
   if (y) arguments.flat("y", y, x.dtype, x.count());
+  if (on_gpu(context.device)) return cuda::activation_backward(context, dy, x, dx, y);
   cpu::activation_backward(context, dy, x, dx, y);
 }
 
@@ -161,6 +162,7 @@ void adam_step(const OpContext& context, const AdamStep& step, const Tensor& w, 
   arguments.flat("v", v, DType::f32, count);
   if (average) arguments.flat("average", average, DType::f32, count);
   if (compute) arguments.flat("compute", compute, DType::bf16, count);
+  if (on_gpu(context.device)) return cuda::adam_step(context, step, w, g, m, v, average, compute);
   cpu::adam_step(context, step, w, g, m, v, average, compute);
 }
 
@@ -168,6 +170,7 @@ double sum_of_squares(const OpContext& context, const Tensor& x) {
   const OpTimer timer("sum_of_squares", {.bytes = x.bytes()});
   const Arguments arguments("sum_of_squares", context.device);
   arguments.flat("x", x, DType::f32, x.count());
+  if (on_gpu(context.device)) return cuda::sum_of_squares(context, x);
   return cpu::sum_of_squares(context, x);
 }
 
@@ -178,6 +181,7 @@ void convert(const OpContext& context, const Tensor& from, const Tensor& to) {
   arguments.flat("from", from, from.dtype, from.count());
   arguments.product("to", to.dtype);
   arguments.flat("to", to, to.dtype, from.count());
+  if (on_gpu(context.device)) return cuda::convert(context, from, to);
   cpu::convert(context, from, to);
 }
 
@@ -189,6 +193,7 @@ void cross_entropy_forward(const OpContext& context, const Tensor& logits, const
   arguments.dense("targets", targets, DType::u8, {logits.shape[0]});
   arguments.dense("loss", loss, DType::f32, {logits.shape[0]});
   arguments.below("targets", targets, logits.shape[1]);
+  if (on_gpu(context.device)) return cuda::cross_entropy_forward(context, logits, targets, loss);
   cpu::cross_entropy_forward(context, logits, targets, loss);
 }
 
@@ -201,6 +206,8 @@ void cross_entropy_backward(const OpContext& context, const Tensor& logits, cons
   arguments.dense("loss", loss, DType::f32, {logits.shape[0]});
   arguments.dense("dlogits", dlogits, DType::f32, {logits.shape[0], logits.shape[1]});
   arguments.below("targets", targets, logits.shape[1]);
+  if (on_gpu(context.device))
+    return cuda::cross_entropy_backward(context, logits, targets, scale, loss, dlogits);
   cpu::cross_entropy_backward(context, logits, targets, scale, loss, dlogits);
 }
 
@@ -213,6 +220,7 @@ void dropout_add_forward(const OpContext& context, const Tensor& x, const Tensor
   arguments.product("branch", branch.dtype);
   arguments.flat("branch", branch, branch.dtype, x.count());
   arguments.flat("y", y, DType::f32, x.count());
+  if (on_gpu(context.device)) return cuda::dropout_add_forward(context, x, branch, dropout, y);
   cpu::dropout_add_forward(context, x, branch, dropout, y);
 }
 
@@ -224,6 +232,7 @@ void dropout_backward(const OpContext& context, const Tensor& dy, const Dropout&
   arguments.flat("dy", dy, DType::f32, dy.count());
   arguments.product("dbranch", dbranch.dtype);
   arguments.flat("dbranch", dbranch, dbranch.dtype, dy.count());
+  if (on_gpu(context.device)) return cuda::dropout_backward(context, dy, dropout, dbranch);
   cpu::dropout_backward(context, dy, dropout, dbranch);
 }
 
@@ -235,6 +244,7 @@ void embedding_forward(const OpContext& context, const Tensor& tokens, const Emb
   arguments.dense("tokens", tokens, DType::u8, {kAny, kAny});
   arguments.dense("y", y, DType::f32, {tokens.count(), tables.token.shape[1]});
   arguments.below("tokens", tokens, tables.token.shape[0]);
+  if (on_gpu(context.device)) return cuda::embedding_forward(context, tokens, tables, y);
   cpu::embedding_forward(context, tokens, tables, y);
 }
 
@@ -249,6 +259,7 @@ void embedding_one(const OpContext& context, const Tensor& previous, int64_t pos
     arguments.dense("previous", previous, DType::u8, {y.shape[0]});
     arguments.below("previous", previous, tables.token.shape[0]);
   }
+  if (on_gpu(context.device)) return cuda::embedding_one(context, previous, position, tables, y);
   cpu::embedding_one(context, previous, position, tables, y);
 }
 
@@ -260,6 +271,7 @@ void embedding_backward(const OpContext& context, const Tensor& tokens, const Te
   arguments.dense("tokens", tokens, DType::u8, {kAny, kAny});
   arguments.dense("dy", dy, DType::f32, {tokens.count(), gradients.token.shape[1]});
   arguments.below("tokens", tokens, gradients.token.shape[0]);
+  if (on_gpu(context.device)) return cuda::embedding_backward(context, tokens, dy, gradients);
   cpu::embedding_backward(context, tokens, dy, gradients);
 }
 
@@ -274,6 +286,7 @@ void layer_norm_forward(const OpContext& context, const Tensor& x, const Tensor&
   arguments.dense("y", y, y.dtype, {x.shape[0], x.shape[1]});
   arguments.dense("mean", mean, DType::f32, {x.shape[0]});
   arguments.dense("rstd", rstd, DType::f32, {x.shape[0]});
+  if (on_gpu(context.device)) return cuda::layer_norm_forward(context, x, gain, bias, epsilon, y, mean, rstd);
   cpu::layer_norm_forward(context, x, gain, bias, epsilon, y, mean, rstd);
 }
 
@@ -288,11 +301,13 @@ void layer_norm_apply(const OpContext& context, const Tensor& x, const Tensor& g
   arguments.dense("rstd", rstd, DType::f32, {x.shape[0]});
   arguments.product("y", y.dtype);
   arguments.dense("y", y, y.dtype, {x.shape[0], x.shape[1]});
+  if (on_gpu(context.device)) return cuda::layer_norm_apply(context, x, gain, bias, mean, rstd, y);
   cpu::layer_norm_apply(context, x, gain, bias, mean, rstd, y);
 }
 
 int64_t layer_norm_backward_scratch_bytes(Device device, int64_t rows, int64_t width) {
   const Arguments arguments("layer_norm_backward_scratch_bytes", device);
+  if (on_gpu(device)) return cuda::layer_norm_backward_scratch_bytes(rows, width);
   return cpu::layer_norm_backward_scratch_bytes(rows, width);
 }
 
@@ -311,6 +326,8 @@ void layer_norm_backward(const OpContext& context, const Tensor& dy, const Tenso
   arguments.dense("dgain", dgain, DType::f32, {x.shape[1]});
   arguments.dense("dbias", dbias, DType::f32, {x.shape[1]});
   arguments.scratch(context, layer_norm_backward_scratch_bytes(context.device, x.shape[0], x.shape[1]));
+  if (on_gpu(context.device))
+    return cuda::layer_norm_backward(context, dy, x, gain, mean, rstd, dx, dgain, dbias);
   cpu::layer_norm_backward(context, dy, x, gain, mean, rstd, dx, dgain, dbias);
 }
 
@@ -319,6 +336,7 @@ int64_t linear_scratch_bytes(Device device, int64_t rows, int64_t in, int64_t ou
   const Arguments arguments("linear_scratch_bytes", device);
   arguments.product("product", product);
   arguments.product("stored", stored);
+  if (on_gpu(device)) return cuda::linear_scratch_bytes(rows, in, out, product, stored);
   return cpu::linear_scratch_bytes(rows, in, out, product, stored);
 }
 
@@ -333,6 +351,7 @@ void linear_forward(const OpContext& context, const Tensor& x, const Tensor& w, 
   arguments.activation("y", y, w.dtype, {x.shape[0], w.shape[0]});
   arguments.scratch(
       context, linear_scratch_bytes(context.device, x.shape[0], w.shape[1], w.shape[0], w.dtype, x.dtype));
+  if (on_gpu(context.device)) return cuda::linear_forward(context, x, w, b, y);
   cpu::linear_forward(context, x, w, b, y);
 }
 
@@ -345,6 +364,7 @@ void linear_backward_input(const OpContext& context, const Tensor& dy, const Ten
   arguments.activation("dx", dx, w.dtype, {dy.shape[0], w.shape[1]});
   arguments.scratch(
       context, linear_scratch_bytes(context.device, dy.shape[0], w.shape[1], w.shape[0], w.dtype, dy.dtype));
+  if (on_gpu(context.device)) return cuda::linear_backward_input(context, dy, w, dx);
   cpu::linear_backward_input(context, dy, w, dx);
 }
 
@@ -360,6 +380,7 @@ void linear_backward_weight(const OpContext& context, const Tensor& dy, const Te
   const DType stored = dy.dtype == x.dtype ? x.dtype : DType::f32;
   arguments.scratch(
       context, linear_scratch_bytes(context.device, dy.shape[0], x.shape[1], dy.shape[1], product, stored));
+  if (on_gpu(context.device)) return cuda::linear_backward_weight(context, dy, x, product, dw, db);
   cpu::linear_backward_weight(context, dy, x, product, dw, db);
 }
 
@@ -378,6 +399,7 @@ void residual_forward(const OpContext& context, const ResidualForward& t) {
   arguments.dense("normed", t.normed, t.branch.dtype, {rows, width});
   arguments.dense("mean", t.mean, DType::f32, {rows});
   arguments.dense("rstd", t.rstd, DType::f32, {rows});
+  if (on_gpu(context.device)) return cuda::residual_forward(context, t);
   cpu::residual_forward(context, t);
 }
 
@@ -398,6 +420,7 @@ void residual_backward(const OpContext& context, const ResidualBackward& t) {
   arguments.dense("dbias", t.dbias, DType::f32, {width});
   arguments.dense("dbranch", t.dbranch, t.dy.dtype, {rows, width});
   arguments.scratch(context, layer_norm_backward_scratch_bytes(context.device, rows, width));
+  if (on_gpu(context.device)) return cuda::residual_backward(context, t);
   cpu::residual_backward(context, t);
 }
 
@@ -409,6 +432,7 @@ void quantize(const OpContext& context, const Tensor& w, const QuantizedMatrix& 
   const float* values = w.as<float>();
   const float* bad = std::find_if_not(values, values + w.count(), [](float v) { return std::isfinite(v); });
   LONGSTRIDE_CHECK(bad == values + w.count(), "quantize: w[{}] is {}, must be finite", bad - values, *bad);
+  if (on_gpu(context.device)) return cuda::quantize(context, w, q);
   cpu::quantize(context, w, q);
 }
 
@@ -418,6 +442,7 @@ void dequantize(const OpContext& context, const QuantizedMatrix& q, const Tensor
   check_quantized(arguments, q);
   arguments.product("w", w.dtype);
   arguments.dense("w", w, w.dtype, {q.values.shape[0], q.values.shape[1]});
+  if (on_gpu(context.device)) return cuda::dequantize(context, q, w);
   cpu::dequantize(context, q, w);
 }
 
@@ -429,6 +454,7 @@ void quantized_linear_forward(const OpContext& context, const Tensor& x, const Q
   arguments.rows("x", x, DType::f32, {kAny, w.values.shape[1]});
   if (b) arguments.dense("b", b, DType::f32, {w.values.shape[0]});
   arguments.rows("y", y, DType::f32, {x.shape[0], w.values.shape[0]});
+  if (on_gpu(context.device)) return cuda::quantized_linear_forward(context, x, w, b, y);
   cpu::quantized_linear_forward(context, x, w, b, y);
 }
 

@@ -1,0 +1,82 @@
+// Stands in for the .cu files in a build without CUDA. Nothing gets here: no tensor lies on a GPU then.
+#include "longstride/base/check.h"
+#include "longstride/device/cuda.h"
+#include "longstride/ops/cuda/ops.h"
+
+namespace longstride::cuda {
+
+namespace {
+[[noreturn]] void unavailable() { fail("{}", why_not(0)); }
+}  // namespace
+
+void activation_forward(const OpContext&, const Tensor&, const Tensor&) { unavailable(); }
+void activation_backward(const OpContext&, const Tensor&, const Tensor&, const Tensor&, const Tensor&) {
+  unavailable();
+}
+void adam_step(const OpContext&, const AdamStep&, const Tensor&, const Tensor&, const Tensor&, const Tensor&,
+               const Tensor&, const Tensor&) {
+  unavailable();
+}
+double sum_of_squares(const OpContext&, const Tensor&) { unavailable(); }
+void convert(const OpContext&, const Tensor&, const Tensor&) { unavailable(); }
+void cross_entropy_forward(const OpContext&, const Tensor&, const Tensor&, const Tensor&) { unavailable(); }
+void cross_entropy_backward(const OpContext&, const Tensor&, const Tensor&, float, const Tensor&,
+                            const Tensor&) {
+  unavailable();
+}
+void dropout_add_forward(const OpContext&, const Tensor&, const Tensor&, const Dropout&, const Tensor&) {
+  unavailable();
+}
+void dropout_backward(const OpContext&, const Tensor&, const Dropout&, const Tensor&) { unavailable(); }
+void embedding_forward(const OpContext&, const Tensor&, const EmbeddingTables&, const Tensor&) {
+  unavailable();
+}
+void embedding_one(const OpContext&, const Tensor&, int64_t, const EmbeddingTables&, const Tensor&) {
+  unavailable();
+}
+void embedding_backward(const OpContext&, const Tensor&, const Tensor&, const EmbeddingTables&) {
+  unavailable();
+}
+void layer_norm_forward(const OpContext&, const Tensor&, const Tensor&, const Tensor&, float, const Tensor&,
+                        const Tensor&, const Tensor&) {
+  unavailable();
+}
+void layer_norm_apply(const OpContext&, const Tensor&, const Tensor&, const Tensor&, const Tensor&,
+                      const Tensor&, const Tensor&) {
+  unavailable();
+}
+int64_t layer_norm_backward_scratch_bytes(int64_t, int64_t) { unavailable(); }
+void layer_norm_backward(const OpContext&, const Tensor&, const Tensor&, const Tensor&, const Tensor&,
+                         const Tensor&, const Tensor&, const Tensor&, const Tensor&) {
+  unavailable();
+}
+int64_t linear_scratch_bytes(int64_t, int64_t, int64_t, DType, DType) { unavailable(); }
+void linear_forward(const OpContext&, const Tensor&, const Tensor&, const Tensor&, const Tensor&) {
+  unavailable();
+}
+void linear_backward_input(const OpContext&, const Tensor&, const Tensor&, const Tensor&) { unavailable(); }
+void linear_backward_weight(const OpContext&, const Tensor&, const Tensor&, DType, const Tensor&,
+                            const Tensor&) {
+  unavailable();
+}
+void residual_forward(const OpContext&, const ResidualForward&) { unavailable(); }
+void residual_backward(const OpContext&, const ResidualBackward&) { unavailable(); }
+void quantize(const OpContext&, const Tensor&, const QuantizedMatrix&) { unavailable(); }
+void dequantize(const OpContext&, const QuantizedMatrix&, const Tensor&) { unavailable(); }
+void quantized_linear_forward(const OpContext&, const Tensor&, const QuantizedMatrix&, const Tensor&,
+                              const Tensor&) {
+  unavailable();
+}
+std::shared_ptr<const AttentionLists> upload_lists(const AttentionPlan&, int) { unavailable(); }
+void attention_forward(const OpContext&, const AttentionPlan&, const AttentionTensors&) { unavailable(); }
+void attention_backward(const OpContext&, const AttentionPlan&, const AttentionTensors&,
+                        const AttentionGradients&) {
+  unavailable();
+}
+int64_t attention_scratch_bytes(const AttentionPlan&, int64_t, int64_t, int64_t, int64_t) { unavailable(); }
+void attention_one(const OpContext&, const LayerPattern&, int64_t, const Tensor&, const Tensor&,
+                   const Tensor&, float, const Tensor&) {
+  unavailable();
+}
+
+}  // namespace longstride::cuda

@@ -11,8 +11,9 @@ void cross_entropy_forward(const OpContext& context, const Tensor& logits, const
                            const Tensor& loss);
 
 // Both in one pass: loss (M) f32 = as above, and dlogits (M, V) f32 = scale * (softmax(logits) -
-// onehot(target)). dlogits may be logits.
+// onehot(target)). dlogits may be logits. `times`, if not empty, is one f32 that scale is multiplied with:
+// the loss scale of f16, which lives where it is decided.
 void cross_entropy_backward(const OpContext& context, const Tensor& logits, const Tensor& targets,
-                            float scale, const Tensor& loss, const Tensor& dlogits);
+                            float scale, const Tensor& loss, const Tensor& dlogits, const Tensor& times = {});
 
 }  // namespace longstride

@@ -198,17 +198,18 @@ void cross_entropy_forward(const OpContext& context, const Tensor& logits, const
 }
 
 void cross_entropy_backward(const OpContext& context, const Tensor& logits, const Tensor& targets,
-                            float scale, const Tensor& loss, const Tensor& dlogits) {
+                            float scale, const Tensor& loss, const Tensor& dlogits, const Tensor& times) {
   const OpTimer timer("cross_entropy_backward", {.bytes = logits.bytes() + dlogits.bytes()});
   const Arguments arguments("cross_entropy_backward", context.device);
   arguments.dense("logits", logits, DType::f32, {kAny, kAny});
   arguments.dense("targets", targets, DType::u8, {logits.shape[0]});
   arguments.dense("loss", loss, DType::f32, {logits.shape[0]});
   arguments.dense("dlogits", dlogits, DType::f32, {logits.shape[0], logits.shape[1]});
+  if (times) arguments.dense("times", times, DType::f32, {1});
   arguments.below("targets", targets, logits.shape[1]);
   if (on_gpu(context.device))
-    return cuda::cross_entropy_backward(context, logits, targets, scale, loss, dlogits);
-  cpu::cross_entropy_backward(context, logits, targets, scale, loss, dlogits);
+    return cuda::cross_entropy_backward(context, logits, targets, scale, loss, dlogits, times);
+  cpu::cross_entropy_backward(context, logits, targets, scale, loss, dlogits, times);
 }
 
 void dropout_add_forward(const OpContext& context, const Tensor& x, const Tensor& branch,

@@ -13,6 +13,16 @@ namespace longstride {
 struct Dropout {
   RandomStream stream;
   double probability = 0;  // in [0, 1); 0 means none
+  // If not null, *step_from replaces stream.step at the time the op runs; it lies in memory of the op's
+  // device, so that work recorded once draws other masks each time it is replayed.
+  const uint32_t* step_from = nullptr;
+
+  // The numbers that the op draws from.
+  LONGSTRIDE_HOST_DEVICE RandomStream numbers() const {
+    RandomStream s = stream;
+    if (step_from != nullptr) s.step = *step_from;
+    return s;
+  }
 
   LONGSTRIDE_HOST_DEVICE uint32_t threshold() const {
     return static_cast<uint32_t>(probability * 65536.0 + 0.5);
@@ -22,7 +32,7 @@ struct Dropout {
     return 65536.0f / (65536.0f - static_cast<float>(threshold()));
   }
   LONGSTRIDE_HOST_DEVICE bool keeps(uint64_t element) const {
-    const PhiloxBlock block = stream.block(element / 8);
+    const PhiloxBlock block = numbers().block(element / 8);
     const uint32_t lane = static_cast<uint32_t>(element % 8);
     return ((block[lane / 2] >> (lane % 2 * 16)) & 0xffffu) >= threshold();
   }

@@ -97,12 +97,13 @@ void cross_entropy_forward(const OpContext& context, const Tensor& logits, const
 }
 
 void cross_entropy_backward(const OpContext& context, const Tensor& logits, const Tensor& targets,
-                            float scale, const Tensor& loss, const Tensor& dlogits) {
+                            float scale, const Tensor& loss, const Tensor& dlogits, const Tensor& times) {
   const int64_t width = logits.shape[1];
   parallel_rows(logits.shape[0], width, [&](int64_t begin, int64_t end) {
     HWY_DYNAMIC_DISPATCH(losses_and_gradients)
-    (logits.as<float>() + begin * width, targets.as<uint8_t>() + begin, end - begin, width, scale,
-     loss.as<float>() + begin, dlogits.as<float>() + begin * width);
+    (logits.as<float>() + begin * width, targets.as<uint8_t>() + begin, end - begin, width,
+     times ? scale * *times.as<float>() : scale, loss.as<float>() + begin,
+     dlogits.as<float>() + begin * width);
   });
 }
 

@@ -75,7 +75,7 @@ HWY_INLINE void for_each_mask(const Dropout& dropout, int64_t begin, int64_t end
   const int64_t step = 8 * static_cast<int64_t>(hn::Lanes(d));
   const int32_t threshold = static_cast<int32_t>(dropout.threshold());
   for (int64_t at = begin; at < end; at += step) {
-    philox_blocks(dropout.stream, static_cast<uint64_t>(at / 8), words);
+    philox_blocks(dropout.numbers(), static_cast<uint64_t>(at / 8), words);
     for_each_vector(std::min(step, end - at), [&](auto tag, int64_t i) HWY_ATTR {
       const hn::Rebind<uint16_t, decltype(tag)> d16;
       const hn::Rebind<int32_t, decltype(tag)> di;

@@ -8,7 +8,7 @@ void cross_entropy_forward(const OpContext&, const Tensor&, const Tensor&, const
   fail("this op on the GPU is being built");
 }
 void cross_entropy_backward(const OpContext&, const Tensor&, const Tensor&, float, const Tensor&,
-                            const Tensor&) {
+                            const Tensor&, const Tensor&) {
   fail("this op on the GPU is being built");
 }
 

@@ -21,7 +21,7 @@ double sum_of_squares(const OpContext&, const Tensor&) { unavailable(); }
 void convert(const OpContext&, const Tensor&, const Tensor&) { unavailable(); }
 void cross_entropy_forward(const OpContext&, const Tensor&, const Tensor&, const Tensor&) { unavailable(); }
 void cross_entropy_backward(const OpContext&, const Tensor&, const Tensor&, float, const Tensor&,
-                            const Tensor&) {
+                            const Tensor&, const Tensor&) {
   unavailable();
 }
 void dropout_add_forward(const OpContext&, const Tensor&, const Tensor&, const Dropout&, const Tensor&) {

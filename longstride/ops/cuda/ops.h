@@ -27,7 +27,7 @@ void convert(const OpContext& context, const Tensor& from, const Tensor& to);
 void cross_entropy_forward(const OpContext& context, const Tensor& logits, const Tensor& targets,
                            const Tensor& loss);
 void cross_entropy_backward(const OpContext& context, const Tensor& logits, const Tensor& targets,
-                            float scale, const Tensor& loss, const Tensor& dlogits);
+                            float scale, const Tensor& loss, const Tensor& dlogits, const Tensor& times);
 
 void dropout_add_forward(const OpContext& context, const Tensor& x, const Tensor& branch,
                          const Dropout& dropout, const Tensor& y);

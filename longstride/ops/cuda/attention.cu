@@ -1,27 +1,172 @@
-// Being built.
-#include "longstride/base/check.h"
+// Sparse attention: which kernels serve a call, in which order.
+//
+//   delta[q] = d_o[q].o[q], the part of the softmax's gradient that all keys of a query share
+//
+// Scratch: delta (B, H, N) f32.
+#include "longstride/ops/cuda/attention_common.cuh"
 #include "longstride/ops/cuda/ops.h"
 
 namespace longstride::cuda {
 
-class AttentionLists {};
+namespace {
 
-std::shared_ptr<const AttentionLists> upload_lists(const AttentionPlan&, int) {
-  fail("this op on the GPU is being built");
+Rows rows_of(const Tensor& t) {
+  return {t.data, t.stride[0], t.stride[1], t.stride[2], static_cast<int>(t.shape[3])};
 }
-void attention_forward(const OpContext&, const AttentionPlan&, const AttentionTensors&) {
-  fail("this op on the GPU is being built");
+
+// Rows start at multiples of 16 bytes, and so do their chunks of eight.
+bool in_chunks(const Tensor& t) {
+  return t.shape[3] % 8 == 0 && t.stride[0] % 8 == 0 && t.stride[1] % 8 == 0 && t.stride[2] % 8 == 0 &&
+         reinterpret_cast<uintptr_t>(t.data) % 16 == 0;
 }
-void attention_backward(const OpContext&, const AttentionPlan&, const AttentionTensors&,
-                        const AttentionGradients&) {
-  fail("this op on the GPU is being built");
+
+AttentionArgs arguments_of(const AttentionPlan& plan, const AttentionTensors& t) {
+  AttentionArgs args;
+  args.masks = plan.on_gpu->masks();
+  args.head_count = static_cast<int>(t.q.shape[2]);
+  args.n = static_cast<int>(t.q.shape[1]);
+  args.scale = t.scale;
+  args.q = rows_of(t.q), args.k = rows_of(t.k), args.v = rows_of(t.v), args.o = rows_of(t.o);
+  args.lse = data_of<float>(t.lse);
+  return args;
 }
-int64_t attention_scratch_bytes(const AttentionPlan&, int64_t, int64_t, int64_t, int64_t) {
-  fail("this op on the GPU is being built");
+
+struct DeltaArgs {
+  Rows o, d_o;
+  float* delta;
+  int n, heads;
+  int64_t rows;  // B * N * H
+};
+
+constexpr int kLanesOfRow = 8;
+
+// Eight lanes a row.
+template <class T, bool kInChunks>
+__global__ void delta_kernel(const DeltaArgs a) {
+  const int64_t row = (static_cast<int64_t>(blockIdx.x) * blockDim.x + threadIdx.x) / kLanesOfRow;
+  const int lane = threadIdx.x % kLanesOfRow;
+  float sum = 0;
+  const int64_t head = row % a.heads, position = row / a.heads % a.n, b = row / a.heads / a.n;
+  if (row < a.rows) {
+    const T* o = a.o.of<const T>(static_cast<int>(b), static_cast<int>(head)) + position * a.o.position;
+    const T* d_o = a.d_o.of<const T>(static_cast<int>(b), static_cast<int>(head)) + position * a.d_o.position;
+    if constexpr (kInChunks) {
+      for (int d = 8 * lane; d < a.o.width; d += 8 * kLanesOfRow) {
+        const Eight x = load8(o + d), y = load8(d_o + d);
+#pragma unroll
+        for (int e = 0; e < 8; ++e) sum = fmaf(x.v[e], y.v[e], sum);
+      }
+    } else {
+      for (int d = lane; d < a.o.width; d += kLanesOfRow) sum = fmaf(to_float(o[d]), to_float(d_o[d]), sum);
+    }
+  }
+#pragma unroll
+  for (int offset = kLanesOfRow / 2; offset > 0; offset /= 2)
+    sum += __shfl_xor_sync(0xffffffffu, sum, offset);
+  if (lane == 0 && row < a.rows) a.delta[(b * a.heads + head) * a.n + position] = sum;
 }
-void attention_one(const OpContext&, const LayerPattern&, int64_t, const Tensor&, const Tensor&,
-                   const Tensor&, float, const Tensor&) {
-  fail("this op on the GPU is being built");
+
+void compute_delta(const AttentionTensors& t, const Tensor& d_o, float* delta) {
+  const DeltaArgs args{rows_of(t.o),
+                       rows_of(d_o),
+                       delta,
+                       static_cast<int>(t.o.shape[1]),
+                       static_cast<int>(t.o.shape[2]),
+                       t.o.shape[0] * t.o.shape[1] * t.o.shape[2]};
+  constexpr int kThreads = 256;
+  const auto blocks = static_cast<unsigned>(ceil_div(args.rows * kLanesOfRow, kThreads));
+  with_float_type(t.o.dtype, [&](auto element) {
+    using T = decltype(element);
+    if (in_chunks(t.o) && in_chunks(d_o))
+      delta_kernel<T, true><<<blocks, kThreads, 0, current()>>>(args);
+    else
+      delta_kernel<T, false><<<blocks, kThreads, 0, current()>>>(args);
+  });
+  check_launch("attention_backward's delta");
+}
+
+// One warp a row.
+template <class T>
+__global__ void zero_kernel(const Rows rows, const int* heads, int n) {
+  const int position = static_cast<int>(blockIdx.x * (blockDim.x / kWarp) + threadIdx.x / kWarp);
+  if (position >= n) return;
+  T* row = rows.of<T>(blockIdx.z, heads[blockIdx.y]) + position * rows.position;
+  for (int d = threadIdx.x % kWarp; d < rows.width; d += kWarp) row[d] = from_float<T>(0);
+}
+
+void zero_rows(const Rows& rows, DType dtype, const HeadGroup& group, int n, int batch) {
+  constexpr int kThreads = 256;
+  const dim3 grid(static_cast<unsigned>(ceil_div(n, kThreads / kWarp)),
+                  static_cast<unsigned>(group.head_count), static_cast<unsigned>(batch));
+  with_float_type(dtype, [&](auto element) {
+    zero_kernel<decltype(element)><<<grid, kThreads, 0, current()>>>(rows, group.heads, n);
+  });
+  check_launch("attention_backward's zeros");
+}
+
+}  // namespace
+
+bool tiles_can_serve(const AttentionTensors& t, const AttentionGradients* gradients) {
+  if (t.q.dtype == DType::f32 || t.q.shape[3] > 128 || t.v.shape[3] > 128) return false;
+  const bool inputs = in_chunks(t.q) && in_chunks(t.k) && in_chunks(t.v) && in_chunks(t.o);
+  return inputs && (gradients == nullptr || (in_chunks(gradients->d_o) && in_chunks(gradients->dq) &&
+                                             in_chunks(gradients->dk) && in_chunks(gradients->dv)));
+}
+
+void attention_forward(const OpContext&, const AttentionPlan& plan, const AttentionTensors& t) {
+  AttentionArgs args = arguments_of(plan, t);
+  const int batch = static_cast<int>(t.q.shape[0]);
+  const auto run = tiles_can_serve(t, nullptr) ? forward_by_tiles : forward_by_rows;
+  for (const HeadGroup& group : plan.on_gpu->groups()) {
+    args.heads = group.heads;
+    args.add = false;
+    for (const Sweep& sweep : group.queries) {
+      args.sweep = sweep;
+      run(args, t.q.dtype, group.head_count, batch);
+      args.add = true;
+    }
+  }
+}
+
+int64_t attention_scratch_bytes(const AttentionPlan& plan, int64_t batch, int64_t heads, int64_t, int64_t) {
+  Arena arena = Arena::measuring({DeviceKind::cuda, 0});
+  arena.allocate(DType::f32, {batch, heads, plan.n});
+  return arena.peak();
+}
+
+void attention_backward(const OpContext& context, const AttentionPlan& plan, const AttentionTensors& t,
+                        const AttentionGradients& gradients) {
+  const Arena::Scope scope(*context.scratch);
+  const Tensor delta = context.scratch->allocate(DType::f32, {t.q.shape[0], t.q.shape[2], t.q.shape[1]});
+  AttentionArgs args = arguments_of(plan, t);
+  args.d_o = rows_of(gradients.d_o);
+  args.dq = rows_of(gradients.dq), args.dk = rows_of(gradients.dk), args.dv = rows_of(gradients.dv);
+  args.delta = data_of<float>(delta);
+  const int batch = static_cast<int>(t.q.shape[0]);
+  const bool tiles = tiles_can_serve(t, &gradients);
+  const auto queries = tiles ? backward_queries_by_tiles : backward_queries_by_rows;
+  const auto keys = tiles ? backward_keys_by_tiles : backward_keys_by_rows;
+  compute_delta(t, gradients.d_o, args.delta);
+  for (const HeadGroup& group : plan.on_gpu->groups()) {
+    args.heads = group.heads;
+    args.add = false;
+    for (const Sweep& sweep : group.queries) {
+      args.sweep = sweep;
+      queries(args, t.q.dtype, group.head_count, batch);
+      args.add = true;
+    }
+    args.add = false;
+    for (const Sweep& sweep : group.keys) {
+      if (!args.add && !sweep.covers) {
+        zero_rows(args.dk, t.q.dtype, group, args.n, batch);
+        zero_rows(args.dv, t.q.dtype, group, args.n, batch);
+        args.add = true;
+      }
+      args.sweep = sweep;
+      keys(args, t.q.dtype, group.head_count, batch);
+      args.add = true;
+    }
+  }
 }
 
 }  // namespace longstride::cuda

@@ -1,21 +1,195 @@
-// Being built.
-#include "longstride/base/check.h"
+// Linear layer: y = x w^T + b, dx = dy w, dw += dy^T x, db += column sums of dy.
+//
+// Products are cuBLASLt's, with the bias in their epilogue; tensors in f32 that a 16-bit product multiplies
+// are rounded into scratch first. Scratch: cuBLASLt's workspace, those copies, and partial column sums.
+// Column sums are taken in f32 in a fixed order.
+#include "longstride/ops/cuda/common.cuh"
+#include "longstride/ops/cuda/matmul.h"
 #include "longstride/ops/cuda/ops.h"
 
 namespace longstride::cuda {
 
-int64_t linear_scratch_bytes(int64_t, int64_t, int64_t, DType, DType) {
-  fail("this op on the GPU is being built");
+namespace {
+
+// ---- rounding rows into scratch ----
+
+struct RoundArgs {
+  const float* from;
+  void* to;
+  int64_t stride, rows;  // of `from`; `to` is contiguous
+  int width;
+};
+
+template <class T, bool kEights>
+__global__ void round_kernel(const RoundArgs a) {
+  constexpr int kAtOnce = kEights ? 8 : 1;
+  const int64_t index = static_cast<int64_t>(blockIdx.x) * blockDim.x + threadIdx.x;
+  const int64_t row = index / (a.width / kAtOnce);
+  if (row >= a.rows) return;
+  const int64_t column = index % (a.width / kAtOnce) * kAtOnce;
+  const float* from = a.from + row * a.stride + column;
+  T* to = static_cast<T*>(a.to) + row * a.width + column;
+  if constexpr (kEights)
+    store8(to, load8(from));
+  else
+    *to = from_float<T>(*from);
 }
-void linear_forward(const OpContext&, const Tensor&, const Tensor&, const Tensor&, const Tensor&) {
-  fail("this op on the GPU is being built");
+
+// `t` itself if it has this dtype, else a contiguous copy in scratch.
+Tensor in_dtype(const Tensor& t, DType dtype, Arena& scratch) {
+  if (t.dtype == dtype || t.count() == 0) return t;
+  const bool is_row = t.rank == 1;
+  const int64_t rows = is_row ? 1 : t.shape[0], width = is_row ? t.shape[0] : t.shape[1];
+  const Tensor copy = is_row ? scratch.allocate(dtype, {width}) : scratch.allocate(dtype, {rows, width});
+  const RoundArgs args{data_of<const float>(t), copy.data, is_row ? width : t.stride[0], rows,
+                       static_cast<int>(width)};
+  const bool by_eights = eights(t.data, width) && args.stride % 8 == 0;
+  constexpr int kThreads = 256;
+  const auto blocks = static_cast<unsigned>(ceil_div(rows * width / (by_eights ? 8 : 1), kThreads));
+  with_float_type(dtype, [&](auto element) {
+    using T = decltype(element);
+    if (by_eights)
+      round_kernel<T, true><<<blocks, kThreads, 0, current()>>>(args);
+    else
+      round_kernel<T, false><<<blocks, kThreads, 0, current()>>>(args);
+  });
+  check_launch("linear's rounding");
+  return copy;
 }
-void linear_backward_input(const OpContext&, const Tensor&, const Tensor&, const Tensor&) {
-  fail("this op on the GPU is being built");
+
+// ---- column sums ----
+
+constexpr int kSumColumns = 256;  // of a block: 32 lanes of 8
+constexpr int kSumWarps = 8;
+constexpr int64_t kMostParts = 128;
+
+// Parts of the rows that are summed apart: enough blocks for the chip, each with rows to work on.
+int64_t parts_of(int64_t rows) {
+  const int64_t parts = ceil_div(rows, 16 * kSumWarps);
+  return parts < 1 ? 1 : parts < kMostParts ? parts : kMostParts;
 }
-void linear_backward_weight(const OpContext&, const Tensor&, const Tensor&, DType, const Tensor&,
-                            const Tensor&) {
-  fail("this op on the GPU is being built");
+
+struct SumArgs {
+  const void* x;
+  int64_t stride, rows;
+  int width, rows_of_part;
+  float* parts;  // (parts, width)
+};
+
+template <class T, bool kEights>
+__global__ void __launch_bounds__(kWarp* kSumWarps) column_sums_kernel(const SumArgs a) {
+  __shared__ float sums[kSumWarps][kSumColumns];
+  const int warp = threadIdx.x / kWarp, lane = threadIdx.x % kWarp;
+  const int column = static_cast<int>(blockIdx.x) * kSumColumns + 8 * lane;
+  const int64_t begin = static_cast<int64_t>(blockIdx.y) * a.rows_of_part;
+  const int64_t end = begin + a.rows_of_part < a.rows ? begin + a.rows_of_part : a.rows;
+  float sum[8] = {};
+  if (column < a.width) {
+#pragma unroll 4
+    for (int64_t row = begin + warp; row < end; row += kSumWarps) {
+      const T* from = static_cast<const T*>(a.x) + row * a.stride + column;
+      if constexpr (kEights) {
+        const Eight x = load8(from);
+#pragma unroll
+        for (int i = 0; i < 8; ++i) sum[i] += x.v[i];
+      } else {
+#pragma unroll
+        for (int i = 0; i < 8; ++i)
+          if (column + i < a.width) sum[i] += to_float(from[i]);
+      }
+    }
+  }
+#pragma unroll
+  for (int i = 0; i < 8; ++i) sums[warp][8 * lane + i] = sum[i];
+  __syncthreads();
+  const int own = static_cast<int>(threadIdx.x), at = static_cast<int>(blockIdx.x) * kSumColumns + own;
+  if (own >= kSumColumns || at >= a.width) return;
+  float total = 0;
+#pragma unroll
+  for (int w = 0; w < kSumWarps; ++w) total += sums[w][own];
+  a.parts[static_cast<int64_t>(blockIdx.y) * a.width + at] = total;
+}
+
+__global__ void add_parts_kernel(const float* parts, int count, int width, float* to) {
+  const int column = static_cast<int>(blockIdx.x * blockDim.x + threadIdx.x);
+  if (column >= width) return;
+  float total = 0;
+  for (int part = 0; part < count; ++part) total += parts[static_cast<int64_t>(part) * width + column];
+  to[column] += total;
+}
+
+void add_column_sums(const Tensor& x, const Tensor& to, Arena& scratch) {
+  const int64_t rows = x.shape[0], width = x.shape[1];
+  if (rows == 0 || width == 0) return;
+  const int64_t parts = parts_of(rows);
+  const Tensor sums = scratch.allocate(DType::f32, {parts, width});
+  const SumArgs args{x.data,
+                     x.stride[0],
+                     rows,
+                     static_cast<int>(width),
+                     static_cast<int>(ceil_div(rows, parts)),
+                     data_of<float>(sums)};
+  const dim3 grid(static_cast<unsigned>(ceil_div(width, kSumColumns)), static_cast<unsigned>(parts));
+  const bool by_eights = eights(x.data, width) && x.stride[0] % 8 == 0;
+  with_float_type(x.dtype, [&](auto element) {
+    using T = decltype(element);
+    if (by_eights)
+      column_sums_kernel<T, true><<<grid, kWarp * kSumWarps, 0, current()>>>(args);
+    else
+      column_sums_kernel<T, false><<<grid, kWarp * kSumWarps, 0, current()>>>(args);
+  });
+  check_launch("linear's column sums");
+  constexpr int kThreads = 64;
+  add_parts_kernel<<<static_cast<unsigned>(ceil_div(width, kThreads)), kThreads, 0, current()>>>(
+      args.parts, static_cast<int>(parts), args.width, data_of<float>(to));
+  check_launch("linear's bias gradient");
+}
+
+void* workspace_of(Arena& scratch) { return scratch.allocate(DType::u8, {kMatmulWorkspace}).data; }
+
+}  // namespace
+
+int64_t linear_scratch_bytes(int64_t rows, int64_t in, int64_t out, DType product, DType stored) {
+  Arena arena = Arena::measuring({DeviceKind::cuda, 0});
+  arena.allocate(DType::u8, {kMatmulWorkspace});
+  if (product != DType::f32) {
+    arena.allocate(product, {out});  // a bias
+    if (stored == DType::f32) {
+      arena.allocate(product, {rows, in});
+      arena.allocate(product, {rows, out});
+    }
+  }
+  arena.allocate(DType::f32, {parts_of(rows), out});
+  return arena.peak();
+}
+
+void linear_forward(const OpContext& context, const Tensor& x, const Tensor& w, const Tensor& b,
+                    const Tensor& y) {
+  Arena& scratch = *context.scratch;
+  const Arena::Scope scope(scratch);
+  void* const workspace = workspace_of(scratch);
+  Matmul m{Product::a_bt, in_dtype(x, w.dtype, scratch), w, y, b, false};
+  if (matmul(m, workspace)) return;
+  m.bias = in_dtype(b, y.dtype, scratch);
+  LONGSTRIDE_CHECK(matmul(m, workspace), "linear_forward: cuBLAS has no kernel that adds a bias to {}",
+                   y.describe());
+}
+
+void linear_backward_input(const OpContext& context, const Tensor& dy, const Tensor& w, const Tensor& dx) {
+  Arena& scratch = *context.scratch;
+  const Arena::Scope scope(scratch);
+  void* const workspace = workspace_of(scratch);
+  matmul({Product::a_b, in_dtype(dy, w.dtype, scratch), w, dx, {}, false}, workspace);
+}
+
+void linear_backward_weight(const OpContext& context, const Tensor& dy, const Tensor& x, DType product,
+                            const Tensor& dw, const Tensor& db) {
+  Arena& scratch = *context.scratch;
+  const Arena::Scope scope(scratch);
+  void* const workspace = workspace_of(scratch);
+  matmul({Product::at_b, in_dtype(dy, product, scratch), in_dtype(x, product, scratch), dw, {}, true},
+         workspace);
+  if (db) add_column_sums(dy, db, scratch);
 }
 
 }  // namespace longstride::cuda

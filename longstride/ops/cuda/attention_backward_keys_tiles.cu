@@ -1,0 +1,218 @@
+// Sparse attention backward on tensor cores, the keys' side: dk and dv.
+//
+//   p = exp(scale q.k - lse[q]);  dv[k] = sum_q p d_o[q]
+//   ds = p (d_o[q].v[k] - delta[q]);  dk[k] = scale sum_q ds q[q]
+//
+// A block owns 128 keys and goes through the query tiles that its plan names for them; everything is computed
+// transposed, keys down and queries across, so that p and ds come out of one product as the left factor of
+// the next. Rounding as in the queries' side; no two blocks of a sweep write the same rows.
+#include "longstride/ops/cuda/attention_common.cuh"
+#include "longstride/ops/cuda/attention_launch.cuh"
+
+namespace longstride::cuda {
+
+namespace {
+
+template <class T_, int kWidth_, int kWidthV_>
+struct BackwardKeys {
+  using T = T_;
+  static constexpr int kWidth = kWidth_, kWidthV = kWidthV_;
+  static constexpr int kAtoms = kWidthV <= 64 ? 2 : 1;
+  static constexpr int kThreads = kPair / (16 * kAtoms) * kWarp;
+  static constexpr int kBlocks = kAtoms == 2 ? 2 : 1;
+  static constexpr int kQueriesAtOnce = kAtoms == 2 && kWidth + kWidthV > 96 ? 16 : 32;
+  static constexpr int kKeyBytes = Tile<kWidth>::bytes(kPair), kValueBytes = Tile<kWidthV>::bytes(kPair);
+  static constexpr int kQueryBytes = Tile<kWidth>::bytes(kTile), kOutputBytes = Tile<kWidthV>::bytes(kTile);
+  static constexpr int kNumbersBytes = 2 * kTile * 4;  // lse and delta of a tile of queries
+  static constexpr int kStageBytes = kQueryBytes + kOutputBytes + kNumbersBytes;
+  static constexpr int kSharedBytes = kKeyBytes + kValueBytes + 2 * kStageBytes;
+};
+
+template <class Kind>
+__global__ void __launch_bounds__(Kind::kThreads, Kind::kBlocks)
+    backward_keys_kernel(const __grid_constant__ AttentionArgs a) {
+  using T = typename Kind::T;
+  constexpr int kAtoms = Kind::kAtoms, kSteps = Kind::kWidth / 16, kStepsV = Kind::kWidthV / 16;
+  constexpr int kQueries = Kind::kQueriesAtOnce;
+  using QK = Tile<Kind::kWidth>;
+  using V = Tile<Kind::kWidthV>;
+  extern __shared__ __align__(128) unsigned char shared[];
+  __shared__ int positions[kPair];
+  const uint32_t keys = shared_address(shared), values = keys + Kind::kKeyBytes;
+  const uint32_t stages = values + Kind::kValueBytes;
+
+  const int pair = pair_of_block(false), b = blockIdx.z, h = a.heads[blockIdx.y];
+  const int thread = threadIdx.x, warp = thread / kWarp, lane = thread % kWarp, g = lane / 4, t = lane % 4;
+  const int first_row = warp * 16 * kAtoms, half = first_row / kTile;
+  const T *q = a.q.of<const T>(b, h), *d_o = a.d_o.of<const T>(b, h);
+  const float* lse = a.lse + row_of_head(a, b, h);
+  const float* delta = a.delta + row_of_head(a, b, h);
+
+  const TilePlace low = a.sweep.rows.place(2 * pair), high = a.sweep.rows.place(2 * pair + 1);
+  for (int row = thread; row < kPair; row += Kind::kThreads)
+    positions[row] = position_in_pair(low, high, row);
+  copy_tile<T, Kind::kWidth, kPair, Kind::kThreads>(keys, a.k.of<const T>(b, h), a.k.position, a.k.width, low,
+                                                    high, thread);
+  copy_tile<T, Kind::kWidthV, kPair, Kind::kThreads>(values, a.v.of<const T>(b, h), a.v.position, a.v.width,
+                                                     low, high, thread);
+
+  const auto fetch = [&](const Visit& visit, int stage) {
+    if (visit.tile >= 0) {
+      const TilePlace place = a.sweep.others[visit.pass].place(visit.tile);
+      const uint32_t at = stages + static_cast<uint32_t>(stage * Kind::kStageBytes);
+      copy_tile<T, Kind::kWidth, kTile, Kind::kThreads>(at, q, a.q.position, a.q.width, place, place, thread);
+      copy_tile<T, Kind::kWidthV, kTile, Kind::kThreads>(at + Kind::kQueryBytes, d_o, a.d_o.position,
+                                                         a.d_o.width, place, place, thread);
+      if (thread < 2 * kTile) {
+        const int position = place.position(thread % kTile);
+        const bool present = position < place.n;
+        copy4(at + Kind::kQueryBytes + Kind::kOutputBytes + static_cast<uint32_t>(4 * thread),
+              (thread < kTile ? lse : delta) + (present ? position : 0), present);
+      }
+    }
+    end_of_copies();
+  };
+  Visits visits(a.sweep, pair);
+  Visit visit = visits.next();
+  fetch(visit, 0);
+
+  const float scale = a.scale * kLog2E;
+  float dk[kAtoms][Kind::kWidth / 8][4] = {}, dv[kAtoms][Kind::kWidthV / 8][4] = {};
+
+  for (int stage = 0; visit.tile >= 0; stage ^= 1) {
+    wait_for_copies<0>();
+    __syncthreads();
+    const Visit following = visits.next();
+    fetch(following, stage ^ 1);
+    const int mask = half == 0 ? visit.mask[0] : visit.mask[1];
+    if (mask != kAbsent) {
+      const uint32_t queries = stages + static_cast<uint32_t>(stage * Kind::kStageBytes);
+      const uint32_t outputs = queries + Kind::kQueryBytes;
+      const float* numbers =
+          reinterpret_cast<const float*>(shared + Kind::kKeyBytes + Kind::kValueBytes +
+                                         stage * Kind::kStageBytes + Kind::kQueryBytes + Kind::kOutputBytes);
+#pragma unroll 1
+      for (int from = 0; from < kTile; from += kQueries) {
+        float s[kAtoms][kQueries / 8][4] = {}, ds[kAtoms][kQueries / 8][4] = {};
+#pragma unroll
+        for (int step = 0; step < kSteps; ++step) {
+          uint32_t key[kAtoms][4];
+#pragma unroll
+          for (int atom = 0; atom < kAtoms; ++atom)
+            QK::load_a(key[atom], keys, first_row + 16 * atom, step, lane);
+#pragma unroll
+          for (int j = 0; j < kQueries / 8; j += 2) {
+            uint32_t query[4];
+            QK::load_b(query, queries, from + 8 * j, step, lane);
+#pragma unroll
+            for (int atom = 0; atom < kAtoms; ++atom) {
+              multiply<T>(s[atom][j], key[atom], query[0], query[1]);
+              multiply<T>(s[atom][j + 1], key[atom], query[2], query[3]);
+            }
+          }
+        }
+#pragma unroll
+        for (int step = 0; step < kStepsV; ++step) {
+          uint32_t value[kAtoms][4];
+#pragma unroll
+          for (int atom = 0; atom < kAtoms; ++atom)
+            V::load_a(value[atom], values, first_row + 16 * atom, step, lane);
+#pragma unroll
+          for (int j = 0; j < kQueries / 8; j += 2) {
+            uint32_t output[4];
+            V::load_b(output, outputs, from + 8 * j, step, lane);
+#pragma unroll
+            for (int atom = 0; atom < kAtoms; ++atom) {
+              multiply<T>(ds[atom][j], value[atom], output[0], output[1]);
+              multiply<T>(ds[atom][j + 1], value[atom], output[2], output[3]);
+            }
+          }
+        }
+        uint64_t words[kAtoms][2];
+#pragma unroll
+        for (int atom = 0; atom < kAtoms; ++atom)
+#pragma unroll
+          for (int r = 0; r < 2; ++r)
+            words[atom][r] =
+                mask < 0 ? ~uint64_t{0}
+                         : mask_word<false>(a.masks, mask, (first_row + 16 * atom + 8 * r + g) % kTile) >>
+                               (from + 2 * t);
+#pragma unroll
+        for (int j = 0; j < kQueries / 8; ++j) {
+          const float2 log_sum = *reinterpret_cast<const float2*>(numbers + from + 8 * j + 2 * t);
+          const float2 mean = *reinterpret_cast<const float2*>(numbers + kTile + from + 8 * j + 2 * t);
+#pragma unroll
+          for (int atom = 0; atom < kAtoms; ++atom)
+#pragma unroll
+            for (int r = 0; r < 2; ++r)
+#pragma unroll
+              for (int e = 0; e < 2; ++e) {
+                const bool allowed = (words[atom][r] >> (8 * j + e) & 1) != 0;
+                float& weight = s[atom][j][2 * r + e];
+                weight = exp2_fast(fmaf(weight, scale, -kLog2E * (e == 0 ? log_sum.x : log_sum.y)));
+                float& d = ds[atom][j][2 * r + e];
+                d = allowed ? weight * (d - (e == 0 ? mean.x : mean.y)) : 0.0f;
+                weight = allowed ? weight : 0.0f;
+              }
+        }
+#pragma unroll
+        for (int step = 0; step < kQueries / 16; ++step) {
+          uint32_t weights[kAtoms][4], gradients[kAtoms][4];
+#pragma unroll
+          for (int atom = 0; atom < kAtoms; ++atom)
+#pragma unroll
+            for (int side = 0; side < 2; ++side) {
+              const auto& w = s[atom][2 * step + side];
+              const auto& d = ds[atom][2 * step + side];
+              weights[atom][2 * side] = pack<T>(w[0], w[1]),
+                                weights[atom][2 * side + 1] = pack<T>(w[2], w[3]);
+              gradients[atom][2 * side] = pack<T>(d[0], d[1]),
+                                  gradients[atom][2 * side + 1] = pack<T>(d[2], d[3]);
+            }
+#pragma unroll
+          for (int j = 0; j < Kind::kWidthV / 8; j += 2) {
+            uint32_t output[4];
+            V::load_b_transposed(output, outputs, from + 16 * step, j, lane);
+#pragma unroll
+            for (int atom = 0; atom < kAtoms; ++atom) {
+              multiply<T>(dv[atom][j], weights[atom], output[0], output[1]);
+              multiply<T>(dv[atom][j + 1], weights[atom], output[2], output[3]);
+            }
+          }
+#pragma unroll
+          for (int j = 0; j < Kind::kWidth / 8; j += 2) {
+            uint32_t query[4];
+            QK::load_b_transposed(query, queries, from + 16 * step, j, lane);
+#pragma unroll
+            for (int atom = 0; atom < kAtoms; ++atom) {
+              multiply<T>(dk[atom][j], gradients[atom], query[0], query[1]);
+              multiply<T>(dk[atom][j + 1], gradients[atom], query[2], query[3]);
+            }
+          }
+        }
+      }
+    }
+    visit = following;
+  }
+
+  wait_for_copies<0>();
+  __syncthreads();
+  float factor[kAtoms][2];
+  for (int atom = 0; atom < kAtoms; ++atom) factor[atom][0] = factor[atom][1] = a.scale;
+  write_rows<T, Kind::kWidth, kAtoms>(dk, factor, keys, a.dk.of<T>(b, h), a.dk.position, a.dk.width,
+                                      positions, a.n, a.add, nullptr, first_row, lane);
+  for (int atom = 0; atom < kAtoms; ++atom) factor[atom][0] = factor[atom][1] = 1.0f;
+  write_rows<T, Kind::kWidthV, kAtoms>(dv, factor, values, a.dv.of<T>(b, h), a.dv.position, a.dv.width,
+                                       positions, a.n, a.add, nullptr, first_row, lane);
+}
+
+}  // namespace
+
+void backward_keys_by_tiles(const AttentionArgs& args, DType dtype, int heads, int batch) {
+  with_tile_widths(dtype, args.q.width, args.v.width, [&]<class T, int kWidth, int kWidthV>() {
+    using Kind = BackwardKeys<T, kWidth, kWidthV>;
+    launch_by_pairs<Kind>(backward_keys_kernel<Kind>, "attention_backward for keys", args, heads, batch);
+  });
+}
+
+}  // namespace longstride::cuda

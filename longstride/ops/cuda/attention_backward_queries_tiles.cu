@@ -1,0 +1,189 @@
+// Sparse attention backward on tensor cores, the queries' side: dq.
+//
+//   p = exp(scale q.k - lse[q]);  ds = p (d_o[q].v[k] - delta[q]);  dq[q] = scale sum_k ds k[k]
+//
+// A block owns 128 queries and goes through the key tiles of its plan, as the forward does. Weights are
+// computed again from lse; ds is rounded to 16 bits for the product with k, sums are f32. No two blocks write
+// the same rows: the same bits from run to run.
+#include "longstride/ops/cuda/attention_common.cuh"
+#include "longstride/ops/cuda/attention_launch.cuh"
+
+namespace longstride::cuda {
+
+namespace {
+
+template <class T_, int kWidth_, int kWidthV_>
+struct BackwardQueries {
+  using T = T_;
+  static constexpr int kWidth = kWidth_, kWidthV = kWidthV_;
+  static constexpr int kAtoms = kWidthV <= 64 ? 2 : 1;
+  static constexpr int kThreads = kPair / (16 * kAtoms) * kWarp;
+  static constexpr int kBlocks = kAtoms == 2 ? 2 : 1;
+  static constexpr int kKeysAtOnce = 32;  // scores and their gradients share the registers
+  static constexpr int kQueryBytes = Tile<kWidth>::bytes(kPair), kOutputBytes = Tile<kWidthV>::bytes(kPair);
+  static constexpr int kKeyBytes = Tile<kWidth>::bytes(kTile), kValueBytes = Tile<kWidthV>::bytes(kTile);
+  static constexpr int kSharedBytes = kQueryBytes + kOutputBytes + 2 * (kKeyBytes + kValueBytes);
+};
+
+template <class Kind>
+__global__ void __launch_bounds__(Kind::kThreads, Kind::kBlocks)
+    backward_queries_kernel(const __grid_constant__ AttentionArgs a) {
+  using T = typename Kind::T;
+  constexpr int kAtoms = Kind::kAtoms, kSteps = Kind::kWidth / 16, kStepsV = Kind::kWidthV / 16;
+  constexpr int kColumns = Kind::kWidth / 8, kKeys = Kind::kKeysAtOnce;
+  using QK = Tile<Kind::kWidth>;
+  using V = Tile<Kind::kWidthV>;
+  extern __shared__ __align__(128) unsigned char shared[];
+  __shared__ int positions[kPair];
+  const uint32_t queries = shared_address(shared), outputs = queries + Kind::kQueryBytes;
+  const uint32_t stages = outputs + Kind::kOutputBytes;
+  constexpr uint32_t kStageBytes = Kind::kKeyBytes + Kind::kValueBytes;
+
+  const int pair = pair_of_block(true), b = blockIdx.z, h = a.heads[blockIdx.y];
+  const int thread = threadIdx.x, warp = thread / kWarp, lane = thread % kWarp, g = lane / 4, t = lane % 4;
+  const int first_row = warp * 16 * kAtoms, half = first_row / kTile;
+  const T *k = a.k.of<const T>(b, h), *v = a.v.of<const T>(b, h);
+
+  const TilePlace low = a.sweep.rows.place(2 * pair), high = a.sweep.rows.place(2 * pair + 1);
+  for (int row = thread; row < kPair; row += Kind::kThreads)
+    positions[row] = position_in_pair(low, high, row);
+  copy_tile<T, Kind::kWidth, kPair, Kind::kThreads>(queries, a.q.of<const T>(b, h), a.q.position, a.q.width,
+                                                    low, high, thread);
+  copy_tile<T, Kind::kWidthV, kPair, Kind::kThreads>(outputs, a.d_o.of<const T>(b, h), a.d_o.position,
+                                                     a.d_o.width, low, high, thread);
+
+  const auto fetch = [&](const Visit& visit, int stage) {
+    if (visit.tile >= 0) {
+      const TilePlace place = a.sweep.others[visit.pass].place(visit.tile);
+      const uint32_t at = stages + static_cast<uint32_t>(stage) * kStageBytes;
+      copy_tile<T, Kind::kWidth, kTile, Kind::kThreads>(at, k, a.k.position, a.k.width, place, place, thread);
+      copy_tile<T, Kind::kWidthV, kTile, Kind::kThreads>(at + Kind::kKeyBytes, v, a.v.position, a.v.width,
+                                                         place, place, thread);
+    }
+    end_of_copies();
+  };
+  Visits visits(a.sweep, pair);
+  Visit visit = visits.next();
+  fetch(visit, 0);
+
+  const float scale = a.scale * kLog2E;
+  float log_sum[kAtoms][2], delta[kAtoms][2];
+#pragma unroll
+  for (int atom = 0; atom < kAtoms; ++atom)
+#pragma unroll
+    for (int r = 0; r < 2; ++r) {
+      const int position = position_in_pair(low, high, first_row + 16 * atom + 8 * r + g);
+      const int64_t row = row_of_head(a, b, h) + position;
+      log_sum[atom][r] = position < a.n ? a.lse[row] * kLog2E : 0.0f;
+      delta[atom][r] = position < a.n ? a.delta[row] : 0.0f;
+    }
+  float dq[kAtoms][kColumns][4] = {};
+
+  for (int stage = 0; visit.tile >= 0; stage ^= 1) {
+    wait_for_copies<0>();
+    __syncthreads();
+    const Visit following = visits.next();
+    fetch(following, stage ^ 1);
+    const int mask = half == 0 ? visit.mask[0] : visit.mask[1];
+    if (mask != kAbsent) {
+      const uint32_t keys = stages + static_cast<uint32_t>(stage) * kStageBytes,
+                     values = keys + Kind::kKeyBytes;
+#pragma unroll 1
+      for (int from = 0; from < kTile; from += kKeys) {
+        float s[kAtoms][kKeys / 8][4] = {}, ds[kAtoms][kKeys / 8][4] = {};
+#pragma unroll
+        for (int step = 0; step < kSteps; ++step) {
+          uint32_t q[kAtoms][4];
+#pragma unroll
+          for (int atom = 0; atom < kAtoms; ++atom)
+            QK::load_a(q[atom], queries, first_row + 16 * atom, step, lane);
+#pragma unroll
+          for (int j = 0; j < kKeys / 8; j += 2) {
+            uint32_t key[4];
+            QK::load_b(key, keys, from + 8 * j, step, lane);
+#pragma unroll
+            for (int atom = 0; atom < kAtoms; ++atom) {
+              multiply<T>(s[atom][j], q[atom], key[0], key[1]);
+              multiply<T>(s[atom][j + 1], q[atom], key[2], key[3]);
+            }
+          }
+        }
+#pragma unroll
+        for (int step = 0; step < kStepsV; ++step) {
+          uint32_t d_o[kAtoms][4];
+#pragma unroll
+          for (int atom = 0; atom < kAtoms; ++atom)
+            V::load_a(d_o[atom], outputs, first_row + 16 * atom, step, lane);
+#pragma unroll
+          for (int j = 0; j < kKeys / 8; j += 2) {
+            uint32_t value[4];
+            V::load_b(value, values, from + 8 * j, step, lane);
+#pragma unroll
+            for (int atom = 0; atom < kAtoms; ++atom) {
+              multiply<T>(ds[atom][j], d_o[atom], value[0], value[1]);
+              multiply<T>(ds[atom][j + 1], d_o[atom], value[2], value[3]);
+            }
+          }
+        }
+#pragma unroll
+        for (int atom = 0; atom < kAtoms; ++atom)
+#pragma unroll
+          for (int r = 0; r < 2; ++r) {
+            uint64_t word = ~uint64_t{0};
+            if (mask >= 0)
+              word = mask_word<true>(a.masks, mask, (first_row + 16 * atom + 8 * r + g) % kTile) >>
+                     (from + 2 * t);
+#pragma unroll
+            for (int j = 0; j < kKeys / 8; ++j)
+#pragma unroll
+              for (int e = 0; e < 2; ++e) {
+                const float weight = exp2_fast(fmaf(s[atom][j][2 * r + e], scale, -log_sum[atom][r]));
+                float& d = ds[atom][j][2 * r + e];
+                d = (word >> (8 * j + e) & 1) == 0 ? 0.0f : weight * (d - delta[atom][r]);
+              }
+          }
+#pragma unroll
+        for (int step = 0; step < kKeys / 16; ++step) {
+          uint32_t packed[kAtoms][4];
+#pragma unroll
+          for (int atom = 0; atom < kAtoms; ++atom) {
+            const auto& left = ds[atom][2 * step];
+            const auto& right = ds[atom][2 * step + 1];
+            packed[atom][0] = pack<T>(left[0], left[1]), packed[atom][1] = pack<T>(left[2], left[3]);
+            packed[atom][2] = pack<T>(right[0], right[1]), packed[atom][3] = pack<T>(right[2], right[3]);
+          }
+#pragma unroll
+          for (int j = 0; j < kColumns; j += 2) {
+            uint32_t key[4];
+            QK::load_b_transposed(key, keys, from + 16 * step, j, lane);
+#pragma unroll
+            for (int atom = 0; atom < kAtoms; ++atom) {
+              multiply<T>(dq[atom][j], packed[atom], key[0], key[1]);
+              multiply<T>(dq[atom][j + 1], packed[atom], key[2], key[3]);
+            }
+          }
+        }
+      }
+    }
+    visit = following;
+  }
+
+  wait_for_copies<0>();
+  __syncthreads();
+  float factor[kAtoms][2];
+  for (int atom = 0; atom < kAtoms; ++atom) factor[atom][0] = factor[atom][1] = a.scale;
+  write_rows<T, Kind::kWidth, kAtoms>(dq, factor, queries, a.dq.of<T>(b, h), a.dq.position, a.dq.width,
+                                      positions, a.n, a.add, nullptr, first_row, lane);
+}
+
+}  // namespace
+
+void backward_queries_by_tiles(const AttentionArgs& args, DType dtype, int heads, int batch) {
+  with_tile_widths(dtype, args.q.width, args.v.width, [&]<class T, int kWidth, int kWidthV>() {
+    using Kind = BackwardQueries<T, kWidth, kWidthV>;
+    launch_by_pairs<Kind>(backward_queries_kernel<Kind>, "attention_backward for queries", args, heads,
+                          batch);
+  });
+}
+
+}  // namespace longstride::cuda

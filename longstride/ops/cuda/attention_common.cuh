@@ -1,0 +1,204 @@
+// What the attention kernels share: their arguments, the walk over visits, tiles in shared memory.
+#pragma once
+
+#include "longstride/ops/cuda/attention_lists.h"
+#include "longstride/ops/cuda/mma.cuh"
+
+namespace longstride::cuda {
+
+inline constexpr float kLog2E = 1.4426950408889634f, kLn2 = 0.6931471805599453f;
+
+// A tensor (B, N, H, width), by strides in elements.
+struct Rows {
+  void* data = nullptr;
+  int64_t batch = 0, position = 0, head = 0;
+  int width = 0;
+
+  template <class T>
+  LONGSTRIDE_HOST_DEVICE T* of(int b, int h) const {
+    return static_cast<T*>(data) + b * batch + h * head;
+  }
+};
+
+struct AttentionArgs {
+  Sweep sweep;
+  const TileMask* masks = nullptr;
+  const int* heads = nullptr;
+  int head_count = 0;  // of all heads
+  int n = 0;
+  float scale = 1;
+  Rows q, k, v, o, d_o, dq, dk, dv;
+  float* lse = nullptr;    // (B, H, N)
+  float* delta = nullptr;  // (B, H, N)
+  bool add = false;        // to what an earlier sweep left: merge in the forward, += in the backward
+};
+
+// The row of lse and delta that belongs to a sequence and head.
+__device__ inline int64_t row_of_head(const AttentionArgs& a, int b, int h) {
+  return (static_cast<int64_t>(b) * a.head_count + h) * a.n;
+}
+
+struct Visit {
+  int tile = -1;  // negative: no more
+  int pass = 0;
+  int mask[2] = {kAbsent, kAbsent};
+};
+
+// Goes through the visits of a pair; fetches each run while the one before it is at work.
+class Visits {
+ public:
+  __device__ Visits(const Sweep& sweep, int pair)
+      : runs_(sweep.runs), next_(sweep.offsets[pair]), end_(sweep.offsets[pair + 1]) {
+    fetch();
+  }
+  __device__ Visit next() {
+    if (tile_ >= run_.end) {
+      if (exhausted_) return {};
+      run_ = fetched_;
+      tile_ = run_.begin;
+      fetch();
+    }
+    return {tile_++, run_.pass, {run_.mask[0], run_.mask[1]}};
+  }
+
+ private:
+  __device__ void fetch() {
+    exhausted_ = next_ >= end_;
+    if (exhausted_) return;
+    const int4* words = reinterpret_cast<const int4*>(runs_ + next_++);
+    const int4 word = __ldg(words);
+    fetched_ = {word.x, word.y, {word.z, word.w}, __ldg(&words[1].x)};
+  }
+  const VisitRun* runs_;
+  int next_, end_;
+  bool exhausted_ = false;
+  VisitRun run_{}, fetched_{};
+  int tile_ = 0;
+};
+
+// Rows of kWidth 16-bit elements in shared memory. The 16-byte chunks of a row change places from row to row,
+// so that eight rows of one column lie in different banks.
+template <int kWidth>
+struct Tile {
+  static constexpr int kChunks = kWidth / 8, kRowBytes = 2 * kWidth;
+  static constexpr int bytes(int rows) { return rows * kRowBytes; }
+
+  __device__ static uint32_t address(uint32_t base, int row, int chunk) {
+    const int swap = kWidth >= 64 ? row & 7 : kWidth == 32 ? (row >> 1) & 3 : (row >> 2) & 1;
+    return base + static_cast<uint32_t>(row * kRowBytes + ((chunk ^ swap) << 4));
+  }
+  // A (16 x 16): rows from `row` on, columns 16 * step on.
+  __device__ static void load_a(uint32_t (&a)[4], uint32_t base, int row, int step, int lane) {
+    load_matrices(a, address(base, row + (lane & 15), 2 * step + (lane >> 4)));
+  }
+  // Two B (16 x 8) side by side: columns are 16 rows of the tile from `row` on, rows its columns 16 * step
+  // on.
+  __device__ static void load_b(uint32_t (&b)[4], uint32_t base, int row, int step, int lane) {
+    load_matrices(b, address(base, row + (lane & 7) + ((lane >> 4) << 3), 2 * step + ((lane >> 3) & 1)));
+  }
+  // Two B (16 x 8) side by side: rows are 16 rows of the tile from `row` on, columns its columns 8 * chunk
+  // on.
+  __device__ static void load_b_transposed(uint32_t (&b)[4], uint32_t base, int row, int chunk, int lane) {
+    load_transposed(b, address(base, row + (lane & 15), chunk + (lane >> 4)));
+  }
+};
+
+// The position of a row of two tiles of one order, or of one tile.
+template <int kRows = kPair>
+__device__ inline int position_in_pair(const TilePlace& low, const TilePlace& high, int row) {
+  if (kRows <= kTile) return low.position(row);
+  TilePlace place = low;
+  if (row >= kTile) place.lane = high.lane, place.begin = high.begin, place.end = high.end;
+  return place.position(row % kTile);
+}
+
+// Starts copying `kRows` rows (64, or 128 of a pair of tiles) of one head; rows and columns that do not exist
+// become zeros.
+template <class T, int kWidth, int kRows, int kThreads>
+__device__ inline void copy_tile(uint32_t to, const T* from, int64_t stride, int width, const TilePlace& low,
+                                 const TilePlace& high, int thread) {
+  constexpr int kChunks = Tile<kWidth>::kChunks;
+#pragma unroll
+  for (int i = thread; i < kRows * kChunks; i += kThreads) {
+    const int row = i / kChunks, chunk = i % kChunks;
+    const int position = position_in_pair<kRows>(low, high, row);
+    const bool present = position < low.n && 8 * chunk < width;
+    copy16(Tile<kWidth>::address(to, row, chunk), from + (present ? position * stride + 8 * chunk : 0),
+           present);
+  }
+}
+
+// Writes rows that a warp holds as matrices C, kAtoms of 16 rows by kWidth columns, each row times its
+// factor: by way of `room`, the warp's own rows of a tile. `add`: adds to what is there, times `before` if
+// that is not null (one factor a row).
+template <class T, int kWidth, int kAtoms>
+__device__ inline void write_rows(const float (&c)[kAtoms][kWidth / 8][4], const float (&factor)[kAtoms][2],
+                                  uint32_t room, T* to, int64_t stride, int width, const int* positions,
+                                  int n, bool add, const float* before, int first_row, int lane) {
+  const int g = lane / 4, t = lane % 4;
+  __syncwarp();
+#pragma unroll
+  for (int atom = 0; atom < kAtoms; ++atom)
+#pragma unroll
+    for (int j = 0; j < kWidth / 8; ++j)
+#pragma unroll
+      for (int half = 0; half < 2; ++half) {
+        const uint32_t packed =
+            pack<T>(c[atom][j][2 * half] * factor[atom][half], c[atom][j][2 * half + 1] * factor[atom][half]);
+        const uint32_t at = Tile<kWidth>::address(room, first_row + 16 * atom + 8 * half + g, j) +
+                            static_cast<uint32_t>(4 * t);
+        asm volatile("st.shared.u32 [%0], %1;" ::"r"(at), "r"(packed) : "memory");
+      }
+  __syncwarp();
+  constexpr int kChunks = Tile<kWidth>::kChunks;
+#pragma unroll
+  for (int i = lane; i < 16 * kAtoms * kChunks; i += kWarp) {
+    const int row = first_row + i / kChunks, chunk = i % kChunks;
+    const int position = positions[row];
+    if (position >= n || 8 * chunk >= width) continue;
+    uint4 raw;
+    asm volatile("ld.shared.v4.u32 {%0, %1, %2, %3}, [%4];"
+                 : "=r"(raw.x), "=r"(raw.y), "=r"(raw.z), "=r"(raw.w)
+                 : "r"(Tile<kWidth>::address(room, row, chunk))
+                 : "memory");
+    T* const target = to + position * stride + 8 * chunk;
+    if (add) {
+      const T* fresh = reinterpret_cast<const T*>(&raw);
+      Eight sum = load8(target);
+      const float kept = before != nullptr ? before[row] : 1.0f;
+#pragma unroll
+      for (int e = 0; e < 8; ++e) sum.v[e] = (kept == 0 ? 0.0f : sum.v[e] * kept) + to_float(fresh[e]);
+      store8(target, sum);
+    } else {
+      *reinterpret_cast<uint4*>(target) = raw;
+    }
+  }
+}
+
+// The word of a mask for row `row` of a half tile.
+template <bool kByQuery>
+__device__ inline uint64_t mask_word(const TileMask* masks, int mask, int row) {
+  return __ldg(reinterpret_cast<const unsigned long long*>(
+      (kByQuery ? masks[mask].rows.data() : masks[mask].columns.data()) + row));
+}
+
+// Launches by (pair of tiles, head of the group, sequence); pairs with the most work come last in causal
+// patterns and are started first.
+__device__ inline int pair_of_block(bool last_first) {
+  return last_first ? static_cast<int>(gridDim.x) - 1 - static_cast<int>(blockIdx.x)
+                    : static_cast<int>(blockIdx.x);
+}
+
+// Kernels on tensor cores: 16-bit elements, rows of 16-byte chunks, widths up to 128. They serve all of a
+// call or none of it.
+bool tiles_can_serve(const AttentionTensors& t, const AttentionGradients* gradients);
+void forward_by_tiles(const AttentionArgs& args, DType dtype, int heads, int batch);
+void backward_queries_by_tiles(const AttentionArgs& args, DType dtype, int heads, int batch);
+void backward_keys_by_tiles(const AttentionArgs& args, DType dtype, int heads, int batch);
+
+// Kernels for everything else, a warp a row, in f32.
+void forward_by_rows(const AttentionArgs& args, DType dtype, int heads, int batch);
+void backward_queries_by_rows(const AttentionArgs& args, DType dtype, int heads, int batch);
+void backward_keys_by_rows(const AttentionArgs& args, DType dtype, int heads, int batch);
+
+}  // namespace longstride::cuda

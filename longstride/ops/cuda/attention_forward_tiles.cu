@@ -1,0 +1,227 @@
+// Sparse attention forward on tensor cores, for sm_80 and up.
+//
+//   o[q] = sum_k softmax_k(scale q.k) v[k] over the allowed k,  lse[q] = log sum_k exp(scale q.k)
+//
+// A block owns 128 queries of one head and sequence and goes through the key tiles that its plan names; the
+// next tile comes in while one is worked on. Scores stay in registers: a running maximum and sum (Milakov,
+// Gimelshein, "Online normalizer calculation for softmax", 2018), weights rounded to 16 bits for the second
+// product, sums in f32. A sweep whose queries an earlier one has served merges with what that left in o and
+// lse.
+#include "longstride/ops/cuda/attention_common.cuh"
+#include "longstride/ops/cuda/attention_launch.cuh"
+
+namespace longstride::cuda {
+
+namespace {
+
+// kWidth of q and k, kWidthV of v, both padded. A warp holds 16 * kAtoms queries.
+template <class T_, int kWidth_, int kWidthV_>
+struct Forward {
+  using T = T_;
+  static constexpr int kWidth = kWidth_, kWidthV = kWidthV_;
+  static constexpr int kAtoms = kWidthV <= 64 ? 2 : 1;
+  static constexpr int kThreads = kPair / (16 * kAtoms) * kWarp;
+  static constexpr bool kKeepQ = kWidth * kAtoms <= 128;
+  static constexpr int kBlocks = kAtoms == 2 ? 2 : 1;  // on a multiprocessor, by registers
+  static constexpr int kQueryBytes = kPair * 2 * (kWidth > kWidthV ? kWidth : kWidthV);  // also room for o
+  static constexpr int kKeyBytes = Tile<kWidth>::bytes(kTile), kValueBytes = Tile<kWidthV>::bytes(kTile);
+  static constexpr int kSharedBytes = kQueryBytes + 2 * (kKeyBytes + kValueBytes);
+};
+
+template <class Kind>
+__global__ void __launch_bounds__(Kind::kThreads, Kind::kBlocks)
+    forward_kernel(const __grid_constant__ AttentionArgs a) {
+  using T = typename Kind::T;
+  constexpr int kAtoms = Kind::kAtoms, kSteps = Kind::kWidth / 16, kColumns = Kind::kWidthV / 8;
+  using QK = Tile<Kind::kWidth>;
+  using V = Tile<Kind::kWidthV>;
+  extern __shared__ __align__(128) unsigned char shared[];
+  __shared__ int positions[kPair];
+  __shared__ float kept[kPair];  // what a merge leaves of the earlier o
+  const uint32_t queries = shared_address(shared), stages = queries + Kind::kQueryBytes;
+  constexpr uint32_t kStageBytes = Kind::kKeyBytes + Kind::kValueBytes;
+
+  const int pair = pair_of_block(true), b = blockIdx.z, h = a.heads[blockIdx.y];
+  const int thread = threadIdx.x, warp = thread / kWarp, lane = thread % kWarp, g = lane / 4, t = lane % 4;
+  const int first_row = warp * 16 * kAtoms, half = first_row / kTile;
+  const T *q = a.q.of<const T>(b, h), *k = a.k.of<const T>(b, h), *v = a.v.of<const T>(b, h);
+
+  const TilePlace low = a.sweep.rows.place(2 * pair), high = a.sweep.rows.place(2 * pair + 1);
+  for (int row = thread; row < kPair; row += Kind::kThreads)
+    positions[row] = position_in_pair(low, high, row);
+  copy_tile<T, Kind::kWidth, kPair, Kind::kThreads>(queries, q, a.q.position, a.q.width, low, high, thread);
+
+  const auto fetch = [&](const Visit& visit, int stage) {
+    if (visit.tile >= 0) {
+      const TilePlace place = a.sweep.others[visit.pass].place(visit.tile);
+      const uint32_t at = stages + static_cast<uint32_t>(stage) * kStageBytes;
+      copy_tile<T, Kind::kWidth, kTile, Kind::kThreads>(at, k, a.k.position, a.k.width, place, place, thread);
+      copy_tile<T, Kind::kWidthV, kTile, Kind::kThreads>(at + Kind::kKeyBytes, v, a.v.position, a.v.width,
+                                                         place, place, thread);
+    }
+    end_of_copies();
+  };
+
+  Visits visits(a.sweep, pair);
+  Visit visit = visits.next();
+  fetch(visit, 0);
+
+  float o[kAtoms][kColumns][4] = {};
+  float highest[kAtoms][2], sum[kAtoms][2] = {};
+  for (int atom = 0; atom < kAtoms; ++atom) highest[atom][0] = highest[atom][1] = -INFINITY;
+  uint32_t q_kept[Kind::kKeepQ ? kAtoms : 1][Kind::kKeepQ ? kSteps : 1][4];
+  const float scale = a.scale * kLog2E;
+
+  bool first = true;
+  for (int stage = 0; visit.tile >= 0; stage ^= 1) {
+    wait_for_copies<0>();
+    __syncthreads();
+    const Visit following = visits.next();
+    fetch(following, stage ^ 1);
+    if constexpr (Kind::kKeepQ) {
+      if (first) {
+#pragma unroll
+        for (int atom = 0; atom < kAtoms; ++atom)
+#pragma unroll
+          for (int step = 0; step < kSteps; ++step)
+            QK::load_a(q_kept[atom][step], queries, first_row + 16 * atom, step, lane);
+        first = false;
+      }
+    }
+    const int mask = half == 0 ? visit.mask[0] : visit.mask[1];
+    if (mask != kAbsent) {
+      const uint32_t keys = stages + static_cast<uint32_t>(stage) * kStageBytes,
+                     values = keys + Kind::kKeyBytes;
+      float s[kAtoms][kTile / 8][4] = {};
+#pragma unroll
+      for (int step = 0; step < kSteps; ++step) {
+        uint32_t q_now[kAtoms][4];
+#pragma unroll
+        for (int atom = 0; atom < kAtoms; ++atom) {
+          if constexpr (Kind::kKeepQ) {
+#pragma unroll
+            for (int e = 0; e < 4; ++e) q_now[atom][e] = q_kept[atom][step][e];
+          } else {
+            QK::load_a(q_now[atom], queries, first_row + 16 * atom, step, lane);
+          }
+        }
+#pragma unroll
+        for (int j = 0; j < kTile / 8; j += 2) {
+          uint32_t key[4];
+          QK::load_b(key, keys, 8 * j, step, lane);
+#pragma unroll
+          for (int atom = 0; atom < kAtoms; ++atom) {
+            multiply<T>(s[atom][j], q_now[atom], key[0], key[1]);
+            multiply<T>(s[atom][j + 1], q_now[atom], key[2], key[3]);
+          }
+        }
+      }
+      if (mask >= 0) {
+#pragma unroll
+        for (int atom = 0; atom < kAtoms; ++atom)
+#pragma unroll
+          for (int r = 0; r < 2; ++r) {
+            const uint64_t word =
+                mask_word<true>(a.masks, mask, (first_row + 16 * atom + 8 * r + g) % kTile) >> (2 * t);
+#pragma unroll
+            for (int j = 0; j < kTile / 8; ++j)
+#pragma unroll
+              for (int e = 0; e < 2; ++e)
+                if ((word >> (8 * j + e) & 1) == 0) s[atom][j][2 * r + e] = -INFINITY;
+          }
+      }
+      // Softmax so far.
+#pragma unroll
+      for (int atom = 0; atom < kAtoms; ++atom)
+#pragma unroll
+        for (int r = 0; r < 2; ++r) {
+          float most = highest[atom][r];
+#pragma unroll
+          for (int j = 0; j < kTile / 8; ++j)
+            most = fmaxf(most, fmaxf(s[atom][j][2 * r], s[atom][j][2 * r + 1]));
+          most = fmaxf(most, __shfl_xor_sync(0xffffffffu, most, 1));
+          most = fmaxf(most, __shfl_xor_sync(0xffffffffu, most, 2));
+          // A row without keys so far has no maximum to subtract.
+          const float from = most == -INFINITY ? 0.0f : most * scale;
+          const float shrink = exp2_fast(highest[atom][r] * scale - from);
+          highest[atom][r] = most;
+          float added = 0;
+#pragma unroll
+          for (int j = 0; j < kTile / 8; ++j)
+#pragma unroll
+            for (int e = 0; e < 2; ++e) {
+              float& weight = s[atom][j][2 * r + e];
+              weight = exp2_fast(fmaf(weight, scale, -from));
+              added += weight;
+            }
+          sum[atom][r] = sum[atom][r] * shrink + added;
+#pragma unroll
+          for (int j = 0; j < kColumns; ++j) o[atom][j][2 * r] *= shrink, o[atom][j][2 * r + 1] *= shrink;
+        }
+#pragma unroll
+      for (int step = 0; step < kTile / 16; ++step) {
+        uint32_t weights[kAtoms][4];
+#pragma unroll
+        for (int atom = 0; atom < kAtoms; ++atom) {
+          const auto& left = s[atom][2 * step];
+          const auto& right = s[atom][2 * step + 1];
+          weights[atom][0] = pack<T>(left[0], left[1]), weights[atom][1] = pack<T>(left[2], left[3]);
+          weights[atom][2] = pack<T>(right[0], right[1]), weights[atom][3] = pack<T>(right[2], right[3]);
+        }
+#pragma unroll
+        for (int j = 0; j < kColumns; j += 2) {
+          uint32_t value[4];
+          V::load_b_transposed(value, values, 16 * step, j, lane);
+#pragma unroll
+          for (int atom = 0; atom < kAtoms; ++atom) {
+            multiply<T>(o[atom][j], weights[atom], value[0], value[1]);
+            multiply<T>(o[atom][j + 1], weights[atom], value[2], value[3]);
+          }
+        }
+      }
+    }
+    visit = following;
+  }
+
+  wait_for_copies<0>();
+  __syncthreads();
+  float* const lse = a.lse + row_of_head(a, b, h);
+  float factor[kAtoms][2];
+#pragma unroll
+  for (int atom = 0; atom < kAtoms; ++atom)
+#pragma unroll
+    for (int r = 0; r < 2; ++r) {
+      float total = sum[atom][r];
+      total += __shfl_xor_sync(0xffffffffu, total, 1);
+      total += __shfl_xor_sync(0xffffffffu, total, 2);
+      const int row = first_row + 16 * atom + 8 * r + g, position = positions[row];
+      const bool any = highest[atom][r] != -INFINITY || total != 0;  // total is NaN where a score was
+      float log_sum = any ? highest[atom][r] * a.scale + logf(total) : -INFINITY;
+      factor[atom][r] = any ? 1 / total : 0.0f;
+      if (a.add) {
+        const float before = position < a.n ? lse[position] : -INFINITY;
+        const float high_one = fmaxf(before, log_sum);
+        float both = log_sum;
+        if (high_one != -INFINITY) both = high_one + log1pf(expf(fminf(before, log_sum) - high_one));
+        if (isnan(before) || isnan(log_sum)) both = before + log_sum;
+        factor[atom][r] *= log_sum == -INFINITY ? 0.0f : expf(log_sum - both);
+        if (t == 0) kept[row] = before == -INFINITY ? 0.0f : expf(before - both);
+        log_sum = both;
+      }
+      __syncwarp();
+      if (t == 0 && position < a.n) lse[position] = log_sum;
+    }
+  write_rows<T, Kind::kWidthV, kAtoms>(o, factor, queries, a.o.of<T>(b, h), a.o.position, a.o.width,
+                                       positions, a.n, a.add, kept, first_row, lane);
+}
+
+}  // namespace
+
+void forward_by_tiles(const AttentionArgs& args, DType dtype, int heads, int batch) {
+  with_tile_widths(dtype, args.q.width, args.v.width, [&]<class T, int kWidth, int kWidthV>() {
+    using Kind = Forward<T, kWidth, kWidthV>;
+    launch_by_pairs<Kind>(forward_kernel<Kind>, "attention_forward", args, heads, batch);
+  });
+}
+
+}  // namespace longstride::cuda

@@ -1,12 +1,74 @@
-// Being built.
-#include "longstride/base/check.h"
+// Dropout and layer norm together (contract: longstride/ops/residual.h): the layer norm's kernels, with the
+// dropout between reading and writing. Rows too wide for registers go through the two ops. Scratch in the
+// backward: that of layer_norm_backward.
+#include "longstride/ops/cuda/layer_norm.cuh"
 #include "longstride/ops/cuda/ops.h"
 
 namespace longstride::cuda {
 
-void residual_forward(const OpContext&, const ResidualForward&) { fail("this op on the GPU is being built"); }
-void residual_backward(const OpContext&, const ResidualBackward&) {
-  fail("this op on the GPU is being built");
+void residual_forward(const OpContext& context, const ResidualForward& r) {
+  const int64_t rows = r.x.shape[0], width = r.x.shape[1];
+  if (rows == 0 || width == 0) return;
+  if (width > kWidestForward) {
+    cuda::dropout_add_forward(context, r.x, r.branch, r.dropout, r.y);
+    return cuda::layer_norm_forward(context, r.y, r.gain, r.bias, r.epsilon, r.normed, r.mean, r.rstd);
+  }
+  with_float_type(r.branch.dtype, [&](auto element) {
+    using T = decltype(element);
+    NormForward<T> t{data_of<float>(r.x),
+                     data_of<T>(r.branch),
+                     data_of<float>(r.y),
+                     data_of<float>(r.gain),
+                     data_of<float>(r.bias),
+                     r.epsilon,
+                     data_of<T>(r.normed),
+                     data_of<float>(r.mean),
+                     data_of<float>(r.rstd),
+                     rows,
+                     width,
+                     false};
+    t.vectors = width % 8 == 0 && vectors_suit(t.x, t.branch, t.sum, t.gain, t.bias, t.y);
+    with_chunks(width, [&](auto chunks) {
+      norm_forward_kernel<decltype(chunks)::value, true>
+          <<<static_cast<unsigned>(ceil_div(rows, kForwardWarps)), kForwardWarps * kWarp, 0, current()>>>(
+              t, DropoutMask(r.dropout));
+    });
+  });
+  check_launch("residual_forward");
+}
+
+void residual_backward(const OpContext& context, const ResidualBackward& r) {
+  const int64_t rows = r.x.shape[0], width = r.x.shape[1];
+  if (rows == 0 || width == 0) return;
+  if (width > kWidestBackward) {
+    cuda::layer_norm_backward(context, r.dy, r.x, r.gain, r.mean, r.rstd, r.dx, r.dgain, r.dbias);
+    return cuda::dropout_backward(context, r.dx, r.dropout, r.dbranch);
+  }
+  const int64_t blocks = backward_blocks(rows);
+  Arena::Scope scope(*context.scratch);
+  float* partial = data_of<float>(context.scratch->allocate(DType::f32, {blocks, 2, width}));
+  with_float_type(r.dy.dtype, [&](auto element) {
+    using T = decltype(element);
+    NormBackward<T> t{data_of<T>(r.dy),
+                      data_of<float>(r.x),
+                      data_of<float>(r.gain),
+                      data_of<float>(r.mean),
+                      data_of<float>(r.rstd),
+                      data_of<float>(r.dx),
+                      data_of<T>(r.dbranch),
+                      partial,
+                      rows,
+                      width,
+                      false};
+    t.vectors = width % 8 == 0 && vectors_suit(t.dy, t.x, t.gain, t.dx, t.dbranch);
+    with_chunks(width, [&](auto chunks) {
+      constexpr int kChunks = std::min(decltype(chunks)::value, static_cast<int>(kWidestBackward / kChunk));
+      norm_backward_kernel<kChunks, true>
+          <<<static_cast<unsigned>(blocks), kBackwardThreads, 0, current()>>>(t, DropoutMask(r.dropout));
+    });
+  });
+  add_partial_sums(partial, blocks, width, data_of<float>(r.dgain), data_of<float>(r.dbias));
+  check_launch("residual_backward");
 }
 
 }  // namespace longstride::cuda

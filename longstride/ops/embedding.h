@@ -7,8 +7,12 @@
 //   y[0] = start + P(0),  y[i] = E[token[i-1]] + P(i)
 // PositionShift::after, it belongs to its own token (the released code):
 //   y[0] = start,         y[i] = E[token[i-1]] + P(i-1)
+//
+// A token that is V or more throws Error on the CPU, before anything is written. A GPU's memory is not looked
+// at before the op runs: there such a token gives a row of NaN, and no gradient.
 #pragma once
 
+#include <span>
 #include <vector>
 
 #include "longstride/ops/context.h"
@@ -34,8 +38,13 @@ void embedding_forward(const OpContext& context, const Tensor& tokens, const Emb
 void embedding_one(const OpContext& context, const Tensor& previous, int64_t position,
                    const EmbeddingTables& tables, const Tensor& y);
 
-// gradients.* += for dy (B*N, d) f32. Throws if a token is V or more.
+// gradients.* += for dy (B*N, d) f32. Scratch: embedding_backward_scratch_bytes.
 void embedding_backward(const OpContext& context, const Tensor& tokens, const Tensor& dy,
                         const EmbeddingTables& gradients);
+
+// Bytes of context.scratch that embedding_backward needs for tokens (batch, length), a token table
+// (vocabulary, width) and position tables of these extents, whatever the shift.
+int64_t embedding_backward_scratch_bytes(Device device, int64_t batch, int64_t length, int64_t vocabulary,
+                                         int64_t width, std::span<const int64_t> extents);
 
 }  // namespace longstride

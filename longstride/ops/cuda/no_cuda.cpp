@@ -34,6 +34,9 @@ void embedding_forward(const OpContext&, const Tensor&, const EmbeddingTables&, 
 void embedding_one(const OpContext&, const Tensor&, int64_t, const EmbeddingTables&, const Tensor&) {
   unavailable();
 }
+int64_t embedding_backward_scratch_bytes(int64_t, int64_t, int64_t, int64_t, std::span<const int64_t>) {
+  unavailable();
+}
 void embedding_backward(const OpContext&, const Tensor&, const Tensor&, const EmbeddingTables&) {
   unavailable();
 }

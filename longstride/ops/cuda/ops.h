@@ -38,6 +38,8 @@ void embedding_forward(const OpContext& context, const Tensor& tokens, const Emb
                        const Tensor& y);
 void embedding_one(const OpContext& context, const Tensor& previous, int64_t position,
                    const EmbeddingTables& tables, const Tensor& y);
+int64_t embedding_backward_scratch_bytes(int64_t batch, int64_t length, int64_t vocabulary, int64_t width,
+                                         std::span<const int64_t> extents);
 void embedding_backward(const OpContext& context, const Tensor& tokens, const Tensor& dy,
                         const EmbeddingTables& gradients);
 

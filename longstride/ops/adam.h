@@ -18,14 +18,16 @@ struct AdamStep {
 };
 
 // All f32, contiguous, equal counts; w, m, v +=-like in place. `average` may be empty; `compute` is empty or
-// a bf16 copy of w that is rewritten.
+// a copy of w in bf16 or, on a GPU, f16, that is rewritten.
 void adam_step(const OpContext& context, const AdamStep& step, const Tensor& w, const Tensor& g,
                const Tensor& m, const Tensor& v, const Tensor& average, const Tensor& compute);
 
-// Sum of squares in double, the same bits for any number of threads. Not finite if an element is not.
+// Sum of squares in double, the same bits for any number of threads. Not finite if an element is not. On a
+// GPU the call waits for it.
 double sum_of_squares(const OpContext& context, const Tensor& x);
 
-// to = from in the dtype of `to`, each f32 or bf16: rounded to nearest, ties to even, or exact.
+// to = from in the dtype of `to`, each f32, bf16 or, on a GPU, f16: rounded to nearest, ties to even, or
+// exact. NaN stays NaN, if not the same one.
 void convert(const OpContext& context, const Tensor& from, const Tensor& to);
 
 }  // namespace longstride

@@ -5,8 +5,8 @@
 
 namespace longstride {
 
-// logits (M, V) f32, targets (M) u8; loss (M) f32 = log-sum-exp(logits) - logits[target]. Throws if a target
-// is V or more.
+// logits (M, V) f32, targets (M) u8; loss (M) f32 = log-sum-exp(logits) - logits[target]. If a target is V
+// or more, throws Error on the CPU and gives NaN on a GPU, whose memory is not looked at first.
 void cross_entropy_forward(const OpContext& context, const Tensor& logits, const Tensor& targets,
                            const Tensor& loss);
 

@@ -60,20 +60,25 @@ class Arguments {
     LONGSTRIDE_CHECK(t.contiguous(), "{}: {} {} is not contiguous", op_, name, t.describe());
   }
 
+  // What is multiplied, or lies on a branch: f32, bf16, or f16 on a GPU.
   void product(const char* name, DType dtype) const {
-    LONGSTRIDE_CHECK(dtype == DType::f32 || dtype == DType::bf16, "{}: {} is {}, must be f32 or bf16", op_,
-                     name, name_of(dtype));
+    LONGSTRIDE_CHECK(dtype != DType::f16 || on_gpu(device_),
+                     "{}: {} is f16, and f16 needs a GPU; the CPU computes in f32 or bf16", op_, name);
+    LONGSTRIDE_CHECK(is_product(dtype), "{}: {} is {}, must be f32 or bf16{}", op_, name, name_of(dtype),
+                     on_gpu(device_) ? " or f16" : "");
   }
 
-  // What a product in `product` reads or writes: f32, or bf16 if that is what is multiplied. Rows as above.
+  // What a product in `product` reads or writes: f32, or 16 bits if that is what is multiplied. Rows as
+  // above.
   void activation(const char* name, const Tensor& t, DType product,
                   std::initializer_list<int64_t> shape) const {
-    rows(name, t, t.dtype == DType::bf16 ? product : DType::f32, shape);
+    rows(name, t, t.dtype == DType::bf16 || t.dtype == DType::f16 ? product : DType::f32, shape);
   }
 
-  // Bytes that index `classes` rows of a table.
+  // Bytes that index `classes` rows of a table. A GPU's memory is not looked at: its ops give NaN for what is
+  // not below.
   void below(const char* name, const Tensor& t, int64_t classes) const {
-    if (classes >= 256) return;
+    if (classes >= 256 || on_gpu(device_)) return;
     const uint8_t* values = t.as<uint8_t>();
     const uint8_t* bad =
         std::find_if(values, values + t.count(), [&](uint8_t value) { return value >= classes; });
@@ -87,6 +92,10 @@ class Arguments {
   }
 
  private:
+  static bool is_product(DType dtype) {
+    return dtype == DType::f32 || dtype == DType::bf16 || dtype == DType::f16;
+  }
+
   static std::string wanted(DType dtype, std::initializer_list<int64_t> shape) {
     std::string text;
     for (int64_t extent : shape) {
@@ -161,7 +170,10 @@ void adam_step(const OpContext& context, const AdamStep& step, const Tensor& w, 
   arguments.flat("m", m, DType::f32, count);
   arguments.flat("v", v, DType::f32, count);
   if (average) arguments.flat("average", average, DType::f32, count);
-  if (compute) arguments.flat("compute", compute, DType::bf16, count);
+  if (compute) {
+    arguments.product("compute", compute.dtype);
+    arguments.flat("compute", compute, compute.dtype == DType::f16 ? DType::f16 : DType::bf16, count);
+  }
   if (on_gpu(context.device)) return cuda::adam_step(context, step, w, g, m, v, average, compute);
   cpu::adam_step(context, step, w, g, m, v, average, compute);
 }
@@ -264,6 +276,13 @@ void embedding_one(const OpContext& context, const Tensor& previous, int64_t pos
   cpu::embedding_one(context, previous, position, tables, y);
 }
 
+int64_t embedding_backward_scratch_bytes(Device device, int64_t batch, int64_t length, int64_t vocabulary,
+                                         int64_t width, std::span<const int64_t> extents) {
+  const Arguments arguments("embedding_backward_scratch_bytes", device);
+  if (!on_gpu(device)) return 0;
+  return cuda::embedding_backward_scratch_bytes(batch, length, vocabulary, width, extents);
+}
+
 void embedding_backward(const OpContext& context, const Tensor& tokens, const Tensor& dy,
                         const EmbeddingTables& gradients) {
   const OpTimer timer("embedding_backward", {.bytes = dy.bytes()});
@@ -272,6 +291,11 @@ void embedding_backward(const OpContext& context, const Tensor& tokens, const Te
   arguments.dense("tokens", tokens, DType::u8, {kAny, kAny});
   arguments.dense("dy", dy, DType::f32, {tokens.count(), gradients.token.shape[1]});
   arguments.below("tokens", tokens, gradients.token.shape[0]);
+  std::vector<int64_t> extents;
+  for (const Tensor& axis : gradients.axes) extents.push_back(axis.shape[0]);
+  arguments.scratch(
+      context, embedding_backward_scratch_bytes(context.device, tokens.shape[0], tokens.shape[1],
+                                                gradients.token.shape[0], gradients.token.shape[1], extents));
   if (on_gpu(context.device)) return cuda::embedding_backward(context, tokens, dy, gradients);
   cpu::embedding_backward(context, tokens, dy, gradients);
 }
@@ -430,10 +454,10 @@ void quantize(const OpContext& context, const Tensor& w, const QuantizedMatrix& 
   const Arguments arguments("quantize", context.device);
   check_quantized(arguments, q);
   arguments.dense("w", w, DType::f32, {q.values.shape[0], q.values.shape[1]});
+  if (on_gpu(context.device)) return cuda::quantize(context, w, q);
   const float* values = w.as<float>();
   const float* bad = std::find_if_not(values, values + w.count(), [](float v) { return std::isfinite(v); });
   LONGSTRIDE_CHECK(bad == values + w.count(), "quantize: w[{}] is {}, must be finite", bad - values, *bad);
-  if (on_gpu(context.device)) return cuda::quantize(context, w, q);
   cpu::quantize(context, w, q);
 }
 

@@ -38,13 +38,13 @@ struct Dropout {
   }
 };
 
-// y = x + drop(branch), contiguous, equal shapes; x and y f32, branch f32 or bf16. y may be x, or branch if
-// that is f32.
+// y = x + drop(branch), contiguous, equal shapes; x and y f32, branch f32, bf16 or, on a GPU, f16. y may
+// be x, or branch if that is f32.
 void dropout_add_forward(const OpContext& context, const Tensor& x, const Tensor& branch,
                          const Dropout& dropout, const Tensor& y);
 
 // dbranch = drop'(dy) with the same mask: the gradient of the branch; that of x is dy itself. dy f32, dbranch
-// f32 (it may be dy) or bf16.
+// f32 (it may be dy), bf16 or, on a GPU, f16.
 void dropout_backward(const OpContext& context, const Tensor& dy, const Dropout& dropout,
                       const Tensor& dbranch);
 

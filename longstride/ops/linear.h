@@ -7,10 +7,10 @@ namespace longstride {
 
 // Products accumulate in f32. With a bf16 weight (in linear_backward_weight: with `product` bf16) the tensors
 // that are multiplied and their results may each be f32 or bf16: what is f32 is rounded to bf16 in scratch
-// first, and a bf16 result is rounded once, at the end. Else all is f32. Rows of x, y and their gradients may
-// be part of wider ones (row stride > width).
+// first, and a bf16 result is rounded once, at the end; on a GPU likewise with f16. Else all is f32. Rows of
+// x, y and their gradients may be part of wider ones (row stride > width).
 
-// Rows x (M, K), weight w (N, K) f32 or bf16, bias b (N) f32 or an empty tensor; y (M, N) =. Scratch:
+// Rows x (M, K), weight w (N, K) f32, bf16 or f16, bias b (N) f32 or an empty tensor; y (M, N) =. Scratch:
 // linear_scratch_bytes.
 void linear_forward(const OpContext& context, const Tensor& x, const Tensor& w, const Tensor& b,
                     const Tensor& y);
@@ -24,8 +24,8 @@ void linear_backward_weight(const OpContext& context, const Tensor& dy, const Te
                             const Tensor& dw, const Tensor& db);
 
 // The most bytes of context.scratch that any of the three calls needs for x (rows, in), y (rows, out) and
-// products in `product`, the dtype of w in the first two. `stored` is bf16 if x, y and their gradients all
-// are.
+// products in `product`, the dtype of w in the first two. `stored` is bf16 or f16 if x, y and their
+// gradients all are.
 int64_t linear_scratch_bytes(Device device, int64_t rows, int64_t in, int64_t out, DType product,
                              DType stored = DType::f32);
 

@@ -14,10 +14,11 @@ struct QuantizedMatrix {
 };
 
 // q = w (N, K) f32, each element rounded to the nearest multiple of its row's scale, which is the row's
-// largest magnitude over 127 (0 for a row of zeros). Throws Error if an element is not finite.
+// largest magnitude over 127 (0 for a row of zeros). If an element is not finite, throws Error
+// on the CPU; on a GPU, whose memory is not looked at first, the row is of no use.
 void quantize(const OpContext& context, const Tensor& w, const QuantizedMatrix& q);
 
-// w (N, K) f32 or bf16 = what q stands for.
+// w (N, K) f32, bf16 or, on a GPU, f16 = what q stands for.
 void dequantize(const OpContext& context, const QuantizedMatrix& q, const Tensor& w);
 
 // y (M, N) f32 = x w^T + b for x (M, K) f32 and a bias (N) f32 or an empty tensor; products and sums in f32,

@@ -8,7 +8,7 @@ namespace longstride {
 
 struct ResidualForward {
   Tensor x;       // (M, d) f32
-  Tensor branch;  // (M, d) f32 or bf16
+  Tensor branch;  // (M, d) f32, bf16 or, on a GPU, f16
   Dropout dropout;
   Tensor gain, bias;  // (d) f32 of the layer norm
   float epsilon = 1e-5f;
@@ -22,7 +22,7 @@ struct ResidualForward {
 void residual_forward(const OpContext& context, const ResidualForward& t);
 
 struct ResidualBackward {
-  Tensor dy;            // (M, d) f32 or bf16: of what the layer norm gave
+  Tensor dy;            // (M, d) f32, bf16 or, on a GPU, f16: of what the layer norm gave
   Tensor x, gain;       // (M, d) and (d) f32: what it read
   Tensor mean, rstd;    // (M) f32
   Tensor dx;            // (M, d) f32 +=

@@ -32,9 +32,9 @@ struct AttentionPlan {
 // Plans with the tile sizes that the device's kernels want.
 AttentionPlan plan_attention(Device device, const LayerPattern& layer, int64_t heads, int64_t n);
 
-// All f32, or all bf16 but lse. With bf16 the inputs of every product are bf16 (weights of the softmax and
-// their gradients are rounded) and sums are f32; an o or gradient that several passes of a plan add to is
-// rounded once a pass.
+// All of one dtype but lse: f32, bf16, or f16 on a GPU. In 16 bits the inputs of every product are rounded to
+// that type (weights of the softmax and their gradients too) and sums are f32; an o or gradient that several
+// passes of a plan add to is rounded once a pass.
 struct AttentionTensors {
   Tensor q, k;      // (B, N, H, D)  rows may be part of wider ones (strides are honoured, the last is 1)
   Tensor v;         // (B, N, H, Dv)

@@ -48,8 +48,8 @@ void check_tensors(const char* op, const OpContext& context, const AttentionPlan
   LONGSTRIDE_CHECK(static_cast<int64_t>(plan.plan_of_head.size()) == heads,
                    "{}: the plan is for {} heads, q is {}", op, plan.plan_of_head.size(), t.q.describe());
   const DType dtype = t.q.dtype;
-  LONGSTRIDE_CHECK(dtype == DType::f32 || dtype == DType::bf16, "{}: q is {}, must be f32 or bf16", op,
-                   t.q.describe());
+  LONGSTRIDE_CHECK(is_product_dtype(context.device, dtype), "{}: q is {}, must be {}", op, t.q.describe(),
+                   product_dtypes(context.device));
   check_tensor(op, "q", context.device, t.q, dtype, {batch, n, heads, width});
   check_tensor(op, "k", context.device, t.k, dtype, {batch, n, heads, width});
   check_tensor(op, "v", context.device, t.v, dtype, {batch, n, heads, v_width});
@@ -124,7 +124,7 @@ void attention_one(const OpContext& context, const LayerPattern& layer, int64_t 
   LONGSTRIDE_CHECK(position >= 0 && position < n, "{}: position {} of k {}, must be below {}", op, position,
                    k.describe(), n);
   check_tensor(op, "q", context.device, q, DType::f32, {batch, heads, q.shape[2]});
-  const DType kept = k.dtype == DType::bf16 ? DType::bf16 : DType::f32;
+  const DType kept = is_product_dtype(context.device, k.dtype) ? k.dtype : DType::f32;
   check_tensor(op, "k", context.device, k, kept, {batch, n, heads, q.shape[2]});
   check_tensor(op, "v", context.device, v, kept, {batch, n, heads, v.shape[3]});
   check_tensor(op, "o", context.device, o, DType::f32, {batch, heads, v.shape[3]});

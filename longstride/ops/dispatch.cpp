@@ -62,10 +62,8 @@ class Arguments {
 
   // What is multiplied, or lies on a branch: f32, bf16, or f16 on a GPU.
   void product(const char* name, DType dtype) const {
-    LONGSTRIDE_CHECK(dtype != DType::f16 || on_gpu(device_),
-                     "{}: {} is f16, and f16 needs a GPU; the CPU computes in f32 or bf16", op_, name);
-    LONGSTRIDE_CHECK(is_product(dtype), "{}: {} is {}, must be f32 or bf16{}", op_, name, name_of(dtype),
-                     on_gpu(device_) ? " or f16" : "");
+    LONGSTRIDE_CHECK(is_product_dtype(device_, dtype), "{}: {} is {}, must be {}", op_, name, name_of(dtype),
+                     product_dtypes(device_));
   }
 
   // What a product in `product` reads or writes: f32, or 16 bits if that is what is multiplied. Rows as
@@ -92,10 +90,6 @@ class Arguments {
   }
 
  private:
-  static bool is_product(DType dtype) {
-    return dtype == DType::f32 || dtype == DType::bf16 || dtype == DType::f16;
-  }
-
   static std::string wanted(DType dtype, std::initializer_list<int64_t> shape) {
     std::string text;
     for (int64_t extent : shape) {

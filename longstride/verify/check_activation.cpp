@@ -17,8 +17,8 @@ void check_case(Device device, int64_t count, double deviation, DType dtype, Che
   Floats naive(x.size());
   Doubles truth(x.size());
   const std::string name = fmt::format("{}, count {}, deviation {}", name_of(dtype), count, deviation);
-  const auto forward = [&](DType as) {
-    Workbench bench(device);
+  const auto forward = [&](DType as, int64_t offset = 0) {
+    Workbench bench(device, 0, offset);
     const Tensor y = bench.poisoned(as, {count});
     activation_forward(bench.context(), bench.put(x, {count}, as), y);
     return bench.get(y);
@@ -28,24 +28,29 @@ void check_case(Device device, int64_t count, double deviation, DType dtype, Che
   const Floats y = forward(dtype);
   list.compare("activation forward, " + name, y, as_stored(naive, dtype), truth);
   list.same_bits("activation forward twice, " + name, y, forward(dtype));
+  list.same_bits("activation forward of unaligned memory, " + name, y, forward(dtype, 1));
   list.same_bits("activation forward rounds once, " + name, y, as_stored(forward(DType::f32), dtype));
 
-  const auto backward = [&](DType as, bool in_place) {
-    Workbench bench(device);
-    const Tensor d_out = bench.put(dy, {count}, as);
-    const Tensor dx = in_place ? d_out : bench.poisoned(as, {count});
-    const Tensor again = bench.poisoned(as, {count});
-    activation_backward(bench.context(), d_out, bench.put(x, {count}, as), dx, in_place ? again : Tensor());
-    if (in_place) list.same_bits("activation of the backward, " + name, y, bench.get(again));
+  // In place, dx is written over dy; y is another tensor, then x itself.
+  enum class How { apart, in_place, over_x };
+  const auto backward = [&](DType as, How how, int64_t offset = 0) {
+    Workbench bench(device, 0, offset);
+    const Tensor d_out = bench.put(dy, {count}, as), from = bench.put(x, {count}, as);
+    const Tensor dx = how == How::apart ? bench.poisoned(as, {count}) : d_out;
+    const Tensor again = how == How::over_x ? from : bench.poisoned(as, {count});
+    activation_backward(bench.context(), d_out, from, dx, how == How::apart ? Tensor() : again);
+    if (how != How::apart) list.same_bits("activation of the backward, " + name, y, bench.get(again));
     return bench.get(dx);
   };
   reference::activation_backward(dy.data(), x.data(), count, naive.data());
   reference::activation_backward(widened(dy).data(), widened(x).data(), count, truth.data());
-  const Floats dx = backward(dtype, false);
+  const Floats dx = backward(dtype, How::apart);
   list.compare("activation backward, " + name, dx, as_stored(naive, dtype), truth);
-  list.same_bits("activation backward in place, " + name, dx, backward(dtype, true));
+  list.same_bits("activation backward in place, " + name, dx, backward(dtype, How::in_place));
+  list.same_bits("activation backward over x, " + name, dx, backward(dtype, How::over_x));
+  list.same_bits("activation backward of unaligned memory, " + name, dx, backward(dtype, How::in_place, 1));
   list.same_bits("activation backward rounds once, " + name, dx,
-                 as_stored(backward(DType::f32, false), dtype));
+                 as_stored(backward(DType::f32, How::apart), dtype));
 }
 
 }  // namespace
@@ -57,7 +62,7 @@ std::vector<Check> check_activation(Device device, Effort effort) {
                               : std::vector<int64_t>{1, 2, 3, 5, 15, 16, 17, 33, 1000, 16384, 16385, 40003};
   for (int64_t count : counts)
     for (double deviation : {1.0, 1e-3, 10.0})
-      for (DType dtype : {DType::f32, DType::bf16}) check_case(device, count, deviation, dtype, list);
+      for (DType dtype : stored_dtypes(device)) check_case(device, count, deviation, dtype, list);
   return list.take();
 }
 

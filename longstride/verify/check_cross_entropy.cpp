@@ -30,6 +30,13 @@ void check_case(Device device, int64_t rows, int64_t classes, double deviation, 
   list.compare("cross_entropy dlogits, " + name, bench.get(dlogits), naive, truth);
   list.same_bits("cross_entropy loss of the backward, " + name, bench.get(loss), bench.get(loss_too));
   const Floats gradient = bench.get(dlogits);
+  Workbench unaligned(device, 0, 1);
+  const Tensor elsewhere = unaligned.poisoned(DType::f32, {rows, classes});
+  cross_entropy_backward(unaligned.context(), unaligned.put(logits, {rows, classes}),
+                         unaligned.put(targets, {rows}), scale / 2, unaligned.poisoned(DType::f32, {rows}),
+                         elsewhere, unaligned.put(Floats{2}, {1}));
+  list.same_bits("cross_entropy with half the scale, times two, of unaligned memory, " + name, gradient,
+                 unaligned.get(elsewhere));
   cross_entropy_backward(bench.context(), from, target, scale, loss_too, from);
   list.same_bits("cross_entropy in place, " + name, gradient, bench.get(from));
 }

@@ -1,4 +1,5 @@
 #include <cmath>
+#include <cstring>
 
 #include "longstride/ops/dropout.h"
 #include "longstride/ops/reference/dropout.h"
@@ -43,6 +44,23 @@ void check_case(Device device, int64_t count, double probability, DType dtype, C
     list.same_bits("dropout backward in place, " + name, apart, bench.get(d_out));
   }
 
+  // The step may lie in the device's memory, and memory may be unaligned.
+  Workbench elsewhere(device, 0, 1);
+  Bytes step(sizeof(uint32_t));
+  std::memcpy(step.data(), &dropout.stream.step, step.size());
+  Workbench aligned(device);
+  Dropout replayed = dropout;
+  replayed.stream.step = 77;
+  replayed.step_from = static_cast<const uint32_t*>(aligned.put(step, {4}).data);
+  const Tensor y_too = elsewhere.poisoned(DType::f32, {count}),
+               dbranch_too = elsewhere.poisoned(dtype, {count});
+  dropout_add_forward(elsewhere.context(), elsewhere.put(x, {count}), elsewhere.put(branch, {count}, dtype),
+                      replayed, y_too);
+  dropout_backward(elsewhere.context(), elsewhere.put(dy, {count}), replayed, dbranch_too);
+  list.same_bits("dropout forward of a step in memory, " + name, ours, elsewhere.get(y_too));
+  list.same_bits("dropout backward of a step in memory, " + name, bench.get(dbranch),
+                 elsewhere.get(dbranch_too));
+
   // A gradient of ones shows the mask itself.
   const Tensor ones = bench.put(Floats(x.size(), 1.0f), {count});
   dropout_backward(bench.context(), ones, dropout, dbranch);
@@ -75,7 +93,7 @@ std::vector<Check> check_dropout(Device device, Effort effort) {
             : std::vector<int64_t>{1, 7, 8, 9, 127, 128, 129, 1001, 16384, 40003};
   for (int64_t count : counts)
     for (double probability : {0.0, 1e-4, 0.4, 0.999})
-      for (DType dtype : {DType::f32, DType::bf16}) check_case(device, count, probability, dtype, list);
+      for (DType dtype : stored_dtypes(device)) check_case(device, count, probability, dtype, list);
   for (double probability : {0.0, 0.1, 0.4, 0.999})
     check_rate(device, quick ? 20000 : 500000, probability, list);
   return list.take();

@@ -48,7 +48,8 @@ void check_case(Device device, const Case& c, CheckList& list) {
   const std::string name =
       fmt::format("B {} N {} V {} d {}, {} axes, shift {}", c.batch, c.length, c.classes, c.width,
                   c.extents.size(), c.shift == PositionShift::before ? "before" : "after");
-  Workbench bench(device);
+  Workbench bench(device,
+                  embedding_backward_scratch_bytes(device, c.batch, c.length, c.classes, c.width, c.extents));
   const EmbeddingTables tables = put_tables(bench, host);
   const Tensor token = bench.put(tokens, {c.batch, c.length});
   const Tensor y = bench.poisoned(DType::f32, {rows, c.width});
@@ -85,9 +86,13 @@ void check_case(Device device, const Case& c, CheckList& list) {
   list.compare("embedding d token, " + name, bench.get(gradients.token), host.token, wide.token);
   list.compare("embedding d start, " + name, bench.get(gradients.start), host.start, wide.start);
   list.same_bits("embedding d token twice, " + name, bench.get(gradients.token), bench.get(again.token));
-  for (size_t axis = 0; axis < gradients.axes.size(); ++axis)
+  list.same_bits("embedding d start twice, " + name, bench.get(gradients.start), bench.get(again.start));
+  for (size_t axis = 0; axis < gradients.axes.size(); ++axis) {
     list.compare(fmt::format("embedding d axis {}, {}", axis, name), bench.get(gradients.axes[axis]),
                  host.axes[axis], wide.axes[axis]);
+    list.same_bits(fmt::format("embedding d axis {} twice, {}", axis, name), bench.get(gradients.axes[axis]),
+                   bench.get(again.axes[axis]));
+  }
 }
 
 }  // namespace
@@ -103,6 +108,10 @@ std::vector<Check> check_embedding(Device device, Effort effort) {
                list);  // longer than the axis: the first coordinate wraps
     check_case(device, {2, 130, 7, 65, {5, 13}, shift}, list);  // beyond the axes' product
     check_case(device, {1, 1000, 256, 130, {32, 32}, shift}, list);
+    check_case(device, {2, 1536, 256, 40, {3, 512}, shift}, list);  // many slots for few coordinates
+    check_case(device, {3, 300, 256, 264, {300}, shift}, list);
+    check_case(device, {70, 9, 11, 24, {2, 2, 5}, shift}, list);
+    check_case(device, {2, 10, 3, 8, {4, 1000}, shift}, list);  // an axis longer than the sequence
   }
   return list.take();
 }

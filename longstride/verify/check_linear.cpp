@@ -24,14 +24,12 @@ struct Results {
   std::vector<T> y, dx, dw, db;
 };
 
-// With bf16 products, of the rounded inputs: rounding them is part of the op's contract, and its error would
-// hide others. Sums of db are of dy as it is stored.
+// With products in 16 bits, of the rounded inputs: rounding them is part of the op's contract, and its error
+// would hide others. Sums of db are of dy as it is stored.
 template <class T>
 Results<T> run_reference(const Case& c, const Inputs& in) {
   const auto as = [](const Floats& values) { return std::vector<T>(values.begin(), values.end()); };
-  const auto factor = [&](const Floats& values) {
-    return as(c.product == DType::bf16 ? rounded_to_bf16(values) : values);
-  };
+  const auto factor = [&](const Floats& values) { return as(as_stored(values, c.product)); };
   const std::vector<T> x = factor(in.x), w = factor(in.w), b = as(in.b), dy = factor(in.dy);
   Results<T> out{std::vector<T>(c.m * c.n), std::vector<T>(c.m * c.k), as(in.dw), as(in.db)};
   reference::linear_forward(x.data(), w.data(), c.bias ? b.data() : nullptr, c.m, c.k, c.n, out.y.data());
@@ -84,12 +82,15 @@ void check_case(Device device, const Case& c, CheckList& list) {
 
 std::vector<Check> check_linear(Device device, Effort effort) {
   CheckList list;
-  const DType f32 = DType::f32, bf16 = DType::bf16;
-  for (const auto& [product, in, out] : {std::array{f32, f32, f32},
-                                         {bf16, f32, f32},
-                                         {bf16, bf16, bf16},
-                                         {bf16, f32, bf16},
-                                         {bf16, bf16, f32}}) {
+  const DType f32 = DType::f32;
+  std::vector<std::array<DType, 3>> dtypes{{f32, f32, f32}};
+  for (DType half : stored_dtypes(device))
+    if (half != f32) {
+      const std::array<DType, 3> mixtures[] = {
+          {half, f32, f32}, {half, half, half}, {half, f32, half}, {half, half, f32}};
+      dtypes.insert(dtypes.end(), std::begin(mixtures), std::end(mixtures));
+    }
+  for (const auto& [product, in, out] : dtypes) {
     check_case(device, {17, 64, 33, product, in, out, 3, true}, list);
     check_case(device, {1, 32, 5, product, in, out, 0, false}, list);
     if (effort == Effort::quick) continue;

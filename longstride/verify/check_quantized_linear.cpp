@@ -48,19 +48,20 @@ void check_case(Device device, const Case& c, CheckList& list) {
     worst = std::max(worst, scale > 0 ? wrong / scale : wrong == 0 ? 0 : INFINITY);
   }
   list.require("quantize rounds to the nearest, " + name, worst <= 0.5 + 1e-5);
-  for (const DType dtype : {DType::f32, DType::bf16}) {
+  for (const DType dtype : stored_dtypes(device)) {
     const Tensor back = bench.poisoned(dtype, {c.n, c.k});
     dequantize(bench.context(), q, back);
     Floats expected;
     for (int64_t i = 0; i < c.n * c.k; ++i)
       expected.push_back(scales[i / c.k] * static_cast<float>(values[i]));
     list.same_bits(fmt::format("dequantize to {}, {}", name_of(dtype), name), bench.get(back),
-                   dtype == DType::bf16 ? rounded_to_bf16(expected) : expected);
+                   as_stored(expected, dtype));
   }
 
-  const auto run = [&] {
-    const Tensor y = bench.poisoned_rows(DType::f32, c.m, c.n, c.padding);
-    quantized_linear_forward(bench.context(), bench.put_rows(x, c.m, c.k, c.padding), q,
+  const auto run = [&](int64_t first = 0) {
+    const Tensor y = bench.poisoned_rows(DType::f32, c.m - first, c.n, c.padding);
+    const Floats some(x.begin() + first * c.k, x.end());
+    quantized_linear_forward(bench.context(), bench.put_rows(some, c.m - first, c.k, c.padding), q,
                              c.bias ? bench.put(b, {c.n}) : Tensor(), y);
     list.require("quantized linear writes its columns alone, " + name, bench.padding_is_intact(y, c.padding));
     return bench.get(y);
@@ -69,6 +70,8 @@ void check_case(Device device, const Case& c, CheckList& list) {
   list.compare("quantized linear y, " + name, ours, run_reference<float>(c, x, values, scales, b),
                run_reference<double>(c, x, values, scales, b));
   list.same_bits("quantized linear y twice, " + name, ours, run());
+  list.same_bits("quantized linear y of the last row alone, " + name,
+                 std::span(ours).last(static_cast<size_t>(c.n)), run(c.m - 1));
 }
 
 }  // namespace

@@ -43,10 +43,11 @@ Results<T> run_reference(const Case& c, const Inputs& in) {
   return out;
 }
 
-enum class How { fused, in_place, apart };
+enum class How { fused, in_place, apart, unaligned };
 
 Results<float> run_ours(Device device, const Case& c, const Inputs& in, How how) {
-  Workbench bench(device, layer_norm_backward_scratch_bytes(device, c.rows, c.width));
+  Workbench bench(device, layer_norm_backward_scratch_bytes(device, c.rows, c.width),
+                  how == How::unaligned ? 1 : 0);
   const bool in_place = how == How::in_place;
   const auto matrix = [&](const Floats& values, DType dtype) {
     return bench.put(values, {c.rows, c.width}, dtype);
@@ -97,9 +98,11 @@ void check_case(Device device, const Case& c, CheckList& list) {
   list.compare("residual dgain, " + name, ours.dgain, naive.dgain, truth.dgain);
   list.compare("residual dbias, " + name, ours.dbias, naive.dbias, truth.dbias);
   list.compare("residual dbranch, " + name, ours.dbranch, as_stored(naive.dbranch, c.dtype), truth.dbranch);
-  for (How how : {How::fused, How::in_place, How::apart}) {
+  for (const auto& [how, which] : {std::pair{How::fused, "twice"},
+                                   {How::in_place, "in place"},
+                                   {How::apart, "by two ops"},
+                                   {How::unaligned, "in unaligned memory"}}) {
     const Results<float> again = run_ours(device, c, in, how);
-    const std::string which = how == How::fused ? "twice" : how == How::in_place ? "in place" : "by two ops";
     const auto same = [&](const char* what, const Floats& a, const Floats& b) {
       list.same_bits(fmt::format("residual {} {}, {}", what, which, name), a, b);
     };
@@ -126,9 +129,13 @@ std::vector<Check> check_residual(Device device, Effort effort) {
     for (int64_t width : widths) {
       if (rows * width > 100000) continue;
       for (double probability : {0.0, 0.3})
-        for (DType dtype : {DType::f32, DType::bf16})
+        for (DType dtype : stored_dtypes(device))
           check_case(device, {rows, width, dtype, {{0x123456789abcdefull, 4, 5}, probability}}, list);
     }
+  if (quick) return list.take();
+  for (int64_t width : {1000, 1100, 2052})
+    for (DType dtype : stored_dtypes(device))
+      check_case(device, {21, width, dtype, {{0x123456789abcdefull, 4, 5}, 0.3}}, list);
   return list.take();
 }
 

@@ -37,19 +37,35 @@ Bytes random_bytes(uint32_t which, int64_t count, int64_t classes) {
 
 Doubles widened(const Floats& values) { return {values.begin(), values.end()}; }
 
-Floats rounded_to_bf16(const Floats& values) {
-  Floats rounded;
-  rounded.reserve(values.size());
-  for (float value : values) rounded.push_back(static_cast<float>(Bf16(value)));
-  return rounded;
+namespace {
+
+// Calls action(T{}) with the type of a float dtype's elements on the CPU.
+template <class Action>
+auto with_host_type(DType dtype, const Action& action) {
+  if (dtype == DType::bf16) return action(Bf16{});
+  if (dtype == DType::f16) return action(F16{});
+  return action(float{});
 }
+
+}  // namespace
 
 Floats as_stored(const Floats& values, DType dtype) {
-  return dtype == DType::bf16 ? rounded_to_bf16(values) : values;
+  return with_host_type(dtype, [&](auto element) {
+    Floats stored;
+    stored.reserve(values.size());
+    for (float value : values) stored.push_back(static_cast<float>(decltype(element)(value)));
+    return stored;
+  });
 }
 
-Workbench::Workbench(Device device, int64_t scratch_bytes)
-    : device_(device), scratch_bytes_(scratch_bytes), scratch_(device, scratch_bytes) {}
+std::vector<DType> stored_dtypes(Device device) {
+  std::vector<DType> dtypes{DType::f32, DType::bf16};
+  if (device.kind == DeviceKind::cuda) dtypes.push_back(DType::f16);
+  return dtypes;
+}
+
+Workbench::Workbench(Device device, int64_t scratch_bytes, int64_t offset)
+    : device_(device), scratch_bytes_(scratch_bytes), offset_(offset), scratch_(device, scratch_bytes) {}
 
 OpContext Workbench::context() {
   const int64_t mark = scratch_.used();
@@ -60,7 +76,9 @@ OpContext Workbench::context() {
 
 Tensor Workbench::poisoned(DType dtype, std::initializer_list<int64_t> shape) {
   Tensor tensor(nullptr, dtype, shape, device_.kind);
-  tensor.data = buffers_.emplace_back(device_, std::max<int64_t>(tensor.bytes(), 1)).data();
+  const int64_t offset = offset_ * size_of(dtype);
+  const Buffer& memory = buffers_.emplace_back(device_, std::max<int64_t>(tensor.bytes() + offset, 1));
+  tensor.data = static_cast<char*>(memory.data()) + offset;
   fill_with_nan(tensor);
   return tensor;
 }
@@ -69,12 +87,10 @@ Tensor Workbench::put(const Floats& values, std::initializer_list<int64_t> shape
   const Tensor tensor = poisoned(dtype, shape);
   const int64_t count = static_cast<int64_t>(values.size());
   LONGSTRIDE_CHECK(count == tensor.count(), "{} values for tensor {}", count, tensor.describe());
-  if (dtype == DType::bf16) {
-    std::vector<Bf16> rounded(values.begin(), values.end());
+  with_host_type(dtype, [&](auto element) {
+    std::vector<decltype(element)> rounded(values.begin(), values.end());
     copy(Tensor(rounded.data(), dtype, {count}), tensor);
-  } else {
-    copy(Tensor(const_cast<float*>(values.data()), dtype, {count}), tensor);
-  }
+  });
   return tensor;
 }
 
@@ -116,16 +132,14 @@ Floats Workbench::get(const Tensor& tensor) const {
     return values;
   }
   const int64_t count = tensor.count();
-  if (tensor.dtype == DType::bf16) {
-    std::vector<Bf16> values(static_cast<size_t>(count));
-    copy(tensor, Tensor(values.data(), DType::bf16, {count}));
+  return with_host_type(tensor.dtype, [&](auto element) {
+    std::vector<decltype(element)> values(static_cast<size_t>(count));
+    copy(tensor, Tensor(values.data(), tensor.dtype, {count}));
     Floats wide;
-    for (Bf16 value : values) wide.push_back(static_cast<float>(value));
+    wide.reserve(values.size());
+    for (auto value : values) wide.push_back(static_cast<float>(value));
     return wide;
-  }
-  Floats values(static_cast<size_t>(count));
-  copy(tensor, Tensor(values.data(), DType::f32, {count}));
-  return values;
+  });
 }
 
 bool Workbench::padding_is_intact(const Tensor& tensor, int64_t padding) const {

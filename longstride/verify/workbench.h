@@ -22,20 +22,22 @@ Floats normal_values(uint32_t which, int64_t count, double deviation = 1, double
 Bytes random_bytes(uint32_t which, int64_t count, int64_t classes);
 
 Doubles widened(const Floats& values);
-Floats rounded_to_bf16(const Floats& values);
-// As a tensor of this dtype, f32 or bf16, holds them.
+// As a tensor of this dtype, f32, bf16 or f16, holds them.
 Floats as_stored(const Floats& values, DType dtype);
+// What the device's ops take on branches: f32, bf16 and, if it is a GPU, f16.
+std::vector<DType> stored_dtypes(Device device);
 
 // Owns the tensors of one case on one device, and scratch of exactly the stated size, both filled with NaN.
 class Workbench {
  public:
-  explicit Workbench(Device device, int64_t scratch_bytes = 0);
+  // Every tensor begins `offset` elements behind what its memory is aligned to.
+  explicit Workbench(Device device, int64_t scratch_bytes = 0, int64_t offset = 0);
 
   OpContext context();
 
   // A tensor of NaN.
   Tensor poisoned(DType dtype, std::initializer_list<int64_t> shape);
-  // A tensor with these values (rounded to the dtype, f32 or bf16).
+  // A tensor with these values (rounded to the dtype, f32, bf16 or f16).
   Tensor put(const Floats& values, std::initializer_list<int64_t> shape, DType dtype = DType::f32);
   Tensor put(const Bytes& values, std::initializer_list<int64_t> shape);
   // Matrices whose rows are the middle of wider ones: `padding` columns of NaN on either side.
@@ -53,7 +55,7 @@ class Workbench {
 
   Device device_;
   std::vector<Buffer> buffers_;
-  int64_t scratch_bytes_;
+  int64_t scratch_bytes_, offset_;
   Arena scratch_;
 };
 

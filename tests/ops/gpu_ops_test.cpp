@@ -1,0 +1,83 @@
+// Every op on the GPU against the fp64 reference, and what an op says to what it does not take. Needs a GPU:
+// label gpu, `make test-gpu`.
+#include "longstride/device/cuda.h"
+#include "longstride/ops/activation.h"
+#include "longstride/ops/cross_entropy.h"
+#include "longstride/ops/dropout.h"
+#include "longstride/ops/embedding.h"
+#include "longstride/verify/workbench.h"
+
+#include "tests/ops/op_test.h"
+
+namespace longstride {
+namespace {
+
+constexpr Device kGpu{DeviceKind::cuda, 0};
+
+class GpuOps : public testing::Test {
+ protected:
+  void SetUp() override {
+    const std::string reason = cuda::why_not(kGpu.index);
+    if (!reason.empty()) GTEST_SKIP() << reason;
+  }
+};
+
+TEST_F(GpuOps, Activation) { expect_all_pass(verify::check_activation(kGpu, verify::Effort::thorough)); }
+TEST_F(GpuOps, Adam) { expect_all_pass(verify::check_adam(kGpu, verify::Effort::thorough)); }
+TEST_F(GpuOps, CrossEntropy) { expect_all_pass(verify::check_cross_entropy(kGpu, verify::Effort::thorough)); }
+TEST_F(GpuOps, Dropout) { expect_all_pass(verify::check_dropout(kGpu, verify::Effort::thorough)); }
+TEST_F(GpuOps, Embedding) { expect_all_pass(verify::check_embedding(kGpu, verify::Effort::thorough)); }
+TEST_F(GpuOps, LayerNorm) { expect_all_pass(verify::check_layer_norm(kGpu, verify::Effort::thorough)); }
+TEST_F(GpuOps, Residual) { expect_all_pass(verify::check_residual(kGpu, verify::Effort::thorough)); }
+TEST_F(GpuOps, Linear) { expect_all_pass(verify::check_linear(kGpu, verify::Effort::thorough)); }
+TEST_F(GpuOps, QuantizedLinear) {
+  expect_all_pass(verify::check_quantized_linear(kGpu, verify::Effort::thorough));
+}
+TEST_F(GpuOps, Attention) { expect_all_pass(verify::check_attention(kGpu, verify::Effort::thorough)); }
+
+// A GPU's memory is not looked at before an op runs.
+TEST_F(GpuOps, ValuesBeyondATableGiveNan) {
+  verify::Workbench bench(kGpu);
+  const Tensor loss = bench.poisoned(DType::f32, {2});
+  cross_entropy_forward(bench.context(), bench.put(verify::Floats(6, 1.0f), {2, 3}),
+                        bench.put(verify::Bytes{2, 3}, {2}), loss);
+  EXPECT_THAT(bench.get(loss), testing::ElementsAre(testing::FloatNear(1.0986123f, 1e-6f), testing::IsNan()));
+
+  EmbeddingTables tables;
+  tables.token = bench.put(verify::Floats{1, 2, 3}, {3, 1}), tables.start = bench.put(verify::Floats{7}, {1});
+  const Tensor y = bench.poisoned(DType::f32, {3, 1});
+  embedding_forward(bench.context(), bench.put(verify::Bytes{3, 1, 0}, {1, 3}), tables, y);
+  EXPECT_THAT(bench.get(y), testing::ElementsAre(7.0f, testing::IsNan(), 2.0f));
+}
+
+TEST_F(GpuOps, RefusesWhatLiesOnTheCpu) {
+  verify::Workbench bench(kGpu);
+  std::vector<float> x(6);
+  EXPECT_THAT(
+      error_of([&] { activation_forward(bench.context(), flat(x), bench.poisoned(DType::f32, {6})); }),
+      testing::HasSubstr("x lies on another device than cuda:0"));
+}
+
+// Work that was recorded once draws other masks when the step in memory is another.
+TEST_F(GpuOps, RecordedDropoutReadsTheStepWhenItRuns) {
+  constexpr int64_t kCount = 5000;
+  verify::Workbench bench(kGpu);
+  const Tensor step = bench.put(verify::Bytes{1, 0, 0, 0}, {4}),
+               later = bench.put(verify::Bytes{2, 0, 0, 0}, {4});
+  const Tensor dy = bench.put(verify::Floats(kCount, 1.0f), {kCount});
+  const Tensor recorded = bench.poisoned(DType::f32, {kCount}), fresh = bench.poisoned(DType::f32, {kCount});
+  Dropout dropout{RandomStream{5, 6, 0}, 0.5};
+  dropout.step_from = static_cast<const uint32_t*>(step.data);
+  const OpContext context = bench.context();
+  const cuda::Graph graph = cuda::Graph::record([&] { dropout_backward(context, dy, dropout, recorded); });
+  for (uint32_t value : {1u, 2u}) {
+    if (value == 2) copy(later, step);
+    graph.launch();
+    const Dropout plain{RandomStream{5, 6, value}, 0.5};
+    dropout_backward(context, dy, plain, fresh);
+    EXPECT_EQ(bench.get(recorded), bench.get(fresh)) << "step " << value;
+  }
+}
+
+}  // namespace
+}  // namespace longstride

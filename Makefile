@@ -1,6 +1,6 @@
 # longstride: `make help` lists what can be done here.
 .DEFAULT_GOAL := build
-.PHONY: build configure demo test test-unit test-sanitize check format selftest bench setup clean help
+.PHONY: build configure demo test test-unit test-gpu test-sanitize check format selftest bench setup clean help
 
 BINARY := build/longstride
 
@@ -14,7 +14,14 @@ demo: configure  ## train a small model on English text for about two minutes, a
 test: check build test-unit test-sanitize  ## all checks and tests, the unit tests once more under sanitizers
 
 test-unit: build
-	@ctest --preset release
+	@reason=$$(tools/why-no-gpu) || exit 1; \
+	if [ -z "$$reason" ]; then ctest --preset release; else \
+	  ctest --preset release -LE gpu && echo "GPU tests skipped: $$reason (make test-gpu runs them)"; fi
+
+test-gpu: build  ## the tests of what runs on a GPU; fails where there is none
+	@reason=$$(tools/why-no-gpu) || exit 1; \
+	if [ -n "$$reason" ]; then echo "make test-gpu needs a GPU: $$reason" >&2; exit 1; fi
+	@ctest --preset release -L gpu
 
 test-sanitize: setup
 	@cmake --preset sanitize >build-sanitize.log 2>&1 || { cat build-sanitize.log; exit 1; }

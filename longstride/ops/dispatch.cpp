@@ -165,8 +165,10 @@ void adam_step(const OpContext& context, const AdamStep& step, const Tensor& w, 
   arguments.flat("v", v, DType::f32, count);
   if (average) arguments.flat("average", average, DType::f32, count);
   if (compute) {
-    arguments.product("compute", compute.dtype);
-    arguments.flat("compute", compute, compute.dtype == DType::f16 ? DType::f16 : DType::bf16, count);
+    const bool f16 = compute.dtype == DType::f16;
+    LONGSTRIDE_CHECK(!f16 || on_gpu(context.device),
+                     "adam_step: compute is f16, must be bf16 (f16 needs a GPU)");
+    arguments.flat("compute", compute, f16 ? DType::f16 : DType::bf16, count);
   }
   if (on_gpu(context.device)) return cuda::adam_step(context, step, w, g, m, v, average, compute);
   cpu::adam_step(context, step, w, g, m, v, average, compute);

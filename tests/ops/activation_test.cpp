@@ -3,6 +3,7 @@
 #include <cmath>
 #include <limits>
 
+#include "longstride/device/cuda.h"
 #include "longstride/ops/reference/activation.h"
 
 #include "tests/ops/op_test.h"
@@ -63,10 +64,17 @@ TEST(Activation, RefusesWrongTensors) {
               testing::HasSubstr("x is f64, must be f32 or bf16"));
   EXPECT_THAT(error_of([&] { activation_forward({}, matrix(x, 2, 3).columns(0, 2), flat(y)); }),
               testing::HasSubstr("not contiguous"));
-  EXPECT_THAT(error_of([&] {
-                activation_forward({{DeviceKind::cuda, 0}, nullptr}, flat(x), flat(x));
-              }),
-              testing::HasSubstr("not in this build"));
+  EXPECT_THAT(
+      error_of([&] {
+        activation_forward({{DeviceKind::cuda, 0}, nullptr}, flat(x), flat(x));
+      }),
+      testing::HasSubstr(cuda::built() ? "x lies on another device than cuda:0" : "built without CUDA"));
+}
+
+TEST(Activation, F16NeedsAGpu) {
+  std::vector<F16> x(6);
+  EXPECT_EQ(error_of([&] { activation_forward({}, flat(x), flat(x)); }),
+            "activation_forward: x is f16, must be f32 or bf16 (f16 needs a GPU)");
 }
 
 }  // namespace

@@ -57,6 +57,8 @@ TEST(Adam, RefusesWrongArguments) {
               testing::HasSubstr("adam_step: g is f32 (3), must be f32 of 4 elements"));
   EXPECT_THAT(run(flat(w), flat(other), {}), testing::HasSubstr("average is f32 (3)"));
   EXPECT_THAT(run(flat(w), {}, flat(w)), testing::HasSubstr("compute is f32 (4), must be bf16"));
+  std::vector<F16> f16(4);
+  EXPECT_EQ(run(flat(w), {}, flat(f16)), "adam_step: compute is f16, must be bf16 (f16 needs a GPU)");
   step.step = 0;
   EXPECT_THAT(run(flat(w), {}, {}), testing::HasSubstr("step is 0"));
   step.step = 1, step.beta2 = 1;
@@ -75,7 +77,10 @@ TEST(SumOfSquares, KnownValues) {
 TEST(Convert, RefusesOtherDtypes) {
   std::vector<float> x(4);
   std::vector<uint8_t> bytes(4);
+  std::vector<F16> half(4);
   EXPECT_THAT(error_of([&] { convert({}, flat(x), flat(bytes)); }), testing::HasSubstr("to is u8"));
+  EXPECT_EQ(error_of([&] { convert({}, flat(x), flat(half)); }),
+            "convert: to is f16, must be f32 or bf16 (f16 needs a GPU)");
 }
 
 }  // namespace

@@ -1,5 +1,5 @@
-// Every op on the GPU against the fp64 reference, and what an op says to what it does not take. Needs a GPU:
-// label gpu, `make test-gpu`.
+// Every op on the GPU against the fp64 reference, and what an op says to what it does not take. Skipped where
+// there is no GPU; `make test-gpu` runs them.
 #include "longstride/device/cuda.h"
 #include "longstride/ops/activation.h"
 #include "longstride/ops/cross_entropy.h"
@@ -21,6 +21,9 @@ class GpuOps : public testing::Test {
     if (!reason.empty()) GTEST_SKIP() << reason;
   }
 };
+
+// What tools/why-no-gpu runs.
+TEST_F(GpuOps, IsThere) {}
 
 TEST_F(GpuOps, Activation) { expect_all_pass(verify::check_activation(kGpu, verify::Effort::thorough)); }
 TEST_F(GpuOps, Adam) { expect_all_pass(verify::check_adam(kGpu, verify::Effort::thorough)); }

@@ -77,6 +77,7 @@ TEST(Linear, Bf16TensorsNeedNoScratchWhereTheHardwareMultipliesThem) {
 TEST(Linear, RefusesWrongTensors) {
   std::vector<float> x(6), w(6), b(3), y(4);
   std::vector<Bf16> half(6);
+  std::vector<F16> f16(6);
   std::vector<uint8_t> bytes(6);
   EXPECT_THAT(error_of([&] { linear_forward({}, matrix(x, 3, 2), matrix(w, 2, 3), {}, matrix(y, 2, 2)); }),
               testing::HasSubstr("linear_forward: x is f32 (3, 2), must be f32 (any, 3)"));
@@ -104,6 +105,8 @@ TEST(Linear, RefusesWrongTensors) {
                 linear_backward_weight({}, matrix(y, 2, 2), matrix(x, 2, 3), DType::f16, matrix(w, 2, 3), {});
               }),
               testing::HasSubstr("product is f16"));
+  EXPECT_EQ(error_of([&] { linear_forward({}, matrix(x, 2, 3), matrix(f16, 2, 3), {}, matrix(y, 2, 2)); }),
+            "linear_forward: w is f16, must be f32 or bf16 (f16 needs a GPU)");
   Tensor across = matrix(x, 2, 3);
   across.stride = {1, 2};
   EXPECT_THAT(error_of([&] { linear_forward({}, across, matrix(w, 2, 3), {}, matrix(y, 2, 2)); }),

@@ -1,10 +1,12 @@
 // NVIDIA GPUs through the CUDA runtime.
+#include "longstride/device/cuda.h"
+
 #include <algorithm>
 #include <array>
+#include <vector>
 
 #include "longstride/base/check.h"
 #include "longstride/base/text.h"
-#include "longstride/device/cuda.h"
 #include "longstride/device/cuda_check.h"
 
 namespace longstride::cuda {
@@ -126,6 +128,7 @@ void copy(void* to, const void* from, int64_t bytes) {
   if (bytes == 0) return;
   const cudaStream_t stream = current_stream();
   LONGSTRIDE_CUDA_CHECK(cudaMemcpyAsync(to, from, static_cast<size_t>(bytes), cudaMemcpyDefault, stream));
+  if (recording()) return;
   cudaPointerAttributes attributes;
   LONGSTRIDE_CUDA_CHECK(cudaPointerGetAttributes(&attributes, to));
   if (attributes.type == cudaMemoryTypeUnregistered) LONGSTRIDE_CUDA_CHECK(cudaStreamSynchronize(stream));
@@ -164,6 +167,61 @@ Graph Graph::record(const std::function<void()>& work) {
 void Graph::launch() const {
   LONGSTRIDE_CHECK(graph_ != nullptr, "launch of a graph that holds nothing");
   LONGSTRIDE_CUDA_CHECK(cudaGraphLaunch(static_cast<cudaGraphExec_t>(graph_.get()), current_stream()));
+}
+
+bool recording() {
+  cudaStreamCaptureStatus status = cudaStreamCaptureStatusNone;
+  LONGSTRIDE_CUDA_CHECK(cudaStreamIsCapturing(current_stream(), &status));
+  return status != cudaStreamCaptureStatusNone;
+}
+
+namespace {
+
+// What a SideStream owns.
+struct SideState {
+  cudaStream_t stream = nullptr;
+  cudaEvent_t followed = nullptr;
+  std::vector<cudaEvent_t> marks;
+
+  explicit SideState(int count) : marks(static_cast<size_t>(count)) {
+    LONGSTRIDE_CUDA_CHECK(cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking));
+    LONGSTRIDE_CUDA_CHECK(cudaEventCreateWithFlags(&followed, cudaEventDisableTiming));
+    for (cudaEvent_t& mark : marks)
+      LONGSTRIDE_CUDA_CHECK(cudaEventCreateWithFlags(&mark, cudaEventDisableTiming));
+  }
+  ~SideState() {
+    for (cudaEvent_t mark : marks) cudaEventDestroy(mark);
+    cudaEventDestroy(followed);
+    cudaStreamDestroy(stream);
+  }
+  SideState(const SideState&) = delete;
+  SideState& operator=(const SideState&) = delete;
+};
+
+SideState& side(const std::shared_ptr<void>& state) { return *static_cast<SideState*>(state.get()); }
+
+}  // namespace
+
+SideStream::SideStream(int marks) : state_(std::make_shared<SideState>(marks)) {}
+
+void SideStream::follow() const {
+  LONGSTRIDE_CUDA_CHECK(cudaEventRecord(side(state_).followed, current_stream()));
+  LONGSTRIDE_CUDA_CHECK(cudaStreamWaitEvent(side(state_).stream, side(state_).followed));
+}
+
+void SideStream::copy(void* to, const void* from, int64_t bytes) const {
+  LONGSTRIDE_CUDA_CHECK(
+      cudaMemcpyAsync(to, from, static_cast<size_t>(bytes), cudaMemcpyDefault, side(state_).stream));
+}
+
+void SideStream::mark(int index) const {
+  LONGSTRIDE_CUDA_CHECK(
+      cudaEventRecord(side(state_).marks.at(static_cast<size_t>(index)), side(state_).stream));
+}
+
+void SideStream::await(int index) const {
+  LONGSTRIDE_CUDA_CHECK(
+      cudaStreamWaitEvent(current_stream(), side(state_).marks.at(static_cast<size_t>(index))));
 }
 
 Moment Moment::now() {

@@ -35,7 +35,7 @@ void* allocate_pinned(int64_t bytes);
 void release_pinned(void* data);
 
 // Copies in either direction. To memory of the CPU that is not pinned the call waits for the copy; from it,
-// the memory may be reused when the call returns.
+// the memory may be reused when the call returns. From or to pinned memory the call does not wait.
 void copy(void* to, const void* from, int64_t bytes);
 void fill_zero(void* data, int64_t bytes);
 
@@ -54,6 +54,26 @@ class Graph {
 
  private:
   std::shared_ptr<void> graph_;
+};
+
+// Whether the stream is being recorded, so that nothing runs and nothing can be waited for.
+bool recording();
+
+// A second stream of the current GPU for copies beside the work of the first, with marks by which one waits
+// for the other. In a graph, follow() comes first, and marks are set before they are awaited.
+class SideStream {
+ public:
+  explicit SideStream(int marks);
+  // Copies queued later wait for the work queued so far.
+  void follow() const;
+  // Between memory of the GPU and pinned memory.
+  void copy(void* to, const void* from, int64_t bytes) const;
+  // Sets mark `index` behind the copies queued so far; work queued after await(index) waits for them.
+  void mark(int index) const;
+  void await(int index) const;
+
+ private:
+  std::shared_ptr<void> state_;
 };
 
 // Moments in the stream, for timing. Elapsed time waits for `end`.

@@ -24,6 +24,12 @@ void synchronize() { unavailable(); }
 void* stream() { unavailable(); }
 Graph Graph::record(const std::function<void()>&) { unavailable(); }
 void Graph::launch() const { unavailable(); }
+bool recording() { return false; }
+SideStream::SideStream(int) { unavailable(); }
+void SideStream::follow() const { unavailable(); }
+void SideStream::copy(void*, const void*, int64_t) const { unavailable(); }
+void SideStream::mark(int) const { unavailable(); }
+void SideStream::await(int) const { unavailable(); }
 Moment Moment::now() { unavailable(); }
 double Moment::seconds(const Moment&, const Moment&) { unavailable(); }
 

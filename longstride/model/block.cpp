@@ -29,9 +29,29 @@ AttentionTensors attention_tensors(const BlockCall& call, const BlockActivations
   return t;
 }
 
+// From `normed`, LN(x), which what the attention's branch ends in replaces, to what the activation reads.
+void forward_to_up(const OpContext& context, const BlockCall& call, const Tensor& x,
+                   const BlockActivations& saved, const Tensor& normed) {
+  const BlockParameters& p = *call.parameters;
+  linear_forward(context, normed, p.qkv_weight, p.qkv_bias, saved.qkv);
+  attention_forward(context, *call.attention, attention_tensors(call, saved));
+  linear_forward(context, saved.attended, p.projection_weight, p.projection_bias, normed);
+  residual_forward(context, {.x = x,
+                             .branch = normed,
+                             .dropout = call.attention_dropout,
+                             .gain = p.norm2_gain,
+                             .bias = p.norm2_bias,
+                             .epsilon = kNormEpsilon,
+                             .y = call.mid,
+                             .normed = normed,
+                             .mean = saved.mean2,
+                             .rstd = saved.rstd2});
+  linear_forward(context, normed, p.up_weight, p.up_bias, saved.up);
+}
+
 }  // namespace
 
-BlockActivations BlockActivations::allocate(const ModelConfig& config, int64_t batch, DType product,
+BlockActivations BlockActivations::allocate(const ModelConfig& config, int64_t batch, DType product, bool mid,
                                             Arena& arena) {
   const int64_t rows = batch * config.context, d = config.width;
   BlockActivations a;
@@ -40,7 +60,7 @@ BlockActivations BlockActivations::allocate(const ModelConfig& config, int64_t b
   a.qkv = arena.allocate(product, {rows, config.qkv()});
   a.attended = arena.allocate(product, {rows, d});
   a.lse = arena.allocate(DType::f32, {batch, config.heads, config.context});
-  a.mid = arena.allocate(DType::f32, {rows, d});
+  if (mid) a.mid = arena.allocate(DType::f32, {rows, d});
   a.mean2 = arena.allocate(DType::f32, {rows});
   a.rstd2 = arena.allocate(DType::f32, {rows});
   a.up = arena.allocate(product, {rows, config.ff()});
@@ -51,61 +71,69 @@ BlockTemporaries BlockTemporaries::allocate(const ModelConfig& config, int64_t b
                                             bool training, Arena& arena) {
   const int64_t rows = batch * config.context, d = config.width;
   BlockTemporaries t;
-  t.normed = arena.allocate(product, {rows, d});
-  t.hidden = arena.allocate(product, {rows, config.ff()});
+  t.branch = arena.allocate(product, {rows, d});
   if (!training) return t;
-  t.d_hidden = arena.allocate(product, {rows, config.ff()});
-  t.d_branch = arena.allocate(product, {rows, d});
+  const int64_t begin = arena.used();
+  int64_t end = begin;
+  const auto another_use = [&] {
+    end = std::max(end, arena.used());
+    arena.release_to(begin);
+  };
+  t.hidden = arena.allocate(product, {rows, config.ff()});
+  another_use();
+  t.normed_again = arena.allocate(product, {rows, d});
+  another_use();
   t.d_qkv = arena.allocate(product, {rows, config.qkv()});
+  t.d_attended = arena.allocate(product, {rows, d});
+  arena.release_to(std::max(end, arena.used()));
   return t;
 }
 
 void block_forward(const OpContext& context, const BlockCall& call, const Tensor& x,
-                   const BlockActivations& saved, const BlockTemporaries& room, const Tensor& y) {
+                   const BlockActivations& saved, const BlockTemporaries& room, const NextNorm& next,
+                   const Tensor& y) {
   const BlockParameters& p = *call.parameters;
-  // What a branch ends in takes the place of what it began with.
-  const Tensor& branch = room.normed;
-  layer_norm_forward(context, x, p.norm1_gain, p.norm1_bias, kNormEpsilon, room.normed, saved.mean1,
-                     saved.rstd1);
-  linear_forward(context, room.normed, p.qkv_weight, p.qkv_bias, saved.qkv);
-  attention_forward(context, *call.attention, attention_tensors(call, saved));
-  linear_forward(context, saved.attended, p.projection_weight, p.projection_bias, branch);
+  forward_to_up(context, call, x, saved, room.branch);
+  const Tensor& hidden = room.hidden ? room.hidden : saved.up;
+  activation_forward(context, saved.up, hidden);
+  linear_forward(context, hidden, p.down_weight, p.down_bias, room.branch);
+  residual_forward(context, {.x = call.mid,
+                             .branch = room.branch,
+                             .dropout = call.feed_forward_dropout,
+                             .gain = next.gain,
+                             .bias = next.bias,
+                             .epsilon = next.epsilon,
+                             .y = y,
+                             .normed = room.branch,
+                             .mean = next.mean,
+                             .rstd = next.rstd});
+}
 
-  residual_forward(context, {.x = x,
-                             .branch = branch,
-                             .dropout = call.attention_dropout,
-                             .gain = p.norm2_gain,
-                             .bias = p.norm2_bias,
-                             .epsilon = kNormEpsilon,
-                             .y = saved.mid,
-                             .normed = room.normed,
-                             .mean = saved.mean2,
-                             .rstd = saved.rstd2});
-  linear_forward(context, room.normed, p.up_weight, p.up_bias, saved.up);
-  if (!y) return;
-  activation_forward(context, saved.up, room.hidden);
-  linear_forward(context, room.hidden, p.down_weight, p.down_bias, branch);
-  dropout_add_forward(context, saved.mid, branch, call.feed_forward_dropout, y);
+void block_recompute(const OpContext& context, const BlockCall& call, const Tensor& x,
+                     const BlockActivations& saved, const BlockTemporaries& room) {
+  const BlockParameters& p = *call.parameters;
+  layer_norm_forward(context, x, p.norm1_gain, p.norm1_bias, kNormEpsilon, room.normed_again, saved.mean1,
+                     saved.rstd1);
+  forward_to_up(context, call, x, saved, room.normed_again);
 }
 
 void block_backward(const OpContext& context, const BlockCall& call, const Tensor& x,
                     const BlockActivations& saved, const BlockTemporaries& room,
-                    const BlockParameters& gradients, const Tensor& dy) {
+                    const BlockParameters& gradients, const Dropout* before, const Tensor& dy) {
   const BlockParameters& p = *call.parameters;
   const ModelConfig& config = *call.config;
+  const Tensor &branch = room.branch, &d_hidden = room.hidden;
 
-  dropout_backward(context, dy, call.feed_forward_dropout, room.d_branch);
-  linear_backward_input(context, room.d_branch, p.down_weight, room.d_hidden);
-  activation_backward(context, room.d_hidden, saved.up, room.d_hidden, room.hidden);
-  linear_backward_weight(context, room.d_branch, room.hidden, call.product, gradients.down_weight,
-                         gradients.down_bias);
-  layer_norm_apply(context, saved.mid, p.norm2_gain, p.norm2_bias, saved.mean2, saved.rstd2, room.normed);
-  linear_backward_weight(context, room.d_hidden, room.normed, call.product, gradients.up_weight,
-                         gradients.up_bias);
-  linear_backward_input(context, room.d_hidden, p.up_weight, room.d_branch);
+  linear_backward_input(context, branch, p.down_weight, d_hidden);
+  const Tensor& hidden = saved.up;
+  activation_backward(context, d_hidden, saved.up, d_hidden, hidden);
+  linear_backward_weight(context, branch, hidden, call.product, gradients.down_weight, gradients.down_bias);
+  layer_norm_apply(context, call.mid, p.norm2_gain, p.norm2_bias, saved.mean2, saved.rstd2, branch);
+  linear_backward_weight(context, d_hidden, branch, call.product, gradients.up_weight, gradients.up_bias);
+  linear_backward_input(context, d_hidden, p.up_weight, branch);
 
-  residual_backward(context, {.dy = room.d_branch,
-                              .x = saved.mid,
+  residual_backward(context, {.dy = branch,
+                              .x = call.mid,
                               .gain = p.norm2_gain,
                               .mean = saved.mean2,
                               .rstd = saved.rstd2,
@@ -113,26 +141,35 @@ void block_backward(const OpContext& context, const BlockCall& call, const Tenso
                               .dgain = gradients.norm2_gain,
                               .dbias = gradients.norm2_bias,
                               .dropout = call.attention_dropout,
-                              .dbranch = room.d_branch});
-  linear_backward_weight(context, room.d_branch, saved.attended, call.product, gradients.projection_weight,
+                              .dbranch = branch});
+  linear_backward_weight(context, branch, saved.attended, call.product, gradients.projection_weight,
                          gradients.projection_bias);
-  const Tensor& d_attended = room.normed;
-  linear_backward_input(context, room.d_branch, p.projection_weight, d_attended);
+  linear_backward_input(context, branch, p.projection_weight, room.d_attended);
   const auto by_head = [&](const Tensor& rows) {
     return rows.split_last(config.heads).split_first(call.batch);
   };
   const int64_t qk = config.qk();
   attention_backward(context, *call.attention, attention_tensors(call, saved),
-                     {.d_o = by_head(d_attended),
+                     {.d_o = by_head(room.d_attended),
                       .dq = by_head(room.d_qkv.columns(0, qk)),
                       .dk = by_head(room.d_qkv.columns(qk, 2 * qk)),
                       .dv = by_head(room.d_qkv.columns(2 * qk, config.qkv()))});
-  layer_norm_apply(context, x, p.norm1_gain, p.norm1_bias, saved.mean1, saved.rstd1, room.normed);
-  linear_backward_weight(context, room.d_qkv, room.normed, call.product, gradients.qkv_weight,
-                         gradients.qkv_bias);
-  linear_backward_input(context, room.d_qkv, p.qkv_weight, room.d_branch);
-  layer_norm_backward(context, room.d_branch, x, p.norm1_gain, saved.mean1, saved.rstd1, dy,
-                      gradients.norm1_gain, gradients.norm1_bias);
+  layer_norm_apply(context, x, p.norm1_gain, p.norm1_bias, saved.mean1, saved.rstd1, branch);
+  linear_backward_weight(context, room.d_qkv, branch, call.product, gradients.qkv_weight, gradients.qkv_bias);
+  linear_backward_input(context, room.d_qkv, p.qkv_weight, branch);
+  if (before == nullptr)
+    return layer_norm_backward(context, branch, x, p.norm1_gain, saved.mean1, saved.rstd1, dy,
+                               gradients.norm1_gain, gradients.norm1_bias);
+  residual_backward(context, {.dy = branch,
+                              .x = x,
+                              .gain = p.norm1_gain,
+                              .mean = saved.mean1,
+                              .rstd = saved.rstd1,
+                              .dx = dy,
+                              .dgain = gradients.norm1_gain,
+                              .dbias = gradients.norm1_bias,
+                              .dropout = *before,
+                              .dbranch = branch});
 }
 
 int64_t block_scratch_bytes(const ModelConfig& config, int64_t batch, DType product, bool training,

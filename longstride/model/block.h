@@ -23,20 +23,22 @@ struct BlockActivations {
   Tensor qkv;           // (M, 2 * qk + d)
   Tensor attended;      // (M, d)
   Tensor lse;           // (B, H, N) f32
-  Tensor mid;           // (M, d) f32
+  Tensor mid;           // (M, d) f32; empty where it lives in the block's output
   Tensor mean2, rstd2;  // (M) f32
   Tensor up;            // (M, ff)
 
-  static BlockActivations allocate(const ModelConfig& config, int64_t batch, DType product, Arena& arena);
+  // Without `mid` the caller names its place in BlockCall.
+  static BlockActivations allocate(const ModelConfig& config, int64_t batch, DType product, bool mid,
+                                   Arena& arena);
 };
 
-// Room for what lives only inside one block's forward or backward, in the products' dtype.
+// Room for what lives only inside one block's forward or backward, in the products' dtype. All but `branch`
+// share memory: none of a line is alive together with one of another line.
 struct BlockTemporaries {
-  Tensor normed;    // (M, d)
-  Tensor hidden;    // (M, ff)
-  Tensor d_hidden;  // (M, ff)      the rest only when training
-  Tensor d_branch;  // (M, d)
-  Tensor d_qkv;     // (M, 2 * qk + d)
+  Tensor branch;             // (M, d)   what a branch begins with (normed) and ends in, and its gradient
+  Tensor hidden;             // (M, ff)  forward, unless it takes the place of `up`; d_hidden in the backward
+  Tensor normed_again;       // (M, d)   recomputation, while `branch` waits    the rest only when training
+  Tensor d_qkv, d_attended;  // (M, 2 * qk + d), (M, d)
 
   static BlockTemporaries allocate(const ModelConfig& config, int64_t batch, DType product, bool training,
                                    Arena& arena);
@@ -50,20 +52,34 @@ struct BlockCall {
   int64_t batch = 1;
   Dropout attention_dropout, feed_forward_dropout;
   DType product = DType::f32;
+  Tensor mid;  // (M, d) f32: saved.mid, or the block's output until that is computed
 };
 
-// y (M, d) = block(x); y may be empty: then only the activations are computed (what recomputation needs). y
-// may not be x.
-void block_forward(const OpContext& context, const BlockCall& call, const Tensor& x,
-                   const BlockActivations& saved, const BlockTemporaries& room, const Tensor& y);
+// The layer norm that reads what a block gives: the next block's first, or the final one.
+struct NextNorm {
+  Tensor gain, bias;
+  float epsilon = kNormEpsilon;
+  Tensor mean, rstd;  // (M) f32 =
+};
 
-// dy (M, d) holds the gradient of y and is turned into that of x in place; gradients of parameters are added
-// to.
+// y (M, d) = block(x), and room.branch = next(y). Before the call room.branch holds LN(x), whose statistics
+// are saved.mean1 and rstd1. y may be call.mid, and both may be x.
+void block_forward(const OpContext& context, const BlockCall& call, const Tensor& x,
+                   const BlockActivations& saved, const BlockTemporaries& room, const NextNorm& next,
+                   const Tensor& y);
+
+// Fills `saved` and call.mid from x, to the bits of the forward; leaves room.branch as it is.
+void block_recompute(const OpContext& context, const BlockCall& call, const Tensor& x,
+                     const BlockActivations& saved, const BlockTemporaries& room);
+
+// dy (M, d) holds the gradient of y, room.branch that of the feed-forward branch, dropout'(dy). Turns dy into
+// the gradient of x in place, and room.branch, if there is a block `before`, into dropout'(dy) for its
+// feed-forward branch. Adds to the gradients of parameters; saved.up is overwritten.
 void block_backward(const OpContext& context, const BlockCall& call, const Tensor& x,
                     const BlockActivations& saved, const BlockTemporaries& room,
-                    const BlockParameters& gradients, const Tensor& dy);
+                    const BlockParameters& gradients, const Dropout* before, const Tensor& dy);
 
-// Bytes of op scratch that the two need.
+// Bytes of op scratch that the three need.
 int64_t block_scratch_bytes(const ModelConfig& config, int64_t batch, DType product, bool training,
                             Device device, const AttentionPlan& attention);
 

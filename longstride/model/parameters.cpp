@@ -86,11 +86,18 @@ int64_t ParameterStore::bytes(const std::vector<ParameterSpec>& table, DType dty
 
 ParameterStore::ParameterStore(const std::vector<ParameterSpec>& table, Device device, DType dtype,
                                Which which)
-    : arena_(device, bytes(table, dtype, which)), tensors_(lay_out(table, dtype, which, arena_)) {}
+    : arena_(device, bytes(table, dtype, which)), tensors_(lay_out(table, dtype, which, arena_)) {
+  for (const Tensor& tensor : tensors_)
+    if (tensor && !flat_) flat_ = Tensor(tensor.data, dtype, {arena_.used() / size_of(dtype)}, tensor.device);
+}
+
+int64_t ParameterStore::offset(size_t index) const {
+  return (static_cast<const char*>(tensors_[index].data) - static_cast<const char*>(flat_.data)) /
+         size_of(flat_.dtype);
+}
 
 void ParameterStore::zero() const {
-  for (const Tensor& tensor : tensors_)
-    if (tensor) fill_zero(tensor);
+  if (flat_) fill_zero(flat_);
 }
 
 std::vector<NamedTensor> ParameterStore::named(const std::vector<ParameterSpec>& table,
@@ -105,11 +112,14 @@ void initialise(const std::vector<ParameterSpec>& table, uint64_t seed, const Pa
   for (size_t i = 0; i < table.size(); ++i) {
     const ParameterSpec& spec = table[i];
     const RandomStream random{seed, random_stream::kInitialise, static_cast<uint32_t>(i)};
-    float* w = weights[i].as<float>();
     const int64_t count = spec.count();
+    const bool on_cpu = weights[i].device == DeviceKind::cpu;
+    std::vector<float> drawn(on_cpu ? 0 : count);
+    float* w = on_cpu ? weights[i].as<float>() : drawn.data();
 #pragma omp parallel for schedule(static)
     for (int64_t e = 0; e < count; ++e)
       w[e] = static_cast<float>(spec.mean + (spec.deviation > 0 ? spec.deviation * random.normal(e) : 0.0));
+    if (!on_cpu) copy(Tensor(w, DType::f32, {count}), weights[i]);
   }
 }
 

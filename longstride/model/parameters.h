@@ -41,6 +41,10 @@ class ParameterStore {
 
   const Tensor& operator[](size_t index) const { return tensors_[index]; }
   const std::vector<Tensor>& tensors() const { return tensors_; }
+  // The whole buffer, what lies between tensors included; stores of one table and Which are laid out alike.
+  const Tensor& flat() const { return flat_; }
+  // Where a tensor that is not empty begins in flat().
+  int64_t offset(size_t index) const;
   bool empty() const { return tensors_.empty(); }
   void zero() const;
   // All tensors with `prefix` before their names, for checkpoints.
@@ -49,6 +53,7 @@ class ParameterStore {
  private:
   Arena arena_ = Arena::measuring({});
   std::vector<Tensor> tensors_;
+  Tensor flat_;
 };
 
 // Draws the initial weights: parameter i, element e is element e of the stream (seed, kInitialise, i).

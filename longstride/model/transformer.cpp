@@ -5,26 +5,25 @@
 #include "longstride/ops/cross_entropy.h"
 #include "longstride/ops/layer_norm.h"
 #include "longstride/ops/linear.h"
+#include "longstride/ops/residual.h"
 
 namespace longstride {
 
 namespace {
 
-// Logits exist for this many positions at a time.
-constexpr int64_t kLogitRows = 4096;
-
-Dropout dropout_of(double probability, uint64_t seed, uint32_t step, int64_t layer, uint32_t site) {
-  return {{seed, random_stream::kDropout + 2 * static_cast<uint32_t>(layer) + site, step}, probability};
+// Logits exist for this many positions at a time: enough to give every core of the device work.
+int64_t logit_rows(Device device, int64_t rows) {
+  return std::min<int64_t>(rows, device.kind == DeviceKind::cpu ? 4096 : 16384);
 }
 
-int64_t bytes_of(const AttentionPlan& attention) {
-  int64_t bytes = 0;
-  for (const Plan& plan : attention.plans)
-    for (const Pass& pass : plan.passes)
-      for (const TileLists* lists : {&pass.rows, &pass.columns})
-        bytes += static_cast<int64_t>(lists->offsets.capacity() * sizeof(int64_t) +
-                                      lists->runs.capacity() * sizeof(TileRun));
-  return bytes;
+Dropout dropout_of(const TrainingPass& pass, int64_t layer, uint32_t site) {
+  return {{pass.seed, random_stream::kDropout + 2 * static_cast<uint32_t>(layer) + site, pass.step},
+          pass.dropout,
+          pass.step_from};
+}
+
+bool offloads(const ComputePlan& plan) {
+  return plan.training && plan.offload && plan.device.kind != DeviceKind::cpu;
 }
 
 }  // namespace
@@ -33,17 +32,18 @@ Transformer::Workspace Transformer::allocate_workspace(const ModelConfig& config
                                                        Arena& arena) {
   const int64_t rows = plan.batch * config.context, d = config.width;
   Workspace w;
-  const int64_t streams = plan.training ? config.layers + 1 : 2;
-  for (int64_t i = 0; i < streams; ++i) w.inputs.push_back(arena.allocate(DType::f32, {rows, d}));
-  const int64_t kept = plan.training && !plan.recompute ? config.layers : 1;
-  for (int64_t i = 0; i < kept; ++i)
-    w.activations.push_back(BlockActivations::allocate(config, plan.batch, plan.product, arena));
+  int64_t streams = plan.training ? config.layers + 1 : 1;
+  if (offloads(plan)) streams = std::min(streams, OffloadedInputs::kResident);
+  for (int64_t i = 0; i < streams; ++i) w.streams.push_back(arena.allocate(DType::f32, {rows, d}));
+  const bool keep = plan.training && !plan.recompute;
+  for (int64_t i = 0; i < (keep ? config.layers : 1); ++i)
+    w.activations.push_back(BlockActivations::allocate(config, plan.batch, plan.product, keep, arena));
   w.activation_bytes = arena.used();
   w.room = BlockTemporaries::allocate(config, plan.batch, plan.product, plan.training, arena);
   if (plan.training) w.d_stream = arena.allocate(DType::f32, {rows, d});
   w.mean = arena.allocate(DType::f32, {rows});
   w.rstd = arena.allocate(DType::f32, {rows});
-  w.logits = arena.allocate(DType::f32, {std::min(rows, kLogitRows), kVocabulary});
+  w.logits = arena.allocate(DType::f32, {logit_rows(plan.device, rows), kVocabulary});
   return w;
 }
 
@@ -64,10 +64,13 @@ int64_t Transformer::scratch_bytes(const ModelConfig& config, const ComputePlan&
     bytes = std::max(
         bytes, block_scratch_bytes(config, plan.batch, plan.product, plan.training, plan.device, *layer));
   const int64_t rows = plan.batch * config.context;
-  bytes = std::max(bytes, linear_scratch_bytes(plan.device, std::min(rows, kLogitRows), config.width,
+  bytes = std::max(bytes, linear_scratch_bytes(plan.device, logit_rows(plan.device, rows), config.width,
                                                kVocabulary, plan.product));
-  if (plan.training)
+  if (plan.training) {
     bytes = std::max(bytes, layer_norm_backward_scratch_bytes(plan.device, rows, config.width));
+    bytes = std::max(bytes, embedding_backward_scratch_bytes(plan.device, plan.batch, config.context,
+                                                             kVocabulary, config.width, config.axes()));
+  }
   return bytes;
 }
 
@@ -88,13 +91,16 @@ MemoryPlan plan_memory(const ModelConfig& config, const ComputePlan& plan, bool 
   memory.activations = workspace.activation_bytes;
   memory.temporaries =
       arena.peak() - workspace.activation_bytes + Transformer::scratch_bytes(config, plan, attention);
-  for (const auto& layer : attention) memory.plans += bytes_of(*layer);
+  for (const auto& layer : attention) memory.plans += attention_plan_bytes(*layer);
+  if (offloads(plan))
+    memory.offloaded = OffloadedInputs::bytes(config.layers, workspace.streams.front().bytes());
   return memory;
 }
 
 Transformer::Transformer(const ModelConfig& config, const ComputePlan& plan)
     : config_(config), plan_(plan), attention_(plan_layers(config, plan.device)) {
   LONGSTRIDE_CHECK(plan.batch >= 1, "batch = {}, must be at least 1", plan.batch);
+  LONGSTRIDE_CHECK(!plan.offload || plan.recompute, "what is offloaded is the inputs of recomputation");
   for (int64_t layer = 0; layer < config.layers; ++layer)
     attention_of_layer_.push_back(attention_[layer % attention_.size()].get());
   Arena measure = Arena::measuring(plan.device);
@@ -102,31 +108,40 @@ Transformer::Transformer(const ModelConfig& config, const ComputePlan& plan)
   arena_ = Arena(plan.device, measure.peak());
   work_ = allocate_workspace(config, plan, arena_);
   scratch_ = Arena(plan.device, scratch_bytes(config, plan, attention_));
+  if (offloads(plan)) offloaded_ = std::make_unique<OffloadedInputs>(config.layers, work_.streams);
   context_ = {plan.device, &scratch_};
 }
 
 int64_t Transformer::planned_attention_bytes() const {
   int64_t bytes = 0;
-  for (const auto& layer : attention_) bytes += bytes_of(*layer);
+  for (const auto& layer : attention_) bytes += attention_plan_bytes(*layer);
   return bytes;
-}
-
-const Tensor& Transformer::input(int64_t layer) const {
-  return work_.inputs[plan_.training ? layer : layer % 2];
 }
 
 const BlockActivations& Transformer::saved(int64_t layer) const {
   return work_.activations[work_.activations.size() > 1 ? layer : 0];
 }
 
-BlockCall Transformer::block_call(const ModelParameters& parameters, int64_t layer) const {
+BlockCall Transformer::block_call(const ModelParameters& parameters, int64_t layer,
+                                  const TrainingPass& pass) const {
   BlockCall call;
   call.config = &config_;
   call.parameters = &parameters.blocks[layer];
   call.attention = attention_of_layer_[layer];
   call.batch = plan_.batch;
+  call.attention_dropout = dropout_of(pass, layer, 0);
+  call.feed_forward_dropout = dropout_of(pass, layer, 1);
   call.product = plan_.product;
+  // Where activations are not kept the output is not needed any more when `mid` is computed again.
+  call.mid = saved(layer).mid ? saved(layer).mid : input(layer + 1);
   return call;
+}
+
+NextNorm Transformer::norm_after(const ModelParameters& parameters, int64_t layer) const {
+  if (layer + 1 == config_.layers)
+    return {parameters.final_gain, parameters.final_bias, kFinalNormEpsilon, work_.mean, work_.rstd};
+  const BlockParameters& next = parameters.blocks[layer + 1];
+  return {next.norm1_gain, next.norm1_bias, kNormEpsilon, saved(layer + 1).mean1, saved(layer + 1).rstd1};
 }
 
 void Transformer::check_tokens(const Tensor& tokens, const Tensor& loss) const {
@@ -138,14 +153,15 @@ void Transformer::check_tokens(const Tensor& tokens, const Tensor& loss) const {
                    "loss is {}, needs the shape of the tokens {} in f32", loss.describe(), tokens.describe());
 }
 
-void Transformer::run_blocks(const ModelParameters& parameters, const Tensor& tokens, double dropout,
-                             uint64_t seed, uint32_t step, const KeyValueSink* sink) {
+void Transformer::run_blocks(const ModelParameters& parameters, const Tensor& tokens,
+                             const TrainingPass& pass, const KeyValueSink* sink) {
   embedding_forward(context_, tokens, parameters.embedding, input(0));
+  layer_norm_forward(context_, input(0), parameters.blocks[0].norm1_gain, parameters.blocks[0].norm1_bias,
+                     kNormEpsilon, work_.room.branch, saved(0).mean1, saved(0).rstd1);
   for (int64_t layer = 0; layer < config_.layers; ++layer) {
-    BlockCall call = block_call(parameters, layer);
-    call.attention_dropout = dropout_of(dropout, seed, step, layer, 0);
-    call.feed_forward_dropout = dropout_of(dropout, seed, step, layer, 1);
-    block_forward(context_, call, input(layer), saved(layer), work_.room, input(layer + 1));
+    if (offloaded_) offloaded_->forward(layer);
+    block_forward(context_, block_call(parameters, layer, pass), input(layer), saved(layer), work_.room,
+                  norm_after(parameters, layer), input(layer + 1));
     if (sink == nullptr) continue;
     const auto by_head = [&](const Tensor& t) {
       return t.split_last(config_.heads).split_first(plan_.batch);
@@ -157,63 +173,67 @@ void Transformer::run_blocks(const ModelParameters& parameters, const Tensor& to
 
 void Transformer::evaluate(const ModelParameters& parameters, const Tensor& tokens, const Tensor& loss) {
   check_tokens(tokens, loss);
-  run_blocks(parameters, tokens, 0, 0, 0, nullptr);
-  const int64_t rows = tokens.count();
-  const Tensor& normed = work_.room.normed;
-  layer_norm_forward(context_, input(config_.layers), parameters.final_gain, parameters.final_bias,
-                     kFinalNormEpsilon, normed, work_.mean, work_.rstd);
+  run_blocks(parameters, tokens, {}, nullptr);
+  const int64_t rows = tokens.count(), chunk = logit_rows(plan_.device, rows);
+  const Tensor& normed = work_.room.branch;
   const Tensor flat_loss = loss.reshaped({rows}), flat_tokens = tokens.reshaped({rows});
-  for (int64_t begin = 0; begin < rows; begin += kLogitRows) {
-    const int64_t end = std::min(rows, begin + kLogitRows);
+  for (int64_t begin = 0; begin < rows; begin += chunk) {
+    const int64_t end = std::min(rows, begin + chunk);
     const Tensor logits = work_.logits.rows(0, end - begin);
     linear_forward(context_, normed.rows(begin, end), parameters.output_weight, {}, logits);
     cross_entropy_forward(context_, logits, flat_tokens.rows(begin, end), flat_loss.rows(begin, end));
   }
 }
 
-void Transformer::forward_backward(const ModelParameters& parameters, const Tensor& tokens, float scale,
-                                   double dropout, uint64_t seed, uint32_t step, const Tensor& loss,
+void Transformer::forward_backward(const ModelParameters& parameters, const Tensor& tokens,
+                                   const TrainingPass& pass, const Tensor& loss,
                                    const ModelParameters& gradients) {
   LONGSTRIDE_CHECK(plan_.training, "this model was planned for inference, not training");
   check_tokens(tokens, loss);
-  run_blocks(parameters, tokens, dropout, seed, step, nullptr);
+  run_blocks(parameters, tokens, pass, nullptr);
 
   // Head: logits of a chunk of rows exist only until their gradient has been passed on.
-  const int64_t rows = tokens.count();
-  const Tensor& normed = work_.room.normed;
-  const Tensor& d_normed = work_.room.d_branch;
-  const Tensor& last = input(config_.layers);
-  layer_norm_forward(context_, last, parameters.final_gain, parameters.final_bias, kFinalNormEpsilon, normed,
-                     work_.mean, work_.rstd);
+  const int64_t rows = tokens.count(), chunk = logit_rows(plan_.device, rows);
+  const Tensor &normed = work_.room.branch, &d_normed = work_.room.normed_again;
   const Tensor flat_loss = loss.reshaped({rows}), flat_tokens = tokens.reshaped({rows});
-  for (int64_t begin = 0; begin < rows; begin += kLogitRows) {
-    const int64_t end = std::min(rows, begin + kLogitRows);
+  for (int64_t begin = 0; begin < rows; begin += chunk) {
+    const int64_t end = std::min(rows, begin + chunk);
     const Tensor logits = work_.logits.rows(0, end - begin);
     linear_forward(context_, normed.rows(begin, end), parameters.output_weight, {}, logits);
-    cross_entropy_backward(context_, logits, flat_tokens.rows(begin, end), scale, flat_loss.rows(begin, end),
-                           logits);
+    cross_entropy_backward(context_, logits, flat_tokens.rows(begin, end), pass.scale,
+                           flat_loss.rows(begin, end), logits, pass.loss_scale);
     linear_backward_weight(context_, logits, normed.rows(begin, end), plan_.product, gradients.output_weight,
                            {});
     linear_backward_input(context_, logits, parameters.output_weight, d_normed.rows(begin, end));
   }
 
   const Tensor& stream = work_.d_stream;
+  const int64_t last = config_.layers - 1;
   fill_zero(stream);
-  layer_norm_backward(context_, d_normed, last, parameters.final_gain, work_.mean, work_.rstd, stream,
-                      gradients.final_gain, gradients.final_bias);
-  for (int64_t layer = config_.layers - 1; layer >= 0; --layer) {
-    BlockCall call = block_call(parameters, layer);
-    call.attention_dropout = dropout_of(dropout, seed, step, layer, 0);
-    call.feed_forward_dropout = dropout_of(dropout, seed, step, layer, 1);
-    if (plan_.recompute) block_forward(context_, call, input(layer), saved(layer), work_.room, {});
-    block_backward(context_, call, input(layer), saved(layer), work_.room, gradients.blocks[layer], stream);
+  residual_backward(context_, {.dy = d_normed,
+                               .x = input(config_.layers),
+                               .gain = parameters.final_gain,
+                               .mean = work_.mean,
+                               .rstd = work_.rstd,
+                               .dx = stream,
+                               .dgain = gradients.final_gain,
+                               .dbias = gradients.final_bias,
+                               .dropout = dropout_of(pass, last, 1),
+                               .dbranch = work_.room.branch});
+  for (int64_t layer = last; layer >= 0; --layer) {
+    if (offloaded_) offloaded_->backward(layer);
+    const BlockCall call = block_call(parameters, layer, pass);
+    const Dropout before = dropout_of(pass, layer - 1, 1);
+    if (plan_.recompute) block_recompute(context_, call, input(layer), saved(layer), work_.room);
+    block_backward(context_, call, input(layer), saved(layer), work_.room, gradients.blocks[layer],
+                   layer > 0 ? &before : nullptr, stream);
   }
   embedding_backward(context_, tokens, stream, gradients.embedding);
 }
 
 void Transformer::prefill(const ModelParameters& parameters, const Tensor& tokens, const KeyValueSink& sink) {
   check_tokens(tokens, {});
-  run_blocks(parameters, tokens, 0, 0, 0, &sink);
+  run_blocks(parameters, tokens, {}, &sink);
 }
 
 }  // namespace longstride

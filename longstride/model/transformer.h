@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "longstride/model/block.h"
+#include "longstride/model/offload.h"
 
 namespace longstride {
 
@@ -18,6 +19,7 @@ struct ComputePlan {
   int64_t batch = 1;           // sequences at a time
   bool training = false;
   bool recompute = true;  // training: keep each block's input only, and run it again in the backward pass
+  bool offload = false;   // with recompute on a GPU: the inputs wait in memory of the CPU
 };
 
 // Bytes that a run needs, by use. All but `weights` and `products` are zero where a use does not train.
@@ -26,6 +28,7 @@ struct MemoryPlan {
   int64_t activations = 0;  // kept for the backward pass, or the two streams of an inference
   int64_t temporaries = 0;  // one block's room and the ops' scratch
   int64_t plans = 0;        // tile lists of the attention patterns
+  int64_t offloaded = 0;    // beside the total: pinned memory of the CPU
   int64_t total() const {
     return weights + products + gradients + optimizer + average + activations + temporaries + plans;
   }
@@ -38,6 +41,17 @@ MemoryPlan plan_memory(const ModelConfig& config, const ComputePlan& plan, bool 
 // dtype.
 using KeyValueSink = std::function<void(int64_t layer, const Tensor& keys, const Tensor& values)>;
 
+// One forward and backward pass of training.
+struct TrainingPass {
+  float scale = 1;         // gradients are those of the sum of the losses times this,
+  Tensor loss_scale = {};  // and times this one f32 on the model's device, unless empty
+  double dropout = 0;      // masks are a function of (seed, step, layer, position in the batch)
+  uint64_t seed = 0;
+  uint32_t step = 0;  // counts micro-batches
+  // If not null, *step_from on the model's device replaces `step` when the work runs.
+  const uint32_t* step_from = nullptr;
+};
+
 class Transformer {
  public:
   // Plans attention and allocates all working memory for plan.batch sequences of config.context bytes.
@@ -49,11 +63,9 @@ class Transformer {
   // loss (B, N) f32 = nats of each token given the ones before it; tokens (B, N) u8. No dropout.
   void evaluate(const ModelParameters& parameters, const Tensor& tokens, const Tensor& loss);
 
-  // The same, and the gradients of `scale` times the sum of the losses are added to `gradients`. Dropout
-  // masks are a function of (seed, step, layer, position in the batch), `step` counting micro-batches. Needs
-  // plan.training.
-  void forward_backward(const ModelParameters& parameters, const Tensor& tokens, float scale, double dropout,
-                        uint64_t seed, uint32_t step, const Tensor& loss, const ModelParameters& gradients);
+  // The same with dropout, and the gradients of the losses are added to `gradients`. Needs plan.training.
+  void forward_backward(const ModelParameters& parameters, const Tensor& tokens, const TrainingPass& pass,
+                        const Tensor& loss, const ModelParameters& gradients);
 
   // Runs the blocks over tokens and hands out keys and values, to fill a sampler's cache.
   void prefill(const ModelParameters& parameters, const Tensor& tokens, const KeyValueSink& sink);
@@ -69,7 +81,9 @@ class Transformer {
  private:
   friend MemoryPlan plan_memory(const ModelConfig&, const ComputePlan&, bool);
   struct Workspace {
-    std::vector<Tensor> inputs;  // of each block, and the last output; two in turn if not training
+    // Inputs of blocks and the last output, (M, d) f32: all of them, three in turn if they are offloaded, one
+    // that every block updates in place if not training.
+    std::vector<Tensor> streams;
     std::vector<BlockActivations> activations;  // one a block if kept, else one
     BlockTemporaries room;
     Tensor d_stream;    // (M, d) gradient of the residual stream
@@ -82,11 +96,13 @@ class Transformer {
                                std::span<const std::unique_ptr<AttentionPlan>> attention);
   static std::vector<std::unique_ptr<AttentionPlan>> plan_layers(const ModelConfig& config, Device device);
 
-  BlockCall block_call(const ModelParameters& parameters, int64_t layer) const;
-  void run_blocks(const ModelParameters& parameters, const Tensor& tokens, double dropout, uint64_t seed,
-                  uint32_t step, const KeyValueSink* sink);
+  BlockCall block_call(const ModelParameters& parameters, int64_t layer, const TrainingPass& pass) const;
+  NextNorm norm_after(const ModelParameters& parameters, int64_t layer) const;
+  // Leaves the final layer norm of the last block's output in room.branch.
+  void run_blocks(const ModelParameters& parameters, const Tensor& tokens, const TrainingPass& pass,
+                  const KeyValueSink* sink);
   void check_tokens(const Tensor& tokens, const Tensor& loss) const;
-  const Tensor& input(int64_t layer) const;
+  const Tensor& input(int64_t layer) const { return work_.streams[layer % work_.streams.size()]; }
   const BlockActivations& saved(int64_t layer) const;
 
   ModelConfig config_;
@@ -96,6 +112,7 @@ class Transformer {
   Arena arena_ = Arena::measuring({});
   Arena scratch_ = Arena::measuring({});
   Workspace work_;
+  std::unique_ptr<OffloadedInputs> offloaded_;  // or null
   OpContext context_;
 };
 

@@ -5,6 +5,7 @@
 
 #include "longstride/ops/attention.h"
 #include "longstride/ops/cpu/attention.h"
+#include "longstride/ops/cuda/attention_lists.h"
 #include "longstride/ops/cuda/ops.h"
 #include "longstride/ops/on_device.h"
 #include "longstride/ops/profile.h"
@@ -81,6 +82,17 @@ AttentionPlan plan_attention(Device device, const LayerPattern& layer, int64_t h
   }
   if (on_gpu(device)) plan.on_gpu = cuda::upload_lists(plan, device.index);
   return plan;
+}
+
+int64_t attention_plan_bytes(const AttentionPlan& attention) {
+  if (attention.on_gpu != nullptr) return attention.on_gpu->bytes();
+  int64_t bytes = 0;
+  for (const Plan& plan : attention.plans)
+    for (const Pass& pass : plan.passes)
+      for (const TileLists* lists : {&pass.rows, &pass.columns})
+        bytes += static_cast<int64_t>(lists->offsets.capacity() * sizeof(int64_t) +
+                                      lists->runs.capacity() * sizeof(TileRun));
+  return bytes;
 }
 
 void attention_forward(const OpContext& context, const AttentionPlan& plan, const AttentionTensors& t) {

@@ -5,8 +5,11 @@
 #include <atomic>
 #include <chrono>
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <vector>
+
+#include "longstride/device/cuda.h"
 
 namespace longstride {
 
@@ -24,9 +27,11 @@ struct OpTime {
   OpWork work;
 };
 
-// Starts or stops counting, in all threads; starting forgets what was counted before.
-void profile_ops(bool on);
-// The ops that were called since profile_ops(true), longest first.
+// Starts or stops counting, in all threads; starting forgets what was counted before. With `on_gpu` the time
+// is that of the work which the ops queue on the current GPU; what is recorded into a graph is not counted.
+void profile_ops(bool on, bool on_gpu = false);
+bool profiling_ops();
+// The ops that were called since profile_ops(true), longest first. Waits for the GPU's work.
 std::vector<OpTime> op_times();
 
 // Counts the call it lives in, unless that is part of another op's call in this thread.
@@ -42,7 +47,8 @@ class OpTimer {
   OpTimer& operator=(const OpTimer&) = delete;
 
  private:
-  friend void profile_ops(bool on);
+  friend void profile_ops(bool on, bool on_gpu);
+  friend bool profiling_ops();
   void start(const char* op, const OpWork& work);
   void stop() noexcept;
 
@@ -50,6 +56,7 @@ class OpTimer {
   const char* op_ = nullptr;  // null: not counted
   OpWork work_;
   std::chrono::steady_clock::time_point begin_;
+  std::optional<cuda::Moment> begin_on_gpu_;
 };
 
 }  // namespace longstride

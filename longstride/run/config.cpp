@@ -34,8 +34,10 @@ void TrainConfig::fields(FieldList& list) {
       .at_least(0)
       .at_most(0.9999999);
   list.add("seed", seed, "of initialisation, batches and dropout").at_least(0);
-  list.add("activations", activations, "recompute each block in the backward pass, or keep its activations")
-      .one_of({"recompute", "keep"});
+  list.add("activations", activations,
+           "recompute each block in the backward pass, also offload its input to the CPU's memory, or keep "
+           "its activations")
+      .one_of({"recompute", "offload", "keep"});
   list.add("log_every", log_every, "steps between lines of metrics").at_least(1);
   list.add("validate_every", validate_every, "steps between validations; 0 = at the end only").at_least(0);
   list.add("validate_bytes", validate_bytes, "validation bytes used during training; 0 = all").at_least(0);
@@ -47,8 +49,10 @@ void TrainConfig::fields(FieldList& list) {
 void ComputeConfig::fields(FieldList& list) {
   list.add("device", device, "cpu, cuda, cuda:N or auto");
   list.add("precision", precision,
-           "of matrix products and of the activations between them; auto = bf16 where the hardware has it")
-      .one_of({"auto", "f32", "bf16"});
+           "of matrix products and of the activations between them; auto = bf16 where the hardware has it; "
+           "f16 "
+           "on a GPU only")
+      .one_of({"auto", "f32", "bf16", "f16"});
   list.add("threads", threads, "CPU threads; 0 = all").at_least(0).at_most(4096);
   list.add("instructions", instructions,
            "most that may be used of the CPU's instruction sets; auto = $LONGSTRIDE_INSTRUCTIONS, else all")
@@ -75,7 +79,7 @@ void RunConfig::check() const {
   model.check();
   LONGSTRIDE_CHECK(train.batch % train.micro() == 0,
                    "train.micro_batch = {} does not divide train.batch = {}", train.micro(), train.batch);
-  parse_device(compute.device);
+  product_precision(compute, parse_device(compute.device));
 }
 
 RunConfig RunConfig::from_file(const std::string& path) {
@@ -92,7 +96,11 @@ std::string RunConfig::to_toml(bool with_help) const {
 DType product_precision(const ComputeConfig& config, Device device) {
   if (config.precision == "auto")
     return device.kind == DeviceKind::cuda || cpu_has_bf16() ? DType::bf16 : DType::f32;
-  return parse_dtype(config.precision);
+  const DType product = parse_dtype(config.precision);
+  LONGSTRIDE_CHECK(product != DType::f16 || device.kind == DeviceKind::cuda,
+                   "compute.precision = \"f16\" needs a GPU; use bf16 or f32 with compute.device = \"{}\"",
+                   config.device);
+  return product;
 }
 
 }  // namespace longstride

@@ -59,7 +59,7 @@ struct RunConfig {
   std::string to_toml(bool with_help) const;
 };
 
-// The precision of matrix products for "auto", "f32" or "bf16" on a device.
+// The precision of matrix products for "auto", "f32", "bf16" or, on a GPU, "f16". Throws Error.
 DType product_precision(const ComputeConfig& config, Device device);
 
 }  // namespace longstride

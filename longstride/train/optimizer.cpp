@@ -19,15 +19,9 @@ Optimizer::Optimizer(const RunConfig& config, Device device, DType product)
   parameters_ = by_role(config.model, weights_, products_);
   gradient_roles_ = by_role(config.model, gradients_, {});
   initialise(table_, static_cast<uint64_t>(config.train.seed), weights_);
-  for (size_t i = 0; i < table_.size(); ++i)
-    if (!average_.empty()) copy(weights_[i], average_[i]);
+  if (!average_.empty()) copy(weights_.flat(), average_.flat());
   refresh_products(weights_);
-}
-
-double Optimizer::gradient_norm() const {
-  double squares = 0;
-  for (const Tensor& gradient : gradients_.tensors()) squares += sum_of_squares(context_, gradient);
-  return std::sqrt(squares);
+  update_table_ = UpdateTable(device, slices());
 }
 
 bool Optimizer::finite() const {
@@ -37,20 +31,39 @@ bool Optimizer::finite() const {
   return std::isfinite(squares);
 }
 
-void Optimizer::step(int64_t step, double rate, double gradient_scale) {
+AdamStep Optimizer::adam(int64_t step, double rate) const {
   AdamStep adam;
   adam.step = step;
   adam.rate = rate;
   adam.beta1 = config_.train.beta1, adam.beta2 = config_.train.beta2, adam.epsilon = config_.train.epsilon;
-  adam.gradient_scale = gradient_scale;
+  adam.decay = config_.train.weight_decay;
   // A young average would be mostly the random start; it shortens its memory to a tenth of the steps so far.
   const double t = static_cast<double>(step);
   adam.ema = std::min(config_.train.average, (1 + t) / (10 + t));
+  return adam;
+}
+
+void Optimizer::update(UpdateControl* control) const {
+  update_parameters(
+      context_, update_table_,
+      {weights_.flat(), gradients_.flat(), first_.flat(), second_.flat(), average_.flat(), products_.flat()},
+      control);
+}
+
+std::vector<ParameterSlice> Optimizer::slices() const {
+  std::vector<ParameterSlice> slices;
   for (size_t i = 0; i < table_.size(); ++i) {
-    adam.decay = table_[i].decay ? config_.train.weight_decay : 0;
-    adam_step(context_, adam, weights_[i], gradients_[i], first_[i], second_[i],
-              average_.empty() ? Tensor() : average_[i], products_.empty() ? Tensor() : products_[i]);
+    const bool copied = !products_.empty() && products_[i];
+    slices.push_back(
+        {weights_.offset(i), table_[i].count(), table_[i].decay, copied ? products_.offset(i) : -1});
   }
+  return slices;
+}
+
+int64_t Optimizer::table_bytes(const ModelConfig& config, Device device) {
+  std::vector<ParameterSlice> slices;
+  for (const ParameterSpec& spec : parameter_table(config)) slices.push_back({.count = spec.count()});
+  return UpdateTable::bytes(device, slices);
 }
 
 void Optimizer::refresh_products(const ParameterStore& from) const {

@@ -5,7 +5,7 @@
 #include <optional>
 
 #include "longstride/model/parameters.h"
-#include "longstride/ops/adam.h"
+#include "longstride/ops/update.h"
 #include "longstride/run/config.h"
 
 namespace longstride {
@@ -19,14 +19,16 @@ class Optimizer {
   const std::vector<ParameterSpec>& table() const { return table_; }
   const ModelParameters& parameters() const { return parameters_; }
   const ModelParameters& gradients() const { return gradient_roles_; }
-  void zero_gradients() const { gradients_.zero(); }
 
-  // Norm of all gradients; not finite if one is not.
-  double gradient_norm() const;
   // All weights and their averages are finite.
   bool finite() const;
-  // One update with the gradients multiplied by `gradient_scale`.
-  void step(int64_t step, double rate, double gradient_scale);
+  // What update() is to be told for the update number `step`, from 1.
+  AdamStep adam(int64_t step, double rate) const;
+  // One update of all weights (ops/update.h), queued on the device where `control` lies. Leaves the gradients
+  // zero, as they are at first.
+  void update(UpdateControl* control) const;
+  // Bytes on the device beside the weights and what has their shape.
+  static int64_t table_bytes(const ModelConfig& config, Device device);
 
   // Runs `action` with the weights that evaluation uses: the average if there is one.
   template <class Action>
@@ -45,11 +47,13 @@ class Optimizer {
 
  private:
   void refresh_products(const ParameterStore& from) const;
+  std::vector<ParameterSlice> slices() const;
 
   RunConfig config_;
   std::vector<ParameterSpec> table_;
   ParameterStore weights_, gradients_, first_, second_, average_, products_;
   ModelParameters parameters_, gradient_roles_;
+  UpdateTable update_table_;
   OpContext context_;
 };
 

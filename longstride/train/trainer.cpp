@@ -5,6 +5,7 @@
 #include <numbers>
 
 #include "longstride/base/text.h"
+#include "longstride/ops/profile.h"
 #include "longstride/train/schedule.h"
 
 namespace longstride {
@@ -21,9 +22,16 @@ ComputePlan compute_plan(const RunConfig& config) {
   plan.product = product_precision(config.compute, plan.device);
   plan.batch = config.train.micro();
   plan.training = true;
-  plan.recompute = config.train.activations == "recompute";
+  plan.recompute = config.train.activations != "keep";
+  plan.offload = config.train.activations == "offload";
   return plan;
 }
+
+// Dynamic loss scaling as in the paper's released code: a slow growth that every overflow halves.
+namespace loss_scale {
+constexpr double kGrowth = 1.0003466, kBackoff = 0.5, kLeast = 1024;
+constexpr int64_t kMostOverflows = 50;  // in a row: lower scales do not help any more
+}  // namespace loss_scale
 
 int64_t steps_of(const TrainConfig& train, const BatchLoader& loader) {
   if (train.epochs <= 0) return train.steps;
@@ -37,7 +45,9 @@ std::map<std::string, std::string> TrainState::to_metadata() const {
   return {{"train.step", fmt::format("{}", step)},
           {"train.seconds", fmt::format("{:a}", seconds)},
           {"train.best_bits", fmt::format("{:a}", best_bits)},
-          {"train.best_step", fmt::format("{}", best_step)}};
+          {"train.best_step", fmt::format("{}", best_step)},
+          {"train.loss_scale", fmt::format("{:a}", loss_scale)},
+          {"train.skipped", fmt::format("{}", skipped)}};
 }
 
 TrainState TrainState::from_metadata(const std::map<std::string, std::string>& metadata) {
@@ -52,6 +62,10 @@ TrainState TrainState::from_metadata(const std::map<std::string, std::string>& m
   state.seconds = std::strtod(value("train.seconds").c_str(), nullptr);
   state.best_bits = std::strtod(value("train.best_bits").c_str(), nullptr);
   state.best_step = parse_integer(value("train.best_step"), "train.best_step");
+  // Runs from before f16 have none of these.
+  if (!metadata.contains("train.loss_scale")) return state;
+  state.loss_scale = std::strtod(value("train.loss_scale").c_str(), nullptr);
+  state.skipped = parse_integer(value("train.skipped"), "train.skipped");
   return state;
 }
 
@@ -64,14 +78,15 @@ Trainer::Trainer(const RunConfig& config, const Splits& splits)
   optimizer_ = std::make_unique<Optimizer>(config, plan.device, plan.product);
   model_ = std::make_unique<Transformer>(config.model, plan);
   total_steps_ = steps_of(config.train, loader_);
-  const auto lay_out = [&](Arena& arena) {
-    tokens_ = arena.allocate(DType::u8, {config.train.batch, config.model.context});
-    loss_ = arena.allocate(DType::f32, {config.train.micro(), config.model.context});
-  };
+  const auto after = [](int64_t at, int64_t bytes) { return (at + bytes + 63) / 64 * 64; };
+  const int64_t micro = config.train.micro(), parts = config.train.batch / micro;
+  steps_at_ = after(0, sizeof(UpdateControl));
+  tokens_at_ = after(steps_at_, parts * static_cast<int64_t>(sizeof(uint32_t)));
+  staging_ = Staging(plan.device, tokens_at_ + config.train.batch * config.model.context);
   Arena measure = Arena::measuring(plan.device);
-  lay_out(measure);
-  tokens_arena_ = Arena(plan.device, measure.peak());
-  lay_out(tokens_arena_);
+  measure.allocate(DType::f32, {micro, config.model.context});
+  loss_arena_ = Arena(plan.device, measure.peak());
+  loss_ = loss_arena_.allocate(DType::f32, {micro, config.model.context});
 }
 
 double Trainer::progress() const {
@@ -80,38 +95,84 @@ double Trainer::progress() const {
   return std::min(part, 1.0);
 }
 
+// The whole step as work of the device, without a wait.
+void Trainer::queue_step() const {
+  const TrainConfig& train = config_.train;
+  const Device device = model_->plan().device;
+  const int64_t micro = train.micro(), parts = train.batch / micro;
+  char* base = static_cast<char*>(staging_.device());
+  auto* control = reinterpret_cast<UpdateControl*>(base);
+  const Tensor tokens(base + tokens_at_, DType::u8, {train.batch, config_.model.context}, device.kind);
+  const OpContext context{device, nullptr};
+  TrainingPass pass;
+  pass.scale = static_cast<float>(1.0 / static_cast<double>(tokens.count()));
+  if (model_->plan().product == DType::f16)
+    pass.loss_scale = Tensor(&control->loss_scale, DType::f32, {1}, device.kind);
+  pass.dropout = train.dropout;
+  pass.seed = static_cast<uint64_t>(train.seed);
+
+  staging_.upload(0, staging_.bytes());
+  for (int64_t part = 0; part < parts; ++part) {
+    pass.step_from = reinterpret_cast<const uint32_t*>(base + steps_at_) + part;
+    model_->forward_backward(optimizer_->parameters(), tokens.rows(part * micro, (part + 1) * micro), pass,
+                             loss_, optimizer_->gradients());
+    add_losses(context, loss_, control);
+  }
+  optimizer_->update(control);
+  staging_.download(0, sizeof(UpdateControl));
+}
+
 StepReport Trainer::step() {
   const Clock::time_point start = Clock::now();
   const TrainConfig& train = config_.train;
+  const bool f16 = model_->plan().product == DType::f16;
+  const int64_t parts = train.batch / train.micro();
   StepReport report;
   report.step = state_.step + 1;
-  loader_.load(state_.step, tokens_.as<uint8_t>());
-  optimizer_->zero_gradients();
+  report.learning_rate = learning_rate(train, report.step, total_steps_, progress());
 
-  const int64_t micro = train.micro(), parts = train.batch / micro;
-  const double count = static_cast<double>(tokens_.count());
-  double nats = 0;
-  for (int64_t part = 0; part < parts; ++part) {
-    // One dropout step a micro-batch, so that no two sequences share a mask.
-    const auto dropout_step = static_cast<uint32_t>(state_.step * parts + part);
-    model_->forward_backward(optimizer_->parameters(), tokens_.rows(part * micro, (part + 1) * micro),
-                             static_cast<float>(1.0 / count), train.dropout,
-                             static_cast<uint64_t>(train.seed), dropout_step, loss_, optimizer_->gradients());
-    const float* losses = loss_.as<float>();
-    for (int64_t i = 0; i < loss_.count(); ++i) nats += losses[i];
+  char* base = static_cast<char*>(staging_.host());
+  auto* control = reinterpret_cast<UpdateControl*>(base);
+  *control = {};
+  control->adam = optimizer_->adam(report.step - state_.skipped, report.learning_rate);
+  control->clip = train.clip;
+  if (f16) control->loss_scale = static_cast<float>(state_.loss_scale);
+  // One dropout step a micro-batch, so that no two sequences share a mask.
+  for (int64_t part = 0; part < parts; ++part)
+    reinterpret_cast<uint32_t*>(base + steps_at_)[part] = static_cast<uint32_t>(state_.step * parts + part);
+  loader_.load(state_.step, reinterpret_cast<uint8_t*>(base + tokens_at_));
+
+  // A graph needs a step before it, in which libraries choose their kernels; a profile needs every op.
+  if (model_->plan().device.kind == DeviceKind::cpu || !has_run_ || profiling_ops()) {
+    queue_step();
+  } else {
+    if (!graph_) graph_ = cuda::Graph::record([this] { queue_step(); });
+    graph_->launch();
   }
-  report.bits = nats / count / std::numbers::ln2;
-  report.gradient_norm = optimizer_->gradient_norm();
-  if (!std::isfinite(report.bits) || !std::isfinite(report.gradient_norm))
+  staging_.wait();
+  has_run_ = true;
+
+  const double tokens = static_cast<double>(train.batch * config_.model.context);
+  report.bits = control->losses / tokens / std::numbers::ln2;
+  report.gradient_norm = control->norm;
+  report.skipped = control->applied == 0;
+  if (report.skipped && !(f16 && std::isfinite(report.bits)))
     fail(
         "step {}: the {} is not finite; nothing of this step was kept. Go on from the last checkpoint with a "
         "lower "
         "train.learning_rate or a longer train.warmup",
         report.step, std::isfinite(report.bits) ? "gradient" : "loss");
-
-  const double clip = train.clip > 0 ? std::min(1.0, train.clip / (report.gradient_norm + 1e-12)) : 1.0;
-  report.learning_rate = learning_rate(train, report.step, total_steps_, progress());
-  optimizer_->step(report.step, report.learning_rate, clip);
+  overflows_in_row_ = report.skipped ? overflows_in_row_ + 1 : 0;
+  LONGSTRIDE_CHECK(
+      overflows_in_row_ < loss_scale::kMostOverflows,
+      "step {}: the gradients overflowed f16 in {} steps in a row; go on from the last checkpoint "
+      "with compute.precision = \"bf16\" or a lower train.learning_rate",
+      report.step, overflows_in_row_);
+  if (f16)
+    state_.loss_scale = report.skipped
+                            ? std::max(loss_scale::kLeast, state_.loss_scale * loss_scale::kBackoff)
+                            : state_.loss_scale * loss_scale::kGrowth;
+  state_.skipped += report.skipped ? 1 : 0;
   state_.step = report.step;
   report.seconds = seconds_since(start);
   state_.seconds += report.seconds;
@@ -147,7 +208,11 @@ void Trainer::load(const OpenCheckpoint& checkpoint) {
 }
 
 MemoryPlan Trainer::memory() const {
-  return plan_memory(config_.model, model_->plan(), config_.train.average > 0);
+  const Device device = model_->plan().device;
+  MemoryPlan plan = plan_memory(config_.model, model_->plan(), config_.train.average > 0);
+  plan.temporaries +=
+      staging_.bytes() + loss_arena_.capacity() + Optimizer::table_bytes(config_.model, device);
+  return plan;
 }
 
 }  // namespace longstride

@@ -4,10 +4,13 @@
 #include <functional>
 #include <map>
 #include <memory>
+#include <optional>
 #include <string>
 
 #include "longstride/data/batches.h"
 #include "longstride/data/corpus.h"
+#include "longstride/device/cuda.h"
+#include "longstride/device/staging.h"
 #include "longstride/eval/evaluate.h"
 #include "longstride/model/transformer.h"
 #include "longstride/run/run_directory.h"
@@ -20,6 +23,7 @@ struct StepReport {
   int64_t step = 0;
   double bits = 0;           // mean training loss, bits a byte
   double gradient_norm = 0;  // before clipping
+  bool skipped = false;      // gradients of f16 overflowed: weights stayed, the loss scale was halved
   double learning_rate = 0;
   double seconds = 0;
 };
@@ -30,6 +34,8 @@ struct TrainState {
   double seconds = 0;    // spent training, over all sessions
   double best_bits = 0;  // lowest validation so far; 0: none yet
   int64_t best_step = 0;
+  double loss_scale = 65536;  // of f16, see LossScale in trainer.cpp
+  int64_t skipped = 0;        // steps whose gradients overflowed
 
   std::map<std::string, std::string> to_metadata() const;
   static TrainState from_metadata(const std::map<std::string, std::string>& metadata);
@@ -48,7 +54,7 @@ class Trainer {
   double progress() const;
 
   // One optimizer step. Throws Error, with weights and state as they were before, if loss or gradients are
-  // not finite.
+  // not finite; with f16 overflowing gradients are an error only after many in a row.
   StepReport step();
 
   // Validation with the weights that a checkpoint would hold; max_bytes 0 = all.
@@ -63,13 +69,23 @@ class Trainer {
   MemoryPlan memory() const;
 
  private:
+  void queue_step() const;
+
   RunConfig config_;
   Segment validation_;
   BatchLoader loader_;
   std::unique_ptr<Optimizer> optimizer_;
   std::unique_ptr<Transformer> model_;
-  Arena tokens_arena_ = Arena::measuring({});
-  Tensor tokens_, loss_;
+  // What goes to the device each step and comes back: an UpdateControl, the dropout step of each micro-batch,
+  // the tokens.
+  Staging staging_;
+  int64_t steps_at_ = 0, tokens_at_ = 0;  // in bytes
+  Arena loss_arena_ = Arena::measuring({});
+  Tensor loss_;  // (micro-batch, context)
+  // On a GPU: the whole step, recorded once it has run.
+  std::optional<cuda::Graph> graph_;
+  bool has_run_ = false;
+  int64_t overflows_in_row_ = 0;
   TrainState state_;
   int64_t total_steps_ = 0;
 };

@@ -179,7 +179,8 @@ class Subject {
     for (uint32_t use = 0; use < 2; ++use) {
       gradients.zero();
       result.losses.assign(tokens.size(), kNan);
-      model.forward_backward(parameters, bytes(tokens), scale, case_.dropout, seed, step + 1 - use,
+      model.forward_backward(parameters, bytes(tokens),
+                             {.scale = scale, .dropout = case_.dropout, .seed = seed, .step = step + 1 - use},
                              floats(result.losses), gradient_roles);
     }
     for (size_t i = 0; i < table_.size(); ++i) {

@@ -67,7 +67,7 @@ TEST_P(Golden, TheFastModelAgrees) {
     Transformer model(config_, {.batch = batch_, .training = true, .recompute = recompute});
     model.forward_backward(
         by_role(config_, weights, {}), Tensor(tokens.data(), DType::u8, {batch_, config_.context}),
-        1.0f / static_cast<float>(tokens.size()), 0, 0, 0,
+        {.scale = 1.0f / static_cast<float>(tokens.size())},
         Tensor(losses.data(), DType::f32, {batch_, config_.context}), by_role(config_, gradients, {}));
     EXPECT_LT(verify::relative_error(losses, values_of<double>(file_.find("losses"))), 1e-6);
     for (size_t i = 0; i < table_.size(); ++i) {

@@ -2,6 +2,7 @@
 #include "longstride/base/check.h"
 #include "longstride/device/cuda.h"
 #include "longstride/ops/cuda/ops.h"
+#include "longstride/ops/update.h"
 
 namespace longstride::cuda {
 
@@ -79,6 +80,13 @@ void attention_backward(const OpContext&, const AttentionPlan&, const AttentionT
 int64_t attention_scratch_bytes(const AttentionPlan&, int64_t, int64_t, int64_t, int64_t) { unavailable(); }
 void attention_one(const OpContext&, const LayerPattern&, int64_t, const Tensor&, const Tensor&,
                    const Tensor&, float, const Tensor&) {
+  unavailable();
+}
+
+int64_t update_table_bytes(std::span<const ParameterSlice>, int64_t*) { unavailable(); }
+void fill_update_table(std::span<const ParameterSlice>, void*) { unavailable(); }
+void add_losses(const OpContext&, const Tensor&, UpdateControl*) { unavailable(); }
+void update_parameters(const OpContext&, const UpdateTable&, const UpdateTensors&, UpdateControl*) {
   unavailable();
 }
 

@@ -1,0 +1,82 @@
+// The optimizer's step over all parameters at once: what it is told and what it decides live in one small
+// block of memory of the device, so that a whole step can be queued without a look at its numbers.
+//
+// The norm of the gradients g is ||g|| / loss_scale; they are clipped to `clip`, and then each parameter
+// takes the step of adam.h. If the norm or the sum of the losses is not finite, no weight, moment or average
+// changes. Either way the gradients are zero afterwards.
+#pragma once
+
+#include <span>
+#include <vector>
+
+#include "longstride/ops/adam.h"
+
+namespace longstride {
+
+// What a step is told, and what came of it.
+struct UpdateControl {
+  // Told. In `adam`, decay holds for slices that decay, ema if there is an average; gradient_scale is not
+  // read.
+  AdamStep adam;
+  double clip = 0;       // largest norm; 0: none
+  float loss_scale = 1;  // what the gradients have been multiplied with
+  // Told as 0 before the first add_losses.
+  double losses = 0;  // their sum
+  // Decided.
+  double norm = 0;  // of the gradients, before clipping
+  int applied = 0;  // 1: the parameters took the step
+};
+
+// One parameter in buffers of all of them, in elements. Its copy in the products' dtype may lie elsewhere.
+struct ParameterSlice {
+  int64_t offset = 0, count = 0;
+  bool decay = false;
+  int64_t product_offset = -1;  // -1: none
+};
+
+// The slices as the device reads them, and room for sums on the way.
+class UpdateTable {
+ public:
+  UpdateTable() = default;
+  UpdateTable(Device device, std::span<const ParameterSlice> slices);
+  static int64_t bytes(Device device, std::span<const ParameterSlice> slices);
+
+  const std::vector<ParameterSlice>& slices() const { return slices_; }
+  int64_t chunks() const { return chunks_; }  // pieces of slices that the GPU takes at a time
+  void* data() const { return buffer_.data(); }
+  Device device() const { return buffer_.device(); }
+
+ private:
+  std::vector<ParameterSlice> slices_;
+  int64_t chunks_ = 0;
+  Buffer buffer_;
+};
+
+// Flat, equally laid out buffers of all parameters, f32; `products` is f32, bf16 or f16 or empty, as is
+// `average`.
+struct UpdateTensors {
+  Tensor w, g, m, v, average, products;
+};
+
+// control->losses += the sum of `losses`, f32, in double and in a fixed order. `control` lies on the device.
+void add_losses(const OpContext& context, const Tensor& losses, UpdateControl* control);
+
+// The step. `control` lies on the device.
+void update_parameters(const OpContext& context, const UpdateTable& table, const UpdateTensors& tensors,
+                       UpdateControl* control);
+
+namespace cpu {
+void add_losses(const OpContext& context, const Tensor& losses, UpdateControl* control);
+void update_parameters(const OpContext& context, const UpdateTable& table, const UpdateTensors& tensors,
+                       UpdateControl* control);
+}  // namespace cpu
+
+namespace cuda {
+int64_t update_table_bytes(std::span<const ParameterSlice> slices, int64_t* chunks);
+void fill_update_table(std::span<const ParameterSlice> slices, void* data);
+void add_losses(const OpContext& context, const Tensor& losses, UpdateControl* control);
+void update_parameters(const OpContext& context, const UpdateTable& table, const UpdateTensors& tensors,
+                       UpdateControl* control);
+}  // namespace cuda
+
+}  // namespace longstride

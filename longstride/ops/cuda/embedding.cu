@@ -165,6 +165,7 @@ __global__ void __launch_bounds__(kTokenWarps* kWarp) token_kernel(TokenSums t) 
 // ---- backward, positions ----
 
 constexpr int kPositionWarps = 4;
+constexpr int kPositionBatch = 4;  // rows that a warp reads at a time
 constexpr int64_t kLeastSegment = 32, kMostSegments = 64;
 
 // The slots of coordinate c of one axis: of `batch` sequences, position (q extent + c) inner + r for q <
@@ -210,6 +211,14 @@ struct AxisSums {
   bool vectors, add;
 };
 
+// The row of the k-th slot of a coordinate, or -1 if it lies beyond the sequence.
+__device__ inline int64_t row_of(const AxisSlots& s, uint32_t coordinate, uint32_t k) {
+  const uint32_t group = k / s.inner, r = k % s.inner;
+  const uint32_t sequence = group / s.repeats, q = group % s.repeats;
+  const int64_t position = (int64_t{q} * s.extent + coordinate) * s.inner + r;
+  return position < s.positions ? int64_t{sequence} * s.length + position + s.shift : -1;
+}
+
 // Block (x, y): warp w sums segment by coordinate number 4 x + w, columns from 256 y on.
 __global__ void __launch_bounds__(kPositionWarps* kWarp) axis_kernel(AxisSums t) {
   const AxisSlots& s = t.slots;
@@ -222,14 +231,18 @@ __global__ void __launch_bounds__(kPositionWarps* kWarp) axis_kernel(AxisSums t)
   const int64_t begin = segment * t.segment;
   const int64_t end = begin + t.segment < s.count() ? begin + t.segment : s.count();
   Eight sum{};
-#pragma unroll 4
-  for (int64_t k = begin; k < end; ++k) {
-    const uint32_t group = static_cast<uint32_t>(k) / s.inner, r = static_cast<uint32_t>(k) % s.inner;
-    const uint32_t sequence = group / s.repeats, q = group % s.repeats;
-    const int64_t position = (int64_t{q} * s.extent + coordinate) * s.inner + r;
-    if (position >= s.positions) continue;
-    const int64_t row = int64_t{sequence} * s.length + position + s.shift;
-    add_row(sum, t.dy + row * t.width + column, n, t.vectors);
+  for (int64_t k = begin; k < end; k += kPositionBatch) {
+    Eight rows[kPositionBatch] = {};
+#pragma unroll
+    for (int i = 0; i < kPositionBatch; ++i) {
+      const int64_t row = row_of(s, coordinate, static_cast<uint32_t>(k + i));
+      if (k + i < end && row >= 0) rows[i] = read8(t.dy + row * t.width + column, n, t.vectors);
+    }
+#pragma unroll
+    for (const Eight& row : rows) {
+#pragma unroll
+      for (int j = 0; j < 8; ++j) sum.v[j] += row.v[j];
+    }
   }
   float* to = t.to + static_cast<int64_t>(number) * t.width + column;
   if (t.add) add_row(sum, to, n, t.vectors);

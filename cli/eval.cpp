@@ -13,6 +13,7 @@
 #include "longstride/base/text.h"
 #include "longstride/data/corpus.h"
 #include "longstride/eval/evaluate.h"
+#include "longstride/run/gpu_room.h"
 #include "longstride/run/run_directory.h"
 
 #include "cli/commands.h"
@@ -192,6 +193,9 @@ int run_eval(const EvalOptions& options) {
   const int64_t used = options.max_bytes > 0 ? std::min(options.max_bytes, size) : size;
   const int64_t advance = context - *std::max_element(min_contexts.begin(), min_contexts.end());
   plan.batch = std::min(plan.batch, (used + advance - 1) / advance);
+  const MemoryPlan memory = plan_memory(config.model, plan, false);
+  check_gpu_room(plan.device, memory.activations + memory.temporaries + memory.plans, "evaluation",
+                 plan.batch > 1 ? "choose a smaller --batch" : "use --device cpu");
   Transformer model(config.model, plan);
   note_slow_cpu(plan.device);
 

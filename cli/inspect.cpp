@@ -6,10 +6,12 @@
 #include <nlohmann/json.hpp>
 
 #include "longstride/base/text.h"
+#include "longstride/device/cuda.h"
 #include "longstride/model/cost.h"
 #include "longstride/model/transformer.h"
 #include "longstride/pattern/analyse.h"
 #include "longstride/pattern/draw.h"
+#include "longstride/train/memory.h"
 
 #include "cli/commands.h"
 #include "cli/load_config.h"
@@ -19,20 +21,19 @@ namespace longstride::cli {
 
 namespace {
 
-MemoryPlan memory_of(const RunConfig& config, bool training, bool recompute) {
+MemoryPlan inference_memory(const RunConfig& config) {
   ComputePlan plan;
   plan.device = parse_device(config.compute.device);
   plan.product = product_precision(config.compute, plan.device);
-  plan.batch = training ? config.train.micro() : 1;
-  plan.training = training;
-  plan.recompute = recompute;
-  return plan_memory(config.model, plan, config.train.average > 0);
+  return plan_memory(config.model, plan, false);
 }
 
 nlohmann::json as_json(const MemoryPlan& m) {
-  return {{"weights", m.weights},         {"products", m.products}, {"gradients", m.gradients},
-          {"optimizer", m.optimizer},     {"average", m.average},   {"activations", m.activations},
-          {"temporaries", m.temporaries}, {"plans", m.plans},       {"total", m.total()}};
+  return {{"weights", m.weights},         {"products", m.products},
+          {"gradients", m.gradients},     {"optimizer", m.optimizer},
+          {"average", m.average},         {"activations", m.activations},
+          {"temporaries", m.temporaries}, {"plans", m.plans},
+          {"offloaded", m.offloaded},     {"total", m.total()}};
 }
 
 }  // namespace
@@ -44,10 +45,12 @@ int run_inspect(const InspectOptions& options) {
   const Schedule schedule = model.schedule();
   const ModelCost cost = cost_of(model);
   const Reach reach = analyse_reach(schedule, model.layers, model.heads, model.context);
-  const bool recompute = config.train.activations == "recompute";
-  const MemoryPlan training = memory_of(config, true, recompute);
-  const MemoryPlan inference = memory_of(config, false, recompute);
-  const double own = static_cast<double>(resident_memory() + kLibraryMemory);
+  const Device device = parse_device(config.compute.device);
+  const bool on_gpu = device.kind == DeviceKind::cuda;
+  const MemoryPlan training = training_memory(config);
+  const MemoryPlan inference = inference_memory(config);
+  // A GPU's memory holds nothing but what is planned.
+  const double own = on_gpu ? 0 : static_cast<double>(resident_memory() + kLibraryMemory);
 
   if (!options.draw.empty())
     draw_schedule(schedule, model.heads, model.context, options.pixels, options.draw);
@@ -59,6 +62,8 @@ int run_inspect(const InspectOptions& options) {
   if (options.json) {
     nlohmann::json out{{"parameters", cost.parameters},
                        {"context", model.context},
+                       {"device", name_of(device)},
+                       {"gpu", on_gpu ? cuda::describe(device.index) : ""},
                        {"pairs_per_token", cost.pairs_per_token},
                        {"forward_flops_per_token", cost.forward_flops()},
                        {"attention_flops_per_token", cost.attention_flops},
@@ -94,10 +99,17 @@ int run_inspect(const InspectOptions& options) {
                                       {"average", m.average},
                                       {"activations", m.activations},
                                       {"temporaries", m.temporaries},
-                                      {"tile lists", m.plans}})
+                                      {"tile lists", m.plans},
+                                      {"beside it on the CPU", m.offloaded}})
       if (bytes > 0) fmt::print(", {} {}", name, human_bytes(static_cast<double>(bytes)));
-    fmt::print(", program and libraries {}\n", human_bytes(own));
+    if (own > 0) fmt::print(", program and libraries {}", human_bytes(own));
+    fmt::print("\n");
   };
+  if (on_gpu) {
+    const cuda::DeviceMemory there = cuda::memory(device.index);
+    fmt::print("device     {}: {}, {} of {} free\n", name_of(device), cuda::describe(device.index),
+               human_bytes(static_cast<double>(there.free)), human_bytes(static_cast<double>(there.total)));
+  }
   print_memory("memory     training ", training);
   print_memory("memory     evaluation ", inference);
   if (!options.draw.empty()) fmt::print("drawn      {}\n", options.draw);

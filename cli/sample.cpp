@@ -11,6 +11,8 @@
 #include "longstride/base/check.h"
 #include "longstride/base/text.h"
 #include "longstride/data/encode.h"
+#include "longstride/device/cuda.h"
+#include "longstride/run/gpu_room.h"
 #include "longstride/run/run_directory.h"
 #include "longstride/sample/generate.h"
 
@@ -135,7 +137,11 @@ Request prepare(const SampleOptions& options) {
 Samples generate_all(const LoadedModel& loaded, const Request& request, const SampleOptions& options,
                      TextOutput& text, StatusLine& status) {
   const ModelConfig& model = request.config.model;
-  const int64_t memory = static_cast<int64_t>(sysconf(_SC_PHYS_PAGES)) * sysconf(_SC_PAGESIZE) / 4;
+  const Device device = loaded.device();
+  // A beginning that is read in parallel needs room as well.
+  const int64_t memory = device.kind == DeviceKind::cpu
+                             ? static_cast<int64_t>(sysconf(_SC_PHYS_PAGES)) * sysconf(_SC_PAGESIZE) / 4
+                             : cuda::memory(device.index).free / 2;
   const int64_t fit = streams_that_fit(model, loaded.device(), loaded.product(),
                                        std::min(options.count, kMostStreams), memory);
   GenerateConfig config;
@@ -148,6 +154,8 @@ Samples generate_all(const LoadedModel& loaded, const Request& request, const Sa
   int64_t generated = 0;
   for (int64_t first = 0; first < options.count; first += fit) {
     const int64_t streams = std::min(fit, options.count - first);
+    check_gpu_room(device, Decoder::bytes(model, device, loaded.product(), streams), "sampling",
+                   "use --device cpu");
     Decoder decoder(model, loaded.parameters(), loaded.device(), streams, loaded.quantized());
     config.first_stream = static_cast<uint32_t>(first);
     text.begin(first);

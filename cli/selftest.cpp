@@ -11,6 +11,7 @@
 #include <nlohmann/json.hpp>
 
 #include "longstride/base/text.h"
+#include "longstride/device/cuda.h"
 #include "longstride/device/device.h"
 #include "longstride/ops/cpu/instruction_sets.h"
 #include "longstride/verify/check.h"
@@ -110,7 +111,8 @@ int run_selftest(const SelftestOptions& options) {
   const verify::Effort effort = options.thorough ? verify::Effort::thorough : verify::Effort::quick;
   const std::vector<cpu::InstructionUse> uses = cpu::instructions_in_use();
   if (!options.json) {
-    fmt::print("device         {}\n", name_of(device));
+    fmt::print("device         {}{}\n", name_of(device),
+               device.kind == DeviceKind::cpu ? "" : ", " + cuda::describe(device.index));
     fmt::print("processor      {}, {} threads\n", describe_cpu(), threads());
     fmt::print("instructions   {}\n", name_of(instruction_limit()));
     for (const auto& [part, instructions] : uses) fmt::print("{:<14} {}\n", part, instructions);
@@ -140,6 +142,7 @@ int run_selftest(const SelftestOptions& options) {
                                 {"failed", failed},
                                 {"seconds", seconds},
                                 {"device", name_of(device)},
+                                {"gpu", device.kind == DeviceKind::cpu ? "" : cuda::describe(device.index)},
                                 {"processor", describe_cpu()},
                                 {"threads", threads()},
                                 {"instructions", instructions},

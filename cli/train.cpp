@@ -9,10 +9,12 @@
 #include "longstride/base/check.h"
 #include "longstride/base/text.h"
 #include "longstride/data/corpus.h"
+#include "longstride/device/cuda.h"
 #include "longstride/device/instructions.h"
 #include "longstride/model/cost.h"
 #include "longstride/pattern/analyse.h"
 #include "longstride/run/run_directory.h"
+#include "longstride/train/memory.h"
 #include "longstride/train/trainer.h"
 
 #include "cli/commands.h"
@@ -38,6 +40,12 @@ void check_same_model(const std::string& run, RunConfig saved, RunConfig wanted)
   }
 }
 
+std::string processor_of(Device device) {
+  return device.kind == DeviceKind::cpu
+             ? describe_cpu()
+             : fmt::format("{}: {}", name_of(device), cuda::describe(device.index));
+}
+
 void describe(const RunConfig& config, const std::string& run, bool resuming) {
   const Device device = parse_device(config.compute.device);
   const ModelCost cost = cost_of(config.model);
@@ -47,8 +55,7 @@ void describe(const RunConfig& config, const std::string& run, bool resuming) {
              config.model.context);
   const std::string limit =
       instruction_limit() == Instructions::any ? "" : ", limited to " + name_of(instruction_limit());
-  fmt::print(stderr, "device     {}{}, {} threads, {} products\n",
-             device.kind == DeviceKind::cpu ? describe_cpu() : name_of(device), limit, threads(),
+  fmt::print(stderr, "device     {}{}, {} threads, {} products\n", processor_of(device), limit, threads(),
              name_of(product_precision(config.compute, device)));
   const Reach reach =
       analyse_reach(config.model.schedule(), config.model.layers, config.model.heads, config.model.context);
@@ -85,6 +92,7 @@ int run_train(const TrainOptions& options) {
   config.data.image_height = shape.height, config.data.image_width = shape.width;
   config.data.image_channels = shape.channels;
   set_threads(static_cast<int>(config.compute.threads));
+  check_training_memory(config);
   if (resuming)
     write_run_config(run, config);
   else
@@ -116,9 +124,11 @@ int run_train(const TrainOptions& options) {
                              {"peak_memory", summary.peak_memory}};
     fmt::print("{}\n", out.dump(2));
   } else if (!options.quiet) {
-    fmt::print(stderr, "{} at step {} after {} of training; memory {} (planned {})\n",
+    fmt::print(stderr, "{} at step {} after {} of training; {}memory {} (planned {})\n",
                summary.complete ? "finished" : "stopped", summary.state.step,
-               human_seconds(summary.state.seconds), human_bytes(static_cast<double>(summary.peak_memory)),
+               human_seconds(summary.state.seconds),
+               parse_device(config.compute.device).kind == DeviceKind::cuda ? "GPU " : "",
+               human_bytes(static_cast<double>(summary.peak_memory)),
                human_bytes(static_cast<double>(summary.planned_memory)));
     if (!summary.complete) fmt::print(stderr, "go on with: longstride train {}\n", run);
   }

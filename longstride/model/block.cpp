@@ -67,12 +67,15 @@ BlockActivations BlockActivations::allocate(const ModelConfig& config, int64_t b
   return a;
 }
 
-BlockTemporaries BlockTemporaries::allocate(const ModelConfig& config, int64_t batch, DType product,
-                                            bool training, Arena& arena) {
+BlockTemporaries BlockTemporaries::allocate(const ModelConfig& config, int64_t batch, int64_t logit_rows,
+                                            DType product, bool training, Arena& arena) {
   const int64_t rows = batch * config.context, d = config.width;
   BlockTemporaries t;
   t.branch = arena.allocate(product, {rows, d});
-  if (!training) return t;
+  if (!training) {
+    t.logits = arena.allocate(DType::f32, {logit_rows, kVocabulary});
+    return t;
+  }
   const int64_t begin = arena.used();
   int64_t end = begin;
   const auto another_use = [&] {
@@ -82,6 +85,7 @@ BlockTemporaries BlockTemporaries::allocate(const ModelConfig& config, int64_t b
   t.hidden = arena.allocate(product, {rows, config.ff()});
   another_use();
   t.normed_again = arena.allocate(product, {rows, d});
+  t.logits = arena.allocate(DType::f32, {logit_rows, kVocabulary});
   another_use();
   t.d_qkv = arena.allocate(product, {rows, config.qkv()});
   t.d_attended = arena.allocate(product, {rows, d});

@@ -32,16 +32,17 @@ struct BlockActivations {
                                    Arena& arena);
 };
 
-// Room for what lives only inside one block's forward or backward, in the products' dtype. All but `branch`
-// share memory: none of a line is alive together with one of another line.
+// Room for what lives only inside one block's forward or backward, or in the head, in the products' dtype.
+// When training all but `branch` share memory, line by line: nothing of one line is alive with another's.
 struct BlockTemporaries {
-  Tensor branch;             // (M, d)   what a branch begins with (normed) and ends in, and its gradient
-  Tensor hidden;             // (M, ff)  forward, unless it takes the place of `up`; d_hidden in the backward
-  Tensor normed_again;       // (M, d)   recomputation, while `branch` waits    the rest only when training
-  Tensor d_qkv, d_attended;  // (M, 2 * qk + d), (M, d)
+  Tensor branch;                // (M, d) what a branch begins with (normed) and ends in, and its gradient
+  Tensor hidden;                // (M, ff) forward; d_hidden in the backward
+  Tensor normed_again, logits;  // (M, d) of recomputation, or d_normed of the head; (R, 256) f32, R at a time
+  Tensor d_qkv, d_attended;     // (M, 2 * qk + d), (M, d)
+  // Without training there are `branch` and `logits` alone: the hidden layer takes the place of `up`.
 
-  static BlockTemporaries allocate(const ModelConfig& config, int64_t batch, DType product, bool training,
-                                   Arena& arena);
+  static BlockTemporaries allocate(const ModelConfig& config, int64_t batch, int64_t logit_rows,
+                                   DType product, bool training, Arena& arena);
 };
 
 // Everything that is the same for a block's forward and backward.

@@ -43,8 +43,8 @@ struct ModelRun {
   uint64_t seed = 0;
   uint32_t step = 0;
   // What lies on a branch, its gradient, and both factors of every matrix product, those of the attention
-  // included, are rounded to bf16, as a model with product = bf16 does.
-  bool bf16_products = false;
+  // included, are rounded to this type, as a model with such products does; f32: not rounded.
+  DType products = DType::f32;
 };
 
 template <class T>
@@ -178,7 +178,10 @@ class Model {
   // A value as a branch or a product holds it: rounded if the run asks for it.
   T stored(T value) const {
     if constexpr (std::is_floating_point_v<T>)
-      if (run_.bf16_products) return static_cast<T>(static_cast<float>(Bf16(static_cast<float>(value))));
+      if (run_.products == DType::bf16)
+        return static_cast<T>(static_cast<float>(Bf16(static_cast<float>(value))));
+    if (run_.products == DType::f16)
+      return static_cast<T>(static_cast<float>(F16(static_cast<float>(value))));
     return value;
   }
   Vector stored(Vector values) const {

@@ -39,11 +39,11 @@ Transformer::Workspace Transformer::allocate_workspace(const ModelConfig& config
   for (int64_t i = 0; i < (keep ? config.layers : 1); ++i)
     w.activations.push_back(BlockActivations::allocate(config, plan.batch, plan.product, keep, arena));
   w.activation_bytes = arena.used();
-  w.room = BlockTemporaries::allocate(config, plan.batch, plan.product, plan.training, arena);
+  w.room = BlockTemporaries::allocate(config, plan.batch, logit_rows(plan.device, rows), plan.product,
+                                      plan.training, arena);
   if (plan.training) w.d_stream = arena.allocate(DType::f32, {rows, d});
   w.mean = arena.allocate(DType::f32, {rows});
   w.rstd = arena.allocate(DType::f32, {rows});
-  w.logits = arena.allocate(DType::f32, {logit_rows(plan.device, rows), kVocabulary});
   return w;
 }
 
@@ -179,7 +179,7 @@ void Transformer::evaluate(const ModelParameters& parameters, const Tensor& toke
   const Tensor flat_loss = loss.reshaped({rows}), flat_tokens = tokens.reshaped({rows});
   for (int64_t begin = 0; begin < rows; begin += chunk) {
     const int64_t end = std::min(rows, begin + chunk);
-    const Tensor logits = work_.logits.rows(0, end - begin);
+    const Tensor logits = work_.room.logits.rows(0, end - begin);
     linear_forward(context_, normed.rows(begin, end), parameters.output_weight, {}, logits);
     cross_entropy_forward(context_, logits, flat_tokens.rows(begin, end), flat_loss.rows(begin, end));
   }
@@ -198,7 +198,7 @@ void Transformer::forward_backward(const ModelParameters& parameters, const Tens
   const Tensor flat_loss = loss.reshaped({rows}), flat_tokens = tokens.reshaped({rows});
   for (int64_t begin = 0; begin < rows; begin += chunk) {
     const int64_t end = std::min(rows, begin + chunk);
-    const Tensor logits = work_.logits.rows(0, end - begin);
+    const Tensor logits = work_.room.logits.rows(0, end - begin);
     linear_forward(context_, normed.rows(begin, end), parameters.output_weight, {}, logits);
     cross_entropy_backward(context_, logits, flat_tokens.rows(begin, end), pass.scale,
                            flat_loss.rows(begin, end), logits, pass.loss_scale);

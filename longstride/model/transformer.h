@@ -88,7 +88,6 @@ class Transformer {
     BlockTemporaries room;
     Tensor d_stream;    // (M, d) gradient of the residual stream
     Tensor mean, rstd;  // (M) of the final layer norm
-    Tensor logits;      // one chunk of rows
     int64_t activation_bytes = 0;
   };
   static Workspace allocate_workspace(const ModelConfig& config, const ComputePlan& plan, Arena& arena);

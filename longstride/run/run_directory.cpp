@@ -10,6 +10,7 @@
 #include "longstride/base/check.h"
 #include "longstride/base/toml.h"
 #include "longstride/ops/adam.h"
+#include "longstride/run/gpu_room.h"
 
 namespace longstride {
 
@@ -90,6 +91,12 @@ LoadedModel::LoadedModel(const std::string& run_directory, const ComputeConfig& 
   step_ = info.step;
 
   const std::vector<ParameterSpec> table = parameter_table(config_.model);
+  const int64_t products =
+      product_ == DType::f32 ? 0 : ParameterStore::bytes(table, product_, ParameterStore::Which::products);
+  check_gpu_room(device_,
+                 ParameterStore::bytes(table, DType::f32) + products +
+                     (choice.int8 ? QuantizedParameters::bytes(config_.model) : 0),
+                 "the model", "use --device cpu");
   weights_ = ParameterStore(table, device_, DType::f32);
   load_into(checkpoint.model(), "", weights_.named(table, ""));
   if (product_ != DType::f32) {

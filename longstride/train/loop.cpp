@@ -7,6 +7,7 @@
 #include "longstride/checkpoint/checkpoint.h"
 #include "longstride/pattern/analyse.h"
 #include "longstride/train/interrupt.h"
+#include "longstride/train/memory.h"
 #include "longstride/train/metrics.h"
 #include "longstride/train/progress.h"
 #include "longstride/train/trainer.h"
@@ -18,10 +19,16 @@ namespace {
 // Means since the last line of metrics.
 struct Interval {
   double bits = 0, gradient_norm = 0, seconds = 0;
-  int64_t steps = 0;
+  int64_t steps = 0, applied = 0;
   void add(const StepReport& report) {
-    bits += report.bits, gradient_norm += report.gradient_norm, seconds += report.seconds;
+    bits += report.bits, seconds += report.seconds;
     ++steps;
+    if (report.skipped) return;
+    gradient_norm += report.gradient_norm;
+    ++applied;
+  }
+  double mean_gradient_norm() const {
+    return gradient_norm / static_cast<double>(std::max<int64_t>(1, applied));
   }
 };
 
@@ -39,9 +46,11 @@ class Loop {
         from_step_(from_step),
         observer_(observer),
         splits_(open_splits(config.data)),
-        start_memory_(resident_memory()),
+        device_(parse_device(config.compute.device)),
+        start_memory_(start_memory(config, device_)),
         trainer_(config, splits_) {
-    summary_.planned_memory = trainer_.memory().total() + start_memory_ + kLibraryMemory;
+    summary_.planned_memory = trainer_.memory().total();
+    if (!on_gpu()) summary_.planned_memory += start_memory_ + kLibraryMemory;
   }
 
   TrainSummary run() {
@@ -56,7 +65,7 @@ class Loop {
       interval.add(report);
       summary_.tokens_per_second = static_cast<double>(step_bytes * interval.steps) / interval.seconds;
       summary_.train_bits = interval.bits / static_cast<double>(interval.steps);
-      const int64_t memory = resident_memory();
+      const int64_t memory = memory_used();
       summary_.peak_memory = std::max(summary_.peak_memory, memory);
       // With a time budget the number of steps is an estimate.
       const auto total =
@@ -67,11 +76,11 @@ class Loop {
       if (report.step % config_.train.log_every == 0 || last) {
         metrics.log(report.step,
                     {{"train/bits", summary_.train_bits},
-                     {"train/gradient_norm", interval.gradient_norm / static_cast<double>(interval.steps)},
+                     {"train/gradient_norm", interval.mean_gradient_norm()},
                      {"train/learning_rate", report.learning_rate},
                      {"train/tokens_per_second", summary_.tokens_per_second},
                      {"train/bytes", static_cast<double>(report.step * step_bytes)},
-                     {"memory/resident", static_cast<double>(memory)}});
+                     {on_gpu() ? "memory/gpu" : "memory/resident", static_cast<double>(memory)}});
         interval = {};
       }
       if (due(report.step, config_.train.validate_every) || last) validate(metrics, progress, last);
@@ -85,6 +94,19 @@ class Loop {
   }
 
  private:
+  bool on_gpu() const { return device_.kind == DeviceKind::cuda; }
+
+  // What lies there before the run's own: of the CPU in use, of a GPU free, once it has room for the run.
+  static int64_t start_memory(const RunConfig& config, Device device) {
+    if (device.kind == DeviceKind::cpu) return resident_memory();
+    check_training_memory(config);
+    return cuda::memory(device.index).free;
+  }
+
+  int64_t memory_used() const {
+    return on_gpu() ? start_memory_ - cuda::memory(device_.index).free : resident_memory();
+  }
+
   static bool due(int64_t step, int64_t every) { return every > 0 && step % every == 0; }
 
   void resume() {
@@ -146,6 +168,7 @@ class Loop {
   int64_t from_step_ = -1;
   TrainObserver observer_;
   Splits splits_;
+  Device device_;
   int64_t start_memory_ = 0;
   Trainer trainer_;
   TrainSummary summary_;

@@ -6,6 +6,7 @@
 
 #include "longstride/base/text.h"
 #include "longstride/ops/profile.h"
+#include "longstride/train/memory.h"
 #include "longstride/train/schedule.h"
 
 namespace longstride {
@@ -16,22 +17,26 @@ double seconds_since(Clock::time_point start) {
   return std::chrono::duration<double>(Clock::now() - start).count();
 }
 
-ComputePlan compute_plan(const RunConfig& config) {
-  ComputePlan plan;
-  plan.device = parse_device(config.compute.device);
-  plan.product = product_precision(config.compute, plan.device);
-  plan.batch = config.train.micro();
-  plan.training = true;
-  plan.recompute = config.train.activations != "keep";
-  plan.offload = config.train.activations == "offload";
-  return plan;
-}
-
 // Dynamic loss scaling as in the paper's released code: a slow growth that every overflow halves.
 namespace loss_scale {
 constexpr double kGrowth = 1.0003466, kBackoff = 0.5, kLeast = 1024;
 constexpr int64_t kMostOverflows = 50;  // in a row: lower scales do not help any more
 }  // namespace loss_scale
+
+// The block that goes to the device and back.
+struct Exchange {
+  int64_t steps_at = 0, tokens_at = 0, bytes = 0;
+};
+
+Exchange exchange_of(const RunConfig& config) {
+  const auto aligned = [](int64_t bytes) { return (bytes + 63) / 64 * 64; };
+  const int64_t parts = config.train.batch / config.train.micro();
+  Exchange e;
+  e.steps_at = aligned(sizeof(UpdateControl));
+  e.tokens_at = aligned(e.steps_at + parts * static_cast<int64_t>(sizeof(uint32_t)));
+  e.bytes = e.tokens_at + config.train.batch * config.model.context;
+  return e;
+}
 
 int64_t steps_of(const TrainConfig& train, const BatchLoader& loader) {
   if (train.epochs <= 0) return train.steps;
@@ -74,15 +79,14 @@ Trainer::Trainer(const RunConfig& config, const Splits& splits)
       validation_(splits.validation),
       loader_(splits.train, config.model.context, config.train.batch,
               static_cast<uint64_t>(config.train.seed)) {
-  const ComputePlan plan = compute_plan(config);
+  const ComputePlan plan = training_plan(config);
   optimizer_ = std::make_unique<Optimizer>(config, plan.device, plan.product);
   model_ = std::make_unique<Transformer>(config.model, plan);
   total_steps_ = steps_of(config.train, loader_);
-  const auto after = [](int64_t at, int64_t bytes) { return (at + bytes + 63) / 64 * 64; };
-  const int64_t micro = config.train.micro(), parts = config.train.batch / micro;
-  steps_at_ = after(0, sizeof(UpdateControl));
-  tokens_at_ = after(steps_at_, parts * static_cast<int64_t>(sizeof(uint32_t)));
-  staging_ = Staging(plan.device, tokens_at_ + config.train.batch * config.model.context);
+  const Exchange exchange = exchange_of(config);
+  steps_at_ = exchange.steps_at, tokens_at_ = exchange.tokens_at;
+  staging_ = Staging(plan.device, exchange.bytes);
+  const int64_t micro = config.train.micro();
   Arena measure = Arena::measuring(plan.device);
   measure.allocate(DType::f32, {micro, config.model.context});
   loss_arena_ = Arena(plan.device, measure.peak());
@@ -207,12 +211,11 @@ void Trainer::load(const OpenCheckpoint& checkpoint) {
   state_ = TrainState::from_metadata(checkpoint.metadata());
 }
 
-MemoryPlan Trainer::memory() const {
-  const Device device = model_->plan().device;
-  MemoryPlan plan = plan_memory(config_.model, model_->plan(), config_.train.average > 0);
-  plan.temporaries +=
-      staging_.bytes() + loss_arena_.capacity() + Optimizer::table_bytes(config_.model, device);
-  return plan;
+MemoryPlan Trainer::memory() const { return training_memory(config_); }
+
+int64_t Trainer::exchange_bytes(const RunConfig& config) {
+  const int64_t losses = config.train.micro() * config.model.context * size_of(DType::f32);
+  return exchange_of(config).bytes + losses;
 }
 
 }  // namespace longstride

@@ -67,6 +67,8 @@ class Trainer {
   TrainState& state() { return state_; }
   const Transformer& model() const { return *model_; }
   MemoryPlan memory() const;
+  // Bytes on the device of what a step is told and gives, beside weights and the model's working memory.
+  static int64_t exchange_bytes(const RunConfig& config);
 
  private:
   void queue_step() const;
@@ -97,11 +99,11 @@ struct TrainObserver {
 
 struct TrainSummary {
   TrainState state;
-  bool complete = false;         // false: interrupted
-  double train_bits = 0;         // mean of the last metrics interval
-  double validation_bits = 0;    // the last; 0: none
-  double tokens_per_second = 0;  // of the last metrics interval
-  int64_t planned_memory = 0, peak_memory = 0;
+  bool complete = false;                        // false: interrupted
+  double train_bits = 0;                        // mean of the last metrics interval
+  double validation_bits = 0;                   // the last; 0: none
+  double tokens_per_second = 0;                 // of the last metrics interval
+  int64_t planned_memory = 0, peak_memory = 0;  // of the device that trains
 };
 
 // Trains the run to its end, or until SIGINT or SIGTERM, which saves and returns. `run` exists and holds

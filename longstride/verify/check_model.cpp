@@ -20,6 +20,11 @@ struct Case {
   double dropout = 0;
   DType product = DType::f32;
 
+  // Of the losses: their mean, but in f16 the gradients of that would be too small.
+  float scale() const {
+    return product == DType::f16 ? 1.0f : 1.0f / static_cast<float>(batch * config.context);
+  }
+
   std::string name() const {
     return fmt::format("model {}, n {}, batch {}, {} layers, {} heads, width {}/{}/{}, {}/{}, dropout {}, {}",
                        config.pattern, config.context, batch, config.layers, config.heads, config.width,
@@ -82,13 +87,16 @@ reference::Parameters<float> random_weights(const ModelConfig& config,
   initialise(table, seed, store);
   reference::Parameters<float> weights;
   for (size_t i = 0; i < table.size(); ++i) {
-    float* w = store[i].as<float>();
+    std::vector<float> w(table[i].count());
+    const Tensor on_cpu(w.data(), DType::f32, {table[i].count()});
+    copy(store[i], on_cpu);
     const RandomStream random{seed + 1, random_stream::kInitialise, static_cast<uint32_t>(i)};
     const double deviation =
         table[i].shape.size() == 1 ? 0.1 : 1 / std::sqrt(static_cast<double>(config.width));
     if (table[i].deviation == 0)
       for (int64_t e = 0; e < table[i].count(); ++e) w[e] += static_cast<float>(deviation * random.normal(e));
-    weights.emplace_back(w, w + table[i].count());
+    copy(on_cpu, store[i]);
+    weights.push_back(std::move(w));
   }
   return weights;
 }
@@ -115,14 +123,13 @@ struct Result {
 
 template <class T>
 Result<T> run_reference(const Case& c, const reference::Parameters<float>& weights,
-                        const std::vector<uint8_t>& tokens, uint64_t seed, uint32_t step,
-                        bool bf16_products) {
+                        const std::vector<uint8_t>& tokens, uint64_t seed, uint32_t step, DType products) {
   const reference::Parameters<T> converted = as<T>(weights);
   Result<T> result;
-  reference::Model<T> model(c.config, converted, {c.batch, c.dropout, seed, step, bf16_products});
+  reference::Model<T> model(c.config, converted, {c.batch, c.dropout, seed, step, products});
   result.losses = model.forward(tokens);
-  result.gradients = model.backward(tokens, T(1) / static_cast<T>(tokens.size()));
-  reference::Model<T> sure(c.config, converted, {c.batch, 0, seed, step, bf16_products});
+  result.gradients = model.backward(tokens, static_cast<T>(c.scale()));
+  reference::Model<T> sure(c.config, converted, {c.batch, 0, seed, step, products});
   result.losses_without_dropout = sure.forward(tokens);
   const ModelConfig& config = c.config;
   for (int64_t layer = 0; layer < config.layers; ++layer)
@@ -145,9 +152,19 @@ void append_as(const Tensor& by_head, std::vector<float>& values) {
         for (int64_t d = 0; d < view.shape[3]; ++d) values.push_back(static_cast<float>(view(b, i, h, d)));
 }
 
-void append(const Tensor& by_head, std::vector<float>& values) {
+// Rows (B, N, H, D) that are parts of wider ones, on any device.
+void append(Tensor by_head, std::vector<float>& values) {
+  int64_t reach = 1;
+  for (int axis = 0; axis < by_head.rank; ++axis) reach += (by_head.shape[axis] - 1) * by_head.stride[axis];
+  std::vector<char> elements(reach * size_of(by_head.dtype));
+  const int64_t bytes = static_cast<int64_t>(elements.size());
+  copy(Tensor(by_head.data, DType::u8, {bytes}, by_head.device), Tensor(elements.data(), DType::u8, {bytes}));
+  by_head.data = elements.data();
+  by_head.device = DeviceKind::cpu;
   if (by_head.dtype == DType::bf16)
     append_as<Bf16>(by_head, values);
+  else if (by_head.dtype == DType::f16)
+    append_as<F16>(by_head, values);
   else
     append_as<float>(by_head, values);
 }
@@ -174,18 +191,20 @@ class Subject {
     const ModelParameters parameters = by_role(case_.config, weights_, products_);
     const ParameterStore gradients(table_, device_, DType::f32);
     const ModelParameters gradient_roles = by_role(case_.config, gradients, {});
-    const float scale = 1.0f / static_cast<float>(tokens.size());
     Result<float> result;
     for (uint32_t use = 0; use < 2; ++use) {
       gradients.zero();
       result.losses.assign(tokens.size(), kNan);
-      model.forward_backward(parameters, bytes(tokens),
-                             {.scale = scale, .dropout = case_.dropout, .seed = seed, .step = step + 1 - use},
-                             floats(result.losses), gradient_roles);
+      const Tensor losses = floats(result.losses);
+      model.forward_backward(
+          parameters, bytes(tokens),
+          {.scale = case_.scale(), .dropout = case_.dropout, .seed = seed, .step = step + 1 - use}, losses,
+          gradient_roles);
+      fetch(losses, result.losses);
     }
     for (size_t i = 0; i < table_.size(); ++i) {
-      const float* g = gradients[i].as<float>();
-      result.gradients.emplace_back(g, g + table_[i].count());
+      std::vector<float>& g = result.gradients.emplace_back(table_[i].count());
+      copy(gradients[i], Tensor(g.data(), DType::f32, {table_[i].count()}));
     }
     return result;
   }
@@ -200,22 +219,32 @@ class Subject {
       append(values, result.values);
     });
     result.losses_without_dropout.assign(tokens.size(), kNan);
-    model.evaluate(parameters, bytes(tokens), floats(result.losses_without_dropout));
+    const Tensor losses = floats(result.losses_without_dropout);
+    model.evaluate(parameters, bytes(tokens), losses);
+    fetch(losses, result.losses_without_dropout);
     return result;
   }
 
  private:
-  Tensor bytes(std::vector<uint8_t>& v) const {
-    return {v.data(), DType::u8, {case_.batch, case_.config.context}};
+  // Copies on the device, which the next call overwrites.
+  Tensor bytes(std::vector<uint8_t>& v) { return put(v.data(), DType::u8, tokens_); }
+  Tensor floats(std::vector<float>& v) { return put(v.data(), DType::f32, losses_); }
+  Tensor put(void* data, DType dtype, Buffer& memory) {
+    const Tensor on_cpu(data, dtype, {case_.batch, case_.config.context});
+    if (memory.bytes() == 0) memory = Buffer(device_, on_cpu.bytes());
+    const Tensor there(memory.data(), dtype, {case_.batch, case_.config.context}, device_.kind);
+    copy(on_cpu, there);
+    return there;
   }
-  Tensor floats(std::vector<float>& v) const {
-    return {v.data(), DType::f32, {case_.batch, case_.config.context}};
+  void fetch(const Tensor& losses, std::vector<float>& v) const {
+    copy(losses, Tensor(v.data(), DType::f32, {case_.batch, case_.config.context}));
   }
 
   Case case_;
   Device device_;
   std::vector<ParameterSpec> table_;
   ParameterStore weights_, products_;
+  Buffer tokens_, losses_;
 };
 
 // Error: the number of elements whose bits differ. None may.
@@ -239,8 +268,8 @@ void check_case(Device device, const Case& c, uint64_t seed, std::vector<Check>&
   for (size_t i = 0; i < tokens.size(); ++i) tokens[i] = static_cast<uint8_t>(random.block(i)[0]);
   const uint32_t step = 5;
 
-  const Result<double> truth = run_reference<double>(c, weights, tokens, seed, step, false);
-  const Result<float> naive = run_reference<float>(c, weights, tokens, seed, step, c.product == DType::bf16);
+  const Result<double> truth = run_reference<double>(c, weights, tokens, seed, step, DType::f32);
+  const Result<float> naive = run_reference<float>(c, weights, tokens, seed, step, c.product);
   const Result<float> kept = subject.train(false, tokens, seed, step);
   const Result<float> recomputed = subject.train(true, tokens, seed, step);
   const Result<float> inferred = subject.infer(tokens);
@@ -253,7 +282,7 @@ void check_case(Device device, const Case& c, uint64_t seed, std::vector<Check>&
   };
   // The largest error of a few elements is a matter of luck where each is rounded to eight bits: the naive
   // computation's may be small by chance. Half a unit in the last place is what any of them may be off by.
-  const double gradient_floor = c.product == DType::bf16 ? 0x1p-9 : 1e-6;
+  const double gradient_floor = c.product == DType::bf16 ? 0x1p-9 : c.product == DType::f16 ? 0x1p-12 : 1e-6;
   add("losses", kept.losses, naive.losses, truth.losses);
   for (size_t i = 0; i < weights.size(); ++i)
     add("gradient of " + subject.table()[i].name, kept.gradients[i], naive.gradients[i], truth.gradients[i],
@@ -274,7 +303,12 @@ void check_case(Device device, const Case& c, uint64_t seed, std::vector<Check>&
 std::vector<Check> check_model(Device device, Effort effort) {
   std::vector<Check> checks;
   uint64_t seed = 1;
-  for (const Case& c : cases(effort)) check_case(device, c, seed++, checks);
+  for (Case c : cases(effort)) {
+    check_case(device, c, seed++, checks);
+    if (device.kind == DeviceKind::cpu || c.product != DType::bf16) continue;
+    c.product = DType::f16;
+    check_case(device, c, seed - 1, checks);
+  }
   return checks;
 }
 

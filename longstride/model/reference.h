@@ -177,11 +177,12 @@ class Model {
 
   // A value as a branch or a product holds it: rounded if the run asks for it.
   T stored(T value) const {
-    if constexpr (std::is_floating_point_v<T>)
+    if constexpr (std::is_floating_point_v<T>) {
       if (run_.products == DType::bf16)
         return static_cast<T>(static_cast<float>(Bf16(static_cast<float>(value))));
-    if (run_.products == DType::f16)
-      return static_cast<T>(static_cast<float>(F16(static_cast<float>(value))));
+      if (run_.products == DType::f16)
+        return static_cast<T>(static_cast<float>(F16(static_cast<float>(value))));
+    }
     return value;
   }
   Vector stored(Vector values) const {

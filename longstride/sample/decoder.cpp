@@ -10,25 +10,11 @@
 #include "longstride/ops/dropout.h"
 #include "longstride/ops/layer_norm.h"
 #include "longstride/ops/linear.h"
+#include "longstride/ops/store_rows.h"
 
 namespace longstride {
 
 namespace {
-
-// Element `index` of the first axis.
-Tensor at(Tensor tensor, int64_t index) {
-  tensor.data = static_cast<char*>(tensor.data) + index * tensor.stride[0] * size_of(tensor.dtype);
-  --tensor.rank;
-  std::copy_n(tensor.shape.begin() + 1, tensor.rank, tensor.shape.begin());
-  std::copy_n(tensor.stride.begin() + 1, tensor.rank, tensor.stride.begin());
-  return tensor;
-}
-
-// `count` elements of the cache (streams, H, context, D) from (stream, head, position, 0) on.
-Tensor run_of(const Tensor& cache, int64_t stream, int64_t head, int64_t position, int64_t count) {
-  const Tensor row = at(at(at(cache, stream), head), position);
-  return Tensor(row.data, row.dtype, {count}, row.device);
-}
 
 // A cache (streams, H, context, D) as attention reads it, (streams, context, H, D).
 Tensor by_position(Tensor cache) {
@@ -37,7 +23,13 @@ Tensor by_position(Tensor cache) {
   return cache;
 }
 
-DType kept_dtype(DType product) { return product == DType::bf16 ? DType::bf16 : DType::f32; }
+// Positions [begin, end) of one sequence or, for stream -1, of all: (streams, end - begin, H, D).
+Tensor part_of(const Tensor& cache, int64_t stream, int64_t begin, int64_t end) {
+  Tensor part = by_position(stream < 0 ? cache : cache.rows(stream, stream + 1));
+  part.data = static_cast<char*>(part.data) + begin * part.stride[1] * size_of(part.dtype);
+  part.shape[1] = end - begin;
+  return part;
+}
 
 // Waking other threads for each op of a step costs more than they save if the step reads fewer weights (few
 // streams, where memory sets the pace) and multiplies less (many streams) than this.
@@ -71,10 +63,9 @@ bool too_small_to_share(const ModelConfig& config, int64_t streams) {
 Decoder::Room Decoder::lay_out(const ModelConfig& config, DType product, int64_t streams, Arena& arena) {
   Room room;
   const int64_t d = config.width;
-  const DType kept = kept_dtype(product);
   for (int64_t layer = 0; layer < config.layers; ++layer) {
-    room.keys.push_back(arena.allocate(kept, {streams, config.heads, config.context, config.qk_head()}));
-    room.values.push_back(arena.allocate(kept, {streams, config.heads, config.context, config.v_head()}));
+    room.keys.push_back(arena.allocate(product, {streams, config.heads, config.context, config.qk_head()}));
+    room.values.push_back(arena.allocate(product, {streams, config.heads, config.context, config.v_head()}));
   }
   room.previous = arena.allocate(DType::u8, {streams});
   room.x = arena.allocate(DType::f32, {streams, d});
@@ -158,19 +149,6 @@ void Decoder::product(const Tensor& x, const Tensor& w, const QuantizedMatrix& q
     linear_forward(context_, x, w, b, y);
 }
 
-void Decoder::store(const Tensor& from, const Tensor& to) const {
-  if (from.dtype == to.dtype)
-    copy(from, to);
-  else
-    convert(context_, from, to);
-}
-
-void Decoder::keep(const Tensor& rows, const Tensor& cache, int64_t stream, int64_t position) const {
-  const int64_t width = rows.shape[1];
-  for (int64_t head = 0; head < config_.heads; ++head)
-    store(at(rows, head), run_of(cache, stream, head, position, width));
-}
-
 // The same computation as block_forward for the single row `position` of each sequence.
 void Decoder::block(int64_t layer, int64_t position) {
   const BlockParameters& p = parameters_.blocks[layer];
@@ -182,12 +160,10 @@ void Decoder::block(int64_t layer, int64_t position) {
   layer_norm_forward(context_, r.x, p.norm1_gain, p.norm1_bias, kNormEpsilon, r.normed, r.mean, r.rstd);
   product(r.normed, p.qkv_weight, q.qkv, p.qkv_bias, r.qkv);
   const Tensor queries = r.qkv.columns(0, qk).split_last(heads);
-  const Tensor keys = r.qkv.columns(qk, 2 * qk).split_last(heads);
-  const Tensor values = r.qkv.columns(2 * qk, config_.qkv()).split_last(heads);
-  for (int64_t s = 0; s < streams_; ++s) {
-    keep(at(keys, s), r.keys[layer], s, position);
-    keep(at(values, s), r.values[layer], s, position);
-  }
+  const Tensor keys = r.qkv.columns(qk, 2 * qk).split_last(heads).split_first(streams_);
+  const Tensor values = r.qkv.columns(2 * qk, config_.qkv()).split_last(heads).split_first(streams_);
+  store_rows(context_, keys, part_of(r.keys[layer], -1, position, position + 1));
+  store_rows(context_, values, part_of(r.values[layer], -1, position, position + 1));
   attention_one(context_, schedule_.layer(layer), position, queries, by_position(r.keys[layer]),
                 by_position(r.values[layer]), 1.0f / std::sqrt(static_cast<float>(config_.qk_head())),
                 r.attended.split_last(heads));
@@ -237,11 +213,8 @@ void Decoder::prefill_in_parallel(const Tensor& tokens) {
     while (same < s && !std::equal(own, own + length, bytes + same * length)) ++same;
     if (same < s) {
       for (int64_t layer = 0; layer < config_.layers; ++layer)
-        for (const Tensor& cache : {room_.keys[layer], room_.values[layer]}) {
-          const int64_t count = length * cache.stride[2];
-          for (int64_t head = 0; head < config_.heads; ++head)
-            copy(run_of(cache, same, head, 0, count), run_of(cache, s, head, 0, count));
-        }
+        for (const Tensor& cache : {room_.keys[layer], room_.values[layer]})
+          store_rows(context_, part_of(cache, same, 0, length), part_of(cache, s, 0, length));
       continue;
     }
     Tensor row = tokens.rows(s, s + 1);
@@ -252,10 +225,8 @@ void Decoder::prefill_in_parallel(const Tensor& tokens) {
       row = there;
     }
     transformer.prefill(parameters_, row, [&](int64_t layer, const Tensor& keys, const Tensor& values) {
-      for (int64_t position = 0; position < length; ++position) {
-        keep(at(at(keys, 0), position), room_.keys[layer], s, position);
-        keep(at(at(values, 0), position), room_.values[layer], s, position);
-      }
+      store_rows(context_, keys, part_of(room_.keys[layer], s, 0, length));
+      store_rows(context_, values, part_of(room_.values[layer], s, 0, length));
     });
   }
   filled_ = length;
@@ -269,11 +240,9 @@ void Decoder::fill_with_noise(int64_t positions) {
     for (const Tensor& cache : *caches) {
       std::vector<float> noise(cache.stride[2]);
       for (size_t i = 0; i < noise.size(); ++i) noise[i] = static_cast<float>(random.normal(i)) * 0.1f;
-      const Tensor row(noise.data(), DType::f32, {static_cast<int64_t>(noise.size())});
-      for (int64_t s = 0; s < streams_; ++s)
-        for (int64_t head = 0; head < config_.heads; ++head)
-          for (int64_t position = 0; position < positions; ++position)
-            store(row, run_of(cache, s, head, position, row.count()));
+      Tensor rows(noise.data(), DType::f32, {streams_, positions, config_.heads, cache.shape[3]});
+      rows.stride = {0, 0, 0, 1};  // the same row everywhere
+      store_rows(context_, rows, part_of(cache, -1, 0, positions));
     }
   filled_ = positions;
 }

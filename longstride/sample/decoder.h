@@ -70,10 +70,6 @@ class Decoder {
   void block(int64_t layer, int64_t position);
   void product(const Tensor& x, const Tensor& w, const QuantizedMatrix& quantized, const Tensor& b,
                const Tensor& y) const;
-  // Elements to the cache, in its dtype.
-  void store(const Tensor& from, const Tensor& to) const;
-  // Keys or values of all heads, each (H, D) with any strides, to one position of one stream.
-  void keep(const Tensor& rows, const Tensor& cache, int64_t stream, int64_t position) const;
   void prefill_in_parallel(const Tensor& tokens);
 
   ModelConfig config_;

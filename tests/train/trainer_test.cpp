@@ -2,7 +2,6 @@
 #include "longstride/train/trainer.h"
 
 #include <cmath>
-#include <cstring>
 #include <filesystem>
 #include <fstream>
 
@@ -12,64 +11,12 @@
 #include "longstride/base/check.h"
 #include "longstride/train/schedule.h"
 
-#include "tests/support/temporary_folder.h"
+#include "tests/train/train_fixture.h"
 
 namespace longstride {
 namespace {
 
 namespace fs = std::filesystem;
-
-// A text that a small model can learn: words of a small vocabulary in a random order.
-std::string babble(int64_t bytes) {
-  const char* words[] = {"the ", "quick ", "brown ", "fox ", "jumps ", "over ", "a ", "lazy ", "dog. "};
-  const RandomStream random{11, 0, 0};
-  std::string text;
-  for (uint64_t i = 0; static_cast<int64_t>(text.size()) < bytes; ++i) text += words[random.block(i)[0] % 9];
-  return text;
-}
-
-class TrainerTest : public testing::Test {
- protected:
-  TrainerTest() {
-    std::ofstream(directory_ / "text.txt") << babble(20000);
-    config_.model.context = 64;
-    config_.model.layers = 2;
-    config_.model.heads = 2;
-    config_.model.width = 32;
-    config_.model.pattern = "fixed:16,4";
-    config_.data.path = directory_ / "text.txt";
-    config_.train.steps = 24;
-    config_.train.batch = 4;
-    config_.train.micro_batch = 2;
-    config_.train.learning_rate = 3e-3;
-    config_.train.warmup = 5;
-    config_.train.dropout = 0.2;
-    config_.train.average = 0.9;
-    config_.train.validate_every = 8;
-    config_.train.checkpoint_every = 4;
-    config_.train.keep_last = 10;
-    config_.compute.device = "cpu";
-  }
-
-  std::string run(const std::string& name) const { return directory_ / name; }
-
-  TrainSummary train(const std::string& name, const RunConfig& config) {
-    if (!is_run_directory(run(name))) create_run_directory(run(name), config);
-    TrainObserver observer;
-    observer.show_progress = false;
-    observer.note = [this](const std::string& line) { notes_ += line + "\n"; };
-    return train_run(run(name), config, -1, observer);
-  }
-
-  std::string bytes_of(const std::string& name, int64_t step, const std::string& file) const {
-    std::ifstream in(find_checkpoint(run(name), step).path + "/" + file, std::ios::binary);
-    return {std::istreambuf_iterator<char>(in), {}};
-  }
-
-  TemporaryFolder directory_;
-  RunConfig config_;
-  std::string notes_;
-};
 
 TEST_F(TrainerTest, LearnsAndKeepsCurvesCheckpointsAndTheBest) {
   config_.train.steps = 120;
@@ -85,20 +32,6 @@ TEST_F(TrainerTest, LearnsAndKeepsCurvesCheckpointsAndTheBest) {
   int lines = 0;
   while (std::getline(curve, line)) ++lines;
   EXPECT_EQ(lines, 120 / 10 + 120 / 8);
-}
-
-// Compares everything a checkpoint holds, elapsed time apart.
-void expect_same_tensors(const OpenCheckpoint& a, const OpenCheckpoint& b) {
-  const auto compare = [](const SafetensorsFile& x, const SafetensorsFile& y) {
-    ASSERT_EQ(x.names(), y.names());
-    for (const std::string& name : x.names()) {
-      const Tensor left = x.find(name), right = y.find(name);
-      ASSERT_EQ(left.bytes(), right.bytes());
-      EXPECT_EQ(std::memcmp(left.data, right.data, left.bytes()), 0) << name;
-    }
-  };
-  compare(a.model(), b.model());
-  compare(a.state(), b.state());
 }
 
 class ResumeTest : public TrainerTest, public testing::WithParamInterface<const char*> {};

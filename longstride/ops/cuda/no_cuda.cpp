@@ -2,6 +2,7 @@
 #include "longstride/base/check.h"
 #include "longstride/device/cuda.h"
 #include "longstride/ops/cuda/ops.h"
+#include "longstride/ops/store_rows.h"
 #include "longstride/ops/update.h"
 
 namespace longstride::cuda {
@@ -83,6 +84,7 @@ void attention_one(const OpContext&, const LayerPattern&, int64_t, const Tensor&
   unavailable();
 }
 
+void store_rows(const OpContext&, const Tensor&, const Tensor&) { unavailable(); }
 int64_t update_table_bytes(std::span<const ParameterSlice>, int64_t*) { unavailable(); }
 void fill_update_table(std::span<const ParameterSlice>, void*) { unavailable(); }
 void add_losses(const OpContext&, const Tensor&, UpdateControl*) { unavailable(); }

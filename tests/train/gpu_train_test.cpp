@@ -1,0 +1,163 @@
+// Training on a GPU: it follows the CPU, resumes to the very bits, moves between devices, and takes the
+// memory that was planned. Skipped where there is no GPU.
+#include <cmath>
+
+#include "longstride/device/cuda.h"
+#include "longstride/train/memory.h"
+
+#include "tests/train/train_fixture.h"
+
+namespace longstride {
+namespace {
+
+class GpuTrainTest : public TrainerTest {
+ protected:
+  void SetUp() override {
+    const std::string reason = cuda::why_not(0);
+    if (!reason.empty()) GTEST_SKIP() << reason;
+    config_.compute.device = "cuda";
+    config_.train.validate_every = 0;
+    config_.train.keep_last = 100;
+  }
+
+  RunConfig on(const std::string& device, const std::string& precision) const {
+    RunConfig config = config_;
+    config.compute.device = device;
+    config.compute.precision = precision;
+    return config;
+  }
+
+  // Bits of each of the first steps.
+  std::vector<double> curve(const RunConfig& config, int64_t steps) const {
+    const Splits splits = open_splits(config.data);
+    Trainer trainer(config, splits);
+    std::vector<double> bits;
+    for (int64_t step = 0; step < steps; ++step) bits.push_back(trainer.step().bits);
+    return bits;
+  }
+
+  void expect_same_checkpoints(const std::string& a, const std::string& b, int64_t step) const {
+    expect_same_tensors(OpenCheckpoint(find_checkpoint(run(a), step)),
+                        OpenCheckpoint(find_checkpoint(run(b), step)));
+  }
+};
+
+void expect_curves_near(const std::vector<double>& a, const std::vector<double>& b, double tolerance) {
+  ASSERT_EQ(a.size(), b.size());
+  for (size_t i = 0; i < a.size(); ++i) EXPECT_NEAR(a[i], b[i], tolerance) << "step " << i + 1;
+}
+
+TEST_F(GpuTrainTest, FollowsTheCpuFor200Steps) {
+  config_.train.steps = 200;
+  const std::vector<double> cpu = curve(on("cpu", "f32"), 200);
+  EXPECT_LT(cpu.back(), 4.0);
+  expect_curves_near(curve(on("cuda", "f32"), 200), cpu, 0.02);
+  expect_curves_near(curve(on("cuda", "bf16"), 200), cpu, 0.06);
+  expect_curves_near(curve(on("cuda", "f16"), 200), cpu, 0.06);
+}
+
+TEST_F(GpuTrainTest, MovesFromTheCpuAndBack) {
+  config_.compute.precision = "f32";
+  const TrainSummary stayed = train("cpu", on("cpu", "f32"));
+  RunConfig first = on("cpu", "f32"), second = on("cuda", "f32");
+  train("moved", first);
+  discard_checkpoints_after(run("moved"), 8);
+  train("moved", second);
+  discard_checkpoints_after(run("moved"), 16);
+  const TrainSummary moved = train("moved", first);
+  EXPECT_THAT(notes_, testing::HasSubstr("resuming from step 16 of 24"));
+  EXPECT_NEAR(moved.train_bits, stayed.train_bits, 0.01);
+}
+
+class GpuResumeTest : public GpuTrainTest, public testing::WithParamInterface<const char*> {};
+
+TEST_P(GpuResumeTest, TheSameBitsTwiceAndAfterAResume) {
+  config_.compute.precision = GetParam();
+  train("whole", config_);
+  train("again", config_);
+  expect_same_checkpoints("whole", "again", 24);
+  train("cut", config_);
+  discard_checkpoints_after(run("cut"), 12);
+  train("cut", config_);
+  for (int64_t step : {16, 24}) expect_same_checkpoints("whole", "cut", step);
+}
+
+INSTANTIATE_TEST_SUITE_P(Precisions, GpuResumeTest, testing::Values("f32", "bf16", "f16"));
+
+TEST_F(GpuTrainTest, KeepingRecomputingAndOffloadingGiveTheSameBits) {
+  config_.model.layers = 7;
+  config_.train.steps = 6;
+  config_.train.checkpoint_every = 6;
+  for (const char* activations : {"keep", "recompute", "offload"}) {
+    config_.train.activations = activations;
+    train(activations, config_);
+  }
+  expect_same_checkpoints("keep", "recompute", 6);
+  expect_same_checkpoints("keep", "offload", 6);
+}
+
+TEST_F(GpuTrainTest, F16LearnsAndKeepsItsLossScale) {
+  config_.compute.precision = "f16";
+  config_.train.steps = 120;
+  config_.train.checkpoint_every = 60;
+  const TrainSummary summary = train("a", config_);
+  EXPECT_LT(summary.train_bits, 4.0);
+  EXPECT_LT(summary.state.skipped, 20);
+  EXPECT_NE(summary.state.loss_scale, 65536);
+  const TrainState state =
+      TrainState::from_metadata(OpenCheckpoint(find_checkpoint(run("a"), 120)).metadata());
+  EXPECT_EQ(state.loss_scale, summary.state.loss_scale);
+  EXPECT_EQ(state.skipped, summary.state.skipped);
+}
+
+TEST_F(GpuTrainTest, TakesTheMemoryThatWasPlanned) {
+  std::ofstream(directory_ / "text.txt") << babble(200000);
+  config_.model.context = 8192;
+  config_.model.layers = 12;
+  config_.model.heads = 8;
+  config_.model.width = 512;
+  config_.model.pattern = "fixed:128,32";
+  config_.train.batch = config_.train.micro_batch = 2;
+  config_.train.steps = 4;
+  for (const char* activations : {"keep", "recompute"}) {
+    config_.train.activations = activations;
+    const TrainSummary summary = train(activations, config_);
+    const auto planned = static_cast<double>(summary.planned_memory);
+    EXPECT_NEAR(static_cast<double>(summary.peak_memory), planned, 0.05 * planned) << activations;
+  }
+}
+
+TEST_F(GpuTrainTest, SaysWhichSettingsWouldFit) {
+  config_.model.context = 65536;
+  config_.model.layers = 48;
+  config_.model.heads = 8;
+  config_.model.width = 512;
+  config_.model.pattern = "window:128";
+  config_.train.batch = config_.train.micro_batch = 64;
+  config_.train.activations = "keep";
+  std::string message;
+  try {
+    check_training_memory(config_);
+  } catch (const Error& error) {
+    message = error.what();
+  }
+  EXPECT_THAT(message, testing::HasSubstr("not enough memory on the GPU: training needs"));
+  EXPECT_THAT(message, testing::HasSubstr("would fit"));
+  EXPECT_THAT(message, testing::HasSubstr("train.micro_batch = "));
+}
+
+TEST_F(GpuTrainTest, NotFiniteLossStopsAndKeepsTheLastCheckpoint) {
+  config_.train.steps = 4;
+  train("a", config_);
+  config_.train.steps = 400;
+  config_.train.learning_rate = 10;
+  config_.train.clip = 0;
+  config_.train.epsilon = 0;
+  config_.train.warmup = 1;
+  config_.train.weight_decay = 10;
+  EXPECT_THROW(train("a", config_), Error);
+  EXPECT_TRUE(newest_intact(run("a")).found);
+}
+
+}  // namespace
+}  // namespace longstride

@@ -51,18 +51,17 @@ __global__ void __launch_bounds__(Kind::kThreads, Kind::kBlocks)
   const TilePlace low = a.sweep.rows.place(2 * pair), high = a.sweep.rows.place(2 * pair + 1);
   for (int row = thread; row < kPair; row += Kind::kThreads)
     positions[row] = position_in_pair(low, high, row);
-  copy_tile<T, Kind::kWidth, kPair, Kind::kThreads>(keys, a.k.of<const T>(b, h), a.k.position, a.k.width, low,
-                                                    high, thread);
-  copy_tile<T, Kind::kWidthV, kPair, Kind::kThreads>(values, a.v.of<const T>(b, h), a.v.position, a.v.width,
-                                                     low, high, thread);
+  copy_tiles<T, Kind::kWidth, Kind::kWidthV, kPair, Kind::kThreads>(
+      {a.k.of<const T>(b, h), a.k.position, a.k.width, keys},
+      {a.v.of<const T>(b, h), a.v.position, a.v.width, values}, low, high, thread);
 
   const auto fetch = [&](const Visit& visit, int stage) {
     if (visit.tile >= 0) {
       const TilePlace place = a.sweep.others[visit.pass].place(visit.tile);
       const uint32_t at = stages + static_cast<uint32_t>(stage * Kind::kStageBytes);
-      copy_tile<T, Kind::kWidth, kTile, Kind::kThreads>(at, q, a.q.position, a.q.width, place, place, thread);
-      copy_tile<T, Kind::kWidthV, kTile, Kind::kThreads>(at + Kind::kQueryBytes, d_o, a.d_o.position,
-                                                         a.d_o.width, place, place, thread);
+      copy_tiles<T, Kind::kWidth, Kind::kWidthV, kTile, Kind::kThreads>(
+          {q, a.q.position, a.q.width, at}, {d_o, a.d_o.position, a.d_o.width, at + Kind::kQueryBytes}, place,
+          place, thread);
       if (thread < 2 * kTile) {
         const int position = place.position(thread % kTile);
         const bool present = position < place.n;

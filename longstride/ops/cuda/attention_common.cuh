@@ -112,19 +112,37 @@ __device__ inline int position_in_pair(const TilePlace& low, const TilePlace& hi
   return place.position(row % kTile);
 }
 
-// Starts copying `kRows` rows (64, or 128 of a pair of tiles) of one head; rows and columns that do not exist
-// become zeros.
-template <class T, int kWidth, int kRows, int kThreads>
-__device__ inline void copy_tile(uint32_t to, const T* from, int64_t stride, int width, const TilePlace& low,
-                                 const TilePlace& high, int thread) {
-  constexpr int kChunks = Tile<kWidth>::kChunks;
+// Rows of one head in global memory, and where they go.
+template <class T>
+struct Copy {
+  const T* from;
+  int64_t stride;
+  int width;
+  uint32_t to;
+
+  template <int kWidth>
+  __device__ void start(int row, int chunk, int position, bool present) const {
+    present = present && 8 * chunk < width;
+    copy16(Tile<kWidth>::address(to, row, chunk), from + (present ? position * stride + 8 * chunk : 0),
+           present);
+  }
+};
+
+// Starts copying the same `kRows` rows (64, or 128 of a pair of tiles) of two tensors of one head; rows and
+// columns that do not exist become zeros. kWidthV = 0: of the first alone.
+template <class T, int kWidth, int kWidthV, int kRows, int kThreads>
+__device__ inline void copy_tiles(const Copy<T>& a, const Copy<T>& v, const TilePlace& low,
+                                  const TilePlace& high, int thread) {
+  constexpr int kChunks = (kWidth > kWidthV ? kWidth : kWidthV) / 8;
 #pragma unroll
   for (int i = thread; i < kRows * kChunks; i += kThreads) {
     const int row = i / kChunks, chunk = i % kChunks;
     const int position = position_in_pair<kRows>(low, high, row);
-    const bool present = position < low.n && 8 * chunk < width;
-    copy16(Tile<kWidth>::address(to, row, chunk), from + (present ? position * stride + 8 * chunk : 0),
-           present);
+    const bool present = position < low.n;
+    if (kWidth / 8 == kChunks || chunk < kWidth / 8) a.template start<kWidth>(row, chunk, position, present);
+    if constexpr (kWidthV > 0)
+      if (kWidthV / 8 == kChunks || chunk < kWidthV / 8)
+        v.template start<kWidthV>(row, chunk, position, present);
   }
 }
 

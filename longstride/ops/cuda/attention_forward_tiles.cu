@@ -49,15 +49,16 @@ __global__ void __launch_bounds__(Kind::kThreads, Kind::kBlocks)
   const TilePlace low = a.sweep.rows.place(2 * pair), high = a.sweep.rows.place(2 * pair + 1);
   for (int row = thread; row < kPair; row += Kind::kThreads)
     positions[row] = position_in_pair(low, high, row);
-  copy_tile<T, Kind::kWidth, kPair, Kind::kThreads>(queries, q, a.q.position, a.q.width, low, high, thread);
+  copy_tiles<T, Kind::kWidth, 0, kPair, Kind::kThreads>({q, a.q.position, a.q.width, queries}, {}, low, high,
+                                                        thread);
 
   const auto fetch = [&](const Visit& visit, int stage) {
     if (visit.tile >= 0) {
       const TilePlace place = a.sweep.others[visit.pass].place(visit.tile);
       const uint32_t at = stages + static_cast<uint32_t>(stage) * kStageBytes;
-      copy_tile<T, Kind::kWidth, kTile, Kind::kThreads>(at, k, a.k.position, a.k.width, place, place, thread);
-      copy_tile<T, Kind::kWidthV, kTile, Kind::kThreads>(at + Kind::kKeyBytes, v, a.v.position, a.v.width,
-                                                         place, place, thread);
+      copy_tiles<T, Kind::kWidth, Kind::kWidthV, kTile, Kind::kThreads>(
+          {k, a.k.position, a.k.width, at}, {v, a.v.position, a.v.width, at + Kind::kKeyBytes}, place, place,
+          thread);
     }
     end_of_copies();
   };

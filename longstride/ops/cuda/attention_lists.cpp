@@ -19,6 +19,7 @@ DeviceOrder order_of(const TileGrid& grid) {
   result.n = static_cast<int>(order.n);
   result.width = static_cast<int>(order.width);
   result.count = static_cast<int>(std::max<int64_t>(order.count, 1));
+  result.by_count = Divisor(result.count);
   result.first = static_cast<int>(order.width - (order.run + 1) * order.count);
   result.lane_length = static_cast<int>(order.lane_length());
   result.tiles_per_lane = static_cast<int>(grid.tiles_per_lane());

@@ -16,10 +16,27 @@ inline constexpr int kTile = 64;  // rows of a tile; a mask's row is one word
 inline constexpr int kPair = 2 * kTile;
 inline constexpr int kMostPasses = kMaxTerms;
 
+// Division of numbers below 2^31 by one that stays the same: q = n * multiplier >> (31 + shift), exact for
+// multiplier = floor(2^(31 + shift) / d) + 1 and shift = ceil(log2 d) (Granlund, Montgomery, "Division by
+// invariant integers using multiplication", 1994).
+struct Divisor {
+  uint32_t multiplier = 0x80000001u;
+  int shift = 0;
+  Divisor() = default;
+  explicit Divisor(int d) {
+    while ((int64_t{1} << shift) < d) ++shift;
+    multiplier = static_cast<uint32_t>((uint64_t{1} << (31 + shift)) / static_cast<uint64_t>(d) + 1);
+  }
+  LONGSTRIDE_HOST_DEVICE uint32_t divide(uint32_t n) const {
+    return static_cast<uint32_t>((static_cast<uint64_t>(n) * multiplier) >> (31 + shift));
+  }
+};
+
 // The rows of one tile.
 struct TilePlace {
   int kind = 0;  // of TokenOrder
   int n = 0, width = 1, count = 1, first = 0;
+  Divisor by_count;
   int lane = 0, begin = 0, end = 0;  // offsets in the lane; begin = end: no such tile
 
   // The position of row `row`; n or more if there is none.
@@ -31,7 +48,7 @@ struct TilePlace {
     if (kind == static_cast<int>(TokenOrder::Kind::lanes)) {
       at = static_cast<unsigned>(offset) * static_cast<unsigned>(width) + static_cast<unsigned>(lane);
     } else {
-      const unsigned block = static_cast<unsigned>(offset) / static_cast<unsigned>(count);
+      const unsigned block = by_count.divide(static_cast<unsigned>(offset));
       at = block * static_cast<unsigned>(width) + static_cast<unsigned>(first) +
            (static_cast<unsigned>(offset) - block * static_cast<unsigned>(count));
     }
@@ -43,13 +60,14 @@ struct TilePlace {
 struct DeviceOrder {
   int kind = 0;
   int n = 0, width = 1, count = 1, first = 0;
+  Divisor by_count;
   int lane_length = 0, tiles_per_lane = 1, tiles = 0;
 
   LONGSTRIDE_HOST_DEVICE TilePlace place(int tile) const {
-    if (tile >= tiles) return {kind, n, width, count, first, 0, 0, 0};
+    if (tile >= tiles) return {kind, n, width, count, first, by_count, 0, 0, 0};
     const int lane = tiles_per_lane == tiles ? 0 : tile / tiles_per_lane;
     const int begin = (tile - lane * tiles_per_lane) * kTile;
-    return {kind, n, width, count, first, lane, begin, lane_length};
+    return {kind, n, width, count, first, by_count, lane, begin, lane_length};
   }
 };
 

@@ -40,6 +40,7 @@ constexpr Group kGroups[] = {
     {"embedding", verify::check_embedding},
     {"cross-entropy", verify::check_cross_entropy},
     {"adam", verify::check_adam},
+    {"update", verify::check_update},
     {"attention", verify::check_attention},
     {"model", verify::check_model},
 };

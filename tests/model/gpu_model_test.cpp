@@ -23,6 +23,11 @@ TEST_F(GpuModel, AgreesWithTheReference) {
     EXPECT_TRUE(check.passed()) << check.name << ": error " << check.error << ", allowed " << check.allowed;
 }
 
+TEST_F(GpuModel, UpdatesOfAllParametersAgreeWithTheReference) {
+  for (const verify::Check& check : verify::check_update(kGpu, verify::Effort::thorough))
+    EXPECT_TRUE(check.passed()) << check.name << ": error " << check.error << ", allowed " << check.allowed;
+}
+
 // Losses and gradients of one pass on `device`, by parameter.
 std::vector<std::vector<float>> pass_of(const ModelConfig& config, Device device, bool recompute,
                                         bool offload) {

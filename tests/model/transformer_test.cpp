@@ -134,6 +134,11 @@ TEST(Transformer, MemoryCountedByHand) {
   EXPECT_EQ(inference.gradients + inference.optimizer + inference.average, 0);
 }
 
+TEST(Update, AgreesWithTheReference) {
+  for (const verify::Check& check : verify::check_update({}, verify::Effort::thorough))
+    EXPECT_TRUE(check.passed()) << check.name << ": error " << check.error << ", allowed " << check.allowed;
+}
+
 std::string message_of(const std::function<void()>& action) {
   try {
     action();
@@ -159,8 +164,7 @@ TEST(Transformer, AModelPlannedForInferenceDoesNotTrain) {
   Trial trial(small());
   Transformer model(trial.config, {});
   EXPECT_THAT(message_of([&] {
-                model.forward_backward(trial.roles(), trial.tokens, {}, trial.losses,
-                                       trial.gradient_roles());
+                model.forward_backward(trial.roles(), trial.tokens, {}, trial.losses, trial.gradient_roles());
               }),
               testing::HasSubstr("inference"));
 }

@@ -60,12 +60,14 @@ class Loop {
     const InterruptGuard interrupts;
     const int64_t step_bytes = config_.train.batch * config_.model.context;
     Interval interval;
+    int64_t memory = 0;
     while (trainer_.progress() < 1 && !InterruptGuard::requested()) {
       const StepReport report = trainer_.step();
       interval.add(report);
       summary_.tokens_per_second = static_cast<double>(step_bytes * interval.steps) / interval.seconds;
       summary_.train_bits = interval.bits / static_cast<double>(interval.steps);
-      const int64_t memory = memory_used();
+      // Asking a GPU takes as long as a step of a small model, and its memory does not change.
+      if (!on_gpu() || interval.steps <= 2) memory = memory_used();
       summary_.peak_memory = std::max(summary_.peak_memory, memory);
       // With a time budget the number of steps is an estimate.
       const auto total =

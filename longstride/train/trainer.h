@@ -34,7 +34,7 @@ struct TrainState {
   double seconds = 0;    // spent training, over all sessions
   double best_bits = 0;  // lowest validation so far; 0: none yet
   int64_t best_step = 0;
-  double loss_scale = 65536;  // of f16, see LossScale in trainer.cpp
+  double loss_scale = 65536;  // of f16: what gradients are multiplied with
   int64_t skipped = 0;        // steps whose gradients overflowed
 
   std::map<std::string, std::string> to_metadata() const;

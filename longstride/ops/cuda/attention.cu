@@ -11,7 +11,8 @@ namespace longstride::cuda {
 namespace {
 
 Rows rows_of(const Tensor& t) {
-  return {t.data, t.stride[0], t.stride[1], t.stride[2], static_cast<int>(t.shape[3])};
+  LONGSTRIDE_CHECK(t.stride[1] < int64_t{1} << 31, "attention: rows of {} are too far apart", t.describe());
+  return {t.data, t.stride[0], t.stride[2], static_cast<int>(t.stride[1]), static_cast<int>(t.shape[3])};
 }
 
 // Rows start at multiples of 16 bytes, and so do their chunks of eight.
@@ -90,7 +91,7 @@ template <class T>
 __global__ void zero_kernel(const Rows rows, const int* heads, int n) {
   const int position = static_cast<int>(blockIdx.x * (blockDim.x / kWarp) + threadIdx.x / kWarp);
   if (position >= n) return;
-  T* row = rows.of<T>(blockIdx.z, heads[blockIdx.y]) + position * rows.position;
+  T* row = rows.of<T>(blockIdx.z, heads[blockIdx.y]) + static_cast<int64_t>(position) * rows.position;
   for (int d = threadIdx.x % kWarp; d < rows.width; d += kWarp) row[d] = from_float<T>(0);
 }
 

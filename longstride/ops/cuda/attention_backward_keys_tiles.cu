@@ -20,7 +20,7 @@ struct BackwardKeys {
   static constexpr int kAtoms = kWidthV <= 64 ? 2 : 1;
   static constexpr int kThreads = kPair / (16 * kAtoms) * kWarp;
   static constexpr int kBlocks = kAtoms == 2 ? 2 : 1;
-  static constexpr int kQueriesAtOnce = kAtoms == 2 && kWidth + kWidthV > 96 ? 16 : 32;
+  static constexpr int kQueriesAtOnce = 32;
   static constexpr int kKeyBytes = Tile<kWidth>::bytes(kPair), kValueBytes = Tile<kWidthV>::bytes(kPair);
   static constexpr int kQueryBytes = Tile<kWidth>::bytes(kTile), kOutputBytes = Tile<kWidthV>::bytes(kTile);
   static constexpr int kNumbersBytes = 2 * kTile * 4;  // lse and delta of a tile of queries
@@ -32,10 +32,8 @@ template <class Kind>
 __global__ void __launch_bounds__(Kind::kThreads, Kind::kBlocks)
     backward_keys_kernel(const __grid_constant__ AttentionArgs a) {
   using T = typename Kind::T;
-  constexpr int kAtoms = Kind::kAtoms, kSteps = Kind::kWidth / 16, kStepsV = Kind::kWidthV / 16;
+  constexpr int kAtoms = Kind::kAtoms;
   constexpr int kQueries = Kind::kQueriesAtOnce;
-  using QK = Tile<Kind::kWidth>;
-  using V = Tile<Kind::kWidthV>;
   extern __shared__ __align__(128) unsigned char shared[];
   __shared__ int positions[kPair];
   const uint32_t keys = shared_address(shared), values = keys + Kind::kKeyBytes;
@@ -92,103 +90,39 @@ __global__ void __launch_bounds__(Kind::kThreads, Kind::kBlocks)
                                          stage * Kind::kStageBytes + Kind::kQueryBytes + Kind::kOutputBytes);
 #pragma unroll 1
       for (int from = 0; from < kTile; from += kQueries) {
-        float s[kAtoms][kQueries / 8][4] = {}, ds[kAtoms][kQueries / 8][4] = {};
-#pragma unroll
-        for (int step = 0; step < kSteps; ++step) {
-          uint32_t key[kAtoms][4];
-#pragma unroll
-          for (int atom = 0; atom < kAtoms; ++atom)
-            QK::load_a(key[atom], keys, first_row + 16 * atom, step, lane);
-#pragma unroll
-          for (int j = 0; j < kQueries / 8; j += 2) {
-            uint32_t query[4];
-            QK::load_b(query, queries, from + 8 * j, step, lane);
-#pragma unroll
-            for (int atom = 0; atom < kAtoms; ++atom) {
-              multiply<T>(s[atom][j], key[atom], query[0], query[1]);
-              multiply<T>(s[atom][j + 1], key[atom], query[2], query[3]);
-            }
-          }
-        }
-#pragma unroll
-        for (int step = 0; step < kStepsV; ++step) {
-          uint32_t value[kAtoms][4];
-#pragma unroll
-          for (int atom = 0; atom < kAtoms; ++atom)
-            V::load_a(value[atom], values, first_row + 16 * atom, step, lane);
-#pragma unroll
-          for (int j = 0; j < kQueries / 8; j += 2) {
-            uint32_t output[4];
-            V::load_b(output, outputs, from + 8 * j, step, lane);
-#pragma unroll
-            for (int atom = 0; atom < kAtoms; ++atom) {
-              multiply<T>(ds[atom][j], value[atom], output[0], output[1]);
-              multiply<T>(ds[atom][j + 1], value[atom], output[2], output[3]);
-            }
-          }
-        }
-        uint64_t words[kAtoms][2];
-#pragma unroll
-        for (int atom = 0; atom < kAtoms; ++atom)
-#pragma unroll
-          for (int r = 0; r < 2; ++r)
-            words[atom][r] =
-                mask < 0 ? ~uint64_t{0}
-                         : mask_word<false>(a.masks, mask, (first_row + 16 * atom + 8 * r + g) % kTile) >>
-                               (from + 2 * t);
+        float s[kAtoms][kQueries / 8][4], ds[kAtoms][kQueries / 8][4];
+        row_products<T, Kind::kWidth, kAtoms, kQueries>(s, keys, first_row, queries, from, lane);
+        row_products<T, Kind::kWidthV, kAtoms, kQueries>(ds, values, first_row, outputs, from, lane);
 #pragma unroll
         for (int j = 0; j < kQueries / 8; ++j) {
           const float2 log_sum = *reinterpret_cast<const float2*>(numbers + from + 8 * j + 2 * t);
           const float2 mean = *reinterpret_cast<const float2*>(numbers + kTile + from + 8 * j + 2 * t);
+          const float less[2] = {-kLog2E * log_sum.x, -kLog2E * log_sum.y};
 #pragma unroll
           for (int atom = 0; atom < kAtoms; ++atom)
 #pragma unroll
-            for (int r = 0; r < 2; ++r)
-#pragma unroll
-              for (int e = 0; e < 2; ++e) {
-                const bool allowed = (words[atom][r] >> (8 * j + e) & 1) != 0;
-                float& weight = s[atom][j][2 * r + e];
-                weight = exp2_fast(fmaf(weight, scale, -kLog2E * (e == 0 ? log_sum.x : log_sum.y)));
-                float& d = ds[atom][j][2 * r + e];
-                d = allowed ? weight * (d - (e == 0 ? mean.x : mean.y)) : 0.0f;
-                weight = allowed ? weight : 0.0f;
-              }
+            for (int e = 0; e < 4; ++e) {
+              float& weight = s[atom][j][e];
+              weight = exp2_fast(fmaf(weight, scale, less[e % 2]));
+              ds[atom][j][e] = weight * (ds[atom][j][e] - (e % 2 == 0 ? mean.x : mean.y));
+            }
         }
-#pragma unroll
-        for (int step = 0; step < kQueries / 16; ++step) {
-          uint32_t weights[kAtoms][4], gradients[kAtoms][4];
+        if (mask >= 0) {
 #pragma unroll
           for (int atom = 0; atom < kAtoms; ++atom)
 #pragma unroll
-            for (int side = 0; side < 2; ++side) {
-              const auto& w = s[atom][2 * step + side];
-              const auto& d = ds[atom][2 * step + side];
-              weights[atom][2 * side] = pack<T>(w[0], w[1]),
-                                weights[atom][2 * side + 1] = pack<T>(w[2], w[3]);
-              gradients[atom][2 * side] = pack<T>(d[0], d[1]),
-                                  gradients[atom][2 * side + 1] = pack<T>(d[2], d[3]);
+            for (int r = 0; r < 2; ++r) {
+              const int row = (first_row + 16 * atom + 8 * r + g) % kTile;
+              const auto word = static_cast<uint32_t>(mask_word<false>(a.masks, mask, row) >> (from + 2 * t));
+#pragma unroll
+              for (int j = 0; j < kQueries / 8; ++j)
+#pragma unroll
+                for (int e = 0; e < 2; ++e)
+                  if ((word >> (8 * j + e) & 1) == 0) s[atom][j][2 * r + e] = ds[atom][j][2 * r + e] = 0;
             }
-#pragma unroll
-          for (int j = 0; j < Kind::kWidthV / 8; j += 2) {
-            uint32_t output[4];
-            V::load_b_transposed(output, outputs, from + 16 * step, j, lane);
-#pragma unroll
-            for (int atom = 0; atom < kAtoms; ++atom) {
-              multiply<T>(dv[atom][j], weights[atom], output[0], output[1]);
-              multiply<T>(dv[atom][j + 1], weights[atom], output[2], output[3]);
-            }
-          }
-#pragma unroll
-          for (int j = 0; j < Kind::kWidth / 8; j += 2) {
-            uint32_t query[4];
-            QK::load_b_transposed(query, queries, from + 16 * step, j, lane);
-#pragma unroll
-            for (int atom = 0; atom < kAtoms; ++atom) {
-              multiply<T>(dk[atom][j], gradients[atom], query[0], query[1]);
-              multiply<T>(dk[atom][j + 1], gradients[atom], query[2], query[3]);
-            }
-          }
         }
+        add_weighted_rows<T, Kind::kWidthV, kAtoms, kQueries>(dv, s, outputs, from, lane);
+        add_weighted_rows<T, Kind::kWidth, kAtoms, kQueries>(dk, ds, queries, from, lane);
       }
     }
     visit = following;

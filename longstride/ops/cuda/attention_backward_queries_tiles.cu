@@ -29,10 +29,8 @@ template <class Kind>
 __global__ void __launch_bounds__(Kind::kThreads, Kind::kBlocks)
     backward_queries_kernel(const __grid_constant__ AttentionArgs a) {
   using T = typename Kind::T;
-  constexpr int kAtoms = Kind::kAtoms, kSteps = Kind::kWidth / 16, kStepsV = Kind::kWidthV / 16;
+  constexpr int kAtoms = Kind::kAtoms;
   constexpr int kColumns = Kind::kWidth / 8, kKeys = Kind::kKeysAtOnce;
-  using QK = Tile<Kind::kWidth>;
-  using V = Tile<Kind::kWidthV>;
   extern __shared__ __align__(128) unsigned char shared[];
   __shared__ int positions[kPair];
   const uint32_t queries = shared_address(shared), outputs = queries + Kind::kQueryBytes;
@@ -89,79 +87,33 @@ __global__ void __launch_bounds__(Kind::kThreads, Kind::kBlocks)
                      values = keys + Kind::kKeyBytes;
 #pragma unroll 1
       for (int from = 0; from < kTile; from += kKeys) {
-        float s[kAtoms][kKeys / 8][4] = {}, ds[kAtoms][kKeys / 8][4] = {};
-#pragma unroll
-        for (int step = 0; step < kSteps; ++step) {
-          uint32_t q[kAtoms][4];
-#pragma unroll
-          for (int atom = 0; atom < kAtoms; ++atom)
-            QK::load_a(q[atom], queries, first_row + 16 * atom, step, lane);
-#pragma unroll
-          for (int j = 0; j < kKeys / 8; j += 2) {
-            uint32_t key[4];
-            QK::load_b(key, keys, from + 8 * j, step, lane);
-#pragma unroll
-            for (int atom = 0; atom < kAtoms; ++atom) {
-              multiply<T>(s[atom][j], q[atom], key[0], key[1]);
-              multiply<T>(s[atom][j + 1], q[atom], key[2], key[3]);
-            }
-          }
-        }
-#pragma unroll
-        for (int step = 0; step < kStepsV; ++step) {
-          uint32_t d_o[kAtoms][4];
-#pragma unroll
-          for (int atom = 0; atom < kAtoms; ++atom)
-            V::load_a(d_o[atom], outputs, first_row + 16 * atom, step, lane);
-#pragma unroll
-          for (int j = 0; j < kKeys / 8; j += 2) {
-            uint32_t value[4];
-            V::load_b(value, values, from + 8 * j, step, lane);
-#pragma unroll
-            for (int atom = 0; atom < kAtoms; ++atom) {
-              multiply<T>(ds[atom][j], d_o[atom], value[0], value[1]);
-              multiply<T>(ds[atom][j + 1], d_o[atom], value[2], value[3]);
-            }
-          }
-        }
+        float s[kAtoms][kKeys / 8][4], ds[kAtoms][kKeys / 8][4];
+        row_products<T, Kind::kWidth, kAtoms, kKeys>(s, queries, first_row, keys, from, lane);
+        row_products<T, Kind::kWidthV, kAtoms, kKeys>(ds, outputs, first_row, values, from, lane);
 #pragma unroll
         for (int atom = 0; atom < kAtoms; ++atom)
 #pragma unroll
-          for (int r = 0; r < 2; ++r) {
-            uint64_t word = ~uint64_t{0};
-            if (mask >= 0)
-              word = mask_word<true>(a.masks, mask, (first_row + 16 * atom + 8 * r + g) % kTile) >>
-                     (from + 2 * t);
+          for (int j = 0; j < kKeys / 8; ++j)
 #pragma unroll
-            for (int j = 0; j < kKeys / 8; ++j)
-#pragma unroll
-              for (int e = 0; e < 2; ++e) {
-                const float weight = exp2_fast(fmaf(s[atom][j][2 * r + e], scale, -log_sum[atom][r]));
-                float& d = ds[atom][j][2 * r + e];
-                d = (word >> (8 * j + e) & 1) == 0 ? 0.0f : weight * (d - delta[atom][r]);
-              }
-          }
-#pragma unroll
-        for (int step = 0; step < kKeys / 16; ++step) {
-          uint32_t packed[kAtoms][4];
-#pragma unroll
-          for (int atom = 0; atom < kAtoms; ++atom) {
-            const auto& left = ds[atom][2 * step];
-            const auto& right = ds[atom][2 * step + 1];
-            packed[atom][0] = pack<T>(left[0], left[1]), packed[atom][1] = pack<T>(left[2], left[3]);
-            packed[atom][2] = pack<T>(right[0], right[1]), packed[atom][3] = pack<T>(right[2], right[3]);
-          }
-#pragma unroll
-          for (int j = 0; j < kColumns; j += 2) {
-            uint32_t key[4];
-            QK::load_b_transposed(key, keys, from + 16 * step, j, lane);
-#pragma unroll
-            for (int atom = 0; atom < kAtoms; ++atom) {
-              multiply<T>(dq[atom][j], packed[atom], key[0], key[1]);
-              multiply<T>(dq[atom][j + 1], packed[atom], key[2], key[3]);
+            for (int e = 0; e < 4; ++e) {
+              const float weight = exp2_fast(fmaf(s[atom][j][e], scale, -log_sum[atom][e / 2]));
+              ds[atom][j][e] = weight * (ds[atom][j][e] - delta[atom][e / 2]);
             }
-          }
+        if (mask >= 0) {
+#pragma unroll
+          for (int atom = 0; atom < kAtoms; ++atom)
+#pragma unroll
+            for (int r = 0; r < 2; ++r) {
+              const int row = (first_row + 16 * atom + 8 * r + g) % kTile;
+              const auto word = static_cast<uint32_t>(mask_word<true>(a.masks, mask, row) >> (from + 2 * t));
+#pragma unroll
+              for (int j = 0; j < kKeys / 8; ++j)
+#pragma unroll
+                for (int e = 0; e < 2; ++e)
+                  if ((word >> (8 * j + e) & 1) == 0) ds[atom][j][2 * r + e] = 0;
+            }
         }
+        add_weighted_rows<T, Kind::kWidth, kAtoms, kKeys>(dq, ds, keys, from, lane);
       }
     }
     visit = following;

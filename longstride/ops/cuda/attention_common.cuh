@@ -11,8 +11,8 @@ inline constexpr float kLog2E = 1.4426950408889634f, kLn2 = 0.6931471805599453f;
 // A tensor (B, N, H, width), by strides in elements.
 struct Rows {
   void* data = nullptr;
-  int64_t batch = 0, position = 0, head = 0;
-  int width = 0;
+  int64_t batch = 0, head = 0;
+  int position = 0, width = 0;
 
   template <class T>
   LONGSTRIDE_HOST_DEVICE T* of(int b, int h) const {
@@ -103,12 +103,10 @@ struct Tile {
   }
 };
 
-// The position of a row of two tiles of one order, or of one tile.
-template <int kRows = kPair>
+// The position of a row of two tiles of one order.
 __device__ inline int position_in_pair(const TilePlace& low, const TilePlace& high, int row) {
-  if (kRows <= kTile) return low.position(row);
   TilePlace place = low;
-  if (row >= kTile) place.lane = high.lane, place.begin = high.begin, place.end = high.end;
+  if (row >= kTile) place.first = high.first, place.begin = high.begin, place.end = high.end;
   return place.position(row % kTile);
 }
 
@@ -116,16 +114,33 @@ __device__ inline int position_in_pair(const TilePlace& low, const TilePlace& hi
 template <class T>
 struct Copy {
   const T* from;
-  int64_t stride;
-  int width;
+  int stride, width;
   uint32_t to;
+};
 
-  template <int kWidth>
-  __device__ void start(int row, int chunk, int position, bool present) const {
-    present = present && 8 * chunk < width;
-    copy16(Tile<kWidth>::address(to, row, chunk), from + (present ? position * stride + 8 * chunk : 0),
-           present);
+// One thread's share of such a copy: the same 16-byte chunk of some rows.
+template <class T, int kWidth>
+class CopyOfChunk {
+ public:
+  __device__ CopyOfChunk(const Copy<T>& copy, int chunk)
+      : from_(reinterpret_cast<const char*>(copy.from) + 16 * chunk),
+        stride_(static_cast<uint32_t>(copy.stride) * sizeof(T)),
+        to_(copy.to),
+        chunk_(chunk),
+        exists_(chunk < kWidth / 8 && 8 * chunk < copy.width),
+        wanted_(chunk < kWidth / 8) {}
+  // What is not present is not read, wherever its address may point.
+  __device__ void start(int row, uint32_t position, bool present) const {
+    if (wanted_)
+      copy16(Tile<kWidth>::address(to_, row, chunk_), from_ + static_cast<uint64_t>(position) * stride_,
+             present && exists_);
   }
+
+ private:
+  const char* from_;
+  uint32_t stride_, to_;
+  int chunk_;
+  bool exists_, wanted_;
 };
 
 // Starts copying the same `kRows` rows (64, or 128 of a pair of tiles) of two tensors of one head; rows and
@@ -133,16 +148,19 @@ struct Copy {
 template <class T, int kWidth, int kWidthV, int kRows, int kThreads>
 __device__ inline void copy_tiles(const Copy<T>& a, const Copy<T>& v, const TilePlace& low,
                                   const TilePlace& high, int thread) {
-  constexpr int kChunks = (kWidth > kWidthV ? kWidth : kWidthV) / 8;
+  constexpr int kChunks = (kWidth > kWidthV ? kWidth : kWidthV) / 8, kRowsAtOnce = kThreads / kChunks;
+  static_assert(kThreads % kChunks == 0 && kRows % kRowsAtOnce == 0);
+  const int first = thread / kChunks, chunk = thread % kChunks;
+  const CopyOfChunk<T, kWidth> of_a(a, chunk);
+  const CopyOfChunk<T, kWidthV> of_v(v, chunk);
 #pragma unroll
-  for (int i = thread; i < kRows * kChunks; i += kThreads) {
-    const int row = i / kChunks, chunk = i % kChunks;
-    const int position = position_in_pair<kRows>(low, high, row);
-    const bool present = position < low.n;
-    if (kWidth / 8 == kChunks || chunk < kWidth / 8) a.template start<kWidth>(row, chunk, position, present);
-    if constexpr (kWidthV > 0)
-      if (kWidthV / 8 == kChunks || chunk < kWidthV / 8)
-        v.template start<kWidthV>(row, chunk, position, present);
+  for (int step = 0; step < kRows / kRowsAtOnce; ++step) {
+    const int row = first + step * kRowsAtOnce;
+    const bool in_high = kRows > kTile && step >= kRows / kRowsAtOnce / 2;
+    uint32_t position;
+    const bool present = (in_high ? high : low).find(row - (in_high ? kTile : 0), position);
+    of_a.start(row, position, present);
+    if constexpr (kWidthV > 0) of_v.start(row, position, present);
   }
 }
 
@@ -151,8 +169,8 @@ __device__ inline void copy_tiles(const Copy<T>& a, const Copy<T>& v, const Tile
 // that is not null (one factor a row).
 template <class T, int kWidth, int kAtoms>
 __device__ inline void write_rows(const float (&c)[kAtoms][kWidth / 8][4], const float (&factor)[kAtoms][2],
-                                  uint32_t room, T* to, int64_t stride, int width, const int* positions,
-                                  int n, bool add, const float* before, int first_row, int lane) {
+                                  uint32_t room, T* to, int stride, int width, const int* positions, int n,
+                                  bool add, const float* before, int first_row, int lane) {
   const int g = lane / 4, t = lane % 4;
   __syncwarp();
 #pragma unroll
@@ -179,7 +197,7 @@ __device__ inline void write_rows(const float (&c)[kAtoms][kWidth / 8][4], const
                  : "=r"(raw.x), "=r"(raw.y), "=r"(raw.z), "=r"(raw.w)
                  : "r"(Tile<kWidth>::address(room, row, chunk))
                  : "memory");
-    T* const target = to + position * stride + 8 * chunk;
+    T* const target = to + static_cast<int64_t>(position) * stride + 8 * chunk;
     if (add) {
       const T* fresh = reinterpret_cast<const T*>(&raw);
       Eight sum = load8(target);
@@ -189,6 +207,64 @@ __device__ inline void write_rows(const float (&c)[kAtoms][kWidth / 8][4], const
       store8(target, sum);
     } else {
       *reinterpret_cast<uint4*>(target) = raw;
+    }
+  }
+}
+
+// c = the product of kAtoms matrices A of 16 rows, from `row_a` on, with kRowsB rows of a tile, from `row_b`
+// on, over their kWidth columns: the scores of 16 * kAtoms rows with kRowsB others.
+template <class T, int kWidth, int kAtoms, int kRowsB>
+__device__ inline void row_products(float (&c)[kAtoms][kRowsB / 8][4], uint32_t tile_a, int row_a,
+                                    uint32_t tile_b, int row_b, int lane) {
+#pragma unroll
+  for (int step = 0; step < kWidth / 16; ++step) {
+    uint32_t a[kAtoms][4];
+#pragma unroll
+    for (int atom = 0; atom < kAtoms; ++atom)
+      Tile<kWidth>::load_a(a[atom], tile_a, row_a + 16 * atom, step, lane);
+#pragma unroll
+    for (int j = 0; j < kRowsB / 8; j += 2) {
+      uint32_t b[4];
+      Tile<kWidth>::load_b(b, tile_b, row_b + 8 * j, step, lane);
+#pragma unroll
+      for (int atom = 0; atom < kAtoms; ++atom) {
+        if (step == 0) {
+          multiply_first<T>(c[atom][j], a[atom], b[0], b[1]);
+          multiply_first<T>(c[atom][j + 1], a[atom], b[2], b[3]);
+        } else {
+          multiply<T>(c[atom][j], a[atom], b[0], b[1]);
+          multiply<T>(c[atom][j + 1], a[atom], b[2], b[3]);
+        }
+      }
+    }
+  }
+}
+
+// c += the product of what row_products() laid out, rounded to T, with kRows rows of a tile from `row_b` on.
+template <class T, int kWidth, int kAtoms, int kRows>
+__device__ inline void add_weighted_rows(float (&c)[kAtoms][kWidth / 8][4],
+                                         const float (&weights)[kAtoms][kRows / 8][4], uint32_t tile_b,
+                                         int row_b, int lane) {
+#pragma unroll
+  for (int step = 0; step < kRows / 16; ++step) {
+    uint32_t a[kAtoms][4];
+#pragma unroll
+    for (int atom = 0; atom < kAtoms; ++atom)
+#pragma unroll
+      for (int side = 0; side < 2; ++side) {
+        const auto& w = weights[atom][2 * step + side];
+        a[atom][2 * side] = pack<T>(w[0], w[1]);
+        a[atom][2 * side + 1] = pack<T>(w[2], w[3]);
+      }
+#pragma unroll
+    for (int j = 0; j < kWidth / 8; j += 2) {
+      uint32_t b[4];
+      Tile<kWidth>::load_b_transposed(b, tile_b, row_b + 16 * step, j, lane);
+#pragma unroll
+      for (int atom = 0; atom < kAtoms; ++atom) {
+        multiply<T>(c[atom][j], a[atom], b[0], b[1]);
+        multiply<T>(c[atom][j + 1], a[atom], b[2], b[3]);
+      }
     }
   }
 }

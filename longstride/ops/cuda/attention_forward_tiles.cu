@@ -21,7 +21,6 @@ struct Forward {
   static constexpr int kWidth = kWidth_, kWidthV = kWidthV_;
   static constexpr int kAtoms = kWidthV <= 64 ? 2 : 1;
   static constexpr int kThreads = kPair / (16 * kAtoms) * kWarp;
-  static constexpr bool kKeepQ = kWidth * kAtoms <= 128;
   static constexpr int kBlocks = kAtoms == 2 ? 2 : 1;  // on a multiprocessor, by registers
   static constexpr int kQueryBytes = kPair * 2 * (kWidth > kWidthV ? kWidth : kWidthV);  // also room for o
   static constexpr int kKeyBytes = Tile<kWidth>::bytes(kTile), kValueBytes = Tile<kWidthV>::bytes(kTile);
@@ -32,9 +31,7 @@ template <class Kind>
 __global__ void __launch_bounds__(Kind::kThreads, Kind::kBlocks)
     forward_kernel(const __grid_constant__ AttentionArgs a) {
   using T = typename Kind::T;
-  constexpr int kAtoms = Kind::kAtoms, kSteps = Kind::kWidth / 16, kColumns = Kind::kWidthV / 8;
-  using QK = Tile<Kind::kWidth>;
-  using V = Tile<Kind::kWidthV>;
+  constexpr int kAtoms = Kind::kAtoms, kColumns = Kind::kWidthV / 8;
   extern __shared__ __align__(128) unsigned char shared[];
   __shared__ int positions[kPair];
   __shared__ float kept[kPair];  // what a merge leaves of the earlier o
@@ -70,53 +67,19 @@ __global__ void __launch_bounds__(Kind::kThreads, Kind::kBlocks)
   float o[kAtoms][kColumns][4] = {};
   float highest[kAtoms][2], sum[kAtoms][2] = {};
   for (int atom = 0; atom < kAtoms; ++atom) highest[atom][0] = highest[atom][1] = -INFINITY;
-  uint32_t q_kept[Kind::kKeepQ ? kAtoms : 1][Kind::kKeepQ ? kSteps : 1][4];
   const float scale = a.scale * kLog2E;
 
-  bool first = true;
   for (int stage = 0; visit.tile >= 0; stage ^= 1) {
     wait_for_copies<0>();
     __syncthreads();
     const Visit following = visits.next();
     fetch(following, stage ^ 1);
-    if constexpr (Kind::kKeepQ) {
-      if (first) {
-#pragma unroll
-        for (int atom = 0; atom < kAtoms; ++atom)
-#pragma unroll
-          for (int step = 0; step < kSteps; ++step)
-            QK::load_a(q_kept[atom][step], queries, first_row + 16 * atom, step, lane);
-        first = false;
-      }
-    }
     const int mask = half == 0 ? visit.mask[0] : visit.mask[1];
     if (mask != kAbsent) {
       const uint32_t keys = stages + static_cast<uint32_t>(stage) * kStageBytes,
                      values = keys + Kind::kKeyBytes;
-      float s[kAtoms][kTile / 8][4] = {};
-#pragma unroll
-      for (int step = 0; step < kSteps; ++step) {
-        uint32_t q_now[kAtoms][4];
-#pragma unroll
-        for (int atom = 0; atom < kAtoms; ++atom) {
-          if constexpr (Kind::kKeepQ) {
-#pragma unroll
-            for (int e = 0; e < 4; ++e) q_now[atom][e] = q_kept[atom][step][e];
-          } else {
-            QK::load_a(q_now[atom], queries, first_row + 16 * atom, step, lane);
-          }
-        }
-#pragma unroll
-        for (int j = 0; j < kTile / 8; j += 2) {
-          uint32_t key[4];
-          QK::load_b(key, keys, 8 * j, step, lane);
-#pragma unroll
-          for (int atom = 0; atom < kAtoms; ++atom) {
-            multiply<T>(s[atom][j], q_now[atom], key[0], key[1]);
-            multiply<T>(s[atom][j + 1], q_now[atom], key[2], key[3]);
-          }
-        }
-      }
+      float s[kAtoms][kTile / 8][4];
+      row_products<T, Kind::kWidth, kAtoms, kTile>(s, queries, first_row, keys, 0, lane);
       if (mask >= 0) {
 #pragma unroll
         for (int atom = 0; atom < kAtoms; ++atom)
@@ -132,6 +95,8 @@ __global__ void __launch_bounds__(Kind::kThreads, Kind::kBlocks)
           }
       }
       // Softmax so far.
+      float shrink[kAtoms][2];
+      bool shrinks = false;
 #pragma unroll
       for (int atom = 0; atom < kAtoms; ++atom)
 #pragma unroll
@@ -144,7 +109,8 @@ __global__ void __launch_bounds__(Kind::kThreads, Kind::kBlocks)
           most = fmaxf(most, __shfl_xor_sync(0xffffffffu, most, 2));
           // A row without keys so far has no maximum to subtract.
           const float from = most == -INFINITY ? 0.0f : most * scale;
-          const float shrink = exp2_fast(highest[atom][r] * scale - from);
+          shrink[atom][r] = exp2_fast(highest[atom][r] * scale - from);
+          shrinks |= most > highest[atom][r];
           highest[atom][r] = most;
           float added = 0;
 #pragma unroll
@@ -155,31 +121,18 @@ __global__ void __launch_bounds__(Kind::kThreads, Kind::kBlocks)
               weight = exp2_fast(fmaf(weight, scale, -from));
               added += weight;
             }
-          sum[atom][r] = sum[atom][r] * shrink + added;
-#pragma unroll
-          for (int j = 0; j < kColumns; ++j) o[atom][j][2 * r] *= shrink, o[atom][j][2 * r + 1] *= shrink;
+          sum[atom][r] = sum[atom][r] * shrink[atom][r] + added;
         }
+      // Maxima settle early: most tiles leave them as they are.
+      if (__any_sync(0xffffffffu, shrinks)) {
 #pragma unroll
-      for (int step = 0; step < kTile / 16; ++step) {
-        uint32_t weights[kAtoms][4];
+        for (int atom = 0; atom < kAtoms; ++atom)
 #pragma unroll
-        for (int atom = 0; atom < kAtoms; ++atom) {
-          const auto& left = s[atom][2 * step];
-          const auto& right = s[atom][2 * step + 1];
-          weights[atom][0] = pack<T>(left[0], left[1]), weights[atom][1] = pack<T>(left[2], left[3]);
-          weights[atom][2] = pack<T>(right[0], right[1]), weights[atom][3] = pack<T>(right[2], right[3]);
-        }
+          for (int j = 0; j < kColumns; ++j)
 #pragma unroll
-        for (int j = 0; j < kColumns; j += 2) {
-          uint32_t value[4];
-          V::load_b_transposed(value, values, 16 * step, j, lane);
-#pragma unroll
-          for (int atom = 0; atom < kAtoms; ++atom) {
-            multiply<T>(o[atom][j], weights[atom], value[0], value[1]);
-            multiply<T>(o[atom][j + 1], weights[atom], value[2], value[3]);
-          }
-        }
+            for (int e = 0; e < 4; ++e) o[atom][j][e] *= shrink[atom][e / 2];
       }
+      add_weighted_rows<T, Kind::kWidthV, kAtoms, kTile>(o, s, values, 0, lane);
     }
     visit = following;
   }

@@ -15,14 +15,18 @@ namespace {
 DeviceOrder order_of(const TileGrid& grid) {
   const TokenOrder& order = grid.order;
   DeviceOrder result;
-  result.kind = static_cast<int>(order.kind);
   result.n = static_cast<int>(order.n);
-  result.width = static_cast<int>(order.width);
-  result.count = static_cast<int>(std::max<int64_t>(order.count, 1));
-  result.by_count = Divisor(result.count);
-  result.first = static_cast<int>(order.width - (order.run + 1) * order.count);
+  int64_t block = std::numeric_limits<int>::max();  // natural order never leaves its first
+  if (order.kind != TokenOrder::Kind::natural) {
+    block = order.kind == TokenOrder::Kind::lanes ? 1 : order.count;
+    result.leap = static_cast<int>(order.width - block);
+  }
+  if (order.kind == TokenOrder::Kind::summary)
+    result.first = static_cast<int>(order.width - (order.run + 1) * order.count);
+  result.by_count = Divisor(static_cast<int>(block));
   result.lane_length = static_cast<int>(order.lane_length());
   result.tiles_per_lane = static_cast<int>(grid.tiles_per_lane());
+  result.by_tiles_per_lane = Divisor(result.tiles_per_lane);
   result.tiles = static_cast<int>(grid.count());
   return result;
 }
@@ -188,8 +192,8 @@ struct GroupDraft {
 }  // namespace
 
 AttentionLists::AttentionLists(const AttentionPlan& plan, int device_index) {
-  LONGSTRIDE_CHECK(plan.n < (int64_t{1} << 31) - kPair,
-                   "{} positions, the GPU's attention takes up to 2^31 - 129", plan.n);
+  LONGSTRIDE_CHECK(plan.n < int64_t{1} << 30, "{} positions, the GPU's attention takes up to 2^30 - 1",
+                   plan.n);
   Image image;
   Masks masks;
   std::vector<GroupDraft> drafts;

@@ -32,42 +32,38 @@ struct Divisor {
   }
 };
 
-// The rows of one tile.
+// The rows of one tile. One formula serves every order: natural order is one endless block, a lane is blocks
+// of one position each.
 struct TilePlace {
-  int kind = 0;  // of TokenOrder
-  int n = 0, width = 1, count = 1, first = 0;
+  int n = 0, first = 0;
+  int leap = 0;  // from the end of a block of `count` indices to the next
   Divisor by_count;
-  int lane = 0, begin = 0, end = 0;  // offsets in the lane; begin = end: no such tile
+  int begin = 0, end = 0;  // indices in the lane; begin >= end: no such tile
 
-  // The position of row `row`; n or more if there is none.
+  // Whether row `row` has a position; `at` is set either way.
+  LONGSTRIDE_HOST_DEVICE bool find(int row, uint32_t& at) const {
+    const int index = begin + row;
+    at = by_count.divide(static_cast<uint32_t>(index)) * static_cast<uint32_t>(leap) +
+         static_cast<uint32_t>(first + index);
+    return index < end && at < static_cast<uint32_t>(n);
+  }
+  // The position of row `row`; n if there is none.
   LONGSTRIDE_HOST_DEVICE int position(int row) const {
-    const int offset = begin + row;
-    if (offset >= end) return n;
-    if (kind == static_cast<int>(TokenOrder::Kind::natural)) return offset;
-    unsigned at = 0;
-    if (kind == static_cast<int>(TokenOrder::Kind::lanes)) {
-      at = static_cast<unsigned>(offset) * static_cast<unsigned>(width) + static_cast<unsigned>(lane);
-    } else {
-      const unsigned block = by_count.divide(static_cast<unsigned>(offset));
-      at = block * static_cast<unsigned>(width) + static_cast<unsigned>(first) +
-           (static_cast<unsigned>(offset) - block * static_cast<unsigned>(count));
-    }
-    return at < static_cast<unsigned>(n) ? static_cast<int>(at) : n;
+    uint32_t at = 0;
+    return find(row, at) ? static_cast<int>(at) : n;
   }
 };
 
 // TokenOrder and TileGrid in 32 bits.
 struct DeviceOrder {
-  int kind = 0;
-  int n = 0, width = 1, count = 1, first = 0;
-  Divisor by_count;
+  int n = 0, first = 0, leap = 0;
+  Divisor by_count, by_tiles_per_lane;
   int lane_length = 0, tiles_per_lane = 1, tiles = 0;
 
   LONGSTRIDE_HOST_DEVICE TilePlace place(int tile) const {
-    if (tile >= tiles) return {kind, n, width, count, first, by_count, 0, 0, 0};
-    const int lane = tiles_per_lane == tiles ? 0 : tile / tiles_per_lane;
+    const auto lane = static_cast<int>(by_tiles_per_lane.divide(static_cast<unsigned>(tile)));
     const int begin = (tile - lane * tiles_per_lane) * kTile;
-    return {kind, n, width, count, first, by_count, lane, begin, lane_length};
+    return {n, first + lane, leap, by_count, begin, tile < tiles ? lane_length : 0};
   }
 };
 

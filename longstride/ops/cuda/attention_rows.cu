@@ -80,7 +80,8 @@ __global__ void forward_rows_kernel(const __grid_constant__ AttentionArgs a) {
   const int lane = threadIdx.x % kWarp;
   const Room room = room_of(shared, a, threadIdx.x / kWarp);
   const T *k = a.k.of<const T>(owner.b, owner.h), *v = a.v.of<const T>(owner.b, owner.h);
-  load_row(room.own, a.q.of<const T>(owner.b, owner.h) + owner.position * a.q.position, a.q.width, lane);
+  load_row(room.own, a.q.of<const T>(owner.b, owner.h) + int64_t{owner.position} * a.q.position, a.q.width,
+           lane);
   for (int d = lane; d < a.v.width; d += kWarp) room.sum[d] = 0;
   __syncwarp();
 
@@ -92,7 +93,8 @@ __global__ void forward_rows_kernel(const __grid_constant__ AttentionArgs a) {
     float score[2];
     for (int i = 0; i < 2; ++i) {
       const int row = lane + kWarp * i, position = visited<true>(a, owner, visit, row);
-      score[i] = position < 0 ? -INFINITY : a.scale * dot(room.own, k + position * a.k.position, a.q.width);
+      score[i] =
+          position < 0 ? -INFINITY : a.scale * dot(room.own, k + int64_t{position} * a.k.position, a.q.width);
       any |= position >= 0;
       room.position[row] = position < 0 ? 0 : position;
     }
@@ -119,7 +121,7 @@ __global__ void forward_rows_kernel(const __grid_constant__ AttentionArgs a) {
     kept = before == -INFINITY ? 0.0f : expf(before - both);
     log_sum = both;
   }
-  T* const o = a.o.of<T>(owner.b, owner.h) + owner.position * a.o.position;
+  T* const o = a.o.of<T>(owner.b, owner.h) + int64_t{owner.position} * a.o.position;
   for (int d = lane; d < a.v.width; d += kWarp) {
     const float earlier = kept == 0 ? 0.0f : kept * to_float(o[d]);
     o[d] = from_float<T>(earlier + (fresh == 0 ? 0.0f : fresh * room.sum[d]));
@@ -148,10 +150,11 @@ __global__ void backward_rows_kernel(const __grid_constant__ AttentionArgs a) {
   const Rows &other_rows = kByQuery ? a.k : a.q, &other_rows_v = kByQuery ? a.v : a.d_o;
   const T* other = other_rows.of<const T>(owner.b, owner.h);
   const T* other_v = other_rows_v.of<const T>(owner.b, owner.h);
-  load_row(room.own, own_rows.of<const T>(owner.b, owner.h) + owner.position * own_rows.position, width,
+  load_row(room.own, own_rows.of<const T>(owner.b, owner.h) + int64_t{owner.position} * own_rows.position,
+           width, lane);
+  load_row(room.own + width,
+           own_rows_v.of<const T>(owner.b, owner.h) + int64_t{owner.position} * own_rows_v.position, width_v,
            lane);
-  load_row(room.own + width, own_rows_v.of<const T>(owner.b, owner.h) + owner.position * own_rows_v.position,
-           width_v, lane);
   for (int d = lane; d < width + width_v; d += kWarp) room.sum[d] = 0;
   __syncwarp();
 
@@ -165,9 +168,11 @@ __global__ void backward_rows_kernel(const __grid_constant__ AttentionArgs a) {
       float weight = 0, gradient = 0;
       if (position >= 0) {
         const int query = kByQuery ? owner.position : position;
-        weight = expf(a.scale * dot(room.own, other + position * other_rows.position, width) - lse[query]);
-        gradient = weight * (dot(room.own + width, other_v + position * other_rows_v.position, width_v) -
-                             delta[query]);
+        weight = expf(a.scale * dot(room.own, other + int64_t{position} * other_rows.position, width) -
+                      lse[query]);
+        gradient =
+            weight * (dot(room.own + width, other_v + int64_t{position} * other_rows_v.position, width_v) -
+                      delta[query]);
       }
       room.first[row] = gradient, room.second[row] = weight;
       room.position[row] = position < 0 ? 0 : position;
@@ -180,11 +185,11 @@ __global__ void backward_rows_kernel(const __grid_constant__ AttentionArgs a) {
     __syncwarp();
   }
   const Rows& to = kByQuery ? a.dq : a.dk;
-  finish_row(to.of<T>(owner.b, owner.h) + owner.position * to.position, room.sum, a.scale, width, a.add,
-             lane);
+  finish_row(to.of<T>(owner.b, owner.h) + int64_t{owner.position} * to.position, room.sum, a.scale, width,
+             a.add, lane);
   if (!kByQuery)
-    finish_row(a.dv.of<T>(owner.b, owner.h) + owner.position * a.dv.position, room.sum + width, 1.0f, width_v,
-               a.add, lane);
+    finish_row(a.dv.of<T>(owner.b, owner.h) + int64_t{owner.position} * a.dv.position, room.sum + width, 1.0f,
+               width_v, a.add, lane);
 }
 
 template <class Kernel>

@@ -87,10 +87,11 @@ cudaDataType_t type_of(DType dtype) {
   }
 }
 
-// The largest power of two up to 256 that divides the address and the row stride in bytes.
+// The largest power of two that divides the address and the row stride in bytes, but no more than what arenas
+// give: the same product must get the same kernel wherever its tensors lie.
 int64_t alignment_of(const Tensor& t) {
   const auto bits =
-      reinterpret_cast<uintptr_t>(t.data) | static_cast<uintptr_t>(t.stride[0] * size_of(t.dtype)) | 256;
+      reinterpret_cast<uintptr_t>(t.data) | static_cast<uintptr_t>(t.stride[0] * size_of(t.dtype)) | 64;
   return static_cast<int64_t>(bits & -bits);
 }
 

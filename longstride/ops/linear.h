@@ -7,8 +7,9 @@ namespace longstride {
 
 // Products accumulate in f32. With a bf16 weight (in linear_backward_weight: with `product` bf16) the tensors
 // that are multiplied and their results may each be f32 or bf16: what is f32 is rounded to bf16 in scratch
-// first, and a bf16 result is rounded once, at the end; on a GPU likewise with f16. Else all is f32. Rows of
-// x, y and their gradients may be part of wider ones (row stride > width).
+// first, and a bf16 result is rounded once, at the end; on a GPU likewise with f16, and there the bias is
+// rounded to the dtype of y before it is added. Else all is f32. Rows of x, y and their gradients may be part
+// of wider ones (row stride > width).
 
 // Rows x (M, K), weight w (N, K) f32, bf16 or f16, bias b (N) f32 or an empty tensor; y (M, N) =. Scratch:
 // linear_scratch_bytes.

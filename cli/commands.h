@@ -64,6 +64,7 @@ int run_inspect(const InspectOptions& options);
 struct SelftestOptions {
   std::string device = "auto";
   std::string instructions = "auto";
+  std::vector<std::string> only;  // groups of checks; empty: all
   bool thorough = false;
   bool json = false;
 };

@@ -34,6 +34,16 @@ void add_overrides(CLI::App* command, std::vector<std::string>& overrides) {
       ->allow_extra_args(false);
 }
 
+void add_device(CLI::App* command, std::vector<std::string>& overrides) {
+  const auto override_device = [&overrides](const std::string& device) {
+    overrides.push_back("compute.device=" + device);
+  };
+  command
+      ->add_option_function<std::string>("--device", override_device,
+                                         "cpu, cuda, cuda:N or auto; as compute.device of a config")
+      ->type_name("DEVICE");
+}
+
 void add_weights(CLI::App* command, std::string& weights, const std::string& help) {
   command->add_option("--weights", weights, help)
       ->check(CLI::IsMember({"auto", "int8"}))
@@ -47,6 +57,7 @@ void add_train(CLI::App& app, TrainOptions& o, int& result) {
       ->type_name("CONFIG|RUN");
   c->add_option("--run", o.run, "directory of the new run [runs/NAME of the config]")->type_name("DIR");
   add_overrides(c, o.overrides);
+  add_device(c, o.overrides);
   c->add_flag("--resume", o.resume, "go on if the run directory already holds this run, else begin it");
   c->add_option("--step", o.step, "go on from this checkpoint, discarding later ones [the newest]")
       ->check(CLI::NonNegativeNumber);
@@ -77,6 +88,7 @@ void add_eval(CLI::App& app, EvalOptions& o, int& result) {
   c->add_option("--curve", o.curve, "write the loss by position in the window to this CSV file")
       ->type_name("FILE");
   add_overrides(c, o.overrides);
+  add_device(c, o.overrides);
   c->add_flag("--json", o.json, "print the result as JSON");
   c->footer("Example:\n  longstride eval runs/enwik8 --split test --min-context 6144,9216,12160");
   c->callback([&] { result = run_eval(o); });
@@ -110,6 +122,7 @@ void add_sample(CLI::App& app, SampleOptions& o, int& result) {
   add_weights(c, o.weights,
               "int8: weights in eight bits, faster where memory sets the pace; eval says what it costs");
   add_overrides(c, o.overrides);
+  add_device(c, o.overrides);
   c->add_flag("--json", o.json, "print the result as JSON");
   c->footer(
       "Examples:\n  echo -n 'It was a dark and' | longstride sample runs/fortunes --prime -\n"
@@ -121,6 +134,7 @@ void add_inspect(CLI::App& app, InspectOptions& o, int& result) {
   CLI::App* c = app.add_subcommand("inspect", "parameters, cost, memory and reach of a model");
   c->add_option("target", o.target, "a config file or a run directory")->required()->type_name("CONFIG|RUN");
   add_overrides(c, o.overrides);
+  add_device(c, o.overrides);
   c->add_option("--draw", o.draw, "draw the attention pattern to this .png or .svg")->type_name("FILE");
   c->add_option("--pixels", o.pixels, "largest side of a drawn pattern")
       ->check(CLI::Range(16, 8192))
@@ -137,6 +151,9 @@ void add_selftest(CLI::App& app, SelftestOptions& o, int& result) {
   c->add_option("--instructions", o.instructions, "as compute.instructions of a config")
       ->check(CLI::IsMember(instruction_names()))
       ->capture_default_str();
+  c->add_option("--only", o.only, "these groups of checks alone, as in --only attention,\"layer norm\"")
+      ->delimiter(',')
+      ->type_name("GROUP[,GROUP...]");
   c->add_flag("--thorough", o.thorough, "all the shapes that the tests use");
   c->add_flag("--json", o.json, "print the result as JSON");
   c->footer("Example:\n  longstride selftest");

@@ -8,6 +8,7 @@
 #include <vector>
 
 #include <fmt/format.h>
+#include <fmt/ranges.h>
 #include <nlohmann/json.hpp>
 
 #include "longstride/base/text.h"
@@ -44,6 +45,15 @@ constexpr Group kGroups[] = {
     {"attention", verify::check_attention},
     {"model", verify::check_model},
 };
+
+void check_names(const std::vector<std::string>& wanted) {
+  std::vector<std::string> names;
+  for (const Group& group : kGroups) names.push_back(group.name);
+  for (const std::string& name : wanted)
+    if (std::ranges::find(names, name) == names.end())
+      throw UsageError(
+          fmt::format("--only {}: there is no such group of checks, but {}", name, fmt::join(names, ", ")));
+}
 
 // The part of what is allowed that the error takes; checks that allow nothing count only if they fail.
 double part_of_allowed(const Check& check) {
@@ -107,6 +117,7 @@ nlohmann::json as_json(const Outcome& outcome) {
 }  // namespace
 
 int run_selftest(const SelftestOptions& options) {
+  check_names(options.only);
   use_instructions(options.instructions, "--instructions");
   const Device device = parse_device(options.device);
   const verify::Effort effort = options.thorough ? verify::Effort::thorough : verify::Effort::quick;
@@ -123,6 +134,7 @@ int run_selftest(const SelftestOptions& options) {
   nlohmann::json groups = nlohmann::json::array();
   int64_t total = 0, failed = 0, failed_groups = 0;
   for (const Group& group : kGroups) {
+    if (!options.only.empty() && std::ranges::find(options.only, group.name) == options.only.end()) continue;
     const Outcome outcome = run_group(group, device, effort);
     if (options.json)
       groups.push_back(as_json(outcome));

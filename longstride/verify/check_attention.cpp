@@ -468,6 +468,11 @@ std::vector<Case> cases(Device device, Effort effort) {
     const int64_t lengths[] = {77, 16, 130};
     for (const char* pattern : kPatterns) add(pattern, lengths[turn % 3], shapes[turn % 2]), ++turn;
     add("strided:64", 257, shapes[4]);
+    if (device.kind == DeviceKind::cuda) {
+      add("fixed:64,16", 130, {1, 2, 64, 64});
+      add("strided:48", 130, {1, 1, 64, 128});
+      add("window:100", 130, {1, 1, 128, 128});
+    }
   } else {
     // Lengths and shapes turn at different speeds, so that they meet in all combinations.
     for (const int64_t n : {1, 2, 7, 33, 64, 77, 130, 257})

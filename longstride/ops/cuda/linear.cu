@@ -118,6 +118,15 @@ __global__ void add_parts_kernel(const float* parts, int count, int width, float
   to[column] += total;
 }
 
+// to (width) += the rows of `parts`, in their order.
+void add_parts(const Tensor& parts, int64_t count, const Tensor& to) {
+  constexpr int kThreads = 64;
+  const int64_t width = to.count();
+  add_parts_kernel<<<static_cast<unsigned>(ceil_div(width, kThreads)), kThreads, 0, current()>>>(
+      data_of<float>(parts), static_cast<int>(count), static_cast<int>(width), data_of<float>(to));
+  check_launch("linear's bias gradient");
+}
+
 void add_column_sums(const Tensor& x, const Tensor& to, Arena& scratch) {
   const int64_t rows = x.shape[0], width = x.shape[1];
   if (rows == 0 || width == 0) return;
@@ -139,10 +148,7 @@ void add_column_sums(const Tensor& x, const Tensor& to, Arena& scratch) {
       column_sums_kernel<T, false><<<grid, kWarp * kSumWarps, 0, current()>>>(args);
   });
   check_launch("linear's column sums");
-  constexpr int kThreads = 64;
-  add_parts_kernel<<<static_cast<unsigned>(ceil_div(width, kThreads)), kThreads, 0, current()>>>(
-      args.parts, static_cast<int>(parts), args.width, data_of<float>(to));
-  check_launch("linear's bias gradient");
+  add_parts(sums, parts, to);
 }
 
 void* workspace_of(Arena& scratch) { return scratch.allocate(DType::u8, {kMatmulWorkspace}).data; }
@@ -159,6 +165,7 @@ int64_t linear_scratch_bytes(int64_t rows, int64_t in, int64_t out, DType produc
       arena.allocate(product, {rows, out});
     }
   }
+  arena.allocate(DType::f32, {out});
   arena.allocate(DType::f32, {parts_of(rows), out});
   return arena.peak();
 }
@@ -187,8 +194,14 @@ void linear_backward_weight(const OpContext& context, const Tensor& dy, const Te
   Arena& scratch = *context.scratch;
   const Arena::Scope scope(scratch);
   void* const workspace = workspace_of(scratch);
-  matmul({Product::at_b, in_dtype(dy, product, scratch), in_dtype(x, product, scratch), dw, {}, true},
-         workspace);
+  Matmul m{Product::at_b, in_dtype(dy, product, scratch), in_dtype(x, product, scratch), dw, {}, true, {}};
+  // The sums are those of dy as it is: rounded dy is not good enough.
+  if (db && dy.dtype == product) {
+    m.column_sums = scratch.allocate(DType::f32, {dy.shape[1]});
+    if (matmul(m, workspace)) return add_parts(m.column_sums, 1, db);
+    m.column_sums = {};
+  }
+  matmul(m, workspace);
   if (db) add_column_sums(dy, db, scratch);
 }
 

@@ -47,6 +47,26 @@ RunConfig training_config(DType product, bool recompute) {
   return config;
 }
 
+RunConfig enwik8_config() {
+  RunConfig config;
+  config.model.context = 12288;
+  config.model.layers = 30;
+  config.model.heads = 8;
+  config.model.width = 512;
+  config.model.pattern = "fixed:128,32";
+  config.model.position_axes = {96, 128};
+  config.train.batch = 2;
+  config.train.learning_rate = 3.5e-4;
+  config.train.warmup = 5000;
+  config.train.weight_decay = 0.01;
+  config.train.clip = 1.0;
+  config.train.dropout = 0.4;
+  config.train.activations = "keep";
+  config.compute.device = "cuda";
+  config.compute.precision = "bf16";
+  return config;
+}
+
 std::unique_ptr<Trainer> make_trainer(const RunConfig& config) {
   return std::make_unique<Trainer>(config, random_bytes(int64_t{1} << 20));
 }

@@ -1,5 +1,4 @@
-// A model in training on random bytes: 12 layers of width 512 with 8 heads over 4096 positions,
-// `fixed:128,32`, one sequence a step, all else as a run has it without being told.
+// Models in training on random bytes, for the CPU and for the GPU.
 #pragma once
 
 #include <memory>
@@ -9,7 +8,13 @@
 
 namespace longstride {
 
+// 12 layers of width 512 with 8 heads over 4096 positions, `fixed:128,32`, one sequence a step on the CPU,
+// all else as a run has it without being told.
 RunConfig training_config(DType product, bool recompute);
+
+// The paper's Enwik8 model as configs/enwik8.toml trains it: 30 layers of width 512 with 8 heads over 12,288
+// positions, `fixed:128,32`, dropout 0.4, two sequences a step in bf16, activations kept, on the GPU.
+RunConfig enwik8_config();
 
 // Made for the present number of threads, with which its steps are to be taken.
 std::unique_ptr<Trainer> make_trainer(const RunConfig& config);

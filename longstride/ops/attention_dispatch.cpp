@@ -29,10 +29,13 @@ void check_tensor(const char* op, const char* name, Device device, const Tensor&
                    t.describe(), t.stride[t.rank - 1]);
 }
 
-// FLOPs of `qk_products` products over the width of q and k and `v_products` over that of v, a pair.
-OpWork pair_work(const AttentionPlan& plan, const AttentionTensors& t, int qk_products, int v_products) {
+// The tensors and `bytes` more; FLOPs of `qk_products` products over the width of q and k and `v_products`
+// over that of v, a pair.
+OpWork pair_work(const AttentionPlan& plan, const AttentionTensors& t, int qk_products, int v_products,
+                 int64_t bytes) {
+  for (const Tensor* tensor : {&t.q, &t.k, &t.v, &t.o, &t.lse}) bytes += tensor->bytes();
   const int64_t a_pair = 2 * (qk_products * t.q.shape[3] + v_products * t.v.shape[3]);
-  return {.flops = static_cast<double>(t.q.shape[0] * plan.pairs) * static_cast<double>(a_pair)};
+  return {bytes, static_cast<double>(t.q.shape[0] * plan.pairs) * static_cast<double>(a_pair)};
 }
 
 void check_tensors(const char* op, const OpContext& context, const AttentionPlan& plan,
@@ -96,7 +99,7 @@ int64_t attention_plan_bytes(const AttentionPlan& attention) {
 }
 
 void attention_forward(const OpContext& context, const AttentionPlan& plan, const AttentionTensors& t) {
-  const OpTimer timer("attention_forward", pair_work(plan, t, 1, 1));
+  const OpTimer timer("attention_forward", pair_work(plan, t, 1, 1, 0));
   check_tensors("attention_forward", context, plan, t);
   if (on_gpu(context.device)) return cuda::attention_forward(context, plan, t);
   cpu::attention_forward(context, plan, t);
@@ -105,7 +108,9 @@ void attention_forward(const OpContext& context, const AttentionPlan& plan, cons
 void attention_backward(const OpContext& context, const AttentionPlan& plan, const AttentionTensors& t,
                         const AttentionGradients& gradients) {
   const char* op = "attention_backward";
-  const OpTimer timer(op, pair_work(plan, t, 3, 2));
+  const OpTimer timer(op, pair_work(plan, t, 3, 2,
+                                    gradients.d_o.bytes() + gradients.dq.bytes() + gradients.dk.bytes() +
+                                        gradients.dv.bytes()));
   check_tensors(op, context, plan, t);
   const int64_t batch = t.q.shape[0], n = t.q.shape[1], heads = t.q.shape[2];
   const int64_t width = t.q.shape[3], v_width = t.v.shape[3];

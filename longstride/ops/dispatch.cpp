@@ -103,9 +103,9 @@ class Arguments {
   Device device_;
 };
 
-// Of the product of a matrix with one that gives `columns` columns.
-OpWork product_work(const Tensor& matrix, int64_t columns) {
-  return {.flops = 2.0 * static_cast<double>(matrix.count()) * static_cast<double>(columns)};
+// Of the product of a matrix with one that gives `columns` columns; `bytes` of all operands.
+OpWork product_work(const Tensor& matrix, int64_t columns, int64_t bytes) {
+  return {bytes, 2.0 * static_cast<double>(matrix.count()) * static_cast<double>(columns)};
 }
 
 void check_dropout(const char* op, const Dropout& dropout) {
@@ -116,6 +116,12 @@ void check_dropout(const char* op, const Dropout& dropout) {
 void check_quantized(const Arguments& arguments, const QuantizedMatrix& q) {
   arguments.dense("values", q.values, DType::i8, {kAny, kAny});
   arguments.dense("scales", q.scales, DType::f32, {q.values.shape[0]});
+}
+
+int64_t bytes_of(const EmbeddingTables& tables) {
+  int64_t bytes = tables.token.bytes() + tables.start.bytes();
+  for (const Tensor& axis : tables.axes) bytes += axis.bytes();
+  return bytes;
 }
 
 void check_tables(const Arguments& arguments, const EmbeddingTables& tables) {
@@ -281,7 +287,7 @@ int64_t embedding_backward_scratch_bytes(Device device, int64_t batch, int64_t l
 
 void embedding_backward(const OpContext& context, const Tensor& tokens, const Tensor& dy,
                         const EmbeddingTables& gradients) {
-  const OpTimer timer("embedding_backward", {.bytes = dy.bytes()});
+  const OpTimer timer("embedding_backward", {.bytes = dy.bytes() + 2 * bytes_of(gradients)});
   const Arguments arguments("embedding_backward", context.device);
   check_tables(arguments, gradients);
   arguments.dense("tokens", tokens, DType::u8, {kAny, kAny});
@@ -363,7 +369,8 @@ int64_t linear_scratch_bytes(Device device, int64_t rows, int64_t in, int64_t ou
 
 void linear_forward(const OpContext& context, const Tensor& x, const Tensor& w, const Tensor& b,
                     const Tensor& y) {
-  const OpTimer timer("linear_forward", product_work(x, w.shape[0]));
+  const OpTimer timer("linear_forward",
+                      product_work(x, w.shape[0], x.bytes() + w.bytes() + b.bytes() + y.bytes()));
   const Arguments arguments("linear_forward", context.device);
   arguments.product("w", w.dtype);
   arguments.rows("w", w, w.dtype, {kAny, kAny});
@@ -377,7 +384,8 @@ void linear_forward(const OpContext& context, const Tensor& x, const Tensor& w, 
 }
 
 void linear_backward_input(const OpContext& context, const Tensor& dy, const Tensor& w, const Tensor& dx) {
-  const OpTimer timer("linear_backward_input", product_work(dy, w.shape[1]));
+  const OpTimer timer("linear_backward_input",
+                      product_work(dy, w.shape[1], dy.bytes() + w.bytes() + dx.bytes()));
   const Arguments arguments("linear_backward_input", context.device);
   arguments.product("w", w.dtype);
   arguments.rows("w", w, w.dtype, {kAny, kAny});
@@ -391,7 +399,8 @@ void linear_backward_input(const OpContext& context, const Tensor& dy, const Ten
 
 void linear_backward_weight(const OpContext& context, const Tensor& dy, const Tensor& x, DType product,
                             const Tensor& dw, const Tensor& db) {
-  const OpTimer timer("linear_backward_weight", product_work(dy, x.shape[1]));
+  const OpTimer timer("linear_backward_weight",
+                      product_work(dy, x.shape[1], dy.bytes() + x.bytes() + 2 * (dw.bytes() + db.bytes())));
   const Arguments arguments("linear_backward_weight", context.device);
   arguments.product("product", product);
   arguments.activation("dy", dy, product, {kAny, kAny});
@@ -469,7 +478,8 @@ void dequantize(const OpContext& context, const QuantizedMatrix& q, const Tensor
 
 void quantized_linear_forward(const OpContext& context, const Tensor& x, const QuantizedMatrix& w,
                               const Tensor& b, const Tensor& y) {
-  const OpTimer timer("quantized_linear_forward", product_work(x, w.values.shape[0]));
+  const int64_t bytes = x.bytes() + w.values.bytes() + w.scales.bytes() + b.bytes() + y.bytes();
+  const OpTimer timer("quantized_linear_forward", product_work(x, w.values.shape[0], bytes));
   const Arguments arguments("quantized_linear_forward", context.device);
   check_quantized(arguments, w);
   arguments.rows("x", x, DType::f32, {kAny, w.values.shape[1]});

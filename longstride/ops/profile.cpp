@@ -14,13 +14,13 @@ struct Entry {
   const char* op = nullptr;  // null from the first free entry on
   int64_t calls = 0;
   double seconds = 0;
-  OpWork work;
+  OpWork work, of_call;  // of all calls together, and of each
 };
 
-// More than there are ops: nothing is allocated while a step runs.
-constexpr size_t kMostOps = 64;
+// More than there are ops and works in a step: nothing is allocated while it runs.
+constexpr size_t kMostEntries = 256;
 std::mutex mutex;
-std::array<Entry, kMostOps> entries;
+std::array<Entry, kMostEntries> entries;
 
 // Calls on the GPU whose time is not known yet.
 struct GpuCall {
@@ -35,11 +35,15 @@ thread_local bool inside_op = false;
 
 // With the mutex held.
 void add_call(const char* op, double seconds, const OpWork& work) {
-  const auto entry = std::find_if(entries.begin(), entries.end(), [&](const Entry& known) {
-    return known.op == nullptr || std::strcmp(known.op, op) == 0;
+  const auto is_op = [op](const Entry& known) { return std::strcmp(known.op, op) == 0; };
+  auto entry = std::find_if(entries.begin(), entries.end(), [&](const Entry& known) {
+    return known.op == nullptr || (is_op(known) && known.of_call == work);
   });
+  // With no room left, unlike work is told apart no more.
+  if (entry == entries.end()) entry = std::find_if(entries.begin(), entries.end(), is_op);
   if (entry == entries.end()) return;
   entry->op = op;
+  if (entry->calls == 0) entry->of_call = work;
   ++entry->calls;
   entry->seconds += seconds;
   entry->work.bytes += work.bytes;
@@ -62,15 +66,24 @@ void profile_ops(bool on, bool gpu) {
   OpTimer::profiling = on;
 }
 
-std::vector<OpTime> op_times() {
+std::vector<OpTime> op_times(bool by_work) {
   std::vector<OpTime> times;
   {
     const std::lock_guard lock(mutex);
     for (const GpuCall& call : gpu_calls)
       add_call(call.op, cuda::Moment::seconds(call.begin, call.end), call.work);
     gpu_calls.clear();
-    for (const Entry& entry : entries)
-      if (entry.op != nullptr) times.push_back({entry.op, entry.calls, entry.seconds, entry.work});
+    for (const Entry& entry : entries) {
+      if (entry.op == nullptr) break;
+      const auto known = by_work ? times.end()
+                                 : std::find_if(times.begin(), times.end(),
+                                                [&](const OpTime& time) { return time.op == entry.op; });
+      OpTime& time = known == times.end() ? times.emplace_back(OpTime{entry.op, 0, 0, {}}) : *known;
+      time.calls += entry.calls;
+      time.seconds += entry.seconds;
+      time.work.bytes += entry.work.bytes;
+      time.work.flops += entry.work.flops;
+    }
   }
   std::sort(times.begin(), times.end(),
             [](const OpTime& a, const OpTime& b) { return a.seconds > b.seconds; });

@@ -13,10 +13,11 @@
 
 namespace longstride {
 
-// What a call cannot do without.
+// What a call cannot do without: no device is faster than the slower of the two lets it be.
 struct OpWork {
-  int64_t bytes = 0;  // to or from memory, each operand once; 0 where arithmetic decides
-  double flops = 0;   // of matrix products; 0 where memory decides
+  int64_t bytes = 0;  // to or from memory, each operand once
+  double flops = 0;   // of matrix products
+  bool operator==(const OpWork&) const = default;
 };
 
 // The calls of one op, added up.
@@ -31,8 +32,9 @@ struct OpTime {
 // is that of the work which the ops queue on the current GPU; what is recorded into a graph is not counted.
 void profile_ops(bool on, bool on_gpu = false);
 bool profiling_ops();
-// The ops that were called since profile_ops(true), longest first. Waits for the GPU's work.
-std::vector<OpTime> op_times();
+// The ops that were called since profile_ops(true), longest first; with `by_work` an op's calls of unlike
+// work apart. Waits for the GPU's work.
+std::vector<OpTime> op_times(bool by_work = false);
 
 // Counts the call it lives in, unless that is part of another op's call in this thread.
 class OpTimer {

@@ -33,10 +33,30 @@ TEST(Profile, AddsUpTheCallsOfAnOp) {
   EXPECT_EQ(times[1].op, "linear_forward");
   EXPECT_EQ(times[1].calls, 1);
   EXPECT_EQ(times[1].work.flops, 2 * 3 * 4 * 2);
+  EXPECT_EQ(times[1].work.bytes, 4 * (12 + 8 + 6));
 
   profile_ops(true);
   profile_ops(false);
   EXPECT_TRUE(op_times().empty());
+}
+
+TEST(Profile, TellsCallsOfUnlikeWorkApart) {
+  std::vector<float> x(12), y(12);
+  profile_ops(true);
+  activation_forward({}, flat(x), flat(y));
+  activation_forward({}, flat(x), flat(y));
+  x.resize(8), y.resize(8);
+  activation_forward({}, flat(x), flat(y));
+  profile_ops(false);
+  std::vector<OpTime> times = op_times(true);
+  ASSERT_EQ(times.size(), 2);
+  std::sort(times.begin(), times.end(), [](const OpTime& a, const OpTime& b) { return a.calls > b.calls; });
+  EXPECT_EQ(times[0].calls, 2);
+  EXPECT_EQ(times[0].work.bytes, 2 * 2 * 12 * 4);
+  EXPECT_EQ(times[1].calls, 1);
+  EXPECT_EQ(times[1].work.bytes, 2 * 8 * 4);
+  ASSERT_EQ(op_times().size(), 1);
+  EXPECT_EQ(op_times()[0].calls, 3);
 }
 
 TEST(Profile, AnOpWithinAnOpBelongsToTheOuterOne) {

@@ -47,13 +47,13 @@ Transformer::Workspace Transformer::allocate_workspace(const ModelConfig& config
   return w;
 }
 
-std::vector<std::unique_ptr<AttentionPlan>> Transformer::plan_layers(const ModelConfig& config,
-                                                                     Device device) {
+std::vector<std::unique_ptr<AttentionPlan>> Transformer::plan_layers(const ModelConfig& config, Device device,
+                                                                     bool upload) {
   const Schedule schedule = config.schedule();
   std::vector<std::unique_ptr<AttentionPlan>> plans;
   for (size_t i = 0; i < schedule.cycle.size(); ++i)
     plans.push_back(std::make_unique<AttentionPlan>(
-        plan_attention(device, schedule.cycle[i], config.heads, config.context)));
+        plan_attention(device, schedule.cycle[i], config.heads, config.context, upload)));
   return plans;
 }
 
@@ -87,18 +87,18 @@ MemoryPlan plan_memory(const ModelConfig& config, const ComputePlan& plan, bool 
   }
   Arena arena = Arena::measuring(plan.device);
   const auto workspace = Transformer::allocate_workspace(config, plan, arena);
-  const auto attention = Transformer::plan_layers(config, plan.device);
+  const auto attention = Transformer::plan_layers(config, plan.device, false);
   memory.activations = workspace.activation_bytes;
   memory.temporaries =
       arena.peak() - workspace.activation_bytes + Transformer::scratch_bytes(config, plan, attention);
-  for (const auto& layer : attention) memory.plans += attention_plan_bytes(*layer);
+  for (const auto& layer : attention) memory.plans += attention_plan_bytes(plan.device, *layer);
   if (offloads(plan))
     memory.offloaded = OffloadedInputs::bytes(config.layers, workspace.streams.front().bytes());
   return memory;
 }
 
 Transformer::Transformer(const ModelConfig& config, const ComputePlan& plan)
-    : config_(config), plan_(plan), attention_(plan_layers(config, plan.device)) {
+    : config_(config), plan_(plan), attention_(plan_layers(config, plan.device, true)) {
   LONGSTRIDE_CHECK(plan.batch >= 1, "batch = {}, must be at least 1", plan.batch);
   LONGSTRIDE_CHECK(!plan.offload || plan.recompute, "what is offloaded is the inputs of recomputation");
   for (int64_t layer = 0; layer < config.layers; ++layer)
@@ -114,7 +114,7 @@ Transformer::Transformer(const ModelConfig& config, const ComputePlan& plan)
 
 int64_t Transformer::planned_attention_bytes() const {
   int64_t bytes = 0;
-  for (const auto& layer : attention_) bytes += attention_plan_bytes(*layer);
+  for (const auto& layer : attention_) bytes += attention_plan_bytes(plan_.device, *layer);
   return bytes;
 }
 
@@ -154,14 +154,14 @@ void Transformer::check_tokens(const Tensor& tokens, const Tensor& loss) const {
 }
 
 void Transformer::run_blocks(const ModelParameters& parameters, const Tensor& tokens,
-                             const TrainingPass& pass, const KeyValueSink* sink) {
+                             const TrainingPass* pass, const KeyValueSink* sink) {
   embedding_forward(context_, tokens, parameters.embedding, input(0));
   layer_norm_forward(context_, input(0), parameters.blocks[0].norm1_gain, parameters.blocks[0].norm1_bias,
                      kNormEpsilon, work_.room.branch, saved(0).mean1, saved(0).rstd1);
   for (int64_t layer = 0; layer < config_.layers; ++layer) {
-    if (offloaded_) offloaded_->forward(layer);
-    block_forward(context_, block_call(parameters, layer, pass), input(layer), saved(layer), work_.room,
-                  norm_after(parameters, layer), input(layer + 1));
+    if (offloaded_ && pass != nullptr) offloaded_->forward(layer);
+    block_forward(context_, block_call(parameters, layer, pass != nullptr ? *pass : TrainingPass{}),
+                  input(layer), saved(layer), work_.room, norm_after(parameters, layer), input(layer + 1));
     if (sink == nullptr) continue;
     const auto by_head = [&](const Tensor& t) {
       return t.split_last(config_.heads).split_first(plan_.batch);
@@ -173,7 +173,7 @@ void Transformer::run_blocks(const ModelParameters& parameters, const Tensor& to
 
 void Transformer::evaluate(const ModelParameters& parameters, const Tensor& tokens, const Tensor& loss) {
   check_tokens(tokens, loss);
-  run_blocks(parameters, tokens, {}, nullptr);
+  run_blocks(parameters, tokens, nullptr, nullptr);
   const int64_t rows = tokens.count(), chunk = logit_rows(plan_.device, rows);
   const Tensor& normed = work_.room.branch;
   const Tensor flat_loss = loss.reshaped({rows}), flat_tokens = tokens.reshaped({rows});
@@ -190,7 +190,7 @@ void Transformer::forward_backward(const ModelParameters& parameters, const Tens
                                    const ModelParameters& gradients) {
   LONGSTRIDE_CHECK(plan_.training, "this model was planned for inference, not training");
   check_tokens(tokens, loss);
-  run_blocks(parameters, tokens, pass, nullptr);
+  run_blocks(parameters, tokens, &pass, nullptr);
 
   // Head: logits of a chunk of rows exist only until their gradient has been passed on.
   const int64_t rows = tokens.count(), chunk = logit_rows(plan_.device, rows);
@@ -233,7 +233,7 @@ void Transformer::forward_backward(const ModelParameters& parameters, const Tens
 
 void Transformer::prefill(const ModelParameters& parameters, const Tensor& tokens, const KeyValueSink& sink) {
   check_tokens(tokens, {});
-  run_blocks(parameters, tokens, {}, &sink);
+  run_blocks(parameters, tokens, nullptr, &sink);
 }
 
 }  // namespace longstride

@@ -93,12 +93,14 @@ class Transformer {
   static Workspace allocate_workspace(const ModelConfig& config, const ComputePlan& plan, Arena& arena);
   static int64_t scratch_bytes(const ModelConfig& config, const ComputePlan& plan,
                                std::span<const std::unique_ptr<AttentionPlan>> attention);
-  static std::vector<std::unique_ptr<AttentionPlan>> plan_layers(const ModelConfig& config, Device device);
+  static std::vector<std::unique_ptr<AttentionPlan>> plan_layers(const ModelConfig& config, Device device,
+                                                                 bool upload);
 
   BlockCall block_call(const ModelParameters& parameters, int64_t layer, const TrainingPass& pass) const;
   NextNorm norm_after(const ModelParameters& parameters, int64_t layer) const;
-  // Leaves the final layer norm of the last block's output in room.branch.
-  void run_blocks(const ModelParameters& parameters, const Tensor& tokens, const TrainingPass& pass,
+  // Leaves the final layer norm of the last block's output in room.branch. `pass` is null where no backward
+  // follows; `sink` may be.
+  void run_blocks(const ModelParameters& parameters, const Tensor& tokens, const TrainingPass* pass,
                   const KeyValueSink* sink);
   void check_tokens(const Tensor& tokens, const Tensor& loss) const;
   const Tensor& input(int64_t layer) const { return work_.streams[layer % work_.streams.size()]; }

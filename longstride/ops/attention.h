@@ -29,10 +29,12 @@ struct AttentionPlan {
   const Plan& head(int64_t h) const { return plans[plan_of_head[h]]; }
 };
 
-// Plans with the tile sizes that the device's kernels want.
-AttentionPlan plan_attention(Device device, const LayerPattern& layer, int64_t heads, int64_t n);
-// Bytes that its lists of tiles take on that device.
-int64_t attention_plan_bytes(const AttentionPlan& plan);
+// Plans with the tile sizes that the device's kernels want. Without `upload` a GPU's memory is left alone:
+// the plan can be measured but not run there.
+AttentionPlan plan_attention(Device device, const LayerPattern& layer, int64_t heads, int64_t n,
+                             bool upload = true);
+// Bytes that its lists of tiles take on that device, or would take.
+int64_t attention_plan_bytes(Device device, const AttentionPlan& plan);
 
 // All of one dtype but lse: f32, bf16, or f16 on a GPU. In 16 bits the inputs of every product are rounded to
 // that type (weights of the softmax and their gradients too) and sums are f32; an o or gradient that several

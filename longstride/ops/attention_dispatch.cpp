@@ -65,7 +65,8 @@ void check_tensors(const char* op, const OpContext& context, const AttentionPlan
 
 }  // namespace
 
-AttentionPlan plan_attention(Device device, const LayerPattern& layer, int64_t heads, int64_t n) {
+AttentionPlan plan_attention(Device device, const LayerPattern& layer, int64_t heads, int64_t n,
+                             bool upload) {
   check_device("plan_attention", device);
   LONGSTRIDE_CHECK(heads > 0, "plan_attention: {} heads, must be positive", heads);
   AttentionPlan plan;
@@ -83,12 +84,13 @@ AttentionPlan plan_attention(Device device, const LayerPattern& layer, int64_t h
     std::vector<TileMasks>& masks = plan.masks.emplace_back();
     for (const Pass& pass : p.passes) masks.push_back(make_tile_masks(pass));
   }
-  if (on_gpu(device)) plan.on_gpu = cuda::upload_lists(plan, device.index);
+  if (upload && on_gpu(device)) plan.on_gpu = cuda::upload_lists(plan, device.index);
   return plan;
 }
 
-int64_t attention_plan_bytes(const AttentionPlan& attention) {
+int64_t attention_plan_bytes(Device device, const AttentionPlan& attention) {
   if (attention.on_gpu != nullptr) return attention.on_gpu->bytes();
+  if (on_gpu(device)) return cuda::attention_list_bytes(attention);
   int64_t bytes = 0;
   for (const Plan& plan : attention.plans)
     for (const Pass& pass : plan.passes)

@@ -189,16 +189,21 @@ struct GroupDraft {
   int head_count = 0;
 };
 
-}  // namespace
+// All lists of a plan as they will lie in GPU memory.
+struct ListsDraft {
+  Image image;
+  std::vector<GroupDraft> groups;
+  size_t masks_at = 0;
+};
 
-AttentionLists::AttentionLists(const AttentionPlan& plan, int device_index) {
+ListsDraft draft_lists(const AttentionPlan& plan) {
   LONGSTRIDE_CHECK(plan.n < int64_t{1} << 30, "{} positions, the GPU's attention takes up to 2^30 - 1",
                    plan.n);
-  Image image;
+  ListsDraft lists;
+  Image& image = lists.image;
   Masks masks;
-  std::vector<GroupDraft> drafts;
   for (size_t p = 0; p < plan.plans.size(); ++p) {
-    GroupDraft& group = drafts.emplace_back();
+    GroupDraft& group = lists.groups.emplace_back();
     std::vector<int> heads;
     for (size_t h = 0; h < plan.plan_of_head.size(); ++h)
       if (plan.plan_of_head[h] == static_cast<int>(p)) heads.push_back(static_cast<int>(h));
@@ -226,13 +231,19 @@ AttentionLists::AttentionLists(const AttentionPlan& plan, int device_index) {
       group.keys.push_back(draft_nothing(plan.n, image));
     }
   }
-  const size_t masks_at = image.append(masks.all());
+  lists.masks_at = image.append(masks.all());
+  return lists;
+}
 
-  buffer_ = Buffer(Device{DeviceKind::cuda, device_index}, static_cast<int64_t>(image.bytes().size()));
-  cuda::copy(buffer_.data(), image.bytes().data(), buffer_.bytes());
-  cuda::synchronize();
+}  // namespace
+
+AttentionLists::AttentionLists(const AttentionPlan& plan, int device_index) {
+  const ListsDraft lists = draft_lists(plan);
+  const std::vector<char>& image = lists.image.bytes();
+  buffer_ = Buffer(Device{DeviceKind::cuda, device_index}, static_cast<int64_t>(image.size()));
+  cuda::copy(buffer_.data(), image.data(), buffer_.bytes());
   const auto at = [&](size_t offset) { return static_cast<const char*>(buffer_.data()) + offset; };
-  masks_ = reinterpret_cast<const TileMask*>(at(masks_at));
+  masks_ = reinterpret_cast<const TileMask*>(at(lists.masks_at));
   const auto place = [&](const std::vector<Draft>& from) {
     std::vector<Sweep> sweeps;
     for (const Draft& draft : from) {
@@ -242,13 +253,17 @@ AttentionLists::AttentionLists(const AttentionPlan& plan, int device_index) {
     }
     return sweeps;
   };
-  for (const GroupDraft& draft : drafts)
+  for (const GroupDraft& draft : lists.groups)
     groups_.push_back({place(draft.queries), place(draft.keys), reinterpret_cast<const int*>(at(draft.heads)),
                        draft.head_count});
 }
 
 std::shared_ptr<const AttentionLists> upload_lists(const AttentionPlan& plan, int device_index) {
   return std::make_shared<const AttentionLists>(plan, device_index);
+}
+
+int64_t attention_list_bytes(const AttentionPlan& plan) {
+  return static_cast<int64_t>(draft_lists(plan).image.bytes().size());
 }
 
 }  // namespace longstride::cuda

@@ -69,6 +69,7 @@ void quantized_linear_forward(const OpContext& context, const Tensor& x, const Q
 // The lists and masks of a plan in the GPU's memory.
 class AttentionLists;
 std::shared_ptr<const AttentionLists> upload_lists(const AttentionPlan& plan, int device_index);
+int64_t attention_list_bytes(const AttentionPlan& plan);  // of the same, counted without a GPU
 void attention_forward(const OpContext& context, const AttentionPlan& plan, const AttentionTensors& t);
 void attention_backward(const OpContext& context, const AttentionPlan& plan, const AttentionTensors& t,
                         const AttentionGradients& gradients);

@@ -53,6 +53,13 @@ cudaStream_t current_stream() {
   return stream_of(index);
 }
 
+// Memory of the CPU that the driver does not know.
+bool is_pageable(const void* data) {
+  cudaPointerAttributes attributes;
+  LONGSTRIDE_CUDA_CHECK(cudaPointerGetAttributes(&attributes, data));
+  return attributes.type == cudaMemoryTypeUnregistered;
+}
+
 }  // namespace
 
 bool built() { return true; }
@@ -119,7 +126,10 @@ void* allocate_pinned(int64_t bytes) {
   void* data = nullptr;
   if (cudaMallocHost(&data, static_cast<size_t>(bytes)) == cudaSuccess) return data;
   cudaGetLastError();
-  fail("not enough memory that the GPU can reach: {} of pinned memory asked for", human_bytes(bytes));
+  fail(
+      "not enough memory of the CPU that the GPU can reach: {} of pinned memory asked for; set "
+      "train.activations = \"recompute\" or a smaller train.micro_batch",
+      human_bytes(bytes));
 }
 
 void release_pinned(void* data) { cudaFreeHost(data); }
@@ -129,9 +139,7 @@ void copy(void* to, const void* from, int64_t bytes) {
   const cudaStream_t stream = current_stream();
   LONGSTRIDE_CUDA_CHECK(cudaMemcpyAsync(to, from, static_cast<size_t>(bytes), cudaMemcpyDefault, stream));
   if (recording()) return;
-  cudaPointerAttributes attributes;
-  LONGSTRIDE_CUDA_CHECK(cudaPointerGetAttributes(&attributes, to));
-  if (attributes.type == cudaMemoryTypeUnregistered) LONGSTRIDE_CUDA_CHECK(cudaStreamSynchronize(stream));
+  if (is_pageable(to) || is_pageable(from)) LONGSTRIDE_CUDA_CHECK(cudaStreamSynchronize(stream));
 }
 
 void fill_zero(void* data, int64_t bytes) {

@@ -34,8 +34,8 @@ void release(int index, void* data);
 void* allocate_pinned(int64_t bytes);
 void release_pinned(void* data);
 
-// Copies in either direction. To memory of the CPU that is not pinned the call waits for the copy; from it,
-// the memory may be reused when the call returns. From or to pinned memory the call does not wait.
+// Copies in either direction. From or to memory of the CPU that is not pinned the call waits for the copy, so
+// that the memory may be reused or freed when it returns; pinned memory must stay until the work is done.
 void copy(void* to, const void* from, int64_t bytes);
 void fill_zero(void* data, int64_t bytes);
 

@@ -92,10 +92,11 @@ std::vector<OpTime> op_times(bool by_work) {
 
 void OpTimer::start(const char* op, const OpWork& work) {
   if (inside_op || (on_gpu && cuda::recording())) return;
+  // The one line that may throw: nothing is marked before.
+  if (on_gpu) begin_on_gpu_ = cuda::Moment::now();
   inside_op = true;
   op_ = op;
   work_ = work;
-  if (on_gpu) begin_on_gpu_ = cuda::Moment::now();
   begin_ = std::chrono::steady_clock::now();
 }
 

@@ -51,6 +51,11 @@ void update_parameters(const OpContext& context, const UpdateTable& table, const
   check_flat("m", t.m, t.w);
   check_flat("v", t.v, t.w);
   if (t.average) check_flat("average", t.average, t.w);
+  if (t.products)
+    LONGSTRIDE_CHECK(is_product_dtype(context.device, t.products.dtype) && t.products.contiguous() &&
+                         t.products.device == context.device.kind,
+                     "update_parameters: products are {}, must be {}, contiguous and on {}",
+                     t.products.describe(), product_dtypes(context.device), name_of(context.device));
   if (on_gpu(context.device)) return cuda::update_parameters(context, table, t, control);
   cpu::update_parameters(context, table, t, control);
 }

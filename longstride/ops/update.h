@@ -52,8 +52,8 @@ class UpdateTable {
   Buffer buffer_;
 };
 
-// Flat, equally laid out buffers of all parameters, f32; `products` is f32, bf16 or f16 or empty, as is
-// `average`.
+// Flat, equally laid out buffers of all parameters, f32 and contiguous; `average` may be empty. `products` is
+// empty or f32, bf16 or, on a GPU, f16.
 struct UpdateTensors {
   Tensor w, g, m, v, average, products;
 };

@@ -193,8 +193,12 @@ int run_eval(const EvalOptions& options) {
   const int64_t used = options.max_bytes > 0 ? std::min(options.max_bytes, size) : size;
   const int64_t advance = context - *std::max_element(min_contexts.begin(), min_contexts.end());
   plan.batch = std::min(plan.batch, (used + advance - 1) / advance);
+  LONGSTRIDE_CHECK(plan.device.kind == DeviceKind::cpu || plan.batch <= kMostGpuSequences,
+                   "--batch {}: a GPU takes up to {} sequences at a time", plan.batch, kMostGpuSequences);
   const MemoryPlan memory = plan_memory(config.model, plan, false);
-  check_gpu_room(plan.device, memory.activations + memory.temporaries + memory.plans, "evaluation",
+  const int64_t needed =
+      memory.activations + memory.temporaries + memory.plans + BatchRoom::bytes(plan.batch, context);
+  check_gpu_room(plan.device, needed, "evaluation",
                  plan.batch > 1 ? "choose a smaller --batch" : "use --device cpu");
   Transformer model(config.model, plan);
   note_slow_cpu(plan.device);

@@ -11,6 +11,7 @@
 #include "longstride/model/transformer.h"
 #include "longstride/pattern/analyse.h"
 #include "longstride/pattern/draw.h"
+#include "longstride/run/gpu_room.h"
 #include "longstride/train/memory.h"
 
 #include "cli/commands.h"
@@ -49,7 +50,8 @@ int run_inspect(const InspectOptions& options) {
   const bool on_gpu = device.kind == DeviceKind::cuda;
   const MemoryPlan training = training_memory(config);
   const MemoryPlan inference = inference_memory(config);
-  // A GPU's memory holds nothing but what is planned.
+  // What libraries take of a GPU shows when they first work: the allowance for it is told beside what is
+  // free.
   const double own = on_gpu ? 0 : static_cast<double>(resident_memory() + kLibraryMemory);
 
   if (!options.draw.empty())
@@ -107,8 +109,9 @@ int run_inspect(const InspectOptions& options) {
   };
   if (on_gpu) {
     const cuda::DeviceMemory there = cuda::memory(device.index);
-    fmt::print("device     {}: {}, {} of {} free\n", name_of(device), cuda::describe(device.index),
-               human_bytes(static_cast<double>(there.free)), human_bytes(static_cast<double>(there.total)));
+    fmt::print("device     {}: {}, {} of {} free; {} are set aside for libraries' code\n", name_of(device),
+               cuda::describe(device.index), human_bytes(there.free), human_bytes(there.total),
+               human_bytes(kGpuAllowance));
   }
   print_memory("memory     training ", training);
   print_memory("memory     evaluation ", inference);

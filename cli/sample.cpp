@@ -11,7 +11,6 @@
 #include "longstride/base/check.h"
 #include "longstride/base/text.h"
 #include "longstride/data/encode.h"
-#include "longstride/device/cuda.h"
 #include "longstride/run/gpu_room.h"
 #include "longstride/run/run_directory.h"
 #include "longstride/sample/generate.h"
@@ -141,7 +140,7 @@ Samples generate_all(const LoadedModel& loaded, const Request& request, const Sa
   // A beginning that is read in parallel needs room as well.
   const int64_t memory = device.kind == DeviceKind::cpu
                              ? static_cast<int64_t>(sysconf(_SC_PHYS_PAGES)) * sysconf(_SC_PAGESIZE) / 4
-                             : cuda::memory(device.index).free / 2;
+                             : gpu_room(device) / 2;
   const int64_t fit = streams_that_fit(model, loaded.device(), loaded.product(),
                                        std::min(options.count, kMostStreams), memory);
   GenerateConfig config;

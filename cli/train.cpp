@@ -111,17 +111,19 @@ int run_train(const TrainOptions& options) {
   const TrainSummary summary = train_run(run, config, options.step, observer);
 
   if (options.json) {
-    const nlohmann::json out{{"run", run},
-                             {"complete", summary.complete},
-                             {"step", summary.state.step},
-                             {"train_bits", summary.train_bits},
-                             {"validation_bits", summary.validation_bits},
-                             {"best_bits", summary.state.best_bits},
-                             {"best_step", summary.state.best_step},
-                             {"seconds", summary.state.seconds},
-                             {"tokens_per_second", summary.tokens_per_second},
-                             {"planned_memory", summary.planned_memory},
-                             {"peak_memory", summary.peak_memory}};
+    nlohmann::json out{{"run", run},
+                       {"complete", summary.complete},
+                       {"step", summary.state.step},
+                       {"train_bits", summary.train_bits},
+                       {"validation_bits", summary.validation_bits},
+                       {"best_bits", summary.state.best_bits},
+                       {"best_step", summary.state.best_step},
+                       {"seconds", summary.state.seconds},
+                       {"tokens_per_second", summary.tokens_per_second},
+                       {"planned_memory", summary.planned_memory},
+                       {"peak_memory", summary.peak_memory}};
+    if (product_precision(config.compute, parse_device(config.compute.device)) == DType::f16)
+      out["loss_scale"] = summary.state.loss_scale, out["skipped_steps"] = summary.state.skipped;
     fmt::print("{}\n", out.dump(2));
   } else if (!options.quiet) {
     fmt::print(stderr, "{} at step {} after {} of training; {}memory {} (planned {})\n",

@@ -68,31 +68,8 @@ double standard_error_of_bits(const std::vector<double>& nats, const std::vector
   return std::sqrt(squares * count / (count - 1)) / (static_cast<double>(bytes) * std::numbers::ln2);
 }
 
-// Room for one batch, on the model's device and, where that is another, on the CPU too.
-struct BatchRoom {
-  BatchRoom(Device device, int64_t batch, int64_t context)
-      : host_arena(Device{}, 5 * batch * context + 128),
-        device_arena(device, device.kind == DeviceKind::cpu ? 0 : 5 * batch * context + 128) {
-    tokens = host_arena.allocate(DType::u8, {batch, context});
-    loss = host_arena.allocate(DType::f32, {batch, context});
-    if (device.kind == DeviceKind::cpu) {
-      device_tokens = tokens, device_loss = loss;
-    } else {
-      device_tokens = device_arena.allocate(DType::u8, {batch, context});
-      device_loss = device_arena.allocate(DType::f32, {batch, context});
-    }
-  }
-  void upload() const {
-    if (device_tokens.data != tokens.data) copy(tokens, device_tokens);
-  }
-  void download() const {
-    if (device_loss.data != loss.data) copy(device_loss, loss);
-  }
-
-  Arena host_arena, device_arena;
-  Tensor tokens, loss;  // (batch, context) in CPU memory
-  Tensor device_tokens, device_loss;
-};
+// Where the losses begin behind the tokens.
+int64_t loss_offset(int64_t batch, int64_t context) { return (batch * context + 63) / 64 * 64; }
 
 std::span<const uint8_t> limited(std::span<const uint8_t> bytes, int64_t record_bytes, int64_t max_bytes) {
   LONGSTRIDE_CHECK(max_bytes >= 0, "evaluation of at most {} bytes; 0 means all", max_bytes);
@@ -104,9 +81,41 @@ std::span<const uint8_t> limited(std::span<const uint8_t> bytes, int64_t record_
 
 }  // namespace
 
+int64_t BatchRoom::bytes(int64_t batch, int64_t context) {
+  return loss_offset(batch, context) + batch * context * size_of(DType::f32);
+}
+
+BatchRoom::BatchRoom(Transformer& model)
+    : model_(model),
+      batch_(model.plan().batch),
+      context_(model.config().context),
+      loss_at_(loss_offset(batch_, context_)),
+      staging_(model.plan().device, bytes(batch_, context_)) {}
+
+const float* BatchRoom::loss() const {
+  return reinterpret_cast<const float*>(static_cast<const char*>(staging_.host()) + loss_at_);
+}
+
+void BatchRoom::evaluate(const ModelParameters& parameters) const {
+  const DeviceKind device = model_.plan().device.kind;
+  char* base = static_cast<char*>(staging_.device());
+  staging_.upload(0, loss_at_);
+  model_.evaluate(parameters, Tensor(base, DType::u8, {batch_, context_}, device),
+                  Tensor(base + loss_at_, DType::f32, {batch_, context_}, device));
+  staging_.download(loss_at_, staging_.bytes() - loss_at_);
+  staging_.wait();
+}
+
 Evaluation evaluate_bytes(Transformer& model, const ModelParameters& parameters,
                           std::span<const uint8_t> bytes, int64_t record_bytes, int64_t min_context,
                           int64_t max_bytes, const EvaluationProgress& progress) {
+  return evaluate_bytes(BatchRoom(model), parameters, bytes, record_bytes, min_context, max_bytes, progress);
+}
+
+Evaluation evaluate_bytes(const BatchRoom& room, const ModelParameters& parameters,
+                          std::span<const uint8_t> bytes, int64_t record_bytes, int64_t min_context,
+                          int64_t max_bytes, const EvaluationProgress& progress) {
+  const Transformer& model = room.model();
   const int64_t context = model.config().context, batch = model.plan().batch;
   LONGSTRIDE_CHECK(
       record_bytes <= 0 || min_context == 0,
@@ -123,9 +132,8 @@ Evaluation evaluate_bytes(Transformer& model, const ModelParameters& parameters,
   result.windows = static_cast<int64_t>(windows.size());
   result.nats_at.assign(context, 0);
   result.count_at.assign(context, 0);
-  const BatchRoom room(model.plan().device, batch, context);
-  uint8_t* tokens = room.tokens.as<uint8_t>();
-  const float* loss = room.loss.as<float>();
+  uint8_t* tokens = room.tokens();
+  const float* loss = room.loss();
   std::vector<double> window_nats;
 
   for (size_t first = 0; first < windows.size(); first += batch) {
@@ -138,9 +146,7 @@ Evaluation evaluate_bytes(Transformer& model, const ModelParameters& parameters,
       const auto source = bytes.subspan(window.begin, window.score_to);
       std::copy(source.begin(), source.end(), tokens + static_cast<int64_t>(i) * context);
     }
-    room.upload();
-    model.evaluate(parameters, room.device_tokens, room.device_loss);
-    room.download();
+    room.evaluate(parameters);
     for (size_t i = 0; i < count; ++i) {
       const EvaluationWindow& window = windows[first + i];
       double sum = 0;

@@ -14,6 +14,7 @@
 #include <span>
 #include <vector>
 
+#include "longstride/device/staging.h"
 #include "longstride/model/transformer.h"
 
 namespace longstride {
@@ -58,10 +59,35 @@ struct Evaluation {
 // Bytes scored so far, and in all.
 using EvaluationProgress = std::function<void(int64_t done, int64_t total)>;
 
-// Scores `bytes` with `model`, plan.batch windows at a time. `record_bytes` > 0: the data is records
+// A model and memory for one batch of its windows: with it made beforehand, an evaluation allocates nothing
+// on the model's device.
+class BatchRoom {
+ public:
+  // `model` must outlive the room.
+  explicit BatchRoom(Transformer& model);
+  // What a room for `batch` windows of `context` bytes takes on the model's device.
+  static int64_t bytes(int64_t batch, int64_t context);
+
+  Transformer& model() const { return model_; }
+  uint8_t* tokens() const { return static_cast<uint8_t*>(staging_.host()); }  // (batch, context)
+  const float* loss() const;                                                  // (batch, context)
+  // loss() of tokens().
+  void evaluate(const ModelParameters& parameters) const;
+
+ private:
+  Transformer& model_;
+  int64_t batch_, context_, loss_at_;  // loss_at_ in bytes
+  Staging staging_;
+};
+
+// Scores `bytes` with the room's model, plan.batch windows at a time. `record_bytes` > 0: the data is records
 // (pictures), each with its own window, and min_context must be 0. `max_bytes` > 0: only the first max_bytes,
 // in records whole ones and at least one. Sums are in double and in the order of the windows. Throws Error
 // for empty data and where the two functions above do.
+Evaluation evaluate_bytes(const BatchRoom& room, const ModelParameters& parameters,
+                          std::span<const uint8_t> bytes, int64_t record_bytes, int64_t min_context,
+                          int64_t max_bytes, const EvaluationProgress& progress = {});
+// The same in room of its own.
 Evaluation evaluate_bytes(Transformer& model, const ModelParameters& parameters,
                           std::span<const uint8_t> bytes, int64_t record_bytes, int64_t min_context,
                           int64_t max_bytes, const EvaluationProgress& progress = {});

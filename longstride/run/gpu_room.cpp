@@ -1,17 +1,22 @@
 #include "longstride/run/gpu_room.h"
 
+#include <algorithm>
+
 #include "longstride/base/text.h"
 #include "longstride/device/cuda.h"
 
 namespace longstride {
 
+int64_t gpu_room(Device device) {
+  return std::max<int64_t>(0, cuda::memory(device.index).free - kGpuAllowance);
+}
+
 void check_gpu_room(Device device, int64_t bytes, std::string_view what, std::string_view advice) {
-  if (device.kind == DeviceKind::cpu) return;
+  if (device.kind == DeviceKind::cpu || bytes <= gpu_room(device)) return;
   const cuda::DeviceMemory there = cuda::memory(device.index);
-  if (bytes <= there.free) return;
-  fail("not enough memory on the GPU: {} needs {}, {} of {} are free; {}", what,
-       human_bytes(static_cast<double>(bytes)), human_bytes(static_cast<double>(there.free)),
-       human_bytes(static_cast<double>(there.total)), advice);
+  fail("not enough memory on the GPU: {} needs {} and {} for libraries' code, {} of {} are free; {}", what,
+       human_bytes(bytes), human_bytes(kGpuAllowance), human_bytes(there.free), human_bytes(there.total),
+       advice);
 }
 
 }  // namespace longstride

@@ -8,7 +8,16 @@
 
 namespace longstride {
 
-// Throws Error if `device` is a GPU with less than `bytes` free: "not enough memory on the GPU: WHAT needs
+// An allowance for what a GPU comes to hold beside what is planned: cuBLASLt's code, kernels that are loaded
+// when they are first called, a recorded step.
+inline constexpr int64_t kGpuAllowance = int64_t{128} << 20;
+// Sequences that a GPU's ops take at a time: what a grid of blocks may have on an axis.
+inline constexpr int64_t kMostGpuSequences = 65535;
+
+// Bytes of the GPU's memory that may be planned with: what is free, less the allowance.
+int64_t gpu_room(Device device);
+
+// Throws Error if `device` is a GPU with less room than `bytes`: "not enough memory on the GPU: WHAT needs
 // ...; ADVICE".
 void check_gpu_room(Device device, int64_t bytes, std::string_view what, std::string_view advice);
 

@@ -47,10 +47,10 @@ class Loop {
         observer_(observer),
         splits_(open_splits(config.data)),
         device_(parse_device(config.compute.device)),
-        start_memory_(start_memory(config, device_)),
+        start_(look_around(config, device_)),
         trainer_(config, splits_) {
-    summary_.planned_memory = trainer_.memory().total();
-    if (!on_gpu()) summary_.planned_memory += start_memory_ + kLibraryMemory;
+    summary_.planned_memory = start_.plan.total();
+    if (!on_gpu()) summary_.planned_memory += start_.memory + kLibraryMemory;
   }
 
   TrainSummary run() {
@@ -76,20 +76,26 @@ class Loop {
                       static_cast<double>(memory));
       const bool last = trainer_.progress() >= 1;
       if (report.step % config_.train.log_every == 0 || last) {
-        metrics.log(report.step,
-                    {{"train/bits", summary_.train_bits},
-                     {"train/gradient_norm", interval.mean_gradient_norm()},
-                     {"train/learning_rate", report.learning_rate},
-                     {"train/tokens_per_second", summary_.tokens_per_second},
-                     {"train/bytes", static_cast<double>(report.step * step_bytes)},
-                     {on_gpu() ? "memory/gpu" : "memory/resident", static_cast<double>(memory)}});
+        Scalars scalars{{"train/bits", summary_.train_bits},
+                        {"train/gradient_norm", interval.mean_gradient_norm()},
+                        {"train/learning_rate", report.learning_rate},
+                        {"train/tokens_per_second", summary_.tokens_per_second},
+                        {"train/bytes", static_cast<double>(report.step * step_bytes)},
+                        {on_gpu() ? "memory/gpu" : "memory/resident", static_cast<double>(memory)}};
+        if (trainer_.model().plan().product == DType::f16) {
+          scalars.emplace_back("train/loss_scale", trainer_.state().loss_scale);
+          scalars.emplace_back("train/skipped_steps", static_cast<double>(trainer_.state().skipped));
+        }
+        metrics.log(report.step, scalars);
         interval = {};
       }
+      // First what must not be lost: validation may fail.
+      if (due(report.step, config_.train.checkpoint_every) || last) save();
       if (due(report.step, config_.train.validate_every) || last) validate(metrics, progress, last);
-      if (saved_step_ != report.step && (due(report.step, config_.train.checkpoint_every) || last)) save();
+      if (saved_step_ == report.step) settle();
     }
     summary_.complete = trainer_.progress() >= 1;
-    if (saved_step_ != trainer_.state().step && trainer_.state().step > 0) save();
+    if (saved_step_ != trainer_.state().step && trainer_.state().step > 0) save(), settle();
     progress.finish();
     summary_.state = trainer_.state();
     return summary_;
@@ -98,15 +104,21 @@ class Loop {
  private:
   bool on_gpu() const { return device_.kind == DeviceKind::cuda; }
 
-  // What lies there before the run's own: of the CPU in use, of a GPU free, once it has room for the run.
-  static int64_t start_memory(const RunConfig& config, Device device) {
-    if (device.kind == DeviceKind::cpu) return resident_memory();
-    check_training_memory(config);
-    return cuda::memory(device.index).free;
+  // Before the run takes anything. Throws Error where it finds no room.
+  struct Start {
+    int64_t memory = 0;  // of the CPU in use, of a GPU free
+    MemoryPlan plan;
+  };
+  static Start look_around(const RunConfig& config, Device device) {
+    Start start;
+    start.memory = resident_memory();
+    start.plan = check_training_memory(config);
+    if (device.kind == DeviceKind::cuda) start.memory = cuda::memory(device.index).free;
+    return start;
   }
 
   int64_t memory_used() const {
-    return on_gpu() ? start_memory_ - cuda::memory(device_.index).free : resident_memory();
+    return on_gpu() ? start_.memory - cuda::memory(device_.index).free : resident_memory();
   }
 
   static bool due(int64_t step, int64_t every) { return every > 0 && step % every == 0; }
@@ -129,6 +141,7 @@ class Loop {
     saved_step_ = start.found->step;
     // A kill may have come between the saving of the best checkpoint and its naming.
     if (trainer_.state().best_step == saved_step_) name_best();
+    settle();
     observer_.note(fmt::format("resuming from step {} of {}", trainer_.state().step, trainer_.total_steps()));
   }
 
@@ -137,8 +150,11 @@ class Loop {
     const Evaluation evaluation = trainer_.validate(config_.train.validate_bytes);
     summary_.validation_bits = evaluation.bits();
     TrainState& state = trainer_.state();
-    if (!std::isfinite(evaluation.bits()))
+    if (!std::isfinite(evaluation.bits())) {
+      // The checkpoints before it are all there still, so that to go on does not begin with this one.
+      discard_checkpoints_after(run_, state.step - 1);
       fail("step {}: the validation loss is not finite; the last good checkpoint is kept", state.step);
+    }
     metrics.log(state.step, {{"validation/bits", evaluation.bits()}});
     const bool better = state.best_step == 0 || evaluation.bits() < state.best_bits;
     progress.note(fmt::format("step {:>7}  train {:.4f}  validation {:.4f} bits{}{}", state.step,
@@ -147,9 +163,9 @@ class Loop {
     if (!better) return;
     state.best_bits = evaluation.bits();
     state.best_step = state.step;
+    // A checkpoint of this step may be there already, but does not say that it is the best.
     save();
     name_best();
-    prune_checkpoints(run_, config_.train.keep_last);
   }
 
   void name_best() {
@@ -161,7 +177,11 @@ class Loop {
     const int64_t step = trainer_.state().step;
     save_checkpoint(run_, step, trainer_.contents());
     saved_step_ = step;
-    if (trainer_.state().best_step == 0) publish_model(run_, step);
+  }
+
+  // After a save, once it is known how good its weights are.
+  void settle() {
+    if (trainer_.state().best_step == 0) publish_model(run_, saved_step_);
     prune_checkpoints(run_, config_.train.keep_last);
   }
 
@@ -171,7 +191,7 @@ class Loop {
   TrainObserver observer_;
   Splits splits_;
   Device device_;
-  int64_t start_memory_ = 0;
+  Start start_;
   Trainer trainer_;
   TrainSummary summary_;
   int64_t saved_step_ = -1;

@@ -1,9 +1,13 @@
 #include "longstride/train/memory.h"
 
+#include <algorithm>
+#include <array>
 #include <optional>
 
+#include <unistd.h>
+
 #include "longstride/base/text.h"
-#include "longstride/device/cuda.h"
+#include "longstride/run/gpu_room.h"
 #include "longstride/train/optimizer.h"
 #include "longstride/train/trainer.h"
 
@@ -11,20 +15,33 @@ namespace longstride {
 
 namespace {
 
-// Settings that need less memory, those that cost the least time first.
-std::optional<RunConfig> settings_that_fit(const RunConfig& config, int64_t free) {
+// What pinning may take of the CPU's memory without harm to all else there.
+int64_t most_pinned() { return static_cast<int64_t>(sysconf(_SC_PHYS_PAGES)) * sysconf(_SC_PAGESIZE) / 2; }
+
+// Settings that need no more than `room`: the least change of train.activations, with it the largest
+// micro-batch.
+std::optional<RunConfig> settings_that_fit(const RunConfig& config, int64_t room) {
+  constexpr std::array kActivations{"keep", "recompute", "offload"};
   RunConfig changed = config;
-  const bool keeps = config.train.activations == "keep";
-  for (int64_t micro = config.train.micro(); micro >= 1; micro /= 2) {
-    if (config.train.batch % micro != 0) continue;
-    changed.train.micro_batch = micro;
-    for (const char* activations : {"keep", "recompute", "offload"}) {
-      if (!keeps && std::string_view(activations) == "keep") continue;
-      changed.train.activations = activations;
-      if (training_memory(changed).total() <= free) return changed;
+  const auto* present = std::find(kActivations.begin(), kActivations.end(), config.train.activations);
+  for (const auto* activations = present; activations != kActivations.end(); ++activations) {
+    changed.train.activations = *activations;
+    for (int64_t micro = config.train.micro(); micro >= 1; --micro) {
+      if (config.train.batch % micro != 0) continue;
+      changed.train.micro_batch = micro;
+      const MemoryPlan memory = training_memory(changed);
+      if (memory.total() <= room && memory.offloaded <= most_pinned()) return changed;
     }
   }
   return {};
+}
+
+std::string advice_for(const RunConfig& config, int64_t room) {
+  const std::optional<RunConfig> changed = settings_that_fit(config, room);
+  if (!changed) return "no setting of train.activations and train.micro_batch makes it fit";
+  return fmt::format("train.activations = \"{}\" and train.micro_batch = {} would fit with {}",
+                     changed->train.activations, changed->train.micro(),
+                     human_bytes(training_memory(*changed).total()));
 }
 
 }  // namespace
@@ -47,22 +64,19 @@ MemoryPlan training_memory(const RunConfig& config) {
   return memory;
 }
 
-void check_training_memory(const RunConfig& config) {
+MemoryPlan check_training_memory(const RunConfig& config) {
   const Device device = parse_device(config.compute.device);
-  if (device.kind == DeviceKind::cpu) return;
-  const cuda::DeviceMemory there = cuda::memory(device.index);
+  const int64_t micro = config.train.micro();
+  LONGSTRIDE_CHECK(device.kind == DeviceKind::cpu || micro <= kMostGpuSequences,
+                   "{} sequences at a time, a GPU takes up to {}; set train.micro_batch to a divisor of "
+                   "train.batch = {} below that",
+                   micro, kMostGpuSequences, config.train.batch);
   const MemoryPlan needed = training_memory(config);
-  if (needed.total() <= there.free) return;
-  const std::optional<RunConfig> changed = settings_that_fit(config, there.free);
-  std::string advice = "no setting of train.activations and train.micro_batch makes it fit";
-  if (changed)
-    advice = fmt::format("train.activations = \"{}\" and train.micro_batch = {} would fit with {}",
-                         changed->train.activations, changed->train.micro(),
-                         human_bytes(static_cast<double>(training_memory(*changed).total())));
-  fail("not enough memory on the GPU: training needs {} ({} of it activations), {} of {} are free; {}",
-       human_bytes(static_cast<double>(needed.total())),
-       human_bytes(static_cast<double>(needed.activations + needed.temporaries)),
-       human_bytes(static_cast<double>(there.free)), human_bytes(static_cast<double>(there.total)), advice);
+  if (device.kind == DeviceKind::cpu) return needed;
+  // Advice is costly: every setting has to be planned.
+  const int64_t room = gpu_room(device);
+  if (needed.total() > room) check_gpu_room(device, needed.total(), "training", advice_for(config, room));
+  return needed;
 }
 
 }  // namespace longstride

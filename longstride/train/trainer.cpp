@@ -82,6 +82,7 @@ Trainer::Trainer(const RunConfig& config, const Splits& splits)
   const ComputePlan plan = training_plan(config);
   optimizer_ = std::make_unique<Optimizer>(config, plan.device, plan.product);
   model_ = std::make_unique<Transformer>(config.model, plan);
+  room_ = std::make_unique<BatchRoom>(*model_);
   total_steps_ = steps_of(config.train, loader_);
   const Exchange exchange = exchange_of(config);
   steps_at_ = exchange.steps_at, tokens_at_ = exchange.tokens_at;
@@ -186,7 +187,7 @@ StepReport Trainer::step() {
 Evaluation Trainer::validate(int64_t max_bytes) {
   Evaluation result;
   optimizer_->with_evaluation_weights([&](const ModelParameters& parameters) {
-    result = evaluate_bytes(*model_, parameters, validation_.bytes(), validation_.corpus->record_bytes(), 0,
+    result = evaluate_bytes(*room_, parameters, validation_.bytes(), validation_.corpus->record_bytes(), 0,
                             max_bytes, {});
   });
   return result;
@@ -214,8 +215,8 @@ void Trainer::load(const OpenCheckpoint& checkpoint) {
 MemoryPlan Trainer::memory() const { return training_memory(config_); }
 
 int64_t Trainer::exchange_bytes(const RunConfig& config) {
-  const int64_t losses = config.train.micro() * config.model.context * size_of(DType::f32);
-  return exchange_of(config).bytes + losses;
+  const int64_t micro = config.train.micro(), context = config.model.context;
+  return exchange_of(config).bytes + micro * context * size_of(DType::f32) + BatchRoom::bytes(micro, context);
 }
 
 }  // namespace longstride

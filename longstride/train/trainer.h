@@ -67,7 +67,8 @@ class Trainer {
   TrainState& state() { return state_; }
   const Transformer& model() const { return *model_; }
   MemoryPlan memory() const;
-  // Bytes on the device of what a step is told and gives, beside weights and the model's working memory.
+  // Bytes on the device of what a step and a validation are told and give, beside weights and the model's
+  // working memory.
   static int64_t exchange_bytes(const RunConfig& config);
 
  private:
@@ -78,6 +79,8 @@ class Trainer {
   BatchLoader loader_;
   std::unique_ptr<Optimizer> optimizer_;
   std::unique_ptr<Transformer> model_;
+  // For validation, which must not fail for want of memory hours into a run.
+  std::unique_ptr<BatchRoom> room_;
   // What goes to the device each step and comes back: an UpdateControl, the dropout step of each micro-batch,
   // the tokens.
   Staging staging_;

@@ -7,31 +7,16 @@
 #include "longstride/device/cuda.h"
 #include "longstride/sample/decoder.h"
 
-#include "tests/sample/random_model.h"
+#include "tests/sample/gpu_weights.h"
 
 namespace longstride {
 namespace {
 
+using testing::kGpu;
+using testing::OnGpu;
 using testing::random_bytes;
 using testing::RandomModel;
 using testing::small_config;
-
-constexpr Device kGpu{DeviceKind::cuda, 0};
-
-// A model's weights on the GPU, products in `product`.
-struct OnGpu {
-  OnGpu(const RandomModel& model, DType product) : weights(model.table, kGpu, DType::f32) {
-    for (size_t i = 0; i < model.table.size(); ++i) copy(model.weights[i], weights[i]);
-    if (product != DType::f32) {
-      products = ParameterStore(model.table, kGpu, product, ParameterStore::Which::products);
-      for (size_t i = 0; i < model.table.size(); ++i)
-        if (products[i]) convert({kGpu, nullptr}, weights[i], products[i]);
-    }
-    parameters = by_role(model.config, weights, products);
-  }
-  ParameterStore weights, products;
-  ModelParameters parameters;
-};
 
 double loss_of(const float* logits, uint8_t token) {
   double most = logits[0], sum = 0;

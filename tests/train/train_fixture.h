@@ -1,6 +1,7 @@
 // A small run in a temporary folder, for tests of training.
 #pragma once
 
+#include <cmath>
 #include <cstring>
 #include <fstream>
 #include <string>
@@ -54,6 +55,38 @@ class TrainerTest : public testing::Test {
     observer.show_progress = false;
     observer.note = [this](const std::string& line) { notes_ += line + "\n"; };
     return train_run(run(name), config, -1, observer);
+  }
+
+  // Makes the run "a" diverge after four good steps; returns the message that ended it.
+  std::string diverge() {
+    config_.train.steps = 4;
+    train("a", config_);
+    config_.train.steps = 400;
+    config_.train.learning_rate = 10;
+    config_.train.clip = 0;
+    config_.train.epsilon = 0;
+    config_.train.warmup = 1;
+    config_.train.weight_decay = 10;  // |1 - rate * decay| = 99 a step: diverges for certain
+    try {
+      train("a", config_);
+    } catch (const Error& error) {
+      return error.what();
+    }
+    return "no error";
+  }
+
+  // The newest checkpoint is the last that was due before the step which `message` names, and finite.
+  void expect_last_good_checkpoint(const std::string& message) const {
+    ASSERT_THAT(message, testing::MatchesRegex("step [0-9]+: .* is not finite.*"));
+    const int64_t every = config_.train.checkpoint_every, failed = std::stoll(message.substr(5));
+    const IntactCheckpoint newest = newest_intact(run("a"));
+    ASSERT_TRUE(newest.found);
+    EXPECT_EQ(newest.found->step, (failed - 1) / every * every) << message;
+    const OpenCheckpoint checkpoint(*newest.found);
+    for (const std::string& name : checkpoint.model().names()) {
+      const Tensor tensor = checkpoint.model().find(name);
+      for (int64_t i = 0; i < tensor.count(); ++i) ASSERT_TRUE(std::isfinite(tensor.as<float>()[i])) << name;
+    }
   }
 
   std::string bytes_of(const std::string& name, int64_t step, const std::string& file) const {

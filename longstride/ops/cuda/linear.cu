@@ -2,7 +2,10 @@
 //
 // Products are cuBLASLt's, with the bias in their epilogue; tensors in f32 that a 16-bit product multiplies
 // are rounded into scratch first. Scratch: cuBLASLt's workspace, those copies, and partial column sums.
-// Column sums are taken in f32 in a fixed order.
+// Column sums are a pass of their own over dy, in f32 and in a fixed order: on the way of the weight
+// gradient's product (cuBLASLt's BGRADB) they made that product slower by more than the pass takes.
+#include <algorithm>
+
 #include "longstride/ops/cuda/common.cuh"
 #include "longstride/ops/cuda/matmul.h"
 #include "longstride/ops/cuda/ops.h"
@@ -58,26 +61,50 @@ Tensor in_dtype(const Tensor& t, DType dtype, Arena& scratch) {
 }
 
 // ---- column sums ----
+//
+// Blocks sum parts of the rows over some columns each, as many as keep the chip's memory busy; what they
+// leave, a few hundred rows at most, is added up by a second kernel.
 
 constexpr int kSumColumns = 256;  // of a block: 32 lanes of 8
 constexpr int kSumWarps = 8;
-constexpr int64_t kMostParts = 128;
+constexpr int kRowsAtOnce = 4;    // that a warp has on the way
+constexpr int64_t kBlocks = 528;  // wanted: four on each of an H100's 132 multiprocessors, all at once
+constexpr int kPartWarps = 32;    // of a block that adds up parts, a column a lane
 
-// Parts of the rows that are summed apart: enough blocks for the chip, each with rows to work on.
-int64_t parts_of(int64_t rows) {
-  const int64_t parts = ceil_div(rows, 16 * kSumWarps);
-  return parts < 1 ? 1 : parts < kMostParts ? parts : kMostParts;
+// The rows of each part, the same for every warp of its block; the last part may have fewer.
+int64_t rows_of_part(int64_t rows, int64_t width) {
+  constexpr int64_t kMultiple = kSumWarps * kRowsAtOnce;
+  const int64_t across = std::max<int64_t>(1, ceil_div(width, kSumColumns));
+  return kMultiple * std::max<int64_t>(1, ceil_div(rows, kMultiple * ceil_div(kBlocks, across)));
 }
+
+int64_t parts_of(int64_t rows, int64_t width) { return ceil_div(rows, rows_of_part(rows, width)); }
 
 struct SumArgs {
   const void* x;
-  int64_t stride, rows;
-  int width, rows_of_part;
+  int64_t stride, rows, rows_of_part;
+  int width;
   float* parts;  // (parts, width)
 };
 
+// Columns from `from` on, of which `left` exist.
 template <class T, bool kEights>
-__global__ void __launch_bounds__(kWarp* kSumWarps) column_sums_kernel(const SumArgs a) {
+__device__ Eight load_columns(const T* from, int left) {
+  if constexpr (kEights) return load8(from);
+  Eight x{};
+#pragma unroll
+  for (int i = 0; i < 8; ++i)
+    if (i < left) x.v[i] = to_float(from[i]);
+  return x;
+}
+
+__device__ inline void add(float (&sum)[8], const Eight& x) {
+#pragma unroll
+  for (int e = 0; e < 8; ++e) sum[e] += x.v[e];
+}
+
+template <class T, bool kEights>
+__global__ void __launch_bounds__(kWarp* kSumWarps, 4) column_sums_kernel(const SumArgs a) {
   __shared__ float sums[kSumWarps][kSumColumns];
   const int warp = threadIdx.x / kWarp, lane = threadIdx.x % kWarp;
   const int column = static_cast<int>(blockIdx.x) * kSumColumns + 8 * lane;
@@ -85,59 +112,63 @@ __global__ void __launch_bounds__(kWarp* kSumWarps) column_sums_kernel(const Sum
   const int64_t end = begin + a.rows_of_part < a.rows ? begin + a.rows_of_part : a.rows;
   float sum[8] = {};
   if (column < a.width) {
-#pragma unroll 4
-    for (int64_t row = begin + warp; row < end; row += kSumWarps) {
-      const T* from = static_cast<const T*>(a.x) + row * a.stride + column;
-      if constexpr (kEights) {
-        const Eight x = load8(from);
+    const T* from = static_cast<const T*>(a.x) + (begin + warp) * a.stride + column;
+    const int64_t step = kSumWarps * a.stride;
+    const int left = a.width - column;
+    int64_t row = begin + warp;
+#pragma unroll 1
+    for (; row + (kRowsAtOnce - 1) * kSumWarps < end; row += kRowsAtOnce * kSumWarps) {
+      Eight x[kRowsAtOnce];
 #pragma unroll
-        for (int i = 0; i < 8; ++i) sum[i] += x.v[i];
-      } else {
+      for (int i = 0; i < kRowsAtOnce; ++i) x[i] = load_columns<T, kEights>(from + i * step, left);
 #pragma unroll
-        for (int i = 0; i < 8; ++i)
-          if (column + i < a.width) sum[i] += to_float(from[i]);
-      }
+      for (int i = 0; i < kRowsAtOnce; ++i) add(sum, x[i]);
+      from += kRowsAtOnce * step;
     }
+#pragma unroll 1
+    for (; row < end; row += kSumWarps, from += step) add(sum, load_columns<T, kEights>(from, left));
   }
 #pragma unroll
-  for (int i = 0; i < 8; ++i) sums[warp][8 * lane + i] = sum[i];
+  for (int e = 0; e < 8; ++e) sums[warp][8 * lane + e] = sum[e];
   __syncthreads();
   const int own = static_cast<int>(threadIdx.x), at = static_cast<int>(blockIdx.x) * kSumColumns + own;
-  if (own >= kSumColumns || at >= a.width) return;
+  if (at >= a.width) return;
   float total = 0;
 #pragma unroll
   for (int w = 0; w < kSumWarps; ++w) total += sums[w][own];
   a.parts[static_cast<int64_t>(blockIdx.y) * a.width + at] = total;
 }
+static_assert(kSumColumns == kWarp * kSumWarps, "a thread adds up one column of its block");
 
-__global__ void add_parts_kernel(const float* parts, int count, int width, float* to) {
-  const int column = static_cast<int>(blockIdx.x * blockDim.x + threadIdx.x);
-  if (column >= width) return;
+// to (width) += the rows of `parts` (count, width): warps take rows by turns, then their sums are added in
+// order.
+__global__ void __launch_bounds__(kWarp* kPartWarps)
+    add_parts_kernel(const float* parts, int count, int width, float* to) {
+  __shared__ float sums[kPartWarps][kWarp];
+  const int warp = threadIdx.x / kWarp, lane = threadIdx.x % kWarp;
+  const int column = static_cast<int>(blockIdx.x) * kWarp + lane;
+  float sum = 0;
+  if (column < width) {
+#pragma unroll 8
+    for (int part = warp; part < count; part += kPartWarps)
+      sum += parts[static_cast<int64_t>(part) * width + column];
+  }
+  sums[warp][lane] = sum;
+  __syncthreads();
+  if (warp > 0 || column >= width) return;
   float total = 0;
-  for (int part = 0; part < count; ++part) total += parts[static_cast<int64_t>(part) * width + column];
+#pragma unroll
+  for (int w = 0; w < kPartWarps; ++w) total += sums[w][lane];
   to[column] += total;
-}
-
-// to (width) += the rows of `parts`, in their order.
-void add_parts(const Tensor& parts, int64_t count, const Tensor& to) {
-  constexpr int kThreads = 64;
-  const int64_t width = to.count();
-  add_parts_kernel<<<static_cast<unsigned>(ceil_div(width, kThreads)), kThreads, 0, current()>>>(
-      data_of<float>(parts), static_cast<int>(count), static_cast<int>(width), data_of<float>(to));
-  check_launch("linear's bias gradient");
 }
 
 void add_column_sums(const Tensor& x, const Tensor& to, Arena& scratch) {
   const int64_t rows = x.shape[0], width = x.shape[1];
   if (rows == 0 || width == 0) return;
-  const int64_t parts = parts_of(rows);
+  const int64_t parts = parts_of(rows, width);
   const Tensor sums = scratch.allocate(DType::f32, {parts, width});
-  const SumArgs args{x.data,
-                     x.stride[0],
-                     rows,
-                     static_cast<int>(width),
-                     static_cast<int>(ceil_div(rows, parts)),
-                     data_of<float>(sums)};
+  const SumArgs args{
+      x.data, x.stride[0], rows, rows_of_part(rows, width), static_cast<int>(width), data_of<float>(sums)};
   const dim3 grid(static_cast<unsigned>(ceil_div(width, kSumColumns)), static_cast<unsigned>(parts));
   const bool by_eights = eights(x.data, width) && x.stride[0] % 8 == 0;
   with_float_type(x.dtype, [&](auto element) {
@@ -148,7 +179,9 @@ void add_column_sums(const Tensor& x, const Tensor& to, Arena& scratch) {
       column_sums_kernel<T, false><<<grid, kWarp * kSumWarps, 0, current()>>>(args);
   });
   check_launch("linear's column sums");
-  add_parts(sums, parts, to);
+  add_parts_kernel<<<static_cast<unsigned>(ceil_div(width, kWarp)), kWarp * kPartWarps, 0, current()>>>(
+      args.parts, static_cast<int>(parts), args.width, data_of<float>(to));
+  check_launch("linear's bias gradient");
 }
 
 void* workspace_of(Arena& scratch) { return scratch.allocate(DType::u8, {kMatmulWorkspace}).data; }
@@ -165,8 +198,7 @@ int64_t linear_scratch_bytes(int64_t rows, int64_t in, int64_t out, DType produc
       arena.allocate(product, {rows, out});
     }
   }
-  arena.allocate(DType::f32, {out});
-  arena.allocate(DType::f32, {parts_of(rows), out});
+  arena.allocate(DType::f32, {parts_of(rows, out), out});
   return arena.peak();
 }
 
@@ -194,14 +226,9 @@ void linear_backward_weight(const OpContext& context, const Tensor& dy, const Te
   Arena& scratch = *context.scratch;
   const Arena::Scope scope(scratch);
   void* const workspace = workspace_of(scratch);
-  Matmul m{Product::at_b, in_dtype(dy, product, scratch), in_dtype(x, product, scratch), dw, {}, true, {}};
-  // The sums are those of dy as it is: rounded dy is not good enough.
-  if (db && dy.dtype == product) {
-    m.column_sums = scratch.allocate(DType::f32, {dy.shape[1]});
-    if (matmul(m, workspace)) return add_parts(m.column_sums, 1, db);
-    m.column_sums = {};
-  }
-  matmul(m, workspace);
+  matmul({Product::at_b, in_dtype(dy, product, scratch), in_dtype(x, product, scratch), dw, {}, true},
+         workspace);
+  // Of dy as it is: sums of its rounded copy are not good enough.
   if (db) add_column_sums(dy, db, scratch);
 }
 

@@ -96,7 +96,7 @@ int64_t alignment_of(const Tensor& t) {
 }
 
 // Everything that tells one product from another: product, bias, add, dtypes, sizes, strides, alignments.
-using Key = std::array<int64_t, 16>;
+using Key = std::array<int64_t, 14>;
 
 struct Prepared {
   bool possible = false;
@@ -131,12 +131,6 @@ Prepared prepare(const Matmul& m) {
     set(CUBLASLT_MATMUL_DESC_EPILOGUE, epilogue);
     set(CUBLASLT_MATMUL_DESC_BIAS_DATA_TYPE, type_of(m.bias.dtype));
     set(CUBLASLT_MATMUL_DESC_BIAS_POINTER, m.bias.data);
-  }
-  if (m.column_sums) {
-    const cublasLtEpilogue_t epilogue = CUBLASLT_EPILOGUE_BGRADB;
-    set(CUBLASLT_MATMUL_DESC_EPILOGUE, epilogue);
-    set(CUBLASLT_MATMUL_DESC_BIAS_DATA_TYPE, type_of(m.column_sums.dtype));
-    set(CUBLASLT_MATMUL_DESC_BIAS_POINTER, m.column_sums.data);
   }
   const auto layout = [&](cublasLtMatrixLayout_t& made, const Tensor& t) {
     check(lt.layout_create(&made, type_of(t.dtype), static_cast<uint64_t>(t.shape[1]),
@@ -184,9 +178,7 @@ bool matmul(const Matmul& m, void* workspace) {
                 m.c.stride[0],
                 alignment_of(m.a),
                 alignment_of(m.b),
-                alignment_of(m.c),
-                m.column_sums ? 1 : 0,
-                0};
+                alignment_of(m.c)};
   static std::mutex mutex;
   static std::map<Key, Prepared> prepared;
   const std::lock_guard lock(mutex);
@@ -194,12 +186,12 @@ bool matmul(const Matmul& m, void* workspace) {
   Prepared& p = found->second;
   if (added) p = prepare(m);
   if (!p.possible) {
-    LONGSTRIDE_CHECK(m.bias || m.column_sums, "cuBLAS has no kernel for a product of {} and {} into {}",
+    LONGSTRIDE_CHECK(static_cast<bool>(m.bias), "cuBLAS has no kernel for a product of {} and {} into {}",
                      m.a.describe(), m.b.describe(), m.c.describe());
     return false;
   }
-  if (const Tensor& vector = m.bias ? m.bias : m.column_sums)
-    check(library().desc_set(p.desc, CUBLASLT_MATMUL_DESC_BIAS_POINTER, &vector.data, sizeof(vector.data)),
+  if (m.bias)
+    check(library().desc_set(p.desc, CUBLASLT_MATMUL_DESC_BIAS_POINTER, &m.bias.data, sizeof(m.bias.data)),
           "cublasLtMatmulDescSetAttribute");
   const float one = 1, beta = m.add ? 1 : 0;
   check(library().matmul(handle(), p.desc, &one, m.b.data, p.a, m.a.data, p.b, &beta, m.c.data, p.c, m.c.data,

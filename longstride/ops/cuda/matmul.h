@@ -20,8 +20,6 @@ struct Matmul {
   Tensor c;          // (M, N) f32 or of the dtype of a
   Tensor bias;       // (N) f32 or of the dtype of c, added to every row; may be empty
   bool add = false;  // c += instead of c =
-  // at_b only: (M) f32 = the column sums of a, taken on the way; may be empty.
-  Tensor column_sums;
 };
 
 // Bytes of workspace for any product.
@@ -29,7 +27,7 @@ inline constexpr int64_t kMatmulWorkspace = int64_t{32} << 20;
 
 // The kernel is chosen by cuBLASLt's heuristics once for each shape and kept, so that the same product gives
 // the same bits from run to run. `workspace` has kMatmulWorkspace bytes. Returns false, with nothing queued,
-// if there is no kernel for a bias of this dtype or for column sums.
+// if there is no kernel for a bias of this dtype.
 bool matmul(const Matmul& m, void* workspace);
 
 }  // namespace longstride::cuda

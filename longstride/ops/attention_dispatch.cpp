@@ -38,6 +38,14 @@ OpWork pair_work(const AttentionPlan& plan, const AttentionTensors& t, int qk_pr
   return {bytes, static_cast<double>(t.q.shape[0] * plan.pairs) * static_cast<double>(a_pair)};
 }
 
+// A GPU's kernels number sequences and heads by the second and third dimension of a grid.
+void check_grid(const char* op, Device device, int64_t batch, int64_t heads) {
+  constexpr int64_t kMost = 65535;
+  LONGSTRIDE_CHECK(!on_gpu(device) || (batch <= kMost && heads <= kMost),
+                   "{}: {} sequences of {} heads, a GPU takes up to {} of each at a time; split the batch",
+                   op, batch, heads, kMost);
+}
+
 void check_tensors(const char* op, const OpContext& context, const AttentionPlan& plan,
                    const AttentionTensors& t) {
   check_device(op, context.device);
@@ -48,6 +56,7 @@ void check_tensors(const char* op, const OpContext& context, const AttentionPlan
   const int64_t width = t.q.shape[3], v_width = t.v.shape[3];
   LONGSTRIDE_CHECK(batch > 0 && n > 0 && heads > 0 && width > 0 && v_width > 0,
                    "{}: q is {} and v is {}, must not be empty", op, t.q.describe(), t.v.describe());
+  check_grid(op, context.device, batch, heads);
   LONGSTRIDE_CHECK(plan.n == n, "{}: the plan is for {} positions, q is {}", op, plan.n, t.q.describe());
   LONGSTRIDE_CHECK(static_cast<int64_t>(plan.plan_of_head.size()) == heads,
                    "{}: the plan is for {} heads, q is {}", op, plan.plan_of_head.size(), t.q.describe());
@@ -140,6 +149,7 @@ void attention_one(const OpContext& context, const LayerPattern& layer, int64_t 
                    "{}: q is {}, k is {}, v is {}, must be (B, H, D), (B, N, H, D) and (B, N, H, Dv)", op,
                    q.describe(), k.describe(), v.describe());
   const int64_t batch = q.shape[0], heads = q.shape[1], n = k.shape[1];
+  check_grid(op, context.device, batch, heads);
   LONGSTRIDE_CHECK(position >= 0 && position < n, "{}: position {} of k {}, must be below {}", op, position,
                    k.describe(), n);
   check_tensor(op, "q", context.device, q, DType::f32, {batch, heads, q.shape[2]});

@@ -105,14 +105,19 @@ void zero_rows(const Rows& rows, DType dtype, const HeadGroup& group, int n, int
   check_launch("attention_backward's zeros");
 }
 
-}  // namespace
-
+// Whether the kernels on tensor cores serve a forward, or with `gradients` a backward.
 bool tiles_can_serve(const AttentionTensors& t, const AttentionGradients* gradients) {
   if (t.q.dtype == DType::f32 || t.q.shape[3] > 128 || t.v.shape[3] > 128) return false;
-  const bool inputs = in_chunks(t.q) && in_chunks(t.k) && in_chunks(t.v) && in_chunks(t.o);
-  return inputs && (gradients == nullptr || (in_chunks(gradients->d_o) && in_chunks(gradients->dq) &&
-                                             in_chunks(gradients->dk) && in_chunks(gradients->dv)));
+  if (!in_chunks(t.q) || !in_chunks(t.k) || !in_chunks(t.v) || !in_chunks(t.o)) return false;
+  const DType dtype = t.q.dtype;
+  const auto width = static_cast<int>(t.q.shape[3]), width_v = static_cast<int>(t.v.shape[3]);
+  if (gradients == nullptr) return forward_tiles_fit(dtype, width, width_v);
+  return in_chunks(gradients->d_o) && in_chunks(gradients->dq) && in_chunks(gradients->dk) &&
+         in_chunks(gradients->dv) && backward_queries_tiles_fit(dtype, width, width_v) &&
+         backward_keys_tiles_fit(dtype, width, width_v);
 }
+
+}  // namespace
 
 void attention_forward(const OpContext&, const AttentionPlan& plan, const AttentionTensors& t) {
   AttentionArgs args = arguments_of(plan, t);

@@ -132,14 +132,23 @@ __global__ void __launch_bounds__(Kind::kThreads, Kind::kBlocks)
   __syncthreads();
   float factor[kAtoms][2];
   for (int atom = 0; atom < kAtoms; ++atom) factor[atom][0] = factor[atom][1] = a.scale;
-  write_rows<T, Kind::kWidth, kAtoms>(dk, factor, keys, a.dk.of<T>(b, h), a.dk.position, a.dk.width,
-                                      positions, a.n, a.add, nullptr, first_row, lane);
+  const WrittenRows<T> rows{a.dk.of<T>(b, h), a.dk.position, a.dk.width, positions, a.n,
+                            first_row,        keys,          a.add,      nullptr};
+  write_rows<T, Kind::kWidth, kAtoms>(dk, factor, rows, lane);
   for (int atom = 0; atom < kAtoms; ++atom) factor[atom][0] = factor[atom][1] = 1.0f;
-  write_rows<T, Kind::kWidthV, kAtoms>(dv, factor, values, a.dv.of<T>(b, h), a.dv.position, a.dv.width,
-                                       positions, a.n, a.add, nullptr, first_row, lane);
+  const WrittenRows<T> rows_v{a.dv.of<T>(b, h), a.dv.position, a.dv.width, positions, a.n,
+                              first_row,        values,        a.add,      nullptr};
+  write_rows<T, Kind::kWidthV, kAtoms>(dv, factor, rows_v, lane);
 }
 
 }  // namespace
+
+bool backward_keys_tiles_fit(DType dtype, int width, int width_v) {
+  return with_tile_widths(dtype, width, width_v, [&]<class T, int kWidth, int kWidthV>() {
+    using Kind = BackwardKeys<T, kWidth, kWidthV>;
+    return fits<Kind>(backward_keys_kernel<Kind>);
+  });
+}
 
 void backward_keys_by_tiles(const AttentionArgs& args, DType dtype, int heads, int batch) {
   with_tile_widths(dtype, args.q.width, args.v.width, [&]<class T, int kWidth, int kWidthV>() {

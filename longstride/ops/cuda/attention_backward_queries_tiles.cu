@@ -123,11 +123,19 @@ __global__ void __launch_bounds__(Kind::kThreads, Kind::kBlocks)
   __syncthreads();
   float factor[kAtoms][2];
   for (int atom = 0; atom < kAtoms; ++atom) factor[atom][0] = factor[atom][1] = a.scale;
-  write_rows<T, Kind::kWidth, kAtoms>(dq, factor, queries, a.dq.of<T>(b, h), a.dq.position, a.dq.width,
-                                      positions, a.n, a.add, nullptr, first_row, lane);
+  const WrittenRows<T> rows{a.dq.of<T>(b, h), a.dq.position, a.dq.width, positions, a.n,
+                            first_row,        queries,       a.add,      nullptr};
+  write_rows<T, Kind::kWidth, kAtoms>(dq, factor, rows, lane);
 }
 
 }  // namespace
+
+bool backward_queries_tiles_fit(DType dtype, int width, int width_v) {
+  return with_tile_widths(dtype, width, width_v, [&]<class T, int kWidth, int kWidthV>() {
+    using Kind = BackwardQueries<T, kWidth, kWidthV>;
+    return fits<Kind>(backward_queries_kernel<Kind>);
+  });
+}
 
 void backward_queries_by_tiles(const AttentionArgs& args, DType dtype, int heads, int batch) {
   with_tile_widths(dtype, args.q.width, args.v.width, [&]<class T, int kWidth, int kWidthV>() {

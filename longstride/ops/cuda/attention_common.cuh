@@ -164,13 +164,23 @@ __device__ inline void copy_tiles(const Copy<T>& a, const Copy<T>& v, const Tile
   }
 }
 
+// Where the rows of a warp go.
+template <class T>
+struct WrittenRows {
+  T* to;  // one head's rows
+  int stride, width;
+  const int* positions;  // of the block's rows; those from n on are not written
+  int n, first_row;      // first_row: of the warp
+  uint32_t room;         // a tile in shared memory of which the warp has its own rows to itself
+  bool add;              // to what is there, times `before` if that is not null (a factor for each row)
+  const float* before;
+};
+
 // Writes rows that a warp holds as matrices C, kAtoms of 16 rows by kWidth columns, each row times its
-// factor: by way of `room`, the warp's own rows of a tile. `add`: adds to what is there, times `before` if
-// that is not null (one factor a row).
+// factor.
 template <class T, int kWidth, int kAtoms>
 __device__ inline void write_rows(const float (&c)[kAtoms][kWidth / 8][4], const float (&factor)[kAtoms][2],
-                                  uint32_t room, T* to, int stride, int width, const int* positions, int n,
-                                  bool add, const float* before, int first_row, int lane) {
+                                  const WrittenRows<T>& rows, int lane) {
   const int g = lane / 4, t = lane % 4;
   __syncwarp();
 #pragma unroll
@@ -181,7 +191,7 @@ __device__ inline void write_rows(const float (&c)[kAtoms][kWidth / 8][4], const
       for (int half = 0; half < 2; ++half) {
         const uint32_t packed =
             pack<T>(c[atom][j][2 * half] * factor[atom][half], c[atom][j][2 * half + 1] * factor[atom][half]);
-        const uint32_t at = Tile<kWidth>::address(room, first_row + 16 * atom + 8 * half + g, j) +
+        const uint32_t at = Tile<kWidth>::address(rows.room, rows.first_row + 16 * atom + 8 * half + g, j) +
                             static_cast<uint32_t>(4 * t);
         asm volatile("st.shared.u32 [%0], %1;" ::"r"(at), "r"(packed) : "memory");
       }
@@ -189,19 +199,19 @@ __device__ inline void write_rows(const float (&c)[kAtoms][kWidth / 8][4], const
   constexpr int kChunks = Tile<kWidth>::kChunks;
 #pragma unroll
   for (int i = lane; i < 16 * kAtoms * kChunks; i += kWarp) {
-    const int row = first_row + i / kChunks, chunk = i % kChunks;
-    const int position = positions[row];
-    if (position >= n || 8 * chunk >= width) continue;
+    const int row = rows.first_row + i / kChunks, chunk = i % kChunks;
+    const int position = rows.positions[row];
+    if (position >= rows.n || 8 * chunk >= rows.width) continue;
     uint4 raw;
     asm volatile("ld.shared.v4.u32 {%0, %1, %2, %3}, [%4];"
                  : "=r"(raw.x), "=r"(raw.y), "=r"(raw.z), "=r"(raw.w)
-                 : "r"(Tile<kWidth>::address(room, row, chunk))
+                 : "r"(Tile<kWidth>::address(rows.room, row, chunk))
                  : "memory");
-    T* const target = to + static_cast<int64_t>(position) * stride + 8 * chunk;
-    if (add) {
+    T* const target = rows.to + static_cast<int64_t>(position) * rows.stride + 8 * chunk;
+    if (rows.add) {
       const T* fresh = reinterpret_cast<const T*>(&raw);
       Eight sum = load8(target);
-      const float kept = before != nullptr ? before[row] : 1.0f;
+      const float kept = rows.before != nullptr ? rows.before[row] : 1.0f;
 #pragma unroll
       for (int e = 0; e < 8; ++e) sum.v[e] = (kept == 0 ? 0.0f : sum.v[e] * kept) + to_float(fresh[e]);
       store8(target, sum);
@@ -269,6 +279,21 @@ __device__ inline void add_weighted_rows(float (&c)[kAtoms][kWidth / 8][4],
   }
 }
 
+// A row's log-sum-exp over an earlier sweep's keys and over this one's, and the factors of the two results.
+struct MergedSum {
+  float log_sum, of_earlier, of_fresh;
+};
+
+// Either is -infinity where its sweep had no key for the row, and NaN where a score was.
+__device__ inline MergedSum merge_sums(float earlier, float fresh) {
+  const float high = fmaxf(earlier, fresh);
+  float both = fresh;
+  if (high != -INFINITY) both = high + log1pf(expf(fminf(earlier, fresh) - high));
+  if (isnan(earlier) || isnan(fresh)) both = earlier + fresh;
+  return {both, earlier == -INFINITY ? 0.0f : expf(earlier - both),
+          fresh == -INFINITY ? 0.0f : expf(fresh - both)};
+}
+
 // The word of a mask for row `row` of a half tile.
 template <bool kByQuery>
 __device__ inline uint64_t mask_word(const TileMask* masks, int mask, int row) {
@@ -283,12 +308,15 @@ __device__ inline int pair_of_block(bool last_first) {
                     : static_cast<int>(blockIdx.x);
 }
 
-// Kernels on tensor cores: 16-bit elements, rows of 16-byte chunks, widths up to 128. They serve all of a
-// call or none of it.
-bool tiles_can_serve(const AttentionTensors& t, const AttentionGradients* gradients);
+// Kernels on tensor cores: 16-bit elements, rows of 16-byte chunks, widths up to 128.
 void forward_by_tiles(const AttentionArgs& args, DType dtype, int heads, int batch);
 void backward_queries_by_tiles(const AttentionArgs& args, DType dtype, int heads, int batch);
 void backward_keys_by_tiles(const AttentionArgs& args, DType dtype, int heads, int batch);
+
+// Whether this GPU has the shared memory that a block of those kernels needs for these widths.
+bool forward_tiles_fit(DType dtype, int width, int width_v);
+bool backward_queries_tiles_fit(DType dtype, int width, int width_v);
+bool backward_keys_tiles_fit(DType dtype, int width, int width_v);
 
 // Kernels for everything else, a warp a row, in f32.
 void forward_by_rows(const AttentionArgs& args, DType dtype, int heads, int batch);

@@ -154,22 +154,27 @@ __global__ void __launch_bounds__(Kind::kThreads, Kind::kBlocks)
       factor[atom][r] = any ? 1 / total : 0.0f;
       if (a.add) {
         const float before = position < a.n ? lse[position] : -INFINITY;
-        const float high_one = fmaxf(before, log_sum);
-        float both = log_sum;
-        if (high_one != -INFINITY) both = high_one + log1pf(expf(fminf(before, log_sum) - high_one));
-        if (isnan(before) || isnan(log_sum)) both = before + log_sum;
-        factor[atom][r] *= log_sum == -INFINITY ? 0.0f : expf(log_sum - both);
-        if (t == 0) kept[row] = before == -INFINITY ? 0.0f : expf(before - both);
-        log_sum = both;
+        const MergedSum merged = merge_sums(before, log_sum);
+        factor[atom][r] *= merged.of_fresh;
+        if (t == 0) kept[row] = merged.of_earlier;
+        log_sum = merged.log_sum;
       }
       __syncwarp();
       if (t == 0 && position < a.n) lse[position] = log_sum;
     }
-  write_rows<T, Kind::kWidthV, kAtoms>(o, factor, queries, a.o.of<T>(b, h), a.o.position, a.o.width,
-                                       positions, a.n, a.add, kept, first_row, lane);
+  const WrittenRows<T> rows{a.o.of<T>(b, h), a.o.position, a.o.width, positions, a.n,
+                            first_row,       queries,      a.add,     kept};
+  write_rows<T, Kind::kWidthV, kAtoms>(o, factor, rows, lane);
 }
 
 }  // namespace
+
+bool forward_tiles_fit(DType dtype, int width, int width_v) {
+  return with_tile_widths(dtype, width, width_v, [&]<class T, int kWidth, int kWidthV>() {
+    using Kind = Forward<T, kWidth, kWidthV>;
+    return fits<Kind>(forward_kernel<Kind>);
+  });
+}
 
 void forward_by_tiles(const AttentionArgs& args, DType dtype, int heads, int batch) {
   with_tile_widths(dtype, args.q.width, args.v.width, [&]<class T, int kWidth, int kWidthV>() {

@@ -1,14 +1,14 @@
-// From runtime widths to a kernel, and its launch.
+// From runtime widths to a kernel, whether it fits, and its launch.
 #pragma once
 
 #include "longstride/ops/cuda/attention_common.cuh"
 
 namespace longstride::cuda {
 
-// Calls action<T, kWidth, kWidthV>() with the smallest of the compiled widths that hold a head's: q and k as
-// wide as v, or half as wide (the paper's "half-size query and key").
+// The result of action<T, kWidth, kWidthV>() with the smallest of the compiled widths that hold a head's: q
+// and k as wide as v, or half as wide (the paper's "half-size query and key").
 template <class Action>
-void with_tile_widths(DType dtype, int width, int width_v, const Action& action) {
+auto with_tile_widths(DType dtype, int width, int width_v, const Action& action) {
   const auto with_type = [&]<class T>() {
     const int most = width > width_v ? width : width_v;
     if (most <= 32) return action.template operator()<T, 32, 32>();
@@ -18,6 +18,28 @@ void with_tile_widths(DType dtype, int width, int width_v, const Action& action)
   };
   if (dtype == DType::f16) return with_type.template operator()<__half>();
   return with_type.template operator()<__nv_bfloat16>();
+}
+
+// Bytes of shared memory that a block may have on this GPU: 99 KiB on sm_86, sm_89 and sm_120, 163 KiB or
+// more on sm_80 and sm_90.
+inline int64_t most_shared_bytes() {
+  static const int64_t bytes = [] {
+    int device = 0, most = 0;
+    LONGSTRIDE_CUDA_CHECK(cudaGetDevice(&device));
+    LONGSTRIDE_CUDA_CHECK(cudaDeviceGetAttribute(&most, cudaDevAttrMaxSharedMemoryPerBlockOptin, device));
+    return int64_t{most};
+  }();
+  return bytes;
+}
+
+template <class Kind>
+bool fits(void (*kernel)(AttentionArgs)) {
+  static const bool enough = [&] {
+    cudaFuncAttributes attributes{};
+    LONGSTRIDE_CUDA_CHECK(cudaFuncGetAttributes(&attributes, kernel));
+    return static_cast<int64_t>(attributes.sharedSizeBytes) + Kind::kSharedBytes <= most_shared_bytes();
+  }();
+  return enough;
 }
 
 template <class Kind>

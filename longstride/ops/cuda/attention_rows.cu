@@ -1,6 +1,6 @@
 // Sparse attention for what the tensor-core kernels do not take: f32, heads wider than 128, rows that are not
-// aligned. Formulas, visits and sweeps are theirs; a warp owns one row, everything is f32, and each lane
-// looks at two rows of a visited tile.
+// aligned, chips with too little shared memory. Formulas, visits and sweeps are theirs; a warp owns one row,
+// everything is f32, and each lane looks at two rows of a visited tile.
 #include "longstride/ops/cuda/attention_common.cuh"
 
 namespace longstride::cuda {
@@ -114,12 +114,8 @@ __global__ void forward_rows_kernel(const __grid_constant__ AttentionArgs a) {
   float log_sum = any ? highest + logf(sum) : -INFINITY;
   float fresh = any ? 1 / sum : 0.0f, kept = 0;
   if (a.add) {
-    const float before = *lse, high = fmaxf(before, log_sum);
-    float both = high == -INFINITY ? -INFINITY : high + log1pf(expf(fminf(before, log_sum) - high));
-    if (isnan(before) || isnan(log_sum)) both = before + log_sum;
-    fresh *= log_sum == -INFINITY ? 0.0f : expf(log_sum - both);
-    kept = before == -INFINITY ? 0.0f : expf(before - both);
-    log_sum = both;
+    const MergedSum merged = merge_sums(*lse, log_sum);
+    fresh *= merged.of_fresh, kept = merged.of_earlier, log_sum = merged.log_sum;
   }
   T* const o = a.o.of<T>(owner.b, owner.h) + int64_t{owner.position} * a.o.position;
   for (int d = lane; d < a.v.width; d += kWarp) {

@@ -1,0 +1,58 @@
+// What the parts of attention's check share: its cases, their inputs, and what ought to come out.
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "longstride/base/dtype.h"
+#include "longstride/verify/check.h"
+
+namespace longstride::verify {
+
+struct AttentionShape {
+  int64_t batch, heads, width, v_width;
+};
+
+// One problem.
+struct AttentionCase {
+  std::string pattern;
+  int64_t n;
+  AttentionShape shape;
+  int64_t gap = 0;  // not 0: q, k, v are columns of one array with gaps of this many elements between them
+  float gain = 1;   // of q
+  DType dtype = DType::f32;
+
+  std::string name(const char* what) const;
+  float scale() const;
+};
+
+// The cases of check_attention(): all patterns, at lengths and widths that meet in all combinations if
+// thorough.
+std::vector<AttentionCase> attention_cases(Device device, Effort effort);
+
+// The 16-bit types that the device's attention takes.
+std::vector<DType> narrow_dtypes(Device device);
+
+// Everything that goes into and comes out of one problem, contiguous.
+template <class T>
+struct AttentionValues {
+  std::vector<T> q, k, v, d_o;
+  std::vector<T> o, lse, dq, dk, dv;
+};
+
+// What is left of a value in this type.
+float rounded_to(DType dtype, float value);
+// Half the distance between neighbours of 1; 0 for f32.
+double rounding_of(DType dtype);
+
+// Normal values for q, k, v and d_o, as the case's dtype holds them.
+AttentionValues<float> random_inputs(const AttentionCase& c);
+
+// The definition in precision T, float or double.
+template <class T>
+AttentionValues<T> by_definition(const AttentionCase& c, const AttentionValues<float>& inputs);
+
+// The plainest computation with weights, their gradients and results rounded to 16 bits, and sums in f32.
+AttentionValues<float> naive_rounded(const AttentionCase& c, const AttentionValues<float>& inputs);
+
+}  // namespace longstride::verify

@@ -9,11 +9,13 @@
 #include <algorithm>
 #include <cmath>
 #include <cstdio>
+#include <memory>
 
 #include "longstride/base/rng.h"
 #include "longstride/device/cuda.h"
 #include "longstride/ops/attention.h"
 
+#include "bench/gpu_rates.h"
 #include "bench/measure.h"
 
 using namespace longstride;
@@ -21,7 +23,6 @@ using namespace longstride;
 namespace {
 
 constexpr Device kGpu{DeviceKind::cuda, 0};
-constexpr int kRuns = 20;
 
 struct Shape {
   const char* name;
@@ -141,23 +142,6 @@ double check(Shape s) {
   return error;
 }
 
-double median_seconds(const std::function<void(int run)>& work) {
-  for (int run = 0; run < 3; ++run) work(run);
-  std::vector<double> seconds;
-  for (int run = 0; run < kRuns; ++run) {
-    const cuda::Moment begin = cuda::Moment::now();
-    work(run);
-    seconds.push_back(cuda::Moment::seconds(begin, cuda::Moment::now()));
-  }
-  return median(seconds);
-}
-
-double copy_rate() {
-  constexpr int64_t kBytes = int64_t{1} << 30;
-  const Buffer from(kGpu, kBytes), to(kGpu, kBytes);
-  return 2.0 * kBytes / median_seconds([&](int) { cuda::copy(to.data(), from.data(), kBytes); });
-}
-
 nlohmann::json measure(const Shape& s, double rate) {
   const double error = check(s);
   const Planned planned(kGpu, s);
@@ -168,11 +152,10 @@ nlohmann::json measure(const Shape& s, double rate) {
         std::make_unique<Problem>(kGpu, s, DType::bf16, static_cast<uint32_t>(10 * problems.size())));
     bytes += problems.back()->qkv.bytes() + problems.back()->o.bytes();
   } while (bytes < (int64_t{150} << 20));
-  const auto problem = [&](int run) -> const Problem& {
-    return *problems[static_cast<size_t>(run) % problems.size()];
-  };
-  const double forward = median_seconds([&](int run) { planned.forward(problem(run)); });
-  const double backward = median_seconds([&](int run) { planned.backward(problem(run)); });
+  size_t turn = 0;
+  const auto next = [&]() -> const Problem& { return *problems[turn++ % problems.size()]; };
+  const double forward = median_gpu_seconds([&] { planned.forward(next()); });
+  const double backward = median_gpu_seconds([&] { planned.backward(next()); });
   const double pairs = static_cast<double>(s.batch * planned.plan.pairs);
   const double forward_flops = 2 * pairs * static_cast<double>(s.width + s.v_width);
   const double backward_flops = 2 * pairs * static_cast<double>(3 * s.width + 2 * s.v_width);
@@ -207,7 +190,7 @@ int main(int argc, char** argv) {
                         {"--json", [&](const std::string& value) { json_path = value; }}};
   return run_benchmark("bench_gpu_attention", argc, argv, options, [&] {
     parse_device("cuda");
-    const double rate = copy_rate();
+    const double rate = gpu_copy_rate(kGpu);
     std::printf("%s; copies at %.2f TB/s\n", cuda::describe(0).c_str(), rate / 1e12);
     std::printf("%-24s %9s %9s %8s %8s %9s %9s %8s\n", "shape", "fwd ms", "bwd ms", "TFLOP/s", "TFLOP/s",
                 "floor fwd", "floor bwd", "error");

@@ -26,13 +26,13 @@ double median_gpu_seconds(const std::function<void()>& work) {
   return median(seconds);
 }
 
-namespace {
-
-double copy_rate(Device device) {
+double gpu_copy_rate(Device device) {
   constexpr int64_t kBytes = int64_t{1} << 30;
   const Buffer from(device, kBytes), to(device, kBytes);
   return 2.0 * kBytes / median_gpu_seconds([&] { cuda::copy(to.data(), from.data(), kBytes); });
 }
+
+namespace {
 
 // A linear layer without bias in bf16, its weight's gradient in f32: the three products of one training step.
 class LinearProducts {
@@ -98,7 +98,7 @@ double model_product_rate(Device device, const RunConfig& config) {
 }  // namespace
 
 GpuRates measure_gpu_rates(Device device, const RunConfig& config) {
-  return {copy_rate(device), large_product_rate(device), model_product_rate(device, config)};
+  return {gpu_copy_rate(device), large_product_rate(device), model_product_rate(device, config)};
 }
 
 }  // namespace longstride

@@ -17,6 +17,9 @@ struct GpuRates {
 // The median of 20 runs after 3 that do not count, by the GPU's clock.
 double median_gpu_seconds(const std::function<void()>& work);
 
+// GpuRates::copy alone.
+double gpu_copy_rate(Device device);
+
 // With the batch and the model of `config`. Inputs are random.
 GpuRates measure_gpu_rates(Device device, const RunConfig& config);
 

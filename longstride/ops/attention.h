@@ -38,7 +38,7 @@ int64_t attention_plan_bytes(Device device, const AttentionPlan& plan);
 
 // All of one dtype but lse: f32, bf16, or f16 on a GPU. In 16 bits the inputs of every product are rounded to
 // that type (weights of the softmax and their gradients too) and sums are f32; an o or gradient that several
-// passes of a plan add to is rounded once a pass.
+// passes of a plan add to is rounded once a pass. A GPU takes up to 65,535 sequences and as many heads.
 struct AttentionTensors {
   Tensor q, k;      // (B, N, H, D)  rows may be part of wider ones (strides are honoured, the last is 1)
   Tensor v;         // (B, N, H, Dv)
@@ -66,8 +66,9 @@ int64_t attention_scratch_bytes(Device device, const AttentionPlan& plan, int64_
                                 int64_t qk_width, int64_t v_width);
 
 // One query a sequence and head, while sampling: q (B, H, D) f32; k (B, N, H, D) and v (B, N, H, Dv), both
-// f32 or both bf16, hold positions 0..position; o (B, H, Dv) f32 =. `layer` is resolved per head; keys are
-// read by keys_of, arithmetic and accumulation are f32. Fastest where the rows of a head are neighbours.
+// f32 or both bf16 (on a GPU also f16), hold positions 0..position; o (B, H, Dv) f32 =. `layer` is resolved
+// per head; keys are read by keys_of, arithmetic and accumulation are f32. Fastest where the rows of a head
+// are neighbours.
 void attention_one(const OpContext& context, const LayerPattern& layer, int64_t position, const Tensor& q,
                    const Tensor& k, const Tensor& v, float scale, const Tensor& o);
 

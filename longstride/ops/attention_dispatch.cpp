@@ -58,6 +58,11 @@ void check_tensors(const char* op, const OpContext& context, const AttentionPlan
                    "{}: q is {} and v is {}, must not be empty", op, t.q.describe(), t.v.describe());
   check_grid(op, context.device, batch, heads);
   LONGSTRIDE_CHECK(plan.n == n, "{}: the plan is for {} positions, q is {}", op, plan.n, t.q.describe());
+  LONGSTRIDE_CHECK(
+      !on_gpu(context.device) || plan.on_gpu != nullptr,
+      "{}: the plan's lists are not in the GPU's memory; plan_attention() for that device uploads "
+      "them",
+      op);
   LONGSTRIDE_CHECK(static_cast<int64_t>(plan.plan_of_head.size()) == heads,
                    "{}: the plan is for {} heads, q is {}", op, plan.plan_of_head.size(), t.q.describe());
   const DType dtype = t.q.dtype;

@@ -3,8 +3,8 @@
 //   p = exp(scale q.k - lse[q]);  ds = p (d_o[q].v[k] - delta[q]);  dq[q] = scale sum_k ds k[k]
 //
 // A block owns 128 queries and goes through the key tiles of its plan, as the forward does. Weights are
-// computed again from lse; ds is rounded to 16 bits for the product with k, sums are f32. No two blocks write
-// the same rows: the same bits from run to run.
+// computed again from lse; ds is rounded to 16 bits for the product with k, sums are f32. No two blocks of a
+// sweep write the same rows: the same bits from run to run.
 #include "longstride/ops/cuda/attention_common.cuh"
 #include "longstride/ops/cuda/attention_launch.cuh"
 

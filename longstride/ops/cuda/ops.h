@@ -2,8 +2,8 @@
 // Implemented by one .cu an op, or by no_cuda.cpp in a build without CUDA.
 //
 // Every op queues its work on the GPU's stream and returns; those that return a value wait for it. Branch
-// activations may be f32, bf16 or f16. No op uses atomic additions, so every result is the same bits from run
-// to run on one model of GPU.
+// activations may be f32, bf16 or f16. No kernel adds atomically and each product keeps its cuBLAS kernel, so
+// every result is the same bits from run to run on one model of GPU.
 #pragma once
 
 #include "longstride/ops/adam.h"

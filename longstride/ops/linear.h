@@ -7,7 +7,7 @@ namespace longstride {
 
 // Products accumulate in f32. With a bf16 weight (in linear_backward_weight: with `product` bf16) the tensors
 // that are multiplied and their results may each be f32 or bf16: what is f32 is rounded to bf16 in scratch
-// first, and a bf16 result is rounded once, at the end; on a GPU likewise with f16, and there the bias is
+// first, and a bf16 result is rounded once, at the end; on a GPU likewise with f16, and there the bias may be
 // rounded to the dtype of y before it is added. Else all is f32. Rows of x, y and their gradients may be part
 // of wider ones (row stride > width).
 

@@ -1,7 +1,7 @@
 // Attention on the GPU: milliseconds forward and backward for shapes of the paper's models, beside the time
 // that moving each operand once would take at the copy speed of this GPU.
 //
-//   bench_gpu_attention [--shape NAME] [--json FILE]
+//   bench_gpu_attention [--shape NAME] [--kernels chosen|portable] [--json FILE]
 //
 // TFLOP/s count allowed pairs only: 2 (D + Dv) a pair forward, 2 (3 D + 2 Dv) backward. Each time is the
 // median of 20; inputs rotate so that together they do not fit into the cache. Before it is timed, each
@@ -14,6 +14,7 @@
 #include "longstride/base/rng.h"
 #include "longstride/device/cuda.h"
 #include "longstride/ops/attention.h"
+#include "longstride/ops/cuda/ops.h"
 
 #include "bench/gpu_rates.h"
 #include "bench/measure.h"
@@ -38,6 +39,8 @@ constexpr Shape kShapes[] = {
     {"own block 128", "block:128", 4, 8, 12288, 64, 64},
     {"stride column 128", "stride:128", 4, 8, 12288, 64, 64},
     {"dense", "dense", 4, 8, 12288, 64, 64},
+    {"dense 16k D64", "dense", 2, 16, 16384, 64, 64},
+    {"dense 16k D128", "dense", 2, 8, 16384, 128, 128},
     {"imagenet64 column", "stride:128", 4, 16, 12288, 32, 32},
     {"imagenet64 block", "block:128", 4, 16, 12288, 32, 32},
     {"cifar10 column", "stride:96", 16, 2, 3072, 64, 128},
@@ -185,11 +188,15 @@ nlohmann::json measure(const Shape& s, double rate) {
 }  // namespace
 
 int main(int argc, char** argv) {
-  std::string only, json_path;
+  std::string only, json_path, kernels = "chosen";
   const Options options{{"--shape", [&](const std::string& value) { only = value; }},
+                        {"--kernels", [&](const std::string& value) { kernels = value; }},
                         {"--json", [&](const std::string& value) { json_path = value; }}};
   return run_benchmark("bench_gpu_attention", argc, argv, options, [&] {
     parse_device("cuda");
+    LONGSTRIDE_CHECK(kernels == "chosen" || kernels == "portable", "--kernels {}: must be chosen or portable",
+                     kernels);
+    cuda::prefer_portable_attention(kernels == "portable");
     const double rate = gpu_copy_rate(kGpu);
     std::printf("%s; copies at %.2f TB/s\n", cuda::describe(0).c_str(), rate / 1e12);
     std::printf("%-24s %9s %9s %8s %8s %9s %9s %8s\n", "shape", "fwd ms", "bwd ms", "TFLOP/s", "TFLOP/s",

@@ -2,8 +2,9 @@
 //
 //   delta[q] = d_o[q].o[q], the part of the softmax's gradient that all keys of a query share
 //
-// Scratch: delta (B, H, N) f32.
+// Scratch: delta (B, H, N) f32, and for Hopper's kernels pairs of f32.
 #include "longstride/ops/cuda/attention_common.cuh"
+#include "longstride/ops/cuda/hopper/hopper.h"
 #include "longstride/ops/cuda/ops.h"
 
 namespace longstride::cuda {
@@ -34,7 +35,9 @@ AttentionArgs arguments_of(const AttentionPlan& plan, const AttentionTensors& t)
 
 struct DeltaArgs {
   Rows o, d_o;
-  float* delta;
+  const float* lse;
+  float* delta;     // or
+  float2* numbers;  // lse * log2 e with delta, as Hopper's kernels read them
   int n, heads;
   int64_t rows;  // B * N * H
 };
@@ -64,13 +67,21 @@ __global__ void delta_kernel(const DeltaArgs a) {
 #pragma unroll
   for (int offset = kLanesOfRow / 2; offset > 0; offset /= 2)
     sum += __shfl_xor_sync(0xffffffffu, sum, offset);
-  if (lane == 0 && row < a.rows) a.delta[(b * a.heads + head) * a.n + position] = sum;
+  if (lane != 0 || row >= a.rows) return;
+  const int64_t at = (b * a.heads + head) * a.n + position;
+  if (a.numbers != nullptr)
+    a.numbers[at] = make_float2(a.lse[at] * kLog2E, sum);
+  else
+    a.delta[at] = sum;
 }
 
-void compute_delta(const AttentionTensors& t, const Tensor& d_o, float* delta) {
+// To one of delta and numbers.
+void compute_delta(const AttentionTensors& t, const Tensor& d_o, float* delta, float2* numbers) {
   const DeltaArgs args{rows_of(t.o),
                        rows_of(d_o),
+                       data_of<float>(t.lse),
                        delta,
+                       numbers,
                        static_cast<int>(t.o.shape[1]),
                        static_cast<int>(t.o.shape[2]),
                        t.o.shape[0] * t.o.shape[1] * t.o.shape[2]};
@@ -117,15 +128,75 @@ bool tiles_can_serve(const AttentionTensors& t, const AttentionGradients* gradie
          backward_keys_tiles_fit(dtype, width, width_v);
 }
 
+bool prefers_portable = false;
+
+bool uses_hopper(const HeadGroup& group) {
+  static const bool usable = hopper::usable();
+  return usable && !prefers_portable && !group.backward.empty();
+}
+
+bool forward_on_hopper(const AttentionPlan& plan, const HeadGroup& group, const AttentionArgs& args,
+                       DType dtype, int batch) {
+  if (!uses_hopper(group)) return false;
+  hopper::ForwardCall call{args, dtype, batch, plan.on_gpu->counters()};
+  const bool wide = args.q.width <= 64 && args.v.width <= 64;
+  for (const Round& round : wide ? group.forward_wide : group.forward) {
+    if (!hopper::forward(round, call, group)) return false;
+    call.args.add = true;
+  }
+  return true;
+}
+
+bool backward_on_hopper(const AttentionPlan& plan, const HeadGroup& group, const AttentionArgs& args,
+                        const float2* numbers, DType dtype, int batch) {
+  hopper::BackwardCall call{args, dtype, batch, plan.on_gpu->counters(), numbers};
+  if (!group.backward.front().keys.sweep.covers) {
+    zero_rows(args.dk, dtype, group, args.n, batch);
+    zero_rows(args.dv, dtype, group, args.n, batch);
+    call.add_keys = true;
+  }
+  for (const Round& round : group.backward) {
+    if (!hopper::backward(round, call, group)) return false;
+    call.add_queries = call.add_keys = true;
+  }
+  return true;
+}
+
+void backward_on_any(const HeadGroup& group, AttentionArgs args, DType dtype, int batch, bool tiles) {
+  const auto queries = tiles ? backward_queries_by_tiles : backward_queries_by_rows;
+  const auto keys = tiles ? backward_keys_by_tiles : backward_keys_by_rows;
+  args.add = false;
+  for (const Sweep& sweep : group.queries) {
+    args.sweep = sweep;
+    queries(args, dtype, group.head_count, batch);
+    args.add = true;
+  }
+  args.add = false;
+  for (const Sweep& sweep : group.keys) {
+    if (!args.add && !sweep.covers) {
+      zero_rows(args.dk, dtype, group, args.n, batch);
+      zero_rows(args.dv, dtype, group, args.n, batch);
+      args.add = true;
+    }
+    args.sweep = sweep;
+    keys(args, dtype, group.head_count, batch);
+    args.add = true;
+  }
+}
+
 }  // namespace
+
+void prefer_portable_attention(bool prefer) { prefers_portable = prefer; }
 
 void attention_forward(const OpContext&, const AttentionPlan& plan, const AttentionTensors& t) {
   AttentionArgs args = arguments_of(plan, t);
   const int batch = static_cast<int>(t.q.shape[0]);
-  const auto run = tiles_can_serve(t, nullptr) ? forward_by_tiles : forward_by_rows;
+  const bool tiles = tiles_can_serve(t, nullptr);
+  const auto run = tiles ? forward_by_tiles : forward_by_rows;
   for (const HeadGroup& group : plan.on_gpu->groups()) {
     args.heads = group.heads;
     args.add = false;
+    if (tiles && forward_on_hopper(plan, group, args, t.q.dtype, batch)) continue;
     for (const Sweep& sweep : group.queries) {
       args.sweep = sweep;
       run(args, t.q.dtype, group.head_count, batch);
@@ -137,41 +208,33 @@ void attention_forward(const OpContext&, const AttentionPlan& plan, const Attent
 int64_t attention_scratch_bytes(const AttentionPlan& plan, int64_t batch, int64_t heads, int64_t, int64_t) {
   Arena arena = Arena::measuring({DeviceKind::cuda, 0});
   arena.allocate(DType::f32, {batch, heads, plan.n});
+  arena.allocate(DType::f32, {batch, heads, plan.n, 2});
   return arena.peak();
 }
 
 void attention_backward(const OpContext& context, const AttentionPlan& plan, const AttentionTensors& t,
                         const AttentionGradients& gradients) {
   const Arena::Scope scope(*context.scratch);
-  const Tensor delta = context.scratch->allocate(DType::f32, {t.q.shape[0], t.q.shape[2], t.q.shape[1]});
+  const int64_t sequences = t.q.shape[0], heads = t.q.shape[2], n = t.q.shape[1];
+  const Tensor delta = context.scratch->allocate(DType::f32, {sequences, heads, n});
+  const Tensor numbers = context.scratch->allocate(DType::f32, {sequences, heads, n, 2});
   AttentionArgs args = arguments_of(plan, t);
   args.d_o = rows_of(gradients.d_o);
   args.dq = rows_of(gradients.dq), args.dk = rows_of(gradients.dk), args.dv = rows_of(gradients.dv);
   args.delta = data_of<float>(delta);
-  const int batch = static_cast<int>(t.q.shape[0]);
+  const int batch = static_cast<int>(sequences);
   const bool tiles = tiles_can_serve(t, &gradients);
-  const auto queries = tiles ? backward_queries_by_tiles : backward_queries_by_rows;
-  const auto keys = tiles ? backward_keys_by_tiles : backward_keys_by_rows;
-  compute_delta(t, gradients.d_o, args.delta);
+  bool have_delta = false, have_numbers = false;
   for (const HeadGroup& group : plan.on_gpu->groups()) {
     args.heads = group.heads;
-    args.add = false;
-    for (const Sweep& sweep : group.queries) {
-      args.sweep = sweep;
-      queries(args, t.q.dtype, group.head_count, batch);
-      args.add = true;
+    if (tiles && uses_hopper(group)) {
+      if (!have_numbers) compute_delta(t, gradients.d_o, nullptr, data_of<float2>(numbers));
+      have_numbers = true;
+      if (backward_on_hopper(plan, group, args, data_of<float2>(numbers), t.q.dtype, batch)) continue;
     }
-    args.add = false;
-    for (const Sweep& sweep : group.keys) {
-      if (!args.add && !sweep.covers) {
-        zero_rows(args.dk, t.q.dtype, group, args.n, batch);
-        zero_rows(args.dv, t.q.dtype, group, args.n, batch);
-        args.add = true;
-      }
-      args.sweep = sweep;
-      keys(args, t.q.dtype, group.head_count, batch);
-      args.add = true;
-    }
+    if (!have_delta) compute_delta(t, gradients.d_o, args.delta, nullptr);
+    have_delta = true;
+    backward_on_any(group, args, t.q.dtype, batch, tiles);
   }
 }
 

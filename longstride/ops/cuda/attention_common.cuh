@@ -1,64 +1,46 @@
 // What the attention kernels share: their arguments, the walk over visits, tiles in shared memory.
 #pragma once
 
-#include "longstride/ops/cuda/attention_lists.h"
+#include "longstride/ops/cuda/attention_args.h"
 #include "longstride/ops/cuda/mma.cuh"
 
 namespace longstride::cuda {
 
 inline constexpr float kLog2E = 1.4426950408889634f, kLn2 = 0.6931471805599453f;
 
-// A tensor (B, N, H, width), by strides in elements.
-struct Rows {
-  void* data = nullptr;
-  int64_t batch = 0, head = 0;
-  int position = 0, width = 0;
-
-  template <class T>
-  LONGSTRIDE_HOST_DEVICE T* of(int b, int h) const {
-    return static_cast<T*>(data) + b * batch + h * head;
-  }
-};
-
-struct AttentionArgs {
-  Sweep sweep;
-  const TileMask* masks = nullptr;
-  const int* heads = nullptr;
-  int head_count = 0;  // of all heads
-  int n = 0;
-  float scale = 1;
-  Rows q, k, v, o, d_o, dq, dk, dv;
-  float* lse = nullptr;    // (B, H, N)
-  float* delta = nullptr;  // (B, H, N)
-  bool add = false;        // to what an earlier sweep left: merge in the forward, += in the backward
-};
-
 // The row of lse and delta that belongs to a sequence and head.
 __device__ inline int64_t row_of_head(const AttentionArgs& a, int b, int h) {
   return (static_cast<int64_t>(b) * a.head_count + h) * a.n;
 }
 
-struct Visit {
+// One tile visited by a group of kTiles.
+template <int kTiles>
+struct VisitBy {
   int tile = -1;  // negative: no more
   int pass = 0;
-  int mask[2] = {kAbsent, kAbsent};
+  int mask[kTiles] = {};
 };
+using Visit = VisitBy<2>;
 
-// Goes through the visits of a pair; fetches each run while the one before it is at work.
-class Visits {
+// Goes through the visits of a group; fetches each run while the one before it is at work.
+template <int kTiles>
+class VisitsBy {
  public:
-  __device__ Visits(const Sweep& sweep, int pair)
-      : runs_(sweep.runs), next_(sweep.offsets[pair]), end_(sweep.offsets[pair + 1]) {
+  __device__ VisitsBy(const Sweep& sweep, int group)
+      : runs_(sweep.runs), next_(sweep.offsets[group]), end_(sweep.offsets[group + 1]) {
     fetch();
   }
-  __device__ Visit next() {
+  __device__ VisitBy<kTiles> next() {
     if (tile_ >= run_.end) {
       if (exhausted_) return {};
       run_ = fetched_;
       tile_ = run_.begin;
       fetch();
     }
-    return {tile_++, run_.pass, {run_.mask[0], run_.mask[1]}};
+    VisitBy<kTiles> visit{tile_++, run_.pass, {}};
+#pragma unroll
+    for (int i = 0; i < kTiles; ++i) visit.mask[i] = run_.mask[i];
+    return visit;
   }
 
  private:
@@ -66,8 +48,8 @@ class Visits {
     exhausted_ = next_ >= end_;
     if (exhausted_) return;
     const int4* words = reinterpret_cast<const int4*>(runs_ + next_++);
-    const int4 word = __ldg(words);
-    fetched_ = {word.x, word.y, {word.z, word.w}, __ldg(&words[1].x)};
+    const int4 low = __ldg(words), high = __ldg(words + 1);
+    fetched_ = {low.x, low.y, {low.z, low.w, high.x, high.y}, high.z};
   }
   const VisitRun* runs_;
   int next_, end_;
@@ -75,6 +57,7 @@ class Visits {
   VisitRun run_{}, fetched_{};
   int tile_ = 0;
 };
+using Visits = VisitsBy<2>;
 
 // Rows of kWidth 16-bit elements in shared memory. The 16-byte chunks of a row change places from row to row,
 // so that eight rows of one column lie in different banks.

@@ -4,6 +4,7 @@
 #include <cstring>
 #include <limits>
 #include <map>
+#include <numeric>
 
 #include "longstride/device/cuda.h"
 #include "longstride/ops/cuda/ops.h"
@@ -124,49 +125,67 @@ std::vector<Stretch> stretches_of(const Side& side, int64_t tile, Masks& masks) 
   return stretches;
 }
 
-// The runs of a pair: both halves' stretches, cut where either changes.
-void merge(const std::vector<Stretch>& a, const std::vector<Stretch>& b, int pass,
-           std::vector<VisitRun>& runs) {
+// The runs of a group: the stretches of its tiles, cut where any changes.
+void merge(const std::vector<std::vector<Stretch>>& tiles, int pass, std::vector<VisitRun>& runs) {
   constexpr int kNone = std::numeric_limits<int>::max();
-  size_t i = 0, j = 0;
-  int at = 0;
-  while (i < a.size() || j < b.size()) {
-    const int begin =
-        std::max(at, std::min(i < a.size() ? a[i].begin : kNone, j < b.size() ? b[j].begin : kNone));
-    const bool in_a = i < a.size() && a[i].begin <= begin, in_b = j < b.size() && b[j].begin <= begin;
-    int end = kNone;
-    if (i < a.size()) end = std::min(end, in_a ? a[i].end : a[i].begin);
-    if (j < b.size()) end = std::min(end, in_b ? b[j].end : b[j].begin);
-    runs.push_back({begin, end, {in_a ? a[i].mask : kAbsent, in_b ? b[j].mask : kAbsent}, pass});
-    at = end;
-    if (in_a && a[i].end == end) ++i;
-    if (in_b && b[j].end == end) ++j;
+  std::vector<size_t> next(tiles.size(), 0);
+  for (int at = 0;;) {
+    int begin = kNone, end = kNone;
+    for (size_t i = 0; i < tiles.size(); ++i)
+      if (next[i] < tiles[i].size()) begin = std::min(begin, std::max(at, tiles[i][next[i]].begin));
+    if (begin == kNone) return;
+    VisitRun run{begin, 0, {kAbsent, kAbsent, kAbsent, kAbsent}, pass};
+    for (size_t i = 0; i < tiles.size(); ++i) {
+      if (next[i] == tiles[i].size()) continue;
+      const Stretch& stretch = tiles[i][next[i]];
+      const bool inside = stretch.begin <= begin;
+      end = std::min(end, inside ? stretch.end : stretch.begin);
+      if (inside) run.mask[i] = stretch.mask;
+    }
+    run.end = at = end;
+    runs.push_back(run);
+    for (size_t i = 0; i < tiles.size(); ++i)
+      if (next[i] < tiles[i].size() && tiles[i][next[i]].end <= end) ++next[i];
   }
 }
 
 // A sweep before its lists have a place in GPU memory.
 struct Draft {
   Sweep sweep;
+  int tiles = 2;
   size_t offsets = 0, runs = 0;
+  std::vector<int> visits;  // by group
+  bool closed = true;       // groups visit nothing but their own tiles
 };
 
-Draft draft_sweep(const std::vector<Side>& sides, Masks& masks, Image& image) {
+Draft draft_sweep(const std::vector<Side>& sides, int tiles, Masks& masks, Image& image) {
   Draft draft;
+  draft.tiles = tiles;
   const TileGrid& grid = sides.front().grid();
   draft.sweep.rows = order_of(grid);
   draft.sweep.covers = grid.order.kind != TokenOrder::Kind::summary;
-  draft.sweep.pairs = static_cast<int>((grid.count() + 1) / 2);
+  draft.sweep.pairs = static_cast<int>((grid.count() + tiles - 1) / tiles);
   std::vector<int> offsets{0};
   std::vector<VisitRun> runs;
+  std::vector<std::vector<Stretch>> stretches(static_cast<size_t>(tiles));
   for (size_t p = 0; p < sides.size(); ++p) draft.sweep.others[p] = order_of(sides[p].other());
-  for (int64_t pair = 0; pair < draft.sweep.pairs; ++pair) {
-    for (size_t p = 0; p < sides.size(); ++p)
-      merge(stretches_of(sides[p], 2 * pair, masks), stretches_of(sides[p], 2 * pair + 1, masks),
-            static_cast<int>(p), runs);
+  for (int64_t group = 0; group < draft.sweep.pairs; ++group) {
+    int visits = 0;
+    for (size_t p = 0; p < sides.size(); ++p) {
+      for (int t = 0; t < tiles; ++t)
+        stretches[static_cast<size_t>(t)] = stretches_of(sides[p], tiles * group + t, masks);
+      merge(stretches, static_cast<int>(p), runs);
+    }
     LONGSTRIDE_CHECK(runs.size() < static_cast<size_t>(std::numeric_limits<int>::max()),
                      "the pattern has too many tiles for the GPU's lists; take a shorter context");
+    for (size_t r = static_cast<size_t>(offsets.back()); r < runs.size(); ++r) {
+      visits += runs[r].end - runs[r].begin;
+      draft.closed = draft.closed && runs[r].begin >= tiles * group && runs[r].end <= tiles * (group + 1);
+    }
+    draft.visits.push_back(visits);
     offsets.push_back(static_cast<int>(runs.size()));
   }
+  draft.closed = draft.closed && sides.size() == 1 && grid.order == sides.front().other().order;
   draft.offsets = image.append(offsets);
   draft.runs = image.append(runs);
   return draft;
@@ -183,8 +202,124 @@ Draft draft_nothing(int64_t n, Image& image) {
   return draft;
 }
 
+// ---- rounds of Hopper's kernels ----
+
+struct RoundDraft {
+  Round round;
+  Draft queries, keys;
+  size_t items = 0;
+};
+
+// Passes of one row order and their drafts.
+struct SweepSides {
+  std::vector<Side> sides;
+  Draft pairs;  // by groups of two
+};
+
+BoxOrder box_order_of(const TileGrid& grid) {
+  const TokenOrder& order = grid.order;
+  BoxOrder box;
+  box.kind = order.kind;
+  box.tiles_per_lane = static_cast<int>(grid.tiles_per_lane());
+  box.by_tiles_per_lane = Divisor(box.tiles_per_lane);
+  constexpr int kNever = std::numeric_limits<int>::max();
+  if (order.kind == TokenOrder::Kind::lanes)
+    box.split = order.n % order.width == 0 ? kNever : static_cast<int>(order.n % order.width);
+  if (order.kind == TokenOrder::Kind::summary) {
+    box.count = static_cast<int>(order.count);
+    box.by_count = Divisor(box.count);
+    box.box_rows = static_cast<int>(std::gcd(order.count, int64_t{kTile}));
+    const bool ends_in_run = order.lane_length() % order.count != 0;
+    box.split = ends_in_run ? static_cast<int>(order.n / order.width) : kNever;
+  }
+  return box;
+}
+
+bool boxes_can_serve(const std::vector<Side>& sides) {
+  if (sides.size() > static_cast<size_t>(kMostBoxPasses)) return false;
+  return std::all_of(sides.begin(), sides.end(), [](const Side& side) {
+    return box_order_of(side.grid()).box_rows >= kFewestBoxRows &&
+           box_order_of(side.other()).box_rows >= kFewestBoxRows;
+  });
+}
+
+BoxSweep box_sweep(const std::vector<Side>& sides, const Draft& draft) {
+  BoxSweep sweep;
+  sweep.sweep = draft.sweep;
+  sweep.tiles = draft.tiles;
+  sweep.rows = box_order_of(sides.front().grid());
+  sweep.row_order = sides.front().grid().order;
+  sweep.passes = static_cast<int>(sides.size());
+  for (size_t p = 0; p < sides.size(); ++p) {
+    sweep.others[p] = box_order_of(sides[p].other());
+    sweep.other_orders[p] = sides[p].other().order;
+  }
+  return sweep;
+}
+
+double mean_visits(const Draft& draft) {
+  const double sum = std::accumulate(draft.visits.begin(), draft.visits.end(), 0.0);
+  return draft.visits.empty() ? 0 : sum / static_cast<double>(draft.visits.size());
+}
+
+constexpr double kLongList = 16, kWideGroup = 7;  // visits of a group, by measurement
+
+void draft_items(RoundDraft& draft, Image& image) {
+  std::vector<WorkItem> items;
+  const size_t queries = draft.queries.visits.size(), keys = draft.keys.visits.size();
+  for (size_t i = 0; i < std::max(queries, keys); ++i) {
+    if (i < keys) items.push_back({static_cast<int>(i), draft.keys.visits[i], 1});
+    if (i < queries) items.push_back({static_cast<int>(i), draft.queries.visits[i], 0});
+  }
+  draft.round.long_lists = std::max(mean_visits(draft.queries), mean_visits(draft.keys)) >= kLongList;
+  if (draft.round.long_lists)
+    std::stable_sort(items.begin(), items.end(),
+                     [](const WorkItem& a, const WorkItem& b) { return a.visits > b.visits; });
+  draft.items = image.append(items);
+  draft.round.item_count = static_cast<int>(items.size());
+}
+
+std::vector<RoundDraft> draft_forward(const std::vector<SweepSides>& queries, bool wide, Masks& masks,
+                                      Image& image) {
+  std::vector<RoundDraft> rounds;
+  for (const SweepSides& sweep : queries) {
+    RoundDraft& draft = rounds.emplace_back();
+    draft.queries = sweep.pairs;
+    if (wide && mean_visits(sweep.pairs) >= kWideGroup)
+      draft.queries = draft_sweep(sweep.sides, kMostTiles, masks, image);
+    draft.round.queries = box_sweep(sweep.sides, draft.queries);
+    draft.round.has_queries = true;
+    draft_items(draft, image);
+  }
+  return rounds;
+}
+
+std::vector<RoundDraft> draft_backward(const std::vector<SweepSides>& queries,
+                                       const std::vector<SweepSides>& keys, Image& image) {
+  std::vector<RoundDraft> rounds;
+  for (size_t r = 0; r < std::max(queries.size(), keys.size()); ++r) {
+    RoundDraft& draft = rounds.emplace_back();
+    if (r < queries.size()) {
+      draft.queries = queries[r].pairs;
+      draft.round.queries = box_sweep(queries[r].sides, draft.queries);
+      draft.round.has_queries = true;
+    }
+    if (r < keys.size()) {
+      draft.keys = keys[r].pairs;
+      draft.round.keys = box_sweep(keys[r].sides, draft.keys);
+      draft.round.has_keys = true;
+    }
+    draft_items(draft, image);
+  }
+  return rounds;
+}
+
+// ---- all of a plan ----
+
 struct GroupDraft {
   std::vector<Draft> queries, keys;
+  std::vector<RoundDraft> forward, forward_wide, backward;
+  bool closed = false;
   size_t heads = 0;
   int head_count = 0;
 };
@@ -193,7 +328,7 @@ struct GroupDraft {
 struct ListsDraft {
   Image image;
   std::vector<GroupDraft> groups;
-  size_t masks_at = 0;
+  size_t masks_at = 0, counters_at = 0;
 };
 
 ListsDraft draft_lists(const AttentionPlan& plan) {
@@ -211,27 +346,40 @@ ListsDraft draft_lists(const AttentionPlan& plan) {
     group.head_count = static_cast<int>(heads.size());
 
     const Plan& pattern = plan.plans[p];
-    std::vector<std::vector<Side>> by_query_order;
+    std::vector<SweepSides> by_query_order, by_key_order;
     for (size_t i = 0; i < pattern.passes.size(); ++i) {
       const Pass& pass = pattern.passes[i];
       const int first_mask = masks.append(plan.masks[p][i].masks);
       const Side queries{&pass, &plan.masks[p][i], true, first_mask};
-      const auto same_order =
-          std::find_if(by_query_order.begin(), by_query_order.end(),
-                       [&](const auto& sides) { return sides.front().grid().order == queries.grid().order; });
+      const auto same_order = std::find_if(
+          by_query_order.begin(), by_query_order.end(),
+          [&](const SweepSides& sweep) { return sweep.sides.front().grid().order == queries.grid().order; });
       if (same_order == by_query_order.end())
-        by_query_order.push_back({queries});
+        by_query_order.push_back({{queries}, {}});
       else
-        same_order->push_back(queries);
-      group.keys.push_back(draft_sweep({{&pass, &plan.masks[p][i], false, first_mask}}, masks, image));
+        same_order->sides.push_back(queries);
+      by_key_order.push_back({{{&pass, &plan.masks[p][i], false, first_mask}}, {}});
     }
-    for (const auto& sides : by_query_order) group.queries.push_back(draft_sweep(sides, masks, image));
+    bool boxes = !pattern.passes.empty();
+    for (auto* sweeps : {&by_query_order, &by_key_order})
+      for (SweepSides& sweep : *sweeps) {
+        sweep.pairs = draft_sweep(sweep.sides, 2, masks, image);
+        (sweeps == &by_query_order ? group.queries : group.keys).push_back(sweep.pairs);
+        boxes = boxes && boxes_can_serve(sweep.sides);
+      }
+    if (boxes) {
+      group.forward = draft_forward(by_query_order, false, masks, image);
+      group.forward_wide = draft_forward(by_query_order, true, masks, image);
+      group.backward = draft_backward(by_query_order, by_key_order, image);
+      group.closed = by_query_order.size() == 1 && by_query_order.front().pairs.closed;
+    }
     if (pattern.passes.empty()) {
       group.queries.push_back(draft_nothing(plan.n, image));
       group.keys.push_back(draft_nothing(plan.n, image));
     }
   }
   lists.masks_at = image.append(masks.all());
+  lists.counters_at = image.append(std::vector<int>{0, 0});
   return lists;
 }
 
@@ -244,18 +392,31 @@ AttentionLists::AttentionLists(const AttentionPlan& plan, int device_index) {
   cuda::copy(buffer_.data(), image.data(), buffer_.bytes());
   const auto at = [&](size_t offset) { return static_cast<const char*>(buffer_.data()) + offset; };
   masks_ = reinterpret_cast<const TileMask*>(at(lists.masks_at));
-  const auto place = [&](const std::vector<Draft>& from) {
-    std::vector<Sweep> sweeps;
-    for (const Draft& draft : from) {
-      Sweep& sweep = sweeps.emplace_back(draft.sweep);
-      sweep.offsets = reinterpret_cast<const int*>(at(draft.offsets));
-      sweep.runs = reinterpret_cast<const VisitRun*>(at(draft.runs));
-    }
-    return sweeps;
+  counters_ = reinterpret_cast<int*>(static_cast<char*>(buffer_.data()) + lists.counters_at);
+  const auto place = [&](const Draft& draft) {
+    Sweep sweep = draft.sweep;
+    sweep.offsets = reinterpret_cast<const int*>(at(draft.offsets));
+    sweep.runs = reinterpret_cast<const VisitRun*>(at(draft.runs));
+    return sweep;
   };
-  for (const GroupDraft& draft : lists.groups)
-    groups_.push_back({place(draft.queries), place(draft.keys), reinterpret_cast<const int*>(at(draft.heads)),
-                       draft.head_count});
+  const auto place_round = [&](const RoundDraft& draft) {
+    Round round = draft.round;
+    if (round.has_queries) round.queries.sweep = place(draft.queries);
+    if (round.has_keys) round.keys.sweep = place(draft.keys);
+    round.items = reinterpret_cast<const WorkItem*>(at(draft.items));
+    return round;
+  };
+  for (const GroupDraft& draft : lists.groups) {
+    HeadGroup& group = groups_.emplace_back();
+    for (const Draft& sweep : draft.queries) group.queries.push_back(place(sweep));
+    for (const Draft& sweep : draft.keys) group.keys.push_back(place(sweep));
+    for (const RoundDraft& round : draft.forward) group.forward.push_back(place_round(round));
+    for (const RoundDraft& round : draft.forward_wide) group.forward_wide.push_back(place_round(round));
+    for (const RoundDraft& round : draft.backward) group.backward.push_back(place_round(round));
+    group.closed = draft.closed;
+    group.heads = reinterpret_cast<const int*>(at(draft.heads));
+    group.head_count = draft.head_count;
+  }
 }
 
 std::shared_ptr<const AttentionLists> upload_lists(const AttentionPlan& plan, int device_index) {

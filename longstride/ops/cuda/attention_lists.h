@@ -1,8 +1,9 @@
 // A plan as the GPU's kernels walk it.
 //
-// A block of threads owns a pair of neighbouring tiles, 128 rows, of one side (queries in the forward and for
-// dQ, keys for dK and dV) and visits tiles of the other side one after the other; for each half of the pair a
-// visit is full, masked or absent. Passes whose rows have the same order are walked by one launch: a sweep.
+// A block of threads owns a group of neighbouring tiles of one side (queries in the forward and for dQ, keys
+// for dK and dV), mostly a pair of 128 rows, and visits tiles of the other side one after the other; for each
+// tile of the group a visit is full, masked or absent. Passes whose rows have the same order are walked by
+// one launch: a sweep.
 #pragma once
 
 #include <vector>
@@ -69,27 +70,78 @@ struct DeviceOrder {
 
 inline constexpr int kFull = -1, kAbsent = -2;  // instead of the number of a mask
 
-// Tiles [begin, end) of the other side, all in the same state for each half.
+inline constexpr int kMostTiles = 4;  // of a group
+
+// Tiles [begin, end) of the other side, all in the same state for each tile of the group that visits them.
 struct VisitRun {
   int begin = 0, end = 0;
-  int mask[2] = {kFull, kFull};
+  int mask[kMostTiles] = {kAbsent, kAbsent, kAbsent, kAbsent};
   int pass = 0;  // whose order the tiles are in
-  int unused[3] = {};
+  int unused = 0;
 };
 
 struct Sweep {
   DeviceOrder rows;                 // of the side that owns
   DeviceOrder others[kMostPasses];  // of the side that is visited, by pass
-  int pairs = 0;                    // blocks of threads, a head and sequence
-  const int* offsets = nullptr;     // (pairs + 1) in GPU memory: where a pair's runs begin
+  int pairs = 0;                    // groups of tiles: blocks of threads, a head and sequence
+  const int* offsets = nullptr;     // (pairs + 1) in GPU memory: where a group's runs begin
   const VisitRun* runs = nullptr;
   bool covers = true;  // every position is a row: what is written need not be zeroed before
+};
+
+// An order as boxes that Hopper's tensor memory accelerator (TMA) copies. A tensor (B, N, H, D) is seen as
+// five axes, D, inner, outer, H, B: inner x outer is the position in natural order (inner alone), lanes
+// (lane, index in the lane) or summary (offset in the run, block). Where the sequence ends inside of a lane
+// or block there are two views: `whole` and, from inner (lanes) or outer (summary) `split` on, `tail`.
+struct BoxOrder {
+  TokenOrder::Kind kind = TokenOrder::Kind::natural;
+  int box_rows = kTile;
+  int split = 0;
+  int count = 1;  // of summary
+  Divisor by_count, by_tiles_per_lane;
+  int tiles_per_lane = 1;
+};
+inline constexpr int kFewestBoxRows = 8;  // a box begins where the pattern of swapped chunks does
+
+inline constexpr int kMostBoxPasses = 3;
+
+// A sweep that Hopper's kernels can take.
+struct BoxSweep {
+  Sweep sweep;  // `pairs` groups of `tiles` tiles
+  int tiles = 2;
+  BoxOrder rows, others[kMostBoxPasses];
+  TokenOrder row_order, other_orders[kMostBoxPasses];
+  int passes = 0;
+};
+
+// One unit of work in a launch of Hopper's kernels: a group of tiles, of one head and sequence.
+struct WorkItem {
+  int group = 0;
+  int visits = 0;
+  int is_keys = 0;  // of the keys' sweep
+  int unused = 0;
+};
+
+// What one launch does: the forward a queries' sweep, the backward also a keys' sweep that is independent of
+// it. Items stand in the order in which they are started: long ones first where lists are long, so that all
+// multiprocessors end together; else neighbours together, so that the cache serves both sweeps.
+struct Round {
+  BoxSweep queries, keys;
+  bool has_queries = false, has_keys = false;
+  const WorkItem* items = nullptr;  // in GPU memory
+  int item_count = 0;
+  bool long_lists = false;
 };
 
 // The heads that share a plan.
 struct HeadGroup {
   std::vector<Sweep> queries;  // rows are queries: the forward and dQ
   std::vector<Sweep> keys;     // rows are keys: dK and dV
+  // The same for Hopper's kernels; empty where the pattern has orders that the TMA cannot copy.
+  // `forward_wide` is the forward by groups of four tiles where lists are long, for heads up to 64 wide.
+  std::vector<Round> forward, forward_wide, backward;
+  // Each pair of tiles has its keys among its own rows: a backward in one go.
+  bool closed = false;
   const int* heads = nullptr;  // in GPU memory
   int head_count = 0;
 };
@@ -99,12 +151,14 @@ class AttentionLists {
   AttentionLists(const AttentionPlan& plan, int device_index);
   const std::vector<HeadGroup>& groups() const { return groups_; }
   const TileMask* masks() const { return masks_; }  // of all passes
+  int* counters() const { return counters_; }       // two, zero between launches
   int64_t bytes() const { return buffer_.bytes(); }
 
  private:
   Buffer buffer_;
   std::vector<HeadGroup> groups_;
   const TileMask* masks_ = nullptr;
+  int* counters_ = nullptr;
 };
 
 }  // namespace longstride::cuda

@@ -74,6 +74,7 @@ void quantized_linear_forward(const OpContext&, const Tensor&, const QuantizedMa
 }
 std::shared_ptr<const AttentionLists> upload_lists(const AttentionPlan&, int) { unavailable(); }
 int64_t attention_list_bytes(const AttentionPlan&) { unavailable(); }
+void prefer_portable_attention(bool) {}
 void attention_forward(const OpContext&, const AttentionPlan&, const AttentionTensors&) { unavailable(); }
 void attention_backward(const OpContext&, const AttentionPlan&, const AttentionTensors&,
                         const AttentionGradients&) {

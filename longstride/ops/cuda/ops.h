@@ -70,6 +70,8 @@ void quantized_linear_forward(const OpContext& context, const Tensor& x, const Q
 class AttentionLists;
 std::shared_ptr<const AttentionLists> upload_lists(const AttentionPlan& plan, int device_index);
 int64_t attention_list_bytes(const AttentionPlan& plan);  // of the same, counted without a GPU
+// Whether calls from now on leave kernels that are for one chip alone aside. For tests and benchmarks.
+void prefer_portable_attention(bool prefer);
 void attention_forward(const OpContext& context, const AttentionPlan& plan, const AttentionTensors& t);
 void attention_backward(const OpContext& context, const AttentionPlan& plan, const AttentionTensors& t,
                         const AttentionGradients& gradients);

@@ -1,0 +1,173 @@
+// What the attention kernels for Hopper share: their arguments, how work is handed out and tiles are fetched
+// by the producer's warp, and how results are written. docs/attention-on-hopper.md shows the pipeline.
+#pragma once
+
+#include "longstride/ops/cuda/attention_common.cuh"
+#include "longstride/ops/cuda/hopper/hopper.h"
+#include "longstride/ops/cuda/hopper/instructions.cuh"
+#include "longstride/ops/cuda/hopper/tensor_maps.h"
+
+namespace longstride::cuda::hopper {
+
+// The work of one launch: every item for every head of the group and sequence.
+struct Work {
+  const WorkItem* items = nullptr;
+  int item_count = 0;
+  const int* heads = nullptr;
+  int head_count = 0;       // of the group
+  int columns = 0;          // heads of the group times sequences
+  int columns_at_once = 0;  // whose work is handed out together, so that the cache holds what they share
+  int* counters = nullptr;  // two, zero before and after
+  int total() const { return item_count * columns; }
+};
+
+// What a block of threads does next.
+struct Task {
+  int group = 0, visits = 0, is_keys = 0;
+  int b = -1, h = 0;  // b < 0: nothing more
+};
+
+__device__ inline Task task_of(const Work& work, int number) {
+  const int per_chunk = work.item_count * work.columns_at_once, chunk = number / per_chunk;
+  const int first = chunk * work.columns_at_once;
+  const int columns = min(work.columns_at_once, work.columns - first), rest = number - chunk * per_chunk;
+  const int column = first + rest % columns;
+  const int4 item = __ldg(reinterpret_cast<const int4*>(work.items) + rest / columns);
+  return {item.x, item.y, item.z, column / work.head_count, __ldg(work.heads + column % work.head_count)};
+}
+
+// Hands out tasks to blocks of threads, one after the other; one warp of a block asks.
+class TaskQueue {
+ public:
+  __device__ explicit TaskQueue(const Work& work) : work_(work), number_(static_cast<int>(blockIdx.x)) {}
+  // All lanes get the same; they come by shuffles, so that the compiler knows and keeps them in registers
+  // that a warp shares.
+  __device__ Task next_of_warp() {
+    Task task;
+    if (threadIdx.x % kWarp == 0) task = next();
+    task.group = __shfl_sync(0xffffffffu, task.group, 0);
+    task.visits = __shfl_sync(0xffffffffu, task.visits, 0);
+    task.is_keys = __shfl_sync(0xffffffffu, task.is_keys, 0);
+    task.b = __shfl_sync(0xffffffffu, task.b, 0);
+    task.h = __shfl_sync(0xffffffffu, task.h, 0);
+    return task;
+  }
+
+ private:
+  __device__ Task next() {
+    if (number_ >= work_.item_count * work_.columns) {
+      // The last block to end leaves the counters as it found them.
+      if (atomicAdd(work_.counters + 1, 1) == static_cast<int>(gridDim.x) - 1) {
+        work_.counters[0] = 0;
+        work_.counters[1] = 0;
+      }
+      return {};
+    }
+    const Task task = task_of(work_, number_);
+    number_ = static_cast<int>(gridDim.x) + atomicAdd(work_.counters, 1);
+    return task;
+  }
+
+  const Work& work_;
+  int number_;  // of the next task, in the first lane
+};
+
+// action(tile, pass, masks by tile of the group) for each visit of a group. Unlike VisitsBy it keeps little
+// in registers: the producer has few and runs ahead.
+template <class Action>
+__device__ inline void for_visits(const Sweep& sweep, int group, const Action& action) {
+  const int end = __ldg(sweep.offsets + group + 1);
+  for (int i = __ldg(sweep.offsets + group); i < end; ++i) {
+    const int4* words = reinterpret_cast<const int4*>(sweep.runs + i);
+    const int4 low = __ldg(words), high = __ldg(words + 1);
+    const int4 masks = make_int4(low.z, low.w, high.x, high.y);
+    for (int tile = low.x; tile < low.y; ++tile) action(tile, high.z, masks);
+  }
+}
+
+// Starts copying tile `tile` of one head; kWidth columns, in kPanels boxes or, where boxes are low, several.
+template <int kWidth>
+__device__ inline void fetch_tile(uint32_t to, const TileMaps& maps, const BoxOrder& order, int tile, int b,
+                                  int h, uint32_t barrier) {
+  using Tile = Panels<kWidth>;
+  const auto lane = static_cast<int>(order.by_tiles_per_lane.divide(static_cast<uint32_t>(tile)));
+  const int begin = (tile - lane * order.tiles_per_lane) * kRows;
+  for (int row = 0; row < kRows; row += order.box_rows) {
+    const int index = begin + row;
+    int inner = index, outer = 0;
+    bool in_tail = false;
+    if (order.kind == TokenOrder::Kind::lanes) {
+      inner = lane, outer = index;
+      in_tail = lane >= order.split;
+    } else if (order.kind == TokenOrder::Kind::summary) {
+      outer = static_cast<int>(order.by_count.divide(static_cast<uint32_t>(index)));
+      inner = index - outer * order.count;
+      in_tail = outer >= order.split;
+      if (in_tail) outer -= order.split;
+    }
+    const CUtensorMap& map = in_tail ? maps.tail : maps.whole;
+#pragma unroll
+    for (int panel = 0; panel < Tile::kPanels; ++panel)
+      copy_box(to + static_cast<uint32_t>(panel * Tile::kPanelBytes + row * Tile::kRowBytes), map,
+               {panel * Tile::kColumns, inner, outer, h, b}, barrier);
+  }
+}
+
+// Where the 64 rows of a warpgroup's tile go.
+template <class T>
+struct WrittenTile {
+  T* to;  // one head's rows
+  int stride, width;
+  TilePlace place;
+  uint32_t room;  // the tile in shared memory that the warpgroup has to itself
+  bool add;       // to what is there, times `kept`
+};
+
+// Writes what a warpgroup holds as D of a product: each thread's two rows times `factor`; `kept` counts where
+// the result is added to an earlier one.
+template <class T, int kWidth>
+__device__ inline void write_tile(const float (&d)[kWidth / 8][4], const float (&factor)[2],
+                                  const float (&kept)[2], const WrittenTile<T>& tile, int warp, int lane) {
+  using Tile = Panels<kWidth>;
+  const int g = lane / 4, t = lane % 4;
+#pragma unroll
+  for (int j = 0; j < kWidth / 8; ++j)
+#pragma unroll
+    for (int half = 0; half < 2; ++half) {
+      const uint32_t packed = pack<T>(d[j][2 * half] * factor[half], d[j][2 * half + 1] * factor[half]);
+      const uint32_t at =
+          Tile::address(tile.room, 16 * warp + 8 * half + g, j) + static_cast<uint32_t>(4 * t);
+      asm volatile("st.shared.u32 [%0], %1;" ::"r"(at), "r"(packed) : "memory");
+    }
+  __syncwarp();
+  constexpr int kChunks = kWidth / 8, kRowsAtOnce = kWarp / kChunks < 1 ? 1 : kWarp / kChunks;
+  const int chunk = lane % kChunks;
+#pragma unroll
+  for (int from = 0; from < 16; from += kRowsAtOnce) {
+    const int row = from + lane / kChunks;
+    uint32_t position;
+    const bool present = tile.place.find(16 * warp + row, position) && 8 * chunk < tile.width;
+    const float kept_low = __shfl_sync(0xffffffffu, kept[0], (row & 7) * 4),
+                kept_high = __shfl_sync(0xffffffffu, kept[1], (row & 7) * 4);
+    if (!present) continue;
+    uint4 raw;
+    asm volatile("ld.shared.v4.u32 {%0, %1, %2, %3}, [%4];"
+                 : "=r"(raw.x), "=r"(raw.y), "=r"(raw.z), "=r"(raw.w)
+                 : "r"(Tile::address(tile.room, 16 * warp + row, chunk))
+                 : "memory");
+    T* const target = tile.to + static_cast<int64_t>(position) * tile.stride + 8 * chunk;
+    if (tile.add) {
+      const T* fresh = reinterpret_cast<const T*>(&raw);
+      Eight sum = load8(target);
+      const float before = row < 8 ? kept_low : kept_high;
+#pragma unroll
+      for (int e = 0; e < 8; ++e) sum.v[e] = (before == 0 ? 0.0f : sum.v[e] * before) + to_float(fresh[e]);
+      store8(target, sum);
+    } else {
+      *reinterpret_cast<uint4*>(target) = raw;
+    }
+  }
+  __syncwarp();
+}
+
+}  // namespace longstride::cuda::hopper

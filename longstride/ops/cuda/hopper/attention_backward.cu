@@ -1,0 +1,399 @@
+// Sparse attention backward for Hopper, in two roles that one launch hands out side by side:
+//
+//   queries' role:  owns queries, visits keys:     dq = scale sum_k ds k
+//   keys' role:     owns keys, visits queries:     dv = sum_q p d_o,  dk = scale sum_q ds q
+//   with p = exp(scale q.k - lse[q]),  ds = p (d_o[q].v[k] - delta[q])
+//
+// Each role computes weights for itself (seven products where five would do), in exchange for which nothing
+// but results leaves the registers, and no two blocks of threads add to the same rows: the same bits from run
+// to run. Both roles have the same form. A warpgroup owns 64 rows of two tensors (q and d_o, or k and v) and
+// multiplies them with 64 visited rows of the two others, which gives scores and gradients of weights with
+// the own rows down; these, rounded, are left factors of the products that are summed up.
+//
+// A warpgroup works ahead by one visit: while it takes exponentials for one, products of the last are under
+// way.
+#include "longstride/ops/cuda/hopper/attention.cuh"
+#include "longstride/ops/cuda/hopper/attention_launch.cuh"
+
+namespace longstride::cuda::hopper {
+
+namespace {
+
+// One role's view of the tensors.
+struct RoleArgs {
+  Sweep sweep;
+  BoxOrder rows, others[kMostBoxPasses];
+  TileMaps own, own_v;                                          // q and d_o, or k and v
+  TileMaps visited[kMostBoxPasses], visited_v[kMostBoxPasses];  // k and v, or q and d_o
+  bool add = false;
+};
+
+struct BackwardArgs {
+  AttentionArgs base;
+  Work work;
+  const float2* numbers = nullptr;  // (B, H, N): lse * log2 e, delta
+  RoleArgs queries, keys;
+};
+
+template <class T_, int kWidth_, int kWidthV_>
+struct Backward {
+  using T = T_;
+  static constexpr int kWidth = kWidth_, kWidthV = kWidthV_, kTiles = 2;
+  static constexpr int kThreads = (kTiles + 1) * kWarpgroup;
+  static constexpr int kBlocks = 1;
+  static constexpr bool kAhead = kWidthV <= 64;  // else registers do not suffice
+  static constexpr int kBytes = Panels<kWidth>::kBytes, kBytesV = Panels<kWidthV>::kBytes;
+  static constexpr int kOwnBytes = kBytes + kBytesV;
+  static constexpr int kNumbersBytes = kRows * 8;
+  static constexpr int kStageBytes = kBytes + kBytesV;
+  static constexpr int kSlots = kWidthV <= 64 ? 2 : 1;
+  static constexpr int kStages =
+      stages_that_fit(kBlocks, kSlots* kTiles* kOwnBytes, kStageBytes + kNumbersBytes, kControlBytes);
+  static constexpr int kSharedBytes =
+      kAlignment + kSlots * kTiles * kOwnBytes + kStages * (kStageBytes + kNumbersBytes) + kControlBytes;
+};
+
+template <class Kind>
+struct BackwardControl {
+  int4 masks[Kind::kStages];  // by tile of the group
+  uint64_t full[Kind::kStages], empty[Kind::kStages];
+  uint64_t own_full[Kind::kSlots], own_empty[Kind::kSlots];
+  Task tasks[Kind::kSlots];
+};
+
+// Where the parts of shared memory lie.
+template <class Kind>
+struct Places {
+  uint32_t own, stages, numbers;
+  BackwardControl<Kind>* control;
+  __device__ uint32_t own_tile(int slot, int tile) const {
+    return own + static_cast<uint32_t>((slot * Kind::kTiles + tile) * Kind::kOwnBytes);
+  }
+  __device__ uint32_t stage(int i) const { return stages + static_cast<uint32_t>(i * Kind::kStageBytes); }
+  __device__ uint32_t numbers_of(int i) const {
+    return numbers + static_cast<uint32_t>(i * Kind::kNumbersBytes);
+  }
+};
+
+__device__ inline void copy8(uint32_t to, const void* from, bool present) {
+  const int bytes = present ? 8 : 0;
+  asm volatile("cp.async.ca.shared.global [%0], [%1], 8, %2;" ::"r"(to), "l"(from), "r"(bytes) : "memory");
+}
+
+// The producer's warp: its first lane starts the TMA, all lanes copy the numbers of visited queries.
+template <class Kind>
+__device__ void produce(const BackwardArgs& a, const Places<Kind>& places) {
+  const int lane = threadIdx.x % kWarp;
+  BackwardControl<Kind>& control = *places.control;
+  TaskQueue queue(a.work);
+  Ring<Kind::kStages> ring;
+  Ring<Kind::kSlots> slots;
+  for (;;) {
+    const Task task = queue.next_of_warp();
+    const uint32_t own_full = shared_address(&control.own_full[slots.stage]);
+    wait(shared_address(&control.own_empty[slots.stage]), slots.parity ^ 1);
+    if (task.b < 0) {
+      if (lane == 0) {
+        control.tasks[slots.stage] = task;
+        arrive(own_full);
+      }
+      return;
+    }
+    const RoleArgs& role = task.is_keys != 0 ? a.keys : a.queries;
+    const int first = Kind::kTiles * task.group, count = min(Kind::kTiles, role.sweep.rows.tiles - first);
+    if (lane == 0) {
+      control.tasks[slots.stage] = task;
+      arrive_expecting(own_full, static_cast<uint32_t>(count * Kind::kOwnBytes));
+      for (int i = 0; i < count; ++i) {
+        const uint32_t tile = places.own_tile(slots.stage, i);
+        fetch_tile<Kind::kWidth>(tile, role.own, role.rows, first + i, task.b, task.h, own_full);
+        fetch_tile<Kind::kWidthV>(tile + Kind::kBytes, role.own_v, role.rows, first + i, task.b, task.h,
+                                  own_full);
+      }
+    }
+    const float2* numbers = a.numbers + row_of_head(a.base, task.b, task.h);
+    for_visits(role.sweep, task.group, [&](int tile, int pass, const int4& masks) {
+      const uint32_t full = shared_address(&control.full[ring.stage]);
+      const uint32_t stage = places.stage(ring.stage);
+      wait(shared_address(&control.empty[ring.stage]), ring.parity ^ 1);
+      if (lane == 0) {
+        control.masks[ring.stage] = masks;
+        arrive_expecting(full, Kind::kStageBytes);
+        fetch_tile<Kind::kWidth>(stage, role.visited[pass], role.others[pass], tile, task.b, task.h, full);
+        fetch_tile<Kind::kWidthV>(stage + Kind::kBytes, role.visited_v[pass], role.others[pass], tile, task.b,
+                                  task.h, full);
+      }
+      if (task.is_keys != 0) {
+        const TilePlace place = role.sweep.others[pass].place(tile);
+#pragma unroll
+        for (int i = 0; i < kRows / kWarp; ++i) {
+          const int row = lane + i * kWarp;
+          uint32_t position;
+          const bool present = place.find(row, position);
+          copy8(places.numbers_of(ring.stage) + static_cast<uint32_t>(8 * row),
+                numbers + (present ? position : 0), present);
+        }
+      }
+      arrive_after_copies(full);
+      __syncwarp();
+      ring.advance();
+    });
+    slots.advance();
+  }
+}
+
+template <class Kind>
+struct Consumer {
+  const BackwardArgs& a;
+  const Places<Kind>& places;
+  Ring<Kind::kStages> ring;
+  Ring<Kind::kSlots> slots;
+  int own, warp, lane;
+
+  __device__ void release(int stage) {
+    if (lane == 0) arrive(shared_address(&places.control->empty[stage]));
+  }
+  // Goes on to the next visit that this warpgroup takes part in; kAbsent: there is none.
+  __device__ int next_mask(int& left) {
+    for (; left > 0; --left) {
+      wait(shared_address(&places.control->full[ring.stage]), ring.parity);
+      const int mask = reinterpret_cast<const int*>(&places.control->masks[ring.stage])[own];
+      if (mask != kAbsent) return mask;
+      __syncwarp();
+      release(ring.stage);
+      ring.advance();
+    }
+    return kAbsent;
+  }
+
+  // Scores to weights; what is masked weighs nothing.
+  template <bool kKeys>
+  __device__ void weigh(float (&s)[kRows / 8][4], int mask, int stage, const float2 (&numbers)[2],
+                        float scale) {
+    const int g = lane / 4, t = lane % 4;
+#pragma unroll
+    for (int j = 0; j < kRows / 8; ++j) {
+      float less[2] = {numbers[0].x, numbers[1].x};  // by row, or of two visited rows
+      if constexpr (kKeys) {
+        const float4 both = numbers_at(stage, 8 * j + 2 * t);
+        less[0] = both.x, less[1] = both.z;
+      }
+#pragma unroll
+      for (int e = 0; e < 4; ++e)
+        s[j][e] = exp2_fast(fmaf(s[j][e], scale, -(kKeys ? less[e % 2] : less[e / 2])));
+    }
+    if (mask < 0) return;
+#pragma unroll
+    for (int r = 0; r < 2; ++r) {
+      const uint64_t word = mask_word<!kKeys>(a.base.masks, mask, 16 * warp + 8 * r + g) >> (2 * t);
+#pragma unroll
+      for (int j = 0; j < kRows / 8; ++j)
+#pragma unroll
+        for (int e = 0; e < 2; ++e)
+          if ((word >> (8 * j + e) & 1) == 0) s[j][2 * r + e] = 0;
+    }
+  }
+
+  // ds = p (dp - delta), in place of dp.
+  template <bool kKeys>
+  __device__ void differentiate(float (&dp)[kRows / 8][4], const float (&p)[kRows / 8][4], int stage,
+                                const float2 (&numbers)[2]) {
+    const int t = lane % 4;
+#pragma unroll
+    for (int j = 0; j < kRows / 8; ++j) {
+      float delta[2] = {numbers[0].y, numbers[1].y};
+      if constexpr (kKeys) {
+        const float4 both = numbers_at(stage, 8 * j + 2 * t);
+        delta[0] = both.y, delta[1] = both.w;
+      }
+#pragma unroll
+      for (int e = 0; e < 4; ++e) dp[j][e] = p[j][e] * (dp[j][e] - (kKeys ? delta[e % 2] : delta[e / 2]));
+    }
+  }
+
+  __device__ float4 numbers_at(int stage, int row) const {
+    float4 both;
+    asm volatile("ld.shared.v4.f32 {%0, %1, %2, %3}, [%4];"
+                 : "=f"(both.x), "=f"(both.y), "=f"(both.z), "=f"(both.w)
+                 : "r"(places.numbers_of(stage) + static_cast<uint32_t>(8 * row)));
+    return both;
+  }
+
+  template <bool kKeys>
+  __device__ void serve(const Task& task) {
+    using T = typename Kind::T;
+    const RoleArgs& role = kKeys ? a.keys : a.queries;
+    const uint32_t tile = places.own_tile(slots.stage, own), tile_v = tile + Kind::kBytes;
+    const TilePlace place = role.sweep.rows.place(Kind::kTiles * task.group + own);
+    const float scale = a.base.scale * kLog2E;
+    float2 numbers[2] = {};
+    if constexpr (!kKeys) {
+#pragma unroll
+      for (int r = 0; r < 2; ++r) {
+        uint32_t position;
+        if (place.find(16 * warp + 8 * r + lane / 4, position))
+          numbers[r] = a.numbers[row_of_head(a.base, task.b, task.h) + position];
+      }
+    }
+    float d_own[Kind::kWidth / 8][4] = {};
+    float d_own_v[kKeys ? Kind::kWidthV / 8 : 1][4] = {};
+    float s[kRows / 8][4], dp[kRows / 8][4];
+    uint32_t weights[kRows / 16][4], gradients[kRows / 16][4];
+    int left = task.visits, mask = next_mask(left), stage = ring.stage, last = -1;
+    bool more = __any_sync(0xffffffffu, mask != kAbsent);  // the compiler knows a vote to be uniform
+    if (more) {
+      pin(d_own), pin(d_own_v);  // zeros are written before products are under way
+      begin_products();
+      row_products<T, Kind::kWidth>(s, tile, places.stage(stage));
+      end_products();
+      row_products<T, Kind::kWidthV>(dp, tile_v, places.stage(stage) + Kind::kBytes);
+      end_products();
+      wait_for_products<1>();
+      for (;;) {  // left where nothing is under way
+        weigh<kKeys>(s, mask, stage, numbers, scale);
+        if constexpr (kKeys) {
+          round_weights<T>(weights, s);
+          begin_products();
+          add_weighted_rows<T, Kind::kWidthV>(d_own_v, weights, places.stage(stage) + Kind::kBytes);
+          end_products();
+          wait_for_products<1>();
+        } else {
+          wait_for_products<0>();
+        }
+        // Products of the visit before this one have ended, too.
+        if (last >= 0) release(last);
+        differentiate<kKeys>(dp, s, stage, numbers);
+        round_weights<T>(gradients, dp);
+        last = stage;
+        --left;
+        ring.advance();
+        mask = next_mask(left);
+        stage = ring.stage;
+        more = __any_sync(0xffffffffu, mask != kAbsent);
+        if (!more) {
+          begin_products();
+          add_weighted_rows<T, Kind::kWidth>(d_own, gradients, places.stage(last));
+          end_products();
+          wait_for_products<0>();
+          break;
+        }
+        if constexpr (!Kind::kAhead) {
+          begin_products();
+          add_weighted_rows<T, Kind::kWidth>(d_own, gradients, places.stage(last));
+          end_products();
+          wait_for_products<0>();
+        }
+        begin_products();
+        row_products<T, Kind::kWidth>(s, tile, places.stage(stage));
+        end_products();
+        if constexpr (Kind::kAhead) {
+          add_weighted_rows<T, Kind::kWidth>(d_own, gradients, places.stage(last));
+          end_products();
+        }
+        row_products<T, Kind::kWidthV>(dp, tile_v, places.stage(stage) + Kind::kBytes);
+        end_products();
+        wait_for_products<Kind::kAhead ? 2 : 1>();
+      }
+    }
+    if (last >= 0) release(last);
+
+    sync_some(1 + own, kWarpgroup);  // results take the place of the own rows
+    const float factor[2] = {a.base.scale, a.base.scale}, one[2] = {1, 1};
+    const Rows& to = kKeys ? a.base.dk : a.base.dq;
+    write_tile<T, Kind::kWidth>(d_own, factor, one,
+                                {to.of<T>(task.b, task.h), to.position, to.width, place, tile, role.add},
+                                warp, lane);
+    if constexpr (kKeys)
+      write_tile<T, Kind::kWidthV>(
+          d_own_v, one, one,
+          {a.base.dv.of<T>(task.b, task.h), a.base.dv.position, a.base.dv.width, place, tile_v, role.add},
+          warp, lane);
+    publish_to_async();
+    if (lane == 0) arrive(shared_address(&places.control->own_empty[slots.stage]));
+  }
+
+  __device__ void run() {
+    for (;; slots.advance()) {
+      wait(shared_address(&places.control->own_full[slots.stage]), slots.parity);
+      const Task task = places.control->tasks[slots.stage];
+      if (task.b < 0) return;
+      if (task.is_keys != 0)
+        serve<true>(task);
+      else
+        serve<false>(task);
+    }
+  }
+};
+
+template <class Kind>
+__global__ void __launch_bounds__(Kind::kThreads, Kind::kBlocks)
+    backward_kernel(const __grid_constant__ BackwardArgs a) {
+  extern __shared__ unsigned char raw[];
+  Places<Kind> places;
+  places.own = aligned(shared_address(raw));
+  places.stages = places.own + Kind::kSlots * Kind::kTiles * Kind::kOwnBytes;
+  places.numbers = places.stages + Kind::kStages * Kind::kStageBytes;
+  places.control = reinterpret_cast<BackwardControl<Kind>*>(raw + (places.numbers - shared_address(raw)) +
+                                                            Kind::kStages * Kind::kNumbersBytes);
+  static_assert(sizeof(BackwardControl<Kind>) <= kControlBytes);
+  if (threadIdx.x == 0) {
+    BackwardControl<Kind>& control = *places.control;
+    for (int i = 0; i < Kind::kStages; ++i) {
+      init_barrier(shared_address(&control.full[i]), 1 + kWarp);
+      init_barrier(shared_address(&control.empty[i]), 4 * Kind::kTiles);
+    }
+    for (int i = 0; i < Kind::kSlots; ++i) {
+      init_barrier(shared_address(&control.own_full[i]), 1);
+      init_barrier(shared_address(&control.own_empty[i]), 4 * Kind::kTiles);
+    }
+    publish_barriers();
+  }
+  __syncthreads();
+  const int warp = threadIdx.x / kWarp;
+  if (threadIdx.x >= Kind::kTiles * kWarpgroup) {
+    give_registers<kProducerRegisters>();
+    if (warp == 4 * Kind::kTiles) produce<Kind>(a, places);
+  } else {
+    take_registers<consumer_registers(Kind::kTiles, Kind::kBlocks)>();
+    Consumer<Kind> consumer{a, places, {}, {}, warp / 4, warp % 4, static_cast<int>(threadIdx.x % kWarp)};
+    consumer.run();
+  }
+}
+
+template <class Kind>
+bool fill_role(RoleArgs& role, const BoxSweep& sweep, MapMaker& maps, const Rows* own, const Rows* visited) {
+  role.sweep = sweep.sweep;
+  role.rows = sweep.rows;
+  role.own = maps.make(own[0], Kind::kWidth, sweep.row_order, sweep.rows);
+  role.own_v = maps.make(own[1], Kind::kWidthV, sweep.row_order, sweep.rows);
+  for (int p = 0; p < sweep.passes; ++p) {
+    role.others[p] = sweep.others[p];
+    role.visited[p] = maps.make(visited[0], Kind::kWidth, sweep.other_orders[p], sweep.others[p]);
+    role.visited_v[p] = maps.make(visited[1], Kind::kWidthV, sweep.other_orders[p], sweep.others[p]);
+  }
+  return maps.good();
+}
+
+}  // namespace
+
+bool backward(const Round& round, const BackwardCall& call, const HeadGroup& group) {
+  const AttentionArgs& args = call.args;
+  return with_tile_widths(call.dtype, args.q.width, args.v.width, [&]<class T, int kWidth, int kWidthV>() {
+    using Kind = Backward<T, kWidth, kWidthV>;
+    BackwardArgs a;
+    a.base = args;
+    a.work = work_of(round, group, call.batch, args, call.counters);
+    a.numbers = call.numbers;
+    MapMaker maps(call.dtype, args.n, args.head_count, call.batch);
+    const Rows of_queries[] = {args.q, args.d_o}, of_keys[] = {args.k, args.v};
+    if (round.has_queries && !fill_role<Kind>(a.queries, round.queries, maps, of_queries, of_keys))
+      return false;
+    if (round.has_keys && !fill_role<Kind>(a.keys, round.keys, maps, of_keys, of_queries)) return false;
+    a.queries.add = call.add_queries;
+    a.keys.add = call.add_keys;
+    launch<Kind>(backward_kernel<Kind>, "attention_backward", a);
+    return true;
+  });
+}
+
+}  // namespace longstride::cuda::hopper

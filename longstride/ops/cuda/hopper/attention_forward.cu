@@ -1,0 +1,319 @@
+// Sparse attention forward for Hopper: the formulas of attention_forward_tiles.cu.
+//
+// A block of threads is a warp that fetches and kTiles warpgroups that compute, each the owner of a tile of
+// 64 queries. Tiles of keys and values stream through a ring in shared memory that all warpgroups read. A
+// warpgroup's next scores are multiplied together with the values of the weights before them, so that the
+// tensor cores have two products in a row while the other warpgroups are at their softmax. Blocks stay and
+// take one task after the other; the first tiles of the next are fetched while the last of this one are at
+// work.
+#include "longstride/ops/cuda/hopper/attention.cuh"
+#include "longstride/ops/cuda/hopper/attention_launch.cuh"
+
+namespace longstride::cuda::hopper {
+
+namespace {
+
+struct ForwardArgs {
+  AttentionArgs base;
+  Work work;
+  BoxOrder rows, others[kMostBoxPasses];
+  TileMaps q, k[kMostBoxPasses], v[kMostBoxPasses];
+};
+
+template <class T_, int kWidth_, int kWidthV_, int kTiles_>
+struct Forward {
+  using T = T_;
+  static constexpr int kWidth = kWidth_, kWidthV = kWidthV_, kTiles = kTiles_;
+  static constexpr int kThreads = (kTiles + 1) * kWarpgroup;
+  static constexpr int kBlocks = kTiles == 2 && kWidthV <= 64 ? 2 : 1;  // on a multiprocessor
+  static constexpr bool kTogether = kBlocks == 1;  // two products; else registers do not suffice
+  static constexpr int kQueryBytes =
+      Panels<(kWidth > kWidthV ? kWidth : kWidthV)>::kBytes;  // also room for o
+  static constexpr int kSlots = 2;                            // tasks whose queries are there
+  static constexpr int kKeyBytes = Panels<kWidth>::kBytes, kValueBytes = Panels<kWidthV>::kBytes;
+  static constexpr int kStageBytes = kKeyBytes + kValueBytes;
+  static constexpr int kStages =
+      stages_that_fit(kBlocks, kSlots* kTiles* kQueryBytes, kStageBytes, kControlBytes);
+  static constexpr int kSharedBytes =
+      kAlignment + kSlots * kTiles * kQueryBytes + kStages * kStageBytes + kControlBytes;
+};
+
+template <class Kind>
+struct ForwardControl {
+  int4 masks[Kind::kStages];  // by tile of the group
+  uint64_t full[Kind::kStages], empty[Kind::kStages];
+  uint64_t queries_full[Kind::kSlots], queries_empty[Kind::kSlots];
+  Task tasks[Kind::kSlots];
+};
+
+// The producer's warp, of which one lane does the work: values that all lanes hold alike cost few registers.
+template <class Kind>
+__device__ void produce(const ForwardArgs& a, ForwardControl<Kind>& control, uint32_t queries,
+                        uint32_t stages) {
+  const bool leads = threadIdx.x % kWarp == 0;
+  TaskQueue queue(a.work);
+  Ring<Kind::kStages> ring;
+  Ring<Kind::kSlots> slots;
+  for (;;) {
+    const Task task = queue.next_of_warp();
+    const uint32_t queries_full = shared_address(&control.queries_full[slots.stage]);
+    wait(shared_address(&control.queries_empty[slots.stage]), slots.parity ^ 1);
+    if (leads) control.tasks[slots.stage] = task;
+    if (task.b < 0) {
+      if (leads) arrive(queries_full);
+      return;
+    }
+    const int first = Kind::kTiles * task.group, count = min(Kind::kTiles, a.base.sweep.rows.tiles - first);
+    if (leads) {
+      arrive_expecting(queries_full, static_cast<uint32_t>(count * Panels<Kind::kWidth>::kBytes));
+      for (int i = 0; i < count; ++i)
+        fetch_tile<Kind::kWidth>(
+            queries + static_cast<uint32_t>((slots.stage * Kind::kTiles + i) * Kind::kQueryBytes), a.q,
+            a.rows, first + i, task.b, task.h, queries_full);
+    }
+    for_visits(a.base.sweep, task.group, [&](int tile, int pass, const int4& masks) {
+      const uint32_t full = shared_address(&control.full[ring.stage]);
+      const uint32_t keys = stages + static_cast<uint32_t>(ring.stage * Kind::kStageBytes);
+      wait(shared_address(&control.empty[ring.stage]), ring.parity ^ 1);
+      if (leads) {
+        control.masks[ring.stage] = masks;
+        arrive_expecting(full, Kind::kStageBytes);
+        fetch_tile<Kind::kWidth>(keys, a.k[pass], a.others[pass], tile, task.b, task.h, full);
+        fetch_tile<Kind::kWidthV>(keys + Kind::kKeyBytes, a.v[pass], a.others[pass], tile, task.b, task.h,
+                                  full);
+      }
+      __syncwarp();
+      ring.advance();
+    });
+    slots.advance();
+  }
+}
+
+// The softmax so far of a thread's two rows.
+struct Running {
+  float highest[2] = {-INFINITY, -INFINITY};
+  float sum[2] = {};
+};
+
+// Turns scores into weights relative to the highest so far; returns whether a maximum moved, and by what
+// factor earlier sums shrink.
+__device__ inline bool soften(float (&s)[kRows / 8][4], Running& running, float (&shrink)[2], float scale) {
+  bool shrinks = false;
+#pragma unroll
+  for (int r = 0; r < 2; ++r) {
+    float most[2] = {running.highest[r], s[0][2 * r]};
+#pragma unroll
+    for (int j = 0; j < kRows / 8; ++j) {
+      most[0] = fmaxf(most[0], s[j][2 * r]);
+      most[1] = fmaxf(most[1], s[j][2 * r + 1]);
+    }
+    most[0] = fmaxf(most[0], most[1]);
+    most[0] = fmaxf(most[0], __shfl_xor_sync(0xffffffffu, most[0], 1));
+    most[0] = fmaxf(most[0], __shfl_xor_sync(0xffffffffu, most[0], 2));
+    // A row without keys so far has no maximum to subtract.
+    const float from = most[0] == -INFINITY ? 0.0f : most[0] * scale;
+    shrink[r] = exp2_fast(running.highest[r] * scale - from);
+    shrinks |= most[0] > running.highest[r];
+    running.highest[r] = most[0];
+    float added[2] = {};
+#pragma unroll
+    for (int j = 0; j < kRows / 8; ++j)
+#pragma unroll
+      for (int e = 0; e < 2; ++e) {
+        float& weight = s[j][2 * r + e];
+        weight = exp2_fast(fmaf(weight, scale, -from));
+        added[e] += weight;
+      }
+    running.sum[r] = running.sum[r] * shrink[r] + (added[0] + added[1]);
+  }
+  return shrinks;
+}
+
+template <class Kind>
+__device__ void consume(const ForwardArgs& a, ForwardControl<Kind>& control, uint32_t queries,
+                        uint32_t stages) {
+  using T = typename Kind::T;
+  constexpr int kColumns = Kind::kWidthV / 8;
+  const int own = threadIdx.x / kWarpgroup, warp = threadIdx.x / kWarp % 4, lane = threadIdx.x % kWarp;
+  const int g = lane / 4, t = lane % 4;
+  const float scale = a.base.scale * kLog2E;
+  Ring<Kind::kStages> ring;
+  Ring<Kind::kSlots> slots;
+  const auto release = [&](int stage) {
+    if (lane == 0) arrive(shared_address(&control.empty[stage]));
+  };
+
+  for (;; slots.advance()) {
+    wait(shared_address(&control.queries_full[slots.stage]), slots.parity);
+    const Task task = control.tasks[slots.stage];
+    if (task.b < 0) return;
+    const uint32_t tile =
+        queries + static_cast<uint32_t>((slots.stage * Kind::kTiles + own) * Kind::kQueryBytes);
+    int left = task.visits;
+    // Goes on to the next visit that this warpgroup takes part in; kAbsent: there is none.
+    const auto next_mask = [&] {
+      for (; left > 0; --left) {
+        wait(shared_address(&control.full[ring.stage]), ring.parity);
+        const int mask = reinterpret_cast<const int*>(&control.masks[ring.stage])[own];
+        if (mask != kAbsent) return mask;
+        __syncwarp();
+        release(ring.stage);
+        ring.advance();
+      }
+      return kAbsent;
+    };
+
+    Running running;
+    float o[kColumns][4] = {}, s[kRows / 8][4];
+    int mask = next_mask();
+    bool more = __any_sync(0xffffffffu, mask != kAbsent);  // the compiler knows a vote to be uniform
+    const auto multiply_queries = [&] {
+      begin_products();
+      row_products<T, Kind::kWidth>(s, tile, stages + static_cast<uint32_t>(ring.stage * Kind::kStageBytes));
+      end_products();
+      wait_for_products<0>();
+    };
+    if (Kind::kTogether && more) multiply_queries();
+    while (more) {
+      if constexpr (!Kind::kTogether) multiply_queries();
+      if (mask >= 0) {
+#pragma unroll
+        for (int r = 0; r < 2; ++r) {
+          const uint64_t word = mask_word<true>(a.base.masks, mask, 16 * warp + 8 * r + g) >> (2 * t);
+#pragma unroll
+          for (int j = 0; j < kRows / 8; ++j)
+#pragma unroll
+            for (int e = 0; e < 2; ++e)
+              if ((word >> (8 * j + e) & 1) == 0) s[j][2 * r + e] = -INFINITY;
+        }
+      }
+      float shrink[2];
+      // Maxima settle early: most tiles leave them as they are.
+      if (__any_sync(0xffffffffu, soften(s, running, shrink, scale))) {
+#pragma unroll
+        for (int j = 0; j < kColumns; ++j)
+#pragma unroll
+          for (int e = 0; e < 4; ++e) o[j][e] *= shrink[e / 2];
+      }
+      uint32_t weights[kRows / 16][4];
+      round_weights<T>(weights, s);
+      const int stage = ring.stage;
+      --left;
+      ring.advance();
+      mask = next_mask();
+      const uint32_t values = stages + static_cast<uint32_t>(stage * Kind::kStageBytes + Kind::kKeyBytes);
+      more = __any_sync(0xffffffffu, mask != kAbsent);
+      if (more && Kind::kTogether) {
+        begin_products();
+        add_weighted_rows<T, Kind::kWidthV>(o, weights, values);
+        row_products<T, Kind::kWidth>(s, tile,
+                                      stages + static_cast<uint32_t>(ring.stage * Kind::kStageBytes));
+        end_products();
+        wait_for_products<0>();
+      } else {
+        begin_products();
+        add_weighted_rows<T, Kind::kWidthV>(o, weights, values);
+        end_products();
+        wait_for_products<0>();
+      }
+      release(stage);
+    }
+
+    const TilePlace place = a.base.sweep.rows.place(Kind::kTiles * task.group + own);
+    float* const lse = a.base.lse + row_of_head(a.base, task.b, task.h);
+    float factor[2], kept[2] = {};
+#pragma unroll
+    for (int r = 0; r < 2; ++r) {
+      float total = running.sum[r];
+      total += __shfl_xor_sync(0xffffffffu, total, 1);
+      total += __shfl_xor_sync(0xffffffffu, total, 2);
+      const int position = place.position(16 * warp + 8 * r + g);
+      const bool any = running.highest[r] != -INFINITY || total != 0;  // total is NaN where a score was
+      float log_sum = any ? running.highest[r] * a.base.scale + logf(total) : -INFINITY;
+      factor[r] = any ? 1 / total : 0.0f;
+      if (a.base.add) {
+        const MergedSum merged = merge_sums(position < a.base.n ? lse[position] : -INFINITY, log_sum);
+        factor[r] *= merged.of_fresh;
+        kept[r] = merged.of_earlier;
+        log_sum = merged.log_sum;
+      }
+      __syncwarp();
+      if (t == 0 && position < a.base.n) lse[position] = log_sum;
+    }
+    sync_some(1 + own, kWarpgroup);  // o takes the place of the queries
+    write_tile<T, Kind::kWidthV>(
+        o, factor, kept,
+        {a.base.o.of<T>(task.b, task.h), a.base.o.position, a.base.o.width, place, tile, a.base.add}, warp,
+        lane);
+    publish_to_async();
+    if (lane == 0) arrive(shared_address(&control.queries_empty[slots.stage]));
+  }
+}
+
+template <class Kind>
+__global__ void __launch_bounds__(Kind::kThreads, Kind::kBlocks)
+    forward_kernel(const __grid_constant__ ForwardArgs a) {
+  extern __shared__ unsigned char raw[];
+  const uint32_t queries = aligned(shared_address(raw));
+  const uint32_t stages = queries + Kind::kSlots * Kind::kTiles * Kind::kQueryBytes;
+  auto& control = *reinterpret_cast<ForwardControl<Kind>*>(raw + (stages - shared_address(raw)) +
+                                                           Kind::kStages * Kind::kStageBytes);
+  static_assert(sizeof(control) <= kControlBytes);
+  if (threadIdx.x == 0) {
+    for (int i = 0; i < Kind::kStages; ++i) {
+      init_barrier(shared_address(&control.full[i]), 1);
+      init_barrier(shared_address(&control.empty[i]), 4 * Kind::kTiles);
+    }
+    for (int i = 0; i < Kind::kSlots; ++i) {
+      init_barrier(shared_address(&control.queries_full[i]), 1);
+      init_barrier(shared_address(&control.queries_empty[i]), 4 * Kind::kTiles);
+    }
+    publish_barriers();
+  }
+  __syncthreads();
+  if (threadIdx.x >= Kind::kTiles * kWarpgroup) {
+    give_registers<kProducerRegisters>();
+    if (threadIdx.x / kWarp == 4 * Kind::kTiles) produce<Kind>(a, control, queries, stages);
+  } else {
+    take_registers<consumer_registers(Kind::kTiles, Kind::kBlocks)>();
+    consume<Kind>(a, control, queries, stages);
+  }
+}
+
+}  // namespace
+
+bool usable() {
+  int device = 0, major = 0, minor = 0;
+  LONGSTRIDE_CUDA_CHECK(cudaGetDevice(&device));
+  LONGSTRIDE_CUDA_CHECK(cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, device));
+  LONGSTRIDE_CUDA_CHECK(cudaDeviceGetAttribute(&minor, cudaDevAttrComputeCapabilityMinor, device));
+  return major == 9 && minor == 0;
+}
+
+bool forward(const Round& round, const ForwardCall& call, const HeadGroup& group) {
+  const AttentionArgs& args = call.args;
+  return with_tile_widths(call.dtype, args.q.width, args.v.width, [&]<class T, int kWidth, int kWidthV>() {
+    ForwardArgs a;
+    a.base = args;
+    a.base.sweep = round.queries.sweep;
+    a.work = work_of(round, group, call.batch, args, call.counters);
+    a.rows = round.queries.rows;
+    MapMaker maps(call.dtype, args.n, args.head_count, call.batch);
+    a.q = maps.make(args.q, kWidth, round.queries.row_order, a.rows);
+    for (int p = 0; p < round.queries.passes; ++p) {
+      a.others[p] = round.queries.others[p];
+      a.k[p] = maps.make(args.k, kWidth, round.queries.other_orders[p], a.others[p]);
+      a.v[p] = maps.make(args.v, kWidthV, round.queries.other_orders[p], a.others[p]);
+    }
+    if (!maps.good()) return false;
+    using Pair = Forward<T, kWidth, kWidthV, 2>;
+    using Four = Forward<T, kWidth, kWidthV, kWidthV <= 64 ? 4 : 2>;
+    if (round.queries.tiles == 2)
+      launch<Pair>(forward_kernel<Pair>, "attention_forward", a);
+    else
+      launch<Four>(forward_kernel<Four>, "attention_forward", a);
+    return true;
+  });
+}
+
+}  // namespace longstride::cuda::hopper

@@ -1,0 +1,86 @@
+// From tensors and a round of a plan to a launch of Hopper's kernels.
+#pragma once
+
+#include "longstride/ops/cuda/attention_launch.cuh"
+#include "longstride/ops/cuda/hopper/attention.cuh"
+
+namespace longstride::cuda::hopper {
+
+inline constexpr int kAlignment = 1024;     // of tiles: where the pattern of swapped chunks begins
+inline constexpr int kControlBytes = 1024;  // barriers, masks, tasks
+inline constexpr int kSharedOfChip = 227 * 1024, kReservedOfBlock = 1024;
+inline constexpr int kMostStages = 8;
+
+// Stages of the ring where `blocks` blocks of threads share a multiprocessor.
+constexpr int stages_that_fit(int blocks, int resident_bytes, int stage_bytes, int control_bytes) {
+  const int room = (kSharedOfChip + kReservedOfBlock) / blocks - kReservedOfBlock - kAlignment -
+                   control_bytes - resident_bytes;
+  const int stages = room / stage_bytes;
+  return stages < kMostStages ? stages : kMostStages;
+}
+
+// Registers of a thread that computes, in a block of `tiles` warpgroups that do and one that fetches.
+inline constexpr int kProducerRegisters = 24;
+constexpr int consumer_registers(int tiles, int blocks) {
+  const int threads = (tiles + 1) * kWarpgroup, at_launch = 65536 / blocks / threads / 8 * 8;
+  const int each = (at_launch * (tiles + 1) - kProducerRegisters) / tiles / 8 * 8;
+  return each < 240 ? each : 240;
+}
+
+__device__ inline uint32_t aligned(uint32_t address) {
+  return (address + kAlignment - 1) / kAlignment * kAlignment;
+}
+
+class MapMaker {
+ public:
+  MapMaker(DType dtype, int n, int heads, int batch) : dtype_(dtype), n_(n), heads_(heads), batch_(batch) {}
+  TileMaps make(const Rows& rows, int padded_width, const TokenOrder& order, const BoxOrder& boxes) {
+    TileMaps maps{};
+    const MappedTensor tensor{rows.data,  dtype_,     batch_,        n_,       heads_,
+                              rows.width, rows.batch, rows.position, rows.head};
+    good_ = good_ && make_tile_maps(tensor, order, boxes, padded_width < 64 ? padded_width : 64, maps);
+    return maps;
+  }
+  bool good() const { return good_; }
+
+ private:
+  DType dtype_;
+  int n_, heads_, batch_;
+  bool good_ = true;
+};
+
+// How many heads' tasks are handed out together: all where tasks look at their neighbourhood only, else as
+// many as have room in the cache with all their keys.
+inline Work work_of(const Round& round, const HeadGroup& group, int batch, const AttentionArgs& args,
+                    int* counters) {
+  constexpr int64_t kCacheBytes = 16 << 20;
+  Work work{round.items, round.item_count, group.heads, group.head_count, group.head_count * batch,
+            0,           counters};
+  const int64_t head_bytes = int64_t{2} * args.n * (args.q.width + args.v.width);
+  const int64_t fit = kCacheBytes / head_bytes < 1 ? 1 : kCacheBytes / head_bytes;
+  work.columns_at_once = round.long_lists && fit < work.columns ? static_cast<int>(fit) : work.columns;
+  return work;
+}
+
+inline int multiprocessors() {
+  static const int count = [] {
+    int device = 0, most = 0;
+    LONGSTRIDE_CUDA_CHECK(cudaGetDevice(&device));
+    LONGSTRIDE_CUDA_CHECK(cudaDeviceGetAttribute(&most, cudaDevAttrMultiProcessorCount, device));
+    return most;
+  }();
+  return count;
+}
+
+template <class Kind, class Args>
+void launch(void (*kernel)(Args), const char* name, const Args& args) {
+  if (args.work.total() == 0) return;
+  LONGSTRIDE_CUDA_CHECK(
+      cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, Kind::kSharedBytes));
+  const int room = multiprocessors() * Kind::kBlocks;
+  const auto blocks = static_cast<unsigned>(args.work.total() < room ? args.work.total() : room);
+  kernel<<<blocks, Kind::kThreads, Kind::kSharedBytes, current()>>>(args);
+  check_launch(name);
+}
+
+}  // namespace longstride::cuda::hopper

@@ -1,0 +1,179 @@
+// What Hopper (sm_90a) adds for attention: barriers in shared memory, tiles copied by the tensor memory
+// accelerator (TMA), descriptors of tiles for wgmma. Sources: the PTX ISA, "mbarrier",
+// "cp.async.bulk.tensor", "Asynchronous warpgroup level matrix instructions".
+#pragma once
+
+#include <cuda.h>
+
+#include "longstride/ops/cuda/hopper/wgmma.cuh"
+#include "longstride/ops/cuda/mma.cuh"
+
+namespace longstride::cuda::hopper {
+
+inline constexpr int kWarpgroup = 4 * kWarp;
+inline constexpr int kRows = 64;  // of a tile: what a warpgroup multiplies at once
+
+// ---- barriers ----
+
+__device__ inline void init_barrier(uint32_t barrier, int arrivals) {
+  asm volatile("mbarrier.init.shared::cta.b64 [%0], %1;" ::"r"(barrier), "r"(arrivals) : "memory");
+}
+// After the initialisation, before other threads or the TMA use the barriers.
+__device__ inline void publish_barriers() {
+  asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory");
+  asm volatile("fence.proxy.async.shared::cta;" ::: "memory");
+}
+__device__ inline void arrive(uint32_t barrier) {
+  asm volatile("mbarrier.arrive.shared::cta.b64 _, [%0];" ::"r"(barrier) : "memory");
+}
+// Arrives, and lets the phase end only when the TMA has written this many bytes more.
+__device__ inline void arrive_expecting(uint32_t barrier, uint32_t bytes) {
+  asm volatile("mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;" ::"r"(barrier), "r"(bytes)
+               : "memory");
+}
+// Arrives when this thread's copies by cp.async so far have landed.
+__device__ inline void arrive_after_copies(uint32_t barrier) {
+  asm volatile("cp.async.mbarrier.arrive.noinc.shared::cta.b64 [%0];" ::"r"(barrier) : "memory");
+}
+// Waits for the end of the phase of this parity; a fresh barrier has ended one of parity 1.
+__device__ inline void wait(uint32_t barrier, uint32_t parity) {
+  asm volatile(
+      "{ .reg .pred p;\n"
+      "again: mbarrier.try_wait.parity.shared::cta.b64 p, [%0], %1;\n"
+      "@p bra done;\n"
+      "bra again;\n"
+      "done: }" ::"r"(barrier),
+      "r"(parity)
+      : "memory");
+}
+
+// What this thread wrote to shared memory is seen by the TMA and wgmma, once the threads are ordered.
+__device__ inline void publish_to_async() { asm volatile("fence.proxy.async.shared::cta;" ::: "memory"); }
+
+// A barrier of `threads` threads, by number; 0 is __syncthreads'.
+__device__ inline void sync_some(int barrier, int threads) {
+  asm volatile("bar.sync %0, %1;" ::"r"(barrier), "r"(threads) : "memory");
+}
+
+// Registers of each thread of this warpgroup from here on: what some give back, others may take. The sum must
+// fit into what the block was launched with.
+template <int kRegisters>
+__device__ inline void take_registers() {
+  asm volatile("setmaxnreg.inc.sync.aligned.u32 %0;" ::"n"(kRegisters));
+}
+template <int kRegisters>
+__device__ inline void give_registers() {
+  asm volatile("setmaxnreg.dec.sync.aligned.u32 %0;" ::"n"(kRegisters));
+}
+
+// A place in a ring of buffers, each with its parity.
+template <int kStages>
+struct Ring {
+  int stage = 0;
+  uint32_t parity = 0;
+  __device__ void advance() {
+    if (++stage == kStages) stage = 0, parity ^= 1;
+  }
+};
+
+// ---- copies ----
+
+// A box of a tensor of five dimensions, innermost first; what lies outside becomes zeros.
+__device__ inline void copy_box(uint32_t to, const CUtensorMap& map, const int (&at)[5], uint32_t barrier) {
+  asm volatile(
+      "cp.async.bulk.tensor.5d.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1, {%3, %4, %5, "
+      "%6, "
+      "%7}], [%2];" ::"r"(to),
+      "l"(&map), "r"(barrier), "r"(at[0]), "r"(at[1]), "r"(at[2]), "r"(at[3]), "r"(at[4])
+      : "memory");
+}
+__device__ inline void prefetch_map(const CUtensorMap& map) {
+  asm volatile("prefetch.tensormap [%0];" ::"l"(&map) : "memory");
+}
+
+// ---- tiles ----
+
+// 64 rows of kWidth 16-bit elements in shared memory, from a multiple of 1024 bytes on, as the TMA lays them
+// down: panels of up to 64 columns one after the other, whose 16-byte chunks change places from row to row.
+template <int kWidth>
+struct Panels {
+  static constexpr int kColumns = kWidth < 64 ? kWidth : 64, kPanels = kWidth / kColumns;
+  static constexpr int kRowBytes = 2 * kColumns, kPanelBytes = kRows * kRowBytes;
+  static constexpr int kBytes = kPanels * kPanelBytes;
+  static_assert(kColumns == 64 || kColumns == 32);
+
+  __device__ static uint32_t address(uint32_t base, int row, int chunk) {
+    constexpr int kChunks = kColumns / 8;
+    const int swap = kColumns == 64 ? row & 7 : (row >> 1) & 3;
+    return base + static_cast<uint32_t>(chunk / kChunks * kPanelBytes + row * kRowBytes +
+                                        (((chunk % kChunks) ^ swap) << 4));
+  }
+  // Descriptors of all 64 rows by 16 columns, from 16 * step on; and of 16 rows, from 16 * step on, by all
+  // columns. `first` is the descriptor of the tile.
+  __device__ static uint64_t descriptor(uint32_t base) {
+    constexpr uint64_t kSwizzle = kColumns == 64 ? 1 : 2, kEightRows = 8 * kRowBytes;
+    return (kSwizzle << 62) | ((kEightRows >> 4) << 32) | (static_cast<uint64_t>(kPanelBytes >> 4) << 16) |
+           ((base & 0x3ffff) >> 4);
+  }
+  __device__ static uint64_t columns(uint64_t first, int step) {
+    return first +
+           static_cast<uint64_t>((16 * step / kColumns * kPanelBytes + 16 * step % kColumns * 2) >> 4);
+  }
+  __device__ static uint64_t rows(uint64_t first, int step) {
+    return first + static_cast<uint64_t>((16 * step * kRowBytes) >> 4);
+  }
+};
+
+// ---- products ----
+
+// Before the first wgmma after its registers were written otherwise.
+__device__ inline void begin_products() { asm volatile("wgmma.fence.sync.aligned;" ::: "memory"); }
+__device__ inline void end_products() { asm volatile("wgmma.commit_group.sync.aligned;" ::: "memory"); }
+// Waits until at most kLeft groups of products are under way.
+template <int kLeft>
+__device__ inline void wait_for_products() {
+  asm volatile("wgmma.wait_group.sync.aligned %0;" ::"n"(kLeft) : "memory");
+}
+// Keeps the compiler from moving uses of `d` over this point.
+template <int kColumns>
+__device__ inline void pin(float (&d)[kColumns][4]) {
+#pragma unroll
+  for (int j = 0; j < kColumns; ++j)
+#pragma unroll
+    for (int e = 0; e < 4; ++e) asm volatile("" : "+f"(d[j][e])::"memory");
+}
+
+// d = the rows of tile a times the rows of tile b: (64 x 64), over their kWidth columns.
+template <class T, int kWidth>
+__device__ inline void row_products(float (&d)[kRows / 8][4], uint32_t tile_a, uint32_t tile_b) {
+  using Tile = Panels<kWidth>;
+  const uint64_t a = Tile::descriptor(tile_a), b = Tile::descriptor(tile_b);
+#pragma unroll
+  for (int step = 0; step < kWidth / 16; ++step)
+    product<T, false>(d, Tile::columns(a, step), Tile::columns(b, step), step > 0);
+}
+
+// What row_products() laid out, rounded to T: the left factor of the next product.
+template <class T>
+__device__ inline void round_weights(uint32_t (&a)[kRows / 16][4], const float (&weights)[kRows / 8][4]) {
+#pragma unroll
+  for (int step = 0; step < kRows / 16; ++step)
+#pragma unroll
+    for (int side = 0; side < 2; ++side) {
+      const auto& w = weights[2 * step + side];
+      a[step][2 * side] = pack<T>(w[0], w[1]);
+      a[step][2 * side + 1] = pack<T>(w[2], w[3]);
+    }
+}
+
+// d += weights (64 x 64) times the rows of a tile.
+template <class T, int kWidth>
+__device__ inline void add_weighted_rows(float (&d)[kWidth / 8][4], const uint32_t (&weights)[kRows / 16][4],
+                                         uint32_t tile) {
+  using Tile = Panels<kWidth>;
+  const uint64_t b = Tile::descriptor(tile);
+#pragma unroll
+  for (int step = 0; step < kRows / 16; ++step) product<T, true>(d, weights[step], Tile::rows(b, step), 1);
+}
+
+}  // namespace longstride::cuda::hopper

@@ -147,6 +147,12 @@ bool forward_on_hopper(const AttentionPlan& plan, const HeadGroup& group, const 
   return true;
 }
 
+bool backward_closed_on_hopper(const AttentionPlan& plan, const HeadGroup& group, const AttentionArgs& args,
+                               DType dtype, int batch) {
+  return !group.closed.empty() &&
+         hopper::backward_closed(group.closed.front(), {args, dtype, batch, plan.on_gpu->counters()}, group);
+}
+
 bool backward_on_hopper(const AttentionPlan& plan, const HeadGroup& group, const AttentionArgs& args,
                         const float2* numbers, DType dtype, int batch) {
   hopper::BackwardCall call{args, dtype, batch, plan.on_gpu->counters(), numbers};
@@ -228,6 +234,7 @@ void attention_backward(const OpContext& context, const AttentionPlan& plan, con
   for (const HeadGroup& group : plan.on_gpu->groups()) {
     args.heads = group.heads;
     if (tiles && uses_hopper(group)) {
+      if (backward_closed_on_hopper(plan, group, args, t.q.dtype, batch)) continue;
       if (!have_numbers) compute_delta(t, gradients.d_o, nullptr, data_of<float2>(numbers));
       have_numbers = true;
       if (backward_on_hopper(plan, group, args, data_of<float2>(numbers), t.q.dtype, batch)) continue;

@@ -318,8 +318,7 @@ std::vector<RoundDraft> draft_backward(const std::vector<SweepSides>& queries,
 
 struct GroupDraft {
   std::vector<Draft> queries, keys;
-  std::vector<RoundDraft> forward, forward_wide, backward;
-  bool closed = false;
+  std::vector<RoundDraft> forward, forward_wide, backward, closed;
   size_t heads = 0;
   int head_count = 0;
 };
@@ -371,7 +370,8 @@ ListsDraft draft_lists(const AttentionPlan& plan) {
       group.forward = draft_forward(by_query_order, false, masks, image);
       group.forward_wide = draft_forward(by_query_order, true, masks, image);
       group.backward = draft_backward(by_query_order, by_key_order, image);
-      group.closed = by_query_order.size() == 1 && by_query_order.front().pairs.closed;
+      if (by_query_order.size() == 1 && by_query_order.front().pairs.closed)
+        group.closed = draft_backward({}, by_key_order, image);
     }
     if (pattern.passes.empty()) {
       group.queries.push_back(draft_nothing(plan.n, image));
@@ -413,7 +413,7 @@ AttentionLists::AttentionLists(const AttentionPlan& plan, int device_index) {
     for (const RoundDraft& round : draft.forward) group.forward.push_back(place_round(round));
     for (const RoundDraft& round : draft.forward_wide) group.forward_wide.push_back(place_round(round));
     for (const RoundDraft& round : draft.backward) group.backward.push_back(place_round(round));
-    group.closed = draft.closed;
+    for (const RoundDraft& round : draft.closed) group.closed.push_back(place_round(round));
     group.heads = reinterpret_cast<const int*>(at(draft.heads));
     group.head_count = draft.head_count;
   }

@@ -140,8 +140,8 @@ struct HeadGroup {
   // The same for Hopper's kernels; empty where the pattern has orders that the TMA cannot copy.
   // `forward_wide` is the forward by groups of four tiles where lists are long, for heads up to 64 wide.
   std::vector<Round> forward, forward_wide, backward;
-  // Each pair of tiles has its keys among its own rows: a backward in one go.
-  bool closed = false;
+  // Where each pair of tiles has its keys among its own rows: the keys' sweep of a backward in one go.
+  std::vector<Round> closed;
   const int* heads = nullptr;  // in GPU memory
   int head_count = 0;
 };

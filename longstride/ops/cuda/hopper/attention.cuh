@@ -140,31 +140,41 @@ __device__ inline void write_tile(const float (&d)[kWidth / 8][4], const float (
       asm volatile("st.shared.u32 [%0], %1;" ::"r"(at), "r"(packed) : "memory");
     }
   __syncwarp();
-  constexpr int kChunks = kWidth / 8, kRowsAtOnce = kWarp / kChunks < 1 ? 1 : kWarp / kChunks;
+  constexpr int kChunks = kWidth / 8, kRowsAtOnce = kWarp / kChunks;
+  constexpr int kSteps = 16 / kRowsAtOnce < 4 ? 16 / kRowsAtOnce : 4;  // whose rows are under way together
   const int chunk = lane % kChunks;
 #pragma unroll
-  for (int from = 0; from < 16; from += kRowsAtOnce) {
-    const int row = from + lane / kChunks;
-    uint32_t position;
-    const bool present = tile.place.find(16 * warp + row, position) && 8 * chunk < tile.width;
-    const float kept_low = __shfl_sync(0xffffffffu, kept[0], (row & 7) * 4),
-                kept_high = __shfl_sync(0xffffffffu, kept[1], (row & 7) * 4);
-    if (!present) continue;
-    uint4 raw;
-    asm volatile("ld.shared.v4.u32 {%0, %1, %2, %3}, [%4];"
-                 : "=r"(raw.x), "=r"(raw.y), "=r"(raw.z), "=r"(raw.w)
-                 : "r"(Tile::address(tile.room, 16 * warp + row, chunk))
-                 : "memory");
-    T* const target = tile.to + static_cast<int64_t>(position) * tile.stride + 8 * chunk;
-    if (tile.add) {
-      const T* fresh = reinterpret_cast<const T*>(&raw);
-      Eight sum = load8(target);
-      const float before = row < 8 ? kept_low : kept_high;
+  for (int from = 0; from < 16; from += kSteps * kRowsAtOnce) {
+    T* target[kSteps];
+    uint4 before[kSteps];
 #pragma unroll
-      for (int e = 0; e < 8; ++e) sum.v[e] = (before == 0 ? 0.0f : sum.v[e] * before) + to_float(fresh[e]);
-      store8(target, sum);
-    } else {
-      *reinterpret_cast<uint4*>(target) = raw;
+    for (int step = 0; step < kSteps; ++step) {
+      const int row = 16 * warp + from + step * kRowsAtOnce + lane / kChunks;
+      uint32_t position;
+      const bool present = tile.place.find(row, position) && 8 * chunk < tile.width;
+      target[step] = present ? tile.to + static_cast<int64_t>(position) * tile.stride + 8 * chunk : nullptr;
+      if (tile.add && present) before[step] = *reinterpret_cast<const uint4*>(target[step]);
+    }
+#pragma unroll
+    for (int step = 0; step < kSteps; ++step) {
+      const int row = from + step * kRowsAtOnce + lane / kChunks;
+      uint4 raw;
+      asm volatile("ld.shared.v4.u32 {%0, %1, %2, %3}, [%4];"
+                   : "=r"(raw.x), "=r"(raw.y), "=r"(raw.z), "=r"(raw.w)
+                   : "r"(Tile::address(tile.room, 16 * warp + row, chunk))
+                   : "memory");
+      if (tile.add) {
+        const float low = __shfl_sync(0xffffffffu, kept[0], (row & 7) * 4),
+                    high = __shfl_sync(0xffffffffu, kept[1], (row & 7) * 4), times = row < 8 ? low : high;
+        const T *fresh = reinterpret_cast<const T*>(&raw), *old = reinterpret_cast<const T*>(&before[step]);
+        Eight sum;
+#pragma unroll
+        for (int e = 0; e < 8; ++e)
+          sum.v[e] = (times == 0 ? 0.0f : to_float(old[e]) * times) + to_float(fresh[e]);
+        if (target[step] != nullptr) store8(target[step], sum);
+      } else if (target[step] != nullptr) {
+        *reinterpret_cast<uint4*>(target[step]) = raw;
+      }
     }
   }
   __syncwarp();

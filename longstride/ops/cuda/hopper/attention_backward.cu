@@ -223,7 +223,7 @@ struct Consumer {
   __device__ void serve(const Task& task) {
     using T = typename Kind::T;
     const RoleArgs& role = kKeys ? a.keys : a.queries;
-    const uint32_t tile = places.own_tile(slots.stage, own), tile_v = tile + Kind::kBytes;
+    const uint32_t tile = uniform(places.own_tile(slots.stage, own)), tile_v = tile + Kind::kBytes;
     const TilePlace place = role.sweep.rows.place(Kind::kTiles * task.group + own);
     const float scale = a.base.scale * kLog2E;
     float2 numbers[2] = {};
@@ -240,13 +240,14 @@ struct Consumer {
     float s[kRows / 8][4], dp[kRows / 8][4];
     uint32_t weights[kRows / 16][4], gradients[kRows / 16][4];
     int left = task.visits, mask = next_mask(left), stage = ring.stage, last = -1;
+    uint32_t visited = uniform(places.stage(stage)), last_visited = visited;
     bool more = __any_sync(0xffffffffu, mask != kAbsent);  // the compiler knows a vote to be uniform
     if (more) {
       pin(d_own), pin(d_own_v);  // zeros are written before products are under way
       begin_products();
-      row_products<T, Kind::kWidth>(s, tile, places.stage(stage));
+      row_products<T, Kind::kWidth>(s, tile, visited);
       end_products();
-      row_products<T, Kind::kWidthV>(dp, tile_v, places.stage(stage) + Kind::kBytes);
+      row_products<T, Kind::kWidthV>(dp, tile_v, visited + Kind::kBytes);
       end_products();
       wait_for_products<1>();
       for (;;) {  // left where nothing is under way
@@ -254,7 +255,7 @@ struct Consumer {
         if constexpr (kKeys) {
           round_weights<T>(weights, s);
           begin_products();
-          add_weighted_rows<T, Kind::kWidthV>(d_own_v, weights, places.stage(stage) + Kind::kBytes);
+          add_weighted_rows<T, Kind::kWidthV>(d_own_v, weights, visited + Kind::kBytes);
           end_products();
           wait_for_products<1>();
         } else {
@@ -269,28 +270,30 @@ struct Consumer {
         ring.advance();
         mask = next_mask(left);
         stage = ring.stage;
+        last_visited = visited;
+        visited = uniform(places.stage(stage));
         more = __any_sync(0xffffffffu, mask != kAbsent);
         if (!more) {
           begin_products();
-          add_weighted_rows<T, Kind::kWidth>(d_own, gradients, places.stage(last));
+          add_weighted_rows<T, Kind::kWidth>(d_own, gradients, last_visited);
           end_products();
           wait_for_products<0>();
           break;
         }
         if constexpr (!Kind::kAhead) {
           begin_products();
-          add_weighted_rows<T, Kind::kWidth>(d_own, gradients, places.stage(last));
+          add_weighted_rows<T, Kind::kWidth>(d_own, gradients, last_visited);
           end_products();
           wait_for_products<0>();
         }
         begin_products();
-        row_products<T, Kind::kWidth>(s, tile, places.stage(stage));
+        row_products<T, Kind::kWidth>(s, tile, visited);
         end_products();
         if constexpr (Kind::kAhead) {
-          add_weighted_rows<T, Kind::kWidth>(d_own, gradients, places.stage(last));
+          add_weighted_rows<T, Kind::kWidth>(d_own, gradients, last_visited);
           end_products();
         }
-        row_products<T, Kind::kWidthV>(dp, tile_v, places.stage(stage) + Kind::kBytes);
+        row_products<T, Kind::kWidthV>(dp, tile_v, visited + Kind::kBytes);
         end_products();
         wait_for_products<Kind::kAhead ? 2 : 1>();
       }
@@ -355,7 +358,8 @@ __global__ void __launch_bounds__(Kind::kThreads, Kind::kBlocks)
     if (warp == 4 * Kind::kTiles) produce<Kind>(a, places);
   } else {
     take_registers<consumer_registers(Kind::kTiles, Kind::kBlocks)>();
-    Consumer<Kind> consumer{a, places, {}, {}, warp / 4, warp % 4, static_cast<int>(threadIdx.x % kWarp)};
+    Consumer<Kind> consumer{
+        a, places, {}, {}, uniform(warp / 4), warp % 4, static_cast<int>(threadIdx.x % kWarp)};
     consumer.run();
   }
 }

@@ -134,7 +134,8 @@ __device__ void consume(const ForwardArgs& a, ForwardControl<Kind>& control, uin
                         uint32_t stages) {
   using T = typename Kind::T;
   constexpr int kColumns = Kind::kWidthV / 8;
-  const int own = threadIdx.x / kWarpgroup, warp = threadIdx.x / kWarp % 4, lane = threadIdx.x % kWarp;
+  const int own = uniform(static_cast<int>(threadIdx.x / kWarpgroup)), warp = threadIdx.x / kWarp % 4,
+            lane = threadIdx.x % kWarp;
   const int g = lane / 4, t = lane % 4;
   const float scale = a.base.scale * kLog2E;
   Ring<Kind::kStages> ring;
@@ -148,7 +149,7 @@ __device__ void consume(const ForwardArgs& a, ForwardControl<Kind>& control, uin
     const Task task = control.tasks[slots.stage];
     if (task.b < 0) return;
     const uint32_t tile =
-        queries + static_cast<uint32_t>((slots.stage * Kind::kTiles + own) * Kind::kQueryBytes);
+        uniform(queries + static_cast<uint32_t>((slots.stage * Kind::kTiles + own) * Kind::kQueryBytes));
     int left = task.visits;
     // Goes on to the next visit that this warpgroup takes part in; kAbsent: there is none.
     const auto next_mask = [&] {
@@ -167,15 +168,25 @@ __device__ void consume(const ForwardArgs& a, ForwardControl<Kind>& control, uin
     float o[kColumns][4] = {}, s[kRows / 8][4];
     int mask = next_mask();
     bool more = __any_sync(0xffffffffu, mask != kAbsent);  // the compiler knows a vote to be uniform
+    // Where the tiles of the visit lie.
+    const auto keys_of = [&](int stage) {
+      return uniform(stages + static_cast<uint32_t>(stage * Kind::kStageBytes));
+    };
+    uint32_t keys = keys_of(ring.stage);
     const auto multiply_queries = [&] {
       begin_products();
-      row_products<T, Kind::kWidth>(s, tile, stages + static_cast<uint32_t>(ring.stage * Kind::kStageBytes));
+      row_products<T, Kind::kWidth>(s, tile, keys);
       end_products();
-      wait_for_products<0>();
     };
-    if (Kind::kTogether && more) multiply_queries();
+    if (Kind::kTogether && more) {
+      multiply_queries();
+      wait_for_products<0>();
+    }
     while (more) {
-      if constexpr (!Kind::kTogether) multiply_queries();
+      if constexpr (!Kind::kTogether) {
+        multiply_queries();
+        wait_for_products<0>();
+      }
       if (mask >= 0) {
 #pragma unroll
         for (int r = 0; r < 2; ++r) {
@@ -197,23 +208,18 @@ __device__ void consume(const ForwardArgs& a, ForwardControl<Kind>& control, uin
       }
       uint32_t weights[kRows / 16][4];
       round_weights<T>(weights, s);
+      begin_products();
+      add_weighted_rows<T, Kind::kWidthV>(o, weights, keys + Kind::kKeyBytes);
+      end_products();
+      if constexpr (!Kind::kTogether) wait_for_products<0>();
       const int stage = ring.stage;
       --left;
       ring.advance();
       mask = next_mask();
-      const uint32_t values = stages + static_cast<uint32_t>(stage * Kind::kStageBytes + Kind::kKeyBytes);
+      keys = keys_of(ring.stage);
       more = __any_sync(0xffffffffu, mask != kAbsent);
-      if (more && Kind::kTogether) {
-        begin_products();
-        add_weighted_rows<T, Kind::kWidthV>(o, weights, values);
-        row_products<T, Kind::kWidth>(s, tile,
-                                      stages + static_cast<uint32_t>(ring.stage * Kind::kStageBytes));
-        end_products();
-        wait_for_products<0>();
-      } else {
-        begin_products();
-        add_weighted_rows<T, Kind::kWidthV>(o, weights, values);
-        end_products();
+      if (Kind::kTogether) {
+        if (more) multiply_queries();
         wait_for_products<0>();
       }
       release(stage);

@@ -28,5 +28,7 @@ struct BackwardCall {
   bool add_queries = false, add_keys = false;  // to what an earlier round left
 };
 bool backward(const Round& round, const BackwardCall& call, const HeadGroup& group);
+// For a closed group, by its `closed` round; needs no numbers.
+bool backward_closed(const Round& round, const BackwardCall& call, const HeadGroup& group);
 
 }  // namespace longstride::cuda::hopper

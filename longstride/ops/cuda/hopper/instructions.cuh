@@ -108,23 +108,26 @@ struct Panels {
     return base + static_cast<uint32_t>(chunk / kChunks * kPanelBytes + row * kRowBytes +
                                         (((chunk % kChunks) ^ swap) << 4));
   }
-  // Descriptors of all 64 rows by 16 columns, from 16 * step on; and of 16 rows, from 16 * step on, by all
-  // columns. `first` is the descriptor of the tile.
-  __device__ static uint64_t descriptor(uint32_t base) {
-    constexpr uint64_t kSwizzle = kColumns == 64 ? 1 : 2, kEightRows = 8 * kRowBytes;
-    return (kSwizzle << 62) | ((kEightRows >> 4) << 32) | (static_cast<uint64_t>(kPanelBytes >> 4) << 16) |
-           ((base & 0x3ffff) >> 4);
+  // Descriptors for wgmma: of all 64 rows by 16 columns, from 16 * step on; and of 16 rows, from 16 * step
+  // on, by all columns. `base` should be the same register for a whole warp; see uniform().
+  __device__ static uint64_t columns(uint32_t base, int step) {
+    return descriptor(base, 16 * step / kColumns * kPanelBytes + 16 * step % kColumns * 2);
   }
-  __device__ static uint64_t columns(uint64_t first, int step) {
-    return first +
-           static_cast<uint64_t>((16 * step / kColumns * kPanelBytes + 16 * step % kColumns * 2) >> 4);
-  }
-  __device__ static uint64_t rows(uint64_t first, int step) {
-    return first + static_cast<uint64_t>((16 * step * kRowBytes) >> 4);
+  __device__ static uint64_t rows(uint32_t base, int step) { return descriptor(base, 16 * step * kRowBytes); }
+
+ private:
+  __device__ static uint64_t descriptor(uint32_t base, int offset) {
+    constexpr uint32_t kSwizzle = kColumns == 64 ? 1 : 2, kEightRows = 8 * kRowBytes;
+    constexpr uint32_t kHigh = (kSwizzle << 30) | (kEightRows >> 4), kLow = (kPanelBytes >> 4) << 16;
+    return (static_cast<uint64_t>(kHigh) << 32) | (kLow + (base >> 4) + static_cast<uint32_t>(offset >> 4));
   }
 };
 
 // ---- products ----
+
+// A value that all lanes have alike, in a way that lets the compiler know.
+__device__ inline uint32_t uniform(uint32_t x) { return __shfl_sync(0xffffffffu, x, 0); }
+__device__ inline int uniform(int x) { return __shfl_sync(0xffffffffu, x, 0); }
 
 // Before the first wgmma after its registers were written otherwise.
 __device__ inline void begin_products() { asm volatile("wgmma.fence.sync.aligned;" ::: "memory"); }
@@ -147,10 +150,9 @@ __device__ inline void pin(float (&d)[kColumns][4]) {
 template <class T, int kWidth>
 __device__ inline void row_products(float (&d)[kRows / 8][4], uint32_t tile_a, uint32_t tile_b) {
   using Tile = Panels<kWidth>;
-  const uint64_t a = Tile::descriptor(tile_a), b = Tile::descriptor(tile_b);
 #pragma unroll
   for (int step = 0; step < kWidth / 16; ++step)
-    product<T, false>(d, Tile::columns(a, step), Tile::columns(b, step), step > 0);
+    product<T, false>(d, Tile::columns(tile_a, step), Tile::columns(tile_b, step), step > 0);
 }
 
 // What row_products() laid out, rounded to T: the left factor of the next product.
@@ -171,9 +173,16 @@ template <class T, int kWidth>
 __device__ inline void add_weighted_rows(float (&d)[kWidth / 8][4], const uint32_t (&weights)[kRows / 16][4],
                                          uint32_t tile) {
   using Tile = Panels<kWidth>;
-  const uint64_t b = Tile::descriptor(tile);
 #pragma unroll
-  for (int step = 0; step < kRows / 16; ++step) product<T, true>(d, weights[step], Tile::rows(b, step), 1);
+  for (int step = 0; step < kRows / 16; ++step) product<T, true>(d, weights[step], Tile::rows(tile, step), 1);
+}
+
+// d += the transposed tile a (64 x 64, rows of a are what is summed over) times the rows of tile b.
+template <class T, int kWidth>
+__device__ inline void add_transposed_products(float (&d)[kWidth / 8][4], uint32_t tile_a, uint32_t tile_b) {
+#pragma unroll
+  for (int step = 0; step < kRows / 16; ++step)
+    product<T, true, true>(d, Panels<64>::rows(tile_a, step), Panels<kWidth>::rows(tile_b, step), 1);
 }
 
 }  // namespace longstride::cuda::hopper

@@ -1,6 +1,6 @@
 // wgmma: D (64 x N, f32) = A (64 x 16) B (16 x N), or += where `accumulate` is not 0, by the four warps of a
-// warpgroup, in the background. A comes from shared memory (rows of 16 neighbours) or from registers; B from
-// shared memory, as N rows of 16 neighbours each or, kTransposed, as 16 rows of N neighbours.
+// warpgroup, in the background. A comes from shared memory or from registers; B from
+// shared memory, as N rows of 16 neighbours each or, kTransposed, as 16 rows of N neighbours; A likewise.
 //
 // Layout of D for lane l of warp w, with g = l / 4 and t = l % 4: d[j][0], d[j][1] = row 16 w + g, columns
 // 8 j + 2 t and the next; d[j][2], d[j][3] = row 16 w + g + 8. A in registers: as in mma.cuh, rows 16 w on.
@@ -11,28 +11,28 @@
 
 namespace longstride::cuda::hopper {
 
-template <class T, bool kTransposed>
+template <class T, bool kTransposed, bool kTransposedA = false>
 __device__ inline void product(float (&d)[4][4], uint64_t a, uint64_t b, int accumulate) {
   if constexpr (std::is_same_v<T, __half>)
     asm volatile(
         "{ .reg .pred p; setp.ne.b32 p, %18, 0;\n"
         "wgmma.mma_async.sync.aligned.m64n32k16.f32.f16.f16 {"
         "%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15"
-        "}, %16, %17, p, 1, 1, 0, %19; }"
+        "}, %16, %17, p, 1, 1, %19, %20; }"
         : "+f"(d[0][0]), "+f"(d[0][1]), "+f"(d[0][2]), "+f"(d[0][3]), "+f"(d[1][0]), "+f"(d[1][1]),
           "+f"(d[1][2]), "+f"(d[1][3]), "+f"(d[2][0]), "+f"(d[2][1]), "+f"(d[2][2]), "+f"(d[2][3]),
           "+f"(d[3][0]), "+f"(d[3][1]), "+f"(d[3][2]), "+f"(d[3][3])
-        : "l"(a), "l"(b), "r"(accumulate), "n"(kTransposed));
+        : "l"(a), "l"(b), "r"(accumulate), "n"(kTransposedA), "n"(kTransposed));
   else
     asm volatile(
         "{ .reg .pred p; setp.ne.b32 p, %18, 0;\n"
         "wgmma.mma_async.sync.aligned.m64n32k16.f32.bf16.bf16 {"
         "%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15"
-        "}, %16, %17, p, 1, 1, 0, %19; }"
+        "}, %16, %17, p, 1, 1, %19, %20; }"
         : "+f"(d[0][0]), "+f"(d[0][1]), "+f"(d[0][2]), "+f"(d[0][3]), "+f"(d[1][0]), "+f"(d[1][1]),
           "+f"(d[1][2]), "+f"(d[1][3]), "+f"(d[2][0]), "+f"(d[2][1]), "+f"(d[2][2]), "+f"(d[2][3]),
           "+f"(d[3][0]), "+f"(d[3][1]), "+f"(d[3][2]), "+f"(d[3][3])
-        : "l"(a), "l"(b), "r"(accumulate), "n"(kTransposed));
+        : "l"(a), "l"(b), "r"(accumulate), "n"(kTransposedA), "n"(kTransposed));
 }
 
 template <class T, bool kTransposed>
@@ -59,7 +59,7 @@ __device__ inline void product(float (&d)[4][4], const uint32_t (&a)[4], uint64_
         : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b), "r"(accumulate), "n"(kTransposed));
 }
 
-template <class T, bool kTransposed>
+template <class T, bool kTransposed, bool kTransposedA = false>
 __device__ inline void product(float (&d)[8][4], uint64_t a, uint64_t b, int accumulate) {
   if constexpr (std::is_same_v<T, __half>)
     asm volatile(
@@ -67,28 +67,28 @@ __device__ inline void product(float (&d)[8][4], uint64_t a, uint64_t b, int acc
         "wgmma.mma_async.sync.aligned.m64n64k16.f32.f16.f16 {"
         "%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, "
         "%16, %17, %18, %19, %20, %21, %22, %23, %24, %25, %26, %27, %28, %29, %30, %31"
-        "}, %32, %33, p, 1, 1, 0, %35; }"
+        "}, %32, %33, p, 1, 1, %35, %36; }"
         : "+f"(d[0][0]), "+f"(d[0][1]), "+f"(d[0][2]), "+f"(d[0][3]), "+f"(d[1][0]), "+f"(d[1][1]),
           "+f"(d[1][2]), "+f"(d[1][3]), "+f"(d[2][0]), "+f"(d[2][1]), "+f"(d[2][2]), "+f"(d[2][3]),
           "+f"(d[3][0]), "+f"(d[3][1]), "+f"(d[3][2]), "+f"(d[3][3]), "+f"(d[4][0]), "+f"(d[4][1]),
           "+f"(d[4][2]), "+f"(d[4][3]), "+f"(d[5][0]), "+f"(d[5][1]), "+f"(d[5][2]), "+f"(d[5][3]),
           "+f"(d[6][0]), "+f"(d[6][1]), "+f"(d[6][2]), "+f"(d[6][3]), "+f"(d[7][0]), "+f"(d[7][1]),
           "+f"(d[7][2]), "+f"(d[7][3])
-        : "l"(a), "l"(b), "r"(accumulate), "n"(kTransposed));
+        : "l"(a), "l"(b), "r"(accumulate), "n"(kTransposedA), "n"(kTransposed));
   else
     asm volatile(
         "{ .reg .pred p; setp.ne.b32 p, %34, 0;\n"
         "wgmma.mma_async.sync.aligned.m64n64k16.f32.bf16.bf16 {"
         "%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, "
         "%16, %17, %18, %19, %20, %21, %22, %23, %24, %25, %26, %27, %28, %29, %30, %31"
-        "}, %32, %33, p, 1, 1, 0, %35; }"
+        "}, %32, %33, p, 1, 1, %35, %36; }"
         : "+f"(d[0][0]), "+f"(d[0][1]), "+f"(d[0][2]), "+f"(d[0][3]), "+f"(d[1][0]), "+f"(d[1][1]),
           "+f"(d[1][2]), "+f"(d[1][3]), "+f"(d[2][0]), "+f"(d[2][1]), "+f"(d[2][2]), "+f"(d[2][3]),
           "+f"(d[3][0]), "+f"(d[3][1]), "+f"(d[3][2]), "+f"(d[3][3]), "+f"(d[4][0]), "+f"(d[4][1]),
           "+f"(d[4][2]), "+f"(d[4][3]), "+f"(d[5][0]), "+f"(d[5][1]), "+f"(d[5][2]), "+f"(d[5][3]),
           "+f"(d[6][0]), "+f"(d[6][1]), "+f"(d[6][2]), "+f"(d[6][3]), "+f"(d[7][0]), "+f"(d[7][1]),
           "+f"(d[7][2]), "+f"(d[7][3])
-        : "l"(a), "l"(b), "r"(accumulate), "n"(kTransposed));
+        : "l"(a), "l"(b), "r"(accumulate), "n"(kTransposedA), "n"(kTransposed));
 }
 
 template <class T, bool kTransposed>
@@ -123,7 +123,7 @@ __device__ inline void product(float (&d)[8][4], const uint32_t (&a)[4], uint64_
         : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b), "r"(accumulate), "n"(kTransposed));
 }
 
-template <class T, bool kTransposed>
+template <class T, bool kTransposed, bool kTransposedA = false>
 __device__ inline void product(float (&d)[16][4], uint64_t a, uint64_t b, int accumulate) {
   if constexpr (std::is_same_v<T, __half>)
     asm volatile(
@@ -133,7 +133,7 @@ __device__ inline void product(float (&d)[16][4], uint64_t a, uint64_t b, int ac
         "%16, %17, %18, %19, %20, %21, %22, %23, %24, %25, %26, %27, %28, %29, %30, %31, "
         "%32, %33, %34, %35, %36, %37, %38, %39, %40, %41, %42, %43, %44, %45, %46, %47, "
         "%48, %49, %50, %51, %52, %53, %54, %55, %56, %57, %58, %59, %60, %61, %62, %63"
-        "}, %64, %65, p, 1, 1, 0, %67; }"
+        "}, %64, %65, p, 1, 1, %67, %68; }"
         : "+f"(d[0][0]), "+f"(d[0][1]), "+f"(d[0][2]), "+f"(d[0][3]), "+f"(d[1][0]), "+f"(d[1][1]),
           "+f"(d[1][2]), "+f"(d[1][3]), "+f"(d[2][0]), "+f"(d[2][1]), "+f"(d[2][2]), "+f"(d[2][3]),
           "+f"(d[3][0]), "+f"(d[3][1]), "+f"(d[3][2]), "+f"(d[3][3]), "+f"(d[4][0]), "+f"(d[4][1]),
@@ -145,7 +145,7 @@ __device__ inline void product(float (&d)[16][4], uint64_t a, uint64_t b, int ac
           "+f"(d[12][0]), "+f"(d[12][1]), "+f"(d[12][2]), "+f"(d[12][3]), "+f"(d[13][0]), "+f"(d[13][1]),
           "+f"(d[13][2]), "+f"(d[13][3]), "+f"(d[14][0]), "+f"(d[14][1]), "+f"(d[14][2]), "+f"(d[14][3]),
           "+f"(d[15][0]), "+f"(d[15][1]), "+f"(d[15][2]), "+f"(d[15][3])
-        : "l"(a), "l"(b), "r"(accumulate), "n"(kTransposed));
+        : "l"(a), "l"(b), "r"(accumulate), "n"(kTransposedA), "n"(kTransposed));
   else
     asm volatile(
         "{ .reg .pred p; setp.ne.b32 p, %66, 0;\n"
@@ -154,7 +154,7 @@ __device__ inline void product(float (&d)[16][4], uint64_t a, uint64_t b, int ac
         "%16, %17, %18, %19, %20, %21, %22, %23, %24, %25, %26, %27, %28, %29, %30, %31, "
         "%32, %33, %34, %35, %36, %37, %38, %39, %40, %41, %42, %43, %44, %45, %46, %47, "
         "%48, %49, %50, %51, %52, %53, %54, %55, %56, %57, %58, %59, %60, %61, %62, %63"
-        "}, %64, %65, p, 1, 1, 0, %67; }"
+        "}, %64, %65, p, 1, 1, %67, %68; }"
         : "+f"(d[0][0]), "+f"(d[0][1]), "+f"(d[0][2]), "+f"(d[0][3]), "+f"(d[1][0]), "+f"(d[1][1]),
           "+f"(d[1][2]), "+f"(d[1][3]), "+f"(d[2][0]), "+f"(d[2][1]), "+f"(d[2][2]), "+f"(d[2][3]),
           "+f"(d[3][0]), "+f"(d[3][1]), "+f"(d[3][2]), "+f"(d[3][3]), "+f"(d[4][0]), "+f"(d[4][1]),
@@ -166,7 +166,7 @@ __device__ inline void product(float (&d)[16][4], uint64_t a, uint64_t b, int ac
           "+f"(d[12][0]), "+f"(d[12][1]), "+f"(d[12][2]), "+f"(d[12][3]), "+f"(d[13][0]), "+f"(d[13][1]),
           "+f"(d[13][2]), "+f"(d[13][3]), "+f"(d[14][0]), "+f"(d[14][1]), "+f"(d[14][2]), "+f"(d[14][3]),
           "+f"(d[15][0]), "+f"(d[15][1]), "+f"(d[15][2]), "+f"(d[15][3])
-        : "l"(a), "l"(b), "r"(accumulate), "n"(kTransposed));
+        : "l"(a), "l"(b), "r"(accumulate), "n"(kTransposedA), "n"(kTransposed));
 }
 
 template <class T, bool kTransposed>

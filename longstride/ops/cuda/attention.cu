@@ -39,21 +39,20 @@ struct DeltaArgs {
   float* delta;     // or
   float2* numbers;  // lse * log2 e with delta, as Hopper's kernels read them
   int n, heads;
-  int64_t rows;  // B * N * H
 };
 
 constexpr int kLanesOfRow = 8;
 
-// Eight lanes a row.
+// Eight lanes a row; a row of blocks for each sequence.
 template <class T, bool kInChunks>
 __global__ void delta_kernel(const DeltaArgs a) {
-  const int64_t row = (static_cast<int64_t>(blockIdx.x) * blockDim.x + threadIdx.x) / kLanesOfRow;
-  const int lane = threadIdx.x % kLanesOfRow;
+  const auto row = static_cast<int>((blockIdx.x * blockDim.x + threadIdx.x) / kLanesOfRow);
+  const int lane = threadIdx.x % kLanesOfRow, b = static_cast<int>(blockIdx.y);
+  const int position = row / a.heads, head = row - position * a.heads;
   float sum = 0;
-  const int64_t head = row % a.heads, position = row / a.heads % a.n, b = row / a.heads / a.n;
-  if (row < a.rows) {
-    const T* o = a.o.of<const T>(static_cast<int>(b), static_cast<int>(head)) + position * a.o.position;
-    const T* d_o = a.d_o.of<const T>(static_cast<int>(b), static_cast<int>(head)) + position * a.d_o.position;
+  if (position < a.n) {
+    const T* o = a.o.of<const T>(b, head) + int64_t{position} * a.o.position;
+    const T* d_o = a.d_o.of<const T>(b, head) + int64_t{position} * a.d_o.position;
     if constexpr (kInChunks) {
       for (int d = 8 * lane; d < a.o.width; d += 8 * kLanesOfRow) {
         const Eight x = load8(o + d), y = load8(d_o + d);
@@ -67,8 +66,8 @@ __global__ void delta_kernel(const DeltaArgs a) {
 #pragma unroll
   for (int offset = kLanesOfRow / 2; offset > 0; offset /= 2)
     sum += __shfl_xor_sync(0xffffffffu, sum, offset);
-  if (lane != 0 || row >= a.rows) return;
-  const int64_t at = (b * a.heads + head) * a.n + position;
+  if (lane != 0 || position >= a.n) return;
+  const int64_t at = (int64_t{b} * a.heads + head) * a.n + position;
   if (a.numbers != nullptr)
     a.numbers[at] = make_float2(a.lse[at] * kLog2E, sum);
   else
@@ -83,10 +82,13 @@ void compute_delta(const AttentionTensors& t, const Tensor& d_o, float* delta, f
                        delta,
                        numbers,
                        static_cast<int>(t.o.shape[1]),
-                       static_cast<int>(t.o.shape[2]),
-                       t.o.shape[0] * t.o.shape[1] * t.o.shape[2]};
+                       static_cast<int>(t.o.shape[2])};
   constexpr int kThreads = 256;
-  const auto blocks = static_cast<unsigned>(ceil_div(args.rows * kLanesOfRow, kThreads));
+  const int64_t rows = t.o.shape[1] * t.o.shape[2];
+  LONGSTRIDE_CHECK(rows * kLanesOfRow < int64_t{1} << 31, "attention: {} positions of {} heads are too many",
+                   t.o.shape[1], t.o.shape[2]);
+  const dim3 blocks(static_cast<unsigned>(ceil_div(rows * kLanesOfRow, kThreads)),
+                    static_cast<unsigned>(t.o.shape[0]));
   with_float_type(t.o.dtype, [&](auto element) {
     using T = decltype(element);
     if (in_chunks(t.o) && in_chunks(d_o))
@@ -139,8 +141,7 @@ bool forward_on_hopper(const AttentionPlan& plan, const HeadGroup& group, const 
                        DType dtype, int batch) {
   if (!uses_hopper(group)) return false;
   hopper::ForwardCall call{args, dtype, batch, plan.on_gpu->counters()};
-  const bool wide = args.q.width <= 64 && args.v.width <= 64;
-  for (const Round& round : wide ? group.forward_wide : group.forward) {
+  for (const Round& round : group.forward) {
     if (!hopper::forward(round, call, group)) return false;
     call.args.add = true;
   }

@@ -13,34 +13,27 @@ __device__ inline int64_t row_of_head(const AttentionArgs& a, int b, int h) {
   return (static_cast<int64_t>(b) * a.head_count + h) * a.n;
 }
 
-// One tile visited by a group of kTiles.
-template <int kTiles>
-struct VisitBy {
+struct Visit {
   int tile = -1;  // negative: no more
   int pass = 0;
-  int mask[kTiles] = {};
+  int mask[2] = {kAbsent, kAbsent};
 };
-using Visit = VisitBy<2>;
 
-// Goes through the visits of a group; fetches each run while the one before it is at work.
-template <int kTiles>
-class VisitsBy {
+// Goes through the visits of a pair; fetches each run while the one before it is at work.
+class Visits {
  public:
-  __device__ VisitsBy(const Sweep& sweep, int group)
-      : runs_(sweep.runs), next_(sweep.offsets[group]), end_(sweep.offsets[group + 1]) {
+  __device__ Visits(const Sweep& sweep, int pair)
+      : runs_(sweep.runs), next_(sweep.offsets[pair]), end_(sweep.offsets[pair + 1]) {
     fetch();
   }
-  __device__ VisitBy<kTiles> next() {
+  __device__ Visit next() {
     if (tile_ >= run_.end) {
       if (exhausted_) return {};
       run_ = fetched_;
       tile_ = run_.begin;
       fetch();
     }
-    VisitBy<kTiles> visit{tile_++, run_.pass, {}};
-#pragma unroll
-    for (int i = 0; i < kTiles; ++i) visit.mask[i] = run_.mask[i];
-    return visit;
+    return {tile_++, run_.pass, {run_.mask[0], run_.mask[1]}};
   }
 
  private:
@@ -48,8 +41,8 @@ class VisitsBy {
     exhausted_ = next_ >= end_;
     if (exhausted_) return;
     const int4* words = reinterpret_cast<const int4*>(runs_ + next_++);
-    const int4 low = __ldg(words), high = __ldg(words + 1);
-    fetched_ = {low.x, low.y, {low.z, low.w, high.x, high.y}, high.z};
+    const int4 word = __ldg(words);
+    fetched_ = {word.x, word.y, {word.z, word.w}, __ldg(&words[1].x)};
   }
   const VisitRun* runs_;
   int next_, end_;
@@ -57,7 +50,6 @@ class VisitsBy {
   VisitRun run_{}, fetched_{};
   int tile_ = 0;
 };
-using Visits = VisitsBy<2>;
 
 // Rows of kWidth 16-bit elements in shared memory. The 16-byte chunks of a row change places from row to row,
 // so that eight rows of one column lie in different banks.

@@ -125,62 +125,53 @@ std::vector<Stretch> stretches_of(const Side& side, int64_t tile, Masks& masks) 
   return stretches;
 }
 
-// The runs of a group: the stretches of its tiles, cut where any changes.
-void merge(const std::vector<std::vector<Stretch>>& tiles, int pass, std::vector<VisitRun>& runs) {
+// The runs of a pair: both halves' stretches, cut where either changes.
+void merge(const std::vector<Stretch>& a, const std::vector<Stretch>& b, int pass,
+           std::vector<VisitRun>& runs) {
   constexpr int kNone = std::numeric_limits<int>::max();
-  std::vector<size_t> next(tiles.size(), 0);
-  for (int at = 0;;) {
-    int begin = kNone, end = kNone;
-    for (size_t i = 0; i < tiles.size(); ++i)
-      if (next[i] < tiles[i].size()) begin = std::min(begin, std::max(at, tiles[i][next[i]].begin));
-    if (begin == kNone) return;
-    VisitRun run{begin, 0, {kAbsent, kAbsent, kAbsent, kAbsent}, pass};
-    for (size_t i = 0; i < tiles.size(); ++i) {
-      if (next[i] == tiles[i].size()) continue;
-      const Stretch& stretch = tiles[i][next[i]];
-      const bool inside = stretch.begin <= begin;
-      end = std::min(end, inside ? stretch.end : stretch.begin);
-      if (inside) run.mask[i] = stretch.mask;
-    }
-    run.end = at = end;
-    runs.push_back(run);
-    for (size_t i = 0; i < tiles.size(); ++i)
-      if (next[i] < tiles[i].size() && tiles[i][next[i]].end <= end) ++next[i];
+  size_t i = 0, j = 0;
+  int at = 0;
+  while (i < a.size() || j < b.size()) {
+    const int begin =
+        std::max(at, std::min(i < a.size() ? a[i].begin : kNone, j < b.size() ? b[j].begin : kNone));
+    const bool in_a = i < a.size() && a[i].begin <= begin, in_b = j < b.size() && b[j].begin <= begin;
+    int end = kNone;
+    if (i < a.size()) end = std::min(end, in_a ? a[i].end : a[i].begin);
+    if (j < b.size()) end = std::min(end, in_b ? b[j].end : b[j].begin);
+    runs.push_back({begin, end, {in_a ? a[i].mask : kAbsent, in_b ? b[j].mask : kAbsent}, pass});
+    at = end;
+    if (in_a && a[i].end == end) ++i;
+    if (in_b && b[j].end == end) ++j;
   }
 }
 
 // A sweep before its lists have a place in GPU memory.
 struct Draft {
   Sweep sweep;
-  int tiles = 2;
   size_t offsets = 0, runs = 0;
-  std::vector<int> visits;  // by group
-  bool closed = true;       // groups visit nothing but their own tiles
+  std::vector<int> visits;  // by pair
+  bool closed = true;       // pairs visit nothing but their own tiles
 };
 
-Draft draft_sweep(const std::vector<Side>& sides, int tiles, Masks& masks, Image& image) {
+Draft draft_sweep(const std::vector<Side>& sides, Masks& masks, Image& image) {
   Draft draft;
-  draft.tiles = tiles;
   const TileGrid& grid = sides.front().grid();
   draft.sweep.rows = order_of(grid);
   draft.sweep.covers = grid.order.kind != TokenOrder::Kind::summary;
-  draft.sweep.pairs = static_cast<int>((grid.count() + tiles - 1) / tiles);
+  draft.sweep.pairs = static_cast<int>((grid.count() + 1) / 2);
   std::vector<int> offsets{0};
   std::vector<VisitRun> runs;
-  std::vector<std::vector<Stretch>> stretches(static_cast<size_t>(tiles));
   for (size_t p = 0; p < sides.size(); ++p) draft.sweep.others[p] = order_of(sides[p].other());
-  for (int64_t group = 0; group < draft.sweep.pairs; ++group) {
-    int visits = 0;
-    for (size_t p = 0; p < sides.size(); ++p) {
-      for (int t = 0; t < tiles; ++t)
-        stretches[static_cast<size_t>(t)] = stretches_of(sides[p], tiles * group + t, masks);
-      merge(stretches, static_cast<int>(p), runs);
-    }
+  for (int64_t pair = 0; pair < draft.sweep.pairs; ++pair) {
+    for (size_t p = 0; p < sides.size(); ++p)
+      merge(stretches_of(sides[p], 2 * pair, masks), stretches_of(sides[p], 2 * pair + 1, masks),
+            static_cast<int>(p), runs);
     LONGSTRIDE_CHECK(runs.size() < static_cast<size_t>(std::numeric_limits<int>::max()),
                      "the pattern has too many tiles for the GPU's lists; take a shorter context");
+    int visits = 0;
     for (size_t r = static_cast<size_t>(offsets.back()); r < runs.size(); ++r) {
       visits += runs[r].end - runs[r].begin;
-      draft.closed = draft.closed && runs[r].begin >= tiles * group && runs[r].end <= tiles * (group + 1);
+      draft.closed = draft.closed && runs[r].begin >= 2 * pair && runs[r].end <= 2 * pair + 2;
     }
     draft.visits.push_back(visits);
     offsets.push_back(static_cast<int>(runs.size()));
@@ -213,7 +204,7 @@ struct RoundDraft {
 // Passes of one row order and their drafts.
 struct SweepSides {
   std::vector<Side> sides;
-  Draft pairs;  // by groups of two
+  Draft draft;
 };
 
 BoxOrder box_order_of(const TileGrid& grid) {
@@ -246,7 +237,6 @@ bool boxes_can_serve(const std::vector<Side>& sides) {
 BoxSweep box_sweep(const std::vector<Side>& sides, const Draft& draft) {
   BoxSweep sweep;
   sweep.sweep = draft.sweep;
-  sweep.tiles = draft.tiles;
   sweep.rows = box_order_of(sides.front().grid());
   sweep.row_order = sides.front().grid().order;
   sweep.passes = static_cast<int>(sides.size());
@@ -262,7 +252,7 @@ double mean_visits(const Draft& draft) {
   return draft.visits.empty() ? 0 : sum / static_cast<double>(draft.visits.size());
 }
 
-constexpr double kLongList = 16, kWideGroup = 7;  // visits of a group, by measurement
+constexpr double kLongList = 16;  // visits of a pair, by measurement
 
 void draft_items(RoundDraft& draft, Image& image) {
   std::vector<WorkItem> items;
@@ -279,14 +269,11 @@ void draft_items(RoundDraft& draft, Image& image) {
   draft.round.item_count = static_cast<int>(items.size());
 }
 
-std::vector<RoundDraft> draft_forward(const std::vector<SweepSides>& queries, bool wide, Masks& masks,
-                                      Image& image) {
+std::vector<RoundDraft> draft_forward(const std::vector<SweepSides>& queries, Image& image) {
   std::vector<RoundDraft> rounds;
   for (const SweepSides& sweep : queries) {
     RoundDraft& draft = rounds.emplace_back();
-    draft.queries = sweep.pairs;
-    if (wide && mean_visits(sweep.pairs) >= kWideGroup)
-      draft.queries = draft_sweep(sweep.sides, kMostTiles, masks, image);
+    draft.queries = sweep.draft;
     draft.round.queries = box_sweep(sweep.sides, draft.queries);
     draft.round.has_queries = true;
     draft_items(draft, image);
@@ -300,12 +287,12 @@ std::vector<RoundDraft> draft_backward(const std::vector<SweepSides>& queries,
   for (size_t r = 0; r < std::max(queries.size(), keys.size()); ++r) {
     RoundDraft& draft = rounds.emplace_back();
     if (r < queries.size()) {
-      draft.queries = queries[r].pairs;
+      draft.queries = queries[r].draft;
       draft.round.queries = box_sweep(queries[r].sides, draft.queries);
       draft.round.has_queries = true;
     }
     if (r < keys.size()) {
-      draft.keys = keys[r].pairs;
+      draft.keys = keys[r].draft;
       draft.round.keys = box_sweep(keys[r].sides, draft.keys);
       draft.round.has_keys = true;
     }
@@ -318,7 +305,7 @@ std::vector<RoundDraft> draft_backward(const std::vector<SweepSides>& queries,
 
 struct GroupDraft {
   std::vector<Draft> queries, keys;
-  std::vector<RoundDraft> forward, forward_wide, backward, closed;
+  std::vector<RoundDraft> forward, backward, closed;
   size_t heads = 0;
   int head_count = 0;
 };
@@ -362,15 +349,14 @@ ListsDraft draft_lists(const AttentionPlan& plan) {
     bool boxes = !pattern.passes.empty();
     for (auto* sweeps : {&by_query_order, &by_key_order})
       for (SweepSides& sweep : *sweeps) {
-        sweep.pairs = draft_sweep(sweep.sides, 2, masks, image);
-        (sweeps == &by_query_order ? group.queries : group.keys).push_back(sweep.pairs);
+        sweep.draft = draft_sweep(sweep.sides, masks, image);
+        (sweeps == &by_query_order ? group.queries : group.keys).push_back(sweep.draft);
         boxes = boxes && boxes_can_serve(sweep.sides);
       }
     if (boxes) {
-      group.forward = draft_forward(by_query_order, false, masks, image);
-      group.forward_wide = draft_forward(by_query_order, true, masks, image);
+      group.forward = draft_forward(by_query_order, image);
       group.backward = draft_backward(by_query_order, by_key_order, image);
-      if (by_query_order.size() == 1 && by_query_order.front().pairs.closed)
+      if (by_query_order.size() == 1 && by_query_order.front().draft.closed)
         group.closed = draft_backward({}, by_key_order, image);
     }
     if (pattern.passes.empty()) {
@@ -411,7 +397,6 @@ AttentionLists::AttentionLists(const AttentionPlan& plan, int device_index) {
     for (const Draft& sweep : draft.queries) group.queries.push_back(place(sweep));
     for (const Draft& sweep : draft.keys) group.keys.push_back(place(sweep));
     for (const RoundDraft& round : draft.forward) group.forward.push_back(place_round(round));
-    for (const RoundDraft& round : draft.forward_wide) group.forward_wide.push_back(place_round(round));
     for (const RoundDraft& round : draft.backward) group.backward.push_back(place_round(round));
     for (const RoundDraft& round : draft.closed) group.closed.push_back(place_round(round));
     group.heads = reinterpret_cast<const int*>(at(draft.heads));

@@ -1,9 +1,8 @@
 // A plan as the GPU's kernels walk it.
 //
-// A block of threads owns a group of neighbouring tiles of one side (queries in the forward and for dQ, keys
-// for dK and dV), mostly a pair of 128 rows, and visits tiles of the other side one after the other; for each
-// tile of the group a visit is full, masked or absent. Passes whose rows have the same order are walked by
-// one launch: a sweep.
+// A block of threads owns a pair of neighbouring tiles, 128 rows, of one side (queries in the forward and for
+// dQ, keys for dK and dV) and visits tiles of the other side one after the other; for each half of the pair a
+// visit is full, masked or absent. Passes whose rows have the same order are walked by one launch: a sweep.
 #pragma once
 
 #include <vector>
@@ -70,21 +69,19 @@ struct DeviceOrder {
 
 inline constexpr int kFull = -1, kAbsent = -2;  // instead of the number of a mask
 
-inline constexpr int kMostTiles = 4;  // of a group
-
-// Tiles [begin, end) of the other side, all in the same state for each tile of the group that visits them.
+// Tiles [begin, end) of the other side, all in the same state for each half.
 struct VisitRun {
   int begin = 0, end = 0;
-  int mask[kMostTiles] = {kAbsent, kAbsent, kAbsent, kAbsent};
+  int mask[2] = {kFull, kFull};
   int pass = 0;  // whose order the tiles are in
-  int unused = 0;
+  int unused[3] = {};
 };
 
 struct Sweep {
   DeviceOrder rows;                 // of the side that owns
   DeviceOrder others[kMostPasses];  // of the side that is visited, by pass
-  int pairs = 0;                    // groups of tiles: blocks of threads, a head and sequence
-  const int* offsets = nullptr;     // (pairs + 1) in GPU memory: where a group's runs begin
+  int pairs = 0;                    // blocks of threads, a head and sequence
+  const int* offsets = nullptr;     // (pairs + 1) in GPU memory: where a pair's runs begin
   const VisitRun* runs = nullptr;
   bool covers = true;  // every position is a row: what is written need not be zeroed before
 };
@@ -107,16 +104,15 @@ inline constexpr int kMostBoxPasses = 3;
 
 // A sweep that Hopper's kernels can take.
 struct BoxSweep {
-  Sweep sweep;  // `pairs` groups of `tiles` tiles
-  int tiles = 2;
+  Sweep sweep;
   BoxOrder rows, others[kMostBoxPasses];
   TokenOrder row_order, other_orders[kMostBoxPasses];
   int passes = 0;
 };
 
-// One unit of work in a launch of Hopper's kernels: a group of tiles, of one head and sequence.
+// One unit of work in a launch of Hopper's kernels, of one head and sequence.
 struct WorkItem {
-  int group = 0;
+  int pair = 0;  // of tiles
   int visits = 0;
   int is_keys = 0;  // of the keys' sweep
   int unused = 0;
@@ -138,8 +134,7 @@ struct HeadGroup {
   std::vector<Sweep> queries;  // rows are queries: the forward and dQ
   std::vector<Sweep> keys;     // rows are keys: dK and dV
   // The same for Hopper's kernels; empty where the pattern has orders that the TMA cannot copy.
-  // `forward_wide` is the forward by groups of four tiles where lists are long, for heads up to 64 wide.
-  std::vector<Round> forward, forward_wide, backward;
+  std::vector<Round> forward, backward;
   // Where each pair of tiles has its keys among its own rows: the keys' sweep of a backward in one go.
   std::vector<Round> closed;
   const int* heads = nullptr;  // in GPU memory

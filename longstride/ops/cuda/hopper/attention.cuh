@@ -23,7 +23,7 @@ struct Work {
 
 // What a block of threads does next.
 struct Task {
-  int group = 0, visits = 0, is_keys = 0;
+  int pair = 0, visits = 0, is_keys = 0;
   int b = -1, h = 0;  // b < 0: nothing more
 };
 
@@ -45,7 +45,7 @@ class TaskQueue {
   __device__ Task next_of_warp() {
     Task task;
     if (threadIdx.x % kWarp == 0) task = next();
-    task.group = __shfl_sync(0xffffffffu, task.group, 0);
+    task.pair = __shfl_sync(0xffffffffu, task.pair, 0);
     task.visits = __shfl_sync(0xffffffffu, task.visits, 0);
     task.is_keys = __shfl_sync(0xffffffffu, task.is_keys, 0);
     task.b = __shfl_sync(0xffffffffu, task.b, 0);
@@ -72,16 +72,41 @@ class TaskQueue {
   int number_;  // of the next task, in the first lane
 };
 
-// action(tile, pass, masks by tile of the group) for each visit of a group. Unlike VisitsBy it keeps little
-// in registers: the producer has few and runs ahead.
+// action(tile, pass, masks by half of the pair) for each visit of a pair. Unlike Visits it keeps little in
+// registers: the producer has few and runs ahead.
 template <class Action>
-__device__ inline void for_visits(const Sweep& sweep, int group, const Action& action) {
-  const int end = __ldg(sweep.offsets + group + 1);
-  for (int i = __ldg(sweep.offsets + group); i < end; ++i) {
+__device__ inline void for_visits(const Sweep& sweep, int pair, const Action& action) {
+  const int end = __ldg(sweep.offsets + pair + 1);
+  for (int i = __ldg(sweep.offsets + pair); i < end; ++i) {
     const int4* words = reinterpret_cast<const int4*>(sweep.runs + i);
-    const int4 low = __ldg(words), high = __ldg(words + 1);
-    const int4 masks = make_int4(low.z, low.w, high.x, high.y);
-    for (int tile = low.x; tile < low.y; ++tile) action(tile, high.z, masks);
+    const int4 run = __ldg(words);
+    const int pass = __ldg(&words[1].x);
+    for (int tile = run.x; tile < run.y; ++tile) action(tile, pass, make_int2(run.z, run.w));
+  }
+}
+
+// The words of a mask for a thread's two rows, from its columns on; loaded before they are needed.
+struct MaskWords {
+  uint64_t rows[2];
+};
+template <bool kByQuery>
+__device__ inline MaskWords mask_words(const TileMask* masks, int mask, int warp, int lane) {
+  MaskWords words{};
+  if (mask < 0) return words;
+#pragma unroll
+  for (int r = 0; r < 2; ++r) words.rows[r] = mask_word<kByQuery>(masks, mask, 16 * warp + 8 * r + lane / 4);
+  return words;
+}
+// What the mask forbids becomes `value`.
+__device__ inline void hide(float (&s)[kRows / 8][4], const MaskWords& words, int lane, float value) {
+#pragma unroll
+  for (int r = 0; r < 2; ++r) {
+    const uint64_t word = words.rows[r] >> (2 * (lane % 4));
+#pragma unroll
+    for (int j = 0; j < kRows / 8; ++j)
+#pragma unroll
+      for (int e = 0; e < 2; ++e)
+        if ((word >> (8 * j + e) & 1) == 0) s[j][2 * r + e] = value;
   }
 }
 
@@ -122,6 +147,17 @@ struct WrittenTile {
   uint32_t room;  // the tile in shared memory that the warpgroup has to itself
   bool add;       // to what is there, times `kept`
 };
+
+// Brings rows that will be added to nearer.
+template <int kWidth, class T>
+__device__ inline void prefetch_tile(const WrittenTile<T>& tile, int warp, int lane) {
+  uint32_t position;
+  if (lane >= 16 || !tile.place.find(16 * warp + lane, position)) return;
+  const T* row = tile.to + static_cast<int64_t>(position) * tile.stride;
+#pragma unroll
+  for (int column = 0; column < kWidth; column += 64)
+    if (column < tile.width) asm volatile("prefetch.global.L2 [%0];" ::"l"(row + column));
+}
 
 // Writes what a warpgroup holds as D of a product: each thread's two rows times `factor`; `kept` counts where
 // the result is added to an earlier one.

@@ -41,24 +41,27 @@ struct Backward {
   static constexpr int kWidth = kWidth_, kWidthV = kWidthV_, kTiles = 2;
   static constexpr int kThreads = (kTiles + 1) * kWarpgroup;
   static constexpr int kBlocks = 1;
-  static constexpr bool kAhead = kWidthV <= 64;  // else registers do not suffice
+  // Works ahead, with its own rows in registers; else registers do not suffice.
+  static constexpr bool kAhead = kWidthV <= 64;
   static constexpr int kBytes = Panels<kWidth>::kBytes, kBytesV = Panels<kWidthV>::kBytes;
   static constexpr int kOwnBytes = kBytes + kBytesV;
   static constexpr int kNumbersBytes = kRows * 8;
+  static constexpr int kControl = 3 * 1024;
   static constexpr int kStageBytes = kBytes + kBytesV;
   static constexpr int kSlots = kWidthV <= 64 ? 2 : 1;
   static constexpr int kStages =
-      stages_that_fit(kBlocks, kSlots* kTiles* kOwnBytes, kStageBytes + kNumbersBytes, kControlBytes);
+      stages_that_fit(kBlocks, kSlots* kTiles* kOwnBytes, kStageBytes + kNumbersBytes, kControl);
   static constexpr int kSharedBytes =
-      kAlignment + kSlots * kTiles * kOwnBytes + kStages * (kStageBytes + kNumbersBytes) + kControlBytes;
+      kAlignment + kSlots * kTiles * kOwnBytes + kStages * (kStageBytes + kNumbersBytes) + kControl;
 };
 
 template <class Kind>
 struct BackwardControl {
-  int4 masks[Kind::kStages];  // by tile of the group
+  int2 masks[Kind::kStages];  // by half of the pair
   uint64_t full[Kind::kStages], empty[Kind::kStages];
   uint64_t own_full[Kind::kSlots], own_empty[Kind::kSlots];
   Task tasks[Kind::kSlots];
+  float2 own_numbers[Kind::kSlots][Kind::kTiles * kRows];  // of the queries' role
 };
 
 // Where the parts of shared memory lie.
@@ -97,10 +100,11 @@ __device__ void produce(const BackwardArgs& a, const Places<Kind>& places) {
         control.tasks[slots.stage] = task;
         arrive(own_full);
       }
+      arrive(own_full);
       return;
     }
     const RoleArgs& role = task.is_keys != 0 ? a.keys : a.queries;
-    const int first = Kind::kTiles * task.group, count = min(Kind::kTiles, role.sweep.rows.tiles - first);
+    const int first = Kind::kTiles * task.pair, count = min(Kind::kTiles, role.sweep.rows.tiles - first);
     if (lane == 0) {
       control.tasks[slots.stage] = task;
       arrive_expecting(own_full, static_cast<uint32_t>(count * Kind::kOwnBytes));
@@ -112,7 +116,21 @@ __device__ void produce(const BackwardArgs& a, const Places<Kind>& places) {
       }
     }
     const float2* numbers = a.numbers + row_of_head(a.base, task.b, task.h);
-    for_visits(role.sweep, task.group, [&](int tile, int pass, const int4& masks) {
+    // Those of a tile of queries, two rows a lane.
+    const auto copy_numbers = [&](uint32_t to, const TilePlace& place) {
+#pragma unroll
+      for (int row = lane; row < kRows; row += kWarp) {
+        uint32_t position;
+        const bool present = place.find(row, position);
+        copy8(to + static_cast<uint32_t>(8 * row), numbers + (present ? position : 0), present);
+      }
+    };
+    if (task.is_keys == 0)
+      for (int i = 0; i < Kind::kTiles; ++i)
+        copy_numbers(shared_address(&control.own_numbers[slots.stage][i * kRows]),
+                     role.sweep.rows.place(first + i));
+    arrive_after_copies(own_full);
+    for_visits(role.sweep, task.pair, [&](int tile, int pass, const int2& masks) {
       const uint32_t full = shared_address(&control.full[ring.stage]);
       const uint32_t stage = places.stage(ring.stage);
       wait(shared_address(&control.empty[ring.stage]), ring.parity ^ 1);
@@ -123,17 +141,7 @@ __device__ void produce(const BackwardArgs& a, const Places<Kind>& places) {
         fetch_tile<Kind::kWidthV>(stage + Kind::kBytes, role.visited_v[pass], role.others[pass], tile, task.b,
                                   task.h, full);
       }
-      if (task.is_keys != 0) {
-        const TilePlace place = role.sweep.others[pass].place(tile);
-#pragma unroll
-        for (int i = 0; i < kRows / kWarp; ++i) {
-          const int row = lane + i * kWarp;
-          uint32_t position;
-          const bool present = place.find(row, position);
-          copy8(places.numbers_of(ring.stage) + static_cast<uint32_t>(8 * row),
-                numbers + (present ? position : 0), present);
-        }
-      }
+      if (task.is_keys != 0) copy_numbers(places.numbers_of(ring.stage), role.sweep.others[pass].place(tile));
       arrive_after_copies(full);
       __syncwarp();
       ring.advance();
@@ -168,9 +176,9 @@ struct Consumer {
 
   // Scores to weights; what is masked weighs nothing.
   template <bool kKeys>
-  __device__ void weigh(float (&s)[kRows / 8][4], int mask, int stage, const float2 (&numbers)[2],
-                        float scale) {
-    const int g = lane / 4, t = lane % 4;
+  __device__ void weigh(float (&s)[kRows / 8][4], int mask, const MaskWords& words, int stage,
+                        const float2 (&numbers)[2], float scale) {
+    const int t = lane % 4;
 #pragma unroll
     for (int j = 0; j < kRows / 8; ++j) {
       float less[2] = {numbers[0].x, numbers[1].x};  // by row, or of two visited rows
@@ -182,16 +190,7 @@ struct Consumer {
       for (int e = 0; e < 4; ++e)
         s[j][e] = exp2_fast(fmaf(s[j][e], scale, -(kKeys ? less[e % 2] : less[e / 2])));
     }
-    if (mask < 0) return;
-#pragma unroll
-    for (int r = 0; r < 2; ++r) {
-      const uint64_t word = mask_word<!kKeys>(a.base.masks, mask, 16 * warp + 8 * r + g) >> (2 * t);
-#pragma unroll
-      for (int j = 0; j < kRows / 8; ++j)
-#pragma unroll
-        for (int e = 0; e < 2; ++e)
-          if ((word >> (8 * j + e) & 1) == 0) s[j][2 * r + e] = 0;
-    }
+    if (mask >= 0) hide(s, words, lane, 0);
   }
 
   // ds = p (dp - delta), in place of dp.
@@ -224,34 +223,62 @@ struct Consumer {
     using T = typename Kind::T;
     const RoleArgs& role = kKeys ? a.keys : a.queries;
     const uint32_t tile = uniform(places.own_tile(slots.stage, own)), tile_v = tile + Kind::kBytes;
-    const TilePlace place = role.sweep.rows.place(Kind::kTiles * task.group + own);
+    const auto written = [&](const Rows& to, uint32_t room) {
+      return WrittenTile<T>{to.of<T>(task.b, task.h),
+                            to.position,
+                            to.width,
+                            role.sweep.rows.place(Kind::kTiles * task.pair + own),
+                            room,
+                            role.add};
+    };
+    if (role.add) {
+      prefetch_tile<Kind::kWidth>(written(kKeys ? a.base.dk : a.base.dq, tile), warp, lane);
+      if constexpr (kKeys) prefetch_tile<Kind::kWidthV>(written(a.base.dv, tile_v), warp, lane);
+    }
     const float scale = a.base.scale * kLog2E;
     float2 numbers[2] = {};
-    if constexpr (!kKeys) {
-#pragma unroll
-      for (int r = 0; r < 2; ++r) {
-        uint32_t position;
-        if (place.find(16 * warp + 8 * r + lane / 4, position))
-          numbers[r] = a.numbers[row_of_head(a.base, task.b, task.h) + position];
-      }
-    }
+    if constexpr (!kKeys)
+      for (int r = 0; r < 2; ++r)
+        numbers[r] = places.control->own_numbers[slots.stage][own * kRows + 16 * warp + 8 * r + lane / 4];
     float d_own[Kind::kWidth / 8][4] = {};
     float d_own_v[kKeys ? Kind::kWidthV / 8 : 1][4] = {};
     float s[kRows / 8][4], dp[kRows / 8][4];
     uint32_t weights[kRows / 16][4], gradients[kRows / 16][4];
+    uint32_t rows[Kind::kAhead ? Kind::kWidth / 16 : 1][4], rows_v[Kind::kAhead ? Kind::kWidthV / 16 : 1][4];
+    if constexpr (Kind::kAhead) {
+      load_rows<Kind::kWidth>(rows, tile, warp, lane);
+      load_rows<Kind::kWidthV>(rows_v, tile_v, warp, lane);
+    }
+    uint32_t visited = 0, last_visited = 0;  // where the visit's tiles lie
+    const auto words_of = [&](int of_visit) {
+      return mask_words<!kKeys>(a.base.masks, of_visit, warp, lane);
+    };
+    const auto multiply = [&] {
+      if constexpr (Kind::kAhead)
+        row_products<T, Kind::kWidth>(s, rows, visited);
+      else
+        row_products<T, Kind::kWidth>(s, tile, visited);
+      end_products();
+    };
+    const auto multiply_v = [&] {
+      if constexpr (Kind::kAhead)
+        row_products<T, Kind::kWidthV>(dp, rows_v, visited + Kind::kBytes);
+      else
+        row_products<T, Kind::kWidthV>(dp, tile_v, visited + Kind::kBytes);
+      end_products();
+    };
     int left = task.visits, mask = next_mask(left), stage = ring.stage, last = -1;
-    uint32_t visited = uniform(places.stage(stage)), last_visited = visited;
+    visited = last_visited = uniform(places.stage(stage));
     bool more = __any_sync(0xffffffffu, mask != kAbsent);  // the compiler knows a vote to be uniform
+    MaskWords words = words_of(mask);
     if (more) {
       pin(d_own), pin(d_own_v);  // zeros are written before products are under way
       begin_products();
-      row_products<T, Kind::kWidth>(s, tile, visited);
-      end_products();
-      row_products<T, Kind::kWidthV>(dp, tile_v, visited + Kind::kBytes);
-      end_products();
+      multiply();
+      multiply_v();
       wait_for_products<1>();
       for (;;) {  // left where nothing is under way
-        weigh<kKeys>(s, mask, stage, numbers, scale);
+        weigh<kKeys>(s, mask, words, stage, numbers, scale);
         if constexpr (kKeys) {
           round_weights<T>(weights, s);
           begin_products();
@@ -272,6 +299,7 @@ struct Consumer {
         stage = ring.stage;
         last_visited = visited;
         visited = uniform(places.stage(stage));
+        words = words_of(mask);
         more = __any_sync(0xffffffffu, mask != kAbsent);
         if (!more) {
           begin_products();
@@ -287,14 +315,12 @@ struct Consumer {
           wait_for_products<0>();
         }
         begin_products();
-        row_products<T, Kind::kWidth>(s, tile, visited);
-        end_products();
+        multiply();
         if constexpr (Kind::kAhead) {
           add_weighted_rows<T, Kind::kWidth>(d_own, gradients, last_visited);
           end_products();
         }
-        row_products<T, Kind::kWidthV>(dp, tile_v, visited + Kind::kBytes);
-        end_products();
+        multiply_v();
         wait_for_products<Kind::kAhead ? 2 : 1>();
       }
     }
@@ -302,15 +328,9 @@ struct Consumer {
 
     sync_some(1 + own, kWarpgroup);  // results take the place of the own rows
     const float factor[2] = {a.base.scale, a.base.scale}, one[2] = {1, 1};
-    const Rows& to = kKeys ? a.base.dk : a.base.dq;
-    write_tile<T, Kind::kWidth>(d_own, factor, one,
-                                {to.of<T>(task.b, task.h), to.position, to.width, place, tile, role.add},
-                                warp, lane);
+    write_tile<T, Kind::kWidth>(d_own, factor, one, written(kKeys ? a.base.dk : a.base.dq, tile), warp, lane);
     if constexpr (kKeys)
-      write_tile<T, Kind::kWidthV>(
-          d_own_v, one, one,
-          {a.base.dv.of<T>(task.b, task.h), a.base.dv.position, a.base.dv.width, place, tile_v, role.add},
-          warp, lane);
+      write_tile<T, Kind::kWidthV>(d_own_v, one, one, written(a.base.dv, tile_v), warp, lane);
     publish_to_async();
     if (lane == 0) arrive(shared_address(&places.control->own_empty[slots.stage]));
   }
@@ -338,7 +358,7 @@ __global__ void __launch_bounds__(Kind::kThreads, Kind::kBlocks)
   places.numbers = places.stages + Kind::kStages * Kind::kStageBytes;
   places.control = reinterpret_cast<BackwardControl<Kind>*>(raw + (places.numbers - shared_address(raw)) +
                                                             Kind::kStages * Kind::kNumbersBytes);
-  static_assert(sizeof(BackwardControl<Kind>) <= kControlBytes);
+  static_assert(sizeof(BackwardControl<Kind>) <= Kind::kControl);
   if (threadIdx.x == 0) {
     BackwardControl<Kind>& control = *places.control;
     for (int i = 0; i < Kind::kStages; ++i) {
@@ -346,7 +366,7 @@ __global__ void __launch_bounds__(Kind::kThreads, Kind::kBlocks)
       init_barrier(shared_address(&control.empty[i]), 4 * Kind::kTiles);
     }
     for (int i = 0; i < Kind::kSlots; ++i) {
-      init_barrier(shared_address(&control.own_full[i]), 1);
+      init_barrier(shared_address(&control.own_full[i]), 1 + kWarp);
       init_barrier(shared_address(&control.own_empty[i]), 4 * Kind::kTiles);
     }
     publish_barriers();
@@ -386,7 +406,8 @@ bool backward(const Round& round, const BackwardCall& call, const HeadGroup& gro
     using Kind = Backward<T, kWidth, kWidthV>;
     BackwardArgs a;
     a.base = args;
-    a.work = work_of(round, group, call.batch, args, call.counters);
+    a.work = work_of(round, group, call.batch, call.counters);
+    if (round.long_lists) share_cache(a.work, args);
     a.numbers = call.numbers;
     MapMaker maps(call.dtype, args.n, args.head_count, call.batch);
     const Rows of_queries[] = {args.q, args.d_o}, of_keys[] = {args.k, args.v};

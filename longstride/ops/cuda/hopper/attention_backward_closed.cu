@@ -63,12 +63,12 @@ __device__ void produce(const ClosedArgs& a, ClosedControl<Kind>& control, uint3
       arrive(full);
       return;
     }
-    const int first = Kind::kTiles * task.group, count = min(Kind::kTiles, a.base.sweep.rows.tiles - first);
+    const int first = Kind::kTiles * task.pair, count = min(Kind::kTiles, a.base.sweep.rows.tiles - first);
     if (lane == 0) {
       auto& masks = control.masks[slots.stage];
       for (int i = 0; i < Kind::kTiles * Kind::kTiles; ++i)
         masks[i / Kind::kTiles][i % Kind::kTiles] = kAbsent;
-      for_visits(a.base.sweep, task.group, [&](int tile, int, const int4& of_keys) {
+      for_visits(a.base.sweep, task.pair, [&](int tile, int, const int2& of_keys) {
         masks[tile - first][0] = of_keys.x;
         masks[tile - first][1] = of_keys.y;
       });
@@ -146,7 +146,7 @@ __device__ void consume(const ClosedArgs& a, ClosedControl<Kind>& control, uint3
     const uint32_t slot = uniform(slots_at + static_cast<uint32_t>(slots.stage * Kind::kSlotBytes));
     const uint32_t own_at = static_cast<uint32_t>(own * Kind::kBytes),
                    own_at_v = static_cast<uint32_t>(own * Kind::kBytesV);
-    const TilePlace place = a.base.sweep.rows.place(Kind::kTiles * task.group + own);
+    const TilePlace place = a.base.sweep.rows.place(Kind::kTiles * task.pair + own);
     if (place.begin < place.end) {
       const int row = thread / 2;
       const float2 numbers =
@@ -166,6 +166,7 @@ __device__ void consume(const ClosedArgs& a, ClosedControl<Kind>& control, uint3
       const uint32_t gradients = slot + Kind::kGradients + static_cast<uint32_t>(i * Kind::kBytesV);
       float s[kRows / 8][4], dp[kRows / 8][4];
       uint32_t weights[kRows / 16][4];
+      const MaskWords words = mask_words<false>(a.base.masks, mask, warp, lane);
       begin_products();
       row_products<T, Kind::kWidth>(s, slot + Kind::kKeys + own_at, queries);
       end_products();
@@ -179,17 +180,7 @@ __device__ void consume(const ClosedArgs& a, ClosedControl<Kind>& control, uint3
         for (int e = 0; e < 4; ++e)
           s[j][e] = exp2_fast(fmaf(s[j][e], scale, -(e % 2 == 0 ? numbers.x : numbers.z)));
       }
-      if (mask >= 0) {
-#pragma unroll
-        for (int r = 0; r < 2; ++r) {
-          const uint64_t word = mask_word<false>(a.base.masks, mask, 16 * warp + 8 * r + g) >> (2 * t);
-#pragma unroll
-          for (int j = 0; j < kRows / 8; ++j)
-#pragma unroll
-            for (int e = 0; e < 2; ++e)
-              if ((word >> (8 * j + e) & 1) == 0) s[j][2 * r + e] = 0;
-        }
-      }
+      if (mask >= 0) hide(s, words, lane, 0);
       round_weights<T>(weights, s);
       wait_for_products<0>();
       begin_products();
@@ -283,7 +274,7 @@ bool backward_closed(const Round& round, const BackwardCall& call, const HeadGro
     ClosedArgs a;
     a.base = args;
     a.base.sweep = round.keys.sweep;
-    a.work = work_of(round, group, call.batch, args, call.counters);
+    a.work = work_of(round, group, call.batch, call.counters);
     a.rows = round.keys.rows;
     MapMaker maps(call.dtype, args.n, args.head_count, call.batch);
     a.q = maps.make(args.q, kWidth, order, a.rows), a.k = maps.make(args.k, kWidth, order, a.rows);

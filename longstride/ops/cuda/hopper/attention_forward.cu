@@ -1,6 +1,6 @@
 // Sparse attention forward for Hopper: the formulas of attention_forward_tiles.cu.
 //
-// A block of threads is a warp that fetches and kTiles warpgroups that compute, each the owner of a tile of
+// A block of threads is a warp that fetches and two warpgroups that compute, each the owner of a tile of
 // 64 queries. Tiles of keys and values stream through a ring in shared memory that all warpgroups read. A
 // warpgroup's next scores are multiplied together with the values of the weights before them, so that the
 // tensor cores have two products in a row while the other warpgroups are at their softmax. Blocks stay and
@@ -20,13 +20,13 @@ struct ForwardArgs {
   TileMaps q, k[kMostBoxPasses], v[kMostBoxPasses];
 };
 
-template <class T_, int kWidth_, int kWidthV_, int kTiles_>
+template <class T_, int kWidth_, int kWidthV_>
 struct Forward {
   using T = T_;
-  static constexpr int kWidth = kWidth_, kWidthV = kWidthV_, kTiles = kTiles_;
+  static constexpr int kWidth = kWidth_, kWidthV = kWidthV_, kTiles = 2;
   static constexpr int kThreads = (kTiles + 1) * kWarpgroup;
-  static constexpr int kBlocks = kTiles == 2 && kWidthV <= 64 ? 2 : 1;  // on a multiprocessor
-  static constexpr bool kTogether = kBlocks == 1;  // two products; else registers do not suffice
+  static constexpr int kBlocks = kWidthV <= 64 ? 2 : 1;  // on a multiprocessor
+  static constexpr bool kAhead = kBlocks == 1;  // scores of the next visit; else registers do not suffice
   static constexpr int kQueryBytes =
       Panels<(kWidth > kWidthV ? kWidth : kWidthV)>::kBytes;  // also room for o
   static constexpr int kSlots = 2;                            // tasks whose queries are there
@@ -40,7 +40,7 @@ struct Forward {
 
 template <class Kind>
 struct ForwardControl {
-  int4 masks[Kind::kStages];  // by tile of the group
+  int2 masks[Kind::kStages];  // by half of the pair
   uint64_t full[Kind::kStages], empty[Kind::kStages];
   uint64_t queries_full[Kind::kSlots], queries_empty[Kind::kSlots];
   Task tasks[Kind::kSlots];
@@ -63,7 +63,7 @@ __device__ void produce(const ForwardArgs& a, ForwardControl<Kind>& control, uin
       if (leads) arrive(queries_full);
       return;
     }
-    const int first = Kind::kTiles * task.group, count = min(Kind::kTiles, a.base.sweep.rows.tiles - first);
+    const int first = Kind::kTiles * task.pair, count = min(Kind::kTiles, a.base.sweep.rows.tiles - first);
     if (leads) {
       arrive_expecting(queries_full, static_cast<uint32_t>(count * Panels<Kind::kWidth>::kBytes));
       for (int i = 0; i < count; ++i)
@@ -71,7 +71,7 @@ __device__ void produce(const ForwardArgs& a, ForwardControl<Kind>& control, uin
             queries + static_cast<uint32_t>((slots.stage * Kind::kTiles + i) * Kind::kQueryBytes), a.q,
             a.rows, first + i, task.b, task.h, queries_full);
     }
-    for_visits(a.base.sweep, task.group, [&](int tile, int pass, const int4& masks) {
+    for_visits(a.base.sweep, task.pair, [&](int tile, int pass, const int2& masks) {
       const uint32_t full = shared_address(&control.full[ring.stage]);
       const uint32_t keys = stages + static_cast<uint32_t>(ring.stage * Kind::kStageBytes);
       wait(shared_address(&control.empty[ring.stage]), ring.parity ^ 1);
@@ -164,68 +164,127 @@ __device__ void consume(const ForwardArgs& a, ForwardControl<Kind>& control, uin
       return kAbsent;
     };
 
+    const auto written = [&] {
+      return WrittenTile<T>{a.base.o.of<T>(task.b, task.h),
+                            a.base.o.position,
+                            a.base.o.width,
+                            a.base.sweep.rows.place(Kind::kTiles * task.pair + own),
+                            tile,
+                            a.base.add};
+    };
+    if (a.base.add) prefetch_tile<Kind::kWidthV>(written(), warp, lane);
     Running running;
     float o[kColumns][4] = {}, s[kRows / 8][4];
     int mask = next_mask();
-    bool more = __any_sync(0xffffffffu, mask != kAbsent);  // the compiler knows a vote to be uniform
-    // Where the tiles of the visit lie.
+    const bool any_visit =
+        __any_sync(0xffffffffu, mask != kAbsent);  // the compiler knows votes to be uniform
+    // Where the tiles of a visit lie.
     const auto keys_of = [&](int stage) {
       return uniform(stages + static_cast<uint32_t>(stage * Kind::kStageBytes));
     };
     uint32_t keys = keys_of(ring.stage);
-    const auto multiply_queries = [&] {
-      begin_products();
-      row_products<T, Kind::kWidth>(s, tile, keys);
-      end_products();
+    const auto words_of = [&](int of_visit) { return mask_words<true>(a.base.masks, of_visit, warp, lane); };
+    const auto weigh = [&](float(&scores)[kRows / 8][4], int of_visit, const MaskWords& words,
+                           float(&shrink)[2]) {
+      if (of_visit >= 0) hide(scores, words, lane, -INFINITY);
+      return __any_sync(0xffffffffu, soften(scores, running, shrink, scale)) != 0;
     };
-    if (Kind::kTogether && more) {
-      multiply_queries();
-      wait_for_products<0>();
-    }
-    while (more) {
-      if constexpr (!Kind::kTogether) {
-        multiply_queries();
-        wait_for_products<0>();
-      }
-      if (mask >= 0) {
-#pragma unroll
-        for (int r = 0; r < 2; ++r) {
-          const uint64_t word = mask_word<true>(a.base.masks, mask, 16 * warp + 8 * r + g) >> (2 * t);
-#pragma unroll
-          for (int j = 0; j < kRows / 8; ++j)
-#pragma unroll
-            for (int e = 0; e < 2; ++e)
-              if ((word >> (8 * j + e) & 1) == 0) s[j][2 * r + e] = -INFINITY;
-        }
-      }
-      float shrink[2];
+    // Adds the values of a visit, weighed.
+    const auto add_values = [&](const float(&weights)[kRows / 8][4], bool shrinks, const float(&shrink)[2],
+                                uint32_t values) {
       // Maxima settle early: most tiles leave them as they are.
-      if (__any_sync(0xffffffffu, soften(s, running, shrink, scale))) {
+      if (shrinks) {
 #pragma unroll
         for (int j = 0; j < kColumns; ++j)
 #pragma unroll
           for (int e = 0; e < 4; ++e) o[j][e] *= shrink[e / 2];
       }
-      uint32_t weights[kRows / 16][4];
-      round_weights<T>(weights, s);
+      uint32_t rounded[kRows / 16][4];
+      round_weights<T>(rounded, weights);
       begin_products();
-      add_weighted_rows<T, Kind::kWidthV>(o, weights, keys + Kind::kKeyBytes);
+      add_weighted_rows<T, Kind::kWidthV>(o, rounded, values);
       end_products();
-      if constexpr (!Kind::kTogether) wait_for_products<0>();
-      const int stage = ring.stage;
-      --left;
-      ring.advance();
-      mask = next_mask();
-      keys = keys_of(ring.stage);
-      more = __any_sync(0xffffffffu, mask != kAbsent);
-      if (Kind::kTogether) {
-        if (more) multiply_queries();
+    };
+    if constexpr (Kind::kAhead) {
+      if (any_visit) {
+        uint32_t q[Kind::kWidth / 16][4];
+        float other[kRows / 8][4];
+        load_rows<Kind::kWidth>(q, tile, warp, lane);
+        // The visit whose scores are in registers, and the stage before it, whose values may still be read.
+        int mask_now = mask, stage_now = ring.stage, last = -1;
+        uint32_t values = 0;
+        MaskWords words = words_of(mask);
+        const auto multiply_queries = [&](float(&scores)[kRows / 8][4]) {
+          begin_products();
+          row_products<T, Kind::kWidth>(scores, q, keys);
+          end_products();
+        };
+        const auto advance = [&] {
+          mask_now = mask, stage_now = ring.stage;
+          values = keys + Kind::kKeyBytes;
+          --left;
+          ring.advance();
+          mask = next_mask();
+          keys = keys_of(ring.stage);
+          return __any_sync(0xffffffffu, mask != kAbsent) != 0;
+        };
+        const auto serve = [&](float(&now)[kRows / 8][4], float(&next)[kRows / 8][4]) {
+          multiply_queries(next);
+          float shrink[2];
+          const bool shrinks = weigh(now, mask_now, words, shrink);
+          words = words_of(mask);
+          wait_for_products<1>();
+          if (last >= 0) release(last);
+          last = stage_now;
+          add_values(now, shrinks, shrink, values);
+          wait_for_products<1>();
+        };
+        const auto serve_last = [&](float(&now)[kRows / 8][4]) {
+          float shrink[2];
+          const bool shrinks = weigh(now, mask_now, words, shrink);
+          wait_for_products<0>();
+          if (last >= 0) release(last);
+          add_values(now, shrinks, shrink, values);
+          wait_for_products<0>();
+          release(stage_now);
+        };
+        pin(o);
+        multiply_queries(s);
         wait_for_products<0>();
+        for (;;) {  // left where nothing is under way
+          if (!advance()) {
+            serve_last(s);
+            break;
+          }
+          serve(s, other);
+          if (!advance()) {
+            serve_last(other);
+            break;
+          }
+          serve(other, s);
+        }
       }
-      release(stage);
+    } else {
+      for (bool more = any_visit; more;) {
+        const MaskWords words = words_of(mask);
+        begin_products();
+        row_products<T, Kind::kWidth>(s, tile, keys);
+        end_products();
+        wait_for_products<0>();
+        float shrink[2];
+        const bool shrinks = weigh(s, mask, words, shrink);
+        add_values(s, shrinks, shrink, keys + Kind::kKeyBytes);
+        wait_for_products<0>();
+        release(ring.stage);
+        --left;
+        ring.advance();
+        mask = next_mask();
+        keys = keys_of(ring.stage);
+        more = __any_sync(0xffffffffu, mask != kAbsent);
+      }
     }
 
-    const TilePlace place = a.base.sweep.rows.place(Kind::kTiles * task.group + own);
+    const WrittenTile<T> target = written();
     float* const lse = a.base.lse + row_of_head(a.base, task.b, task.h);
     float factor[2], kept[2] = {};
 #pragma unroll
@@ -233,7 +292,7 @@ __device__ void consume(const ForwardArgs& a, ForwardControl<Kind>& control, uin
       float total = running.sum[r];
       total += __shfl_xor_sync(0xffffffffu, total, 1);
       total += __shfl_xor_sync(0xffffffffu, total, 2);
-      const int position = place.position(16 * warp + 8 * r + g);
+      const int position = target.place.position(16 * warp + 8 * r + g);
       const bool any = running.highest[r] != -INFINITY || total != 0;  // total is NaN where a score was
       float log_sum = any ? running.highest[r] * a.base.scale + logf(total) : -INFINITY;
       factor[r] = any ? 1 / total : 0.0f;
@@ -247,10 +306,7 @@ __device__ void consume(const ForwardArgs& a, ForwardControl<Kind>& control, uin
       if (t == 0 && position < a.base.n) lse[position] = log_sum;
     }
     sync_some(1 + own, kWarpgroup);  // o takes the place of the queries
-    write_tile<T, Kind::kWidthV>(
-        o, factor, kept,
-        {a.base.o.of<T>(task.b, task.h), a.base.o.position, a.base.o.width, place, tile, a.base.add}, warp,
-        lane);
+    write_tile<T, Kind::kWidthV>(o, factor, kept, target, warp, lane);
     publish_to_async();
     if (lane == 0) arrive(shared_address(&control.queries_empty[slots.stage]));
   }
@@ -302,7 +358,7 @@ bool forward(const Round& round, const ForwardCall& call, const HeadGroup& group
     ForwardArgs a;
     a.base = args;
     a.base.sweep = round.queries.sweep;
-    a.work = work_of(round, group, call.batch, args, call.counters);
+    a.work = work_of(round, group, call.batch, call.counters);
     a.rows = round.queries.rows;
     MapMaker maps(call.dtype, args.n, args.head_count, call.batch);
     a.q = maps.make(args.q, kWidth, round.queries.row_order, a.rows);
@@ -312,12 +368,8 @@ bool forward(const Round& round, const ForwardCall& call, const HeadGroup& group
       a.v[p] = maps.make(args.v, kWidthV, round.queries.other_orders[p], a.others[p]);
     }
     if (!maps.good()) return false;
-    using Pair = Forward<T, kWidth, kWidthV, 2>;
-    using Four = Forward<T, kWidth, kWidthV, kWidthV <= 64 ? 4 : 2>;
-    if (round.queries.tiles == 2)
-      launch<Pair>(forward_kernel<Pair>, "attention_forward", a);
-    else
-      launch<Four>(forward_kernel<Four>, "attention_forward", a);
+    using Kind = Forward<T, kWidth, kWidthV>;
+    launch<Kind>(forward_kernel<Kind>, "attention_forward", a);
     return true;
   });
 }

@@ -155,6 +155,23 @@ __device__ inline void row_products(float (&d)[kRows / 8][4], uint32_t tile_a, u
     product<T, false>(d, Tile::columns(tile_a, step), Tile::columns(tile_b, step), step > 0);
 }
 
+// The same with the rows of a in registers.
+template <class T, int kWidth>
+__device__ inline void row_products(float (&d)[kRows / 8][4], const uint32_t (&a)[kWidth / 16][4],
+                                    uint32_t tile_b) {
+#pragma unroll
+  for (int step = 0; step < kWidth / 16; ++step)
+    product<T, false>(d, a[step], Panels<kWidth>::columns(tile_b, step), step > 0);
+}
+
+// A warp's 16 rows of a tile as left factors.
+template <int kWidth>
+__device__ inline void load_rows(uint32_t (&a)[kWidth / 16][4], uint32_t tile, int warp, int lane) {
+#pragma unroll
+  for (int step = 0; step < kWidth / 16; ++step)
+    load_matrices(a[step], Panels<kWidth>::address(tile, 16 * warp + (lane & 15), 2 * step + (lane >> 4)));
+}
+
 // What row_products() laid out, rounded to T: the left factor of the next product.
 template <class T>
 __device__ inline void round_weights(uint32_t (&a)[kRows / 16][4], const float (&weights)[kRows / 8][4]) {

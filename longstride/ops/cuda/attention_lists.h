@@ -74,7 +74,8 @@ struct VisitRun {
   int begin = 0, end = 0;
   int mask[2] = {kFull, kFull};
   int pass = 0;  // whose order the tiles are in
-  int unused[3] = {};
+  int rank = 0;  // in rounds of long keys' sweeps: how many items before this one visit each of the tiles
+  int unused[2] = {};
 };
 
 struct Sweep {
@@ -137,9 +138,14 @@ struct HeadGroup {
   std::vector<Round> forward, backward;
   // Where each pair of tiles has its keys among its own rows: the keys' sweep of a backward in one go.
   std::vector<Round> closed;
+  // Where keys have long lists: the keys' sweeps, of which each adds to dq; runs carry ranks.
+  std::vector<Round> long_keys;
   const int* heads = nullptr;  // in GPU memory
   int head_count = 0;
 };
+
+// Whether a key tile is visited often enough for that.
+bool has_long_keys(const Plan& plan);
 
 class AttentionLists {
  public:

@@ -72,16 +72,16 @@ class TaskQueue {
   int number_;  // of the next task, in the first lane
 };
 
-// action(tile, pass, masks by half of the pair) for each visit of a pair. Unlike Visits it keeps little in
-// registers: the producer has few and runs ahead.
+// action(tile, pass, masks by half of the pair, rank) for each visit of a pair. Unlike Visits it keeps little
+// in registers: the producer has few and runs ahead.
 template <class Action>
 __device__ inline void for_visits(const Sweep& sweep, int pair, const Action& action) {
   const int end = __ldg(sweep.offsets + pair + 1);
   for (int i = __ldg(sweep.offsets + pair); i < end; ++i) {
     const int4* words = reinterpret_cast<const int4*>(sweep.runs + i);
     const int4 run = __ldg(words);
-    const int pass = __ldg(&words[1].x);
-    for (int tile = run.x; tile < run.y; ++tile) action(tile, pass, make_int2(run.z, run.w));
+    const int2 rest = __ldg(reinterpret_cast<const int2*>(words + 1));
+    for (int tile = run.x; tile < run.y; ++tile) action(tile, rest.x, make_int2(run.z, run.w), rest.y);
   }
 }
 
@@ -110,11 +110,11 @@ __device__ inline void hide(float (&s)[kRows / 8][4], const MaskWords& words, in
   }
 }
 
-// Starts copying tile `tile` of one head; kWidth columns, in kPanels boxes or, where boxes are low, several.
-template <int kWidth>
-__device__ inline void fetch_tile(uint32_t to, const TileMaps& maps, const BoxOrder& order, int tile, int b,
-                                  int h, uint32_t barrier) {
-  using Tile = Panels<kWidth>;
+// action(map, inner, outer, row) for each box of a tile: where it lies in the tensor, its first row in the
+// tile.
+template <class Action>
+__device__ inline void for_boxes(const TileMaps& maps, const BoxOrder& order, int tile,
+                                 const Action& action) {
   const auto lane = static_cast<int>(order.by_tiles_per_lane.divide(static_cast<uint32_t>(tile)));
   const int begin = (tile - lane * order.tiles_per_lane) * kRows;
   for (int row = 0; row < kRows; row += order.box_rows) {
@@ -130,11 +130,73 @@ __device__ inline void fetch_tile(uint32_t to, const TileMaps& maps, const BoxOr
       in_tail = outer >= order.split;
       if (in_tail) outer -= order.split;
     }
-    const CUtensorMap& map = in_tail ? maps.tail : maps.whole;
+    action(in_tail ? maps.tail : maps.whole, inner, outer, row);
+  }
+}
+
+// Starts copying a tile of one head, kWidth columns.
+template <int kWidth>
+__device__ inline void fetch_tile(uint32_t to, const TileMaps& maps, const BoxOrder& order, int tile, int b,
+                                  int h, uint32_t barrier) {
+  using Tile = Panels<kWidth>;
+  for_boxes(maps, order, tile, [&](const CUtensorMap& map, int inner, int outer, int row) {
 #pragma unroll
     for (int panel = 0; panel < Tile::kPanels; ++panel)
       copy_box(to + static_cast<uint32_t>(panel * Tile::kPanelBytes + row * Tile::kRowBytes), map,
                {panel * Tile::kColumns, inner, outer, h, b}, barrier);
+  });
+}
+
+// Starts adding a tile of f32, panels of 32 columns, to one head's rows.
+template <int kWidth>
+__device__ inline void add_tile(uint32_t from, const TileMaps& maps, const BoxOrder& order, int tile, int b,
+                                int h) {
+  constexpr int kColumns = 32, kRowBytes = 128;
+  for_boxes(maps, order, tile, [&](const CUtensorMap& map, int inner, int outer, int row) {
+#pragma unroll
+    for (int panel = 0; panel < kWidth / kColumns; ++panel)
+      add_box(from + static_cast<uint32_t>((panel * kRows + row) * kRowBytes), map,
+              {panel * kColumns, inner, outer, h, b});
+  });
+}
+
+// Copies a tile of queries' numbers, in the background, two rows a lane; zeros where there is no query.
+__device__ inline void copy_numbers(uint32_t to, const float2* from, const TilePlace& place, int lane) {
+#pragma unroll
+  for (int row = lane; row < kRows; row += kWarp) {
+    uint32_t position;
+    const bool present = place.find(row, position);
+    copy8(to + static_cast<uint32_t>(8 * row), from + (present ? position : 0), present);
+  }
+}
+
+// The numbers of two neighbouring queries.
+__device__ inline float4 numbers_at(uint32_t numbers, int row) {
+  float4 both;
+  asm volatile("ld.shared.v4.f32 {%0, %1, %2, %3}, [%4];"
+               : "=f"(both.x), "=f"(both.y), "=f"(both.z), "=f"(both.w)
+               : "r"(numbers + static_cast<uint32_t>(8 * row)));
+  return both;
+}
+
+// Scores with keys down and queries across to weights.
+__device__ inline void weigh_by_column(float (&s)[kRows / 8][4], uint32_t numbers, float scale, int lane) {
+#pragma unroll
+  for (int j = 0; j < kRows / 8; ++j) {
+    const float4 both = numbers_at(numbers, 8 * j + 2 * (lane % 4));
+#pragma unroll
+    for (int e = 0; e < 4; ++e) s[j][e] = exp2_fast(fmaf(s[j][e], scale, -(e % 2 == 0 ? both.x : both.z)));
+  }
+}
+
+// ds = p (dp - delta), in place of dp, laid out likewise.
+__device__ inline void differentiate_by_column(float (&dp)[kRows / 8][4], const float (&p)[kRows / 8][4],
+                                               uint32_t numbers, int lane) {
+#pragma unroll
+  for (int j = 0; j < kRows / 8; ++j) {
+    const float4 both = numbers_at(numbers, 8 * j + 2 * (lane % 4));
+#pragma unroll
+    for (int e = 0; e < 4; ++e) dp[j][e] = p[j][e] * (dp[j][e] - (e % 2 == 0 ? both.y : both.w));
   }
 }
 

@@ -78,11 +78,6 @@ struct Places {
   }
 };
 
-__device__ inline void copy8(uint32_t to, const void* from, bool present) {
-  const int bytes = present ? 8 : 0;
-  asm volatile("cp.async.ca.shared.global [%0], [%1], 8, %2;" ::"r"(to), "l"(from), "r"(bytes) : "memory");
-}
-
 // The producer's warp: its first lane starts the TMA, all lanes copy the numbers of visited queries.
 template <class Kind>
 __device__ void produce(const BackwardArgs& a, const Places<Kind>& places) {
@@ -116,21 +111,12 @@ __device__ void produce(const BackwardArgs& a, const Places<Kind>& places) {
       }
     }
     const float2* numbers = a.numbers + row_of_head(a.base, task.b, task.h);
-    // Those of a tile of queries, two rows a lane.
-    const auto copy_numbers = [&](uint32_t to, const TilePlace& place) {
-#pragma unroll
-      for (int row = lane; row < kRows; row += kWarp) {
-        uint32_t position;
-        const bool present = place.find(row, position);
-        copy8(to + static_cast<uint32_t>(8 * row), numbers + (present ? position : 0), present);
-      }
-    };
     if (task.is_keys == 0)
       for (int i = 0; i < Kind::kTiles; ++i)
-        copy_numbers(shared_address(&control.own_numbers[slots.stage][i * kRows]),
-                     role.sweep.rows.place(first + i));
+        copy_numbers(shared_address(&control.own_numbers[slots.stage][i * kRows]), numbers,
+                     role.sweep.rows.place(first + i), lane);
     arrive_after_copies(own_full);
-    for_visits(role.sweep, task.pair, [&](int tile, int pass, const int2& masks) {
+    for_visits(role.sweep, task.pair, [&](int tile, int pass, const int2& masks, int) {
       const uint32_t full = shared_address(&control.full[ring.stage]);
       const uint32_t stage = places.stage(ring.stage);
       wait(shared_address(&control.empty[ring.stage]), ring.parity ^ 1);
@@ -141,7 +127,8 @@ __device__ void produce(const BackwardArgs& a, const Places<Kind>& places) {
         fetch_tile<Kind::kWidthV>(stage + Kind::kBytes, role.visited_v[pass], role.others[pass], tile, task.b,
                                   task.h, full);
       }
-      if (task.is_keys != 0) copy_numbers(places.numbers_of(ring.stage), role.sweep.others[pass].place(tile));
+      if (task.is_keys != 0)
+        copy_numbers(places.numbers_of(ring.stage), numbers, role.sweep.others[pass].place(tile), lane);
       arrive_after_copies(full);
       __syncwarp();
       ring.advance();
@@ -178,17 +165,13 @@ struct Consumer {
   template <bool kKeys>
   __device__ void weigh(float (&s)[kRows / 8][4], int mask, const MaskWords& words, int stage,
                         const float2 (&numbers)[2], float scale) {
-    const int t = lane % 4;
+    if constexpr (kKeys) {
+      weigh_by_column(s, places.numbers_of(stage), scale, lane);
+    } else {
 #pragma unroll
-    for (int j = 0; j < kRows / 8; ++j) {
-      float less[2] = {numbers[0].x, numbers[1].x};  // by row, or of two visited rows
-      if constexpr (kKeys) {
-        const float4 both = numbers_at(stage, 8 * j + 2 * t);
-        less[0] = both.x, less[1] = both.z;
-      }
+      for (int j = 0; j < kRows / 8; ++j)
 #pragma unroll
-      for (int e = 0; e < 4; ++e)
-        s[j][e] = exp2_fast(fmaf(s[j][e], scale, -(kKeys ? less[e % 2] : less[e / 2])));
+        for (int e = 0; e < 4; ++e) s[j][e] = exp2_fast(fmaf(s[j][e], scale, -numbers[e / 2].x));
     }
     if (mask >= 0) hide(s, words, lane, 0);
   }
@@ -197,25 +180,14 @@ struct Consumer {
   template <bool kKeys>
   __device__ void differentiate(float (&dp)[kRows / 8][4], const float (&p)[kRows / 8][4], int stage,
                                 const float2 (&numbers)[2]) {
-    const int t = lane % 4;
+    if constexpr (kKeys) {
+      differentiate_by_column(dp, p, places.numbers_of(stage), lane);
+    } else {
 #pragma unroll
-    for (int j = 0; j < kRows / 8; ++j) {
-      float delta[2] = {numbers[0].y, numbers[1].y};
-      if constexpr (kKeys) {
-        const float4 both = numbers_at(stage, 8 * j + 2 * t);
-        delta[0] = both.y, delta[1] = both.w;
-      }
+      for (int j = 0; j < kRows / 8; ++j)
 #pragma unroll
-      for (int e = 0; e < 4; ++e) dp[j][e] = p[j][e] * (dp[j][e] - (kKeys ? delta[e % 2] : delta[e / 2]));
+        for (int e = 0; e < 4; ++e) dp[j][e] = p[j][e] * (dp[j][e] - numbers[e / 2].y);
     }
-  }
-
-  __device__ float4 numbers_at(int stage, int row) const {
-    float4 both;
-    asm volatile("ld.shared.v4.f32 {%0, %1, %2, %3}, [%4];"
-                 : "=f"(both.x), "=f"(both.y), "=f"(both.z), "=f"(both.w)
-                 : "r"(places.numbers_of(stage) + static_cast<uint32_t>(8 * row)));
-    return both;
   }
 
   template <bool kKeys>

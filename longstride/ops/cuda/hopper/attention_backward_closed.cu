@@ -68,7 +68,7 @@ __device__ void produce(const ClosedArgs& a, ClosedControl<Kind>& control, uint3
       auto& masks = control.masks[slots.stage];
       for (int i = 0; i < Kind::kTiles * Kind::kTiles; ++i)
         masks[i / Kind::kTiles][i % Kind::kTiles] = kAbsent;
-      for_visits(a.base.sweep, task.pair, [&](int tile, int, const int2& of_keys) {
+      for_visits(a.base.sweep, task.pair, [&](int tile, int, const int2& of_keys, int) {
         masks[tile - first][0] = of_keys.x;
         masks[tile - first][1] = of_keys.y;
       });
@@ -173,25 +173,15 @@ __device__ void consume(const ClosedArgs& a, ClosedControl<Kind>& control, uint3
       row_products<T, Kind::kWidthV>(dp, slot + Kind::kValues + own_at_v, gradients);
       end_products();
       wait_for_products<1>();
-#pragma unroll
-      for (int j = 0; j < kRows / 8; ++j) {
-        const float4 numbers = *reinterpret_cast<const float4*>(&control.numbers[i * kRows + 8 * j + 2 * t]);
-#pragma unroll
-        for (int e = 0; e < 4; ++e)
-          s[j][e] = exp2_fast(fmaf(s[j][e], scale, -(e % 2 == 0 ? numbers.x : numbers.z)));
-      }
+      const uint32_t numbers = shared_address(&control.numbers[i * kRows]);
+      weigh_by_column(s, numbers, scale, lane);
       if (mask >= 0) hide(s, words, lane, 0);
       round_weights<T>(weights, s);
       wait_for_products<0>();
       begin_products();
       add_weighted_rows<T, Kind::kWidthV>(dv, weights, gradients);
       end_products();
-#pragma unroll
-      for (int j = 0; j < kRows / 8; ++j) {
-        const float4 numbers = *reinterpret_cast<const float4*>(&control.numbers[i * kRows + 8 * j + 2 * t]);
-#pragma unroll
-        for (int e = 0; e < 4; ++e) dp[j][e] = s[j][e] * (dp[j][e] - (e % 2 == 0 ? numbers.y : numbers.w));
-      }
+      differentiate_by_column(dp, s, numbers, lane);
       uint32_t ds[kRows / 16][4];
       round_weights<T>(ds, dp);
       const uint32_t tile = ds_tile(own, i);

@@ -71,7 +71,7 @@ __device__ void produce(const ForwardArgs& a, ForwardControl<Kind>& control, uin
             queries + static_cast<uint32_t>((slots.stage * Kind::kTiles + i) * Kind::kQueryBytes), a.q,
             a.rows, first + i, task.b, task.h, queries_full);
     }
-    for_visits(a.base.sweep, task.pair, [&](int tile, int pass, const int2& masks) {
+    for_visits(a.base.sweep, task.pair, [&](int tile, int pass, const int2& masks, int) {
       const uint32_t full = shared_address(&control.full[ring.stage]);
       const uint32_t keys = stages + static_cast<uint32_t>(ring.stage * Kind::kStageBytes);
       wait(shared_address(&control.empty[ring.stage]), ring.parity ^ 1);
@@ -345,11 +345,14 @@ __global__ void __launch_bounds__(Kind::kThreads, Kind::kBlocks)
 }  // namespace
 
 bool usable() {
-  int device = 0, major = 0, minor = 0;
-  LONGSTRIDE_CUDA_CHECK(cudaGetDevice(&device));
-  LONGSTRIDE_CUDA_CHECK(cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, device));
-  LONGSTRIDE_CUDA_CHECK(cudaDeviceGetAttribute(&minor, cudaDevAttrComputeCapabilityMinor, device));
-  return major == 9 && minor == 0;
+  static const bool found = [] {
+    int device = 0, major = 0, minor = 0;
+    return cudaGetDevice(&device) == cudaSuccess &&
+           cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, device) == cudaSuccess &&
+           cudaDeviceGetAttribute(&minor, cudaDevAttrComputeCapabilityMinor, device) == cudaSuccess &&
+           major == 9 && minor == 0;
+  }();
+  return found;
 }
 
 bool forward(const Round& round, const ForwardCall& call, const HeadGroup& group) {

@@ -41,6 +41,14 @@ class MapMaker {
     good_ = good_ && make_tile_maps(tensor, order, boxes, padded_width < 64 ? padded_width : 64, maps);
     return maps;
   }
+  // Of f32 sums (B, H, N, width), copied by 32 columns.
+  TileMaps make_sums(float* sums, int width, const TokenOrder& order, const BoxOrder& boxes) {
+    TileMaps maps{};
+    const int64_t head = int64_t{n_} * width;
+    const MappedTensor tensor{sums, DType::f32, batch_, n_, heads_, width, heads_ * head, width, head};
+    good_ = good_ && make_tile_maps(tensor, order, boxes, 32, maps);
+    return maps;
+  }
   bool good() const { return good_; }
 
  private:

@@ -78,6 +78,12 @@ struct Ring {
 
 // ---- copies ----
 
+// 8 bytes in the background; zeros if not `present`.
+__device__ inline void copy8(uint32_t to, const void* from, bool present) {
+  const int bytes = present ? 8 : 0;
+  asm volatile("cp.async.ca.shared.global [%0], [%1], 8, %2;" ::"r"(to), "l"(from), "r"(bytes) : "memory");
+}
+
 // A box of a tensor of five dimensions, innermost first; what lies outside becomes zeros.
 __device__ inline void copy_box(uint32_t to, const CUtensorMap& map, const int (&at)[5], uint32_t barrier) {
   asm volatile(
@@ -86,6 +92,33 @@ __device__ inline void copy_box(uint32_t to, const CUtensorMap& map, const int (
       "%7}], [%2];" ::"r"(to),
       "l"(&map), "r"(barrier), "r"(at[0]), "r"(at[1]), "r"(at[2]), "r"(at[3]), "r"(at[4])
       : "memory");
+}
+// Adds a box in shared memory to the tensor; what lies outside is left out. In the background, by this
+// thread.
+__device__ inline void add_box(uint32_t from, const CUtensorMap& map, const int (&at)[5]) {
+  asm volatile(
+      "cp.reduce.async.bulk.tensor.5d.global.shared::cta.add.tile.bulk_group [%0, {%2, %3, %4, %5, %6}], "
+      "[%1];" ::"l"(&map),
+      "r"(from), "r"(at[0]), "r"(at[1]), "r"(at[2]), "r"(at[3]), "r"(at[4])
+      : "memory");
+}
+// Until all that this thread has begun to add is in the tensor.
+__device__ inline void wait_for_added() {
+  asm volatile("cp.async.bulk.commit_group;" ::: "memory");
+  asm volatile("cp.async.bulk.wait_group 0;" ::: "memory");
+}
+
+// Blocks of threads that take turns by a counter in global memory.
+__device__ inline void wait_for_turn(const int* counter, int rank) {
+  int turn;
+  do {
+    asm volatile("ld.acquire.gpu.global.s32 %0, [%1];" : "=r"(turn) : "l"(counter) : "memory");
+  } while (turn != rank);
+  asm volatile("fence.proxy.async;" ::: "memory");  // what others added by the TMA comes first
+}
+__device__ inline void pass_turn(int* counter) {
+  asm volatile("fence.proxy.async;" ::: "memory");
+  asm volatile("red.release.gpu.global.add.s32 [%0], 1;" ::"l"(counter) : "memory");
 }
 __device__ inline void prefetch_map(const CUtensorMap& map) {
   asm volatile("prefetch.tensormap [%0];" ::"l"(&map) : "memory");

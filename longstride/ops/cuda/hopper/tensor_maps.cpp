@@ -31,6 +31,11 @@ struct View {
   int64_t inner = 1, outer = 1, inner_stride = 1, outer_stride = 1, first = 0;
 };
 
+CUtensorMapDataType type_of(DType dtype) {
+  if (dtype == DType::f32) return CU_TENSOR_MAP_DATA_TYPE_FLOAT32;
+  return dtype == DType::f16 ? CU_TENSOR_MAP_DATA_TYPE_FLOAT16 : CU_TENSOR_MAP_DATA_TYPE_BFLOAT16;
+}
+
 bool make_map(const MappedTensor& t, const View& view, const BoxOrder& boxes, int box_columns,
               CUtensorMap& map) {
   const bool lanes = boxes.kind == TokenOrder::Kind::lanes;
@@ -38,7 +43,8 @@ bool make_map(const MappedTensor& t, const View& view, const BoxOrder& boxes, in
                                           static_cast<cuuint64_t>(view.inner),
                                           static_cast<cuuint64_t>(view.outer),
                                           static_cast<cuuint64_t>(t.heads), static_cast<cuuint64_t>(t.batch)};
-  const auto bytes = [](int64_t elements) { return static_cast<cuuint64_t>(2 * elements); };
+  const int64_t size = t.dtype == DType::f32 ? 4 : 2;
+  const auto bytes = [size](int64_t elements) { return static_cast<cuuint64_t>(size * elements); };
   // An axis of one has no stride of its own.
   const int64_t unused = t.position_stride;
   const std::array<cuuint64_t, 4> strides{
@@ -48,13 +54,13 @@ bool make_map(const MappedTensor& t, const View& view, const BoxOrder& boxes, in
   const std::array<cuuint32_t, 5> box{static_cast<cuuint32_t>(box_columns), lanes ? 1 : rows,
                                       lanes ? rows : 1, 1, 1};
   const std::array<cuuint32_t, 5> steps{1, 1, 1, 1, 1};
-  void* const base = static_cast<char*>(t.data) + 2 * view.first * t.position_stride;
-  return encode()(
-             &map, t.dtype == DType::f16 ? CU_TENSOR_MAP_DATA_TYPE_FLOAT16 : CU_TENSOR_MAP_DATA_TYPE_BFLOAT16,
-             5, base, extents.data(), strides.data(), box.data(), steps.data(), CU_TENSOR_MAP_INTERLEAVE_NONE,
-             box_columns == 64 ? CU_TENSOR_MAP_SWIZZLE_128B : CU_TENSOR_MAP_SWIZZLE_64B,
-             box_columns == 64 ? CU_TENSOR_MAP_L2_PROMOTION_L2_128B : CU_TENSOR_MAP_L2_PROMOTION_L2_256B,
-             CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE) == CUDA_SUCCESS;
+  void* const base = static_cast<char*>(t.data) + size * view.first * t.position_stride;
+  return encode()(&map, type_of(t.dtype), 5, base, extents.data(), strides.data(), box.data(), steps.data(),
+                  CU_TENSOR_MAP_INTERLEAVE_NONE,
+                  box_columns * size == 128 ? CU_TENSOR_MAP_SWIZZLE_128B : CU_TENSOR_MAP_SWIZZLE_64B,
+                  box_columns * size == 128 ? CU_TENSOR_MAP_L2_PROMOTION_L2_128B
+                                            : CU_TENSOR_MAP_L2_PROMOTION_L2_256B,
+                  CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE) == CUDA_SUCCESS;
 }
 
 }  // namespace

@@ -1,7 +1,10 @@
 // Attention on the GPU: milliseconds forward and backward for shapes of the paper's models, beside the time
 // that moving each operand once would take at the copy speed of this GPU.
 //
-//   bench_gpu_attention [--shape NAME] [--kernels chosen|portable] [--json FILE]
+//   bench_gpu_attention [--part shapes|scaling] [--shape NAME] [--kernels chosen|portable] [--json FILE]
+//
+// Parts, both if none is named: the shapes; and how time grows from 4,096 to 1,048,576 positions where
+// strides and blocks are the root of the length, as the slope of log time over log length.
 //
 // TFLOP/s count allowed pairs only: 2 (D + Dv) a pair forward, 2 (3 D + 2 Dv) backward. Each time is the
 // median of 20; inputs rotate so that together they do not fit into the cache. Before it is timed, each
@@ -145,9 +148,11 @@ double check(Shape s) {
   return error;
 }
 
-nlohmann::json measure(const Shape& s, double rate) {
-  const double error = check(s);
-  const Planned planned(kGpu, s);
+struct Times {
+  double forward, backward;  // seconds
+};
+
+Times time_of(const Shape& s, const Planned& planned) {
   std::vector<std::unique_ptr<Problem>> problems;
   int64_t bytes = 0;
   do {
@@ -158,12 +163,18 @@ nlohmann::json measure(const Shape& s, double rate) {
   size_t turn = 0;
   const auto next = [&]() -> const Problem& { return *problems[turn++ % problems.size()]; };
   const double forward = median_gpu_seconds([&] { planned.forward(next()); });
-  const double backward = median_gpu_seconds([&] { planned.backward(next()); });
+  return {forward, median_gpu_seconds([&] { planned.backward(next()); })};
+}
+
+nlohmann::json measure(const Shape& s, double rate) {
+  const double error = check(s);
+  const Planned planned(kGpu, s);
+  const auto [forward, backward] = time_of(s, planned);
   const double pairs = static_cast<double>(s.batch * planned.plan.pairs);
   const double forward_flops = 2 * pairs * static_cast<double>(s.width + s.v_width);
   const double backward_flops = 2 * pairs * static_cast<double>(3 * s.width + 2 * s.v_width);
-  const Problem& p = *problems.front();
-  const double forward_floor = static_cast<double>(p.qkv.bytes() + p.o.bytes()) / rate;
+  const int64_t bytes = 2 * s.batch * s.heads * s.n * 2 * (s.width + s.v_width);  // q, k, v, o
+  const double forward_floor = static_cast<double>(bytes) / rate;
   const double backward_floor = 2 * forward_floor;
   std::printf("%-24s %9.3f %9.3f %8.0f %8.0f %9.3f %9.3f %8.4f\n", s.name, 1e3 * forward, 1e3 * backward,
               forward_flops / forward / 1e12, backward_flops / backward / 1e12, 1e3 * forward_floor,
@@ -185,25 +196,77 @@ nlohmann::json measure(const Shape& s, double rate) {
           {"error", error}};
 }
 
+// The slope of log time over log length, by least squares.
+double slope_of(const std::vector<int64_t>& lengths, const std::vector<double>& seconds) {
+  double x_sum = 0, y_sum = 0, xx = 0, xy = 0;
+  const auto count = static_cast<double>(lengths.size());
+  for (size_t i = 0; i < lengths.size(); ++i) {
+    const double x = std::log(static_cast<double>(lengths[i])), y = std::log(seconds[i]);
+    x_sum += x, y_sum += y, xx += x * x, xy += x * y;
+  }
+  return (count * xy - x_sum * y_sum) / (count * xx - x_sum * x_sum);
+}
+
+nlohmann::json measure_scaling() {
+  std::printf("\nbatch 1, 8 heads of 64, l = sqrt(n); ms forward / backward\n%-12s", "n");
+  const std::vector<int64_t> strides{64, 128, 256, 512, 1024};
+  for (const int64_t l : strides) std::printf("%18lld", static_cast<long long>(l * l));
+  std::printf("   slopes\n");
+  nlohmann::json results = nlohmann::json::array();
+  for (const char* kind : {"block:{}", "stride:{}", "strided:{}", "fixed:{},16"}) {
+    std::vector<int64_t> lengths;
+    std::vector<double> forward, backward;
+    std::printf("%-12s", kind);
+    for (const int64_t l : strides) {
+      std::string pattern(kind);
+      pattern.replace(pattern.find("{}"), 2, std::to_string(l));
+      const Shape s{kind, pattern.c_str(), 1, 8, l * l, 64, 64};
+      const Times times = time_of(s, Planned(kGpu, s));
+      lengths.push_back(s.n), forward.push_back(times.forward), backward.push_back(times.backward);
+      std::printf("%9.3f%9.3f", 1e3 * times.forward, 1e3 * times.backward);
+      std::fflush(stdout);
+    }
+    const double slopes[] = {slope_of(lengths, forward), slope_of(lengths, backward)};
+    std::printf("   %.2f %.2f\n", slopes[0], slopes[1]);
+    results.push_back({{"pattern", kind},
+                       {"n", lengths},
+                       {"forward_seconds", forward},
+                       {"backward_seconds", backward},
+                       {"forward_slope", slopes[0]},
+                       {"backward_slope", slopes[1]}});
+  }
+  return results;
+}
+
 }  // namespace
 
 int main(int argc, char** argv) {
-  std::string only, json_path, kernels = "chosen";
-  const Options options{{"--shape", [&](const std::string& value) { only = value; }},
+  std::string part, only, json_path, kernels = "chosen";
+  const Options options{{"--part", [&](const std::string& value) { part = value; }},
+                        {"--shape", [&](const std::string& value) { only = value; }},
                         {"--kernels", [&](const std::string& value) { kernels = value; }},
                         {"--json", [&](const std::string& value) { json_path = value; }}};
   return run_benchmark("bench_gpu_attention", argc, argv, options, [&] {
     parse_device("cuda");
     LONGSTRIDE_CHECK(kernels == "chosen" || kernels == "portable", "--kernels {}: must be chosen or portable",
                      kernels);
+    LONGSTRIDE_CHECK(part.empty() || part == "shapes" || part == "scaling",
+                     "--part {}: must be shapes or scaling", part);
     cuda::prefer_portable_attention(kernels == "portable");
     const double rate = gpu_copy_rate(kGpu);
     std::printf("%s; copies at %.2f TB/s\n", cuda::describe(0).c_str(), rate / 1e12);
-    std::printf("%-24s %9s %9s %8s %8s %9s %9s %8s\n", "shape", "fwd ms", "bwd ms", "TFLOP/s", "TFLOP/s",
-                "floor fwd", "floor bwd", "error");
-    nlohmann::json results = nlohmann::json::array();
-    for (const Shape& s : kShapes)
-      if (only.empty() || only == s.name) results.push_back(measure(s, rate));
-    write_json(json_path, {{"gpu", cuda::describe(0)}, {"copy_tb_s", rate / 1e12}, {"attention", results}});
+    nlohmann::json results = nlohmann::json::array(), scaling;
+    if (part != "scaling") {
+      std::printf("%-24s %9s %9s %8s %8s %9s %9s %8s\n", "shape", "fwd ms", "bwd ms", "TFLOP/s", "TFLOP/s",
+                  "floor fwd", "floor bwd", "error");
+      for (const Shape& s : kShapes)
+        if (only.empty() || only == s.name) results.push_back(measure(s, rate));
+    }
+    if (part != "shapes" && only.empty()) scaling = measure_scaling();
+    write_json(json_path, {{"gpu", cuda::describe(0)},
+                           {"copy_tb_s", rate / 1e12},
+                           {"kernels", kernels},
+                           {"attention", results},
+                           {"scaling", scaling}});
   });
 }

@@ -4,6 +4,7 @@
 #include "longstride/ops/activation.h"
 #include "longstride/ops/cross_entropy.h"
 #include "longstride/ops/dropout.h"
+#include "longstride/ops/cuda/ops.h"
 #include "longstride/ops/embedding.h"
 #include "longstride/verify/workbench.h"
 
@@ -37,6 +38,14 @@ TEST_F(GpuOps, QuantizedLinear) {
   expect_all_pass(verify::check_quantized_linear(kGpu, verify::Effort::thorough));
 }
 TEST_F(GpuOps, Attention) { expect_all_pass(verify::check_attention(kGpu, verify::Effort::thorough)); }
+
+// The kernels that serve chips without ones of their own; the same as above on such a chip.
+TEST_F(GpuOps, PortableAttention) {
+  cuda::prefer_portable_attention(true);
+  const std::vector<verify::Check> checks = verify::check_attention(kGpu, verify::Effort::thorough);
+  cuda::prefer_portable_attention(false);
+  expect_all_pass(checks);
+}
 
 // A GPU's memory is not looked at before an op runs.
 TEST_F(GpuOps, ValuesBeyondATableGiveNan) {

@@ -3,8 +3,6 @@
 //   delta[q] = d_o[q].o[q], the part of the softmax's gradient that all keys of a query share
 //
 // Scratch: delta (B, H, N) f32, and for Hopper's kernels pairs of f32.
-#include <algorithm>
-
 #include "longstride/ops/cuda/attention_common.cuh"
 #include "longstride/ops/cuda/hopper/hopper.h"
 #include "longstride/ops/cuda/ops.h"
@@ -48,7 +46,7 @@ constexpr int kLanesOfRow = 8;
 // Eight lanes a row; a row of blocks for each sequence.
 template <class T, bool kInChunks>
 __global__ void delta_kernel(const DeltaArgs a) {
-  const auto row = static_cast<int>((blockIdx.x * blockDim.x + threadIdx.x) / kLanesOfRow);
+  const auto row = static_cast<int>((int64_t{blockIdx.x} * blockDim.x + threadIdx.x) / kLanesOfRow);
   const int lane = threadIdx.x % kLanesOfRow, b = static_cast<int>(blockIdx.y);
   const int position = row / a.heads, head = row - position * a.heads;
   float sum = 0;
@@ -87,8 +85,8 @@ void compute_delta(const AttentionTensors& t, const Tensor& d_o, float* delta, f
                        static_cast<int>(t.o.shape[2])};
   constexpr int kThreads = 256;
   const int64_t rows = t.o.shape[1] * t.o.shape[2];
-  LONGSTRIDE_CHECK(rows * kLanesOfRow < int64_t{1} << 31, "attention: {} positions of {} heads are too many",
-                   t.o.shape[1], t.o.shape[2]);
+  LONGSTRIDE_CHECK(rows < int64_t{1} << 31, "attention: {} positions of {} heads are too many", t.o.shape[1],
+                   t.o.shape[2]);
   const dim3 blocks(static_cast<unsigned>(ceil_div(rows * kLanesOfRow, kThreads)),
                     static_cast<unsigned>(t.o.shape[0]));
   with_float_type(t.o.dtype, [&](auto element) {
@@ -156,48 +154,6 @@ bool backward_closed_on_hopper(const AttentionPlan& plan, const HeadGroup& group
          hopper::backward_closed(group.closed.front(), {args, dtype, batch, plan.on_gpu->counters()}, group);
 }
 
-// Scratch of the backward over long lists.
-struct LongScratch {
-  Tensor sums, turns;
-};
-
-bool scratches_long(const AttentionPlan& plan, int64_t width, int64_t v_width) {
-  return hopper::usable() && width <= 64 && v_width <= 64 &&
-         std::any_of(plan.plans.begin(), plan.plans.end(), has_long_keys);
-}
-
-LongScratch allocate_long(Arena& arena, const AttentionPlan& plan, int64_t batch, int64_t heads,
-                          int64_t width, int64_t v_width) {
-  const int64_t padded = hopper::sums_width(static_cast<int>(width), static_cast<int>(v_width));
-  // Lanes hold whole tiles: at most one for each position.
-  return {arena.allocate(DType::f32, {batch, heads, plan.n, padded}),
-          arena.allocate(DType::f32, {batch, heads, plan.n})};
-}
-
-bool backward_long_on_hopper(const AttentionPlan& plan, const HeadGroup& group, const AttentionArgs& args,
-                             const float2* numbers, const LongScratch& scratch, DType dtype, int batch) {
-  if (group.long_keys.empty() || scratch.sums.data == nullptr) return false;
-  hopper::LongCall call{args,
-                        dtype,
-                        batch,
-                        plan.on_gpu->counters(),
-                        numbers,
-                        data_of<float>(scratch.sums),
-                        static_cast<int*>(scratch.turns.data)};
-  LONGSTRIDE_CUDA_CHECK(cudaMemsetAsync(call.sums, 0, static_cast<size_t>(scratch.sums.bytes()), current()));
-  if (!group.long_keys.front().keys.sweep.covers) {
-    zero_rows(args.dk, dtype, group, args.n, batch);
-    zero_rows(args.dv, dtype, group, args.n, batch);
-    call.add_keys = true;
-  }
-  for (const Round& round : group.long_keys) {
-    if (!hopper::backward_long(round, call, group)) return false;
-    call.add_keys = true;
-  }
-  hopper::round_sums(call, group);
-  return true;
-}
-
 bool backward_on_hopper(const AttentionPlan& plan, const HeadGroup& group, const AttentionArgs& args,
                         const float2* numbers, DType dtype, int batch) {
   hopper::BackwardCall call{args, dtype, batch, plan.on_gpu->counters(), numbers};
@@ -256,12 +212,10 @@ void attention_forward(const OpContext&, const AttentionPlan& plan, const Attent
   }
 }
 
-int64_t attention_scratch_bytes(const AttentionPlan& plan, int64_t batch, int64_t heads, int64_t qk_width,
-                                int64_t v_width) {
+int64_t attention_scratch_bytes(const AttentionPlan& plan, int64_t batch, int64_t heads, int64_t, int64_t) {
   Arena arena = Arena::measuring({DeviceKind::cuda, 0});
   arena.allocate(DType::f32, {batch, heads, plan.n});
   arena.allocate(DType::f32, {batch, heads, plan.n, 2});
-  if (scratches_long(plan, qk_width, v_width)) allocate_long(arena, plan, batch, heads, qk_width, v_width);
   return arena.peak();
 }
 
@@ -271,9 +225,6 @@ void attention_backward(const OpContext& context, const AttentionPlan& plan, con
   const int64_t sequences = t.q.shape[0], heads = t.q.shape[2], n = t.q.shape[1];
   const Tensor delta = context.scratch->allocate(DType::f32, {sequences, heads, n});
   const Tensor numbers = context.scratch->allocate(DType::f32, {sequences, heads, n, 2});
-  LongScratch scratch;
-  if (scratches_long(plan, t.q.shape[3], t.v.shape[3]))
-    scratch = allocate_long(*context.scratch, plan, sequences, heads, t.q.shape[3], t.v.shape[3]);
   AttentionArgs args = arguments_of(plan, t);
   args.d_o = rows_of(gradients.d_o);
   args.dq = rows_of(gradients.dq), args.dk = rows_of(gradients.dk), args.dv = rows_of(gradients.dv);
@@ -287,8 +238,6 @@ void attention_backward(const OpContext& context, const AttentionPlan& plan, con
       if (backward_closed_on_hopper(plan, group, args, t.q.dtype, batch)) continue;
       if (!have_numbers) compute_delta(t, gradients.d_o, nullptr, data_of<float2>(numbers));
       have_numbers = true;
-      if (backward_long_on_hopper(plan, group, args, data_of<float2>(numbers), scratch, t.q.dtype, batch))
-        continue;
       if (backward_on_hopper(plan, group, args, data_of<float2>(numbers), t.q.dtype, batch)) continue;
     }
     if (!have_delta) compute_delta(t, gradients.d_o, args.delta, nullptr);

@@ -150,10 +150,24 @@ struct Draft {
   Sweep sweep;
   size_t offsets = 0, runs = 0;
   std::vector<int> visits;  // by pair
-  std::vector<int> offset_list;
-  std::vector<VisitRun> run_list;
-  bool closed = true;  // pairs visit nothing but their own tiles
+  int shared_tiles = 0;     // visited by many pairs
+  bool closed = true;       // pairs visit nothing but their own tiles
 };
+
+// Tiles that more than kFewVisits pairs visit.
+int count_shared(const std::vector<Side>& sides, const std::vector<VisitRun>& runs) {
+  constexpr int kFewVisits = 4;
+  int shared = 0;
+  for (size_t p = 0; p < sides.size(); ++p) {
+    std::vector<int> steps(static_cast<size_t>(sides[p].other().count() + 1), 0);
+    for (const VisitRun& run : runs)
+      if (run.pass == static_cast<int>(p))
+        ++steps[static_cast<size_t>(run.begin)], --steps[static_cast<size_t>(run.end)];
+    int visits = 0;
+    for (const int step : steps) shared += (visits += step) > kFewVisits ? 1 : 0;
+  }
+  return shared;
+}
 
 Draft draft_sweep(const std::vector<Side>& sides, Masks& masks, Image& image) {
   Draft draft;
@@ -181,8 +195,7 @@ Draft draft_sweep(const std::vector<Side>& sides, Masks& masks, Image& image) {
   draft.closed = draft.closed && sides.size() == 1 && grid.order == sides.front().other().order;
   draft.offsets = image.append(offsets);
   draft.runs = image.append(runs);
-  draft.offset_list = std::move(offsets);
-  draft.run_list = std::move(runs);
+  draft.shared_tiles = count_shared(sides, runs);
   return draft;
 }
 
@@ -258,20 +271,19 @@ double mean_visits(const Draft& draft) {
 
 constexpr double kLongList = 16;  // visits of a pair, by measurement
 
-std::vector<WorkItem> draft_items(RoundDraft& draft, Image& image) {
+void draft_items(RoundDraft& draft, Image& image) {
   std::vector<WorkItem> items;
   const size_t queries = draft.queries.visits.size(), keys = draft.keys.visits.size();
   for (size_t i = 0; i < std::max(queries, keys); ++i) {
     if (i < keys) items.push_back({static_cast<int>(i), draft.keys.visits[i], 1});
     if (i < queries) items.push_back({static_cast<int>(i), draft.queries.visits[i], 0});
   }
-  draft.round.long_lists = std::max(mean_visits(draft.queries), mean_visits(draft.keys)) >= kLongList;
-  if (draft.round.long_lists)
+  draft.round.shared_tiles = draft.queries.shared_tiles + draft.keys.shared_tiles;
+  if (std::max(mean_visits(draft.queries), mean_visits(draft.keys)) >= kLongList)
     std::stable_sort(items.begin(), items.end(),
                      [](const WorkItem& a, const WorkItem& b) { return a.visits > b.visits; });
   draft.items = image.append(items);
   draft.round.item_count = static_cast<int>(items.size());
-  return items;
 }
 
 std::vector<RoundDraft> draft_forward(const std::vector<SweepSides>& queries, Image& image) {
@@ -306,50 +318,11 @@ std::vector<RoundDraft> draft_backward(const std::vector<SweepSides>& queries,
   return rounds;
 }
 
-// The keys' sweep once more, its runs cut so that each has one rank: items take turns in their order.
-RoundDraft draft_ranked(const SweepSides& keys, Image& image) {
-  RoundDraft draft;
-  draft.keys = keys.draft;
-  draft.round.keys = box_sweep(keys.sides, draft.keys);
-  draft.round.has_keys = true;
-  const std::vector<WorkItem> items = draft_items(draft, image);
-  std::vector<int> turns(static_cast<size_t>(keys.sides.front().other().count()), 0);
-  std::vector<std::vector<VisitRun>> ranked(keys.draft.visits.size());
-  for (const WorkItem& item : items) {
-    std::vector<VisitRun>& runs = ranked[static_cast<size_t>(item.pair)];
-    for (int r = keys.draft.offset_list[static_cast<size_t>(item.pair)];
-         r < keys.draft.offset_list[static_cast<size_t>(item.pair) + 1]; ++r) {
-      VisitRun run = keys.draft.run_list[static_cast<size_t>(r)];
-      const int end = run.end;
-      for (int tile = run.begin; tile < end; ++tile) {
-        const int rank = turns[static_cast<size_t>(tile)]++;
-        if (tile > run.begin && rank == run.rank) continue;
-        if (tile > run.begin) {
-          run.end = tile;
-          runs.push_back(run);
-        }
-        run.begin = tile, run.rank = rank;
-      }
-      run.end = end;
-      runs.push_back(run);
-    }
-  }
-  std::vector<int> offsets{0};
-  std::vector<VisitRun> all;
-  for (const std::vector<VisitRun>& runs : ranked) {
-    all.insert(all.end(), runs.begin(), runs.end());
-    offsets.push_back(static_cast<int>(all.size()));
-  }
-  draft.keys.offsets = image.append(offsets);
-  draft.keys.runs = image.append(all);
-  return draft;
-}
-
 // ---- all of a plan ----
 
 struct GroupDraft {
   std::vector<Draft> queries, keys;
-  std::vector<RoundDraft> forward, backward, closed, long_keys;
+  std::vector<RoundDraft> forward, backward, closed;
   size_t heads = 0;
   int head_count = 0;
 };
@@ -402,8 +375,6 @@ ListsDraft draft_lists(const AttentionPlan& plan) {
       group.backward = draft_backward(by_query_order, by_key_order, image);
       if (by_query_order.size() == 1 && by_query_order.front().draft.closed)
         group.closed = draft_backward({}, by_key_order, image);
-      if (has_long_keys(pattern))
-        for (const SweepSides& keys : by_key_order) group.long_keys.push_back(draft_ranked(keys, image));
     }
     if (pattern.passes.empty()) {
       group.queries.push_back(draft_nothing(plan.n, image));
@@ -416,15 +387,6 @@ ListsDraft draft_lists(const AttentionPlan& plan) {
 }
 
 }  // namespace
-
-bool has_long_keys(const Plan& plan) {
-  return std::any_of(plan.passes.begin(), plan.passes.end(), [](const Pass& pass) {
-    int64_t visits = 0;
-    for (const TileRun& run : pass.columns.runs) visits += run.end - run.begin;
-    const double limit = getenv("LS_LONGKEYS") ? atof(getenv("LS_LONGKEYS")) : kLongList;
-    return static_cast<double>(visits) >= limit * static_cast<double>(pass.keys.count());
-  });
-}
 
 AttentionLists::AttentionLists(const AttentionPlan& plan, int device_index) {
   const ListsDraft lists = draft_lists(plan);
@@ -454,7 +416,6 @@ AttentionLists::AttentionLists(const AttentionPlan& plan, int device_index) {
     for (const RoundDraft& round : draft.forward) group.forward.push_back(place_round(round));
     for (const RoundDraft& round : draft.backward) group.backward.push_back(place_round(round));
     for (const RoundDraft& round : draft.closed) group.closed.push_back(place_round(round));
-    for (const RoundDraft& round : draft.long_keys) group.long_keys.push_back(place_round(round));
     group.heads = reinterpret_cast<const int*>(at(draft.heads));
     group.head_count = draft.head_count;
   }

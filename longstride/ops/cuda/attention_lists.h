@@ -74,8 +74,7 @@ struct VisitRun {
   int begin = 0, end = 0;
   int mask[2] = {kFull, kFull};
   int pass = 0;  // whose order the tiles are in
-  int rank = 0;  // in rounds of long keys' sweeps: how many items before this one visit each of the tiles
-  int unused[2] = {};
+  int unused[3] = {};
 };
 
 struct Sweep {
@@ -127,7 +126,7 @@ struct Round {
   bool has_queries = false, has_keys = false;
   const WorkItem* items = nullptr;  // in GPU memory
   int item_count = 0;
-  bool long_lists = false;
+  int shared_tiles = 0;  // visited by many pairs: what the cache should hold of a head
 };
 
 // The heads that share a plan.
@@ -138,14 +137,9 @@ struct HeadGroup {
   std::vector<Round> forward, backward;
   // Where each pair of tiles has its keys among its own rows: the keys' sweep of a backward in one go.
   std::vector<Round> closed;
-  // Where keys have long lists: the keys' sweeps, of which each adds to dq; runs carry ranks.
-  std::vector<Round> long_keys;
   const int* heads = nullptr;  // in GPU memory
   int head_count = 0;
 };
-
-// Whether a key tile is visited often enough for that.
-bool has_long_keys(const Plan& plan);
 
 class AttentionLists {
  public:

@@ -72,7 +72,7 @@ class TaskQueue {
   int number_;  // of the next task, in the first lane
 };
 
-// action(tile, pass, masks by half of the pair, rank) for each visit of a pair. Unlike Visits it keeps little
+// action(tile, pass, masks by half of the pair) for each visit of a pair. Unlike Visits it keeps little
 // in registers: the producer has few and runs ahead.
 template <class Action>
 __device__ inline void for_visits(const Sweep& sweep, int pair, const Action& action) {
@@ -80,8 +80,8 @@ __device__ inline void for_visits(const Sweep& sweep, int pair, const Action& ac
   for (int i = __ldg(sweep.offsets + pair); i < end; ++i) {
     const int4* words = reinterpret_cast<const int4*>(sweep.runs + i);
     const int4 run = __ldg(words);
-    const int2 rest = __ldg(reinterpret_cast<const int2*>(words + 1));
-    for (int tile = run.x; tile < run.y; ++tile) action(tile, rest.x, make_int2(run.z, run.w), rest.y);
+    const int pass = __ldg(&words[1].x);
+    for (int tile = run.x; tile < run.y; ++tile) action(tile, pass, make_int2(run.z, run.w));
   }
 }
 
@@ -110,11 +110,11 @@ __device__ inline void hide(float (&s)[kRows / 8][4], const MaskWords& words, in
   }
 }
 
-// action(map, inner, outer, row) for each box of a tile: where it lies in the tensor, its first row in the
-// tile.
-template <class Action>
-__device__ inline void for_boxes(const TileMaps& maps, const BoxOrder& order, int tile,
-                                 const Action& action) {
+// Starts copying a tile of one head, kWidth columns; in several boxes where they are low.
+template <int kWidth>
+__device__ inline void fetch_tile(uint32_t to, const TileMaps& maps, const BoxOrder& order, int tile, int b,
+                                  int h, uint32_t barrier) {
+  using Tile = Panels<kWidth>;
   const auto lane = static_cast<int>(order.by_tiles_per_lane.divide(static_cast<uint32_t>(tile)));
   const int begin = (tile - lane * order.tiles_per_lane) * kRows;
   for (int row = 0; row < kRows; row += order.box_rows) {
@@ -130,34 +130,12 @@ __device__ inline void for_boxes(const TileMaps& maps, const BoxOrder& order, in
       in_tail = outer >= order.split;
       if (in_tail) outer -= order.split;
     }
-    action(in_tail ? maps.tail : maps.whole, inner, outer, row);
-  }
-}
-
-// Starts copying a tile of one head, kWidth columns.
-template <int kWidth>
-__device__ inline void fetch_tile(uint32_t to, const TileMaps& maps, const BoxOrder& order, int tile, int b,
-                                  int h, uint32_t barrier) {
-  using Tile = Panels<kWidth>;
-  for_boxes(maps, order, tile, [&](const CUtensorMap& map, int inner, int outer, int row) {
+    const CUtensorMap& map = in_tail ? maps.tail : maps.whole;
 #pragma unroll
     for (int panel = 0; panel < Tile::kPanels; ++panel)
       copy_box(to + static_cast<uint32_t>(panel * Tile::kPanelBytes + row * Tile::kRowBytes), map,
                {panel * Tile::kColumns, inner, outer, h, b}, barrier);
-  });
-}
-
-// Starts adding a tile of f32, panels of 32 columns, to one head's rows.
-template <int kWidth>
-__device__ inline void add_tile(uint32_t from, const TileMaps& maps, const BoxOrder& order, int tile, int b,
-                                int h) {
-  constexpr int kColumns = 32, kRowBytes = 128;
-  for_boxes(maps, order, tile, [&](const CUtensorMap& map, int inner, int outer, int row) {
-#pragma unroll
-    for (int panel = 0; panel < kWidth / kColumns; ++panel)
-      add_box(from + static_cast<uint32_t>((panel * kRows + row) * kRowBytes), map,
-              {panel * kColumns, inner, outer, h, b});
-  });
+  }
 }
 
 // Copies a tile of queries' numbers, in the background, two rows a lane; zeros where there is no query.

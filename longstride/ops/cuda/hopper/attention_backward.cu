@@ -116,7 +116,7 @@ __device__ void produce(const BackwardArgs& a, const Places<Kind>& places) {
         copy_numbers(shared_address(&control.own_numbers[slots.stage][i * kRows]), numbers,
                      role.sweep.rows.place(first + i), lane);
     arrive_after_copies(own_full);
-    for_visits(role.sweep, task.pair, [&](int tile, int pass, const int2& masks, int) {
+    for_visits(role.sweep, task.pair, [&](int tile, int pass, const int2& masks) {
       const uint32_t full = shared_address(&control.full[ring.stage]);
       const uint32_t stage = places.stage(ring.stage);
       wait(shared_address(&control.empty[ring.stage]), ring.parity ^ 1);
@@ -379,7 +379,7 @@ bool backward(const Round& round, const BackwardCall& call, const HeadGroup& gro
     BackwardArgs a;
     a.base = args;
     a.work = work_of(round, group, call.batch, call.counters);
-    if (round.long_lists) share_cache(a.work, args);
+    share_cache(a.work, round, args);
     a.numbers = call.numbers;
     MapMaker maps(call.dtype, args.n, args.head_count, call.batch);
     const Rows of_queries[] = {args.q, args.d_o}, of_keys[] = {args.k, args.v};

@@ -68,7 +68,7 @@ __device__ void produce(const ClosedArgs& a, ClosedControl<Kind>& control, uint3
       auto& masks = control.masks[slots.stage];
       for (int i = 0; i < Kind::kTiles * Kind::kTiles; ++i)
         masks[i / Kind::kTiles][i % Kind::kTiles] = kAbsent;
-      for_visits(a.base.sweep, task.pair, [&](int tile, int, const int2& of_keys, int) {
+      for_visits(a.base.sweep, task.pair, [&](int tile, int, const int2& of_keys) {
         masks[tile - first][0] = of_keys.x;
         masks[tile - first][1] = of_keys.y;
       });

@@ -71,7 +71,7 @@ __device__ void produce(const ForwardArgs& a, ForwardControl<Kind>& control, uin
             queries + static_cast<uint32_t>((slots.stage * Kind::kTiles + i) * Kind::kQueryBytes), a.q,
             a.rows, first + i, task.b, task.h, queries_full);
     }
-    for_visits(a.base.sweep, task.pair, [&](int tile, int pass, const int2& masks, int) {
+    for_visits(a.base.sweep, task.pair, [&](int tile, int pass, const int2& masks) {
       const uint32_t full = shared_address(&control.full[ring.stage]);
       const uint32_t keys = stages + static_cast<uint32_t>(ring.stage * Kind::kStageBytes);
       wait(shared_address(&control.empty[ring.stage]), ring.parity ^ 1);

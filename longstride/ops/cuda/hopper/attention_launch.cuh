@@ -41,14 +41,6 @@ class MapMaker {
     good_ = good_ && make_tile_maps(tensor, order, boxes, padded_width < 64 ? padded_width : 64, maps);
     return maps;
   }
-  // Of f32 sums (B, H, N, width), copied by 32 columns.
-  TileMaps make_sums(float* sums, int width, const TokenOrder& order, const BoxOrder& boxes) {
-    TileMaps maps{};
-    const int64_t head = int64_t{n_} * width;
-    const MappedTensor tensor{sums, DType::f32, batch_, n_, heads_, width, heads_ * head, width, head};
-    good_ = good_ && make_tile_maps(tensor, order, boxes, 32, maps);
-    return maps;
-  }
   bool good() const { return good_; }
 
  private:
@@ -73,12 +65,12 @@ inline Work work_of(const Round& round, const HeadGroup& group, int batch, int* 
   return {round.items, round.item_count, group.heads, group.head_count, columns, columns, counters};
 }
 
-// Fewer heads at a time, so that the cache holds what their tasks visit, but enough for all multiprocessors.
-// By measurement: a backward over long lists gains a tenth, a forward loses.
-inline void share_cache(Work& work, const AttentionArgs& args) {
-  constexpr int64_t kCacheBytes = 8 << 20;
-  const int64_t head_bytes = int64_t{2} * args.n * (args.q.width + args.v.width);
-  const int64_t fit = kCacheBytes / head_bytes + 1, needed = 3 * multiprocessors() / work.item_count + 1;
+// Fewer heads at a time, so that the cache holds what their tasks share, but enough for all multiprocessors.
+// By measurement: a dense backward gains a tenth, a forward loses.
+inline void share_cache(Work& work, const Round& round, const AttentionArgs& args) {
+  constexpr int64_t kCacheBytes = 16 << 20;
+  const int64_t head_bytes = int64_t{2} * kTile * round.shared_tiles * (args.q.width + args.v.width) + 1;
+  const int64_t fit = kCacheBytes / head_bytes, needed = ceil_div(2 * multiprocessors(), work.item_count);
   const int64_t columns = fit > needed ? fit : needed;
   if (columns < work.columns) work.columns_at_once = static_cast<int>(columns);
 }

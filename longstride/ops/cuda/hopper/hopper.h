@@ -31,20 +31,4 @@ bool backward(const Round& round, const BackwardCall& call, const HeadGroup& gro
 // For a closed group, by its `closed` round; needs no numbers.
 bool backward_closed(const Round& round, const BackwardCall& call, const HeadGroup& group);
 
-// For long lists and widths up to 64: five products, dq summed up in f32 by rounds, one after the other, and
-// rounded after the last.
-struct LongCall {
-  AttentionArgs args;
-  DType dtype = DType::bf16;
-  int batch = 0;
-  int* counters = nullptr;
-  const float2* numbers = nullptr;
-  float* sums = nullptr;  // (B, H, N, sums_width()), zero before the first round
-  int* turns = nullptr;   // (B, H, tiles of queries)
-  bool add_keys = false;
-};
-int64_t sums_width(int width, int width_v);
-bool backward_long(const Round& round, const LongCall& call, const HeadGroup& group);
-void round_sums(const LongCall& call, const HeadGroup& group);
-
 }  // namespace longstride::cuda::hopper

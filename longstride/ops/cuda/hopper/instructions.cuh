@@ -93,37 +93,6 @@ __device__ inline void copy_box(uint32_t to, const CUtensorMap& map, const int (
       "l"(&map), "r"(barrier), "r"(at[0]), "r"(at[1]), "r"(at[2]), "r"(at[3]), "r"(at[4])
       : "memory");
 }
-// Adds a box in shared memory to the tensor; what lies outside is left out. In the background, by this
-// thread.
-__device__ inline void add_box(uint32_t from, const CUtensorMap& map, const int (&at)[5]) {
-  asm volatile(
-      "cp.reduce.async.bulk.tensor.5d.global.shared::cta.add.tile.bulk_group [%0, {%2, %3, %4, %5, %6}], "
-      "[%1];" ::"l"(&map),
-      "r"(from), "r"(at[0]), "r"(at[1]), "r"(at[2]), "r"(at[3]), "r"(at[4])
-      : "memory");
-}
-// Until all that this thread has begun to add is in the tensor.
-__device__ inline void wait_for_added() {
-  asm volatile("cp.async.bulk.commit_group;" ::: "memory");
-  asm volatile("cp.async.bulk.wait_group 0;" ::: "memory");
-}
-
-// Blocks of threads that take turns by a counter in global memory.
-__device__ inline void wait_for_turn(const int* counter, int rank) {
-  int turn;
-  do {
-    asm volatile("ld.acquire.gpu.global.s32 %0, [%1];" : "=r"(turn) : "l"(counter) : "memory");
-  } while (turn != rank);
-  asm volatile("fence.proxy.async;" ::: "memory");  // what others added by the TMA comes first
-}
-__device__ inline void pass_turn(int* counter) {
-  asm volatile("fence.proxy.async;" ::: "memory");
-  asm volatile("red.release.gpu.global.add.s32 [%0], 1;" ::"l"(counter) : "memory");
-}
-__device__ inline void prefetch_map(const CUtensorMap& map) {
-  asm volatile("prefetch.tensormap [%0];" ::"l"(&map) : "memory");
-}
-
 // ---- tiles ----
 
 // 64 rows of kWidth 16-bit elements in shared memory, from a multiple of 1024 bytes on, as the TMA lays them

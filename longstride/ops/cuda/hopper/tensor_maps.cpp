@@ -32,7 +32,6 @@ struct View {
 };
 
 CUtensorMapDataType type_of(DType dtype) {
-  if (dtype == DType::f32) return CU_TENSOR_MAP_DATA_TYPE_FLOAT32;
   return dtype == DType::f16 ? CU_TENSOR_MAP_DATA_TYPE_FLOAT16 : CU_TENSOR_MAP_DATA_TYPE_BFLOAT16;
 }
 
@@ -43,8 +42,7 @@ bool make_map(const MappedTensor& t, const View& view, const BoxOrder& boxes, in
                                           static_cast<cuuint64_t>(view.inner),
                                           static_cast<cuuint64_t>(view.outer),
                                           static_cast<cuuint64_t>(t.heads), static_cast<cuuint64_t>(t.batch)};
-  const int64_t size = t.dtype == DType::f32 ? 4 : 2;
-  const auto bytes = [size](int64_t elements) { return static_cast<cuuint64_t>(size * elements); };
+  const auto bytes = [](int64_t elements) { return static_cast<cuuint64_t>(2 * elements); };
   // An axis of one has no stride of its own.
   const int64_t unused = t.position_stride;
   const std::array<cuuint64_t, 4> strides{
@@ -54,12 +52,11 @@ bool make_map(const MappedTensor& t, const View& view, const BoxOrder& boxes, in
   const std::array<cuuint32_t, 5> box{static_cast<cuuint32_t>(box_columns), lanes ? 1 : rows,
                                       lanes ? rows : 1, 1, 1};
   const std::array<cuuint32_t, 5> steps{1, 1, 1, 1, 1};
-  void* const base = static_cast<char*>(t.data) + size * view.first * t.position_stride;
+  void* const base = static_cast<char*>(t.data) + 2 * view.first * t.position_stride;
   return encode()(&map, type_of(t.dtype), 5, base, extents.data(), strides.data(), box.data(), steps.data(),
                   CU_TENSOR_MAP_INTERLEAVE_NONE,
-                  box_columns * size == 128 ? CU_TENSOR_MAP_SWIZZLE_128B : CU_TENSOR_MAP_SWIZZLE_64B,
-                  box_columns * size == 128 ? CU_TENSOR_MAP_L2_PROMOTION_L2_128B
-                                            : CU_TENSOR_MAP_L2_PROMOTION_L2_256B,
+                  box_columns == 64 ? CU_TENSOR_MAP_SWIZZLE_128B : CU_TENSOR_MAP_SWIZZLE_64B,
+                  box_columns == 64 ? CU_TENSOR_MAP_L2_PROMOTION_L2_128B : CU_TENSOR_MAP_L2_PROMOTION_L2_256B,
                   CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE) == CUDA_SUCCESS;
 }
 

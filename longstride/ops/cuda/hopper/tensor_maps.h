@@ -13,7 +13,7 @@ struct TileMaps {
   CUtensorMap whole, tail;
 };
 
-// A tensor (B, N, H, width) of 16-bit or f32 elements, by strides in elements.
+// A tensor (B, N, H, width) of 16-bit elements, by strides in elements.
 struct MappedTensor {
   void* data = nullptr;
   DType dtype = DType::bf16;

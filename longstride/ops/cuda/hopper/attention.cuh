@@ -18,28 +18,36 @@ struct Work {
   int columns = 0;          // heads of the group times sequences
   int columns_at_once = 0;  // whose work is handed out together, so that the cache holds what they share
   int* counters = nullptr;  // two, zero before and after
-  int total() const { return item_count * columns; }
+  int parts = 1;            // tasks of one item: the pair, or each of its halves
+  LONGSTRIDE_HOST_DEVICE int total() const { return item_count * columns * parts; }
 };
 
 // What a block of threads does next.
 struct Task {
   int pair = 0, visits = 0, is_keys = 0;
+  int half = 0;       // of the pair, where halves are tasks of their own
   int b = -1, h = 0;  // b < 0: nothing more
 };
 
 __device__ inline Task task_of(const Work& work, int number) {
-  const int per_chunk = work.item_count * work.columns_at_once, chunk = number / per_chunk;
+  const int per_chunk = work.item_count * work.columns_at_once * work.parts, chunk = number / per_chunk;
   const int first = chunk * work.columns_at_once;
   const int columns = min(work.columns_at_once, work.columns - first), rest = number - chunk * per_chunk;
-  const int column = first + rest % columns;
-  const int4 item = __ldg(reinterpret_cast<const int4*>(work.items) + rest / columns);
-  return {item.x, item.y, item.z, column / work.head_count, __ldg(work.heads + column % work.head_count)};
+  const int index = rest / columns, column = first + rest - index * columns, item = index / work.parts;
+  const int4 words = __ldg(reinterpret_cast<const int4*>(work.items) + item);
+  return {words.x,
+          words.y,
+          words.z,
+          index - item * work.parts,
+          column / work.head_count,
+          __ldg(work.heads + column % work.head_count)};
 }
 
-// Hands out tasks to blocks of threads, one after the other; one warp of a block asks.
+// Hands out tasks to those who work side by side, `asker` of `askers`, one after the other; one warp asks.
 class TaskQueue {
  public:
-  __device__ explicit TaskQueue(const Work& work) : work_(work), number_(static_cast<int>(blockIdx.x)) {}
+  __device__ TaskQueue(const Work& work, int asker, int askers)
+      : work_(work), number_(asker), askers_(askers) {}
   // All lanes get the same; they come by shuffles, so that the compiler knows and keeps them in registers
   // that a warp shares.
   __device__ Task next_of_warp() {
@@ -48,6 +56,7 @@ class TaskQueue {
     task.pair = __shfl_sync(0xffffffffu, task.pair, 0);
     task.visits = __shfl_sync(0xffffffffu, task.visits, 0);
     task.is_keys = __shfl_sync(0xffffffffu, task.is_keys, 0);
+    task.half = __shfl_sync(0xffffffffu, task.half, 0);
     task.b = __shfl_sync(0xffffffffu, task.b, 0);
     task.h = __shfl_sync(0xffffffffu, task.h, 0);
     return task;
@@ -55,33 +64,38 @@ class TaskQueue {
 
  private:
   __device__ Task next() {
-    if (number_ >= work_.item_count * work_.columns) {
-      // The last block to end leaves the counters as it found them.
-      if (atomicAdd(work_.counters + 1, 1) == static_cast<int>(gridDim.x) - 1) {
+    if (number_ >= work_.total()) {
+      // The last to end leaves the counters as it found them.
+      if (atomicAdd(work_.counters + 1, 1) == askers_ - 1) {
         work_.counters[0] = 0;
         work_.counters[1] = 0;
       }
       return {};
     }
     const Task task = task_of(work_, number_);
-    number_ = static_cast<int>(gridDim.x) + atomicAdd(work_.counters, 1);
+    number_ = askers_ + atomicAdd(work_.counters, 1);
     return task;
   }
 
   const Work& work_;
   int number_;  // of the next task, in the first lane
+  int askers_;
 };
 
-// action(tile, pass, masks by half of the pair) for each visit of a pair. Unlike Visits it keeps little
-// in registers: the producer has few and runs ahead.
+// action(tile, pass, masks by half of the pair) for each visit of a pair. Unlike Visits it keeps little in
+// registers: the producer has few and runs ahead. Queries of a causal pattern begin with the first keys they
+// see and keys, `backwards`, with the last queries that see them: tasks that are at work together then fetch
+// the same tiles at about the same time, and the cache serves all but the first.
 template <class Action>
-__device__ inline void for_visits(const Sweep& sweep, int pair, const Action& action) {
-  const int end = __ldg(sweep.offsets + pair + 1);
-  for (int i = __ldg(sweep.offsets + pair); i < end; ++i) {
-    const int4* words = reinterpret_cast<const int4*>(sweep.runs + i);
+__device__ inline void for_visits(const Sweep& sweep, int pair, bool backwards, const Action& action) {
+  const int begin = __ldg(sweep.offsets + pair), count = __ldg(sweep.offsets + pair + 1) - begin;
+  for (int i = 0; i < count; ++i) {
+    const int4* words =
+        reinterpret_cast<const int4*>(sweep.runs + (backwards ? begin + count - 1 - i : begin + i));
     const int4 run = __ldg(words);
     const int pass = __ldg(&words[1].x);
-    for (int tile = run.x; tile < run.y; ++tile) action(tile, pass, make_int2(run.z, run.w));
+    for (int t = run.x; t < run.y; ++t)
+      action(backwards ? run.x + run.y - 1 - t : t, pass, make_int2(run.z, run.w));
   }
 }
 
@@ -148,6 +162,15 @@ __device__ inline void copy_numbers(uint32_t to, const float2* from, const TileP
   }
 }
 
+// Element `side` of two rounded ones.
+template <class T>
+__device__ inline float unpack(uint32_t packed, int side) {
+  if constexpr (std::is_same_v<T, __nv_bfloat16>)
+    return __uint_as_float(side == 0 ? packed << 16 : packed & 0xffff0000u);
+  const __half2 both = *reinterpret_cast<const __half2*>(&packed);
+  return side == 0 ? __low2float(both) : __high2float(both);
+}
+
 // The numbers of two neighbouring queries.
 __device__ inline float4 numbers_at(uint32_t numbers, int row) {
   float4 both;
@@ -167,14 +190,18 @@ __device__ inline void weigh_by_column(float (&s)[kRows / 8][4], uint32_t number
   }
 }
 
-// ds = p (dp - delta), in place of dp, laid out likewise.
-__device__ inline void differentiate_by_column(float (&dp)[kRows / 8][4], const float (&p)[kRows / 8][4],
+// ds = p (dp - delta), in place of dp, laid out likewise; p as it was rounded for its product, which leaves
+// registers for one more warpgroup.
+template <class T>
+__device__ inline void differentiate_by_column(float (&dp)[kRows / 8][4], const uint32_t (&p)[kRows / 16][4],
                                                uint32_t numbers, int lane) {
 #pragma unroll
   for (int j = 0; j < kRows / 8; ++j) {
     const float4 both = numbers_at(numbers, 8 * j + 2 * (lane % 4));
 #pragma unroll
-    for (int e = 0; e < 4; ++e) dp[j][e] = p[j][e] * (dp[j][e] - (e % 2 == 0 ? both.y : both.w));
+    for (int e = 0; e < 4; ++e)
+      dp[j][e] =
+          unpack<T>(p[j / 2][2 * (j % 2) + e / 2], e % 2) * (dp[j][e] - (e % 2 == 0 ? both.y : both.w));
   }
 }
 

@@ -27,7 +27,7 @@ struct Closed {
   using T = T_;
   static constexpr int kWidth = kWidth_, kWidthV = kWidthV_, kTiles = 2;
   static_assert(kWidth <= kWidthV);  // dk is written by way of the place of o
-  static constexpr int kThreads = (kTiles + 1) * kWarpgroup, kBlocks = 1;
+  static constexpr int kThreads = (kTiles + 1) * kWarpgroup, kBlocks = 1, kAskers = 1;
   static constexpr int kBytes = Panels<kWidth>::kBytes, kBytesV = Panels<kWidthV>::kBytes;
   // A slot: q, k, v, o, d_o, each of two tiles.
   static constexpr int kKeys = kTiles * kBytes, kValues = 2 * kKeys, kOutputs = kValues + kTiles * kBytesV;
@@ -51,7 +51,7 @@ struct ClosedControl {
 template <class Kind>
 __device__ void produce(const ClosedArgs& a, ClosedControl<Kind>& control, uint32_t slots_at) {
   const int lane = threadIdx.x % kWarp;
-  TaskQueue queue(a.work);
+  TaskQueue queue(a.work, blockIdx.x, gridDim.x);
   Ring<Kind::kSlots> slots;
   for (;;) {
     const Task task = queue.next_of_warp();
@@ -68,7 +68,7 @@ __device__ void produce(const ClosedArgs& a, ClosedControl<Kind>& control, uint3
       auto& masks = control.masks[slots.stage];
       for (int i = 0; i < Kind::kTiles * Kind::kTiles; ++i)
         masks[i / Kind::kTiles][i % Kind::kTiles] = kAbsent;
-      for_visits(a.base.sweep, task.pair, [&](int tile, int, const int2& of_keys) {
+      for_visits(a.base.sweep, task.pair, false, [&](int tile, int, const int2& of_keys) {
         masks[tile - first][0] = of_keys.x;
         masks[tile - first][1] = of_keys.y;
       });
@@ -181,7 +181,7 @@ __device__ void consume(const ClosedArgs& a, ClosedControl<Kind>& control, uint3
       begin_products();
       add_weighted_rows<T, Kind::kWidthV>(dv, weights, gradients);
       end_products();
-      differentiate_by_column(dp, s, numbers, lane);
+      differentiate_by_column<T>(dp, weights, numbers, lane);
       uint32_t ds[kRows / 16][4];
       round_weights<T>(ds, dp);
       const uint32_t tile = ds_tile(own, i);
@@ -246,7 +246,7 @@ __global__ void __launch_bounds__(Kind::kThreads, Kind::kBlocks)
   }
   __syncthreads();
   if (threadIdx.x >= Kind::kTiles * kWarpgroup) {
-    give_registers<kProducerRegisters>();
+    give_registers<producer_registers(Kind::kTiles, Kind::kBlocks)>();
     if (threadIdx.x / kWarp == 4 * Kind::kTiles) produce<Kind>(a, control, slots);
   } else {
     take_registers<consumer_registers(Kind::kTiles, Kind::kBlocks)>();

@@ -30,6 +30,7 @@ struct Forward {
   static constexpr int kQueryBytes =
       Panels<(kWidth > kWidthV ? kWidth : kWidthV)>::kBytes;  // also room for o
   static constexpr int kSlots = 2;                            // tasks whose queries are there
+  static constexpr int kAskers = 1;                           // of tasks, in a block
   static constexpr int kKeyBytes = Panels<kWidth>::kBytes, kValueBytes = Panels<kWidthV>::kBytes;
   static constexpr int kStageBytes = kKeyBytes + kValueBytes;
   static constexpr int kStages =
@@ -51,7 +52,7 @@ template <class Kind>
 __device__ void produce(const ForwardArgs& a, ForwardControl<Kind>& control, uint32_t queries,
                         uint32_t stages) {
   const bool leads = threadIdx.x % kWarp == 0;
-  TaskQueue queue(a.work);
+  TaskQueue queue(a.work, blockIdx.x, gridDim.x);
   Ring<Kind::kStages> ring;
   Ring<Kind::kSlots> slots;
   for (;;) {
@@ -71,7 +72,7 @@ __device__ void produce(const ForwardArgs& a, ForwardControl<Kind>& control, uin
             queries + static_cast<uint32_t>((slots.stage * Kind::kTiles + i) * Kind::kQueryBytes), a.q,
             a.rows, first + i, task.b, task.h, queries_full);
     }
-    for_visits(a.base.sweep, task.pair, [&](int tile, int pass, const int2& masks) {
+    for_visits(a.base.sweep, task.pair, false, [&](int tile, int pass, const int2& masks) {
       const uint32_t full = shared_address(&control.full[ring.stage]);
       const uint32_t keys = stages + static_cast<uint32_t>(ring.stage * Kind::kStageBytes);
       wait(shared_address(&control.empty[ring.stage]), ring.parity ^ 1);
@@ -334,7 +335,7 @@ __global__ void __launch_bounds__(Kind::kThreads, Kind::kBlocks)
   }
   __syncthreads();
   if (threadIdx.x >= Kind::kTiles * kWarpgroup) {
-    give_registers<kProducerRegisters>();
+    give_registers<producer_registers(Kind::kTiles, Kind::kBlocks)>();
     if (threadIdx.x / kWarp == 4 * Kind::kTiles) produce<Kind>(a, control, queries, stages);
   } else {
     take_registers<consumer_registers(Kind::kTiles, Kind::kBlocks)>();

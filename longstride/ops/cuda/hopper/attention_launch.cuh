@@ -19,12 +19,18 @@ constexpr int stages_that_fit(int blocks, int resident_bytes, int stage_bytes, i
   return stages < kMostStages ? stages : kMostStages;
 }
 
-// Registers of a thread that computes, in a block of `tiles` warpgroups that do and one that fetches.
-inline constexpr int kProducerRegisters = 24;
+// Registers of a thread that computes, in a block of `tiles` warpgroups that do and one that fetches; and of
+// one that fetches: what they leave.
+constexpr int launch_registers(int tiles, int blocks) {
+  return 65536 / blocks / ((tiles + 1) * kWarpgroup) / 8 * 8;
+}
 constexpr int consumer_registers(int tiles, int blocks) {
-  const int threads = (tiles + 1) * kWarpgroup, at_launch = 65536 / blocks / threads / 8 * 8;
-  const int each = (at_launch * (tiles + 1) - kProducerRegisters) / tiles / 8 * 8;
+  constexpr int kFewest = 24;
+  const int each = (launch_registers(tiles, blocks) * (tiles + 1) - kFewest) / tiles / 8 * 8;
   return each < 240 ? each : 240;
+}
+constexpr int producer_registers(int tiles, int blocks) {
+  return launch_registers(tiles, blocks) * (tiles + 1) - consumer_registers(tiles, blocks) * tiles;
 }
 
 __device__ inline uint32_t aligned(uint32_t address) {
@@ -70,9 +76,10 @@ inline Work work_of(const Round& round, const HeadGroup& group, int batch, int* 
 inline void share_cache(Work& work, const Round& round, const AttentionArgs& args) {
   constexpr int64_t kCacheBytes = 16 << 20;
   const int64_t head_bytes = int64_t{2} * kTile * round.shared_tiles * (args.q.width + args.v.width) + 1;
-  const int64_t fit = kCacheBytes / head_bytes, needed = ceil_div(2 * multiprocessors(), work.item_count);
+  const int64_t fit = kCacheBytes / head_bytes, needed = ceil_div(8 * multiprocessors(), work.item_count);
   const int64_t columns = fit > needed ? fit : needed;
-  if (columns < work.columns) work.columns_at_once = static_cast<int>(columns);
+  if (getenv("LS_ALL") == nullptr && 2 * columns <= work.columns)
+    work.columns_at_once = static_cast<int>(columns);
 }
 
 template <class Kind, class Args>
@@ -81,7 +88,8 @@ void launch(void (*kernel)(Args), const char* name, const Args& args) {
   LONGSTRIDE_CUDA_CHECK(
       cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, Kind::kSharedBytes));
   const int room = multiprocessors() * Kind::kBlocks;
-  const auto blocks = static_cast<unsigned>(args.work.total() < room ? args.work.total() : room);
+  const int needed = static_cast<int>(ceil_div(args.work.total(), Kind::kAskers));
+  const auto blocks = static_cast<unsigned>(needed < room ? needed : room);
   kernel<<<blocks, Kind::kThreads, Kind::kSharedBytes, current()>>>(args);
   check_launch(name);
 }

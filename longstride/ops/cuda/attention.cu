@@ -164,7 +164,8 @@ bool backward_on_hopper(const AttentionPlan& plan, const HeadGroup& group, const
   }
   for (const Round& round : group.backward) {
     if (!hopper::backward(round, call, group)) return false;
-    call.add_queries = call.add_keys = true;
+    call.add_queries = call.add_queries || round.has_queries;
+    call.add_keys = true;
   }
   return true;
 }

@@ -298,20 +298,21 @@ std::vector<RoundDraft> draft_forward(const std::vector<SweepSides>& queries, Im
   return rounds;
 }
 
+// A round for each keys' sweep. Queries' sweeps stand beside the last ones, which have the long lists of a
+// pattern with summaries: the short tasks of one side fill up what the long ones of the other leave.
 std::vector<RoundDraft> draft_backward(const std::vector<SweepSides>& queries,
                                        const std::vector<SweepSides>& keys, Image& image) {
-  std::vector<RoundDraft> rounds;
-  for (size_t r = 0; r < std::max(queries.size(), keys.size()); ++r) {
-    RoundDraft& draft = rounds.emplace_back();
-    if (r < queries.size()) {
-      draft.queries = queries[r].draft;
-      draft.round.queries = box_sweep(queries[r].sides, draft.queries);
+  std::vector<RoundDraft> rounds(keys.size());
+  const size_t first = keys.size() - queries.size();  // a queries' sweep is one pass or more
+  for (size_t r = 0; r < keys.size(); ++r) {
+    RoundDraft& draft = rounds[r];
+    draft.keys = keys[r].draft;
+    draft.round.keys = box_sweep(keys[r].sides, draft.keys);
+    draft.round.has_keys = true;
+    if (r >= first) {
+      draft.queries = queries[r - first].draft;
+      draft.round.queries = box_sweep(queries[r - first].sides, draft.queries);
       draft.round.has_queries = true;
-    }
-    if (r < keys.size()) {
-      draft.keys = keys[r].draft;
-      draft.round.keys = box_sweep(keys[r].sides, draft.keys);
-      draft.round.has_keys = true;
     }
     draft_items(draft, image);
   }

@@ -80,7 +80,8 @@ template <class Kind>
 __device__ void produce(const BackwardArgs& a, const Places<Kind>& places, int number) {
   const int lane = threadIdx.x % kWarp;
   BackwardControl<Kind>& control = *places.control;
-  TaskQueue queue(a.work, static_cast<int>(blockIdx.x) * Kind::kLanes + number,
+  // Neighbours in the queue are alike: they go to different multiprocessors.
+  TaskQueue queue(a.work, number * static_cast<int>(gridDim.x) + static_cast<int>(blockIdx.x),
                   static_cast<int>(gridDim.x) * Kind::kLanes);
   Ring<Kind::kStages> ring;
   Ring<Kind::kSlots> slots;
@@ -219,12 +220,17 @@ struct Consumer {
         row_products<T, Kind::kWidthV>(dp, tile_v, visited + Kind::kBytes);
         end_products();
       };
-      multiply_v();
-      wait_for_products<1>();
+      if constexpr (kKeys) {
+        wait_for_products<0>();
+      } else {
+        multiply_v();
+        wait_for_products<1>();
+      }
       weigh<kKeys>(s, mask, words, stage, numbers, scale);
       if constexpr (kKeys) {
         round_weights<T>(weights, s);
         begin_products();
+        multiply_v();  // only now: scores and gradients of weights share registers
         add_weighted_rows<T, Kind::kWidthV>(d_own_v, weights, visited + Kind::kBytes);
         end_products();
         wait_for_products<1>();

@@ -78,8 +78,7 @@ inline void share_cache(Work& work, const Round& round, const AttentionArgs& arg
   const int64_t head_bytes = int64_t{2} * kTile * round.shared_tiles * (args.q.width + args.v.width) + 1;
   const int64_t fit = kCacheBytes / head_bytes, needed = ceil_div(8 * multiprocessors(), work.item_count);
   const int64_t columns = fit > needed ? fit : needed;
-  if (getenv("LS_ALL") == nullptr && 2 * columns <= work.columns)
-    work.columns_at_once = static_cast<int>(columns);
+  if (2 * columns <= work.columns) work.columns_at_once = static_cast<int>(columns);
 }
 
 template <class Kind, class Args>

@@ -3,8 +3,8 @@
 #include "longstride/device/cuda.h"
 #include "longstride/ops/activation.h"
 #include "longstride/ops/cross_entropy.h"
-#include "longstride/ops/dropout.h"
 #include "longstride/ops/cuda/ops.h"
+#include "longstride/ops/dropout.h"
 #include "longstride/ops/embedding.h"
 #include "longstride/verify/workbench.h"
 

@@ -43,41 +43,9 @@ import torch
 import torch._dynamo
 import torch._functorch.config
 import torch._inductor.config
-from torch_attention_peers import DEVICE, SHAPES, allowed, count_pairs, peers_of, reason_of
+from torch_attention_peers import DEVICE, SHAPES, Problem, allowed, count_pairs, peers_of, random_inputs, reason_of
 
 CACHE_BYTES, CHECK_LENGTH, TOLERANCE = 150 << 20, 16384, 0.02
-
-
-def random_inputs(shape, by_head):
-    """q, k, v of (B, N, H, D), views of one packed tensor."""
-    widths = [shape.width, shape.width, shape.v_width]
-    packed = torch.empty(shape.batch, shape.n, shape.heads * sum(widths), device=DEVICE, dtype=torch.bfloat16)
-    packed.uniform_(-1, 1)
-    if by_head:
-        parts = packed.unflatten(2, (shape.heads, -1)).split(widths, dim=3)
-    else:
-        parts = (t.unflatten(2, (shape.heads, -1)) for t in packed.split([shape.heads * w for w in widths], dim=2))
-    return [t.detach().requires_grad_() for t in parts]
-
-
-class Problem:
-    """Operands on which a peer is timed; the graph of its backward is made when that is first asked for."""
-
-    def __init__(self, shape, peer):
-        self.peer, self.operands, self.o = peer, random_inputs(shape, peer.by_head), None
-        if not peer.counts_all:
-            with torch.no_grad():
-                self.operands = [t.detach().requires_grad_() for t in peer.prepare(*self.operands)]
-
-    def forward(self):
-        return (self.peer.whole if self.peer.counts_all else self.peer.core)(*self.operands)
-
-    def backward(self):
-        if self.o is None:
-            self.o = self.forward()
-            self.d_o = torch.empty_like(self.o).uniform_(-1, 1)
-        gradients = torch.autograd.grad(self.o, self.operands, self.d_o, retain_graph=True)
-        return [t.contiguous() for t in gradients] if self.peer.counts_all else gradients
 
 
 class Check:

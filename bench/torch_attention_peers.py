@@ -244,3 +244,35 @@ def peers_of(shape):
 def reason_of(error):
     lines = [line for line in str(error).splitlines() if line.strip()]
     return f"{type(error).__name__}: {' '.join(lines[:2])}"[:300]
+
+
+def random_inputs(shape, by_head):
+    """q, k, v of (B, N, H, D), views of one packed tensor."""
+    widths = [shape.width, shape.width, shape.v_width]
+    packed = torch.empty(shape.batch, shape.n, shape.heads * sum(widths), device=DEVICE, dtype=torch.bfloat16)
+    packed.uniform_(-1, 1)
+    if by_head:
+        parts = packed.unflatten(2, (shape.heads, -1)).split(widths, dim=3)
+    else:
+        parts = (t.unflatten(2, (shape.heads, -1)) for t in packed.split([shape.heads * w for w in widths], dim=2))
+    return [t.detach().requires_grad_() for t in parts]
+
+
+class Problem:
+    """Operands on which a peer is timed; the graph of its backward is made when that is first asked for."""
+
+    def __init__(self, shape, peer):
+        self.peer, self.operands, self.o = peer, random_inputs(shape, peer.by_head), None
+        if not peer.counts_all:
+            with torch.no_grad():
+                self.operands = [t.detach().requires_grad_() for t in peer.prepare(*self.operands)]
+
+    def forward(self):
+        return (self.peer.whole if self.peer.counts_all else self.peer.core)(*self.operands)
+
+    def backward(self):
+        if self.o is None:
+            self.o = self.forward()
+            self.d_o = torch.empty_like(self.o).uniform_(-1, 1)
+        gradients = torch.autograd.grad(self.o, self.operands, self.d_o, retain_graph=True)
+        return [t.contiguous() for t in gradients] if self.peer.counts_all else gradients

@@ -17,8 +17,13 @@ Encode encode() {
   static const Encode function = [] {
     void* entry = nullptr;
     cudaDriverEntryPointQueryResult found{};
+#if CUDART_VERSION >= 12050
     LONGSTRIDE_CUDA_CHECK(
         cudaGetDriverEntryPointByVersion("cuTensorMapEncodeTiled", &entry, 12000, cudaEnableDefault, &found));
+#else
+    LONGSTRIDE_CUDA_CHECK(
+        cudaGetDriverEntryPoint("cuTensorMapEncodeTiled", &entry, cudaEnableDefault, &found));
+#endif
     LONGSTRIDE_CHECK(found == cudaDriverEntryPointSuccess && entry != nullptr,
                      "this GPU driver has no tensor maps (cuTensorMapEncodeTiled); update the driver");
     return reinterpret_cast<Encode>(entry);

@@ -38,7 +38,8 @@ int64_t attention_plan_bytes(Device device, const AttentionPlan& plan);
 
 // All of one dtype but lse: f32, bf16, or f16 on a GPU. In 16 bits the inputs of every product are rounded to
 // that type (weights of the softmax and their gradients too) and sums are f32; an o or gradient that several
-// passes of a plan add to is rounded once a pass. A GPU takes up to 65,535 sequences and as many heads.
+// passes of a plan add to is rounded once a pass. On Hopper dk takes the weights as rounded for dv. A GPU
+// takes up to 65,535 sequences and as many heads.
 struct AttentionTensors {
   Tensor q, k;      // (B, N, H, D)  rows may be part of wider ones (strides are honoured, the last is 1)
   Tensor v;         // (B, N, H, Dv)

@@ -10,8 +10,8 @@
 // multiplies them with 64 visited rows of the two others, which gives scores and gradients of weights with
 // the own rows down; these, rounded, are left factors of the products that are summed up.
 //
-// A warpgroup works ahead by one visit: while it takes exponentials for one, products of the last are under
-// way.
+// Warpgroups do not share what they visit: three of them (two for wide values) at different tasks keep the
+// tensor cores busier than two that take the same tiles together, and the cache has bandwidth to spare.
 #include "longstride/ops/cuda/hopper/attention.cuh"
 #include "longstride/ops/cuda/hopper/attention_launch.cuh"
 
@@ -206,8 +206,8 @@ struct Consumer {
     float s[kRows / 8][4], dp[kRows / 8][4];
     uint32_t weights[kRows / 16][4], gradients[kRows / 16][4];
     pin(d_own), pin(d_own_v);  // zeros are written before products are under way
-    for (int left = task.visits; __any_sync(0xffffffffu, left > 0);
-         --left) {  // a vote is known to be uniform
+    // The compiler knows a vote to be uniform.
+    for (int left = task.visits; __any_sync(0xffffffffu, left > 0); --left) {
       const int stage = ring.stage;
       const uint32_t visited = uniform(places.stage(stage));
       wait(shared_address(&places.control->full[stage]), ring.parity);

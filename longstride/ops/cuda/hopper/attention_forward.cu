@@ -1,11 +1,11 @@
 // Sparse attention forward for Hopper: the formulas of attention_forward_tiles.cu.
 //
 // A block of threads is a warp that fetches and two warpgroups that compute, each the owner of a tile of
-// 64 queries. Tiles of keys and values stream through a ring in shared memory that all warpgroups read. A
-// warpgroup's next scores are multiplied together with the values of the weights before them, so that the
-// tensor cores have two products in a row while the other warpgroups are at their softmax. Blocks stay and
-// take one task after the other; the first tiles of the next are fetched while the last of this one are at
-// work.
+// 64 queries. Tiles of keys and values stream through a ring in shared memory that both warpgroups read. Two
+// such blocks share a multiprocessor, and while one is at its softmax the other multiplies; for wide values
+// (kAhead) one block has all registers, keeps its queries in them and multiplies the scores of the next visit
+// during the softmax of this one. Blocks stay and take one task after the other; the first tiles of the next
+// are fetched while the last of this one are at work.
 #include "longstride/ops/cuda/hopper/attention.cuh"
 #include "longstride/ops/cuda/hopper/attention_launch.cuh"
 

@@ -93,6 +93,7 @@ __device__ inline void copy_box(uint32_t to, const CUtensorMap& map, const int (
       "l"(&map), "r"(barrier), "r"(at[0]), "r"(at[1]), "r"(at[2]), "r"(at[3]), "r"(at[4])
       : "memory");
 }
+
 // ---- tiles ----
 
 // 64 rows of kWidth 16-bit elements in shared memory, from a multiple of 1024 bytes on, as the TMA lays them

@@ -9,16 +9,7 @@ namespace {
 
 int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
-bool is_summary(const Term& term) {
-  return term.kind == TermKind::summary || term.kind == TermKind::spread_summary;
-}
 bool is_lanes(const Term& term) { return term.kind == TermKind::stride || term.kind == TermKind::dilated; }
-
-// How many positions below `position` a summary holds.
-int64_t summary_rank(int64_t width, int64_t count, int64_t run, int64_t position) {
-  const int64_t start = width - (run + 1) * count;
-  return position / width * count + std::clamp<int64_t>(position % width - start, 0, count);
-}
 
 // The offsets in a lane of `order` whose positions lie in [begin, end).
 IndexRange offsets_between(const TokenOrder& order, int64_t lane, int64_t begin, int64_t end) {
@@ -96,31 +87,6 @@ TokenOrder query_order_of(const Term& term, int64_t n) {
 TokenOrder key_order_of(const Term& term, int64_t n) {
   if (is_summary(term)) return {TokenOrder::Kind::summary, n, term.size, term.count, term.run};
   return query_order_of(term, n);
-}
-
-IndexRange own_range(const Term& term, int64_t q) {
-  switch (term.kind) {
-    case TermKind::dense:
-      return {0, q + 1};
-    case TermKind::window:
-      return {std::max<int64_t>(q + 1 - term.size, 0), q + 1};
-    case TermKind::block:
-      return {q / term.size * term.size, q + 1};
-    case TermKind::prefix:
-      return {0, std::min(term.size, q + 1)};
-    case TermKind::previous_row: {
-      const int64_t row = q / term.size;
-      return {std::max<int64_t>(row - 1, 0) * term.size, row * term.size};
-    }
-    case TermKind::stride:
-      return {0, q / term.size + 1};
-    case TermKind::dilated:
-      return {std::max<int64_t>(q / term.size + 1 - term.count, 0), q / term.size + 1};
-    case TermKind::summary:
-    case TermKind::spread_summary:
-      return {0, summary_rank(term.size, term.count, term.run, q + 1)};
-  }
-  return {};
 }
 
 PassRanges::PassRanges(const Pattern& terms, const Pattern& excluded, const TokenOrder& keys)

@@ -1,4 +1,4 @@
-// The keys of one query as ranges of indices: the only arithmetic on terms besides Pattern::allows.
+// The keys of one query as ranges of indices, pass by pass.
 //
 // A query at position q looks into its own lane of the key order (lane q mod l of a lanes order, else the
 // only one); a range counts offsets in that lane. All ranges end at or before q itself, so they do not depend
@@ -8,15 +8,10 @@
 #include <cstdint>
 #include <vector>
 
+#include "longstride/pattern/own_range.h"
 #include "longstride/pattern/plan.h"
 
 namespace longstride {
-
-struct IndexRange {
-  int64_t begin = 0;
-  int64_t end = 0;  // one past the last
-  bool empty() const { return begin >= end; }
-};
 
 // The orders of queries and of keys in which `term` is one range per query.
 TokenOrder query_order_of(const Term& term, int64_t n);
@@ -28,9 +23,6 @@ inline int64_t lane_of(const TokenOrder& order, int64_t position) {
 inline int64_t position_at(const TokenOrder& order, int64_t lane, int64_t offset) {
   return order.kind == TokenOrder::Kind::lanes ? offset * order.width + lane : order.position(offset);
 }
-
-// The keys of `term` in its own key order. Both ends grow with q, within a lane.
-IndexRange own_range(const Term& term, int64_t q);
 
 // What a query sees in one pass: the terms of the pass less the excluded ones.
 class PassRanges {

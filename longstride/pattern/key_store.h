@@ -1,0 +1,145 @@
+// Which keys a sampler has to keep, and in which rows.
+//
+// A sampler goes forward one position at a time and keeps a key only as long as the pattern lets a later
+// position look at it:
+//   window, block, previous-row, dilated   a ring of the latest keys, as many as the term reaches back
+//   summary, prefix                        a row for each of their positions
+//   dense, stride                          all keys: the key at k is looked at again from k + l
+// Terms share the ring, which is as long as the longest needs; where the ring and the others together come to
+// the whole sequence, every key has one row and all terms read that. A position reads its keys through a
+// Reading: for each term a run of rows with a constant step. Everything is closed arithmetic, for kernels
+// too.
+#pragma once
+
+#include <cstdint>
+
+#include "longstride/pattern/own_range.h"
+
+namespace longstride {
+
+// One term's keys for one position: key j of `count` stands in row(j).
+struct TermReading {
+  int32_t key = 0, key_step = 1, run = 1;  // position of key j: key + j / run * key_step + j % run
+  int32_t count = 0;
+  int32_t row = 0, row_step = 0;  // row of key 0 and steps between rows; without steps a key's row is the key
+  int32_t ring = 0;               // not 0: rows from `ring` on begin at 0 again
+
+  LONGSTRIDE_HOST_DEVICE int32_t key_at(int32_t j) const {
+    return run == 1 ? key + j * key_step : key + j / run * key_step + j % run;
+  }
+  LONGSTRIDE_HOST_DEVICE int32_t row_at(int32_t j) const {
+    if (row_step == 0) return key_at(j);
+    const int32_t at = row + j * row_step;
+    return ring > 0 && at >= ring ? at - ring : at;
+  }
+};
+
+// What one position reads: candidate i of `candidates` belongs to the term in whose part of the count it
+// falls. A few candidates may be keys that an earlier term has named already.
+struct Reading {
+  TermReading terms[kMaxTerms];
+  int32_t term_count = 0;
+  int32_t candidates = 0;
+  int32_t query = 0;
+};
+
+struct KeyStore {
+  Pattern pattern;                    // resolved for a head, simplified; ring, prefix, summaries, strides
+  int32_t rows = 0;                   // in all
+  int32_t ring = 0;                   // rows [0, ring): key k in row k mod ring
+  bool everything = false;            // the ring holds the whole sequence, and all terms read it
+  int32_t first_row[kMaxTerms] = {};  // of a prefix's or summary's own rows; -1 for terms that read the ring
+};
+
+// The store of `pattern` (resolved for a head) for sequences of n positions. Throws Error unless n is in
+// [1, 2^30].
+KeyStore make_key_store(const Pattern& pattern, int64_t n);
+
+// Calls visit(row) for each row where key k belongs, once `known` > k keys are known: none if no later
+// position may look at it.
+template <class Visit>
+LONGSTRIDE_HOST_DEVICE void for_rows_of_key(const KeyStore& store, int64_t k, int64_t known, Visit&& visit) {
+  if (store.ring > 0 && k >= known - store.ring) visit(static_cast<int32_t>(k % store.ring));
+  for (int t = 0; t < store.pattern.count; ++t) {
+    if (store.first_row[t] < 0) continue;
+    const Term& term = store.pattern.terms[t];
+    if (term.kind == TermKind::prefix) {
+      if (k < term.size) visit(store.first_row[t] + static_cast<int32_t>(k));
+    } else {
+      const int64_t rank = summary_rank(term.size, term.count, term.run, k);
+      if (rank < summary_rank(term.size, term.count, term.run, k + 1))
+        visit(store.first_row[t] + static_cast<int32_t>(rank));
+    }
+  }
+}
+
+// Its keys are neighbours, from one position to another.
+LONGSTRIDE_HOST_DEVICE inline bool is_contiguous(const Term& term) {
+  return !is_summary(term) && term.kind != TermKind::stride && term.kind != TermKind::dilated;
+}
+
+// What position q reads, whose own key is stored already.
+LONGSTRIDE_HOST_DEVICE inline Reading reading_of(const KeyStore& store, int64_t q) {
+  Reading reading;
+  reading.query = static_cast<int32_t>(q);
+  reading.term_count = store.pattern.count;
+  for (int t = 0; t < store.pattern.count; ++t) {
+    const Term& term = store.pattern.terms[t];
+    IndexRange range = own_range(term, q);
+    TermReading& r = reading.terms[t];
+    if (is_contiguous(term)) {
+      // What touches an earlier range in the same rows joins it; what an earlier one ends in stops before it.
+      for (int e = 0; e < t; ++e) {
+        TermReading& earlier = reading.terms[e];
+        const int64_t begin = earlier.key, end = begin + earlier.count;
+        if (earlier.count == 0 || range.empty() || range.begin > end || range.end < begin) continue;
+        if (store.first_row[e] == store.first_row[t]) {
+          earlier.key = static_cast<int32_t>(range.begin < begin ? range.begin : begin);
+          earlier.count = static_cast<int32_t>((range.end > end ? range.end : end) - earlier.key);
+          range = {};
+        } else if (range.end <= end) {
+          range.end = begin > range.begin ? begin : range.begin;
+        }
+      }
+      r.key = static_cast<int32_t>(range.begin);
+    } else if (is_summary(term)) {
+      r.key = static_cast<int32_t>(term.size - (term.run + 1) * term.count);
+      r.key_step = static_cast<int32_t>(term.size);
+      r.run = static_cast<int32_t>(term.count);
+    } else {
+      r.key = static_cast<int32_t>(range.begin * term.size + q % term.size);
+      r.key_step = static_cast<int32_t>(term.size);
+    }
+    r.count = static_cast<int32_t>(range.empty() ? 0 : range.end - range.begin);
+  }
+  // Rows, now that ranges have settled.
+  for (int t = 0; t < store.pattern.count; ++t) {
+    TermReading& r = reading.terms[t];
+    reading.candidates += r.count;
+    if (store.everything) continue;
+    if (store.first_row[t] >= 0) {
+      r.row = store.first_row[t] + (is_summary(store.pattern.terms[t]) ? 0 : r.key);
+      r.row_step = 1;
+    } else {
+      r.row = r.key % store.ring;
+      r.row_step = r.key_step;
+      r.ring = store.ring;
+    }
+  }
+  return reading;
+}
+
+// Whether an earlier term than t reads `key` too.
+LONGSTRIDE_HOST_DEVICE inline bool read_before(const KeyStore& store, const Reading& reading, int t,
+                                               int32_t key) {
+  for (int e = 0; e < t; ++e) {
+    const TermReading& earlier = reading.terms[e];
+    const Term& term = store.pattern.terms[e];
+    if (is_contiguous(term) ? key >= earlier.key && key < earlier.key + earlier.count
+                            : term.allows(reading.query, key))
+      return true;
+  }
+  return false;
+}
+
+}  // namespace longstride

@@ -66,11 +66,4 @@ void attention_backward(const OpContext& context, const AttentionPlan& plan, con
 int64_t attention_scratch_bytes(Device device, const AttentionPlan& plan, int64_t batch, int64_t heads,
                                 int64_t qk_width, int64_t v_width);
 
-// One query a sequence and head, while sampling: q (B, H, D) f32; k (B, N, H, D) and v (B, N, H, Dv), both
-// f32 or both bf16 (on a GPU also f16), hold positions 0..position; o (B, H, Dv) f32 =. `layer` is resolved
-// per head; keys are read by keys_of, arithmetic and accumulation are f32. Fastest where the rows of a head
-// are neighbours.
-void attention_one(const OpContext& context, const LayerPattern& layer, int64_t position, const Tensor& q,
-                   const Tensor& k, const Tensor& v, float scale, const Tensor& o);
-
 }  // namespace longstride

@@ -145,25 +145,4 @@ int64_t attention_scratch_bytes(Device device, const AttentionPlan& plan, int64_
   return cpu::attention_scratch_bytes(plan, batch, heads, qk_width, v_width);
 }
 
-void attention_one(const OpContext& context, const LayerPattern& layer, int64_t position, const Tensor& q,
-                   const Tensor& k, const Tensor& v, float scale, const Tensor& o) {
-  const char* op = "attention_one";
-  const OpTimer timer(op, {});
-  check_device(op, context.device);
-  LONGSTRIDE_CHECK(q.rank == 3 && k.rank == 4 && v.rank == 4,
-                   "{}: q is {}, k is {}, v is {}, must be (B, H, D), (B, N, H, D) and (B, N, H, Dv)", op,
-                   q.describe(), k.describe(), v.describe());
-  const int64_t batch = q.shape[0], heads = q.shape[1], n = k.shape[1];
-  check_grid(op, context.device, batch, heads);
-  LONGSTRIDE_CHECK(position >= 0 && position < n, "{}: position {} of k {}, must be below {}", op, position,
-                   k.describe(), n);
-  check_tensor(op, "q", context.device, q, DType::f32, {batch, heads, q.shape[2]});
-  const DType kept = is_product_dtype(context.device, k.dtype) ? k.dtype : DType::f32;
-  check_tensor(op, "k", context.device, k, kept, {batch, n, heads, q.shape[2]});
-  check_tensor(op, "v", context.device, v, kept, {batch, n, heads, v.shape[3]});
-  check_tensor(op, "o", context.device, o, DType::f32, {batch, heads, v.shape[3]});
-  if (on_gpu(context.device)) return cuda::attention_one(context, layer, position, q, k, v, scale, o);
-  cpu::attention_one(context, layer, position, q, k, v, scale, o);
-}
-
 }  // namespace longstride

@@ -263,19 +263,25 @@ void embedding_forward(const OpContext& context, const Tensor& tokens, const Emb
   cpu::embedding_forward(context, tokens, tables, y);
 }
 
-void embedding_one(const OpContext& context, const Tensor& previous, int64_t position,
+void embedding_one(const OpContext& context, const Tensor& previous, std::span<const int64_t> positions,
                    const EmbeddingTables& tables, const Tensor& y) {
   const OpTimer timer("embedding_one", {.bytes = y.bytes()});
   const Arguments arguments("embedding_one", context.device);
-  LONGSTRIDE_CHECK(position >= 0, "embedding_one: position is {}, must not be negative", position);
+  LONGSTRIDE_CHECK(!on_gpu(context.device), "embedding_one: runs on the CPU, not on {}",
+                   name_of(context.device));
   check_tables(arguments, tables);
-  arguments.dense("y", y, DType::f32, {kAny, tables.token.shape[1]});
-  if (position > 0) {
-    arguments.dense("previous", previous, DType::u8, {y.shape[0]});
-    arguments.below("previous", previous, tables.token.shape[0]);
+  const int64_t rows = static_cast<int64_t>(positions.size()), classes = tables.token.shape[0];
+  arguments.dense("y", y, DType::f32, {rows, tables.token.shape[1]});
+  for (int64_t row = 0; row < rows; ++row) {
+    LONGSTRIDE_CHECK(positions[row] >= -1, "embedding_one: position is {}, must be 0 or more, or -1",
+                     positions[row]);
+    if (positions[row] <= 0) continue;
+    arguments.dense("previous", previous, DType::u8, {rows});
+    const uint8_t token = previous.as<uint8_t>()[row];
+    LONGSTRIDE_CHECK(token < classes, "embedding_one: previous[{}] is {}, must be below {}", row, token,
+                     classes);
   }
-  if (on_gpu(context.device)) return cuda::embedding_one(context, previous, position, tables, y);
-  cpu::embedding_one(context, previous, position, tables, y);
+  cpu::embedding_one(context, previous, positions, tables, y);
 }
 
 int64_t embedding_backward_scratch_bytes(Device device, int64_t batch, int64_t length, int64_t vocabulary,

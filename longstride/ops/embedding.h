@@ -33,9 +33,9 @@ struct EmbeddingTables {
 void embedding_forward(const OpContext& context, const Tensor& tokens, const EmbeddingTables& tables,
                        const Tensor& y);
 
-// One slot of each sequence while sampling: y (B, d) = slot `position`, given the previous tokens (B) u8
-// (ignored at 0).
-void embedding_one(const OpContext& context, const Tensor& previous, int64_t position,
+// One slot of each sequence while sampling, CPU only: row b of y (B, d) = slot positions[b], given the
+// previous tokens (B) u8 (ignored at 0). At -1 a sequence rests, and its row is left as it is.
+void embedding_one(const OpContext& context, const Tensor& previous, std::span<const int64_t> positions,
                    const EmbeddingTables& tables, const Tensor& y);
 
 // gradients.* += for dy (B*N, d) f32. Scratch: embedding_backward_scratch_bytes.

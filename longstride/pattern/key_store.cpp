@@ -52,6 +52,7 @@ KeyStore make_key_store(const Pattern& pattern, int64_t n) {
                    kMostPositions);
   KeyStore store;
   store.pattern = simplify(pattern, n);
+  store.positions = static_cast<int32_t>(n);
   Term* const terms = store.pattern.terms;
   const int count = store.pattern.count;
   std::stable_sort(terms, terms + count,

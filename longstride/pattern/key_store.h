@@ -45,10 +45,12 @@ struct Reading {
 
 struct KeyStore {
   Pattern pattern;                    // resolved for a head, simplified; ring, prefix, summaries, strides
+  int32_t positions = 0;              // of a sequence
   int32_t rows = 0;                   // in all
   int32_t ring = 0;                   // rows [0, ring): key k in row k mod ring
   bool everything = false;            // the ring holds the whole sequence, and all terms read it
   int32_t first_row[kMaxTerms] = {};  // of a prefix's or summary's own rows; -1 for terms that read the ring
+  bool operator==(const KeyStore&) const = default;
 };
 
 // The store of `pattern` (resolved for a head) for sequences of n positions. Throws Error unless n is in

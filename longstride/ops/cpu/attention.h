@@ -10,8 +10,6 @@ void attention_backward(const OpContext& context, const AttentionPlan& plan, con
                         const AttentionGradients& gradients);
 int64_t attention_scratch_bytes(const AttentionPlan& plan, int64_t batch, int64_t heads, int64_t qk_width,
                                 int64_t v_width);
-void attention_one(const OpContext& context, const LayerPattern& layer, int64_t position, const Tensor& q,
-                   const Tensor& k, const Tensor& v, float scale, const Tensor& o);
 
 // Queries and keys in a tile.
 inline constexpr int64_t kAttentionTile = kMaskTile;

@@ -1,12 +1,14 @@
-// Attention of one query a sequence and head, for sampling: each key and value is read once, so memory sets
-// the pace. A task is a sequence, a head and a piece of its keys; pieces are of fixed size and joined in
-// order: the same bits for any number of threads. No scratch; what a thread keeps between calls grows to
-// the most that a call needed.
+// Attention of one position a sequence and head, for sampling (contract: longstride/ops/key_cache.h): each
+// key and value is read once, so memory sets the pace. A task is a sequence, a head and a piece of its keys;
+// pieces are of fixed size and joined in order: the same bits for any number of threads, and whatever other
+// sequences do. No scratch; what a thread keeps between calls grows to the most that a call needed.
 #include <algorithm>
 #include <cmath>
 #include <limits>
+#include <vector>
 
-#include "longstride/ops/cpu/attention.h"
+#include "longstride/device/device.h"
+#include "longstride/ops/key_cache.h"
 
 #undef HWY_TARGET_INCLUDE
 #define HWY_TARGET_INCLUDE "longstride/ops/cpu/attention_one.cpp"
@@ -25,10 +27,10 @@ template <class T>
 struct CachedRows {
   const T* data = nullptr;
   int64_t stride = 0;
-  const T* row(int64_t position) const { return data + position * stride; }
-  void prefetch(int64_t position, int64_t width) const {
+  const T* row(int64_t index) const { return data + index * stride; }
+  void prefetch(int64_t index, int64_t width) const {
     constexpr int64_t kLine = 64 / sizeof(T);
-    for (int64_t i = 0; i < width; i += kLine) __builtin_prefetch(row(position) + i);
+    for (int64_t i = 0; i < width; i += kLine) __builtin_prefetch(row(index) + i);
   }
 };
 
@@ -38,11 +40,12 @@ struct PartialSum {
   float sum = 0;
 };
 
-template <class T>
+template <class K, class V>
 struct PieceOfKeys {
   const float* q;
-  CachedRows<T> k, v;
-  std::span<const int64_t> keys;
+  CachedRows<K> k;
+  CachedRows<V> v;
+  std::span<const int32_t> rows;
   int64_t width, v_width;
   float scale;
 };
@@ -124,7 +127,7 @@ HWY_INLINE void dot(const float* q, const T* key, int64_t width, float* to) {
 
 // o[begin, begin + 2 kPairs vectors) = rescale o + sum of weights v, in the order of load_two.
 template <int kPairs, class T>
-HWY_INLINE void add_pairs(const CachedRows<T>& v, std::span<const int64_t> keys, const float* weights,
+HWY_INLINE void add_pairs(const CachedRows<T>& v, std::span<const int32_t> rows, const float* weights,
                           float rescale, int64_t begin, float* o) {
   const hn::ScalableTag<float> d;
   using V = hn::Vec<decltype(d)>;
@@ -132,9 +135,9 @@ HWY_INLINE void add_pairs(const CachedRows<T>& v, std::span<const int64_t> keys,
 #pragma GCC unroll 8
   for (int j = 0; j < 2 * kPairs; ++j)
     sums[j] = hn::Mul(hn::Set(d, rescale), hn::LoadU(d, o + begin + j * kLanes));
-  for (size_t i = 0; i < keys.size(); ++i) {
+  for (size_t i = 0; i < rows.size(); ++i) {
     const V weight = hn::Set(d, weights[i]);
-    const T* row = v.row(keys[i]) + begin;
+    const T* row = v.row(rows[i]) + begin;
 #pragma GCC unroll 8
     for (int j = 0; j < 2 * kPairs; j += 2) {
       V first, second;
@@ -149,28 +152,28 @@ HWY_INLINE void add_pairs(const CachedRows<T>& v, std::span<const int64_t> keys,
 
 // The same for one vector.
 template <class D, class T>
-HWY_INLINE void add_vector(D d, const CachedRows<T>& v, std::span<const int64_t> keys, const float* weights,
+HWY_INLINE void add_vector(D d, const CachedRows<T>& v, std::span<const int32_t> rows, const float* weights,
                            float rescale, int64_t begin, float* o) {
   hn::Vec<D> sum = hn::Mul(hn::Set(d, rescale), hn::LoadU(d, o + begin));
-  for (size_t i = 0; i < keys.size(); ++i)
-    sum = hn::MulAdd(hn::Set(d, weights[i]), load_as_float(d, v.row(keys[i]) + begin), sum);
+  for (size_t i = 0; i < rows.size(); ++i)
+    sum = hn::MulAdd(hn::Set(d, weights[i]), load_as_float(d, v.row(rows[i]) + begin), sum);
   hn::StoreU(sum, d, o + begin);
 }
 
 // o (v_width) = the sum of exp(score - highest) v; `room` holds width + v_width floats.
-template <class T>
-HWY_INLINE PartialSum attend(const PieceOfKeys<T>& p, float* room, float* o) {
+template <class K, class V>
+HWY_INLINE PartialSum attend(const PieceOfKeys<K, V>& p, float* room, float* o) {
   const hn::ScalableTag<float> d;
   const hn::CappedTag<float, 1> one;
   float *const q = room, *const sums = room + p.width;
-  reorder<T>(Order::to_pairs, p.q, p.width, q);
+  reorder<K>(Order::to_pairs, p.q, p.width, q);
   std::fill_n(sums, p.v_width, 0.0f);
   PartialSum total;
   HWY_ALIGN float quarters[4 * kGroup], weights[kGroup];
-  for (size_t begin = 0; begin < p.keys.size(); begin += kGroup) {
-    const auto group = p.keys.subspan(begin, std::min<size_t>(kGroup, p.keys.size() - begin));
+  for (size_t begin = 0; begin < p.rows.size(); begin += kGroup) {
+    const auto group = p.rows.subspan(begin, std::min<size_t>(kGroup, p.rows.size() - begin));
     for (size_t i = 0; i < group.size(); ++i) {
-      if (begin + i + kAhead < p.keys.size()) p.k.prefetch(p.keys[begin + i + kAhead], p.width);
+      if (begin + i + kAhead < p.rows.size()) p.k.prefetch(p.rows[begin + i + kAhead], p.width);
       p.v.prefetch(group[i], p.v_width);
       dot(q, p.k.row(group[i]), p.width, quarters + 4 * i);
     }
@@ -205,12 +208,17 @@ HWY_INLINE PartialSum attend(const PieceOfKeys<T>& p, float* room, float* o) {
       add_vector(d, p.v, group, weights, rescale, column, sums);
     for (; column < p.v_width; ++column) add_vector(one, p.v, group, weights, rescale, column, sums);
   }
-  reorder<T>(Order::from_pairs, sums, p.v_width, o);
+  reorder<V>(Order::from_pairs, sums, p.v_width, o);
   return total;
 }
 
-PartialSum attend_f32(const PieceOfKeys<float>& p, float* room, float* o) { return attend(p, room, o); }
-PartialSum attend_bf16(const PieceOfKeys<Bf16>& p, float* room, float* o) { return attend(p, room, o); }
+PartialSum attend_f32(const PieceOfKeys<float, float>& p, float* room, float* o) {
+  return attend(p, room, o);
+}
+PartialSum attend_bf16(const PieceOfKeys<Bf16, Bf16>& p, float* room, float* o) { return attend(p, room, o); }
+PartialSum attend_mixed(const PieceOfKeys<float, Bf16>& p, float* room, float* o) {
+  return attend(p, room, o);
+}
 
 }  // namespace
 }  // namespace longstride::cpu::HWY_NAMESPACE
@@ -221,6 +229,7 @@ namespace longstride::cpu {
 
 HWY_EXPORT(attend_f32);
 HWY_EXPORT(attend_bf16);
+HWY_EXPORT(attend_mixed);
 
 namespace {
 
@@ -230,35 +239,68 @@ constexpr size_t kPiece = 1024;
 // Waking the other threads costs about as much as reading this much.
 constexpr int64_t kShareFrom = int64_t{32} << 10;
 
-// The keys of the present position, by pattern: layers repeat patterns, and finding keys costs about as much
-// as reading them.
-class KeyLists {
+// The rows that a position reads, each key once.
+void list_rows(const KeyStore& store, int64_t position, std::vector<int32_t>& rows) {
+  const Reading reading = reading_of(store, position);
+  rows.clear();
+  rows.reserve(static_cast<size_t>(reading.candidates));
+  for (int t = 0; t < reading.term_count; ++t) {
+    const TermReading& term = reading.terms[t];
+    for (int32_t j = 0; j < term.count; ++j)
+      if (t == 0 || !read_before(store, reading, t, term.key_at(j))) rows.push_back(term.row_at(j));
+  }
+}
+
+// The rows of the present positions, by store: layers and heads repeat stores, sequences positions, and
+// finding rows costs about as much as reading them.
+class RowLists {
  public:
-  std::span<const int64_t> of(const Pattern& pattern, int64_t position) {
-    if (position != position_ || used_ == kMost) position_ = position, used_ = 0;
-    for (size_t i = 0; i < used_; ++i)
-      if (lists_[i].pattern == pattern) return lists_[i].keys;
-    if (used_ == lists_.size()) lists_.emplace_back();
-    List& list = lists_[used_++];
-    list.pattern = pattern;
-    keys_of(pattern, position, list.keys);
-    return list.keys;
+  // What was listed for other positions is forgotten.
+  void move_to(std::span<const int64_t> positions) {
+    const bool same = std::equal(positions.begin(), positions.end(), positions_.begin(), positions_.end());
+    if (same && used_ < kMostStores) return;
+    positions_.assign(positions.begin(), positions.end());
+    used_ = 0;
+    same_.resize(positions.size());
+    for (size_t b = 0; b < positions.size(); ++b)
+      same_[b] = std::find(positions.begin(), positions.end(), positions[b]) - positions.begin();
+  }
+  std::span<const int32_t> of(const KeyStore& store, size_t sequence) {
+    const size_t first = same_[sequence];
+    StoreLists& lists = of_store(store);
+    if (!lists.listed[first]) list_rows(store, positions_[first], lists.rows[first]);
+    lists.listed[first] = true;
+    return lists.rows[first];
   }
 
  private:
-  static constexpr size_t kMost = 1024;
-  struct List {
-    Pattern pattern;
-    std::vector<int64_t> keys;
+  struct StoreLists {
+    const KeyStore* store = nullptr;
+    KeyStore copy;                           // another store may come to stand in its place
+    std::vector<std::vector<int32_t>> rows;  // by the first sequence of a position
+    std::vector<bool> listed;
   };
-  std::vector<List> lists_;  // the first used_ of them are those of position_
+  StoreLists& of_store(const KeyStore& store) {
+    for (size_t i = 0; i < used_; ++i)
+      if (stores_[i].store == &store && stores_[i].copy == store) return stores_[i];
+    if (used_ == stores_.size()) stores_.emplace_back();
+    StoreLists& lists = stores_[used_++];
+    lists.store = &store;
+    lists.copy = store;
+    lists.rows.resize(positions_.size());
+    lists.listed.assign(positions_.size(), false);
+    return lists;
+  }
+  static constexpr size_t kMostStores = 1024;
+  std::vector<int64_t> positions_;
+  std::vector<size_t> same_;        // (B) first sequence at the same position
+  std::vector<StoreLists> stores_;  // the first used_ of them are those of positions_
   size_t used_ = 0;
-  int64_t position_ = -1;
 };
 
 struct Task {
   int64_t sequence, head;
-  std::span<const int64_t> keys;
+  std::span<const int32_t> rows;
   bool first;  // of its sequence and head
   PartialSum result;
 };
@@ -269,7 +311,7 @@ void join(std::span<const Task> pieces, const float* partial, int64_t width, flo
   for (const Task& piece : pieces) all.highest = std::max(all.highest, piece.result.highest);
   std::fill_n(o, width, 0.0f);
   for (const Task& piece : pieces) {
-    const float weight = piece.keys.empty() ? 0 : std::exp(piece.result.highest - all.highest);
+    const float weight = piece.rows.empty() ? 0 : std::exp(piece.result.highest - all.highest);
     all.sum += weight * piece.result.sum;
     for (int64_t i = 0; i < width; ++i) o[i] += weight * partial[i];
     partial += width;
@@ -279,31 +321,51 @@ void join(std::span<const Task> pieces, const float* partial, int64_t width, flo
 }
 
 template <class T>
-CachedRows<T> cached_rows(const Tensor& t, int64_t sequence, int64_t head) {
-  return {t.as<T>() + sequence * t.stride[0] + head * t.stride[2], t.stride[1]};
+CachedRows<T> cached_rows(const Tensor& t, int64_t sequence, int64_t first_row) {
+  return {t.as<T>() + sequence * t.stride[0] + first_row * t.stride[1], t.stride[1]};
+}
+
+PartialSum attend_to(const KeyCache& cache, const Task& task, const float* q, float scale, float* room,
+                     float* o) {
+  const auto piece = [&]<class K, class V>(K, V) {
+    const int64_t first_row = cache.heads[task.head].first_row;
+    return PieceOfKeys<K, V>{q,
+                             cached_rows<K>(cache.keys, task.sequence, first_row),
+                             cached_rows<V>(cache.values, task.sequence, first_row),
+                             task.rows,
+                             cache.keys.shape[2],
+                             cache.values.shape[2],
+                             scale};
+  };
+  if (cache.keys.dtype == DType::bf16)
+    return HWY_DYNAMIC_DISPATCH(attend_bf16)(piece(Bf16(), Bf16()), room, o);
+  if (cache.values.dtype == DType::bf16)
+    return HWY_DYNAMIC_DISPATCH(attend_mixed)(piece(0.0f, Bf16()), room, o);
+  return HWY_DYNAMIC_DISPATCH(attend_f32)(piece(0.0f, 0.0f), room, o);
 }
 
 }  // namespace
 
-void attention_one(const OpContext& context, const LayerPattern& layer, int64_t position, const Tensor& q,
-                   const Tensor& k, const Tensor& v, float scale, const Tensor& o) {
-  const int64_t batch = q.shape[0], heads = q.shape[1], width = q.shape[2], v_width = v.shape[3];
-  thread_local KeyLists lists;
+void attention_one(const OpContext& context, const KeyCache& cache, std::span<const int64_t> positions,
+                   const Tensor& q, float scale, const Tensor& o) {
+  const int64_t batch = q.shape[0], heads = q.shape[1], width = q.shape[2], v_width = o.shape[2];
+  thread_local RowLists lists;
   thread_local std::vector<Task> tasks_of_thread;
   thread_local std::vector<float> room_of_thread;
   std::vector<Task>& tasks = tasks_of_thread;  // those of the caller, for all threads
   tasks.clear();
+  lists.move_to(positions);
   int64_t pairs = 0;
   for (int64_t b = 0; b < batch; ++b)
-    for (int64_t h = 0; h < heads; ++h) {
-      const std::span<const int64_t> keys = lists.of(layer.for_head(h, heads), position);
-      pairs += static_cast<int64_t>(keys.size());
+    for (int64_t h = 0; h < heads && positions[b] >= 0; ++h) {
+      const std::span<const int32_t> rows = lists.of(*cache.heads[h].store, static_cast<size_t>(b));
+      pairs += static_cast<int64_t>(rows.size());
       size_t begin = 0;
       do {  // also for no keys at all
-        const size_t size = std::min(kPiece, keys.size() - begin);
-        tasks.push_back({b, h, keys.subspan(begin, size), begin == 0, {}});
+        const size_t size = std::min(kPiece, rows.size() - begin);
+        tasks.push_back({b, h, rows.subspan(begin, size), begin == 0, {}});
         begin += size;
-      } while (begin < keys.size());
+      } while (begin < rows.size());
     }
   const int64_t count = static_cast<int64_t>(tasks.size());
   // The partial sums of all tasks, then room for each.
@@ -311,23 +373,12 @@ void attention_one(const OpContext& context, const LayerPattern& layer, int64_t 
   room_of_thread.resize(std::max<size_t>(room_of_thread.size(), count * (v_width + room_size)));
   float *const partial = room_of_thread.data(), *const room = partial + count * v_width;
 
-  const int team = pairs * (width + v_width) * size_of(k.dtype) < kShareFrom ? 1 : threads();
+  const int team = pairs * (width + v_width) * size_of(cache.values.dtype) < kShareFrom ? 1 : threads();
 #pragma omp parallel for schedule(dynamic) num_threads(team) if (team > 1)
   for (int64_t i = 0; i < count; ++i) {
     Task& task = tasks[i];
     const float* query = q.as<float>() + task.sequence * q.stride[0] + task.head * q.stride[1];
-    const auto piece = [&]<class T>(T) {
-      return PieceOfKeys<T>{query,
-                            cached_rows<T>(k, task.sequence, task.head),
-                            cached_rows<T>(v, task.sequence, task.head),
-                            task.keys,
-                            width,
-                            v_width,
-                            scale};
-    };
-    float *const own_room = room + i * room_size, *const own = partial + i * v_width;
-    task.result = k.dtype == DType::bf16 ? HWY_DYNAMIC_DISPATCH(attend_bf16)(piece(Bf16()), own_room, own)
-                                         : HWY_DYNAMIC_DISPATCH(attend_f32)(piece(0.0f), own_room, own);
+    task.result = attend_to(cache, task, query, scale, room + i * room_size, partial + i * v_width);
   }
   for (int64_t begin = 0, end = 1; begin < count; begin = end++) {
     while (end < count && !tasks[end].first) ++end;

@@ -55,12 +55,15 @@ void embedding_forward(const OpContext& context, const Tensor& tokens, const Emb
   });
 }
 
-void embedding_one(const OpContext& context, const Tensor& previous, int64_t position,
+void embedding_one(const OpContext& context, const Tensor& previous, std::span<const int64_t> positions,
                    const EmbeddingTables& tables, const Tensor& y) {
   const int64_t width = tables.token.shape[1];
-  for (int64_t row = 0; row < y.shape[0]; ++row)
+  for (int64_t row = 0; row < y.shape[0]; ++row) {
+    const int64_t position = positions[row];
+    if (position < 0) continue;
     write_slot(tables, position, position == 0 ? 0 : previous.as<uint8_t>()[row],
                y.as<float>() + row * width);
+  }
 }
 
 void embedding_backward(const OpContext& context, const Tensor& tokens, const Tensor& dy,

@@ -34,7 +34,7 @@ void dropout_backward(const OpContext& context, const Tensor& dy, const Dropout&
 
 void embedding_forward(const OpContext& context, const Tensor& tokens, const EmbeddingTables& tables,
                        const Tensor& y);
-void embedding_one(const OpContext& context, const Tensor& previous, int64_t position,
+void embedding_one(const OpContext& context, const Tensor& previous, std::span<const int64_t> positions,
                    const EmbeddingTables& tables, const Tensor& y);
 void embedding_backward(const OpContext& context, const Tensor& tokens, const Tensor& dy,
                         const EmbeddingTables& gradients);

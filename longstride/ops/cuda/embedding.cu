@@ -82,12 +82,6 @@ __global__ void __launch_bounds__(kSlotWarps* kWarp)
   write_slot(t, slot, slot == 0 ? 0 : tokens[row - 1], y + row * t.width);
 }
 
-__global__ void __launch_bounds__(kSlotWarps* kWarp)
-    one_kernel(Tables t, const uint8_t* previous, uint32_t rows, uint32_t slot, float* y) {
-  const uint32_t row = (blockIdx.x * blockDim.x + threadIdx.x) / kWarp;
-  if (row < rows) write_slot(t, slot, slot == 0 ? 0 : previous[row], y + row * t.width);
-}
-
 Tables tables_of(const EmbeddingTables& from, const Tensor& y) {
   LONGSTRIDE_CHECK(from.axes.size() <= kMostAxes, "embedding: {} position tables, a GPU takes at most {}",
                    from.axes.size(), kMostAxes);
@@ -297,18 +291,6 @@ void embedding_forward(const OpContext&, const Tensor& tokens, const EmbeddingTa
       tables_of(tables, y), data_of<uint8_t>(tokens), static_cast<uint32_t>(rows),
       static_cast<uint32_t>(tokens.shape[1]), data_of<float>(y));
   check_launch("embedding_forward");
-}
-
-void embedding_one(const OpContext&, const Tensor& previous, int64_t position, const EmbeddingTables& tables,
-                   const Tensor& y) {
-  const int64_t rows = y.shape[0];
-  if (rows == 0) return;
-  LONGSTRIDE_CHECK(rows < kMostRows && position < (int64_t{1} << 32),
-                   "embedding_one: {} sequences at position {}, a GPU takes fewer", rows, position);
-  one_kernel<<<static_cast<unsigned>(ceil_div(rows, kSlotWarps)), kSlotWarps * kWarp, 0, current()>>>(
-      tables_of(tables, y), data_of<uint8_t>(previous), static_cast<uint32_t>(rows),
-      static_cast<uint32_t>(position), data_of<float>(y));
-  check_launch("embedding_one");
 }
 
 int64_t embedding_backward_scratch_bytes(int64_t batch, int64_t length, int64_t vocabulary, int64_t width,

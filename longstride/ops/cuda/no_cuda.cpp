@@ -2,7 +2,7 @@
 #include "longstride/base/check.h"
 #include "longstride/device/cuda.h"
 #include "longstride/ops/cuda/ops.h"
-#include "longstride/ops/store_rows.h"
+#include "longstride/ops/key_cache.h"
 #include "longstride/ops/update.h"
 
 namespace longstride::cuda {
@@ -31,9 +31,6 @@ void dropout_add_forward(const OpContext&, const Tensor&, const Tensor&, const D
 }
 void dropout_backward(const OpContext&, const Tensor&, const Dropout&, const Tensor&) { unavailable(); }
 void embedding_forward(const OpContext&, const Tensor&, const EmbeddingTables&, const Tensor&) {
-  unavailable();
-}
-void embedding_one(const OpContext&, const Tensor&, int64_t, const EmbeddingTables&, const Tensor&) {
   unavailable();
 }
 int64_t embedding_backward_scratch_bytes(int64_t, int64_t, int64_t, int64_t, std::span<const int64_t>) {
@@ -81,12 +78,9 @@ void attention_backward(const OpContext&, const AttentionPlan&, const AttentionT
   unavailable();
 }
 int64_t attention_scratch_bytes(const AttentionPlan&, int64_t, int64_t, int64_t, int64_t) { unavailable(); }
-void attention_one(const OpContext&, const LayerPattern&, int64_t, const Tensor&, const Tensor&,
-                   const Tensor&, float, const Tensor&) {
+void store_keys(const OpContext&, const KeyCache&, int64_t, int64_t, const Tensor&, const Tensor&) {
   unavailable();
 }
-
-void store_rows(const OpContext&, const Tensor&, const Tensor&) { unavailable(); }
 int64_t update_table_bytes(std::span<const ParameterSlice>, int64_t*) { unavailable(); }
 void fill_update_table(std::span<const ParameterSlice>, void*) { unavailable(); }
 void add_losses(const OpContext&, const Tensor&, UpdateControl*) { unavailable(); }

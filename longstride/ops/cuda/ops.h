@@ -36,8 +36,6 @@ void dropout_backward(const OpContext& context, const Tensor& dy, const Dropout&
 
 void embedding_forward(const OpContext& context, const Tensor& tokens, const EmbeddingTables& tables,
                        const Tensor& y);
-void embedding_one(const OpContext& context, const Tensor& previous, int64_t position,
-                   const EmbeddingTables& tables, const Tensor& y);
 int64_t embedding_backward_scratch_bytes(int64_t batch, int64_t length, int64_t vocabulary, int64_t width,
                                          std::span<const int64_t> extents);
 void embedding_backward(const OpContext& context, const Tensor& tokens, const Tensor& dy,
@@ -77,7 +75,5 @@ void attention_backward(const OpContext& context, const AttentionPlan& plan, con
                         const AttentionGradients& gradients);
 int64_t attention_scratch_bytes(const AttentionPlan& plan, int64_t batch, int64_t heads, int64_t qk_width,
                                 int64_t v_width);
-void attention_one(const OpContext& context, const LayerPattern& layer, int64_t position, const Tensor& q,
-                   const Tensor& k, const Tensor& v, float scale, const Tensor& o);
 
 }  // namespace longstride::cuda

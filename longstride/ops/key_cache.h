@@ -1,0 +1,51 @@
+// Keys and values of several sequences while sampling: only those that a later position may look at, in the
+// rows that pattern/key_store.h gives them, and attention of one position to them.
+#pragma once
+
+#include <cstdint>
+#include <span>
+
+#include "longstride/ops/context.h"
+#include "longstride/pattern/key_store.h"
+
+namespace longstride {
+
+// The rows of one head: [first_row, first_row + store->rows).
+struct HeadRows {
+  const KeyStore* store = nullptr;  // in memory of the CPU
+  int64_t first_row = 0;
+};
+
+// One layer's cache, contiguous. Keys and values are f32, bf16 or, on a GPU, f16; keys may be f32 beside
+// narrower values.
+struct KeyCache {
+  Tensor keys;                      // (B, rows, D)
+  Tensor values;                    // (B, rows, Dv)
+  std::span<const HeadRows> heads;  // (H)
+};
+
+// Keeps what later positions may look at of keys (N, H, D) and values (N, H, Dv) at positions [begin, begin +
+// N) of `sequence`, whose positions before `begin` are there already. Rounded to nearest even where the cache
+// is narrower, exact elsewhere: either the cache or what is kept must be f32, unless both are the same. Any
+// strides but the last, which is 1.
+void store_keys(const OpContext& context, const KeyCache& cache, int64_t sequence, int64_t begin,
+                const Tensor& keys, const Tensor& values);
+
+// Attention of one position of each sequence, CPU only: q (B, H, D) f32, o (B, H, Dv) f32 =. Sequence b
+// stands at positions[b], whose own key is stored already; at -1 it rests, and its o is left as it is.
+// Arithmetic and accumulation are f32, in an order that depends on the sequence's own keys alone.
+void attention_one(const OpContext& context, const KeyCache& cache, std::span<const int64_t> positions,
+                   const Tensor& q, float scale, const Tensor& o);
+
+namespace cpu {
+void store_keys(const OpContext& context, const KeyCache& cache, int64_t sequence, int64_t begin,
+                const Tensor& keys, const Tensor& values);
+void attention_one(const OpContext& context, const KeyCache& cache, std::span<const int64_t> positions,
+                   const Tensor& q, float scale, const Tensor& o);
+}  // namespace cpu
+namespace cuda {
+void store_keys(const OpContext& context, const KeyCache& cache, int64_t sequence, int64_t begin,
+                const Tensor& keys, const Tensor& values);
+}
+
+}  // namespace longstride

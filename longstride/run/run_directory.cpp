@@ -9,6 +9,7 @@
 
 #include "longstride/base/check.h"
 #include "longstride/base/toml.h"
+#include "longstride/checkpoint/checksum.h"
 #include "longstride/ops/adam.h"
 #include "longstride/run/gpu_room.h"
 
@@ -25,6 +26,22 @@ void check_run_directory(const std::string& path) {
   if (!fs::exists(path, ignored)) fail("{}: no such run directory", path);
   if (!fs::is_directory(path, ignored)) fail("{}: not a run directory but a file", path);
   if (!fs::exists(config_path(path), ignored)) fail("{}: not a run directory, it has no config.toml", path);
+}
+
+std::string digest_of(ModelConfig model, const SafetensorsFile& weights) {
+  Checksum checksum;
+  const auto add = [&](const std::string& line) {
+    checksum.update(line.data(), static_cast<int64_t>(line.size()));
+  };
+  FieldList fields;
+  model.fields(fields);
+  for (const Field& field : fields.all()) add(fmt::format("{} = {}\n", field.name, field.value_as_toml()));
+  for (const std::string& name : weights.names()) {
+    const Tensor tensor = weights.find_bytes(name);
+    add(fmt::format("{} {}\n", name, tensor.describe()));
+    checksum.update(tensor.data, tensor.bytes());
+  }
+  return checksum.hex();
 }
 }  // namespace
 
@@ -89,6 +106,7 @@ LoadedModel::LoadedModel(const std::string& run_directory, const ComputeConfig& 
   }
   const OpenCheckpoint checkpoint(info);
   step_ = info.step;
+  digest_ = digest_of(config_.model, checkpoint.model());
 
   const std::vector<ParameterSpec> table = parameter_table(config_.model);
   const int64_t products =

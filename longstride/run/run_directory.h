@@ -59,12 +59,16 @@ class LoadedModel {
   // The eight bits themselves; null without int8.
   const QuantizedParameters* quantized() const { return quantized_.empty() ? nullptr : &quantized_; }
   int64_t step() const { return step_; }  // at which the weights were saved
+  // Tells two models apart: the checksum, in hexadecimal digits, of the tensors in the weights file and of
+  // the [model] section's values. The form that the weights are used in is no part of it.
+  const std::string& digest() const { return digest_; }
 
  private:
   RunConfig config_;
   Device device_;
   DType product_ = DType::f32;
   int64_t step_ = 0;
+  std::string digest_;
   ParameterStore weights_, products_;
   QuantizedParameters quantized_;
   ModelParameters parameters_;

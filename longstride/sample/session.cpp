@@ -1,0 +1,182 @@
+#include "longstride/sample/session.h"
+
+#include <algorithm>
+#include <string_view>
+
+#include <nlohmann/json.hpp>
+
+#include "longstride/base/atomic_file.h"
+#include "longstride/base/mapped_file.h"
+#include "longstride/base/rng.h"
+#include "longstride/checkpoint/checksum.h"
+
+namespace longstride {
+
+namespace {
+
+using nlohmann::json;
+
+constexpr std::string_view kFormat = "longstride session ";
+constexpr int kVersion = 1;
+constexpr int64_t kChecksumDigits = 32;
+
+json to_json(const SamplerConfig& sampler) {
+  return {{"temperature", sampler.temperature},
+          {"top_k", sampler.top_k},
+          {"top_p", sampler.top_p},
+          {"seed", sampler.seed}};
+}
+
+SamplerConfig sampler_from(const json& from) {
+  return {from.at("temperature").get<double>(), from.at("top_k").get<int64_t>(),
+          from.at("top_p").get<double>(), from.at("seed").get<uint64_t>()};
+}
+
+json header_of(const Session& session) {
+  json sequences = json::array();
+  for (const Sequence& sequence : session.sequences)
+    sequences.push_back({{"known", sequence.known()},
+                         {"prime", sequence.prime},
+                         {"length", sequence.length},
+                         {"stream", sequence.stream},
+                         {"sampler", to_json(sequence.sampler)}});
+  return {{"model", session.model},
+          {"run", session.run},
+          {"step", session.step},
+          {"weights", session.weights},
+          {"precision", session.precision},
+          {"exact_scores", session.exact_scores},
+          {"device", session.device},
+          {"settings", session.settings},
+          {"kind", session.kind},
+          {"length", session.length},
+          {"hop", session.hop},
+          {"sampler", to_json(session.sampler)},
+          {"output", session.output},
+          {"sequences", sequences}};
+}
+
+// Everything but the bytes of the sequences, whose numbers are returned in `known`.
+Session session_from(const json& header, std::vector<int64_t>& known) {
+  Session session;
+  header.at("model").get_to(session.model);
+  header.at("run").get_to(session.run);
+  header.at("step").get_to(session.step);
+  header.at("weights").get_to(session.weights);
+  header.at("precision").get_to(session.precision);
+  header.at("exact_scores").get_to(session.exact_scores);
+  header.at("device").get_to(session.device);
+  header.at("settings").get_to(session.settings);
+  header.at("kind").get_to(session.kind);
+  header.at("length").get_to(session.length);
+  header.at("hop").get_to(session.hop);
+  session.sampler = sampler_from(header.at("sampler"));
+  header.at("output").get_to(session.output);
+  for (const json& entry : header.at("sequences")) {
+    Sequence& sequence = session.sequences.emplace_back();
+    known.push_back(entry.at("known").get<int64_t>());
+    entry.at("prime").get_to(sequence.prime);
+    entry.at("length").get_to(sequence.length);
+    entry.at("stream").get_to(sequence.stream);
+    sequence.sampler = sampler_from(entry.at("sampler"));
+  }
+  return session;
+}
+
+// Cuts the text up to the next newline off `rest`.
+std::string_view take_line(std::string_view& rest) {
+  const std::string_view line = rest.substr(0, rest.find('\n'));
+  rest.remove_prefix(std::min(rest.size(), line.size() + 1));
+  return line;
+}
+
+// `rest` is what follows the first line, without the checksum.
+Session read_content(std::string_view rest) {
+  std::vector<int64_t> known;
+  Session session = session_from(json::parse(take_line(rest)), known);
+  for (size_t i = 0; i < known.size(); ++i) {
+    Sequence& sequence = session.sequences[i];
+    LONGSTRIDE_CHECK(known[i] >= 0 && known[i] <= std::ssize(rest), "bytes of sequence {} are missing", i);
+    const std::string_view bytes = rest.substr(0, static_cast<size_t>(known[i]));
+    sequence.bytes.assign(bytes.begin(), bytes.end());
+    rest.remove_prefix(bytes.size());
+    sequence.check(static_cast<int64_t>(i));
+  }
+  LONGSTRIDE_CHECK(!session.sequences.empty() && rest.empty(), "{} bytes too many behind {} sequences",
+                   rest.size(), known.size());
+  return session;
+}
+
+}  // namespace
+
+void save_session(const std::string& path, const Session& session) {
+  write_file_atomically(path, [&](ByteSink& file) {
+    ChecksumSink sink(file);
+    // Names of files need not be UTF-8, as JSON must be.
+    sink.write(fmt::format("{}{}\n{}\n", kFormat, kVersion,
+                           header_of(session).dump(-1, ' ', false, json::error_handler_t::replace)));
+    for (const Sequence& sequence : session.sequences) sink.write(sequence.bytes.data(), sequence.known());
+    file.write(sink.hex());
+  });
+}
+
+Session load_session(const std::string& path) {
+  const MappedFile file(path);
+  std::string_view text(reinterpret_cast<const char*>(file.data()), static_cast<size_t>(file.bytes()));
+  LONGSTRIDE_CHECK(text.starts_with(kFormat), "{} is not the state of a sampling run", path);
+  const int64_t covered = file.bytes() - kChecksumDigits;
+  LONGSTRIDE_CHECK(covered > 0 && checksum_of(text.data(), covered) == text.substr(covered),
+                   "{} is damaged: it was cut off or altered since it was written", path);
+  text.remove_suffix(kChecksumDigits);
+  const std::string_view version = take_line(text).substr(kFormat.size());
+  LONGSTRIDE_CHECK(version == fmt::format("{}", kVersion),
+                   "{} is a state of format {}, this version of longstride reads format {}", path, version,
+                   kVersion);
+  // The checksum finds damage; what a person wrote can still be wrong.
+  try {
+    return read_content(text);
+  } catch (const json::exception& error) {
+    fail("{} is damaged: {}", path, error.what());
+  } catch (const Error& error) {
+    fail("{} is damaged: {}", path, error.what());
+  }
+}
+
+uint64_t branch_seed(uint64_t seed, uint64_t parent, int64_t index) {
+  const auto low = [](uint64_t value) { return static_cast<uint32_t>(value); };
+  const auto branch = static_cast<uint64_t>(index);
+  const PhiloxBlock block = philox({low(branch), low(branch >> 32), low(parent), low(parent >> 32)}, seed);
+  return uint64_t{block[0]} << 32 | block[1];
+}
+
+Session branch(const Session& from, const BranchOptions& options) {
+  LONGSTRIDE_CHECK(options.count >= 1, "{} branches, must be at least 1", options.count);
+  const auto change = [&](SamplerConfig& sampler) {
+    sampler.temperature = options.temperature.value_or(sampler.temperature);
+    sampler.top_k = options.top_k.value_or(sampler.top_k);
+    sampler.top_p = options.top_p.value_or(sampler.top_p);
+  };
+  Session session = from;
+  session.sequences.clear();
+  change(session.sampler);
+  session.sampler.seed = options.seed.value_or(from.sampler.seed);
+  session.length = options.length.value_or(from.length);
+  for (const Sequence& parent : from.sequences) {
+    const int64_t length = options.length.value_or(parent.length);
+    if (parent.known() >= length) continue;
+    for (int64_t b = 0; b < options.count; ++b) {
+      Sequence child = parent;
+      child.prime = child.known();
+      child.length = length;
+      change(child.sampler);
+      child.sampler.seed = branch_seed(session.sampler.seed, parent.sampler.seed, b);
+      session.sequences.push_back(std::move(child));
+    }
+  }
+  LONGSTRIDE_CHECK(!session.sequences.empty(),
+                   "nothing to branch: all {} samples have their {} bytes; a larger length lets them go on",
+                   from.sequences.size(), session.length);
+  return session;
+}
+
+}  // namespace longstride

@@ -389,6 +389,22 @@ void linear_forward(const OpContext& context, const Tensor& x, const Tensor& w, 
   cpu::linear_forward(context, x, w, b, y);
 }
 
+void linear_each_row(const OpContext& context, const Tensor& x, const Tensor& w, const Tensor& b,
+                     const Tensor& y) {
+  const OpTimer timer("linear_each_row",
+                      product_work(x, w.shape[0], x.bytes() + w.bytes() + b.bytes() + y.bytes()));
+  const Arguments arguments("linear_each_row", context.device);
+  LONGSTRIDE_CHECK(!on_gpu(context.device), "linear_each_row: runs on the CPU, not on {}",
+                   name_of(context.device));
+  arguments.product("w", w.dtype);
+  arguments.rows("w", w, w.dtype, {kAny, kAny});
+  arguments.rows("x", x, DType::f32, {kAny, w.shape[1]});
+  if (b) arguments.dense("b", b, DType::f32, {w.shape[0]});
+  arguments.rows("y", y, DType::f32, {x.shape[0], w.shape[0]});
+  arguments.scratch(context, w.dtype == DType::f32 ? 0 : x.count() * size_of(w.dtype));
+  cpu::linear_each_row(context, x, w, b, y);
+}
+
 void linear_backward_input(const OpContext& context, const Tensor& dy, const Tensor& w, const Tensor& dx) {
   const OpTimer timer("linear_backward_input",
                       product_work(dy, w.shape[1], dy.bytes() + w.bytes() + dx.bytes()));

@@ -16,6 +16,11 @@ namespace longstride {
 void linear_forward(const OpContext& context, const Tensor& x, const Tensor& w, const Tensor& b,
                     const Tensor& y);
 
+// The same for sampling, CPU only: x and y f32, and a row of y is the same bits whatever rows stand beside it
+// and for any number of threads. Scratch with a bf16 weight: x in bf16.
+void linear_each_row(const OpContext& context, const Tensor& x, const Tensor& w, const Tensor& b,
+                     const Tensor& y);
+
 // dx (M, K) = dy w, for dy (M, N).
 void linear_backward_input(const OpContext& context, const Tensor& dy, const Tensor& w, const Tensor& dx);
 

@@ -1,250 +1,242 @@
 #include "longstride/sample/decoder.h"
 
 #include <algorithm>
-#include <cmath>
 
 #include "longstride/base/rng.h"
-#include "longstride/ops/activation.h"
-#include "longstride/ops/adam.h"
-#include "longstride/ops/attention.h"
-#include "longstride/ops/dropout.h"
-#include "longstride/ops/layer_norm.h"
-#include "longstride/ops/linear.h"
-#include "longstride/ops/store_rows.h"
+#include "longstride/sample/cpu_steps.h"
+#include "longstride/sample/gpu_steps.h"
 
 namespace longstride {
 
 namespace {
 
-// A cache (streams, H, context, D) as attention reads it, (streams, context, H, D).
-Tensor by_position(Tensor cache) {
-  std::swap(cache.shape[1], cache.shape[2]);
-  std::swap(cache.stride[1], cache.stride[2]);
-  return cache;
+DecoderOptions resolved(const ModelConfig& config, DecoderOptions options) {
+  LONGSTRIDE_CHECK(options.streams >= 1, "decoding {} sequences, must be at least 1", options.streams);
+  LONGSTRIDE_CHECK(options.positions >= 0 && options.positions <= config.context,
+                   "decoding sequences of {} positions; the model's context is {}", options.positions,
+                   config.context);
+  if (options.positions == 0) options.positions = config.context;
+  return options;
 }
 
-// Positions [begin, end) of one sequence or, for stream -1, of all: (streams, end - begin, H, D).
-Tensor part_of(const Tensor& cache, int64_t stream, int64_t begin, int64_t end) {
-  Tensor part = by_position(stream < 0 ? cache : cache.rows(stream, stream + 1));
-  part.data = static_cast<char*>(part.data) + begin * part.stride[1] * size_of(part.dtype);
-  part.shape[1] = end - begin;
-  return part;
+CachePlan plan_for(const ModelConfig& config, DType product, const DecoderOptions& options) {
+  return plan_caches(config, options.positions, product, options.exact_scores);
 }
 
-// Waking other threads for each op of a step costs more than they save if the step reads fewer weights (few
-// streams, where memory sets the pace) and multiplies less (many streams) than this.
-constexpr int64_t kSerialWeights = int64_t{2} << 20, kSerialProducts = int64_t{16} << 20;
+// Patterns and embeddings do not depend on how many positions follow, so a model of a shorter context gives
+// the same rows.
+ModelConfig shortened(const ModelConfig& config, int64_t positions) {
+  ModelConfig shorter = config;
+  shorter.position_axes = config.axes();
+  shorter.context = positions;
+  return shorter;
+}
 
-// One thread while it lives, if the work is small.
-class ThreadLimit {
- public:
-  explicit ThreadLimit(bool one) : before_(one ? threads() : 0) {
-    if (before_ > 0) set_threads(1);
-  }
-  ~ThreadLimit() {
-    if (before_ > 0) set_threads(before_);
-  }
-  ThreadLimit(const ThreadLimit&) = delete;
-  ThreadLimit& operator=(const ThreadLimit&) = delete;
+ComputePlan forward_plan(Device device, DType product) {
+  ComputePlan plan;
+  plan.device = device;
+  plan.product = product;
+  return plan;
+}
 
- private:
-  int before_;
-};
-
-bool too_small_to_share(const ModelConfig& config, int64_t streams) {
-  int64_t weights = 0;
-  for (const ParameterSpec& spec : parameter_table(config))
-    if (spec.product) weights += spec.count();
-  return weights < kSerialWeights && streams * weights < kSerialProducts;
+// Arbitrary small numbers.
+void fill_with_noise(const Tensor& t) {
+  constexpr int64_t kPeriod = 4099;  // a prime, so that neighbouring rows differ
+  const RandomStream random{1, 0};
+  std::vector<float> noise(kPeriod);
+  for (int64_t i = 0; i < kPeriod; ++i) noise[i] = static_cast<float>(random.normal(i)) * 0.1f;
+  const auto fill = [&](auto* to) {
+#pragma omp parallel for schedule(static)
+    for (int64_t i = 0; i < t.count(); ++i)
+      to[i] = static_cast<std::remove_pointer_t<decltype(to)>>(noise[i % kPeriod]);
+  };
+  if (t.dtype == DType::bf16)
+    fill(t.as<Bf16>());
+  else if (t.dtype == DType::f16)
+    fill(t.as<F16>());
+  else
+    fill(t.as<float>());
 }
 
 }  // namespace
 
-Decoder::Room Decoder::lay_out(const ModelConfig& config, DType product, int64_t streams, Arena& arena) {
-  Room room;
-  const int64_t d = config.width;
-  for (int64_t layer = 0; layer < config.layers; ++layer) {
-    room.keys.push_back(arena.allocate(product, {streams, config.heads, config.context, config.qk_head()}));
-    room.values.push_back(arena.allocate(product, {streams, config.heads, config.context, config.v_head()}));
-  }
-  room.previous = arena.allocate(DType::u8, {streams});
-  room.x = arena.allocate(DType::f32, {streams, d});
-  room.normed = arena.allocate(DType::f32, {streams, d});
-  room.attended = arena.allocate(DType::f32, {streams, d});
-  room.branch = arena.allocate(DType::f32, {streams, d});
-  room.qkv = arena.allocate(DType::f32, {streams, config.qkv()});
-  room.hidden = arena.allocate(DType::f32, {streams, config.ff()});
-  room.mean = arena.allocate(DType::f32, {streams});
-  room.rstd = arena.allocate(DType::f32, {streams});
-  room.logits = arena.allocate(DType::f32, {streams, kVocabulary});
-  return room;
+int64_t Decoder::bytes(const ModelConfig& config, Device device, DType product,
+                       const DecoderOptions& options) {
+  const DecoderOptions all = resolved(config, options);
+  const int64_t caches = KeyCaches::bytes(config, plan_for(config, product, all), all.streams);
+  return caches + (device.kind == DeviceKind::cpu ? cpu_steps_bytes(config, product, all)
+                                                  : gpu_steps_bytes(config, product, all));
 }
 
-int64_t Decoder::scratch_bytes(const ModelConfig& config, Device device, DType product, int64_t streams) {
-  const int64_t d = config.width;
-  int64_t bytes = linear_scratch_bytes(device, streams, d, kVocabulary, product);
-  for (const auto& [out, in] : {std::pair{config.qkv(), d}, {d, d}, {config.ff(), d}, {d, config.ff()}})
-    bytes = std::max(bytes, linear_scratch_bytes(device, streams, in, out, product));
-  return bytes;
+int64_t Decoder::prefill_bytes(const ModelConfig& config, Device device, DType product, int64_t positions) {
+  if (positions <= kParallelFrom) return 0;
+  const MemoryPlan plan = plan_memory(shortened(config, positions), forward_plan(device, product), false);
+  const int64_t tokens = device.kind == DeviceKind::cpu ? 0 : positions + 64;
+  return plan.activations + plan.temporaries + plan.plans + tokens;
 }
 
-int64_t Decoder::bytes(const ModelConfig& config, Device device, DType product, int64_t streams) {
-  Arena measure = Arena::measuring(device);
-  lay_out(config, product, streams, measure);
-  return measure.peak() + scratch_bytes(config, device, product, streams);
-}
-
-Decoder::Decoder(const ModelConfig& config, const ModelParameters& parameters, Device device, int64_t streams,
-                 const QuantizedParameters* quantized)
+Decoder::Decoder(const ModelConfig& config, const ModelParameters& parameters, Device device,
+                 const DecoderOptions& options, const QuantizedParameters* quantized)
     : config_(config),
       parameters_(parameters),
-      quantized_(quantized),
-      schedule_(config.schedule()),
       device_(device),
       product_(parameters.output_weight.dtype),
-      streams_(streams),
-      serial_(too_small_to_share(config, streams)) {
-  LONGSTRIDE_CHECK(streams >= 1, "decoding {} sequences, must be at least 1", streams);
-  Arena measure = Arena::measuring(device);
-  lay_out(config, product_, streams, measure);
-  arena_ = Arena(device, measure.peak());
-  room_ = lay_out(config, product_, streams, arena_);
-  scratch_ = Arena(device, scratch_bytes(config, device, product_, streams));
-  context_ = {device, &scratch_};
-  host_logits_ = room_.logits;
-  host_previous_ = room_.previous;
-  if (device.kind == DeviceKind::cpu) return;
-  host_ = Arena(Device{}, host_logits_.bytes() + host_previous_.bytes() + 128);
-  host_logits_ = host_.allocate(DType::f32, {streams, kVocabulary});
-  host_previous_ = host_.allocate(DType::u8, {streams});
+      options_(resolved(config, options)),
+      caches_(config_, plan_for(config_, product_, options_), device, options_.streams),
+      filled_(static_cast<size_t>(options_.streams), 0) {
+  if (device.kind == DeviceKind::cpu)
+    engine_ = make_cpu_steps(config_, parameters_, caches_, options_, quantized);
+  else
+    engine_ = make_gpu_steps(config_, parameters_, caches_, device, options_);
+}
+
+Decoder::~Decoder() = default;
+
+void Decoder::check_next(int64_t sequence, int64_t position) const {
+  LONGSTRIDE_CHECK(position >= 0 && position < options_.positions,
+                   "decoding position {} of sequences of {} positions", position, options_.positions);
+  LONGSTRIDE_CHECK(position == 0 || position == filled_[sequence],
+                   "decoding position {} of sequence {}, which stands at {}: it can go on there, or begin "
+                   "anew at 0",
+                   position, sequence, filled_[sequence]);
+}
+
+Tensor Decoder::step(std::span<const uint8_t> previous, std::span<const int64_t> positions) {
+  LONGSTRIDE_CHECK(static_cast<int64_t>(positions.size()) == streams(), "{} positions for {} sequences",
+                   positions.size(), streams());
+  for (int64_t s = 0; s < streams(); ++s) {
+    if (positions[s] == kRests) continue;
+    check_next(s, positions[s]);
+    LONGSTRIDE_CHECK(positions[s] == 0 || static_cast<int64_t>(previous.size()) == streams(),
+                     "{} previous bytes for {} sequences", previous.size(), streams());
+  }
+  const Tensor logits = engine_->step(previous, positions);
+  for (int64_t s = 0; s < streams(); ++s)
+    if (positions[s] != kRests) filled_[s] = positions[s] + 1;
+  return logits;
 }
 
 Tensor Decoder::step(std::span<const uint8_t> previous, int64_t position) {
-  LONGSTRIDE_CHECK(position >= 0 && position < config_.context,
-                   "decoding position {} of a context of {} bytes", position, config_.context);
-  LONGSTRIDE_CHECK(position <= filled_, "decoding position {} when only {} are known", position, filled_);
-  LONGSTRIDE_CHECK(position == 0 || static_cast<int64_t>(previous.size()) == streams_,
-                   "{} previous bytes for {} sequences", previous.size(), streams_);
-  const ThreadLimit limit(serial_);
-  if (position > 0) {
-    std::copy(previous.begin(), previous.end(), host_previous_.as<uint8_t>());
-    if (host_previous_.data != room_.previous.data) copy(host_previous_, room_.previous);
+  return step(previous, std::vector<int64_t>(static_cast<size_t>(streams()), position));
+}
+
+void Decoder::advance(std::span<const Continuation> continuations, int64_t steps, std::span<uint8_t> out) {
+  LONGSTRIDE_CHECK(static_cast<int64_t>(continuations.size()) == streams(),
+                   "{} continuations of {} sequences", continuations.size(), streams());
+  LONGSTRIDE_CHECK(steps >= 0 && static_cast<int64_t>(out.size()) == streams() * steps,
+                   "room for {} bytes; {} sequences by {} steps are asked for", out.size(), streams(), steps);
+  for (int64_t s = 0; s < streams(); ++s) {
+    const Continuation& c = continuations[s];
+    LONGSTRIDE_CHECK(c.count >= 0 && c.count <= steps, "{} bytes of sequence {} in {} steps", c.count, s,
+                     steps);
+    if (c.count == 0) continue;
+    c.sampler.check();
+    check_next(s, c.position);
+    LONGSTRIDE_CHECK(c.position + c.count <= options_.positions,
+                     "{} bytes from position {} on, in sequences of {} positions", c.count, c.position,
+                     options_.positions);
   }
-  embedding_one(context_, room_.previous, position, parameters_.embedding, room_.x);
-  for (int64_t layer = 0; layer < config_.layers; ++layer) block(layer, position);
-  layer_norm_forward(context_, room_.x, parameters_.final_gain, parameters_.final_bias, kFinalNormEpsilon,
-                     room_.normed, room_.mean, room_.rstd);
-  product(room_.normed, parameters_.output_weight, quantized_ ? quantized_->output() : QuantizedMatrix{}, {},
-          room_.logits);
-  if (host_logits_.data != room_.logits.data) copy(room_.logits, host_logits_);
-  filled_ = position + 1;
-  return host_logits_;
+  // If drawing fails, nobody knows how far caches have come: only 0 may follow.
+  for (int64_t s = 0; s < streams(); ++s)
+    if (continuations[s].count > 0) filled_[s] = 0;
+  engine_->advance(continuations, steps, out.data());
+  for (int64_t s = 0; s < streams(); ++s)
+    if (continuations[s].count > 0) filled_[s] = continuations[s].position + continuations[s].count;
 }
 
-void Decoder::product(const Tensor& x, const Tensor& w, const QuantizedMatrix& quantized, const Tensor& b,
-                      const Tensor& y) const {
-  if (quantized.values)
-    quantized_linear_forward(context_, x, quantized, b, y);
-  else
-    linear_forward(context_, x, w, b, y);
-}
-
-// The same computation as block_forward for the single row `position` of each sequence.
-void Decoder::block(int64_t layer, int64_t position) {
-  const BlockParameters& p = parameters_.blocks[layer];
-  const QuantizedBlock q = quantized_ ? quantized_->blocks()[layer] : QuantizedBlock{};
-  const Room& r = room_;
-  const int64_t qk = config_.qk(), heads = config_.heads;
-  const auto no_dropout = Dropout{};
-
-  layer_norm_forward(context_, r.x, p.norm1_gain, p.norm1_bias, kNormEpsilon, r.normed, r.mean, r.rstd);
-  product(r.normed, p.qkv_weight, q.qkv, p.qkv_bias, r.qkv);
-  const Tensor queries = r.qkv.columns(0, qk).split_last(heads);
-  const Tensor keys = r.qkv.columns(qk, 2 * qk).split_last(heads).split_first(streams_);
-  const Tensor values = r.qkv.columns(2 * qk, config_.qkv()).split_last(heads).split_first(streams_);
-  store_rows(context_, keys, part_of(r.keys[layer], -1, position, position + 1));
-  store_rows(context_, values, part_of(r.values[layer], -1, position, position + 1));
-  attention_one(context_, schedule_.layer(layer), position, queries, by_position(r.keys[layer]),
-                by_position(r.values[layer]), 1.0f / std::sqrt(static_cast<float>(config_.qk_head())),
-                r.attended.split_last(heads));
-  product(r.attended, p.projection_weight, q.projection, p.projection_bias, r.branch);
-  dropout_add_forward(context_, r.x, r.branch, no_dropout, r.x);
-
-  layer_norm_forward(context_, r.x, p.norm2_gain, p.norm2_bias, kNormEpsilon, r.normed, r.mean, r.rstd);
-  product(r.normed, p.up_weight, q.up, p.up_bias, r.hidden);
-  activation_forward(context_, r.hidden, r.hidden);
-  product(r.hidden, p.down_weight, q.down, p.down_bias, r.branch);
-  dropout_add_forward(context_, r.x, r.branch, no_dropout, r.x);
+void Decoder::prefill(int64_t sequence, std::span<const uint8_t> bytes) {
+  const int64_t length = static_cast<int64_t>(bytes.size());
+  LONGSTRIDE_CHECK(sequence >= 0 && sequence < streams(), "sequence {} of {}", sequence, streams());
+  LONGSTRIDE_CHECK(length <= options_.positions, "a beginning of {} bytes, in sequences of {} positions",
+                   length, options_.positions);
+  filled_[sequence] = 0;
+  if (length > kParallelFrom) return prefill_in_parallel(sequence, bytes);
+  std::vector<int64_t> positions(static_cast<size_t>(streams()), kRests);
+  std::vector<uint8_t> previous(positions.size());
+  for (int64_t position = 0; position < length; ++position) {
+    positions[sequence] = position;
+    previous[sequence] = position > 0 ? bytes[position - 1] : 0;
+    step(previous, positions);
+  }
 }
 
 void Decoder::prefill(const Tensor& tokens) {
   LONGSTRIDE_CHECK(
-      tokens.dtype == DType::u8 && tokens.rank == 2 && tokens.shape[0] == streams_ && tokens.contiguous(),
-      "the beginnings are {}, must be u8 ({}, length)", tokens.describe(), streams_);
+      tokens.dtype == DType::u8 && tokens.rank == 2 && tokens.shape[0] == streams() && tokens.contiguous(),
+      "the beginnings are {}, must be u8 ({}, length)", tokens.describe(), streams());
   const int64_t length = tokens.shape[1];
-  LONGSTRIDE_CHECK(length <= config_.context, "a beginning of {} bytes; the model's context is {}", length,
-                   config_.context);
-  if (length > kParallelFrom) return prefill_in_parallel(tokens);
-  const uint8_t* bytes = tokens.as<uint8_t>();
-  std::vector<uint8_t> previous(streams_);
-  for (int64_t position = 0; position < length; ++position) {
-    for (int64_t s = 0; s < streams_ && position > 0; ++s) previous[s] = bytes[s * length + position - 1];
-    step(previous, position);
+  const auto row = [&](int64_t s) {
+    return std::span<const uint8_t>(tokens.as<uint8_t>() + s * length, static_cast<size_t>(length));
+  };
+  if (length <= kParallelFrom) {
+    LONGSTRIDE_CHECK(length <= options_.positions, "beginnings of {} bytes, in sequences of {} positions",
+                     length, options_.positions);
+    std::fill(filled_.begin(), filled_.end(), 0);
+    std::vector<uint8_t> previous(static_cast<size_t>(streams()));
+    for (int64_t position = 0; position < length; ++position) {
+      for (int64_t s = 0; s < streams() && position > 0; ++s) previous[s] = row(s)[position - 1];
+      step(previous, position);
+    }
+    return;
+  }
+  for (int64_t s = 0; s < streams(); ++s) {
+    int64_t same = 0;
+    while (same < s && !std::equal(row(s).begin(), row(s).end(), row(same).begin())) ++same;
+    if (same < s)
+      copy_sequence(same, s);
+    else
+      prefill(s, row(s));
   }
 }
 
-void Decoder::prefill_in_parallel(const Tensor& tokens) {
-  const int64_t length = tokens.shape[1];
-  const uint8_t* bytes = tokens.as<uint8_t>();
-  // Patterns and embeddings do not depend on how many positions follow, so a shorter model gives the same
-  // rows.
-  ModelConfig shorter = config_;
-  shorter.position_axes = config_.axes();
-  shorter.context = length;
-  ComputePlan plan;
-  plan.device = device_;
-  plan.product = product_;
-  Transformer transformer(shorter, plan);
-  Arena device_tokens(device_, device_.kind == DeviceKind::cpu ? 0 : length + 64);
-
-  for (int64_t s = 0; s < streams_; ++s) {
-    const uint8_t* own = bytes + s * length;
-    int64_t same = 0;
-    while (same < s && !std::equal(own, own + length, bytes + same * length)) ++same;
-    if (same < s) {
-      for (int64_t layer = 0; layer < config_.layers; ++layer)
-        for (const Tensor& cache : {room_.keys[layer], room_.values[layer]})
-          store_rows(context_, part_of(cache, same, 0, length), part_of(cache, s, 0, length));
-      continue;
-    }
-    Tensor row = tokens.rows(s, s + 1);
-    if (device_.kind != DeviceKind::cpu) {
-      const Arena::Scope scope(device_tokens);
-      const Tensor there = device_tokens.allocate(DType::u8, {1, length});
-      copy(row, there);
-      row = there;
-    }
-    transformer.prefill(parameters_, row, [&](int64_t layer, const Tensor& keys, const Tensor& values) {
-      store_rows(context_, keys, part_of(room_.keys[layer], s, 0, length));
-      store_rows(context_, values, part_of(room_.values[layer], s, 0, length));
-    });
+void Decoder::prefill_in_parallel(int64_t sequence, std::span<const uint8_t> bytes) {
+  const int64_t length = static_cast<int64_t>(bytes.size());
+  Transformer transformer(shortened(config_, length), forward_plan(device_, product_));
+  Tensor tokens(const_cast<uint8_t*>(bytes.data()), DType::u8, {1, length});  // only read
+  Arena there(device_, device_.kind == DeviceKind::cpu ? 0 : length + 64);
+  if (device_.kind != DeviceKind::cpu) {
+    const Tensor on_device = there.allocate(DType::u8, {1, length});
+    copy(tokens, on_device);
+    tokens = on_device;
   }
-  filled_ = length;
+  // (1, N, H, D) as (N, H, D).
+  const auto of_one = [](Tensor t) {
+    t.rank = 3;
+    std::copy(t.shape.begin() + 1, t.shape.end(), t.shape.begin());
+    std::copy(t.stride.begin() + 1, t.stride.end(), t.stride.begin());
+    return t;
+  };
+  transformer.prefill(parameters_, tokens, [&](int64_t layer, const Tensor& keys, const Tensor& values) {
+    store_keys({device_, nullptr}, caches_.layer(layer), sequence, 0, of_one(keys), of_one(values));
+  });
+  filled_[sequence] = length;
+}
+
+void Decoder::copy_sequence(int64_t from, int64_t to) {
+  for (const int64_t sequence : {from, to})
+    LONGSTRIDE_CHECK(sequence >= 0 && sequence < streams(), "sequence {} of {}", sequence, streams());
+  if (from == to) return;
+  for (int64_t layer = 0; layer < caches_.layers(); ++layer)
+    for (const Tensor& cache : {caches_.layer(layer).keys, caches_.layer(layer).values})
+      copy(cache.rows(from, from + 1), cache.rows(to, to + 1));
+  filled_[to] = filled_[from];
 }
 
 void Decoder::fill_with_noise(int64_t positions) {
-  LONGSTRIDE_CHECK(positions >= 0 && positions <= config_.context, "{} positions of a context of {} bytes",
-                   positions, config_.context);
-  const RandomStream random{1, 0};
-  for (const std::vector<Tensor>* caches : {&room_.keys, &room_.values})
-    for (const Tensor& cache : *caches) {
-      std::vector<float> noise(cache.stride[2]);
-      for (size_t i = 0; i < noise.size(); ++i) noise[i] = static_cast<float>(random.normal(i)) * 0.1f;
-      Tensor rows(noise.data(), DType::f32, {streams_, positions, config_.heads, cache.shape[3]});
-      rows.stride = {0, 0, 0, 1};  // the same row everywhere
-      store_rows(context_, rows, part_of(cache, -1, 0, positions));
+  LONGSTRIDE_CHECK(positions >= 0 && positions <= options_.positions, "{} positions of sequences of {}",
+                   positions, options_.positions);
+  for (int64_t layer = 0; layer < caches_.layers(); ++layer)
+    for (const Tensor& cache : {caches_.layer(layer).keys, caches_.layer(layer).values}) {
+      if (device_.kind == DeviceKind::cpu) {
+        longstride::fill_with_noise(cache);
+        continue;
+      }
+      Arena host({}, cache.bytes() + 64);
+      const Tensor here = host.allocate(cache.dtype, {cache.shape[0], cache.shape[1], cache.shape[2]});
+      longstride::fill_with_noise(here);
+      copy(here, cache);
     }
-  filled_ = positions;
+  std::fill(filled_.begin(), filled_.end(), positions);
 }
 
 }  // namespace longstride

@@ -1,92 +1,117 @@
-// Incremental decoding: one byte a step for several sequences side by side, with the keys and values of
-// earlier positions kept. Each step reads exactly the keys that the pattern allows its position.
+// Incremental decoding: one byte after another for several sequences side by side, with the keys and values
+// of earlier positions that the pattern can still reach. Each step reads exactly the keys that the pattern
+// allows its position.
 //
-// The cache keeps the rows of all positions, context * (qk_width + width) elements a layer and sequence, also
-// those that no later position may look at; a cache that keeps only what the pattern can still reach would be
-// smaller. Elements have the dtype of the products: keys and values of bf16 products are kept in bf16. The
-// rows of a head are neighbours, so that reading one run of positions reads one run of memory.
+// Sequences are independent: each stands at its own position, and its bytes and probabilities are the same
+// bits alone and beside others. On a GPU bytes are drawn there, many steps at a time; on the CPU a step is
+// run op by op.
 #pragma once
 
 #include <cstdint>
+#include <memory>
 #include <span>
 #include <vector>
 
 #include "longstride/model/quantized_parameters.h"
 #include "longstride/model/transformer.h"
+#include "longstride/sample/key_caches.h"
+#include "longstride/sample/sampler.h"
 
 namespace longstride {
 
+struct DecoderOptions {
+  int64_t streams = 1;        // sequences side by side
+  int64_t positions = 0;      // that a sequence may have, at most the model's context; 0: that
+  bool exact_scores = false;  // keys are kept in f32, so that products of queries and keys are f32 throughout
+};
+
+// How one sequence goes on in Decoder::advance.
+struct Continuation {
+  int64_t position = 0;  // of the first byte to draw
+  uint8_t previous = 0;  // the byte before it; not read at 0
+  int64_t count = 0;     // bytes to draw; 0: the sequence rests
+  SamplerConfig sampler;
+  uint32_t stream = 0;  // draws are those of (sampler.seed, stream, origin + position)
+  int64_t origin = 0;
+};
+
+// The work of a step on one kind of device.
+class StepEngine {
+ public:
+  virtual ~StepEngine() = default;
+  virtual Tensor step(std::span<const uint8_t> previous, std::span<const int64_t> positions) = 0;
+  // out[s * steps + i] = byte i of sequence s, for i < continuations[s].count <= steps.
+  virtual void advance(std::span<const Continuation> continuations, int64_t steps, uint8_t* out) = 0;
+};
+
 class Decoder {
  public:
-  // Room for `streams` sequences of config.context bytes, allocated here; no step allocates tensors. The
-  // memory behind `parameters` must outlive the decoder. Products run in the dtype of the parameters'
-  // weights, all else in f32. If `quantized` is given, it must outlive the decoder too, and steps read these
-  // weights instead, with x in f32; a parallel prefill still runs on `parameters`, which should hold what
-  // the eight bits stand for.
-  Decoder(const ModelConfig& config, const ModelParameters& parameters, Device device, int64_t streams,
-          const QuantizedParameters* quantized = nullptr);
+  static constexpr int64_t kRests = -1;  // a position: nothing is asked of the sequence in this step
+
+  // Caches and all rooms are allocated here; no step allocates. The memory behind `parameters` must outlive
+  // the decoder. Products run in the dtype of the parameters' weights, all else in f32. If `quantized` is
+  // given, it must outlive the decoder too, and steps on the CPU read these weights instead, with x in f32; a
+  // parallel prefill and a GPU run on `parameters`, which should hold what the eight bits stand for.
+  Decoder(const ModelConfig& config, const ModelParameters& parameters, Device device,
+          const DecoderOptions& options = {}, const QuantizedParameters* quantized = nullptr);
+  ~Decoder();
   // Stays where it is: its ops' context points at its scratch.
   Decoder(const Decoder&) = delete;
   Decoder& operator=(const Decoder&) = delete;
 
-  // What the constructor allocates: cache, one row of activations a stream, scratch. `product` is the
+  // What the constructor allocates on the device: caches, rows of activations, scratch. `product` is the
   // weights' dtype.
-  static int64_t bytes(const ModelConfig& config, Device device, DType product, int64_t streams);
+  static int64_t bytes(const ModelConfig& config, Device device, DType product,
+                       const DecoderOptions& options);
 
-  // Slot `position` of every sequence: previous (streams) are the bytes at position - 1 (not read at 0).
-  // Returns the logits (streams, 256) f32 of the bytes at `position`, in CPU memory, valid until the next
-  // call. Positions must come in order: each is at most one beyond the last; going back overwrites. Throws
-  // Error otherwise, or beyond the context.
+  // The logits (streams, 256) f32 of the bytes at `positions`, in CPU memory, valid until the next call;
+  // those of sequences that rest mean nothing. previous (streams) are the bytes at positions - 1, not read at
+  // 0. Each position is the next of its sequence, or 0, which begins it anew. Throws Error otherwise, or
+  // beyond the decoder's positions.
+  Tensor step(std::span<const uint8_t> previous, std::span<const int64_t> positions);
+  // The same position for all.
   Tensor step(std::span<const uint8_t> previous, int64_t position);
 
-  // Fills the cache with positions 0..length-1 for tokens (streams, length) u8 in CPU memory; go on with
-  // step(tokens[length-1], length). More than kParallelFrom positions run as one parallel forward over
-  // `length` positions, a sequence at a time, in working memory that is allocated for this call; equal
-  // sequences are computed once. Fewer run as steps.
+  // Draws continuations[s].count bytes of sequence s, at most `steps`; out (streams, steps) row by row =, the
+  // rest of a row is left as it is. The same bytes as step() and draw() one by one give on this device.
+  void advance(std::span<const Continuation> continuations, int64_t steps, std::span<uint8_t> out);
+
+  // Fills the cache of `sequence` with positions 0..size-1; go on at position `size`. More than kParallelFrom
+  // positions run as one parallel forward, in working memory that is allocated for this call; fewer run as
+  // steps.
+  void prefill(int64_t sequence, std::span<const uint8_t> bytes);
+  // tokens (streams, length) u8 in CPU memory, one row a sequence; equal rows are computed once.
   void prefill(const Tensor& tokens);
   static constexpr int64_t kParallelFrom = 16;
+  // Working memory that a prefill of `positions` takes on the device.
+  static int64_t prefill_bytes(const ModelConfig& config, Device device, DType product, int64_t positions);
+
+  // Makes sequence `to` stand where `from` does.
+  void copy_sequence(int64_t from, int64_t to);
 
   // As if `positions` had been decoded, with arbitrary small numbers for keys and values: for timing late
-  // positions without the hours before them. CPU only.
+  // positions without the hours before them.
   void fill_with_noise(int64_t positions);
 
-  int64_t streams() const { return streams_; }
-  int64_t context() const { return config_.context; }
-  // Positions in the cache.
-  int64_t filled() const { return filled_; }
+  int64_t streams() const { return options_.streams; }
+  int64_t positions() const { return options_.positions; }  // that a sequence may have
+  Device device() const { return device_; }
+  const ModelConfig& config() const { return config_; }
+  // Positions in the cache of a sequence.
+  int64_t filled(int64_t sequence) const { return filled_[sequence]; }
 
  private:
-  struct Room {
-    std::vector<Tensor> keys, values;    // a layer: (streams, H, context, D or Dv)
-    Tensor previous;                     // (streams) u8
-    Tensor x, normed, attended, branch;  // (streams, d)
-    Tensor qkv;                          // (streams, 2 * qk + d)
-    Tensor hidden;                       // (streams, ff)
-    Tensor mean, rstd;                   // (streams)
-    Tensor logits;                       // (streams, 256)
-  };
-  static Room lay_out(const ModelConfig& config, DType product, int64_t streams, Arena& arena);
-  static int64_t scratch_bytes(const ModelConfig& config, Device device, DType product, int64_t streams);
-  void block(int64_t layer, int64_t position);
-  void product(const Tensor& x, const Tensor& w, const QuantizedMatrix& quantized, const Tensor& b,
-               const Tensor& y) const;
-  void prefill_in_parallel(const Tensor& tokens);
+  void check_next(int64_t sequence, int64_t position) const;
+  void prefill_in_parallel(int64_t sequence, std::span<const uint8_t> bytes);
 
   ModelConfig config_;
   const ModelParameters parameters_;
-  const QuantizedParameters* quantized_;  // or null
-  Schedule schedule_;
   Device device_;
   DType product_;
-  int64_t streams_;
-  bool serial_;  // a step is too small to share out
-  int64_t filled_ = 0;
-  Arena arena_ = Arena::measuring({});
-  Arena scratch_ = Arena::measuring({});
-  Arena host_ = Arena::measuring({});
-  Room room_;
-  Tensor host_logits_, host_previous_;  // (streams, 256), (streams)
-  OpContext context_;
+  DecoderOptions options_;
+  KeyCaches caches_;
+  std::vector<int64_t> filled_;  // (streams)
+  std::unique_ptr<StepEngine> engine_;
 };
 
 }  // namespace longstride

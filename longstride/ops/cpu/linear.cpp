@@ -138,15 +138,6 @@ void multiply_into(Arena* scratch, MatmulShape shape, const void* a, const void*
   round_rows(copy, width, rows, width, t.as<Bf16>(), t.stride[0]);
 }
 
-// Rows so few that the weight is better read once than multiplied fast. With a bf16 weight, x is rounded into
-// scratch.
-void forward_few_rows(Arena* scratch, const Tensor& x, const Tensor& w, const Tensor& b, const Tensor& y) {
-  if (w.dtype == DType::f32) return linear_few_rows(x, w, {}, b, y);
-  const Tensor rounded = scratch->allocate(DType::bf16, {x.shape[0], x.shape[1]});
-  round_rows(x.as<float>(), x.stride[0], x.shape[0], x.shape[1], rounded.as<Bf16>(), x.shape[1]);
-  linear_few_rows(rounded, w, {}, b, y);
-}
-
 }  // namespace
 
 void use_bf16_hardware(bool use) { use_hardware = use; }
@@ -158,11 +149,21 @@ int64_t linear_scratch_bytes(int64_t rows, int64_t in, int64_t out, DType produc
   return aligned(rows * in * 4) + aligned(rows * out * 4) + aligned(in * out * 4);
 }
 
+void linear_each_row(const OpContext& context, const Tensor& x, const Tensor& w, const Tensor& b,
+                     const Tensor& y) {
+  if (w.dtype == DType::f32) return linear_few_rows(x, w, {}, b, y);
+  const ScratchScope scope(context.scratch);
+  const Tensor rounded = context.scratch->allocate(DType::bf16, {x.shape[0], x.shape[1]});
+  round_rows(x.as<float>(), x.stride[0], x.shape[0], x.shape[1], rounded.as<Bf16>(), x.shape[1]);
+  linear_few_rows(rounded, w, {}, b, y);
+}
+
 void linear_forward(const OpContext& context, const Tensor& x, const Tensor& w, const Tensor& b,
                     const Tensor& y) {
   const ScratchScope scope(context.scratch);
+  // Of few rows the weight is better read once than multiplied fast.
   if (x.shape[0] <= kFewRows && x.dtype == DType::f32 && y.dtype == DType::f32)
-    return forward_few_rows(context.scratch, x, w, b, y);
+    return cpu::linear_each_row(context, x, w, b, y);
   const Operand from = operand(context.scratch, x, w.dtype), weight = operand(context.scratch, w, w.dtype);
   MatmulShape shape;
   shape.dtype = multiplied(w.dtype);

@@ -51,6 +51,8 @@ void layer_norm_backward(const OpContext& context, const Tensor& dy, const Tenso
 int64_t linear_scratch_bytes(int64_t rows, int64_t in, int64_t out, DType product, DType stored);
 void linear_forward(const OpContext& context, const Tensor& x, const Tensor& w, const Tensor& b,
                     const Tensor& y);
+void linear_each_row(const OpContext& context, const Tensor& x, const Tensor& w, const Tensor& b,
+                     const Tensor& y);
 void linear_backward_input(const OpContext& context, const Tensor& dy, const Tensor& w, const Tensor& dx);
 void linear_backward_weight(const OpContext& context, const Tensor& dy, const Tensor& x, DType product,
                             const Tensor& dw, const Tensor& db);

@@ -1,0 +1,56 @@
+// The key and value caches of all layers for several sequences: which rows each head keeps, planned from the
+// schedule, and the memory behind them.
+#pragma once
+
+#include <cstdint>
+#include <vector>
+
+#include "longstride/device/memory.h"
+#include "longstride/model/config.h"
+#include "longstride/ops/key_cache.h"
+
+namespace longstride {
+
+// What one layer keeps for one sequence.
+struct LayerCachePlan {
+  std::vector<int> store_of_head;  // (H) index into CachePlan::stores
+  std::vector<int64_t> first_row;  // (H)
+  int64_t rows = 0;                // of all heads
+};
+
+struct CachePlan {
+  int64_t positions = 0;
+  std::vector<KeyStore> stores;        // distinct ones
+  std::vector<LayerCachePlan> layers;  // one a layer of the schedule's cycle
+  DType keys = DType::f32, values = DType::f32;
+  const LayerCachePlan& layer(int64_t index) const { return layers[index % layers.size()]; }
+};
+
+// `positions` as in DecoderOptions, not 0.
+CachePlan plan_caches(const ModelConfig& config, int64_t positions, DType product, bool exact_scores);
+
+// Bytes of one layer's cache for one sequence, and of the dense cache of as many positions.
+int64_t cache_bytes(const CachePlan& plan, const ModelConfig& config, int64_t layer);
+int64_t dense_cache_bytes(const CachePlan& plan, const ModelConfig& config);
+
+class KeyCaches {
+ public:
+  KeyCaches() = default;
+  KeyCaches(const ModelConfig& config, CachePlan plan, Device device, int64_t streams);
+  KeyCaches(const KeyCaches&) = delete;
+  KeyCaches& operator=(const KeyCaches&) = delete;
+  // Of all layers and sequences.
+  static int64_t bytes(const ModelConfig& config, const CachePlan& plan, int64_t streams);
+
+  const CachePlan& plan() const { return plan_; }
+  const KeyCache& layer(int64_t index) const { return layers_[index]; }
+  int64_t layers() const { return static_cast<int64_t>(layers_.size()); }
+
+ private:
+  CachePlan plan_;
+  std::vector<std::vector<HeadRows>> heads_;  // a layer of the cycle
+  std::vector<KeyCache> layers_;
+  Arena arena_ = Arena::measuring({});
+};
+
+}  // namespace longstride

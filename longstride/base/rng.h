@@ -41,7 +41,7 @@ struct RandomStream {
     return philox({static_cast<uint32_t>(index), static_cast<uint32_t>(index >> 32), stream, step}, seed);
   }
   // Uniform in [0, 1) with 53 random bits.
-  double uniform(uint64_t index) const {
+  LONGSTRIDE_HOST_DEVICE double uniform(uint64_t index) const {
     const PhiloxBlock b = block(index);
     return static_cast<double>(((uint64_t{b[0]} << 32) | b[1]) >> 11) * 0x1p-53;
   }

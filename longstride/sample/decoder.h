@@ -14,6 +14,7 @@
 
 #include "longstride/model/quantized_parameters.h"
 #include "longstride/model/transformer.h"
+#include "longstride/ops/decode_step.h"
 #include "longstride/sample/key_caches.h"
 #include "longstride/sample/sampler.h"
 
@@ -23,6 +24,7 @@ struct DecoderOptions {
   int64_t streams = 1;        // sequences side by side
   int64_t positions = 0;      // that a sequence may have, at most the model's context; 0: that
   bool exact_scores = false;  // keys are kept in f32, so that products of queries and keys are f32 throughout
+  DecodeSchedule gpu_schedule = DecodeSchedule::fastest;
 };
 
 // How one sequence goes on in Decoder::advance.

@@ -1,18 +1,19 @@
-// Decoding on a GPU: a step is one piece of work there.
+// A decoder's steps on a GPU: ops/decode_step.h for a model and its caches.
 #pragma once
 
-#include <cstdint>
 #include <memory>
 
+#include "longstride/ops/decode_step.h"
 #include "longstride/sample/decoder.h"
 
 namespace longstride {
 
-// The memory behind `parameters` and the caches must outlive the engine.
+// `parameters` and `caches` must outlive what is returned.
 std::unique_ptr<StepEngine> make_gpu_steps(const ModelConfig& config, const ModelParameters& parameters,
                                            const KeyCaches& caches, Device device,
                                            const DecoderOptions& options);
-// What it allocates on the device. `product` is the weights' dtype.
+
+// Bytes that it allocates on the GPU, caches apart.
 int64_t gpu_steps_bytes(const ModelConfig& config, DType product, const DecoderOptions& options);
 
 }  // namespace longstride

@@ -2,6 +2,7 @@
 #include "longstride/base/check.h"
 #include "longstride/device/cuda.h"
 #include "longstride/ops/cuda/ops.h"
+#include "longstride/ops/decode_step.h"
 #include "longstride/ops/key_cache.h"
 #include "longstride/ops/update.h"
 
@@ -81,6 +82,12 @@ int64_t attention_scratch_bytes(const AttentionPlan&, int64_t, int64_t, int64_t,
 void store_keys(const OpContext&, const KeyCache&, int64_t, int64_t, const Tensor&, const Tensor&) {
   unavailable();
 }
+struct DecodeSteps::State {};
+DecodeSteps::DecodeSteps(const DecodeModel&, int, int64_t, DecodeSchedule) { unavailable(); }
+DecodeSteps::~DecodeSteps() = default;
+int64_t DecodeSteps::bytes(const DecodeShape&, int64_t) { unavailable(); }
+const float* DecodeSteps::step(std::span<const DecodeSequence>) { unavailable(); }
+void DecodeSteps::advance(std::span<const DecodeSequence>, int64_t, uint8_t*) { unavailable(); }
 int64_t update_table_bytes(std::span<const ParameterSlice>, int64_t*) { unavailable(); }
 void fill_update_table(std::span<const ParameterSlice>, void*) { unavailable(); }
 void add_losses(const OpContext&, const Tensor&, UpdateControl*) { unavailable(); }

@@ -1,0 +1,205 @@
+// The kernels of a decoding step: all stages in one that stays, or one each.
+#include "longstride/ops/cuda/decode/launch.h"
+#include "longstride/ops/cuda/decode/stages.cuh"
+
+namespace longstride::cuda::decode {
+
+namespace {
+
+// All blocks of a grid that runs at once wait for each other. What was written before arrive() in any block
+// can be read after wait() in every block, past the first-level cache.
+class GridBarrier {
+ public:
+  __device__ explicit GridBarrier(uint32_t* arrived) : arrived_(arrived) {}
+  __device__ void arrive() {
+    goal_ += gridDim.x;
+    __syncthreads();
+    if (threadIdx.x == 0) asm volatile("red.release.gpu.global.add.u32 [%0], 1;" ::"l"(arrived_) : "memory");
+  }
+  __device__ void wait() const {
+    if (threadIdx.x == 0) {
+      uint32_t seen;
+      do {
+        asm volatile("ld.acquire.gpu.global.u32 %0, [%1];" : "=r"(seen) : "l"(arrived_) : "memory");
+      } while (static_cast<int32_t>(seen - goal_) < 0);
+    }
+    __syncthreads();
+  }
+
+ private:
+  uint32_t* arrived_;
+  uint32_t goal_ = 0;
+};
+
+template <bool kFused>
+__device__ Room<kFused>& room_of_block() {
+  extern __shared__ __align__(16) unsigned char shared[];
+  return *reinterpret_cast<Room<kFused>*>(shared);
+}
+
+template <class T>
+__global__ void __launch_bounds__(kThreads, 1)
+    persistent_kernel(const __grid_constant__ Args a, int steps, bool draws) {
+  Room<true>& room = room_of_block<true>();
+  T* const rows = reinterpret_cast<T*>(&room + 1);
+  const int block = static_cast<int>(blockIdx.x), blocks = static_cast<int>(gridDim.x);
+  GridBarrier barrier(a.arrived);
+  Ahead<T> ahead;
+  run_stage<Stage::prepare, true>(a, a.layers[0], block, blocks, room, rows, ahead);
+  const auto next = [&](const Weight* weight) {
+    barrier.arrive();
+    if (weight != nullptr) ahead.start(Share<T>(*weight, block, blocks));
+    barrier.wait();
+  };
+#pragma unroll 1
+  for (int step = 0; step < steps; ++step) {
+#pragma unroll 1
+    for (int l = 0; l < a.layer_count; ++l) {
+      const Layer& layer = a.layers[l];
+      next(&layer.qkv);
+      run_stage<Stage::qkv, true>(a, layer, block, blocks, room, rows, ahead);
+      next(nullptr);
+      run_stage<Stage::attention, true>(a, layer, block, blocks, room, rows, ahead);
+      next(&layer.projection);
+      run_stage<Stage::projection, true>(a, layer, block, blocks, room, rows, ahead);
+      next(&layer.up);
+      run_stage<Stage::up, true>(a, layer, block, blocks, room, rows, ahead);
+      next(&layer.down);
+      run_stage<Stage::down, true>(a, layer, block, blocks, room, rows, ahead);
+    }
+    next(&a.output);
+    run_stage<Stage::logits, true>(a, a.layers[0], block, blocks, room, rows, ahead);
+    if (!draws) continue;
+    next(nullptr);
+    run_stage<Stage::draw, true>(a, a.layers[0], block, blocks, room, rows, ahead);
+  }
+}
+
+// Kernels of a stage may begin while the stage before still runs, ask for their weights and then wait.
+__device__ inline void let_next_begin() {
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
+  asm volatile("griddepcontrol.launch_dependents;" ::: "memory");
+#endif
+}
+__device__ inline void wait_for_stage_before() {
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
+  asm volatile("griddepcontrol.wait;" ::: "memory");
+#endif
+}
+
+template <Stage kStage, class T>
+__global__ void __launch_bounds__(kThreads) stage_kernel(const __grid_constant__ Args a, int l) {
+  const Layer& layer = a.layers[l];
+  const int block = static_cast<int>(blockIdx.x), blocks = static_cast<int>(gridDim.x);
+  Ahead<T> ahead;
+  if (const Weight* weight = weight_of(a, kStage, layer)) ahead.start(Share<T>(*weight, block, blocks));
+  let_next_begin();
+  wait_for_stage_before();
+  run_stage<kStage, false>(a, layer, block, blocks, room_of_block<false>(), static_cast<T*>(nullptr), ahead);
+}
+
+size_t persistent_bytes(const Args& a, DType product) {
+  return sizeof(Room<true>) +
+         static_cast<size_t>(a.streams) * static_cast<size_t>(a.x_stride * size_of(product));
+}
+
+int attribute_of_current(cudaDeviceAttr attribute) {
+  int device = 0, value = 0;
+  LONGSTRIDE_CUDA_CHECK(cudaGetDevice(&device));
+  LONGSTRIDE_CUDA_CHECK(cudaDeviceGetAttribute(&value, attribute, device));
+  return value;
+}
+
+template <class Kernel>
+void allow_shared(Kernel* kernel, size_t bytes) {
+  LONGSTRIDE_CUDA_CHECK(
+      cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, static_cast<int>(bytes)));
+}
+
+// Queues kernels of stages one after another.
+template <class T>
+struct Queue {
+  const Args& args;
+  bool overlaps;  // kernels may begin before the one before has ended
+
+  template <Stage kStage>
+  void add(int layer, int64_t blocks, bool first = false) const {
+    constexpr size_t kShared = sizeof(Room<false>);
+    allow_shared(stage_kernel<kStage, T>, kShared);
+    cudaLaunchConfig_t config{};
+    config.gridDim = dim3(static_cast<unsigned>(blocks));
+    config.blockDim = dim3(kThreads);
+    config.dynamicSmemBytes = kShared;
+    config.stream = current();
+    cudaLaunchAttribute attribute{};
+    attribute.id = cudaLaunchAttributeProgrammaticStreamSerialization;
+    attribute.val.programmaticStreamSerializationAllowed = 1;
+    config.attrs = &attribute;
+    config.numAttrs = overlaps && !first ? 1 : 0;
+    LONGSTRIDE_CUDA_CHECK(cudaLaunchKernelEx(&config, stage_kernel<kStage, T>, args, layer));
+  }
+};
+
+int64_t tiles_of(int64_t outputs) { return ceil_div(outputs, kOutputs); }
+
+}  // namespace
+
+int most_fused() { return kMostFused; }
+
+int persistent_blocks(DType product, const Args& args) {
+  const size_t shared = persistent_bytes(args, product);
+  if (attribute_of_current(cudaDevAttrCooperativeLaunch) == 0 || args.streams > kMostFused ||
+      shared > static_cast<size_t>(attribute_of_current(cudaDevAttrMaxSharedMemoryPerBlockOptin)))
+    return 0;
+  int blocks = 0;
+  with_float_type(product, [&](auto element) {
+    using T = decltype(element);
+    allow_shared(persistent_kernel<T>, shared);
+    LONGSTRIDE_CUDA_CHECK(
+        cudaOccupancyMaxActiveBlocksPerMultiprocessor(&blocks, persistent_kernel<T>, kThreads, shared));
+  });
+  return blocks > 0 ? attribute_of_current(cudaDevAttrMultiProcessorCount) : 0;
+}
+
+void launch_persistent(DType product, const Args& args, int blocks, int steps, bool draws) {
+  LONGSTRIDE_CUDA_CHECK(cudaMemsetAsync(args.arrived, 0, sizeof(uint32_t), current()));
+  with_float_type(product, [&](auto element) {
+    using T = decltype(element);
+    Args a = args;
+    void* parameters[] = {&a, &steps, &draws};
+    LONGSTRIDE_CUDA_CHECK(cudaLaunchCooperativeKernel(
+        reinterpret_cast<const void*>(persistent_kernel<T>), dim3(static_cast<unsigned>(blocks)),
+        dim3(kThreads), parameters, persistent_bytes(args, product), current()));
+  });
+}
+
+void launch_prepare(DType product, const Args& args) {
+  with_float_type(product, [&](auto element) {
+    Queue<decltype(element)>{args, false}.template add<Stage::prepare>(0, args.streams, true);
+  });
+}
+
+void launch_stages(DType product, const Args& a, bool draws) {
+  const int64_t chip = attribute_of_current(cudaDevAttrMultiProcessorCount);
+  const int64_t row_blocks = ceil_div(a.streams, kWarps);
+  const int64_t join_blocks = ceil_div(static_cast<int64_t>(a.streams) * a.x_stride, kThreads);
+  const auto product_blocks = [&](int64_t outputs) { return std::min(2 * chip, tiles_of(outputs)); };
+  with_float_type(product, [&](auto element) {
+    const Queue<decltype(element)> queue{a, attribute_of_current(cudaDevAttrComputeCapabilityMajor) >= 9};
+    for (int l = 0; l < a.layer_count; ++l) {
+      queue.template add<Stage::norm1>(l, row_blocks, l == 0);
+      queue.template add<Stage::qkv>(l, product_blocks(2 * a.qk + a.width));
+      queue.template add<Stage::attention>(l, static_cast<int64_t>(a.streams) * a.head_count * a.most_pieces);
+      queue.template add<Stage::join>(l, join_blocks);
+      queue.template add<Stage::projection>(l, product_blocks(a.width));
+      queue.template add<Stage::norm2>(l, row_blocks);
+      queue.template add<Stage::up>(l, product_blocks(a.feed_forward));
+      queue.template add<Stage::down>(l, product_blocks(a.width));
+    }
+    queue.template add<Stage::final_norm>(0, row_blocks);
+    queue.template add<Stage::logits>(0, product_blocks(kVocabulary));
+    if (draws) queue.template add<Stage::draw>(0, a.streams);
+  });
+}
+
+}  // namespace longstride::cuda::decode

@@ -98,8 +98,13 @@ void add_sample(CLI::App& app, SampleOptions& o, int& result) {
   CLI::App* c = app.add_subcommand("sample", "let a run's model write text, paint pictures or play sound");
   c->add_option("run", o.run, "run directory")->required()->type_name("RUN");
   c->add_option("-n,--count", o.count, "samples")->check(CLI::PositiveNumber)->capture_default_str();
-  c->add_option("--length", o.length, "bytes a sample, prime included; 0 = the context")
+  c->add_option("--length", o.length,
+                "bytes a sample, prime included; 0 = the context. Text and sound go on beyond it")
       ->check(CLI::NonNegativeNumber);
+  c->add_option("--hop", o.hop,
+                "beyond the context: the part of it by which the model's window moves on when it is full")
+      ->check(CLI::Range(0.0, 1.0))
+      ->capture_default_str();
   c->add_option("--temperature", o.temperature, "0 = always the likeliest byte")
       ->check(CLI::NonNegativeNumber)
       ->capture_default_str();
@@ -118,6 +123,25 @@ void add_sample(CLI::App& app, SampleOptions& o, int& result) {
       ->check(CLI::NonNegativeNumber);
   c->add_option("-o,--output", o.output, "file to write [text: the terminal; sample.png, sample.wav]")
       ->type_name("FILE");
+  c->add_option("--state", o.state, "keep the state in this file, so that --resume can go on from it")
+      ->type_name("FILE");
+  c->add_option("--save-every", o.save_every, "seconds between saves of the state")
+      ->check(CLI::NonNegativeNumber)
+      ->capture_default_str();
+  c->add_option("--resume", o.resume,
+                "go on from this state with its options, to the very bytes that it would have come to")
+      ->type_name("FILE");
+  c->add_option("--branch", o.branch,
+                "with --resume: go on in N other ways from each sample, leaving the state as it is; may have "
+                "its own --temperature, --top-k, --top-p, --length, --seed and --state")
+      ->check(CLI::PositiveNumber)
+      ->type_name("N");
+  c->add_option("--streams", o.streams,
+                "samples side by side at most [what fits the memory, up to 64 on a GPU and 16 on a CPU]")
+      ->check(CLI::PositiveNumber)
+      ->type_name("N");
+  c->add_flag("--exact-scores", o.exact_scores,
+              "keep keys in f32 and multiply them with queries in f32, whatever the precision of the rest");
   c->add_option("--step", o.step, "checkpoint to load [the best]");
   add_weights(c, o.weights,
               "int8: weights in eight bits, faster where memory sets the pace; eval says what it costs");
@@ -126,8 +150,14 @@ void add_sample(CLI::App& app, SampleOptions& o, int& result) {
   c->add_flag("--json", o.json, "print the result as JSON");
   c->footer(
       "Examples:\n  echo -n 'It was a dark and' | longstride sample runs/fortunes --prime -\n"
-      "  longstride sample runs/cifar10 --count 16 --output grid.png");
-  c->callback([&] { result = run_sample(o); });
+      "  longstride sample runs/cifar10 --count 16 --output grid.png\n"
+      "  longstride sample runs/enwik8 --length 1000000 --state long.state --output long.txt\n"
+      "  longstride sample runs/enwik8 --resume long.state");
+  c->callback([&o, &result, c] {
+    for (const CLI::Option* option : c->get_options())
+      if (option->count() > 0) o.given.push_back(option->get_name());
+    result = run_sample(o);
+  });
 }
 
 void add_inspect(CLI::App& app, InspectOptions& o, int& result) {

@@ -61,30 +61,39 @@ std::vector<uint8_t> read_record(const Record& record, const RunConfig& config) 
   return {bytes.begin(), bytes.end()};
 }
 
+std::vector<uint8_t> read_file(const std::string& path, const RunConfig& config, const ImageShape& shape) {
+  if (config.data.kind == "text") return data::read_whole_file(path, kLargestText);
+  const bool image = config.data.kind == "image";
+  try {
+    return image ? encode_image_file(path, shape.height, shape.width, shape.channels)
+                 : read_audio(path, config.data.sample_rate);
+  } catch (const Error& error) {
+    // What follows a semicolon there is advice on data to train with.
+    const std::string reason = error.what();
+    fail("--prime: the run makes {}: {}", image ? "pictures" : "sound", reason.substr(0, reason.find(';')));
+  }
+}
+
 std::vector<uint8_t> read_prime(const SampleOptions& options, const RunConfig& config,
                                 const ImageShape& shape) {
   if (const auto record = parse_record(options.prime)) return read_record(*record, config);
-  if (config.data.kind != "text" && options.prime == "-")
+  if (options.prime != "-") return read_file(options.prime, config, shape);
+  if (config.data.kind != "text")
     throw UsageError(
         fmt::format("--prime -: the run's kind is {}, its prime must be a file", config.data.kind));
-  if (options.prime == "-") return read_standard_input();
-  if (config.data.kind == "image")
-    return encode_image_file(options.prime, shape.height, shape.width, shape.channels);
-  if (config.data.kind == "audio") return read_audio(options.prime, config.data.sample_rate);
-  return data::read_whole_file(options.prime, kLargestText);
+  return read_standard_input();
 }
 
-// Leaves half of the sample to the model where the prime would fill it all.
-void fit(std::vector<uint8_t>& bytes, const std::string& kind, int64_t length) {
+// Keeps the end of a prime that is too long.
+void fit(std::vector<uint8_t>& bytes, int64_t length, const Windows& windows) {
   const int64_t size = static_cast<int64_t>(bytes.size());
-  if (size < length) return;
-  const int64_t kept = length / 2;
-  fmt::print(stderr, "the prime has {} bytes and a sample {}: going on from the {} {} bytes\n", size, length,
-             kind == "text" ? "last" : "first", kept);
-  if (kind == "text")
-    bytes.erase(bytes.begin(), bytes.end() - kept);
-  else
-    bytes.resize(kept);
+  if (size < length && size <= windows.context) return;
+  const bool one_window = length <= windows.context;
+  const int64_t kept = one_window ? length / 2 : std::max<int64_t>(1, windows.context - windows.hop);
+  fmt::print(stderr, "the prime has {} bytes, {} {}: going on from its last {}\n", size,
+             size < length ? "the model's context" : "a sample", size < length ? windows.context : length,
+             kept);
+  bytes.erase(bytes.begin(), bytes.end() - kept);
 }
 
 }  // namespace
@@ -112,7 +121,7 @@ ImageShape picture_shape(const RunConfig& config) {
 }
 
 std::vector<uint8_t> load_prime(const SampleOptions& options, const RunConfig& config, int64_t length,
-                                const ImageShape& shape) {
+                                const Windows& windows, const ImageShape& shape) {
   const std::string& kind = config.data.kind;
   if (options.prime.empty()) {
     if (options.prime_fraction > 0 || options.prime_seconds > 0)
@@ -138,7 +147,7 @@ std::vector<uint8_t> load_prime(const SampleOptions& options, const RunConfig& c
     const double wanted = options.prime_seconds * static_cast<double>(config.data.sample_rate);
     if (wanted < static_cast<double>(bytes.size())) bytes.resize(static_cast<size_t>(std::max(1.0, wanted)));
   }
-  fit(bytes, kind, length);
+  fit(bytes, length, windows);
   return bytes;
 }
 

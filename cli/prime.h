@@ -7,6 +7,7 @@
 
 #include "longstride/data/corpus.h"
 #include "longstride/run/config.h"
+#include "longstride/sample/generate.h"
 
 #include "cli/commands.h"
 
@@ -17,10 +18,10 @@ namespace longstride::cli {
 ImageShape picture_shape(const RunConfig& config);
 
 // The bytes that options.prime, prime_fraction and prime_seconds name, for samples of `length` bytes; empty
-// without a prime. Bytes beyond what leaves half of the sample to the model are cut where the prime would
-// fill it all: text keeps its end, sound its beginning; a line on standard error says so. `shape` matters for
-// pictures. Throws Error or UsageError.
+// without a prime. A prime that leaves the model nothing to draw, or is longer than the context, is cut to
+// its end: as much as `windows` keep of the past, or half of a sample without a second window; a line on
+// standard error says so. `shape` matters for pictures. Throws Error or UsageError.
 std::vector<uint8_t> load_prime(const SampleOptions& options, const RunConfig& config, int64_t length,
-                                const ImageShape& shape);
+                                const Windows& windows, const ImageShape& shape);
 
 }  // namespace longstride::cli

@@ -1,5 +1,6 @@
-// `longstride sample`: text as it comes, pictures as a grid, sound as WAV files.
+// `longstride sample`: text, pictures and sound from a run's model, in sessions that can be interrupted.
 #include <algorithm>
+#include <chrono>
 #include <cstdio>
 #include <filesystem>
 
@@ -12,230 +13,188 @@
 #include "longstride/base/text.h"
 #include "longstride/data/encode.h"
 #include "longstride/run/gpu_room.h"
-#include "longstride/run/run_directory.h"
-#include "longstride/sample/generate.h"
+#include "longstride/train/interrupt.h"
 
 #include "cli/commands.h"
-#include "cli/load_run.h"
-#include "cli/prime.h"
+#include "cli/sample_job.h"
+#include "cli/sample_output.h"
 #include "cli/status_line.h"
-#include "cli/terminal_text.h"
 #include "cli/use_instructions.h"
 
 namespace longstride::cli {
 
-namespace fs = std::filesystem;
-
 namespace {
 
-constexpr int64_t kMostStreams = 16;
+constexpr int64_t kMostOnGpu = 64, kMostOnCpu = 16;  // samples side by side unless --streams says more
+constexpr int64_t kGpuSteps = 64;                    // that a GPU takes at a time
+constexpr double kWatchedSeconds = 0.05;             // the longest that a reader waits for the next bytes
 
-using Samples = std::vector<std::vector<uint8_t>>;
+using Clock = std::chrono::steady_clock;
+double seconds_since(Clock::time_point begin) {
+  return std::chrono::duration<double>(Clock::now() - begin).count();
+}
 
-// Text on standard output: the first sample of those decoded side by side appears as it comes, the others
-// when they are done. On a terminal it is made printable, elsewhere the bytes go out as they are.
-class TextOutput {
+// The decoder that the job needs and the device has room for.
+std::unique_ptr<Decoder> make_decoder(const SampleOptions& options, const SampleJob& job,
+                                      const LoadedModel& loaded) {
+  const std::vector<Sequence>& sequences = job.session.sequences;
+  const ModelConfig& model = job.config.model;
+  const Device device = loaded.device();
+  const bool cpu = device.kind == DeviceKind::cpu;
+  int64_t longest = 1, unfinished = 0;
+  for (const Sequence& sequence : sequences) {
+    longest = std::max(longest, sequence.length);
+    unfinished += sequence.finished() ? 0 : 1;
+  }
+  DecoderOptions decoder;
+  decoder.positions = std::min(model.context, longest);
+  decoder.exact_scores = job.session.exact_scores;
+  const int64_t most = options.streams > 0 ? options.streams : cpu ? kMostOnCpu : kMostOnGpu;
+  decoder.streams = std::clamp<int64_t>(unfinished, 1, cpu ? most : std::min(most, kMostGpuSequences));
+
+  const int64_t prefill = longest_prefill(sequences, job.windows);
+  const int64_t prefill_bytes =
+      prefill > 0 ? Decoder::prefill_bytes(model, device, loaded.product(), prefill) : 0;
+  const int64_t room =
+      cpu ? static_cast<int64_t>(sysconf(_SC_PHYS_PAGES)) * sysconf(_SC_PAGESIZE) / 4 : gpu_room(device);
+  decoder.streams = streams_that_fit(model, device, loaded.product(), decoder, room - prefill_bytes);
+  check_gpu_room(device, Decoder::bytes(model, device, loaded.product(), decoder) + prefill_bytes, "sampling",
+                 "use --device cpu");
+  return std::make_unique<Decoder>(model, loaded.parameters(), device, decoder, loaded.quantized());
+}
+
+// The state file, written every few seconds.
+class StateKeeper {
  public:
-  TextOutput(int64_t count, bool enabled)
-      : count_(count), enabled_(enabled), terminal_(isatty(STDOUT_FILENO)) {}
-
-  bool live() const { return enabled_ && terminal_; }
-
-  void begin(int64_t sample) {
-    if (live() && count_ > 1)
-      fmt::print("{}---- sample {} of {} ----\n", sample > 0 ? "\n" : "", sample + 1, count_);
+  StateKeeper(SampleJob& job, double every) : job_(job), every_(every) {
+    if (job.state.empty()) return;
+    const std::filesystem::path path(job.state);
+    remove_stale_temporaries(path.has_parent_path() ? path.parent_path().string() : ".",
+                             path.filename().string());
+    if (!job.resumed) save();
   }
-  void byte(uint8_t value) {
-    if (!enabled_) return;
-    if (terminal_)
-      show(text_.push(value));
-    else
-      put({reinterpret_cast<const char*>(&value), 1});
+  void follow(const Generator& generator) {
+    if (!job_.state.empty() && seconds_since(last_) >= every_) save(generator);
   }
-  void end() {
-    if (live()) show(text_.finish() + "\n");
-    flush();
-  }
-  void flush() {
-    if (enabled_ && std::fflush(stdout) != 0)
-      fail("cannot write to standard output: {}", last_system_error());
+  // Nothing is written if nothing has come since.
+  void save(const Generator& generator) {
+    if (job_.state.empty() || generator.drawn() == saved_) return;
+    job_.session.sequences = generator.sequences();
+    saved_ = generator.drawn();
+    save();
   }
 
  private:
-  void show(const std::string& text) {
-    if (text.empty()) return;
-    put(text);
-    flush();
+  void save() {
+    save_session(job_.state, job_.session);
+    last_ = Clock::now();
   }
-  void put(std::string_view text) {
-    if (std::fwrite(text.data(), 1, text.size(), stdout) != text.size())
-      fail("cannot write to standard output: {}", last_system_error());
-  }
-
-  int64_t count_;
-  bool enabled_, terminal_;
-  TerminalText text_;
+  SampleJob& job_;
+  double every_;
+  int64_t saved_ = 0;  // bytes drawn when it was saved
+  Clock::time_point last_ = Clock::now();
 };
 
-struct Request {
-  RunConfig config;
-  ImageShape shape;  // of pictures
-  int64_t length = 0;
-  std::vector<uint8_t> prime;
-  std::string output;  // empty: standard output
-  bool text() const { return config.data.kind == "text"; }
-};
-
-// "a.wav" as "a-3.wav", if there are several.
-std::string numbered(const std::string& path, int64_t index, int64_t count) {
-  if (count == 1) return path;
-  const fs::path whole(path);
-  return (whole.parent_path() /
-          fmt::format("{}-{}{}", whole.stem().string(), index + 1, whole.extension().string()))
-      .string();
+// Steps that the next call should take, after one of `steps` in `seconds`.
+int64_t steps_to_take(const LoadedModel& loaded, bool watched, int64_t steps, double seconds) {
+  if (loaded.device().kind == DeviceKind::cpu) return 1;
+  if (!watched || seconds <= 0) return kGpuSteps;
+  return std::clamp<int64_t>(std::llround(static_cast<double>(steps) * kWatchedSeconds / seconds), 1,
+                             kGpuSteps);
 }
 
-void check_output(const Request& request) {
-  const std::string kind = request.config.data.kind,
-                    extension = fs::path(request.output).extension().string();
-  if (kind == "image" && extension != ".png")
-    throw UsageError(fmt::format("--output {}: pictures are written as .png", request.output));
-  if (kind == "audio" && extension != ".wav")
-    throw UsageError(fmt::format("--output {}: sound is written as .wav", request.output));
-  // A missing folder should not come to light after minutes of sampling.
-  const fs::path folder = fs::path(request.output).parent_path();
-  std::error_code ignored;
-  LONGSTRIDE_CHECK(folder.empty() || fs::is_directory(folder, ignored), "--output {}: there is no folder {}",
-                   request.output, folder.string());
-}
-
-Request prepare(const SampleOptions& options) {
-  Request request;
-  request.config = load_run_config(options.run, options.overrides);
-  use_instructions(request.config.compute);
-  const std::string& kind = request.config.data.kind;
-  const int64_t context = request.config.model.context;
-  request.length = options.length > 0 ? options.length : context;
-  LONGSTRIDE_CHECK(request.length <= context,
-                   "--length {}: the model's context is the limit for now, so at most {} bytes are possible",
-                   options.length, context);
-  LONGSTRIDE_CHECK(options.count >= 1, "--count {}: must be at least 1", options.count);
-  request.output = options.output;
-  if (kind == "image") {
-    request.shape = picture_shape(request.config);
-    LONGSTRIDE_CHECK(request.length == context, "--length {}: a picture always has {} bytes", options.length,
-                     context);
-    if (request.output.empty()) request.output = "sample.png";
+void draw_all(Generator& generator, const LoadedModel& loaded, SampleOutput& output, StateKeeper& keeper,
+              StatusLine& status) {
+  int64_t before = 0, total = 0;
+  for (const Sequence& sequence : generator.sequences()) {
+    before += sequence.known() - sequence.prime;
+    total += sequence.length - sequence.prime;
   }
-  if (kind == "audio" && request.output.empty()) request.output = "sample.wav";
-  if (!request.output.empty()) check_output(request);
-  request.prime = load_prime(options, request.config, request.length, request.shape);
-  return request;
-}
-
-Samples generate_all(const LoadedModel& loaded, const Request& request, const SampleOptions& options,
-                     TextOutput& text, StatusLine& status) {
-  const ModelConfig& model = request.config.model;
-  const Device device = loaded.device();
-  // A beginning that is read in parallel needs room as well.
-  const int64_t memory = device.kind == DeviceKind::cpu
-                             ? static_cast<int64_t>(sysconf(_SC_PHYS_PAGES)) * sysconf(_SC_PAGESIZE) / 4
-                             : gpu_room(device) / 2;
-  const int64_t fit = streams_that_fit(model, loaded.device(), loaded.product(),
-                                       std::min(options.count, kMostStreams), memory);
-  GenerateConfig config;
-  config.length = request.length;
-  config.sampler = {options.temperature, options.top_k, options.top_p, static_cast<uint64_t>(options.seed)};
-  const int64_t given = std::min<int64_t>(request.prime.size(), request.length);
-  const int64_t total = options.count * (request.length - given);
-
-  Samples samples;
-  int64_t generated = 0;
-  for (int64_t first = 0; first < options.count; first += fit) {
-    const int64_t streams = std::min(fit, options.count - first);
-    check_gpu_room(device, Decoder::bytes(model, device, loaded.product(), streams), "sampling",
-                   "use --device cpu");
-    Decoder decoder(model, loaded.parameters(), loaded.device(), streams, loaded.quantized());
-    config.first_stream = static_cast<uint32_t>(first);
-    text.begin(first);
-    Samples some =
-        generate(decoder, request.prime, config, [&](int64_t stream, int64_t position, uint8_t byte) {
-          if (stream == 0) text.byte(byte);
-          if (position >= given) status.update(++generated, total);
-          return true;
-        });
-    text.end();
-    for (int64_t s = 1; s < streams; ++s) {
-      text.begin(first + s);
-      for (const uint8_t byte : some[s]) text.byte(byte);
-      text.end();
-    }
-    std::move(some.begin(), some.end(), std::back_inserter(samples));
-  }
-  return samples;
-}
-
-// Returns the files written.
-std::vector<std::string> write_samples(const Samples& samples, const Request& request) {
-  if (request.output.empty()) return {};
-  const int64_t count = static_cast<int64_t>(samples.size());
-  std::vector<std::string> files;
-  if (request.config.data.kind == "image") {
-    write_png_grid(request.output, samples, request.shape.height, request.shape.width,
-                   request.shape.channels);
-    return {request.output};
-  }
-  for (int64_t i = 0; i < count; ++i) {
-    files.push_back(numbered(request.output, i, count));
-    if (request.text())
-      write_file_atomically(files.back(),
-                            [&](ByteSink& sink) { sink.write(samples[i].data(), samples[i].size()); });
+  int64_t steps = 1;
+  output.follow(generator);
+  while (!generator.done() && !InterruptGuard::requested()) {
+    const Clock::time_point begin = Clock::now();
+    generator.advance(steps);
+    steps = steps_to_take(loaded, output.live(), steps, seconds_since(begin));
+    output.follow(generator);
+    keeper.follow(generator);
+    if (generator.replaying())
+      status.say("drawing again what is known, to go on from there");
     else
-      write_wav(files.back(), samples[i], request.config.data.sample_rate);
+      status.update(before + generator.drawn(), total, before);
   }
-  return files;
+}
+
+void draw_all(Generator& generator, const SampleJob& job, const LoadedModel& loaded, SampleOutput& output,
+              StateKeeper& keeper, StatusLine& status) {
+  try {
+    draw_all(generator, loaded, output, keeper, status);
+  } catch (const ReplayError& error) {
+    fail(
+        "{}: this machine or device does not reproduce the state: {}; it was saved on {}, this is {}; resume "
+        "it on the same device with the same instruction set, or go on in another way with --branch 1",
+        job.state, error.what(), job.saved_on, job.session.device);
+  }
+}
+
+void report(const SampleOptions& options, const SampleJob& job, const Generator& generator, double seconds,
+            const std::vector<std::string>& files) {
+  const double rate = static_cast<double>(generator.drawn()) / std::max(seconds, 1e-9);
+  if (!options.json) {
+    fmt::print(stderr, "{} bytes in {:.1f} s, {} tokens a second\n", generator.drawn(), seconds,
+               human_count(rate));
+    return;
+  }
+  const Session& session = job.session;
+  nlohmann::json out{{"run", options.run},
+                     {"step", session.step},
+                     {"model", session.model},
+                     {"kind", session.kind},
+                     {"weights", session.weights},
+                     {"count", generator.sequences().size()},
+                     {"length", session.length},
+                     {"prime_bytes", generator.sequences()[0].prime},
+                     {"generated_bytes", generator.drawn()},
+                     {"seconds", seconds},
+                     {"bytes_per_second", rate},
+                     {"complete", generator.done()},
+                     {"files", files}};
+  if (job.text() && files.empty())
+    for (const Sequence& sequence : generator.sequences())
+      out["samples"].push_back(printable(sequence.bytes));
+  fmt::print("{}\n", out.dump(2, ' ', false, nlohmann::json::error_handler_t::replace));
+}
+
+// How to go on after an interruption.
+void advise(const SampleOptions& options, const SampleJob& job) {
+  if (job.state.empty())
+    fmt::print(stderr, "stopped; with --state FILE it could be resumed\n");
+  else
+    fmt::print(stderr, "stopped; go on with: longstride sample {} --resume {}\n", options.run, job.state);
 }
 
 }  // namespace
 
 int run_sample(const SampleOptions& options) {
-  SamplerConfig{options.temperature, options.top_k, options.top_p, 0}.check();
-  const Request request = prepare(options);
-  const LoadedModel loaded(options.run, request.config.compute,
-                           {.step = options.step, .int8 = options.weights == "int8"});
-
+  SampleJob job = prepare_job(options);
+  const LoadedModel loaded = load_model(options, job);
   note_slow_cpu(loaded.device());
-  TextOutput text(options.count, request.text() && request.output.empty() && !options.json);
-  StatusLine status("sampling", text.live());
-  const Samples samples = generate_all(loaded, request, options, text, status);
+  const std::unique_ptr<Decoder> decoder = make_decoder(options, job, loaded);
+  Generator generator(*decoder, job.session.sequences, job.windows);
+
+  const InterruptGuard guard;
+  SampleOutput output(job, options.json);
+  StateKeeper keeper(job, options.save_every);
+  StatusLine status("sampling", output.live(), "tokens");
+  draw_all(generator, job, loaded, output, keeper, status);
   const double seconds = status.seconds();
   status.clear();
-  const std::vector<std::string> files = write_samples(samples, request);
-
-  const int64_t given = std::min<int64_t>(request.prime.size(), request.length);
-  const int64_t generated = options.count * (request.length - given);
-  const double rate = static_cast<double>(generated) / seconds;
-  if (options.json) {
-    nlohmann::json out{{"run", options.run},
-                       {"step", loaded.step()},
-                       {"kind", request.config.data.kind},
-                       {"weights", options.weights},
-                       {"count", options.count},
-                       {"length", request.length},
-                       {"prime_bytes", given},
-                       {"generated_bytes", generated},
-                       {"seconds", seconds},
-                       {"bytes_per_second", rate},
-                       {"files", files}};
-    if (request.text() && files.empty())
-      for (const auto& sample : samples) out["samples"].push_back(printable(sample));
-    fmt::print("{}\n", out.dump(2, ' ', false, nlohmann::json::error_handler_t::replace));
-    return 0;
-  }
-  if (files.size() == 1) fmt::print(stderr, "wrote {}\n", files[0]);
-  if (files.size() > 1) fmt::print(stderr, "wrote {} to {}\n", files.front(), files.back());
-  fmt::print(stderr, "{} bytes in {:.1f} s, {} tokens a second\n", generated, seconds, human_count(rate));
-  return 0;
+  keeper.save(generator);
+  const std::vector<std::string> files = output.finish(generator);
+  report(options, job, generator, seconds, files);
+  if (generator.done()) return 0;
+  advise(options, job);
+  return 128 + InterruptGuard::signal_number();
 }
 
 }  // namespace longstride::cli

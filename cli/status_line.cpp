@@ -11,24 +11,35 @@
 
 namespace longstride::cli {
 
-StatusLine::StatusLine(std::string action, bool quiet) : action_(std::move(action)) {
+StatusLine::StatusLine(std::string action, bool quiet, std::string unit)
+    : action_(std::move(action)), unit_(std::move(unit)) {
   const char* terminal = std::getenv("TERM");
   active_ = !quiet && isatty(STDERR_FILENO) && terminal != nullptr && std::string_view(terminal) != "dumb";
 }
 
 double StatusLine::seconds() const { return std::chrono::duration<double>(Clock::now() - begin_).count(); }
 
-void StatusLine::update(int64_t done, int64_t total) {
-  if (!active_ || done <= 0 || total <= 0) return;
-  const auto now = Clock::now();
-  if (drawn_ && now - last_ < std::chrono::milliseconds(200)) return;
-  last_ = now;
+bool StatusLine::due() const {
+  return active_ && !(drawn_ && Clock::now() - last_ < std::chrono::milliseconds(200));
+}
+
+void StatusLine::draw(const std::string& text) {
+  last_ = Clock::now();
   drawn_ = true;
-  const double rate = static_cast<double>(done) / seconds();
-  fmt::print(stderr, "\r\x1b[K{} {:3.0f} %  {} bytes/s  {} left", action_,
-             100 * static_cast<double>(done) / static_cast<double>(total), human_count(rate),
-             human_seconds(static_cast<double>(total - done) / rate));
+  fmt::print(stderr, "\r\x1b[K{}", text);
   std::fflush(stderr);
+}
+
+void StatusLine::update(int64_t done, int64_t total, int64_t before) {
+  if (done <= before || total <= 0 || !due()) return;
+  const double rate = static_cast<double>(done - before) / seconds();
+  draw(fmt::format("{} {:3.0f} %  {} {}/s  {} left", action_,
+                   100 * static_cast<double>(done) / static_cast<double>(total), human_count(rate), unit_,
+                   human_seconds(static_cast<double>(total - done) / rate)));
+}
+
+void StatusLine::say(const std::string& what) {
+  if (due()) draw(what);
 }
 
 void StatusLine::clear() {

@@ -9,22 +9,28 @@ namespace longstride::cli {
 
 class StatusLine {
  public:
-  // `action` begins the line, as in "evaluating"; `quiet` keeps it from appearing.
-  explicit StatusLine(std::string action, bool quiet = false);
+  // `action` begins the line, as in "evaluating"; `quiet` keeps it from appearing; `unit` is what is counted.
+  explicit StatusLine(std::string action, bool quiet = false, std::string unit = "bytes");
   ~StatusLine() { clear(); }
   StatusLine(const StatusLine&) = delete;
   StatusLine& operator=(const StatusLine&) = delete;
 
-  // `done` of `total` bytes. Cheap; redraws a few times a second.
-  void update(int64_t done, int64_t total);
+  // `done` of `total`; `before` of them were done before the line was made. Cheap; redraws a few times a
+  // second.
+  void update(int64_t done, int64_t total, int64_t before = 0);
+  // What goes on while nothing can be counted.
+  void say(const std::string& what);
   // Takes the line away.
   void clear();
+  bool active() const { return active_; }  // somebody can see it
   // Since the line was made.
   double seconds() const;
 
  private:
   using Clock = std::chrono::steady_clock;
-  std::string action_;
+  void draw(const std::string& text);
+  bool due() const;
+  std::string action_, unit_;
   bool active_ = false, drawn_ = false;
   Clock::time_point begin_ = Clock::now(), last_ = {};
 };

@@ -206,11 +206,13 @@ void AtomicDirectory::commit() {
   remove_tree(temporary_path_);
 }
 
-int remove_stale_temporaries(const std::string& folder) {
+int remove_stale_temporaries(const std::string& folder, std::string_view name) {
+  const std::string prefix =
+      name.empty() ? std::string(kTemporaryPrefix) : fmt::format("{}{}-", kTemporaryPrefix, name);
   std::error_code error;
   std::vector<std::string> stale;
   for (fs::directory_iterator entry(folder, error), end; !error && entry != end; entry.increment(error))
-    if (entry->path().filename().string().starts_with(kTemporaryPrefix) && !is_held(entry->path().string()))
+    if (entry->path().filename().string().starts_with(prefix) && !is_held(entry->path().string()))
       stale.push_back(entry->path().string());
   if (error == std::errc::no_such_file_or_directory) return 0;
   LONGSTRIDE_CHECK(!error, "cannot list folder {}: {}", folder, error.message());

@@ -51,8 +51,9 @@ class AtomicDirectory {
 };
 
 // Removes the temporaries that killed processes left directly in `folder`; those of living processes stay. A
-// folder that does not exist has none. Returns how many were removed. Throws Error if one cannot be removed.
-int remove_stale_temporaries(const std::string& folder);
+// folder that does not exist has none. With `name`, only those of the file or folder of that name. Returns
+// how many were removed. Throws Error if one cannot be removed.
+int remove_stale_temporaries(const std::string& folder, std::string_view name = {});
 
 // Removes a folder and its content; it disappears from its name in one step. Throws Error.
 void remove_directory_atomically(const std::string& path);

@@ -41,10 +41,11 @@ Session load_session(const std::string& path);
 // What a branch does in another way than the session it leaves.
 struct BranchOptions {
   int64_t count = 1;  // of each sequence
-  std::optional<int64_t> length;
-  std::optional<double> temperature, top_p;
-  std::optional<int64_t> top_k;
-  std::optional<uint64_t> seed;
+  std::optional<int64_t> length = {};
+  std::optional<double> temperature = {};
+  std::optional<int64_t> top_k = {};
+  std::optional<double> top_p = {};
+  std::optional<uint64_t> seed = {};
 };
 
 // The seed of branch `index` of a sequence that was drawn with `parent`: two words of the Philox block

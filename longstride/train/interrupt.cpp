@@ -5,16 +5,16 @@
 namespace longstride {
 
 namespace {
-volatile std::sig_atomic_t stop_requested = 0;
+volatile std::sig_atomic_t noted_signal = 0;
 
 void note_signal(int number) {
-  stop_requested = 1;
+  noted_signal = number;
   std::signal(number, SIG_DFL);
 }
 }  // namespace
 
 InterruptGuard::InterruptGuard() {
-  stop_requested = 0;
+  noted_signal = 0;
   std::signal(SIGINT, note_signal);
   std::signal(SIGTERM, note_signal);
 }
@@ -24,6 +24,8 @@ InterruptGuard::~InterruptGuard() {
   std::signal(SIGTERM, SIG_DFL);
 }
 
-bool InterruptGuard::requested() { return stop_requested != 0; }
+bool InterruptGuard::requested() { return noted_signal != 0; }
+
+int InterruptGuard::signal_number() { return noted_signal; }
 
 }  // namespace longstride

@@ -1,4 +1,4 @@
-// SIGINT and SIGTERM as a question that the training loop asks between steps.
+// SIGINT and SIGTERM as a question that a long loop asks between steps.
 #pragma once
 
 namespace longstride {
@@ -11,6 +11,7 @@ class InterruptGuard {
   InterruptGuard(const InterruptGuard&) = delete;
   InterruptGuard& operator=(const InterruptGuard&) = delete;
   static bool requested();
+  static int signal_number();  // that was noted; 0: none
 };
 
 }  // namespace longstride

@@ -17,7 +17,7 @@ namespace longstride {
 class TemporaryFolder {
  public:
   TemporaryFolder() {
-    path_ = testing::TempDir() + "longstride-XXXXXX";
+    path_ = ::testing::TempDir() + "longstride-XXXXXX";
     if (mkdtemp(path_.data()) == nullptr) throw std::runtime_error("cannot create " + path_);
   }
   ~TemporaryFolder() {

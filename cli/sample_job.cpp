@@ -1,0 +1,243 @@
+#include "cli/sample_job.h"
+
+#include <algorithm>
+#include <filesystem>
+
+#include <fcntl.h>
+#include <fmt/format.h>
+#include <unistd.h>
+
+#include "longstride/base/check.h"
+#include "longstride/device/cuda.h"
+#include "longstride/device/instructions.h"
+
+#include "cli/load_run.h"
+#include "cli/prime.h"
+#include "cli/use_instructions.h"
+
+namespace longstride::cli {
+
+namespace fs = std::filesystem;
+
+namespace {
+
+bool given(const SampleOptions& options, const std::string& name) {
+  return std::find(options.given.begin(), options.given.end(), name) != options.given.end();
+}
+
+// ---- files to write ----
+
+// What would keep a file from being written should not come to light after hours of sampling.
+void check_writable(const std::string& path, const std::string& option) {
+  std::error_code ignored;
+  const fs::file_status there = fs::status(path, ignored);
+  LONGSTRIDE_CHECK(!fs::exists(there) || fs::is_regular_file(there), "{} {}: that is {}", option, path,
+                   fs::is_directory(there) ? "a folder" : "no file that could be replaced");
+  const fs::path parent = fs::path(path).parent_path();
+  const std::string folder = parent.empty() ? "." : parent.string();
+  LONGSTRIDE_CHECK(fs::is_directory(folder, ignored), "{} {}: there is no folder {}", option, path, folder);
+  std::string probe = (fs::path(folder) / ".tmp-XXXXXX").string();
+  const int file = mkostemp(probe.data(), O_CLOEXEC);
+  LONGSTRIDE_CHECK(file >= 0, "{} {}: cannot write in {}: {}", option, path, folder, last_system_error());
+  close(file);
+  unlink(probe.c_str());
+}
+
+void check_files(const SampleJob& job) {
+  const std::string &output = job.session.output, &kind = job.config.data.kind;
+  if (!output.empty()) {
+    const std::string extension = fs::path(output).extension().string();
+    if (kind == "image" && extension != ".png")
+      throw UsageError(fmt::format("--output {}: pictures are written as .png", output));
+    if (kind == "audio" && extension != ".wav")
+      throw UsageError(fmt::format("--output {}: sound is written as .wav", output));
+    check_writable(output, "--output");
+  }
+  if (job.state.empty()) return;
+  if (fs::path(job.state).lexically_normal() == fs::path(output).lexically_normal())
+    throw UsageError(
+        fmt::format("--state {}: that is the output; give the state a file of its own", job.state));
+  check_writable(job.state, job.resumed ? "--resume" : "--state");
+}
+
+std::string default_output(const std::string& kind, const std::string& name) {
+  return kind == "image" ? name + ".png" : kind == "audio" ? name + ".wav" : "";
+}
+
+// ---- options and the state ----
+
+// Without a state.
+void check_new(const SampleOptions& options) {
+  if (options.branch > 0) throw UsageError("--branch needs the state to branch from: --resume FILE");
+  std::error_code ignored;
+  LONGSTRIDE_CHECK(options.state.empty() || !fs::exists(options.state, ignored),
+                   "--state {}: it is there already; go on from it with --resume {}, or remove it",
+                   options.state, options.state);
+}
+
+template <class T>
+void refuse_change(const SampleOptions& options, const char* name, const T& wanted, const T& saved,
+                   bool branches_may = false) {
+  if (!given(options, name) || wanted == saved) return;
+  throw UsageError(fmt::format(
+      "{} {}: the samples of {} were begun with {}; leave it out{}", name, wanted, options.resume, saved,
+      branches_may ? ", or go on in another way with --branch 1" : ", or begin anew without --resume"));
+}
+
+// Options that a state has and a command line may repeat but not change.
+void check_resumed(const SampleOptions& options, const Session& saved, int64_t context) {
+  for (const char* name : {"--prime", "--prime-fraction", "--prime-seconds"})
+    if (given(options, name))
+      throw UsageError(
+          fmt::format("{}: the samples of {} have their beginnings already", name, options.resume));
+  refuse_change(options, "--count", options.count, static_cast<int64_t>(saved.sequences.size()));
+  refuse_change(options, "--hop", options.hop, saved.hop);
+  refuse_change(options, "--weights", options.weights, saved.weights);
+  refuse_change(options, "--step", options.step, saved.step);
+  refuse_change(options, "--exact-scores", options.exact_scores, saved.exact_scores);
+  if (options.branch > 0) {
+    std::error_code ignored;
+    if (given(options, "--state") && fs::equivalent(options.state, options.resume, ignored))
+      throw UsageError(fmt::format("--state {}: branches leave the state as it is; give them another file",
+                                   options.state));
+    LONGSTRIDE_CHECK(options.state.empty() || !fs::exists(options.state, ignored),
+                     "--state {}: it is there already; choose another file, or remove it", options.state);
+    return;
+  }
+  const int64_t length = options.length > 0 ? options.length : context;
+  refuse_change(options, "--length", length, saved.length, true);
+  refuse_change(options, "--seed", static_cast<uint64_t>(options.seed), saved.sampler.seed, true);
+  refuse_change(options, "--temperature", options.temperature, saved.sampler.temperature, true);
+  refuse_change(options, "--top-k", options.top_k, saved.sampler.top_k, true);
+  refuse_change(options, "--top-p", options.top_p, saved.sampler.top_p, true);
+  refuse_change(options, "--state", options.state, options.resume);
+}
+
+BranchOptions branch_options(const SampleOptions& options, int64_t context) {
+  BranchOptions branching;
+  branching.count = options.branch;
+  if (given(options, "--length")) branching.length = options.length > 0 ? options.length : context;
+  if (given(options, "--temperature")) branching.temperature = options.temperature;
+  if (given(options, "--top-k")) branching.top_k = options.top_k;
+  if (given(options, "--top-p")) branching.top_p = options.top_p;
+  if (given(options, "--seed")) branching.seed = static_cast<uint64_t>(options.seed);
+  return branching;
+}
+
+void check_length(const SampleJob& job) {
+  const int64_t context = job.config.model.context;
+  LONGSTRIDE_CHECK(job.config.data.kind != "image" || job.session.length == context,
+                   "--length {}: a picture always has {} bytes", job.session.length, context);
+}
+
+SampleJob job_from_state(const SampleOptions& options) {
+  SampleJob job;
+  Session saved = load_session(options.resume);
+  // Settings of the state come first, so that the command line has the last word.
+  std::vector<std::string> overrides{"compute.precision=" + saved.precision};
+  overrides.insert(overrides.end(), saved.settings.begin(), saved.settings.end());
+  overrides.insert(overrides.end(), options.overrides.begin(), options.overrides.end());
+  job.config = load_run_config(options.run, overrides);
+  LONGSTRIDE_CHECK(job.config.data.kind == saved.kind,
+                   "--resume {}: its samples are {}, those of {} are {}; it was saved for {}", options.resume,
+                   saved.kind, options.run, job.config.data.kind, saved.run);
+  const int64_t context = job.config.model.context;
+  check_resumed(options, saved, context);
+  job.saved_on = saved.device;
+  job.resumed = options.branch == 0;
+  job.state = job.resumed ? options.resume : options.state;
+  job.session = job.resumed ? std::move(saved) : branch(saved, branch_options(options, context));
+  job.session.settings.assign(overrides.begin() + 1, overrides.end());
+  if (!job.resumed) job.session.output = default_output(saved.kind, "branches");
+  if (given(options, "--output")) job.session.output = options.output;
+  return job;
+}
+
+SampleJob job_from_options(const SampleOptions& options) {
+  check_new(options);
+  SampleJob job;
+  job.config = load_run_config(options.run, options.overrides);
+  const std::string& kind = job.config.data.kind;
+  if (kind == "image" && given(options, "--hop"))
+    throw UsageError("--hop: pictures end where the context does; it is for text and sound");
+  Session& session = job.session;
+  session.weights = options.weights;
+  session.exact_scores = options.exact_scores;
+  session.settings = options.overrides;
+  session.kind = kind;
+  session.length = options.length > 0 ? options.length : job.config.model.context;
+  session.hop = options.hop;
+  session.sampler = {options.temperature, options.top_k, options.top_p, static_cast<uint64_t>(options.seed)};
+  session.output = options.output.empty() ? default_output(kind, "sample") : options.output;
+  job.state = options.state;
+  return job;
+}
+
+std::string describe_device(Device device) {
+  if (device.kind != DeviceKind::cpu)
+    return fmt::format("{}: {}", name_of(device), cuda::describe(device.index));
+  const std::string limit =
+      instruction_limit() == Instructions::any ? "" : ", limited to " + name_of(instruction_limit());
+  return fmt::format("cpu: {}{}, {} threads", describe_cpu(), limit, threads());
+}
+
+std::string beginning_of(const std::string& digest) { return digest.substr(0, 8); }
+
+}  // namespace
+
+SampleJob prepare_job(const SampleOptions& options) {
+  if (given(options, "--save-every") && options.state.empty() &&
+      (options.resume.empty() || options.branch > 0))
+    throw UsageError("--save-every: there is no --state to save");
+  SamplerConfig{options.temperature, options.top_k, options.top_p, 0}.check();
+  SampleJob job = options.resume.empty() ? job_from_options(options) : job_from_state(options);
+  use_instructions(job.config.compute);
+  job.windows = windows_of(job.config.model, job.session.hop);
+  if (job.config.data.kind == "image") job.shape = picture_shape(job.config);
+  check_length(job);
+  check_files(job);
+  if (!options.resume.empty()) return job;
+
+  Session& session = job.session;
+  const std::vector<uint8_t> prime = load_prime(options, job.config, session.length, job.windows, job.shape);
+  for (int64_t i = 0; i < options.count; ++i)
+    session.sequences.push_back(
+        sequence_after(prime, session.length, session.sampler, static_cast<uint32_t>(i)));
+  return job;
+}
+
+LoadedModel load_model(const SampleOptions& options, SampleJob& job) {
+  Session& session = job.session;
+  const bool from_state = !options.resume.empty();
+  const auto load = [&]() -> LoadedModel {
+    const int64_t step = from_state ? session.step : options.step;
+    try {
+      return LoadedModel(options.run, job.config.compute, {.step = step, .int8 = session.weights == "int8"});
+    } catch (const Error& error) {
+      if (!from_state) throw;
+      fail("{} (the state {} was saved with step {} of {})", error.what(), options.resume, session.step,
+           session.run);
+    }
+  };
+  LoadedModel loaded = load();
+  if (from_state) {
+    LONGSTRIDE_CHECK(session.model == loaded.digest(),
+                     "--resume {}: it was saved with another model, {} (step {} of {}); {} has {} at that "
+                     "step; a state goes on with its own model only",
+                     options.resume, beginning_of(session.model), session.step, session.run, options.run,
+                     beginning_of(loaded.digest()));
+    if (job.resumed && name_of(loaded.product()) != session.precision)
+      throw UsageError(
+          fmt::format("--set compute.precision: the samples of {} were begun with {}, not {}; "
+                      "leave it out, or go on in another way with --branch 1",
+                      options.resume, session.precision, name_of(loaded.product())));
+  }
+  session.model = loaded.digest();
+  session.run = options.run;
+  session.step = loaded.step();
+  session.precision = name_of(loaded.product());
+  session.device = describe_device(loaded.device());
+  return loaded;
+}
+
+}  // namespace longstride::cli

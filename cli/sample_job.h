@@ -1,0 +1,32 @@
+// What `longstride sample` is to do: from the command line, or from the state that an earlier run left.
+#pragma once
+
+#include <string>
+
+#include "longstride/data/corpus.h"
+#include "longstride/run/run_directory.h"
+#include "longstride/sample/session.h"
+
+#include "cli/commands.h"
+
+namespace longstride::cli {
+
+struct SampleJob {
+  RunConfig config;
+  ImageShape shape;      // of pictures
+  Session session;       // what is known at the beginning; fields of the model are filled by load_model
+  std::string state;     // file that keeps the session; empty: none
+  bool resumed = false;  // goes on as if it had not stopped
+  std::string saved_on;  // the device in words, if resumed
+  Windows windows;
+  bool text() const { return config.data.kind == "text"; }
+};
+
+// Reads the prime or the state, and looks at everything that can be wrong before a model is loaded. Puts the
+// instruction set into force. Throws Error or UsageError.
+SampleJob prepare_job(const SampleOptions& options);
+
+// The job's model; completes job.session. Throws Error if a state was made with another one.
+LoadedModel load_model(const SampleOptions& options, SampleJob& job);
+
+}  // namespace longstride::cli

@@ -1,0 +1,147 @@
+#include "cli/sample_output.h"
+
+#include <algorithm>
+#include <cstdio>
+#include <filesystem>
+
+#include <fmt/format.h>
+#include <unistd.h>
+
+#include "longstride/base/atomic_file.h"
+#include "longstride/base/check.h"
+#include "longstride/data/encode.h"
+
+namespace longstride::cli {
+
+namespace fs = std::filesystem;
+
+namespace {
+
+constexpr double kGridSeconds = 3;   // between grids
+constexpr double kGridShare = 0.05;  // of the time that may go into them
+constexpr uint8_t kNotPainted = 128;
+
+// "a.wav" as "a-3.wav", if there are several.
+std::string numbered(const std::string& path, int64_t index, int64_t count) {
+  if (count == 1) return path;
+  const fs::path whole(path);
+  return (whole.parent_path() /
+          fmt::format("{}-{}{}", whole.stem().string(), index + 1, whole.extension().string()))
+      .string();
+}
+
+}  // namespace
+
+// ---- text ----
+
+TextOutput::TextOutput(int64_t count, bool enabled)
+    : count_(count), enabled_(enabled), terminal_(isatty(STDOUT_FILENO)) {}
+
+void TextOutput::put(std::string_view text) {
+  if (std::fwrite(text.data(), 1, text.size(), stdout) != text.size())
+    fail("cannot write to standard output: {}", last_system_error());
+}
+
+void TextOutput::flush() {
+  if (std::fflush(stdout) != 0) fail("cannot write to standard output: {}", last_system_error());
+}
+
+void TextOutput::begin() {
+  if (begun_) return;
+  begun_ = true;
+  if (terminal_ && count_ > 1)
+    put(fmt::format("{}---- sample {} of {} ----\n", sample_ > 0 ? "\n" : "", sample_ + 1, count_));
+}
+
+void TextOutput::show(std::span<const uint8_t> bytes) {
+  if (!terminal_) return put({reinterpret_cast<const char*>(bytes.data()), bytes.size()});
+  for (const uint8_t byte : bytes) put(text_.push(byte));
+}
+
+void TextOutput::stop() {
+  if (!enabled_ || !begun_) return;
+  if (terminal_) put(text_.finish() + "\n");
+  begun_ = false;
+  flush();
+}
+
+void TextOutput::follow(const Generator& generator) {
+  if (!enabled_) return;
+  const std::vector<Sequence>& samples = generator.sequences();
+  for (; sample_ < std::ssize(samples) && !generator.replaying(sample_); ++sample_, shown_ = 0) {
+    const Sequence& sample = samples[sample_];
+    begin();
+    show(std::span(sample.bytes).subspan(shown_));
+    shown_ = sample.known();
+    if (!sample.finished()) break;
+    stop();
+  }
+  if (terminal_) flush();
+}
+
+// ---- all kinds ----
+
+SampleOutput::SampleOutput(const SampleJob& job, bool json)
+    : job_(job),
+      text_(std::ssize(job.session.sequences), job.text() && job.session.output.empty() && !json) {}
+
+void SampleOutput::write_grid(const Generator& generator) {
+  const Clock::time_point begin = Clock::now();
+  std::vector<std::vector<uint8_t>> pictures;
+  for (const Sequence& sample : generator.sequences())
+    pictures.emplace_back(sample.bytes).resize(sample.length, kNotPainted);
+  write_png_grid(job_.session.output, pictures, job_.shape.height, job_.shape.width, job_.shape.channels);
+  last_grid_ = Clock::now();
+  grid_seconds_ = std::chrono::duration<double>(last_grid_ - begin).count();
+}
+
+void SampleOutput::follow(const Generator& generator) {
+  text_.follow(generator);
+  if (job_.config.data.kind != "image" || generator.done() || generator.replaying()) return;
+  const double since = std::chrono::duration<double>(Clock::now() - last_grid_).count();
+  if (since >= std::max(kGridSeconds, grid_seconds_ / kGridShare)) write_grid(generator);
+}
+
+std::vector<std::string> SampleOutput::write_files(const Generator& generator) {
+  const std::vector<Sequence>& samples = generator.sequences();
+  if (job_.config.data.kind == "image") {
+    write_grid(generator);
+    return {job_.session.output};
+  }
+  std::vector<std::string> files;
+  for (int64_t i = 0; i < std::ssize(samples); ++i) {
+    const std::vector<uint8_t>& bytes = samples[i].bytes;
+    if (bytes.empty()) continue;
+    files.push_back(numbered(job_.session.output, i, std::ssize(samples)));
+    if (job_.text())
+      write_file_atomically(files.back(),
+                            [&](ByteSink& sink) { sink.write(bytes.data(), std::ssize(bytes)); });
+    else
+      write_wav(files.back(), bytes, job_.config.data.sample_rate);
+  }
+  return files;
+}
+
+std::vector<std::string> SampleOutput::finish(const Generator& generator) {
+  text_.follow(generator);
+  text_.stop();
+  const auto& samples = generator.sequences();
+  const bool begun =
+      std::any_of(samples.begin(), samples.end(), [](const Sequence& s) { return s.known() > 0; });
+  if (job_.session.output.empty() || !begun) return {};
+  const std::vector<std::string> files = write_files(generator);
+  const auto whole =
+      std::count_if(samples.begin(), samples.end(), [](const Sequence& s) { return s.finished(); });
+  std::string note;
+  if (!generator.done())
+    note = fmt::format(
+        " ({} of {} samples are finished{})", whole, samples.size(),
+        job_.config.data.kind == "image" ? ", what is grey is not painted yet" : ", the others end early");
+  if (files.size() == 1)
+    fmt::print(stderr, "wrote {}{}\n", files[0], note);
+  else
+    fmt::print(stderr, "wrote {} files, {} to {}{}\n", files.size(), files.front(), files.back(), note);
+  return files;
+}
+
+}  // namespace longstride::cli

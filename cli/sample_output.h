@@ -1,0 +1,61 @@
+// What people see and hear of samples: text as it comes, pictures as a grid that fills, sound as WAV files.
+#pragma once
+
+#include <chrono>
+#include <string>
+#include <vector>
+
+#include "longstride/sample/generate.h"
+
+#include "cli/sample_job.h"
+#include "cli/terminal_text.h"
+
+namespace longstride::cli {
+
+// Text on standard output, one sample after the other: the first that is not finished appears as it comes. On
+// a terminal it is made printable, elsewhere the bytes go out as they are.
+class TextOutput {
+ public:
+  TextOutput(int64_t count, bool enabled);
+  bool live() const { return enabled_ && terminal_; }
+  void follow(const Generator& generator);
+  // Ends the line of a sample that will not be finished.
+  void stop();
+  int64_t finished() const { return sample_; }
+
+ private:
+  void begin();
+  void show(std::span<const uint8_t> bytes);
+  void put(std::string_view text);
+  void flush();
+
+  int64_t count_;
+  bool enabled_, terminal_;
+  int64_t sample_ = 0, shown_ = 0;  // the sample on show and how much of it
+  bool begun_ = false;
+  TerminalText text_;
+};
+
+class SampleOutput {
+ public:
+  SampleOutput(const SampleJob& job, bool json);
+
+  // Text runs over a terminal, where other lines would be in the way.
+  bool live() const { return text_.live(); }
+  // Shows what has come since the last call; a grid is written anew every few seconds.
+  void follow(const Generator& generator);
+  // Writes the files, of samples that are not finished too, and says so on standard error. Returns the files.
+  std::vector<std::string> finish(const Generator& generator);
+
+ private:
+  using Clock = std::chrono::steady_clock;
+  void write_grid(const Generator& generator);
+  std::vector<std::string> write_files(const Generator& generator);
+
+  const SampleJob& job_;
+  TextOutput text_;
+  Clock::time_point last_grid_ = Clock::now();
+  double grid_seconds_ = 0;  // that the last one took to write
+};
+
+}  // namespace longstride::cli

@@ -1,5 +1,6 @@
-// The cached decoder on a GPU against the parallel forward there and against the CPU. Skipped where there is
-// no GPU.
+// The decoder on a GPU: its steps against the parallel forward, and bytes that do not depend on how they are
+// drawn. Skipped where there is no GPU.
+#include <algorithm>
 #include <cmath>
 
 #include <gtest/gtest.h>
@@ -25,7 +26,54 @@ double loss_of(const float* logits, uint8_t token) {
   return most + std::log(sum) - logits[token];
 }
 
-class GpuSample : public ::testing::TestWithParam<std::tuple<const char*, DType>> {
+// Wide enough that warps make several loads of a tile, and blocks take several tiles.
+ModelConfig wide_config(const std::string& pattern, int64_t context) {
+  ModelConfig config = small_config(pattern, context, 2, 4);
+  config.width = 256, config.qk_width = 128, config.feed_forward = 2312;
+  return config;
+}
+
+DecoderOptions with(int64_t streams, DecodeSchedule schedule = DecodeSchedule::fastest) {
+  DecoderOptions options;
+  options.streams = streams;
+  options.gpu_schedule = schedule;
+  return options;
+}
+
+// Differences from `expected` (streams, context) losses from position `primed` on.
+struct Differences {
+  double worst = 0, mean = 0;
+};
+
+Differences differences(Decoder& decoder, const std::vector<uint8_t>& tokens,
+                        const std::vector<float>& expected, int64_t primed) {
+  const int64_t streams = decoder.streams(), context = decoder.config().context;
+  for (int64_t s = 0; s < streams && primed > 0; ++s)
+    decoder.prefill(s, {tokens.data() + s * context, static_cast<size_t>(primed)});
+  Differences d;
+  for (int64_t position = primed; position < context; ++position) {
+    std::vector<uint8_t> previous(static_cast<size_t>(streams));
+    for (int64_t s = 0; s < streams && position > 0; ++s) previous[s] = tokens[s * context + position - 1];
+    const Tensor logits = decoder.step(previous, position);
+    for (int64_t s = 0; s < streams; ++s) {
+      const int64_t at = s * context + position;
+      const double apart = std::abs(loss_of(logits.as<float>() + s * kVocabulary, tokens[at]) - expected[at]);
+      if (!(apart <= d.worst)) d.worst = apart;
+      d.mean += apart / static_cast<double>(streams * (context - primed));
+    }
+  }
+  return d;
+}
+
+// What 16 bits round is a matter of luck for the one, but not for the mean.
+void expect_close(const Differences& d, DType product, const std::string& what) {
+  if (product == DType::f32) {
+    EXPECT_LT(d.worst, 3e-4) << what;
+  }
+  EXPECT_LT(d.mean, product == DType::bf16 ? 0.1 : 0.02) << what;
+}
+
+class GpuSample : public ::testing::Test {
  protected:
   void SetUp() override {
     const std::string reason = cuda::why_not(kGpu.index);
@@ -33,58 +81,160 @@ class GpuSample : public ::testing::TestWithParam<std::tuple<const char*, DType>
   }
 };
 
-TEST_P(GpuSample, TheCacheGivesWhatTheParallelForwardGives) {
+class GpuPatterns : public GpuSample, public ::testing::WithParamInterface<std::tuple<const char*, DType>> {};
+
+TEST_P(GpuPatterns, TheCacheGivesWhatTheParallelForwardGives) {
   const auto& [pattern, product] = GetParam();
-  const RandomModel model(small_config(pattern, 60));
-  const OnGpu gpu(model, product);
-  const int64_t streams = 3, context = model.config.context;
-  const std::vector<uint8_t> tokens = random_bytes(streams * context, 11);
-  const std::vector<float> expected = model.losses(tokens);
-  for (const int64_t primed : {int64_t{0}, int64_t{5}, int64_t{33}}) {
-    Decoder decoder(model.config, gpu.parameters, kGpu, streams);
-    if (primed > 0) {
-      std::vector<uint8_t> beginnings;
-      for (int64_t s = 0; s < streams; ++s)
-        beginnings.insert(beginnings.end(), tokens.begin() + s * context,
-                          tokens.begin() + s * context + primed);
-      decoder.prefill(Tensor(beginnings.data(), DType::u8, {streams, primed}));
-    }
-    double worst = 0, sum = 0, count = 0;
-    for (int64_t position = primed; position < context; ++position) {
-      std::vector<uint8_t> previous(streams);
-      for (int64_t s = 0; s < streams && position > 0; ++s) previous[s] = tokens[s * context + position - 1];
-      const Tensor logits = decoder.step(previous, position);
-      for (int64_t s = 0; s < streams; ++s) {
-        const int64_t at = s * context + position;
-        const double difference =
-            std::abs(loss_of(logits.as<float>() + s * kVocabulary, tokens[at]) - expected[at]);
-        if (!(difference <= worst)) worst = difference;
-        sum += difference;
-        ++count;
+  for (const int64_t context : {1, 45, 60}) {
+    const RandomModel model(small_config(pattern, context, 3, 4));
+    const OnGpu gpu(model, product);
+    const std::vector<uint8_t> tokens = random_bytes(3 * context, 11);
+    const std::vector<float> expected = model.losses(tokens);
+    for (const int64_t primed : {0, 5, 33})
+      for (const DecodeSchedule schedule : {DecodeSchedule::persistent, DecodeSchedule::graph}) {
+        if (primed >= context) continue;
+        Decoder decoder(model.config, gpu.parameters, kGpu, with(3, schedule));
+        expect_close(differences(decoder, tokens, expected, primed), product,
+                     fmt::format("context {}, {} primed", context, primed));
       }
-    }
-    // What 16 bits round is a matter of luck for the one, but not for the mean.
-    if (product == DType::f32) {
-      EXPECT_LT(worst, 2e-4) << "primed " << primed;
-    }
-    EXPECT_LT(sum / count, product == DType::bf16 ? 0.1 : 0.02) << "primed " << primed;
   }
 }
 
-INSTANTIATE_TEST_SUITE_P(Patterns, GpuSample,
-                         ::testing::Combine(::testing::Values("dense", "fixed:16,4", "strided:8",
-                                                              "window:4|stride:4"),
+INSTANTIATE_TEST_SUITE_P(Patterns, GpuPatterns,
+                         ::testing::Combine(::testing::Values("dense", "window:7", "block:8", "stride:6",
+                                                              "summary:8,3", "summary:8,2,1", "prefix:5",
+                                                              "previous-row:9", "dilated:4,3", "strided:8",
+                                                              "fixed:16,4", "spread-fixed:8,2",
+                                                              "window:4|stride:4", "stride:8,window:8*2",
+                                                              "window:3+previous-row:9+summary:6,2+stride:5"),
                                             ::testing::Values(DType::f32, DType::bf16, DType::f16)));
 
-TEST(GpuQuantized, EightBitWeightsGiveWhatTheyGiveOnTheCpu) {
-  const std::string reason = cuda::why_not(kGpu.index);
-  if (!reason.empty()) GTEST_SKIP() << reason;
-  RandomModel model(small_config("fixed:16,4", 40));
+TEST_F(GpuSample, WideModelsAgree) {
+  const RandomModel model(wide_config("fixed:64,16", 300));
+  const std::vector<uint8_t> tokens = random_bytes(2 * 300, 11);
+  const std::vector<float> expected = model.losses(tokens);
+  for (const DType product : {DType::f32, DType::bf16, DType::f16}) {
+    const OnGpu gpu(model, product);
+    for (const DecodeSchedule schedule : {DecodeSchedule::persistent, DecodeSchedule::graph})
+      for (const bool exact : {false, true}) {
+        DecoderOptions options = with(2, schedule);
+        options.exact_scores = exact;
+        Decoder decoder(model.config, gpu.parameters, kGpu, options);
+        expect_close(differences(decoder, tokens, expected, 100), product, exact ? "exact scores" : "");
+      }
+  }
+}
+
+// Sequences at their own positions, alone and beside others, by both schedules: the very bits.
+TEST_F(GpuSample, SequencesDoNotSeeEachOther) {
+  for (const ModelConfig& config : {small_config("strided:8", 40, 3, 4), wide_config("fixed:16,4", 40)})
+    for (const DType product : {DType::f32, DType::bf16}) {
+      const RandomModel model(config);
+      const OnGpu gpu(model, product);
+      const std::vector<uint8_t> tokens = random_bytes(40, 5);
+      const auto own = [&](int64_t position) { return position > 0 ? tokens[position - 1] : uint8_t{0}; };
+      Decoder alone(config, gpu.parameters, kGpu, with(1, DecodeSchedule::persistent));
+      std::vector<std::vector<float>> expected;
+      for (int64_t position = 0; position < 40; ++position) {
+        const Tensor logits = alone.step(std::vector<uint8_t>{own(position)}, position);
+        expected.emplace_back(logits.as<float>(), logits.as<float>() + kVocabulary);
+      }
+      for (const auto& [streams, schedule] : {std::pair{int64_t{1}, DecodeSchedule::graph},
+                                              {int64_t{5}, DecodeSchedule::persistent},
+                                              {int64_t{16}, DecodeSchedule::persistent},
+                                              {int64_t{16}, DecodeSchedule::graph},
+                                              {int64_t{70}, DecodeSchedule::graph}}) {
+        Decoder beside(config, gpu.parameters, kGpu, with(streams, schedule));
+        // Sequence s begins s steps later and rests until then.
+        for (int64_t step = 0; step < 40; ++step) {
+          std::vector<uint8_t> previous;
+          std::vector<int64_t> positions;
+          for (int64_t s = 0; s < streams; ++s) {
+            positions.push_back(step >= s ? step - s : Decoder::kRests);
+            previous.push_back(own(std::max<int64_t>(positions.back(), 0)));
+          }
+          const Tensor logits = beside.step(previous, positions);
+          for (int64_t s = 0; s < std::min(streams, step + 1); ++s) {
+            const float* row = logits.as<float>() + s * kVocabulary;
+            ASSERT_TRUE(std::equal(row, row + kVocabulary, expected[step - s].begin()))
+                << streams << " sequences, " << s << " at " << step - s;
+          }
+        }
+      }
+    }
+}
+
+std::vector<uint8_t> advanced(Decoder& decoder, int64_t stream, const SamplerConfig& sampler, int64_t length,
+                              int64_t steps) {
+  std::vector<uint8_t> bytes;
+  while (static_cast<int64_t>(bytes.size()) < length) {
+    std::vector<Continuation> list(static_cast<size_t>(decoder.streams()));
+    Continuation& c = list[stream];
+    c.position = static_cast<int64_t>(bytes.size());
+    c.previous = bytes.empty() ? uint8_t{0} : bytes.back();
+    c.count = std::min<int64_t>(steps, length - c.position);
+    c.sampler = sampler, c.stream = 3, c.origin = 1000;
+    std::vector<uint8_t> out(static_cast<size_t>(decoder.streams() * steps));
+    decoder.advance(list, steps, out);
+    bytes.insert(bytes.end(), out.begin() + stream * steps, out.begin() + stream * steps + c.count);
+  }
+  return bytes;
+}
+
+TEST_F(GpuSample, BytesAreDrawnAsOnTheCpuWhateverTheSteps) {
+  const RandomModel model(small_config("fixed:16,4", 400));
+  const OnGpu gpu(model, DType::bf16);
+  for (const SamplerConfig& sampler :
+       {SamplerConfig{1, 0, 1, 5}, SamplerConfig{0, 0, 1, 5}, SamplerConfig{0.7, 10, 1, 5},
+        SamplerConfig{1.3, 0, 0.8, 5}, SamplerConfig{1, 50, 0.5, 6}, SamplerConfig{2, 1, 1, 5}}) {
+    Decoder decoder(model.config, gpu.parameters, kGpu, with(2));
+    std::vector<uint8_t> expected;
+    for (int64_t position = 0; position < 400; ++position) {
+      const uint8_t previous = position > 0 ? expected.back() : uint8_t{0};
+      const Tensor logits =
+          decoder.step(std::vector<uint8_t>{0, previous}, std::vector<int64_t>{Decoder::kRests, position});
+      expected.push_back(draw({logits.as<float>() + kVocabulary, kVocabulary}, sampler, 3, 1000 + position));
+    }
+    for (const int64_t steps : {1, 7, 300})
+      EXPECT_EQ(advanced(decoder, 1, sampler, 400, steps), expected) << steps;
+    Decoder by_graph(model.config, gpu.parameters, kGpu, with(20, DecodeSchedule::graph));
+    EXPECT_EQ(advanced(by_graph, 13, sampler, 400, 64), expected);
+  }
+}
+
+TEST_F(GpuSample, CopiesGoOnAsTheirOriginals) {
+  const RandomModel model(small_config("window:4|stride:4", 60, 2, 4));
+  const OnGpu gpu(model, DType::bf16);
+  const std::vector<uint8_t> prime = random_bytes(30, 4);
+  Decoder decoder(model.config, gpu.parameters, kGpu, with(3));
+  decoder.prefill(1, prime);
+  decoder.copy_sequence(1, 2);
+  std::vector<Continuation> list(3);
+  for (const int64_t s : {1, 2}) list[s] = {30, prime.back(), 30, {}, 9, 0};
+  std::vector<uint8_t> out(90);
+  decoder.advance(list, 30, out);
+  EXPECT_TRUE(std::equal(out.begin() + 30, out.begin() + 60, out.begin() + 60));
+  EXPECT_EQ(decoder.filled(0), 0);
+  EXPECT_EQ(decoder.filled(2), 60);
+}
+
+TEST_F(GpuSample, WeightsThatAreNoNumbersAreToldOf) {
+  const RandomModel model(small_config("fixed:16,4", 40));
   const OnGpu gpu(model, DType::f32);
-  const QuantizedParameters there(model.config, gpu.weights, kGpu);
-  const QuantizedParameters here(model.config, model.weights, Device{});
-  Decoder on_gpu(model.config, gpu.parameters, kGpu, 1, &there);
-  Decoder on_cpu(model.config, model.parameters, Device{}, 1, &here);
+  const float nan = std::nanf("");
+  copy(Tensor(const_cast<float*>(&nan), DType::f32, {1}),
+       Tensor(gpu.parameters.final_gain.data, DType::f32, {1}, kGpu.kind));
+  Decoder decoder(model.config, gpu.parameters, kGpu, with(1));
+  std::vector<uint8_t> out(4);
+  EXPECT_THROW(decoder.advance(std::vector<Continuation>{{0, 0, 4, {}, 0, 0}}, 4, out), Error);
+}
+
+TEST_F(GpuSample, EightBitWeightsGiveWhatTheyGiveOnTheCpu) {
+  RandomModel model(small_config("fixed:16,4", 40));
+  const QuantizedParameters here = model.quantize_products();
+  const OnGpu gpu(model, DType::f32);
+  Decoder on_gpu(model.config, gpu.parameters, kGpu, with(1));
+  Decoder on_cpu(model.config, model.parameters, Device{}, with(1), &here);
   const std::vector<uint8_t> tokens = random_bytes(40, 3);
   for (int64_t position = 0; position < 40; ++position) {
     const std::vector<uint8_t> previous{position > 0 ? tokens[position - 1] : uint8_t{0}};

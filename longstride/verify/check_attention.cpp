@@ -80,28 +80,6 @@ Ours run(const AttentionCase& c, Device device, const AttentionValues<float>& in
   return ours;
 }
 
-// o of attention_one at every position, laid out like o of the forward; keys and values are read in `kept`.
-std::vector<float> run_one(const AttentionCase& c, Device device, const AttentionValues<float>& inputs,
-                           DType kept = DType::f32) {
-  const auto [batch, heads, width, v_width] = c.shape;
-  const LayerPattern layer = parse_schedule(c.pattern).layer(0);
-  AttentionStorage qkv(c, device, {width, width, v_width}), outputs(c, device, {v_width});
-  qkv.write(0, inputs.q), qkv.write(1, inputs.k), qkv.write(2, inputs.v);
-  const auto at_position = [](Tensor t, int64_t position) {  // (B, N, H, D) -> (B, H, D)
-    t.data = static_cast<float*>(t.data) + position * t.stride[1];
-    t.rank = 3;
-    t.shape = {t.shape[0], t.shape[2], t.shape[3]};
-    t.stride = {t.stride[0], t.stride[2], t.stride[3]};
-    return t;
-  };
-  const bool narrow = kept != DType::f32;
-  const KeptRows keys(c, device, kept, width, inputs.k), values(c, device, kept, v_width, inputs.v);
-  for (int64_t position = 0; position < c.n; ++position)
-    attention_one({device}, layer, position, at_position(qkv[0], position), narrow ? keys.tensor() : qkv[1],
-                  narrow ? values.tensor() : qkv[2], c.scale(), at_position(outputs[0], position));
-  return outputs.read(0);
-}
-
 double largest(std::span<const double> values) {
   double result = 0;
   for (const double value : values)
@@ -139,16 +117,7 @@ void check_case(const AttentionCase& c, Device device, std::vector<Check>& check
   checks.push_back(compare(c.name("dv"), ours.values.dv, naive.dv, truth.dv, floor));
   checks.push_back(holds(c.name("same bits twice"), ours.repeats));
   if (c.gap > 0) checks.push_back(holds(c.name("gaps untouched"), ours.gaps));
-  if (c.n > 77 || c.dtype != DType::f32) return;
-  checks.push_back(compare(c.name("one by one"), run_one(c, device, inputs), naive.o, truth.o, floor));
-  for (const DType dtype : narrow_dtypes(device)) {
-    AttentionValues<float> kept = inputs;
-    for (std::vector<float>* values : {&kept.k, &kept.v})
-      for (float& value : *values) value = rounded_to(dtype, value);
-    checks.push_back(compare(c.name("one by one") + fmt::format(", {} keys and values", name_of(dtype)),
-                             run_one(c, device, kept, dtype), by_definition<float>(c, kept).o,
-                             by_definition<double>(c, kept).o, floor));
-  }
+  if (c.n <= 77) check_key_cache(c, device, inputs, floor, checks);
 }
 
 }  // namespace

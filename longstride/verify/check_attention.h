@@ -55,4 +55,8 @@ AttentionValues<T> by_definition(const AttentionCase& c, const AttentionValues<f
 // The plainest computation with weights, their gradients and results rounded to 16 bits, and sums in f32.
 AttentionValues<float> naive_rounded(const AttentionCase& c, const AttentionValues<float>& inputs);
 
+// Adds checks of what a sampler keeps of these keys and values and, on the CPU, reads again.
+void check_key_cache(const AttentionCase& c, Device device, const AttentionValues<float>& inputs,
+                     double floor, std::vector<Check>& checks);
+
 }  // namespace longstride::verify

@@ -3,7 +3,6 @@
 #include <algorithm>
 #include <cmath>
 #include <limits>
-#include <utility>
 
 namespace longstride::verify {
 
@@ -110,25 +109,6 @@ void AttentionStorage::upload() const {
 
 void AttentionStorage::download() const {
   if (on_gpu_.data() != nullptr) copy(gpu_bytes(), host_bytes());
-}
-
-KeptRows::KeptRows(const AttentionCase& c, Device device, DType dtype, int64_t width,
-                   const std::vector<float>& values)
-    : buffer_(device, static_cast<int64_t>(values.size()) * size_of(dtype)),
-      tensor_(buffer_.data(), dtype, {c.shape.batch, c.shape.heads, c.n, width}, device.kind) {
-  with_element(dtype, [&](auto element) {
-    using T = decltype(element);
-    std::vector<T> elements(values.size());
-    size_t next = 0;
-    for (int64_t b = 0; b < c.shape.batch; ++b)
-      for (int64_t n = 0; n < c.n; ++n)
-        for (int64_t h = 0; h < c.shape.heads; ++h)
-          for (int64_t d = 0; d < width; ++d)
-            elements[((b * c.shape.heads + h) * c.n + n) * width + d] = static_cast<T>(values[next++]);
-    copy(Tensor(elements.data(), dtype, {c.shape.batch, c.shape.heads, c.n, width}), tensor_);
-  });
-  std::swap(tensor_.shape[1], tensor_.shape[2]);
-  std::swap(tensor_.stride[1], tensor_.stride[2]);
 }
 
 }  // namespace longstride::verify

@@ -1,5 +1,4 @@
-// The tensors of attention's check on a device: rows of heads as a model has them, and as a sampler keeps
-// them.
+// The tensors of attention's check on a device: rows of heads as a model has them.
 #pragma once
 
 #include <initializer_list>
@@ -34,18 +33,6 @@ class AttentionStorage {
   std::vector<unsigned char> memory_;
   Buffer on_gpu_;
   std::vector<Tensor> tensors_;
-};
-
-// Keys or values as a sampler keeps them: (B, H, N, width), seen as (B, N, H, width).
-class KeptRows {
- public:
-  KeptRows(const AttentionCase& c, Device device, DType dtype, int64_t width,
-           const std::vector<float>& values);
-  const Tensor& tensor() const { return tensor_; }
-
- private:
-  Buffer buffer_;
-  Tensor tensor_;
 };
 
 }  // namespace longstride::verify

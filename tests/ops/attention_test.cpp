@@ -15,6 +15,7 @@
 #include "longstride/ops/cpu/attention_tile.h"
 #include "longstride/ops/reference/attention.h"
 #include "longstride/verify/check.h"
+#include "longstride/verify/layer_cache.h"
 
 namespace longstride {
 namespace {
@@ -370,23 +371,28 @@ TEST(AttentionOne, JoinsThePiecesOfManyKeys) {
     k[i] = static_cast<float>(Bf16(static_cast<float>(random.normal(1000 + i))));
     v[i] = static_cast<float>(Bf16(static_cast<float>(random.normal(1000000 + i))));
   }
-  std::vector<Bf16> k_half(k.begin(), k.end()), v_half(v.begin(), v.end());
   for (const char* pattern : {"dense", "window:3000", "stride:2", "fixed:8,3", "window:1500|dense"}) {
     const LayerPattern layer = layer_of(pattern);
-    for (const int64_t position : {int64_t{1023}, int64_t{1024}, int64_t{3071}, n - 1}) {
-      const auto truth = one_by_definition<double>(layer, position, heads, width, scale, q, k, v);
-      const auto naive = one_by_definition<float>(layer, position, heads, width, scale, q, k, v);
-      for (const bool half : {false, true}) {
-        std::vector<float> o(heads * width, kNaN);
-        const auto kept = [&](std::vector<float>& full, std::vector<Bf16>& rounded) {
-          return half ? Tensor(rounded.data(), DType::bf16, {1, n, heads, width})
-                      : Tensor(full.data(), DType::f32, {1, n, heads, width});
+    for (const auto& [keys, values] :
+         {std::pair{DType::f32, DType::f32}, {DType::bf16, DType::bf16}, {DType::f32, DType::bf16}}) {
+      const verify::LayerCache cache(layer, n, {1, heads, width, width}, {}, keys, values);
+      int64_t stored = 0;
+      for (const int64_t position : {int64_t{1023}, int64_t{1024}, int64_t{3071}, n - 1}) {
+        const auto rows = [&](std::vector<float>& all) {
+          return Tensor(all.data(), DType::f32, {n, heads, width}).rows(stored, position + 1);
         };
-        attention_one({}, layer, position, Tensor(q.data(), DType::f32, {1, heads, width}), kept(k, k_half),
-                      kept(v, v_half), scale, Tensor(o.data(), DType::f32, {1, heads, width}));
+        store_keys({}, *cache, 0, stored, rows(k), rows(v));
+        stored = position + 1;
+        const auto truth = one_by_definition<double>(layer, position, heads, width, scale, q, k, v);
+        const auto naive = one_by_definition<float>(layer, position, heads, width, scale, q, k, v);
+        std::vector<float> o(heads * width, kNaN);
+        attention_one({}, *cache, std::vector<int64_t>{position},
+                      Tensor(q.data(), DType::f32, {1, heads, width}), scale,
+                      Tensor(o.data(), DType::f32, {1, heads, width}));
         // The scores reach 20, and their last bit is the floor.
         const verify::Check check = verify::compare(
-            fmt::format("{} at {}{}", pattern, position, half ? ", bf16" : ""), o, naive, truth, 3e-6);
+            fmt::format("{} at {}, {} and {}", pattern, position, name_of(keys), name_of(values)), o, naive,
+            truth, 3e-6);
         EXPECT_TRUE(check.passed()) << check.name << ": error " << check.error << ", allowed "
                                     << check.allowed;
       }
@@ -442,16 +448,33 @@ TEST(AttentionErrors, NameTheTensorAndTheShape) {
   EXPECT_THAT(error_of([&] { plan_attention({}, layer_of("window:4"), 0, 20); }), HasSubstr("0 heads"));
 }
 
-TEST(AttentionErrors, OneQueryMustLieInTheSequence) {
-  Problem p(20);
-  Tensor q(p.q.data(), DType::f32, {1, 1, 4}), o(p.o.data(), DType::f32, {1, 1, 4});
-  EXPECT_THAT(
-      error_of([&] { attention_one({}, layer_of("window:4"), 20, q, p.tensors.k, p.tensors.v, 1, o); }),
-      testing::HasSubstr("position 20"));
-  Tensor half = p.tensors.k;
-  half.dtype = DType::bf16;
-  EXPECT_THAT(error_of([&] { attention_one({}, layer_of("window:4"), 3, q, half, p.tensors.v, 1, o); }),
-              testing::HasSubstr("v is f32 (1, 20, 1, 4), must be bf16"));
+TEST(KeyCacheErrors, NameWhatDoesNotFit) {
+  using testing::HasSubstr;
+  const verify::LayerCache cache(layer_of("window:4"), 20, {2, 1, 4, 3}, {}, DType::f32, DType::bf16);
+  std::vector<float> memory(200);
+  const auto rows = [&](int64_t count, int64_t width) {
+    return Tensor(memory.data(), DType::f32, {count, 1, width});
+  };
+  const auto stored = [&](int64_t sequence, int64_t begin, const Tensor& keys, const Tensor& values) {
+    return error_of([&] { store_keys({}, *cache, sequence, begin, keys, values); });
+  };
+  EXPECT_EQ(stored(1, 15, rows(5, 4), rows(5, 3)), "no error");
+  EXPECT_THAT(stored(1, 16, rows(5, 4), rows(5, 3)), HasSubstr("store_keys: position 20 of 20"));
+  EXPECT_THAT(stored(0, -1, rows(5, 4), rows(5, 3)), HasSubstr("begin is -1"));
+  EXPECT_THAT(stored(2, 0, rows(5, 4), rows(5, 3)), HasSubstr("sequence 2 of 2"));
+  EXPECT_THAT(stored(0, 0, rows(5, 4), rows(4, 3)), HasSubstr("values is f32 (4, 1, 3), must be (5, 1, 3)"));
+  Tensor half = rows(5, 3);
+  half.dtype = DType::f16;
+  EXPECT_THAT(stored(0, 0, rows(5, 4), half), HasSubstr("values is f16 (5, 1, 3), the cache bf16"));
+
+  const auto attended = [&](std::vector<int64_t> positions, const Tensor& q, const Tensor& o) {
+    return error_of([&] { attention_one({}, *cache, positions, q, 1, o); });
+  };
+  EXPECT_EQ(attended({0, -1}, rows(2, 4), rows(2, 3)), "no error");
+  EXPECT_THAT(attended({0, 20}, rows(2, 4), rows(2, 3)), HasSubstr("position 20 of 20"));
+  EXPECT_THAT(attended({0, -2}, rows(2, 4), rows(2, 3)), HasSubstr("position is -2"));
+  EXPECT_THAT(attended({0}, rows(2, 4), rows(2, 3)), HasSubstr("1 positions of 2 sequences"));
+  EXPECT_THAT(attended({0, 0}, rows(2, 3), rows(2, 3)), HasSubstr("q is f32 (2, 1, 3), must be (2, 1, 4)"));
 }
 
 }  // namespace

@@ -94,9 +94,13 @@ TEST(Embedding, RefusesWrongArguments) {
               testing::HasSubstr("tokens[2] is 3"));
   EXPECT_THAT(error_of([&] { embedding_forward({}, matrix(tokens, 1, 3), tables, matrix(y, 1, 3)); }),
               testing::HasSubstr("y is f32 (1, 3), must be f32 (3, 1)"));
-  EXPECT_THAT(error_of([&] { embedding_one({}, flat(tokens), -1, tables, matrix(y, 3, 1)); }),
-              testing::HasSubstr("position is -1"));
-  EXPECT_THAT(error_of([&] { embedding_one({}, flat(tokens), 1, tables, matrix(y, 3, 1)); }),
+  EXPECT_THAT(error_of([&] {
+                embedding_one({}, flat(tokens), std::vector<int64_t>{0, 0, -2}, tables, matrix(y, 3, 1));
+              }),
+              testing::HasSubstr("position is -2"));
+  EXPECT_THAT(error_of([&] {
+                embedding_one({}, flat(tokens), std::vector<int64_t>{1, 1, 1}, tables, matrix(y, 3, 1));
+              }),
               testing::HasSubstr("previous[2] is 3"));
 }
 

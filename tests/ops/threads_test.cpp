@@ -15,6 +15,7 @@
 #include "longstride/ops/linear.h"
 #include "longstride/ops/quantized_linear.h"
 #include "longstride/ops/residual.h"
+#include "longstride/verify/layer_cache.h"
 
 #include "tests/ops/op_test.h"
 
@@ -166,30 +167,33 @@ TEST(Threads, LinearBias) {
   });
 }
 
-// As one step of sampling has them: each row also as if it stood alone.
-TEST(Threads, LinearOfFewRows) {
-  const int64_t in = 301, out = 405;
-  std::vector<float> x = sample(1, 7 * in), w = sample(2, in * out), b = sample(3, out), scales(out);
+// As steps of sampling have them: each row as if it stood alone, which is a product of few rows.
+TEST(Threads, LinearOfEachRow) {
+  const int64_t in = 301, out = 405, most = 19;
+  std::vector<float> x = sample(1, most * in), w = sample(2, in * out), b = sample(3, out), scales(out);
   std::vector<Bf16> half(w.begin(), w.end());
   std::vector<int8_t> values(w.size());
   const QuantizedMatrix quantized{matrix(values, out, in), flat(scales)};
   quantize({}, matrix(w, out, in), quantized);
-  Arena scratch({}, linear_scratch_bytes({}, 7, in, out, DType::bf16));
-  const auto run = [&](int64_t first, int64_t rows) {
-    const Tensor from = matrix(x, 7, in).rows(first, first + rows);
+  Arena scratch({}, linear_scratch_bytes({}, most, in, out, DType::bf16));
+  const auto run = [&](int64_t first, int64_t rows, const auto& linear) {
+    const Tensor from = matrix(x, most, in).rows(first, first + rows);
     std::vector<float> y(3 * rows * out, NAN);
     const Tensor to = matrix(y, 3 * rows, out);
-    linear_forward({}, from, matrix(w, out, in), flat(b), to.rows(0, rows));
-    linear_forward({{}, &scratch}, from, matrix(half, out, in), flat(b), to.rows(rows, 2 * rows));
+    linear(OpContext{}, from, matrix(w, out, in), flat(b), to.rows(0, rows));
+    linear(OpContext{{}, &scratch}, from, matrix(half, out, in), flat(b), to.rows(rows, 2 * rows));
     quantized_linear_forward({}, from, quantized, flat(b), to.rows(2 * rows, 3 * rows));
     return y;
   };
-  expect_same_bits([&] { return run(0, 7); });
-  const std::vector<float> all = run(0, 7);
-  for (int64_t row = 0; row < 7; ++row) {
-    const std::vector<float> alone = run(row, 1);
-    for (int64_t kind = 0; kind < 3; ++kind)
-      EXPECT_EQ(std::memcmp(&alone[kind * out], &all[(kind * 7 + row) * out], out * sizeof(float)), 0) << row;
+  for (const int64_t rows : {int64_t{7}, int64_t{8}, most}) {
+    expect_same_bits([&] { return run(0, rows, linear_each_row); });
+    const std::vector<float> all = run(0, rows, linear_each_row);
+    for (int64_t row = 0; row < rows; ++row) {
+      const std::vector<float> alone = run(row, 1, linear_forward);
+      for (int64_t kind = 0; kind < 3; ++kind)
+        EXPECT_EQ(std::memcmp(&alone[kind * out], &all[(kind * rows + row) * out], out * sizeof(float)), 0)
+            << row << " of " << rows;
+    }
   }
 }
 
@@ -198,13 +202,14 @@ TEST(Threads, AttentionOfOneQuery) {
   const int64_t n = 2500, heads = 3, width = 20;
   std::vector<float> q = sample(1, heads * width), k = sample(2, n * heads * width),
                      v = sample(3, n * heads * width);
-  const LayerPattern layer = parse_schedule("dense").layer(0);
+  const verify::LayerCache cache(parse_schedule("dense").layer(0), n, {1, heads, width, width}, {},
+                                 DType::f32, DType::f32);
   expect_same_bits([&] {
     std::vector<float> o(heads * width, NAN);
-    attention_one({}, layer, n - 1, Tensor(q.data(), DType::f32, {1, heads, width}),
-                  Tensor(k.data(), DType::f32, {1, n, heads, width}),
-                  Tensor(v.data(), DType::f32, {1, n, heads, width}), 0.3f,
-                  Tensor(o.data(), DType::f32, {1, heads, width}));
+    store_keys({}, *cache, 0, 0, Tensor(k.data(), DType::f32, {n, heads, width}),
+               Tensor(v.data(), DType::f32, {n, heads, width}));
+    attention_one({}, *cache, std::vector<int64_t>{n - 1}, Tensor(q.data(), DType::f32, {1, heads, width}),
+                  0.3f, Tensor(o.data(), DType::f32, {1, heads, width}));
     return o;
   });
 }

@@ -32,7 +32,7 @@ struct Continuation {
   int64_t position = 0;  // of the first byte to draw
   uint8_t previous = 0;  // the byte before it; not read at 0
   int64_t count = 0;     // bytes to draw; 0: the sequence rests
-  SamplerConfig sampler;
+  SamplerConfig sampler = {};
   uint32_t stream = 0;  // draws are those of (sampler.seed, stream, origin + position)
   int64_t origin = 0;
 };

@@ -91,8 +91,7 @@ void fit(std::vector<uint8_t>& bytes, int64_t length, const Windows& windows) {
   const bool one_window = length <= windows.context;
   const int64_t kept = one_window ? length / 2 : std::max<int64_t>(1, windows.context - windows.hop);
   fmt::print(stderr, "the prime has {} bytes, {} {}: going on from its last {}\n", size,
-             size < length ? "the model's context" : "a sample", size < length ? windows.context : length,
-             kept);
+             one_window ? "a sample" : "the model's context", one_window ? length : windows.context, kept);
   bytes.erase(bytes.begin(), bytes.end() - kept);
 }
 

@@ -70,7 +70,7 @@ std::string default_output(const std::string& kind, const std::string& name) {
 void check_new(const SampleOptions& options) {
   if (options.branch > 0) throw UsageError("--branch needs the state to branch from: --resume FILE");
   std::error_code ignored;
-  LONGSTRIDE_CHECK(options.state.empty() || !fs::exists(options.state, ignored),
+  LONGSTRIDE_CHECK(!fs::is_regular_file(options.state, ignored),
                    "--state {}: it is there already; go on from it with --resume {}, or remove it",
                    options.state, options.state);
 }
@@ -100,7 +100,7 @@ void check_resumed(const SampleOptions& options, const Session& saved, int64_t c
     if (given(options, "--state") && fs::equivalent(options.state, options.resume, ignored))
       throw UsageError(fmt::format("--state {}: branches leave the state as it is; give them another file",
                                    options.state));
-    LONGSTRIDE_CHECK(options.state.empty() || !fs::exists(options.state, ignored),
+    LONGSTRIDE_CHECK(!fs::is_regular_file(options.state, ignored),
                      "--state {}: it is there already; choose another file, or remove it", options.state);
     return;
   }

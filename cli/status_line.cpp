@@ -40,6 +40,7 @@ void StatusLine::update(int64_t done, int64_t total, int64_t before) {
 
 void StatusLine::say(const std::string& what) {
   if (due()) draw(what);
+  begin_ = Clock::now();
 }
 
 void StatusLine::clear() {

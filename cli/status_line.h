@@ -18,12 +18,12 @@ class StatusLine {
   // `done` of `total`; `before` of them were done before the line was made. Cheap; redraws a few times a
   // second.
   void update(int64_t done, int64_t total, int64_t before = 0);
-  // What goes on while nothing can be counted.
+  // What goes on while nothing can be counted; counting begins anew afterwards.
   void say(const std::string& what);
   // Takes the line away.
   void clear();
   bool active() const { return active_; }  // somebody can see it
-  // Since the line was made.
+  // Since counting began.
   double seconds() const;
 
  private:

@@ -94,6 +94,7 @@ std::string_view take_line(std::string_view& rest) {
 Session read_content(std::string_view rest) {
   std::vector<int64_t> known;
   Session session = session_from(json::parse(take_line(rest)), known);
+  session.sampler.check();
   for (size_t i = 0; i < known.size(); ++i) {
     Sequence& sequence = session.sequences[i];
     LONGSTRIDE_CHECK(known[i] >= 0 && known[i] <= std::ssize(rest), "bytes of sequence {} are missing", i);

@@ -105,7 +105,7 @@ int64_t steps_to_take(const LoadedModel& loaded, bool watched, int64_t steps, do
 
 void draw_all(Generator& generator, const LoadedModel& loaded, SampleOutput& output, StateKeeper& keeper,
               StatusLine& status) {
-  int64_t before = 0, total = 0;
+  int64_t before = 0, total = 0, counted = 0;  // drawn when counting began
   for (const Sequence& sequence : generator.sequences()) {
     before += sequence.known() - sequence.prime;
     total += sequence.length - sequence.prime;
@@ -118,10 +118,12 @@ void draw_all(Generator& generator, const LoadedModel& loaded, SampleOutput& out
     steps = steps_to_take(loaded, output.live(), steps, seconds_since(begin));
     output.follow(generator);
     keeper.follow(generator);
-    if (generator.replaying())
+    if (generator.replaying()) {
       status.say("drawing again what is known, to go on from there");
-    else
-      status.update(before + generator.drawn(), total, before);
+      counted = generator.drawn();
+    } else {
+      status.update(before + generator.drawn(), total, before + counted);
+    }
   }
 }
 
@@ -186,8 +188,9 @@ int run_sample(const SampleOptions& options) {
   SampleOutput output(job, options.json);
   StateKeeper keeper(job, options.save_every);
   StatusLine status("sampling", output.live(), "tokens");
+  const Clock::time_point begin = Clock::now();
   draw_all(generator, job, loaded, output, keeper, status);
-  const double seconds = status.seconds();
+  const double seconds = seconds_since(begin);
   status.clear();
   keeper.save(generator);
   const std::vector<std::string> files = output.finish(generator);

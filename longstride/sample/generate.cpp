@@ -55,7 +55,8 @@ Generator::Generator(Decoder& decoder, std::vector<Sequence> sequences, const Wi
 }
 
 bool Generator::replaying() const {
-  return std::find(replaying_.begin(), replaying_.end(), true) != replaying_.end();
+  return std::any_of(slots_.begin(), slots_.end(),
+                     [&](const Slot& slot) { return slot.sequence >= 0 && replaying_[slot.sequence]; });
 }
 
 bool Generator::needs_window(const Slot& slot) const {

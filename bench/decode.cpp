@@ -4,8 +4,8 @@
 //   bench_decode [--config FILE] [--threads N] [--positions N] [--streams N,N,..] [--repeats N] [--json FILE]
 //
 // A model with random weights, by default of the shape of configs/enwik8.toml (94.9M parameters, context
-// 12,288), decodes at N positions spread over its context (3), with weights in f32, bf16 and int8, for 1, 4
-// and 8 streams. A step has to read the weights of all products once, and the keys and values that the
+// 12,288), decodes up to N positions spread over its context (3), with weights in f32, bf16 and int8, for 1,
+// 4 and 8 streams. A step has to read the weights of all products once, and the keys and values that the
 // pattern lets the position look at for each stream; nothing else is counted. Divided by the read bandwidth
 // of memory with the same threads, that is the floor. Bandwidth and steps are timed in turn, several steps
 // after each pass over memory, and the fastest of each is taken: a pass and a step last about as long, and on
@@ -105,7 +105,7 @@ struct Model {
     return by_role(config, weights, form == Weights::bf16 ? products : dequantized);
   }
   std::unique_ptr<Decoder> decoder(Weights form, int64_t streams) const {
-    return std::make_unique<Decoder>(config, parameters(form), Device{}, streams,
+    return std::make_unique<Decoder>(config, parameters(form), Device{}, DecoderOptions{.streams = streams},
                                      form == Weights::int8 ? &quantized : nullptr);
   }
   int64_t weight_bytes(Weights form) const {
@@ -224,24 +224,29 @@ struct Row {
   double floor() const { return static_cast<double>(weight_bytes + cache_bytes) / bandwidth; }
 };
 
+constexpr int64_t kSteps = 8;  // behind each pass over memory
+
+// Steps up to `position`, the last of all repeats.
 Row measure(const Model& model, Decoder& decoder, MemoryReader& memory, Weights form, int64_t position,
             int64_t repeats) {
-  constexpr int kSteps = 8;  // behind each pass over memory
-  const int64_t streams = decoder.streams();
+  const int64_t streams = decoder.streams(), first = std::max<int64_t>(0, position + 1 - repeats * kSteps);
   const std::vector<uint8_t> previous(streams, 65);
   double pass = INFINITY, fastest = INFINITY;
+  int64_t next = position + 1, at_fastest = position;
   for (int64_t repeat = 0; repeat < repeats; ++repeat) {
     pass = std::min(pass, memory.seconds());
-    for (int step = 0; step < kSteps; ++step) {
-      const double seconds = seconds_of([&] { decoder.step(previous, position); });
-      if (step > 0) fastest = std::min(fastest, seconds);  // the first warms up
+    for (int64_t step = 0; step < kSteps; ++step, ++next) {
+      if (next > position) decoder.fill_with_noise(next = first);
+      const double seconds = seconds_of([&] { decoder.step(previous, next); });
+      if (step == 0 || seconds >= fastest) continue;  // the first warms up
+      fastest = seconds, at_fastest = next;
     }
   }
   return {form,
           streams,
-          position,
+          at_fastest,
           model.weight_bytes(form),
-          streams * model.cache_bytes(form, position),
+          streams * model.cache_bytes(form, at_fastest),
           kMemoryRead / pass,
           fastest};
 }
@@ -279,16 +284,14 @@ void run(const Options& options) {
   for (const int64_t streams : options.streams)
     for (const Weights form : {Weights::f32, Weights::bf16, Weights::int8}) {
       const DType product = form == Weights::f32 ? DType::f32 : DType::bf16;
-      const int64_t needed = Decoder::bytes(options.config, {}, product, streams);
+      const int64_t needed = Decoder::bytes(options.config, {}, product, {.streams = streams});
       if (needed > ram / 2) {
         fmt::print("{:<8}{:>8}  left out: the cache would take {} of {} free\n",
                    kNames[static_cast<int>(form)], streams, human_bytes(needed), human_bytes(ram));
         continue;
       }
       const auto decoder = model.decoder(form, streams);
-      decoder->fill_with_noise(options.config.context);
-      // From the end, because a decoder forgets what lies behind its last step.
-      for (int64_t i = options.positions; i >= 1; --i) {
+      for (int64_t i = 1; i <= options.positions; ++i) {
         const int64_t position = options.config.context * i / options.positions - 1;
         json["rows"].push_back(report(measure(model, *decoder, memory, form, position, options.repeats)));
       }

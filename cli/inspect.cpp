@@ -12,6 +12,7 @@
 #include "longstride/pattern/analyse.h"
 #include "longstride/pattern/draw.h"
 #include "longstride/run/gpu_room.h"
+#include "longstride/sample/key_caches.h"
 #include "longstride/train/memory.h"
 
 #include "cli/commands.h"
@@ -37,6 +38,32 @@ nlohmann::json as_json(const MemoryPlan& m) {
           {"offloaded", m.offloaded},     {"total", m.total()}};
 }
 
+// What a sampler keeps of one sequence of the context's length.
+struct SamplerCaches {
+  explicit SamplerCaches(const RunConfig& config)
+      : model(config.model),
+        plan(plan_caches(config.model, config.model.context,
+                         product_precision(config.compute, parse_device(config.compute.device)), false)),
+        dense(dense_cache_bytes(plan, model)) {
+    for (int64_t layer = 0; layer < model.layers; ++layer) total += cache_bytes(plan, model, layer);
+  }
+  double rows_a_head(int64_t layer) const {
+    return static_cast<double>(plan.layer(layer).rows) / static_cast<double>(model.heads);
+  }
+  int64_t bytes(int64_t layer) const { return cache_bytes(plan, model, layer); }
+  double of_dense(int64_t layer) const {
+    return static_cast<double>(bytes(layer)) / static_cast<double>(dense);
+  }
+  double total_of_dense() const {
+    return static_cast<double>(total) / static_cast<double>(dense * model.layers);
+  }
+
+  const ModelConfig& model;
+  CachePlan plan;
+  int64_t dense = 0;  // bytes of one layer that keeps every key
+  int64_t total = 0;  // bytes of all layers
+};
+
 }  // namespace
 
 int run_inspect(const InspectOptions& options) {
@@ -60,6 +87,7 @@ int run_inspect(const InspectOptions& options) {
   std::vector<std::pair<std::string, double>> layers;
   for (const LayerPattern& layer : schedule.cycle)
     layers.emplace_back(to_string(layer), mean_keys(layer, model.heads, model.context));
+  const SamplerCaches caches(config);
 
   if (options.json) {
     nlohmann::json out{{"parameters", cost.parameters},
@@ -77,7 +105,17 @@ int run_inspect(const InspectOptions& options) {
                          {"exhaustive", reach.exhaustive},
                          {"layers", reach.layers},
                          {"text", describe(reach, model.context)}}}};
-    for (const auto& [text, keys] : layers) out["layers"].push_back({{"pattern", text}, {"mean_keys", keys}});
+    for (size_t i = 0; i < layers.size(); ++i) {
+      const int64_t layer = static_cast<int64_t>(i);
+      out["layers"].push_back({{"pattern", layers[i].first},
+                               {"mean_keys", layers[i].second},
+                               {"cache_rows", caches.rows_a_head(layer)},
+                               {"cache_bytes", caches.bytes(layer)},
+                               {"cache_of_dense", caches.of_dense(layer)}});
+    }
+    out["memory"]["sampling"] = {{"cache_dtype", name_of(caches.plan.values)},
+                                 {"cache_a_stream", caches.total},
+                                 {"dense_cache_a_stream", caches.dense * model.layers}};
     fmt::print("{}\n", out.dump(2));
     return 0;
   }
@@ -88,6 +126,16 @@ int run_inspect(const InspectOptions& options) {
   fmt::print("positions  {} ({})\n", fmt::join(model.axes(), " x "), model.positions);
   for (const auto& [text, keys] : layers)
     fmt::print("attention  {}: {:.1f} keys a query and head\n", text, keys);
+  for (size_t i = 0; i < layers.size(); ++i) {
+    const int64_t layer = static_cast<int64_t>(i);
+    fmt::print(
+        "sampling   {}: {:.6g} rows of keys and values a head, {} a layer, {:.3g} % of a dense cache\n",
+        layers[i].first, caches.rows_a_head(layer), human_bytes(static_cast<double>(caches.bytes(layer))),
+        100 * caches.of_dense(layer));
+  }
+  fmt::print("sampling   {} in {} a stream for {} layers, {:.3g} % of a dense cache\n",
+             human_bytes(static_cast<double>(caches.total)), name_of(caches.plan.values), model.layers,
+             100 * caches.total_of_dense());
   fmt::print("reach      {}{}\n", reach.complete ? "" : "warning: ", describe(reach, model.context));
   fmt::print("cost       {}FLOP a token forward ({:.0f} % attention), {}FLOP to train on it; {} pairs\n",
              human_count(cost.forward_flops()), 100 * cost.attention_flops / cost.forward_flops(),

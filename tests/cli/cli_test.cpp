@@ -114,6 +114,32 @@ TEST_F(CliTest, InterruptSavesAndEndsCleanly) {
   EXPECT_TRUE(fs::exists(folder_ / "run/model.safetensors"));
 }
 
+TEST_F(CliTest, InspectTellsWhatASamplerKeeps) {
+  const std::string model =
+      "--set model.context=256 --set model.layers=4 --set model.heads=4 --set model.width=64 "
+      "--set compute.precision=f32 --set model.pattern=stride:16,window:16,fixed:16,4";
+  write_small_config();
+  Outcome outcome = longstride("inspect small.toml --json " + model);
+  ASSERT_EQ(outcome.code, 0) << outcome.err;
+  const auto all = nlohmann::json::parse(outcome.out);
+  const int64_t row = 2 * 16 * 4, dense = 4 * 256 * row;  // bytes of a head's key and value, and of a layer
+  const double rows[] = {256, 16, 16 + 64};
+  for (int layer = 0; layer < 3; ++layer) {
+    EXPECT_EQ(all["layers"][layer]["cache_rows"], rows[layer]);
+    EXPECT_EQ(all["layers"][layer]["cache_bytes"], rows[layer] * 4 * row);
+    EXPECT_EQ(all["layers"][layer]["cache_of_dense"], rows[layer] / 256);
+  }
+  // The fourth layer is the first of the next cycle.
+  EXPECT_EQ(all["memory"]["sampling"]["cache_a_stream"], (2 * 256 + 16 + 80) * 4 * row);
+  EXPECT_EQ(all["memory"]["sampling"]["dense_cache_a_stream"], 4 * dense);
+  EXPECT_EQ(all["memory"]["sampling"]["cache_dtype"], "f32");
+
+  outcome = longstride("inspect small.toml " + model);
+  EXPECT_THAT(outcome.out,
+              HasSubstr("window:16: 16 rows of keys and values a head, 8.0 KiB a layer, 6.25 % of a dense"));
+  EXPECT_THAT(outcome.out, HasSubstr("304.0 KiB in f32 a stream for 4 layers, 59.4 % of a dense cache"));
+}
+
 TEST_F(CliTest, HelpAndVersionEverywhere) {
   EXPECT_THAT(longstride("--help").out, HasSubstr("train"));
   EXPECT_THAT(longstride("--version").out, HasSubstr("longstride "));

@@ -1,8 +1,10 @@
 // `longstride sample`: text, pictures and sound from a run's model, in sessions that can be interrupted.
 #include <algorithm>
 #include <chrono>
+#include <cmath>
 #include <cstdio>
 #include <filesystem>
+#include <memory>
 
 #include <fmt/format.h>
 #include <nlohmann/json.hpp>

@@ -23,6 +23,7 @@ struct TermReading {
   int32_t count = 0;
   int32_t row = 0, row_step = 0;  // row of key 0 and steps between rows; without steps a key's row is the key
   int32_t ring = 0;               // not 0: rows from `ring` on begin at 0 again
+  bool may_repeat = false;        // some of its keys may be those of an earlier term
 
   LONGSTRIDE_HOST_DEVICE int32_t key_at(int32_t j) const {
     return run == 1 ? key + j * key_step : key + j / run * key_step + j % run;
@@ -41,6 +42,7 @@ struct Reading {
   int32_t term_count = 0;
   int32_t candidates = 0;
   int32_t query = 0;
+  int32_t neighbours = 0;  // all keys from here to the query are read as neighbours
 };
 
 struct KeyStore {
@@ -84,6 +86,7 @@ LONGSTRIDE_HOST_DEVICE inline bool is_contiguous(const Term& term) {
 LONGSTRIDE_HOST_DEVICE inline Reading reading_of(const KeyStore& store, int64_t q) {
   Reading reading;
   reading.query = static_cast<int32_t>(q);
+  reading.neighbours = static_cast<int32_t>(q + 1);
   reading.term_count = store.pattern.count;
   for (int t = 0; t < store.pattern.count; ++t) {
     const Term& term = store.pattern.terms[t];
@@ -108,15 +111,32 @@ LONGSTRIDE_HOST_DEVICE inline Reading reading_of(const KeyStore& store, int64_t 
       r.key = static_cast<int32_t>(term.size - (term.run + 1) * term.count);
       r.key_step = static_cast<int32_t>(term.size);
       r.run = static_cast<int32_t>(term.count);
+      const int64_t before = summary_rank(term.size, term.count, term.run, reading.neighbours);
+      range.end = before < range.end ? before : range.end;
     } else {
-      r.key = static_cast<int32_t>(range.begin * term.size + q % term.size);
+      const int64_t lane = q % term.size, left = reading.neighbours - lane;
+      r.key = static_cast<int32_t>(range.begin * term.size + lane);
       r.key_step = static_cast<int32_t>(term.size);
+      const int64_t before = left > 0 ? (left + term.size - 1) / term.size : 0;
+      range.end = before < range.end ? before : range.end;
     }
     r.count = static_cast<int32_t>(range.empty() ? 0 : range.end - range.begin);
+    for (int e = 0; e <= t && is_contiguous(term); ++e) {
+      const TermReading& own = reading.terms[e];
+      if (own.count > 0 && own.key + own.count == q + 1 && own.key < reading.neighbours)
+        reading.neighbours = own.key;
+    }
   }
-  // Rows, now that ranges have settled.
+  // Rows, now that ranges have settled, and what may still be read twice.
   for (int t = 0; t < store.pattern.count; ++t) {
     TermReading& r = reading.terms[t];
+    for (int e = 0; e < t && r.count > 0; ++e) {
+      const TermReading& earlier = reading.terms[e];
+      const bool to_the_end = is_contiguous(store.pattern.terms[e]) && earlier.key >= reading.neighbours;
+      const bool apart = is_contiguous(store.pattern.terms[e]) && is_contiguous(store.pattern.terms[t]) &&
+                         (earlier.key >= r.key + r.count || r.key >= earlier.key + earlier.count);
+      if (earlier.count > 0 && !to_the_end && !apart) r.may_repeat = true;
+    }
     reading.candidates += r.count;
     if (store.everything) continue;
     if (store.first_row[t] >= 0) {
@@ -134,7 +154,7 @@ LONGSTRIDE_HOST_DEVICE inline Reading reading_of(const KeyStore& store, int64_t 
 // Whether an earlier term than t reads `key` too.
 LONGSTRIDE_HOST_DEVICE inline bool read_before(const KeyStore& store, const Reading& reading, int t,
                                                int32_t key) {
-  for (int e = 0; e < t; ++e) {
+  for (int e = 0; e < t && reading.terms[t].may_repeat; ++e) {
     const TermReading& earlier = reading.terms[e];
     const Term& term = store.pattern.terms[e];
     if (is_contiguous(term) ? key >= earlier.key && key < earlier.key + earlier.count

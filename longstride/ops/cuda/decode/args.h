@@ -39,6 +39,7 @@ struct Layer {
 struct Head {
   int32_t store;      // index into Args::stores
   int32_t first_row;  // in the layer's cache
+  bool operator==(const Head&) const = default;
 };
 
 // Where a sequence stands. The sampling stage moves it on.
@@ -79,6 +80,8 @@ struct Args {
   float scale_log2;                 // of scores, for powers of two
   // The sequences.
   int32_t streams, most_pieces;
+  int32_t lanes_of_row;     // lanes of a warp that read a cached row: a power of two
+  int32_t distinct_heads;   // entries of `heads`
   bool vectors, vectors_v;  // rows of D and of Dv elements can be read eight at a time
   bool wide_keys;           // keys are f32 whatever the product
   Sequence* sequences;

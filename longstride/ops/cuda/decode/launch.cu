@@ -31,47 +31,73 @@ class GridBarrier {
   uint32_t goal_ = 0;
 };
 
-template <bool kFused>
-__device__ Room<kFused>& room_of_block() {
+__device__ inline unsigned char* shared_memory() {
   extern __shared__ __align__(16) unsigned char shared[];
-  return *reinterpret_cast<Room<kFused>*>(shared);
+  return shared;
+}
+
+// The table (count) from global to shared memory, word by word.
+template <class Entry>
+__device__ Entry* copied(const Entry* from, int count, unsigned char* to) {
+  static_assert(sizeof(Entry) % 4 == 0);
+  for (int i = static_cast<int>(threadIdx.x); i < count * static_cast<int>(sizeof(Entry) / 4); i += kThreads)
+    reinterpret_cast<uint32_t*>(to)[i] = reinterpret_cast<const uint32_t*>(from)[i];
+  return reinterpret_cast<Entry*>(to);
 }
 
 template <class T>
 __global__ void __launch_bounds__(kThreads, 1)
     persistent_kernel(const __grid_constant__ Args a, int steps, bool draws) {
-  Room<true>& room = room_of_block<true>();
-  T* const rows = reinterpret_cast<T*>(&room + 1);
-  const int block = static_cast<int>(blockIdx.x), blocks = static_cast<int>(gridDim.x);
+  unsigned char* const shared = shared_memory();
+  const Block<true, T> block(a, shared);
+  const Places<true> places(a, sizeof(T));
+  const Layer* const layers = copied(a.layers, a.layer_count, shared + places.layers);
+  const Head* const all_heads = copied(a.heads, a.distinct_heads, shared + places.heads);
   GridBarrier barrier(a.arrived);
   Ahead<T> ahead;
-  run_stage<Stage::prepare, true>(a, a.layers[0], block, blocks, room, rows, ahead);
-  const auto next = [&](const Weight* weight) {
-    barrier.arrive();
-    if (weight != nullptr) ahead.start(Share<T>(*weight, block, blocks));
-    barrier.wait();
-  };
+  run_stage<Stage::prepare>(a, a.layers[0], a.heads, block, ahead);
+  const Piece own_piece(a, min(block.index, Piece::count(a) - 1));
 #pragma unroll 1
   for (int step = 0; step < steps; ++step) {
+    if (threadIdx.x == 0) block.reading.store = -1;  // a new position reads other rows
 #pragma unroll 1
     for (int l = 0; l < a.layer_count; ++l) {
-      const Layer& layer = a.layers[l];
-      next(&layer.qkv);
-      run_stage<Stage::qkv, true>(a, layer, block, blocks, room, rows, ahead);
-      next(nullptr);
-      run_stage<Stage::attention, true>(a, layer, block, blocks, room, rows, ahead);
-      next(&layer.projection);
-      run_stage<Stage::projection, true>(a, layer, block, blocks, room, rows, ahead);
-      next(&layer.up);
-      run_stage<Stage::up, true>(a, layer, block, blocks, room, rows, ahead);
-      next(&layer.down);
-      run_stage<Stage::down, true>(a, layer, block, blocks, room, rows, ahead);
+      const Layer& layer = layers[l];
+      const Head* const heads = all_heads + layer.heads_from;
+      barrier.arrive();
+      begin_stage<Stage::qkv>(a, layer, block, ahead);
+      barrier.wait();
+      run_stage<Stage::qkv>(a, layer, heads, block, ahead);
+      barrier.arrive();
+      barrier.wait();
+      run_stage<Stage::attention>(a, layer, heads, block, ahead);
+      barrier.arrive();
+      begin_stage<Stage::projection>(a, layer, block, ahead);
+      barrier.wait();
+      run_stage<Stage::projection>(a, layer, heads, block, ahead);
+      barrier.arrive();
+      begin_stage<Stage::up>(a, layer, block, ahead);
+      barrier.wait();
+      run_stage<Stage::up>(a, layer, heads, block, ahead);
+      barrier.arrive();
+      begin_stage<Stage::down>(a, layer, block, ahead);
+      barrier.wait();
+      run_stage<Stage::down>(a, layer, heads, block, ahead);
+      // What the next layer's attention reads, but for this position's own key.
+      if (l + 1 < a.layer_count && block.index < Piece::count(a)) {
+        const Head head = all_heads[layers[l + 1].heads_from + own_piece.head];
+        if (block.reading.store == head.store && block.reading.sequence == own_piece.sequence)
+          prefetch_rows<T>(a, layers[l + 1], head, own_piece, block.reading.reading);
+      }
     }
-    next(&a.output);
-    run_stage<Stage::logits, true>(a, a.layers[0], block, blocks, room, rows, ahead);
+    barrier.arrive();
+    begin_stage<Stage::logits>(a, layers[0], block, ahead);
+    barrier.wait();
+    run_stage<Stage::logits>(a, layers[0], all_heads, block, ahead);
     if (!draws) continue;
-    next(nullptr);
-    run_stage<Stage::draw, true>(a, a.layers[0], block, blocks, room, rows, ahead);
+    barrier.arrive();
+    barrier.wait();
+    run_stage<Stage::draw>(a, layers[0], all_heads, block, ahead);
   }
 }
 
@@ -90,17 +116,24 @@ __device__ inline void wait_for_stage_before() {
 template <Stage kStage, class T>
 __global__ void __launch_bounds__(kThreads) stage_kernel(const __grid_constant__ Args a, int l) {
   const Layer& layer = a.layers[l];
-  const int block = static_cast<int>(blockIdx.x), blocks = static_cast<int>(gridDim.x);
+  const Head* const heads = a.heads + layer.heads_from;
+  const Block<false, T> block(a, shared_memory());
   Ahead<T> ahead;
-  if (const Weight* weight = weight_of(a, kStage, layer)) ahead.start(Share<T>(*weight, block, blocks));
+  begin_stage<kStage>(a, layer, block, ahead);
+  if (kStage == Stage::attention && block.index < Piece::count(a)) {
+    // Readings change where a step ends, not within.
+    const Piece piece(a, block.index);
+    copy_reading(a, heads[piece.head].store, piece.sequence, block.reading);
+  }
   let_next_begin();
   wait_for_stage_before();
-  run_stage<kStage, false>(a, layer, block, blocks, room_of_block<false>(), static_cast<T*>(nullptr), ahead);
+  __syncthreads();
+  run_stage<kStage>(a, layer, heads, block, ahead);
 }
 
-size_t persistent_bytes(const Args& a, DType product) {
-  return sizeof(Room<true>) +
-         static_cast<size_t>(a.streams) * static_cast<size_t>(a.x_stride * size_of(product));
+template <bool kFused>
+size_t shared_bytes(const Args& a, DType product) {
+  return static_cast<size_t>(Places<kFused>(a, size_of(product)).bytes);
 }
 
 int attribute_of_current(cudaDeviceAttr attribute) {
@@ -124,12 +157,12 @@ struct Queue {
 
   template <Stage kStage>
   void add(int layer, int64_t blocks, bool first = false) const {
-    constexpr size_t kShared = sizeof(Room<false>);
-    allow_shared(stage_kernel<kStage, T>, kShared);
+    const size_t shared = static_cast<size_t>(Places<false>(args, sizeof(T)).bytes);
+    allow_shared(stage_kernel<kStage, T>, shared);
     cudaLaunchConfig_t config{};
     config.gridDim = dim3(static_cast<unsigned>(blocks));
     config.blockDim = dim3(kThreads);
-    config.dynamicSmemBytes = kShared;
+    config.dynamicSmemBytes = shared;
     config.stream = current();
     cudaLaunchAttribute attribute{};
     attribute.id = cudaLaunchAttributeProgrammaticStreamSerialization;
@@ -147,7 +180,7 @@ int64_t tiles_of(int64_t outputs) { return ceil_div(outputs, kOutputs); }
 int most_fused() { return kMostFused; }
 
 int persistent_blocks(DType product, const Args& args) {
-  const size_t shared = persistent_bytes(args, product);
+  const size_t shared = shared_bytes<true>(args, product);
   if (attribute_of_current(cudaDevAttrCooperativeLaunch) == 0 || args.streams > kMostFused ||
       shared > static_cast<size_t>(attribute_of_current(cudaDevAttrMaxSharedMemoryPerBlockOptin)))
     return 0;
@@ -169,7 +202,7 @@ void launch_persistent(DType product, const Args& args, int blocks, int steps, b
     void* parameters[] = {&a, &steps, &draws};
     LONGSTRIDE_CUDA_CHECK(cudaLaunchCooperativeKernel(
         reinterpret_cast<const void*>(persistent_kernel<T>), dim3(static_cast<unsigned>(blocks)),
-        dim3(kThreads), parameters, persistent_bytes(args, product), current()));
+        dim3(kThreads), parameters, shared_bytes<true>(args, product), current()));
   });
 }
 

@@ -108,13 +108,24 @@ struct Share {
   }
 };
 
-// The loads that are under way.
+// What is asked for before x is known: two loads of the weight, and the bias of this thread's output in the
+// first two tiles.
 template <class T>
 struct Ahead {
   Load<T> first, second;
-  __device__ void start(const Share<T>& share) {
+  float bias[2];
+  __device__ void start(const Share<T>& share, const Weight& weight) {
     share.read(0, first);
     share.read(1, second);
+#pragma unroll
+    for (int i = 0; i < 2; ++i) bias[i] = bias_of(share, weight, i);
+  }
+  // Of this thread's output in the block's tile `tile`: output thread % kOutputs.
+  static __device__ float bias_of(const Share<T>& share, const Weight& weight, int tile) {
+    const int output =
+        (share.first_tile + tile * share.tile_step) * kOutputs + static_cast<int>(threadIdx.x) % kOutputs;
+    return weight.bias != nullptr && tile < share.tiles && output < share.rows ? __ldg(weight.bias + output)
+                                                                               : 0.0f;
   }
 };
 
@@ -185,51 +196,55 @@ __device__ inline void write_sums(const float (&sums)[kRowTiles][4], int count, 
   }
 }
 
-// Calls finish(sequence, output, sum + bias) once for each of the block's outputs; `parts` are
-// part_floats(kRowTiles) in shared memory that nobody uses. `ahead` has been started with this share.
+// Calls finish.write(sequence, output, sum + bias, early) once for each of the block's outputs, where early =
+// finish.early(sequence, output) is read while the sum is under way. `parts` are part_floats(kRowTiles) in
+// shared memory that nobody uses. `ahead` has been started with this share.
 template <int kRowTiles, class T, bool kShared, class Finish>
 __device__ inline void product(const Share<T>& share, const Weight& weight, const Rows<T, kShared>& x,
                                Ahead<T>& ahead, float* parts, const Finish& finish) {
   constexpr int kGroup = kRowTiles * kRows, kPart = kGroup * kOutputs;
   const int thread = static_cast<int>(threadIdx.x), warp = thread / kWarp;
-  const int items = share.tiles * share.loads;
   int buffer = 0;
 #pragma unroll 1
   for (int first = 0; first < x.count; first += kGroup) {
     Rows<T, kShared> group = x;
     group.data += static_cast<int64_t>(first) * x.stride;
     group.count = min(x.count - first, kGroup);
-    if (first > 0) ahead.start(share);
-    float sums[kRowTiles][4] = {};
+    const int count = group.count * kOutputs;
+    if (first > 0) ahead.start(share, weight);
+    int item = 0;
 #pragma unroll 1
-    for (int item = 0; item < items; ++item) {
-      float* const own = parts + buffer * kWarps * kPart;
-      if (sizeof(T) == 4 && item % share.loads == 0)
-        for (int i = thread % kWarp; i < kPart; i += kWarp) own[warp * kPart + i] = 0;
-      __syncwarp();
-      const int depth = share.begin + item % share.loads * kSteps;
-      multiply_load(ahead.first, min(share.end - depth, kSteps), group, depth * kDepth, sums,
-                    own + warp * kPart);
-      ahead.first = ahead.second;
-      share.read(item + 2, ahead.second);
-      if (item % share.loads + 1 < share.loads) continue;
-      if constexpr (sizeof(T) == 2) {
-        write_sums(sums, group.count, own + warp * kPart);
-#pragma unroll
-        for (auto& row : sums)
-#pragma unroll
-          for (float& value : row) value = 0;
-      }
+    for (int tile = 0; tile < share.tiles; ++tile) {
+      const int output = (share.first_tile + tile * share.tile_step) * kOutputs + thread % kOutputs;
+      const bool own = thread < count && output < share.rows;
+      const float early = own ? finish.early(first + thread / kOutputs, output) : 0.0f;
+      float* const all_parts = parts + buffer * kWarps * kPart;
+      float* const own_parts = all_parts + warp * kPart;
       buffer ^= 1;
+      if constexpr (sizeof(T) == 4) {
+        for (int i = thread % kWarp; i < kPart; i += kWarp) own_parts[i] = 0;
+        __syncwarp();
+      }
+      float sums[kRowTiles][4] = {};
+#pragma unroll 1
+      for (int load = 0; load < share.loads; ++load, ++item) {
+        const int depth = share.begin + load * kSteps;
+        multiply_load(ahead.first, min(share.end - depth, kSteps), group, depth * kDepth, sums, own_parts);
+        ahead.first = ahead.second;
+        share.read(item + 2, ahead.second);
+      }
+      if constexpr (sizeof(T) == 2) write_sums(sums, group.count, own_parts);
+      const float bias = ahead.bias[0];
+      ahead.bias[0] = ahead.bias[1];
+      ahead.bias[1] = ahead.bias_of(share, weight, tile + 2);
       __syncthreads();
-      const int tile = share.first_tile + item / share.loads * share.tile_step;
-      for (int i = thread; i < group.count * kOutputs; i += kThreads) {
-        const int output = tile * kOutputs + i % kOutputs;
-        if (output >= share.rows) continue;
-        float total = weight.bias != nullptr ? weight.bias[output] : 0.0f;
+      // The stride keeps each thread at the same output.
+      for (int i = thread; i < count && output < share.rows; i += kThreads) {
+        float total = bias;
 #pragma unroll
-        for (int w = 0; w < kWarps; ++w) total += own[w * kPart + i];
-        finish(first + i / kOutputs, output, total);
+        for (int w = 0; w < kWarps; ++w) total += all_parts[w * kPart + i];
+        const int s = first + i / kOutputs;
+        finish.write(s, output, total, i == thread ? early : finish.early(s, output));
       }
     }
   }

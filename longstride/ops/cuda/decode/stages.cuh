@@ -39,10 +39,49 @@ inline constexpr int kRowTiles = kFused ? 1 : 4;
 
 // Shared memory of a block; where stages are fused, rows of x follow it.
 template <bool kFused>
-union Room {
+union alignas(16) Room {
   float parts[part_floats(kRowTiles<kFused>)];
   PieceRoom piece;
   SamplingRoom sampling;
+};
+
+// Where things stand in a block's shared memory, in bytes.
+template <bool kFused>
+struct Places {
+  int64_t reading, norm, layers, heads, rows, bytes;
+  LONGSTRIDE_HOST_DEVICE Places(const Args& a, int64_t element) {
+    int64_t at = sizeof(Room<kFused>);
+    const auto place = [&](int64_t size) {
+      const int64_t from = at;
+      at += (size + 15) / 16 * 16;
+      return from;
+    };
+    reading = place(sizeof(ReadingCopy));
+    norm = place(2 * a.width * static_cast<int64_t>(sizeof(float)));
+    layers = place(kFused ? a.layer_count * static_cast<int64_t>(sizeof(Layer)) : 0);
+    heads = place(kFused ? a.distinct_heads * static_cast<int64_t>(sizeof(Head)) : 0);
+    rows = place(kFused ? a.streams * a.x_stride * element : 0);
+    bytes = at;
+  }
+};
+
+// A block of the grid, and its shared memory.
+template <bool kFused, class T>
+struct Block {
+  int index, count;
+  Room<kFused>& room;
+  ReadingCopy& reading;
+  float *gain, *bias;  // (d) of a norm
+  T* rows;             // (S, x_stride) where stages are fused
+
+  __device__ Block(const Args& a, unsigned char* shared)
+      : index(static_cast<int>(blockIdx.x)),
+        count(static_cast<int>(gridDim.x)),
+        room(*reinterpret_cast<Room<kFused>*>(shared)),
+        reading(*reinterpret_cast<ReadingCopy*>(shared + Places<kFused>(a, sizeof(T)).reading)),
+        gain(reinterpret_cast<float*>(shared + Places<kFused>(a, sizeof(T)).norm)),
+        bias(gain + a.width),
+        rows(reinterpret_cast<T*>(shared + Places<kFused>(a, sizeof(T)).rows)) {}
 };
 
 // f(x) = x sigmoid(1.702 x), as in activation.cu.
@@ -83,7 +122,7 @@ __device__ inline void prepare(const Args& a, int s, const Sequence& sequence) {
 
 // ---- what products read ----
 
-// A row of x normed, by one warp: y (stride) of T, zeros beyond the width.
+// A row of x normed, by one warp: y (stride) of T, zeros beyond the width. gain and bias in shared memory.
 template <class T>
 __device__ inline void norm_row(const float* x, const Norm& norm, int width, T* y, int stride) {
   constexpr int kHeld = 8;  // groups of four that a lane holds, of rows up to 1,024
@@ -140,39 +179,48 @@ __device__ inline void norm_row(const float* x, const Norm& norm, int width, T* 
   }
 }
 
-// All rows normed into y (S, x_stride): by this block alone, or by all.
-template <class T>
-__device__ inline void norm_rows(const Args& a, const Norm& norm, T* y, int first, int step) {
+// All rows normed into y (S, x_stride): by this block alone, or by all. The norm's gain and bias are in the
+// block's shared memory.
+template <bool kFused, class T>
+__device__ inline void norm_rows(const Args& a, const Block<kFused, T>& block, float epsilon, T* y, int first,
+                                 int step) {
   const int warp = static_cast<int>(threadIdx.x) / kWarp;
   for (int s = first * kWarps + warp; s < a.streams; s += step * kWarps)
-    norm_row(a.x + static_cast<int64_t>(s) * a.width, norm, a.width, y + static_cast<int64_t>(s) * a.x_stride,
-             a.x_stride);
+    norm_row(a.x + static_cast<int64_t>(s) * a.width, {block.gain, block.bias, epsilon}, a.width,
+             y + static_cast<int64_t>(s) * a.x_stride, a.x_stride);
 }
 
 // All rows of what is attended to, into y (S, x_stride).
 template <class T>
-__device__ inline void join_rows(const Args& a, const Layer& layer, T* y, int first, int step) {
+__device__ inline void join_rows(const Args& a, T* y, int first, int step) {
   const int count = a.streams * a.x_stride;
   for (int i = first * kThreads + static_cast<int>(threadIdx.x); i < count; i += step * kThreads) {
     const int s = i / a.x_stride, column = i % a.x_stride;
-    y[i] = from_float<T>(column < a.width ? attended(a, layer, s, column) : 0.0f);
+    y[i] = from_float<T>(column < a.width ? attended(a, s, column) : 0.0f);
   }
 }
 
 // ---- what products write ----
 
+// Nothing to read early.
+struct NothingEarly {
+  __device__ float early(int, int) const { return 0.0f; }
+};
+
 template <class T>
-struct WriteQkv {
+struct WriteQkv : NothingEarly {
   const Args& a;
   const Layer& layer;
-  __device__ void operator()(int s, int output, float value) const {
+  const Head* heads;  // of the layer
+  __device__ WriteQkv(const Args& args, const Layer& l, const Head* h) : a(args), layer(l), heads(h) {}
+  __device__ void write(int s, int output, float value, float) const {
     if (output < a.qk) {
       a.q[static_cast<int64_t>(s) * a.qk + output] = value;
       return;
     }
     const bool is_key = output < 2 * a.qk;
     const int width = is_key ? a.head_width : a.head_width_v, from = output - (is_key ? a.qk : 2 * a.qk);
-    const Head head = a.heads[layer.heads_from + from / width];
+    const Head head = heads[from / width];
     const OwnRows& own = a.own_rows[head.store * a.streams + s];
     for (int i = 0; i <= kMaxTerms; ++i) {
       const int row = __ldcg(&own.row[i]);
@@ -188,24 +236,27 @@ struct WriteQkv {
 
 struct AddToStream {
   const Args& a;
-  __device__ void operator()(int s, int output, float value) const {
-    float* x = a.x + static_cast<int64_t>(s) * a.width + output;
-    *x = __ldcg(x) + value;
+  __device__ float* place(int s, int output) const {
+    return a.x + static_cast<int64_t>(s) * a.width + output;
   }
+  __device__ float early(int s, int output) const { return __ldcg(place(s, output)); }
+  __device__ void write(int s, int output, float value, float x) const { *place(s, output) = x + value; }
 };
 
 template <class T>
-struct WriteHidden {
+struct WriteHidden : NothingEarly {
   const Args& a;
-  __device__ void operator()(int s, int output, float value) const {
+  __device__ explicit WriteHidden(const Args& args) : a(args) {}
+  __device__ void write(int s, int output, float value, float) const {
     static_cast<T*>(a.hidden)[static_cast<int64_t>(s) * a.hidden_stride + output] =
         from_float<T>(activate(value));
   }
 };
 
-struct WriteLogits {
+struct WriteLogits : NothingEarly {
   const Args& a;
-  __device__ void operator()(int s, int output, float value) const {
+  __device__ explicit WriteLogits(const Args& args) : a(args) {}
+  __device__ void write(int s, int output, float value, float) const {
     a.logits[s * kVocabulary + output] = value;
   }
 };
@@ -230,72 +281,74 @@ __device__ inline const Weight* weight_of(const Args& a, Stage stage, const Laye
   }
 }
 
+// The norm whose gain and bias a stage needs, or null.
+template <bool kFused>
+__device__ inline const Norm* norm_of(const Args& a, Stage stage, const Layer& layer) {
+  if (stage == Stage::norm1 || (kFused && stage == Stage::qkv)) return &layer.norm1;
+  if (stage == Stage::norm2 || (kFused && stage == Stage::up)) return &layer.norm2;
+  if (stage == Stage::final_norm || (kFused && stage == Stage::logits)) return &a.final_norm;
+  return nullptr;
+}
+
+// What a stage can do before the stage before it has ended: ask for its weights and its norm. The block has
+// to meet before it goes on.
+template <Stage kStage, bool kFused, class T>
+__device__ inline void begin_stage(const Args& a, const Layer& layer, const Block<kFused, T>& block,
+                                   Ahead<T>& ahead) {
+  if (const Weight* weight = weight_of(a, kStage, layer))
+    ahead.start(Share<T>(*weight, block.index, block.count), *weight);
+  if (const Norm* norm = norm_of<kFused>(a, kStage, layer))
+    for (int i = static_cast<int>(threadIdx.x); i < a.width; i += kThreads) {
+      block.gain[i] = __ldg(norm->gain + i);
+      block.bias[i] = __ldg(norm->bias + i);
+    }
+}
+
 // A product whose x every block has written to its own shared memory, or all blocks together to `of_all`.
 template <bool kFused, class T, class Finish>
-__device__ inline void product_of_rows(const Args& a, const Share<T>& share, const Weight& weight,
-                                       const void* of_all, const T* own, Ahead<T>& ahead, float* parts,
+__device__ inline void product_of_rows(const Args& a, const Block<kFused, T>& block, const Share<T>& share,
+                                       const Weight& weight, const void* of_all, Ahead<T>& ahead,
                                        const Finish& finish) {
+  constexpr int kTiles = kRowTiles<kFused>;
   if constexpr (kFused) {
     __syncthreads();
-    product<kRowTiles<kFused>>(share, weight, Rows<T, true>{own, a.x_stride, a.streams}, ahead, parts,
-                               finish);
+    product<kTiles>(share, weight, Rows<T, true>{block.rows, a.x_stride, a.streams}, ahead, block.room.parts,
+                    finish);
   } else {
-    product<kRowTiles<kFused>>(share, weight,
-                               Rows<T, false>{static_cast<const T*>(of_all), a.x_stride, a.streams}, ahead,
-                               parts, finish);
+    product<kTiles>(share, weight, Rows<T, false>{static_cast<const T*>(of_all), a.x_stride, a.streams},
+                    ahead, block.room.parts, finish);
   }
 }
 
-// Runs `stage` of `layer` (of no meaning for the last three) as block `block` of `blocks`. `rows`: shared
-// memory for (S, x_stride) where stages are fused. `ahead` has been started for stages with a weight.
+// Runs a stage of `layer` (of no meaning for the last three), whose heads are `heads`, as one block. It has
+// been begun.
 template <Stage kStage, bool kFused, class T>
-__device__ inline void run_stage(const Args& a, const Layer& layer, int block, int blocks, Room<kFused>& room,
-                                 T* rows, Ahead<T>& ahead) {
-  const Weight* const weight = weight_of(a, kStage, layer);
+__device__ inline void run_stage(const Args& a, const Layer& layer, const Head* heads,
+                                 const Block<kFused, T>& block, Ahead<T>& ahead) {
+  const int index = block.index, blocks = block.count;
   if constexpr (kStage == Stage::prepare) {
-    for (int s = block; s < a.streams; s += blocks) prepare(a, s, a.sequences[s]);
-  } else if constexpr (kStage == Stage::norm1) {
-    norm_rows(a, layer.norm1, static_cast<T*>(a.normed), block, blocks);
-  } else if constexpr (kStage == Stage::norm2) {
-    norm_rows(a, layer.norm2, static_cast<T*>(a.normed), block, blocks);
-  } else if constexpr (kStage == Stage::final_norm) {
-    norm_rows(a, a.final_norm, static_cast<T*>(a.normed), block, blocks);
-  } else if constexpr (kStage == Stage::qkv) {
-    const Share<T> share(*weight, block, blocks);
-    if (kFused && share.tiles > 0) norm_rows(a, layer.norm1, rows, 0, 1);
-    product_of_rows<kFused>(a, share, *weight, a.normed, rows, ahead, room.parts, WriteQkv<T>{a, layer});
+    for (int s = index; s < a.streams; s += blocks) prepare(a, s, a.sequences[s]);
+  } else if constexpr (kStage == Stage::norm1 || kStage == Stage::norm2 || kStage == Stage::final_norm) {
+    norm_rows(a, block, norm_of<kFused>(a, kStage, layer)->epsilon, static_cast<T*>(a.normed), index, blocks);
   } else if constexpr (kStage == Stage::attention) {
-    for (int index = block; index < Piece::count(a); index += blocks) {
-      const Piece piece(a, index);
-      const int store = a.heads[layer.heads_from + piece.head].store;
+    for (int i = index; i < Piece::count(a); i += blocks) {
+      const Piece piece(a, i);
+      const Head head = heads[piece.head];
       __syncthreads();
-      read_reading(a.readings[store * a.streams + piece.sequence], room.piece.reading);
-      __syncthreads();
-      attend<T>(a, layer, piece, room.piece);
+      if (block.reading.store != head.store || block.reading.sequence != piece.sequence) {
+        __syncthreads();  // all have seen that it is another's
+        copy_reading(a, head.store, piece.sequence, block.reading);
+        __syncthreads();
+      }
+      attend<T>(a, layer, head, piece, block.reading.reading, block.room.piece);
     }
   } else if constexpr (kStage == Stage::join) {
-    join_rows(a, layer, static_cast<T*>(a.attended), block, blocks);
-  } else if constexpr (kStage == Stage::projection) {
-    const Share<T> share(*weight, block, blocks);
-    if (kFused && share.tiles > 0) join_rows(a, layer, rows, 0, 1);
-    product_of_rows<kFused>(a, share, *weight, a.attended, rows, ahead, room.parts, AddToStream{a});
-  } else if constexpr (kStage == Stage::up) {
-    const Share<T> share(*weight, block, blocks);
-    if (kFused && share.tiles > 0) norm_rows(a, layer.norm2, rows, 0, 1);
-    product_of_rows<kFused>(a, share, *weight, a.normed, rows, ahead, room.parts, WriteHidden<T>{a});
-  } else if constexpr (kStage == Stage::down) {
-    product<kRowTiles<kFused>>(Share<T>(*weight, block, blocks), *weight,
-                               Rows<T, false>{static_cast<const T*>(a.hidden), a.hidden_stride, a.streams},
-                               ahead, room.parts, AddToStream{a});
-  } else if constexpr (kStage == Stage::logits) {
-    const Share<T> share(*weight, block, blocks);
-    if (kFused && share.tiles > 0) norm_rows(a, a.final_norm, rows, 0, 1);
-    product_of_rows<kFused>(a, share, *weight, a.normed, rows, ahead, room.parts, WriteLogits{a});
-  } else {
-    for (int s = block; s < a.streams; s += blocks) {
+    join_rows(a, static_cast<T*>(a.attended), index, blocks);
+  } else if constexpr (kStage == Stage::draw) {
+    for (int s = index; s < a.streams; s += blocks) {
       Sequence sequence = a.sequences[s];
       if (sequence.left <= 0) continue;
-      const int byte = draw(a.logits + s * kVocabulary, sequence, room.sampling);
+      const int byte = draw(a.logits + s * kVocabulary, sequence, block.room.sampling);
       __syncthreads();  // all have read the sequence
       if (byte < 0 && threadIdx.x == 0) *a.fault = 1 + s;
       if (threadIdx.x == 0)
@@ -305,6 +358,24 @@ __device__ inline void run_stage(const Args& a, const Layer& layer, int block, i
       if (threadIdx.x == 0) a.sequences[s] = sequence;
       prepare(a, s, sequence);
     }
+  } else {
+    const Weight& weight = *weight_of(a, kStage, layer);
+    const Share<T> share(weight, index, blocks);
+    if (const Norm* norm = norm_of<kFused>(a, kStage, layer); kFused && norm != nullptr && share.tiles > 0)
+      norm_rows(a, block, norm->epsilon, block.rows, 0, 1);
+    if (kFused && kStage == Stage::projection && share.tiles > 0) join_rows(a, block.rows, 0, 1);
+    if constexpr (kStage == Stage::qkv)
+      product_of_rows(a, block, share, weight, a.normed, ahead, WriteQkv<T>(a, layer, heads));
+    else if constexpr (kStage == Stage::projection)
+      product_of_rows(a, block, share, weight, a.attended, ahead, AddToStream{a});
+    else if constexpr (kStage == Stage::up)
+      product_of_rows(a, block, share, weight, a.normed, ahead, WriteHidden<T>(a));
+    else if constexpr (kStage == Stage::logits)
+      product_of_rows(a, block, share, weight, a.normed, ahead, WriteLogits(a));
+    else
+      product<kRowTiles<kFused>>(share, weight,
+                                 Rows<T, false>{static_cast<const T*>(a.hidden), a.hidden_stride, a.streams},
+                                 ahead, block.room.parts, AddToStream{a});
   }
 }
 

@@ -34,27 +34,26 @@ struct Described {
   DType product = DType::f32;
 };
 
+const float* f32(const Tensor& t) { return static_cast<const float*>(t.data); }
+
 Weight weight(const Tensor& w, const Tensor& bias, DType product) {
   LONGSTRIDE_CHECK(w.dtype == product && w.rank == 2 && w.contiguous(),
                    "decoding: a weight is {}, must be a contiguous matrix of {}", w.describe(),
                    name_of(product));
   const bool vectors = w.shape[1] % 8 == 0 && reinterpret_cast<uintptr_t>(w.data) % 16 == 0;
-  return {w.data, bias ? bias.as<float>() : nullptr, static_cast<int32_t>(w.shape[0]),
-          static_cast<int32_t>(w.shape[1]), vectors};
+  return {w.data, f32(bias), static_cast<int32_t>(w.shape[0]), static_cast<int32_t>(w.shape[1]), vectors};
 }
 
-Norm norm(const Tensor& gain, const Tensor& bias, float epsilon) {
-  return {gain.as<float>(), bias.as<float>(), epsilon};
-}
+Norm norm(const Tensor& gain, const Tensor& bias, float epsilon) { return {f32(gain), f32(bias), epsilon}; }
 
 Embedding embedding(const EmbeddingTables& tables) {
   LONGSTRIDE_CHECK(tables.axes.size() <= kMostAxes, "decoding: {} position axes, a GPU takes up to {}",
                    tables.axes.size(), kMostAxes);
   Embedding e{};
-  e.token = tables.token.as<float>(), e.start = tables.start.as<float>();
+  e.token = f32(tables.token), e.start = f32(tables.start);
   e.axis_count = static_cast<int32_t>(tables.axes.size());
   for (size_t i = 0; i < tables.axes.size(); ++i) {
-    e.axes[i] = tables.axes[i].as<float>();
+    e.axes[i] = f32(tables.axes[i]);
     e.extent[i] = static_cast<int32_t>(tables.axes[i].shape[0]);
   }
   e.before = tables.shift == PositionShift::before;
@@ -82,6 +81,8 @@ Args args_of(const DecodeShape& shape, int64_t streams) {
   a.scale_log2 = static_cast<float>(std::numbers::log2e / std::sqrt(static_cast<double>(a.head_width)));
   a.most_pieces = static_cast<int32_t>(std::clamp<int64_t>(kPiecesOfLayer / a.head_count, 1, kMostPieces));
   a.vectors = a.head_width % 8 == 0, a.vectors_v = a.head_width_v % 8 == 0;
+  a.lanes_of_row = 1;
+  while (8 * a.lanes_of_row < std::max(a.head_width, a.head_width_v)) a.lanes_of_row *= 2;
   return a;
 }
 
@@ -117,10 +118,15 @@ Described describe(const DecodeModel& model, int64_t streams) {
     l.down = weight(layer.down_weight, layer.down_bias, d.product);
     l.keys = layer.cache.keys.data, l.values = layer.cache.values.data;
     l.rows = layer.cache.keys.shape[1];
-    l.heads_from = static_cast<int32_t>(d.heads.size());
+    // Layers of the schedule's cycle share their heads.
+    std::vector<Head> heads;
     for (const HeadRows& head : layer.cache.heads)
-      d.heads.push_back({known.at(head.store), static_cast<int32_t>(head.first_row)});
+      heads.push_back({known.at(head.store), static_cast<int32_t>(head.first_row)});
+    const auto at = std::search(d.heads.begin(), d.heads.end(), heads.begin(), heads.end());
+    l.heads_from = static_cast<int32_t>(at - d.heads.begin());
+    if (at == d.heads.end()) d.heads.insert(d.heads.end(), heads.begin(), heads.end());
   }
+  a.distinct_heads = static_cast<int32_t>(d.heads.size());
   return d;
 }
 

@@ -1,0 +1,196 @@
+#include "longstride/compress/container.h"
+
+#include <algorithm>
+#include <charconv>
+#include <string_view>
+
+#include <nlohmann/json.hpp>
+
+#include "longstride/base/check.h"
+
+namespace longstride {
+
+namespace {
+
+using nlohmann::json;
+
+constexpr std::string_view kFormat = "longstride compressed ";
+constexpr int kVersion = 1;
+constexpr int64_t kChecksumDigits = 32;
+constexpr int64_t kFrameHead = 32;  // four numbers of 64 bits
+constexpr int64_t kMostStreams = 65535;
+
+json to_json(const CompressedHeader& header) {
+  json out{{"kind", header.kind},           {"extension", header.extension}, {"bytes", header.bytes},
+           {"model", header.model},         {"step", header.step},           {"weights", header.weights},
+           {"precision", header.precision}, {"device", header.device},       {"probe", header.probe},
+           {"context", header.context},     {"streams", header.streams},     {"frame", header.frame_bytes}};
+  // Small files are small for every word that is left out.
+  if (!header.settings.empty()) out["settings"] = header.settings;
+  if (!header.shape.empty()) out["shape"] = header.shape;
+  if (!header.before.empty()) out["before"] = header.before.size();
+  if (!header.after.empty()) out["after"] = header.after.size();
+  return out;
+}
+
+CompressedHeader header_from(const json& from) {
+  CompressedHeader header;
+  from.at("kind").get_to(header.kind);
+  from.at("extension").get_to(header.extension);
+  from.at("bytes").get_to(header.bytes);
+  from.at("model").get_to(header.model);
+  from.at("step").get_to(header.step);
+  from.at("weights").get_to(header.weights);
+  from.at("precision").get_to(header.precision);
+  from.at("device").get_to(header.device);
+  from.at("probe").get_to(header.probe);
+  from.at("context").get_to(header.context);
+  from.at("streams").get_to(header.streams);
+  from.at("frame").get_to(header.frame_bytes);
+  if (from.contains("settings")) from.at("settings").get_to(header.settings);
+  if (from.contains("shape")) from.at("shape").get_to(header.shape);
+  return header;
+}
+
+void check(const CompressedHeader& header) {
+  const auto is = [](const std::string& value, std::initializer_list<const char*> names) {
+    return std::find(names.begin(), names.end(), value) != names.end();
+  };
+  LONGSTRIDE_CHECK(is(header.kind, {"text", "image", "audio"}), "its kind is {}", header.kind);
+  LONGSTRIDE_CHECK(is(header.weights, {"auto", "int8"}), "its weights are {}", header.weights);
+  LONGSTRIDE_CHECK(header.extension.find('/') == std::string::npos, "its extension is {}", header.extension);
+  LONGSTRIDE_CHECK(header.bytes >= 0 && header.context >= 1 && header.frame_bytes >= 1,
+                   "{} bytes in frames of {} and windows of {}", header.bytes, header.frame_bytes,
+                   header.context);
+  LONGSTRIDE_CHECK(header.streams >= 1 && header.streams <= kMostStreams, "{} windows side by side",
+                   header.streams);
+  if (header.kind != "image") return;
+  const std::vector<int64_t>& shape = header.shape;
+  LONGSTRIDE_CHECK(shape.size() == 3 && shape[0] >= 1 && shape[1] >= 1 && shape[2] >= 1 && shape[2] <= 4 &&
+                       shape[0] <= header.bytes && shape[1] <= header.bytes / shape[0] &&
+                       shape[0] * shape[1] * shape[2] == header.bytes,
+                   "the shape of its picture does not fit its {} bytes", header.bytes);
+}
+
+// Little-endian on every machine.
+void append(std::string& to, uint64_t value) {
+  for (int i = 0; i < 8; ++i) to.push_back(static_cast<char>(value >> (8 * i)));
+}
+
+// Cuts pieces off the front of what is left of a file.
+class Rest {
+ public:
+  explicit Rest(std::string_view text) : text_(text) {}
+
+  std::string_view take(int64_t bytes) {
+    LONGSTRIDE_CHECK(bytes >= 0 && bytes <= std::ssize(text_), "{} bytes are missing",
+                     bytes - std::ssize(text_));
+    const std::string_view piece = text_.substr(0, static_cast<size_t>(bytes));
+    text_.remove_prefix(piece.size());
+    return piece;
+  }
+  std::string_view line() {
+    const size_t end = text_.find('\n');
+    LONGSTRIDE_CHECK(end != std::string_view::npos, "its header has no end");
+    const std::string_view piece = take(static_cast<int64_t>(end));
+    text_.remove_prefix(1);
+    return piece;
+  }
+  uint64_t number() {
+    const std::string_view piece = take(8);
+    uint64_t value = 0;
+    for (size_t i = piece.size(); i-- > 0;) value = value << 8 | static_cast<uint8_t>(piece[i]);
+    return value;
+  }
+  bool empty() const { return text_.empty(); }
+
+ private:
+  std::string_view text_;
+};
+
+CompressedHeader read_header(Rest& rest) {
+  const json parsed = json::parse(rest.line());
+  CompressedHeader header = header_from(parsed);
+  check(header);
+  header.before = rest.take(parsed.value("before", int64_t{0}));
+  header.after = rest.take(parsed.value("after", int64_t{0}));
+  return header;
+}
+
+std::vector<CompressedFrame> read_frames(Rest& rest, const CompressedHeader& header) {
+  std::vector<CompressedFrame> frames;
+  int64_t left = header.bytes;
+  while (const auto bytes = static_cast<int64_t>(rest.number())) {
+    LONGSTRIDE_CHECK(bytes == std::min(left, header.frame_bytes), "frame {} has {} bytes", frames.size(),
+                     bytes);
+    const auto code_bytes = static_cast<int64_t>(rest.number());
+    const uint64_t code_checksum = rest.number(), checksum = rest.number();
+    const std::string_view code = rest.take(code_bytes);
+    const std::span<const uint8_t> span(reinterpret_cast<const uint8_t*>(code.data()), code.size());
+    LONGSTRIDE_CHECK(frame_checksum(span) == code_checksum, "frame {} was altered", frames.size());
+    frames.push_back({bytes, span, checksum});
+    left -= bytes;
+  }
+  LONGSTRIDE_CHECK(left == 0 && rest.empty(), "its frames and its size do not fit");
+  return frames;
+}
+
+}  // namespace
+
+uint64_t frame_checksum(std::span<const uint8_t> bytes) {
+  const std::string digits = checksum_of(bytes.data(), std::ssize(bytes));
+  uint64_t value = 0;
+  std::from_chars(digits.data(), digits.data() + 16, value, 16);
+  return value;
+}
+
+CompressedWriter::CompressedWriter(ByteSink& file, const CompressedHeader& header)
+    : file_(file), sink_(file) {
+  check(header);
+  // Names of files need not be UTF-8, as JSON must be.
+  sink_.write(fmt::format("{}{}\n{}\n", kFormat, kVersion,
+                          to_json(header).dump(-1, ' ', false, json::error_handler_t::replace)));
+  sink_.write(header.before);
+  sink_.write(header.after);
+}
+
+void CompressedWriter::add(std::span<const uint8_t> original, std::span<const uint8_t> code) {
+  std::string head;
+  append(head, original.size());
+  append(head, code.size());
+  append(head, frame_checksum(code));
+  append(head, frame_checksum(original));
+  sink_.write(head);
+  sink_.write(code.data(), std::ssize(code));
+}
+
+void CompressedWriter::finish() {
+  std::string mark;
+  append(mark, 0);
+  sink_.write(mark);
+  file_.write(sink_.hex());
+}
+
+CompressedFile::CompressedFile(const std::string& path) : file_(path) {
+  std::string_view text(reinterpret_cast<const char*>(file_.data()), static_cast<size_t>(file_.bytes()));
+  LONGSTRIDE_CHECK(text.starts_with(kFormat), "{} is no file that longstride compressed", path);
+  const int64_t covered = file_.bytes() - kChecksumDigits;
+  LONGSTRIDE_CHECK(covered > 0 && checksum_of(text.data(), covered) == text.substr(covered),
+                   "{} is damaged: it was cut off or altered since it was written", path);
+  text.remove_suffix(kChecksumDigits);
+  Rest rest(text.substr(kFormat.size()));
+  const std::string_view version = rest.line();
+  LONGSTRIDE_CHECK(version == fmt::format("{}", kVersion),
+                   "{} is of format {}, this version of longstride reads format {}", path, version, kVersion);
+  // The checksum finds damage; what a person wrote can still be wrong.
+  try {
+    header_ = read_header(rest);
+    frames_ = read_frames(rest, header_);
+  } catch (const json::exception& error) {
+    fail("{} is damaged: {}", path, error.what());
+  } catch (const Error& error) {
+    fail("{} is damaged: {}", path, error.what());
+  }
+}
+
+}  // namespace longstride

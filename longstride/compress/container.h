@@ -1,0 +1,74 @@
+// The file that `longstride compress` writes. ../../docs/file-formats.md describes it.
+#pragma once
+
+#include <cstdint>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "longstride/base/mapped_file.h"
+#include "longstride/checkpoint/checksum.h"
+
+namespace longstride {
+
+struct CompressedHeader {
+  // Of the original.
+  std::string kind;            // text, image, audio
+  std::string extension;       // of its name, with the dot; may be empty
+  int64_t bytes = 0;           // that the model coded
+  std::vector<int64_t> shape;  // pictures: height, width, channels
+  std::string before, after;   // sound: what surrounds the samples in their file
+  // Of the model and how it computed.
+  std::string model;  // LoadedModel::digest()
+  int64_t step = 0;
+  std::string weights = "auto";       // or int8
+  std::string precision;              // of products: f32, bf16, f16
+  std::string device;                 // in words
+  std::vector<std::string> settings;  // of the command line, section.key=value
+  std::string probe;                  // WindowCoder::probe()
+  // Of the coding.
+  int64_t context = 0;      // bytes of a window
+  int64_t streams = 0;      // windows side by side
+  int64_t frame_bytes = 0;  // originals in every frame but the last, which may have fewer
+};
+
+// A part that was coded by itself.
+struct CompressedFrame {
+  int64_t bytes = 0;  // of the original
+  std::span<const uint8_t> code;
+  uint64_t checksum = 0;  // of the original's bytes
+};
+
+// The first 64 bits of checksum_of().
+uint64_t frame_checksum(std::span<const uint8_t> bytes);
+
+class CompressedWriter {
+ public:
+  // Writes the header; `file` must outlive the writer.
+  CompressedWriter(ByteSink& file, const CompressedHeader& header);
+  void add(std::span<const uint8_t> original, std::span<const uint8_t> code);
+  // The end mark; nothing may follow.
+  void finish();
+  int64_t bytes() const { return sink_.bytes(); }  // written so far
+
+ private:
+  ByteSink& file_;
+  ChecksumSink sink_;
+};
+
+// A file that was read and found to be whole.
+class CompressedFile {
+ public:
+  // Throws Error naming the file if it is none of these, is cut off or was altered.
+  explicit CompressedFile(const std::string& path);
+  const CompressedHeader& header() const { return header_; }
+  const std::vector<CompressedFrame>& frames() const { return frames_; }
+  int64_t bytes() const { return file_.bytes(); }
+
+ private:
+  MappedFile file_;
+  CompressedHeader header_;
+  std::vector<CompressedFrame> frames_;
+};
+
+}  // namespace longstride

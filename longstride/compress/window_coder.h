@@ -1,0 +1,52 @@
+// Bytes to code and back with a model's predictions.
+//
+// The data is cut into windows of the model's context, each begun anew, as an evaluation scores them. As many
+// as the decoder has sequences go side by side; at each position their bytes are coded one after the other by
+// one coder, so that a window costs nothing of its own.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "longstride/sample/decoder.h"
+
+namespace longstride {
+
+// Told how many bytes more are done.
+using CodingProgress = std::function<void(int64_t bytes)>;
+
+struct Code {
+  std::vector<uint8_t> bytes;
+  double bits = 0;  // sum of -log2 p of what was coded: what a perfect coder would need
+};
+
+class WindowCoder {
+ public:
+  // `decoder` must outlive it; its sequences must have room for the longest window.
+  explicit WindowCoder(Decoder& decoder);
+
+  // Throws Error if a prediction is not finite.
+  Code encode(std::span<const uint8_t> data, const CodingProgress& progress = {});
+  // Fills `data` with what encode() was given, if the decoder computes the same bits as then; else with
+  // arbitrary bytes.
+  void decode(std::span<const uint8_t> code, std::span<uint8_t> data, const CodingProgress& progress = {});
+
+  // 16 hexadecimal digits that depend on every bit of the decoder's predictions for fixed bytes: on another
+  // device that computes otherwise they differ.
+  std::string probe();
+  static constexpr int64_t kProbePositions = 64;
+
+ private:
+  // visit(logits, byte) for each byte of `data` in the order of the code; it may fill in the byte.
+  template <class Byte, class Visit>
+  void walk(std::span<Byte> data, const CodingProgress& progress, Visit&& visit);
+
+  Decoder& decoder_;
+  std::vector<uint8_t> previous_;   // (streams)
+  std::vector<int64_t> positions_;  // (streams)
+};
+
+}  // namespace longstride

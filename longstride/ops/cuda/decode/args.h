@@ -53,6 +53,16 @@ struct Sequence {
   uint8_t previous;
 };
 
+// A Reading of at most two runs of rows none of which is read twice, as nearly all are: candidates [0, count)
+// stand in rows row[0] + j step[0], the others in the second run; rows from `ring` on, if it is not 0, begin
+// at 0 again.
+struct alignas(16) RowRuns {
+  int32_t candidates, simple;  // simple: 0 if the reading is of another kind
+  int32_t row[2], step[2], ring[2];
+  int32_t count, unused;
+  int32_t filling[2];
+};
+
 // The rows in which a position's own key is kept; -1 ends them.
 struct OwnRows {
   int32_t row[kMaxTerms + 1];
@@ -66,6 +76,18 @@ struct Embedding {
   bool before;  // PositionShift::before
 };
 
+// Division of numbers n by d where n * d < 2^32.
+struct Divisor {
+  uint32_t factor = 0;
+  Divisor() = default;
+  explicit Divisor(int32_t d) : factor(static_cast<uint32_t>(((uint64_t{1} << 32) + d - 1) / d)) {}
+#ifdef __CUDACC__
+  __device__ int quotient(int n) const {
+    return factor == 0 ? n : static_cast<int>(__umulhi(static_cast<uint32_t>(n), factor));
+  }
+#endif
+};
+
 struct Args {
   // The model.
   Embedding embedding;
@@ -76,6 +98,7 @@ struct Args {
   Weight output;
   int32_t layer_count, head_count, store_count;
   int32_t width, qk, feed_forward, head_width, head_width_v;
+  Divisor head_width_divisor, head_width_v_divisor, x_stride_divisor;
   int32_t x_stride, hidden_stride;  // elements from row to row of what products read: padded by zeros
   float scale_log2;                 // of scores, for powers of two
   // The sequences.
@@ -86,6 +109,7 @@ struct Args {
   bool wide_keys;           // keys are f32 whatever the product
   Sequence* sequences;
   Reading* readings;                 // (stores, S): of the present position
+  RowRuns* row_runs;                 // (stores, S): the same, where it is simple
   OwnRows* own_rows;                 // (stores, S)
   float *x, *q;                      // (S, d), (S, qk)
   float* sums;                       // (S, H, pieces, Dv): of exp2(score - highest) v
@@ -99,7 +123,7 @@ struct Args {
 };
 
 // Candidates of a position are read in pieces, a block a piece; how many depends on the position alone.
-inline constexpr int kCandidatesOfPiece = 64;
+inline constexpr int kCandidatesOfPiece = 128;
 LONGSTRIDE_HOST_DEVICE inline int pieces_of(int candidates, int most) {
   const int pieces = (candidates + kCandidatesOfPiece - 1) / kCandidatesOfPiece;
   return pieces < most ? pieces : most;

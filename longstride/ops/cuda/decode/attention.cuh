@@ -1,9 +1,10 @@
 // Attention of one position to the rows that its sequence keeps.
 //
-// A piece is a run of a head's candidates; a block takes a piece, its warps take the candidates by turns, as
-// many lanes to a row as it has eights, four rows at a time on the way. Each group of lanes sums
-// exp2(score - highest) v for its own rows; groups, then warps, then (where the projection reads them)
-// pieces are joined in order. All arithmetic is f32.
+// A piece is a run of a head's candidates. It has eight parts, one a warp where a block takes the piece (few
+// sequences: the shortest wait), one after the other where a warp takes all of it (many: nobody waits for
+// another warp). Within a part as many lanes as a row has eights read it, four rows of each group of lanes on
+// the way at a time. Groups, then parts, then (where the projection reads them) pieces are joined in order:
+// the same bits either way. All arithmetic is f32.
 #pragma once
 
 #include "longstride/ops/cuda/decode/product.cuh"
@@ -11,12 +12,7 @@
 namespace longstride::cuda::decode {
 
 inline constexpr int kRowsOnTheWay = 4;
-
-// In shared memory.
-struct PieceRoom {
-  float highest[kWarps], total[kWarps];
-  float sum[kWarps][kWidestHead];
-};
+inline constexpr int kParts = kWarps;
 
 // Piece `piece` of head `head` of sequence `sequence`.
 struct Piece {
@@ -26,49 +22,82 @@ struct Piece {
         head(index / a.most_pieces % a.head_count),
         piece(index % a.most_pieces) {}
   static __device__ int count(const Args& a) { return a.streams * a.head_count * a.most_pieces; }
+  __device__ int64_t place(const Args& a) const {
+    return (static_cast<int64_t>(sequence) * a.head_count + head) * a.most_pieces + piece;
+  }
 };
 
-// The block's copy of what a sequence reads, kept from piece to piece: readings change between steps only.
-struct ReadingCopy {
-  Reading reading;
-  int32_t store, sequence;  // whose it is
-};
-
-// As one block, which then has to meet.
-__device__ inline void copy_reading(const Args& a, int store, int sequence, ReadingCopy& to) {
-  static_assert(sizeof(Reading) % 4 == 0 && sizeof(Reading) / 4 <= kThreads);
-  const Reading* from = a.readings + store * a.streams + sequence;
-  const int i = static_cast<int>(threadIdx.x);
-  if (i < static_cast<int>(sizeof(Reading) / 4))
-    reinterpret_cast<uint32_t*>(&to.reading)[i] = __ldcg(reinterpret_cast<const uint32_t*>(from) + i);
-  if (i == 0) to.store = store, to.sequence = sequence;
-}
-
-// Where candidate `index` stands: its row, or -1 if an earlier term has named its key.
-__device__ inline int row_of_candidate(const KeyStore* store, const Reading& reading, int index) {
+// In the general case.
+template <class T>
+__device__ __noinline__ int row_of_any_candidate(const Args& a, int store, int sequence, int index) {
+  const Reading& reading = a.readings[store * a.streams + sequence];
   int t = 0;
   while (t + 1 < reading.term_count && index >= reading.terms[t].count) index -= reading.terms[t++].count;
   const TermReading& term = reading.terms[t];
-  if (term.may_repeat && read_before(*store, reading, t, term.key_at(index))) return -1;
+  if (read_before(a.stores[store], reading, t, term.key_at(index))) return -1;
   return term.row_at(index);
 }
+
+// What a position of a sequence reads through one store.
+struct Candidates {
+  RowRuns runs;
+  int store, sequence;  // whose they are
+
+  __device__ void read(const Args& a, int of_store, int of_sequence) {
+    static_assert(sizeof(RowRuns) == 3 * sizeof(int4));
+    store = of_store, sequence = of_sequence;
+    const int4* from = reinterpret_cast<const int4*>(a.row_runs + store * a.streams + sequence);
+    const int4 x = __ldcg(from), y = __ldcg(from + 1), z = __ldcg(from + 2);
+    runs = {x.x, x.y, {x.z, x.w}, {y.x, y.y}, {y.z, y.w}, z.x, 0, {}};
+  }
+  // The row of candidate `index`, or -1 if an earlier one is the same key.
+  template <class T>
+  __device__ int row(const Args& a, int index) const {
+    if (!runs.simple) return row_of_any_candidate<T>(a, store, sequence, index);
+    const bool second = index >= runs.count;
+    const int j = second ? index - runs.count : index, ring = second ? runs.ring[1] : runs.ring[0];
+    const int row = second ? runs.row[1] + j * runs.step[1] : runs.row[0] + j * runs.step[0];
+    return ring > 0 && row >= ring ? row - ring : row;
+  }
+};
+
+// A part of a piece, and how lanes share its rows.
+struct Run {
+  int begin, end;     // the part's first candidate, and where the piece ends
+  int lanes, groups;  // of a row; rows of a warp at a time
+  int group, first;   // this lane's row of them, and its first element there
+  __device__ Run(const Args& a, int candidates, int piece, int part) {
+    const int pieces = pieces_of(candidates, a.most_pieces);
+    const int length = pieces > 0 ? (candidates + pieces - 1) / pieces : 0;
+    const int lane = static_cast<int>(threadIdx.x) % kWarp;
+    lanes = a.lanes_of_row, groups = kWarp / lanes;
+    group = lane / lanes, first = lane % lanes * 8;
+    end = min((piece + 1) * length, candidates);
+    begin = piece * length + part * kRowsOnTheWay * groups;
+  }
+  __device__ int step() const { return kParts * kRowsOnTheWay * groups; }
+};
 
 // Eight elements of a cached row from `first` on; beyond its width anything, or zeros if not kVectors.
 template <bool kVectors, class T>
 __device__ inline Eights<T> read_cached(const T* row, int first, int width) {
-  if constexpr (kVectors) return read_shared_by_all(row + (first < width ? first : 0));
-  Eights<T> x = no_eights<T>();
+  if constexpr (kVectors) {
+    return read_shared_by_all(row + (first < width ? first : 0));
+  } else {
+    float v[8];
 #pragma unroll
-  for (int i = 0; i < 8; ++i) {
-    if (first + i >= width) continue;
-    if constexpr (sizeof(T) == 2) {
-      const unsigned short raw = __ldcg(reinterpret_cast<const unsigned short*>(row) + first + i);
-      x.v[i] = *reinterpret_cast<const T*>(&raw);
-    } else {
-      x.v[i] = __ldcg(row + first + i);
+    for (int i = 0; i < 8; ++i) {
+      v[i] = 0;
+      if (first + i >= width) continue;
+      if constexpr (sizeof(T) == 2) {
+        const unsigned short raw = __ldcg(reinterpret_cast<const unsigned short*>(row) + first + i);
+        v[i] = to_float(*reinterpret_cast<const T*>(&raw));
+      } else {
+        v[i] = __ldcg(row + first + i);
+      }
     }
+    return eights_of<T>(v);
   }
-  return x;
 }
 
 // A softmax over some of the keys: sums of exp2(score - highest) and of the same times v.
@@ -76,7 +105,7 @@ struct Partial {
   float highest = -INFINITY, total = 0;
   float sum[8] = {};
 
-  // Makes room for scores up to `score`; returns nothing that is not finite where nothing has been seen.
+  // Makes room for scores up to `score`, which is not -infinity.
   __device__ void raise(float score) {
     const float next = fmaxf(highest, score);
     const float shrink = highest == -INFINITY ? 0.0f : exp2_fast(highest - next);
@@ -95,42 +124,22 @@ struct Partial {
   }
 };
 
-// A piece's run of candidates, and how lanes share its rows.
-struct Run {
-  int begin, end;
-  int lanes, groups;  // of a row; rows of a warp at a time
-  int group, first;   // this lane's row of them, and its first element there
-  __device__ Run(const Args& a, const Reading& reading, int piece) {
-    const int pieces = pieces_of(reading.candidates, a.most_pieces);
-    const int length = pieces > 0 ? (reading.candidates + pieces - 1) / pieces : 0;
-    begin = min(piece * length, reading.candidates), end = min(begin + length, reading.candidates);
-    const int lane = static_cast<int>(threadIdx.x) % kWarp;
-    lanes = a.lanes_of_row, groups = kWarp / lanes;
-    group = lane / lanes, first = lane % lanes * 8;
-  }
-  // This warp's first candidate, and how far it is to those that it takes next.
-  __device__ int from() const {
-    return begin + static_cast<int>(threadIdx.x) / kWarp * kRowsOnTheWay * groups;
-  }
-  __device__ int step() const { return kWarps * kRowsOnTheWay * groups; }
-};
-
-// Asks for the rows of a piece, so that they are in the second-level cache when attend() reads them. The
-// position's own key need not be there yet.
+// Asks for the rows of a part, so that they are in the second-level cache when they are read. The position's
+// own key need not be there yet.
 template <class T>
 __device__ inline void prefetch_rows(const Args& a, const Layer& layer, const Head& head, const Piece& p,
-                                     const Reading& reading) {
+                                     const Candidates& candidates, int part) {
   constexpr int kLine = 128;
-  const Run run(a, reading, p.piece);
+  const Run run(a, candidates.runs.candidates, p.piece, part);
   const int64_t row0 = p.sequence * layer.rows + head.first_row;
   const int key_bytes = a.head_width * static_cast<int>(a.wide_keys ? sizeof(float) : sizeof(T));
   const int value_bytes = a.head_width_v * static_cast<int>(sizeof(T));
-  for (int base = run.from(); base < run.end; base += run.step()) {
+  for (int base = run.begin; base < run.end; base += run.step()) {
 #pragma unroll
     for (int u = 0; u < kRowsOnTheWay; ++u) {
       const int index = base + u * run.groups + run.group;
-      const int row = index < run.end ? row_of_candidate(a.stores + head.store, reading, index) : -1;
-      if (row < 0) continue;
+      if (index >= run.end || !candidates.runs.simple) continue;
+      const int row = candidates.row<T>(a, index);
       const char* key = static_cast<const char*>(layer.keys) + (row0 + row) * key_bytes;
       const char* value = static_cast<const char*>(layer.values) + (row0 + row) * value_bytes;
       for (int at = run.first / 8 * kLine; at < key_bytes; at += run.lanes * kLine)
@@ -141,31 +150,32 @@ __device__ inline void prefetch_rows(const Args& a, const Layer& layer, const He
   }
 }
 
-// What this lane's rows of the piece give. T: of values, K: of keys.
+// What this lane's rows of a part give. T: of values, K: of keys.
 template <class T, class K, bool kVectors>
 __device__ inline Partial attend_to_rows(const Args& a, const Layer& layer, const Head& head, const Piece& p,
-                                         const Reading& reading) {
-  const Run run(a, reading, p.piece);
+                                         const Candidates& candidates, const Run& run) {
   const int lanes = run.lanes, first = run.first;
   const int64_t row0 = p.sequence * layer.rows + head.first_row;
   const K* keys = static_cast<const K*>(layer.keys) + row0 * a.head_width;
   const T* values = static_cast<const T*>(layer.values) + row0 * a.head_width_v;
   const float* query = a.q + static_cast<int64_t>(p.sequence) * a.qk + p.head * a.head_width;
-  Eights<float> q = read_cached<kVectors>(query, first, a.head_width);
+  const Eights<float> raw_q = read_cached<kVectors>(query, first, a.head_width);
+  float q[8];
 #pragma unroll
-  for (float& element : q.v) element = first < a.head_width ? element * a.scale_log2 : 0.0f;
+  for (int i = 0; i < 8; ++i) q[i] = first < a.head_width ? raw_q[i] * a.scale_log2 : 0.0f;
 
   Partial own;
-  for (int base = run.from(); base < run.end; base += run.step()) {
+#pragma unroll 1
+  for (int base = run.begin; base < run.end; base += run.step()) {
     Eights<K> k[kRowsOnTheWay];
     Eights<T> v[kRowsOnTheWay];
-    bool present[kRowsOnTheWay];
+    uint32_t present = 0;
 #pragma unroll
     for (int u = 0; u < kRowsOnTheWay; ++u) {
       const int index = base + u * run.groups + run.group;
-      const int row = index < run.end ? row_of_candidate(a.stores + head.store, reading, index) : -1;
-      present[u] = row >= 0;
-      const int64_t at = row >= 0 ? row : 0;
+      const int row = index < run.end ? candidates.row<T>(a, index) : -1;
+      present |= (row >= 0 ? 1u : 0u) << u;
+      const int64_t at = max(row, 0);
       k[u] = read_cached<kVectors>(keys + at * a.head_width, first, a.head_width);
       v[u] = read_cached<kVectors>(values + at * a.head_width_v, first, a.head_width_v);
     }
@@ -174,46 +184,39 @@ __device__ inline Partial attend_to_rows(const Args& a, const Layer& layer, cons
     for (int u = 0; u < kRowsOnTheWay; ++u) {
       float s = 0;
 #pragma unroll
-      for (int i = 0; i < 8; ++i) s = fmaf(q.v[i], to_float(k[u].v[i]), s);
+      for (int i = 0; i < 8; ++i) s = fmaf(q[i], k[u][i], s);
       for (int offset = lanes / 2; offset > 0; offset /= 2) s += __shfl_xor_sync(0xffffffffu, s, offset);
-      score[u] = present[u] ? s : -INFINITY;
+      score[u] = present >> u & 1 ? s : -INFINITY;
       most = fmaxf(most, score[u]);
     }
-    if (most == -INFINITY) continue;  // nothing present; lanes of a group agree, and no vote follows
+    if (most == -INFINITY) continue;  // lanes of a group agree
     own.raise(most);
 #pragma unroll
     for (int u = 0; u < kRowsOnTheWay; ++u) {
       const float weight = exp2_fast(score[u] - own.highest);
       own.total += weight;
 #pragma unroll
-      for (int i = 0; i < 8; ++i) own.sum[i] = fmaf(weight, to_float(v[u].v[i]), own.sum[i]);
+      for (int i = 0; i < 8; ++i) own.sum[i] = fmaf(weight, v[u][i], own.sum[i]);
     }
   }
   return own;
 }
 
-// The piece's sums and totals; an empty piece has no weight.
+// Part `part` of a piece by one warp, joined into `room` (kParts, 2 + Dv): highest, total, sums.
 template <class T>
-__device__ inline void attend(const Args& a, const Layer& layer, const Head& head, const Piece& p,
-                              const Reading& reading, PieceRoom& room) {
-  const int thread = static_cast<int>(threadIdx.x), warp = thread / kWarp, lane = thread % kWarp;
-  const int64_t place = (static_cast<int64_t>(p.sequence) * a.head_count + p.head) * a.most_pieces + p.piece;
-  const Run run(a, reading, p.piece);
-  if (run.begin >= run.end) {  // as one block
-    if (thread == 0) a.totals[place] = make_float2(-INFINITY, 0.0f);
-    return;
-  }
+__device__ inline void attend_to_part(const Args& a, const Layer& layer, const Head& head, const Piece& p,
+                                      const Candidates& candidates, int part, float* room) {
+  const Run run(a, candidates.runs.candidates, p.piece, part);
   const bool vectors = a.vectors && a.vectors_v;
   Partial own;
   if (a.wide_keys)
-    own = vectors ? attend_to_rows<T, float, true>(a, layer, head, p, reading)
-                  : attend_to_rows<T, float, false>(a, layer, head, p, reading);
+    own = vectors ? attend_to_rows<T, float, true>(a, layer, head, p, candidates, run)
+                  : attend_to_rows<T, float, false>(a, layer, head, p, candidates, run);
   else
-    own = vectors ? attend_to_rows<T, T, true>(a, layer, head, p, reading)
-                  : attend_to_rows<T, T, false>(a, layer, head, p, reading);
+    own = vectors ? attend_to_rows<T, T, true>(a, layer, head, p, candidates, run)
+                  : attend_to_rows<T, T, false>(a, layer, head, p, candidates, run);
   __syncwarp();
-  const int lanes = run.lanes, first = run.first;
-  for (int offset = lanes; offset < kWarp; offset *= 2) {
+  for (int offset = run.lanes; offset < kWarp; offset *= 2) {
     const float highest = __shfl_xor_sync(0xffffffffu, own.highest, offset);
     const float total = __shfl_xor_sync(0xffffffffu, own.total, offset);
     float sum[8];
@@ -222,59 +225,80 @@ __device__ inline void attend(const Args& a, const Layer& layer, const Head& hea
     // What counts in the end is the first group, which joins the others in order.
     own.join(highest, total, sum);
   }
-  if (lane < lanes) {
-    if (lane == 0) room.highest[warp] = own.highest, room.total[warp] = own.total;
+  float* const to = room + part * (2 + a.head_width_v);
+  if (run.group == 0) {
+    if (run.first == 0) to[0] = own.highest, to[1] = own.total;
 #pragma unroll
     for (int i = 0; i < 8; ++i)
-      if (first + i < a.head_width_v) room.sum[warp][first + i] = own.sum[i];
-  }
-  __syncthreads();
-  float highest = -INFINITY;
-#pragma unroll
-  for (int w = 0; w < kWarps; ++w) highest = fmaxf(highest, room.highest[w]);
-  if (thread < a.head_width_v) {
-    float sum = 0, total = 0;
-#pragma unroll
-    for (int w = 0; w < kWarps; ++w) {
-      const float weight = room.highest[w] == -INFINITY ? 0.0f : exp2_fast(room.highest[w] - highest);
-      if (weight > 0) sum = fmaf(weight, room.sum[w][thread], sum);
-      total = fmaf(weight, room.total[w], total);
-    }
-    a.sums[place * a.head_width_v + thread] = sum;
-    if (thread == 0) a.totals[place] = make_float2(highest, total);
+      if (run.first + i < a.head_width_v) to[2 + run.first + i] = own.sum[i];
   }
 }
 
-// Element `column` of what sequence `s` attends to: the pieces joined. Empty ones weigh nothing; all are
-// read, so that no read waits for another.
-__device__ inline float attended(const Args& a, int s, int column) {
+// The parts in `room`, joined by `threads` threads from `thread` on into the piece's place.
+__device__ inline void join_parts(const Args& a, const Piece& p, const float* room, int thread, int threads) {
+  const int stride = 2 + a.head_width_v;
+  const int64_t place = p.place(a);
+  float highest = -INFINITY, total = 0, weight[kParts];
+#pragma unroll
+  for (int part = 0; part < kParts; ++part) highest = fmaxf(highest, room[part * stride]);
+#pragma unroll
+  for (int part = 0; part < kParts; ++part) {
+    const float of_part = room[part * stride];
+    weight[part] = of_part == -INFINITY ? 0.0f : exp2_fast(of_part - highest);
+    total = fmaf(weight[part], room[part * stride + 1], total);
+  }
+  for (int column = thread; column < a.head_width_v; column += threads) {
+    float sum = 0;
+#pragma unroll
+    for (int part = 0; part < kParts; ++part) sum = fmaf(weight[part], room[part * stride + 2 + column], sum);
+    a.sums[place * a.head_width_v + column] = sum;
+  }
+  if (thread == 0) a.totals[place] = make_float2(highest, total);
+}
+
+// Has the sequence candidates in this piece? One that is empty gets no weight from thread 0 of its caller.
+__device__ inline bool is_there(const Args& a, const Piece& p, const Candidates& candidates, int thread) {
+  if (p.piece < pieces_of(candidates.runs.candidates, a.most_pieces)) return true;
+  if (thread == 0) a.totals[p.place(a)] = make_float2(-INFINITY, 0.0f);
+  return false;
+}
+
+// Elements `column` and, if `both`, column + 1 of what sequence `s` attends to: the pieces joined. Empty ones
+// weigh nothing; all are read, so that no read waits for another.
+__device__ inline float2 attended(const Args& a, int s, int column, bool both) {
   constexpr int kAtOnce = 16;
-  const int h = column / a.head_width_v;
+  const int h = a.head_width_v_divisor.quotient(column);
   const int64_t place = (static_cast<int64_t>(s) * a.head_count + h) * a.most_pieces;
-  const float* sums = a.sums + place * a.head_width_v + column % a.head_width_v;
-  float highest = -INFINITY, sum = 0, total = 0;
+  const float* sums = a.sums + place * a.head_width_v + (column - h * a.head_width_v);
+  float highest = -INFINITY, total = 0;
+  float2 sum = make_float2(0, 0);
+#pragma unroll 1
   for (int base = 0; base < a.most_pieces; base += kAtOnce) {
-    float2 totals[kAtOnce];
-    float part[kAtOnce], before = highest;
+    float2 totals[kAtOnce], part[kAtOnce];
+    const float before = highest;
 #pragma unroll
     for (int i = 0; i < kAtOnce; ++i) {
       const bool present = base + i < a.most_pieces;
+      const float* from = sums + static_cast<int64_t>(base + i) * a.head_width_v;
       totals[i] = present ? __ldcg(a.totals + place + base + i) : make_float2(-INFINITY, 0.0f);
-      part[i] = present ? __ldcg(sums + static_cast<int64_t>(base + i) * a.head_width_v) : 0.0f;
+      part[i] = make_float2(0, 0);
+      if (present && both) part[i] = __ldcg(reinterpret_cast<const float2*>(from));
+      if (present && !both) part[i].x = __ldcg(from);
     }
 #pragma unroll
     for (int i = 0; i < kAtOnce; ++i) highest = fmaxf(highest, totals[i].x);
     if (highest == -INFINITY) continue;
     const float shrink = before == -INFINITY ? 0.0f : exp2_fast(before - highest);
-    sum *= shrink, total *= shrink;
+    sum.x *= shrink, sum.y *= shrink, total *= shrink;
 #pragma unroll
     for (int i = 0; i < kAtOnce; ++i) {
       const float weight = totals[i].x == -INFINITY ? 0.0f : exp2_fast(totals[i].x - highest);
-      sum = fmaf(weight, part[i], sum);
+      sum.x = fmaf(weight, part[i].x, sum.x), sum.y = fmaf(weight, part[i].y, sum.y);
       total = fmaf(weight, totals[i].y, total);
     }
   }
-  return total == 0 ? 0.0f : sum / total;
+  if (total == 0) return make_float2(0, 0);
+  return make_float2(sum.x / total, sum.y / total);
 }
 
 }  // namespace longstride::cuda::decode

@@ -53,13 +53,18 @@ __global__ void __launch_bounds__(kThreads, 1)
   const Places<true> places(a, sizeof(T));
   const Layer* const layers = copied(a.layers, a.layer_count, shared + places.layers);
   const Head* const all_heads = copied(a.heads, a.distinct_heads, shared + places.heads);
+  for (int i = static_cast<int>(threadIdx.x); i < a.streams * a.x_stride; i += kThreads)
+    block.rows[i] = from_float<T>(0.0f);
+  __syncthreads();  // the tables are there
   GridBarrier barrier(a.arrived);
   Ahead<T> ahead;
   run_stage<Stage::prepare>(a, a.layers[0], a.heads, block, ahead);
-  const Piece own_piece(a, min(block.index, Piece::count(a) - 1));
+  const Piece own_piece(a, block.index);
+  const int warp = static_cast<int>(threadIdx.x) / kWarp;
+  Candidates candidates;
 #pragma unroll 1
   for (int step = 0; step < steps; ++step) {
-    if (threadIdx.x == 0) block.reading.store = -1;  // a new position reads other rows
+    candidates.store = -1;  // a new position reads other rows
 #pragma unroll 1
     for (int l = 0; l < a.layer_count; ++l) {
       const Layer& layer = layers[l];
@@ -67,10 +72,11 @@ __global__ void __launch_bounds__(kThreads, 1)
       barrier.arrive();
       begin_stage<Stage::qkv>(a, layer, block, ahead);
       barrier.wait();
+      if (l == 0) block.copy_own_rows(a);
       run_stage<Stage::qkv>(a, layer, heads, block, ahead);
       barrier.arrive();
       barrier.wait();
-      run_stage<Stage::attention>(a, layer, heads, block, ahead);
+      attention_stage(a, layer, heads, block, candidates);
       barrier.arrive();
       begin_stage<Stage::projection>(a, layer, block, ahead);
       barrier.wait();
@@ -86,8 +92,8 @@ __global__ void __launch_bounds__(kThreads, 1)
       // What the next layer's attention reads, but for this position's own key.
       if (l + 1 < a.layer_count && block.index < Piece::count(a)) {
         const Head head = all_heads[layers[l + 1].heads_from + own_piece.head];
-        if (block.reading.store == head.store && block.reading.sequence == own_piece.sequence)
-          prefetch_rows<T>(a, layers[l + 1], head, own_piece, block.reading.reading);
+        if (candidates.store == head.store && candidates.sequence == own_piece.sequence)
+          prefetch_rows<T>(a, layers[l + 1], head, own_piece, candidates, warp);
       }
     }
     barrier.arrive();
@@ -113,22 +119,28 @@ __device__ inline void wait_for_stage_before() {
 #endif
 }
 
+// Blocks of a multiprocessor: attention lives on what it has on the way, the others on registers.
+template <Stage kStage>
+inline constexpr int kBlocksAtOnce = kStage == Stage::attention ? 3 : 2;
+
 template <Stage kStage, class T>
-__global__ void __launch_bounds__(kThreads) stage_kernel(const __grid_constant__ Args a, int l) {
+__global__ void __launch_bounds__(kThreads, kBlocksAtOnce<kStage>)
+    stage_kernel(const __grid_constant__ Args a, int l) {
   const Layer& layer = a.layers[l];
   const Head* const heads = a.heads + layer.heads_from;
   const Block<false, T> block(a, shared_memory());
   Ahead<T> ahead;
   begin_stage<kStage>(a, layer, block, ahead);
-  if (kStage == Stage::attention && block.index < Piece::count(a)) {
-    // Readings change where a step ends, not within.
-    const Piece piece(a, block.index);
-    copy_reading(a, heads[piece.head].store, piece.sequence, block.reading);
-  }
   let_next_begin();
   wait_for_stage_before();
   __syncthreads();
-  run_stage<kStage>(a, layer, heads, block, ahead);
+  if constexpr (kStage == Stage::attention) {
+    Candidates candidates;
+    candidates.store = -1;
+    attention_stage(a, layer, heads, block, candidates);
+  } else {
+    run_stage<kStage>(a, layer, heads, block, ahead);
+  }
 }
 
 template <bool kFused>
@@ -156,11 +168,11 @@ struct Queue {
   bool overlaps;  // kernels may begin before the one before has ended
 
   template <Stage kStage>
-  void add(int layer, int64_t blocks, bool first = false) const {
+  void add(int layer, int64_t blocks, bool first = false, int64_t groups = 1) const {
     const size_t shared = static_cast<size_t>(Places<false>(args, sizeof(T)).bytes);
     allow_shared(stage_kernel<kStage, T>, shared);
     cudaLaunchConfig_t config{};
-    config.gridDim = dim3(static_cast<unsigned>(blocks));
+    config.gridDim = dim3(static_cast<unsigned>(blocks), static_cast<unsigned>(groups));
     config.blockDim = dim3(kThreads);
     config.dynamicSmemBytes = shared;
     config.stream = current();
@@ -216,21 +228,23 @@ void launch_stages(DType product, const Args& a, bool draws) {
   const int64_t chip = attribute_of_current(cudaDevAttrMultiProcessorCount);
   const int64_t row_blocks = ceil_div(a.streams, kWarps);
   const int64_t join_blocks = ceil_div(static_cast<int64_t>(a.streams) * a.x_stride, kThreads);
-  const auto product_blocks = [&](int64_t outputs) { return std::min(2 * chip, tiles_of(outputs)); };
+  const int64_t pieces = static_cast<int64_t>(a.streams) * a.head_count * a.most_pieces;
+  const int64_t piece_blocks = std::min(chip * kBlocksAtOnce<Stage::attention>, ceil_div(pieces, kWarps));
   with_float_type(product, [&](auto element) {
     const Queue<decltype(element)> queue{a, attribute_of_current(cudaDevAttrComputeCapabilityMajor) >= 9};
+    const int64_t groups = ceil_div(a.streams, kRows);
     for (int l = 0; l < a.layer_count; ++l) {
       queue.template add<Stage::norm1>(l, row_blocks, l == 0);
-      queue.template add<Stage::qkv>(l, product_blocks(2 * a.qk + a.width));
-      queue.template add<Stage::attention>(l, static_cast<int64_t>(a.streams) * a.head_count * a.most_pieces);
+      queue.template add<Stage::qkv>(l, tiles_of(2 * a.qk + a.width), false, groups);
+      queue.template add<Stage::attention>(l, piece_blocks);
       queue.template add<Stage::join>(l, join_blocks);
-      queue.template add<Stage::projection>(l, product_blocks(a.width));
+      queue.template add<Stage::projection>(l, tiles_of(a.width), false, groups);
       queue.template add<Stage::norm2>(l, row_blocks);
-      queue.template add<Stage::up>(l, product_blocks(a.feed_forward));
-      queue.template add<Stage::down>(l, product_blocks(a.width));
+      queue.template add<Stage::up>(l, tiles_of(a.feed_forward), false, groups);
+      queue.template add<Stage::down>(l, tiles_of(a.width), false, groups);
     }
     queue.template add<Stage::final_norm>(0, row_blocks);
-    queue.template add<Stage::logits>(0, product_blocks(kVocabulary));
+    queue.template add<Stage::logits>(0, tiles_of(kVocabulary), false, groups);
     if (draws) queue.template add<Stage::draw>(0, a.streams);
   });
 }

@@ -16,21 +16,47 @@ inline constexpr int kOutputs = 8;  // of a tile
 inline constexpr int kDepth = 32;   // of the width, at a time: four lanes with eight elements each
 inline constexpr int kSteps = 4;    // depths that a warp loads at a time
 inline constexpr int kRows = 16;    // sequences of an mma
+inline constexpr int kPart = kRows * kOutputs;
+inline constexpr int kPartFloats = 2 * kWarps * kPart;  // of shared memory: two tiles' parts
 
-// Shared memory of a product that takes `row_tiles` times kRows sequences at a time: two tiles' parts.
-constexpr int part_floats(int row_tiles) { return 2 * kWarps * row_tiles * kRows * kOutputs; }
-
-// Eight elements as they lie in memory.
+// Eight elements as they lie in memory, as whole registers.
 template <class T>
-struct alignas(16) Eights {
-  T v[8];
+struct Eights {
+  static constexpr int kWords = static_cast<int>(sizeof(T) * 8 / 16);
+  uint4 raw[kWords];
+
+  // Element i, for an i that the compiler knows.
+  __device__ float operator[](int i) const {
+    const uint32_t* words = reinterpret_cast<const uint32_t*>(raw);
+    if constexpr (sizeof(T) == 4) return __uint_as_float(words[i]);
+    const uint32_t word = words[i / 2];
+    if constexpr (std::is_same_v<T, __nv_bfloat16>)
+      return __uint_as_float(i % 2 == 0 ? word << 16 : word & 0xffff0000u);
+    else
+      return __half2float(__ushort_as_half(static_cast<unsigned short>(i % 2 == 0 ? word : word >> 16)));
+  }
 };
 
 template <class T>
 __device__ inline Eights<T> no_eights() {
   Eights<T> e;
 #pragma unroll
-  for (int i = 0; i < 8; ++i) e.v[i] = from_float<T>(0.0f);
+  for (uint4& raw : e.raw) raw = make_uint4(0, 0, 0, 0);
+  return e;
+}
+
+// Of elements one by one.
+template <class T>
+__device__ inline Eights<T> eights_of(const float (&v)[8]) {
+  Eights<T> e;
+  uint32_t* words = reinterpret_cast<uint32_t*>(e.raw);
+#pragma unroll
+  for (int i = 0; i < 8; ++i) {
+    if constexpr (sizeof(T) == 4)
+      words[i] = __float_as_uint(v[i]);
+    else if (i % 2 == 0)
+      words[i / 2] = pack<T>(v[i], v[i + 1]);
+  }
   return e;
 }
 
@@ -38,11 +64,10 @@ __device__ inline Eights<T> no_eights() {
 template <class T>
 __device__ inline Eights<T> read_constant(const T* p) {
   Eights<T> e;
-  uint4* to = reinterpret_cast<uint4*>(&e);
 #pragma unroll
-  for (int i = 0; i < static_cast<int>(sizeof(e) / 16); ++i)
+  for (int i = 0; i < Eights<T>::kWords; ++i)
     asm volatile("ld.global.nc.L1::no_allocate.v4.u32 {%0, %1, %2, %3}, [%4];"
-                 : "=r"(to[i].x), "=r"(to[i].y), "=r"(to[i].z), "=r"(to[i].w)
+                 : "=r"(e.raw[i].x), "=r"(e.raw[i].y), "=r"(e.raw[i].z), "=r"(e.raw[i].w)
                  : "l"(reinterpret_cast<const uint4*>(p) + i));
   return e;
 }
@@ -52,9 +77,17 @@ template <class T>
 __device__ inline Eights<T> read_shared_by_all(const T* p) {
   Eights<T> e;
 #pragma unroll
-  for (int i = 0; i < static_cast<int>(sizeof(e) / 16); ++i)
-    reinterpret_cast<uint4*>(&e)[i] = __ldcg(reinterpret_cast<const uint4*>(p) + i);
+  for (int i = 0; i < Eights<T>::kWords; ++i) e.raw[i] = __ldcg(reinterpret_cast<const uint4*>(p) + i);
   return e;
+}
+
+// Elements [k, k + 8) of a row whose address does not suit vectors, zeros beyond its width.
+template <class T>
+__device__ __noinline__ Eights<T> read_one_by_one(const T* row, int k, int width) {
+  float v[8];
+#pragma unroll
+  for (int e = 0; e < 8; ++e) v[e] = k + e < width ? to_float(row[k + e]) : 0.0f;
+  return eights_of<T>(v);
 }
 
 // What one load of a warp brings: up to kSteps depths of one tile's eight outputs.
@@ -67,8 +100,8 @@ struct Load {
 template <class T>
 struct Share {
   const T* w;
-  int rows, width, first_tile, tile_step, tiles;  // tiles: of this block
-  int begin, end, loads;                          // depths [begin, end)
+  int rows, width, first_tile, tile_step, all_tiles;
+  int begin, end, loads;  // depths [begin, end)
   bool vectors;
 
   __device__ Share(const Weight& weight, int block, int blocks)
@@ -77,32 +110,31 @@ struct Share {
         width(weight.width),
         first_tile(block),
         tile_step(blocks),
+        all_tiles((rows + kOutputs - 1) / kOutputs),
         vectors(weight.vectors) {
-    const int warp = static_cast<int>(threadIdx.x) / kWarp;
-    const int all_tiles = (rows + kOutputs - 1) / kOutputs, depths = (width + kDepth - 1) / kDepth;
-    tiles = block < all_tiles ? (all_tiles - block + blocks - 1) / blocks : 0;
+    const int warp = static_cast<int>(threadIdx.x) / kWarp, depths = (width + kDepth - 1) / kDepth;
     begin = depths * warp / kWarps, end = depths * (warp + 1) / kWarps;
-    loads = (depths + kWarps * kSteps - 1) / (kWarps * kSteps);  // the same for all warps
-    if (loads < 1) loads = 1;
+    loads = max(1, (depths + kWarps * kSteps - 1) / (kWarps * kSteps));  // the same for all warps
   }
+  // The block's tile number `index`; whether there is one.
+  __device__ int tile(int index) const { return first_tile + index * tile_step; }
+  __device__ bool has(int index) const { return tile(index) < all_tiles; }
 
-  // Load `index` of tiles * loads.
-  __device__ void read(int index, Load<T>& to) const {
+  // Load `load` of the block's tile number `index`.
+  __device__ void read(int index, int load, Load<T>& to) const {
     const int lane = static_cast<int>(threadIdx.x) % kWarp;
-    const int row = (first_tile + index / loads * tile_step) * kOutputs + lane / 4;
-    const bool present = index < tiles * loads && row < rows;
-    const int from = begin + index % loads * kSteps;
+    const int row = tile(index) * kOutputs + lane / 4, from = begin + load * kSteps;
+    const bool present = has(index) && row < rows;
     const T* at = w + static_cast<int64_t>(row) * width;
 #pragma unroll
     for (int i = 0; i < kSteps; ++i) {
       const int k = (from + i) * kDepth + lane % 4 * 8;
-      if (!present || from + i >= end || k >= width) {
-        to.w[i] = no_eights<T>();
-      } else if (vectors) {
+      to.w[i] = no_eights<T>();
+      if (!present || from + i >= end || k >= width) continue;
+      if (vectors) {
         to.w[i] = read_constant(at + k);
       } else {
-#pragma unroll
-        for (int e = 0; e < 8; ++e) to.w[i].v[e] = k + e < width ? at[k + e] : from_float<T>(0.0f);
+        to.w[i] = read_one_by_one(at, k, width);
       }
     }
   }
@@ -114,18 +146,23 @@ template <class T>
 struct Ahead {
   Load<T> first, second;
   float bias[2];
+  int tile, load;  // of the next load to ask for
+
   __device__ void start(const Share<T>& share, const Weight& weight) {
-    share.read(0, first);
-    share.read(1, second);
+    tile = load = 0;
+    ask(share, first);
+    ask(share, second);
 #pragma unroll
     for (int i = 0; i < 2; ++i) bias[i] = bias_of(share, weight, i);
   }
-  // Of this thread's output in the block's tile `tile`: output thread % kOutputs.
-  static __device__ float bias_of(const Share<T>& share, const Weight& weight, int tile) {
-    const int output =
-        (share.first_tile + tile * share.tile_step) * kOutputs + static_cast<int>(threadIdx.x) % kOutputs;
-    return weight.bias != nullptr && tile < share.tiles && output < share.rows ? __ldg(weight.bias + output)
-                                                                               : 0.0f;
+  __device__ void ask(const Share<T>& share, Load<T>& to) {
+    share.read(tile, load, to);
+    if (++load == share.loads) load = 0, ++tile;
+  }
+  // Of this thread's output in the block's tile number `index`: output thread % kOutputs.
+  static __device__ float bias_of(const Share<T>& share, const Weight& weight, int index) {
+    const int output = share.tile(index) * kOutputs + static_cast<int>(threadIdx.x) % kOutputs;
+    return weight.bias != nullptr && output < share.rows ? __ldg(weight.bias + output) : 0.0f;
   }
 };
 
@@ -134,36 +171,42 @@ template <class T, bool kShared>
 struct Rows {
   const T* data;
   int stride, count;
+  // Beyond the rows and their ends, some of what is there: it meets weights of zero, or its sums are not
+  // used.
   __device__ Eights<T> read(int row, int k) const {
-    if (row >= count) return no_eights<T>();
-    const T* p = data + static_cast<int64_t>(row) * stride + k;
-    if constexpr (kShared) return *reinterpret_cast<const Eights<T>*>(p);
-    return read_shared_by_all(p);
+    const T* p = data + static_cast<int64_t>(min(row, count - 1)) * stride + min(k, stride - 8);
+    if constexpr (kShared) {
+      Eights<T> e;
+#pragma unroll
+      for (int i = 0; i < Eights<T>::kWords; ++i) e.raw[i] = reinterpret_cast<const uint4*>(p)[i];
+      return e;
+    } else {
+      return read_shared_by_all(p);
+    }
   }
 };
 
-// Adds what one load gives to this warp's parts: for 16-bit elements sums[i] is what mma leaves of sequences
-// 16 i to 16 i + 15 (mma.cuh), to be written later; for f32 they are added to `parts` in shared memory.
-template <int kRowTiles, class T, bool kShared>
+// Adds what one load gives to this warp's parts: for 16-bit elements to `sum`, as mma leaves it (mma.cuh), to
+// be written later; for f32 to `parts` in shared memory.
+template <class T, bool kShared>
 __device__ inline void multiply_load(const Load<T>& load, int depths, const Rows<T, kShared>& x, int k,
-                                     float (&sums)[kRowTiles][4], float* parts) {
+                                     float (&sum)[4], float* parts) {
   const int lane = static_cast<int>(threadIdx.x) % kWarp, g = lane / 4, t = lane % 4;
   if constexpr (sizeof(T) == 2) {
+    Eights<T> low[kSteps], high[kSteps];
 #pragma unroll
     for (int i = 0; i < kSteps; ++i) {
       if (i >= depths) break;
-      const uint32_t* w = reinterpret_cast<const uint32_t*>(&load.w[i]);
+      low[i] = x.read(g, k + i * kDepth + 8 * t);
+      high[i] = x.read(g + 8, k + i * kDepth + 8 * t);
+    }
 #pragma unroll
-      for (int m = 0; m < kRowTiles; ++m) {
-        if (m * kRows >= x.count) break;
-        const Eights<T> low = x.read(m * kRows + g, k + i * kDepth + 8 * t);
-        const Eights<T> high = x.read(m * kRows + g + 8, k + i * kDepth + 8 * t);
-        const uint32_t *l = reinterpret_cast<const uint32_t*>(&low),
-                       *h = reinterpret_cast<const uint32_t*>(&high);
-        // A lane's eight neighbours of the width stand for the places that mma gives it in two products.
-        multiply<T>(sums[m], {l[0], h[0], l[1], h[1]}, w[0], w[1]);
-        multiply<T>(sums[m], {l[2], h[2], l[3], h[3]}, w[2], w[3]);
-      }
+    for (int i = 0; i < kSteps; ++i) {
+      if (i >= depths) break;
+      // A lane's eight neighbours of the width stand for the places that mma gives it in two products.
+      const uint4 w = load.w[i].raw[0], l = low[i].raw[0], h = high[i].raw[0];
+      multiply<T>(sum, {l.x, h.x, l.y, h.y}, w.x, w.y);
+      multiply<T>(sum, {l.z, h.z, l.w, h.w}, w.z, w.w);
     }
   } else {
 #pragma unroll 1
@@ -174,7 +217,7 @@ __device__ inline void multiply_load(const Load<T>& load, int depths, const Rows
         if (i >= depths) break;
         const Eights<T> e = x.read(row, k + i * kDepth + 8 * t);
 #pragma unroll
-        for (int n = 0; n < 8; ++n) part = fmaf(load.w[i].v[n], e.v[n], part);
+        for (int n = 0; n < 8; ++n) part = fmaf(load.w[i][n], e[n], part);
       }
       part += __shfl_xor_sync(0xffffffffu, part, 1);
       part += __shfl_xor_sync(0xffffffffu, part, 2);
@@ -183,70 +226,51 @@ __device__ inline void multiply_load(const Load<T>& load, int depths, const Rows
   }
 }
 
-// The sums of 16-bit elements into parts (16 kRowTiles, kOutputs).
-template <int kRowTiles>
-__device__ inline void write_sums(const float (&sums)[kRowTiles][4], int count, float* parts) {
-  const int lane = static_cast<int>(threadIdx.x) % kWarp, g = lane / 4, t = lane % 4;
-#pragma unroll
-  for (int m = 0; m < kRowTiles; ++m) {
-    if (m * kRows >= count) break;
-    float2* low = reinterpret_cast<float2*>(parts + (m * kRows + g) * kOutputs + 2 * t);
-    low[0] = make_float2(sums[m][0], sums[m][1]);
-    low[8 * kOutputs / 2] = make_float2(sums[m][2], sums[m][3]);
-  }
-}
-
-// Calls finish.write(sequence, output, sum + bias, early) once for each of the block's outputs, where early =
-// finish.early(sequence, output) is read while the sum is under way. `parts` are part_floats(kRowTiles) in
-// shared memory that nobody uses. `ahead` has been started with this share.
-template <int kRowTiles, class T, bool kShared, class Finish>
-__device__ inline void product(const Share<T>& share, const Weight& weight, const Rows<T, kShared>& x,
+// Calls finish.write(sequence, output, sum + bias, early) once for each of the block's outputs and the kRows
+// sequences from `first` on, where early = finish.early(sequence, output) is read while the sum is under way.
+// `parts` are kPartFloats in shared memory that nobody uses. `ahead` has been started with this share.
+template <class T, bool kShared, class Finish>
+__device__ inline void product(const Share<T>& share, const Weight& weight, Rows<T, kShared> x, int first,
                                Ahead<T>& ahead, float* parts, const Finish& finish) {
-  constexpr int kGroup = kRowTiles * kRows, kPart = kGroup * kOutputs;
-  const int thread = static_cast<int>(threadIdx.x), warp = thread / kWarp;
+  static_assert(kPart <= kThreads, "a thread an output");
+  const int thread = static_cast<int>(threadIdx.x), warp = thread / kWarp, lane = thread % kWarp;
+  x.data += static_cast<int64_t>(first) * x.stride;
+  x.count = min(x.count - first, kRows);
   int buffer = 0;
 #pragma unroll 1
-  for (int first = 0; first < x.count; first += kGroup) {
-    Rows<T, kShared> group = x;
-    group.data += static_cast<int64_t>(first) * x.stride;
-    group.count = min(x.count - first, kGroup);
-    const int count = group.count * kOutputs;
-    if (first > 0) ahead.start(share, weight);
-    int item = 0;
-#pragma unroll 1
-    for (int tile = 0; tile < share.tiles; ++tile) {
-      const int output = (share.first_tile + tile * share.tile_step) * kOutputs + thread % kOutputs;
-      const bool own = thread < count && output < share.rows;
-      const float early = own ? finish.early(first + thread / kOutputs, output) : 0.0f;
-      float* const all_parts = parts + buffer * kWarps * kPart;
-      float* const own_parts = all_parts + warp * kPart;
-      buffer ^= 1;
-      if constexpr (sizeof(T) == 4) {
-        for (int i = thread % kWarp; i < kPart; i += kWarp) own_parts[i] = 0;
-        __syncwarp();
-      }
-      float sums[kRowTiles][4] = {};
-#pragma unroll 1
-      for (int load = 0; load < share.loads; ++load, ++item) {
-        const int depth = share.begin + load * kSteps;
-        multiply_load(ahead.first, min(share.end - depth, kSteps), group, depth * kDepth, sums, own_parts);
-        ahead.first = ahead.second;
-        share.read(item + 2, ahead.second);
-      }
-      if constexpr (sizeof(T) == 2) write_sums(sums, group.count, own_parts);
-      const float bias = ahead.bias[0];
-      ahead.bias[0] = ahead.bias[1];
-      ahead.bias[1] = ahead.bias_of(share, weight, tile + 2);
-      __syncthreads();
-      // The stride keeps each thread at the same output.
-      for (int i = thread; i < count && output < share.rows; i += kThreads) {
-        float total = bias;
-#pragma unroll
-        for (int w = 0; w < kWarps; ++w) total += all_parts[w * kPart + i];
-        const int s = first + i / kOutputs;
-        finish.write(s, output, total, i == thread ? early : finish.early(s, output));
-      }
+  for (int tile = 0; share.has(tile); ++tile) {
+    const int output = share.tile(tile) * kOutputs + thread % kOutputs, s = first + thread / kOutputs;
+    const bool own = thread < x.count * kOutputs && output < share.rows;
+    const float early = own ? finish.early(s, output) : 0.0f;
+    float* const all_parts = parts + buffer * kWarps * kPart;
+    float* const own_parts = all_parts + warp * kPart;
+    buffer ^= 1;
+    if constexpr (sizeof(T) == 4) {
+      for (int i = lane; i < kPart; i += kWarp) own_parts[i] = 0;
+      __syncwarp();
     }
+    float sum[4] = {};
+#pragma unroll 1
+    for (int load = 0; load < share.loads; ++load) {
+      const int depth = share.begin + load * kSteps;
+      multiply_load(ahead.first, min(share.end - depth, kSteps), x, depth * kDepth, sum, own_parts);
+      ahead.first = ahead.second;
+      ahead.ask(share, ahead.second);
+    }
+    if constexpr (sizeof(T) == 2) {
+      float2* low = reinterpret_cast<float2*>(own_parts + lane / 4 * kOutputs + 2 * (lane % 4));
+      low[0] = make_float2(sum[0], sum[1]);
+      low[8 * kOutputs / 2] = make_float2(sum[2], sum[3]);
+    }
+    const float bias = ahead.bias[0];
+    ahead.bias[0] = ahead.bias[1];
+    ahead.bias[1] = ahead.bias_of(share, weight, tile + 2);
+    __syncthreads();
+    if (!own) continue;
+    float total = bias;
+#pragma unroll
+    for (int w = 0; w < kWarps; ++w) total += all_parts[w * kPart + thread];
+    finish.write(s, output, total, early);
   }
 }
 

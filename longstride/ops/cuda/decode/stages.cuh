@@ -32,34 +32,32 @@ enum class Stage {
   draw
 };
 
-// The sequences that products take at a time: all that fused stages are for, or many.
+// The most sequences for which stages are fused: those that a product takes at a time.
 inline constexpr int kMostFused = kRows;
-template <bool kFused>
-inline constexpr int kRowTiles = kFused ? 1 : 4;
 
-// Shared memory of a block; where stages are fused, rows of x follow it.
-template <bool kFused>
+// Shared memory of a block for products and for drawing; other things follow it.
 union alignas(16) Room {
-  float parts[part_floats(kRowTiles<kFused>)];
-  PieceRoom piece;
+  float parts[kPartFloats];
   SamplingRoom sampling;
 };
 
 // Where things stand in a block's shared memory, in bytes.
 template <bool kFused>
 struct Places {
-  int64_t reading, norm, layers, heads, rows, bytes;
+  int64_t pieces, norm, layers, heads, own_rows, rows, bytes;
   LONGSTRIDE_HOST_DEVICE Places(const Args& a, int64_t element) {
-    int64_t at = sizeof(Room<kFused>);
+    int64_t at = sizeof(Room);
     const auto place = [&](int64_t size) {
       const int64_t from = at;
       at += (size + 15) / 16 * 16;
       return from;
     };
-    reading = place(sizeof(ReadingCopy));
+    pieces =
+        place((kFused ? 1 : kWarps) * kParts * (2 + a.head_width_v) * static_cast<int64_t>(sizeof(float)));
     norm = place(2 * a.width * static_cast<int64_t>(sizeof(float)));
     layers = place(kFused ? a.layer_count * static_cast<int64_t>(sizeof(Layer)) : 0);
     heads = place(kFused ? a.distinct_heads * static_cast<int64_t>(sizeof(Head)) : 0);
+    own_rows = place(kFused ? a.store_count * a.streams * static_cast<int64_t>(sizeof(OwnRows)) : 0);
     rows = place(kFused ? a.streams * a.x_stride * element : 0);
     bytes = at;
   }
@@ -68,20 +66,31 @@ struct Places {
 // A block of the grid, and its shared memory.
 template <bool kFused, class T>
 struct Block {
-  int index, count;
-  Room<kFused>& room;
-  ReadingCopy& reading;
+  int index, count;  // of the grid's first axis
+  Room& room;
+  float* pieces;       // (kParts, 2 + Dv), for each warp where stages are not fused
   float *gain, *bias;  // (d) of a norm
   T* rows;             // (S, x_stride) where stages are fused
+  OwnRows* own_rows;   // (stores, S), in shared memory where stages are fused
 
   __device__ Block(const Args& a, unsigned char* shared)
       : index(static_cast<int>(blockIdx.x)),
         count(static_cast<int>(gridDim.x)),
-        room(*reinterpret_cast<Room<kFused>*>(shared)),
-        reading(*reinterpret_cast<ReadingCopy*>(shared + Places<kFused>(a, sizeof(T)).reading)),
-        gain(reinterpret_cast<float*>(shared + Places<kFused>(a, sizeof(T)).norm)),
-        bias(gain + a.width),
-        rows(reinterpret_cast<T*>(shared + Places<kFused>(a, sizeof(T)).rows)) {}
+        room(*reinterpret_cast<Room*>(shared)) {
+    const Places<kFused> places(a, sizeof(T));
+    pieces = reinterpret_cast<float*>(shared + places.pieces);
+    gain = reinterpret_cast<float*>(shared + places.norm), bias = gain + a.width;
+    rows = reinterpret_cast<T*>(shared + places.rows);
+    own_rows = kFused ? reinterpret_cast<OwnRows*>(shared + places.own_rows) : a.own_rows;
+  }
+
+  // Where stages are fused: own_rows of the present position, after which the block has to meet.
+  __device__ void copy_own_rows(const Args& a) const {
+    constexpr int kWords = static_cast<int>(sizeof(OwnRows) / 4);
+    const int32_t* from = reinterpret_cast<const int32_t*>(a.own_rows);
+    for (int i = static_cast<int>(threadIdx.x); i < a.store_count * a.streams * kWords; i += kThreads)
+      reinterpret_cast<int32_t*>(own_rows)[i] = __ldcg(from + i);
+  }
 };
 
 // f(x) = x sigmoid(1.702 x), as in activation.cu.
@@ -91,8 +100,31 @@ __device__ inline float activate(float x) {
 
 // ---- prepare ----
 
+// The runs of a reading, if it is simple.
+__device__ inline RowRuns runs_of(const Reading& reading) {
+  RowRuns runs{};
+  runs.candidates = reading.candidates;
+  runs.simple = 1;
+  int found = 0;
+  for (int t = 0; t < reading.term_count; ++t) {
+    const TermReading& r = reading.terms[t];
+    if (r.count == 0) continue;
+    const bool by_key = r.row_step == 0;
+    if (r.may_repeat || found == 2 || (by_key && r.run > 1)) {
+      runs.simple = 0;
+      break;
+    }
+    if (found == 0) runs.count = r.count;
+    runs.row[found] = by_key ? r.key : r.row;
+    runs.step[found] = by_key ? r.key_step : r.row_step;
+    runs.ring[found] = by_key ? 0 : r.ring;
+    ++found;
+  }
+  return runs;
+}
+
 // Makes sequence s ready for its position, as one block; it rests if nothing is left.
-__device__ inline void prepare(const Args& a, int s, const Sequence& sequence) {
+__device__ __noinline__ void prepare(const Args& a, int s, const Sequence& sequence) {
   const int thread = static_cast<int>(threadIdx.x), position = sequence.position;
   const bool rests = sequence.left <= 0;
   for (int u = thread; u < a.store_count; u += kThreads) {
@@ -105,6 +137,7 @@ __device__ inline void prepare(const Args& a, int s, const Sequence& sequence) {
     }
     for (; count <= kMaxTerms; ++count) own.row[count] = -1;
     a.readings[u * a.streams + s] = reading;
+    a.row_runs[u * a.streams + s] = runs_of(reading);
     a.own_rows[u * a.streams + s] = own;
   }
   const Embedding& e = a.embedding;
@@ -122,10 +155,12 @@ __device__ inline void prepare(const Args& a, int s, const Sequence& sequence) {
 
 // ---- what products read ----
 
-// A row of x normed, by one warp: y (stride) of T, zeros beyond the width. gain and bias in shared memory.
+// Columns [from, to) of a row of x normed, by one warp: y of T. All of the row is read. gain and bias in
+// shared memory; from and to are multiples of four, or the width.
 template <class T>
-__device__ inline void norm_row(const float* x, const Norm& norm, int width, T* y, int stride) {
-  constexpr int kHeld = 8;  // groups of four that a lane holds, of rows up to 1,024
+__device__ inline void norm_row(const float* x, const Norm& norm, int width, T* y, int from, int to) {
+  constexpr int kHeld = 4;  // groups of four that a lane holds, of rows up to 512
+  constexpr int kBlock = kHeld * 4 * kWarp;
   const int lane = static_cast<int>(threadIdx.x) % kWarp;
   const bool vectors = width % 4 == 0;
   const auto read = [&](int column) {
@@ -142,61 +177,74 @@ __device__ inline void norm_row(const float* x, const Norm& norm, int width, T* 
   };
   const float shift = __ldcg(x);
   float4 held[kHeld];
-  float sum = 0, squares = 0;
-  const auto add = [&](float value, bool present) {
+  float sum[4] = {}, squares[4] = {};
+  const auto add = [&](int i, float value, bool present) {
     const float from_shift = present ? __fsub_rn(value, shift) : 0.0f;
-    sum = __fadd_rn(sum, from_shift);
-    squares = __fmaf_rn(from_shift, from_shift, squares);
+    sum[i] = __fadd_rn(sum[i], from_shift);
+    squares[i] = __fmaf_rn(from_shift, from_shift, squares[i]);
   };
-  for (int begin = 0; begin < width; begin += kHeld * 4 * kWarp) {
+#pragma unroll 1
+  for (int begin = 0; begin < width; begin += kBlock) {
 #pragma unroll
     for (int i = 0; i < kHeld; ++i) held[i] = read(begin + 4 * (lane + kWarp * i));
 #pragma unroll
     for (int i = 0; i < kHeld; ++i) {
       const int column = begin + 4 * (lane + kWarp * i);
-      add(held[i].x, column < width), add(held[i].y, column + 1 < width);
-      add(held[i].z, column + 2 < width), add(held[i].w, column + 3 < width);
+      add(0, held[i].x, column < width), add(1, held[i].y, column + 1 < width);
+      add(2, held[i].z, column + 2 < width), add(3, held[i].w, column + 3 < width);
     }
   }
-  const Moments m =
-      moments_of(shift, warp_sum(sum), warp_sum(squares), static_cast<float>(width), norm.epsilon);
-  for (int begin = 0; begin < stride; begin += kHeld * 4 * kWarp) {
+  const Moments m = moments_of(shift, warp_sum((sum[0] + sum[1]) + (sum[2] + sum[3])),
+                               warp_sum((squares[0] + squares[1]) + (squares[2] + squares[3])),
+                               static_cast<float>(width), norm.epsilon);
+  const auto write = [&](int column, const float4& v) {
+    const float values[4] = {v.x, v.y, v.z, v.w};
+#pragma unroll
+    for (int j = 0; j < 4; ++j)
+      if (column + j < width)
+        y[column + j] =
+            from_float<T>(__fmaf_rn(normalised(values[j], m), norm.gain[column + j], norm.bias[column + j]));
+  };
+#pragma unroll 1
+  for (int begin = 0; begin < width; begin += kBlock) {
 #pragma unroll
     for (int i = 0; i < kHeld; ++i) {
       const int column = begin + 4 * (lane + kWarp * i);
-      if (column >= stride) break;
-      const float4 v = width <= kHeld * 4 * kWarp ? held[i] : read(column);
-      const float values[4] = {v.x, v.y, v.z, v.w};
-#pragma unroll
-      for (int j = 0; j < 4; ++j) {
-        const bool present = column + j < width;
-        const float y_j =
-            present ? __fmaf_rn(normalised(values[j], m), norm.gain[column + j], norm.bias[column + j])
-                    : 0.0f;
-        y[column + j] = from_float<T>(y_j);
-      }
+      if (column >= from && column < to) write(column, width <= kBlock ? held[i] : read(column));
     }
   }
 }
 
-// All rows normed into y (S, x_stride): by this block alone, or by all. The norm's gain and bias are in the
-// block's shared memory.
+// The zeros beyond the width of rows that products read are written once, where the rows are allocated.
+
+// All rows normed into y (S, x_stride): by this block alone (blocks = 1), or dealt to `blocks`. The norm's
+// gain and bias are in the block's shared memory. One row is shared by the block's warps.
 template <bool kFused, class T>
-__device__ inline void norm_rows(const Args& a, const Block<kFused, T>& block, float epsilon, T* y, int first,
-                                 int step) {
+__device__ inline void norm_rows(const Args& a, const Block<kFused, T>& block, float epsilon, T* y, int index,
+                                 int blocks) {
   const int warp = static_cast<int>(threadIdx.x) / kWarp;
-  for (int s = first * kWarps + warp; s < a.streams; s += step * kWarps)
-    norm_row(a.x + static_cast<int64_t>(s) * a.width, {block.gain, block.bias, epsilon}, a.width,
-             y + static_cast<int64_t>(s) * a.x_stride, a.x_stride);
+  const Norm norm{block.gain, block.bias, epsilon};
+  if (a.streams == 1 && blocks == 1) {
+    const int part = (a.width / 4 + kWarps) / kWarps * 4;
+    return norm_row(a.x, norm, a.width, y, warp * part, min(a.width, (warp + 1) * part));
+  }
+  for (int s = index * kWarps + warp; s < a.streams; s += blocks * kWarps)
+    norm_row(a.x + static_cast<int64_t>(s) * a.width, norm, a.width, y + static_cast<int64_t>(s) * a.x_stride,
+             0, a.width);
 }
 
-// All rows of what is attended to, into y (S, x_stride).
+// All rows of what is attended to, into y (S, x_stride), two columns a thread.
 template <class T>
-__device__ inline void join_rows(const Args& a, T* y, int first, int step) {
-  const int count = a.streams * a.x_stride;
-  for (int i = first * kThreads + static_cast<int>(threadIdx.x); i < count; i += step * kThreads) {
-    const int s = i / a.x_stride, column = i % a.x_stride;
-    y[i] = from_float<T>(column < a.width ? attended(a, s, column) : 0.0f);
+__device__ inline void join_rows(const Args& a, T* y, int index, int blocks) {
+  const bool pairs = a.head_width_v % 2 == 0;
+  const int step = pairs ? 2 : 1, count = a.streams * a.x_stride;
+  for (int i = (index * kThreads + static_cast<int>(threadIdx.x)) * step; i < count;
+       i += blocks * kThreads * step) {
+    const int s = a.x_stride_divisor.quotient(i), column = i - s * a.x_stride;
+    if (column >= a.width) continue;
+    const float2 v = attended(a, s, column, pairs);
+    y[i] = from_float<T>(v.x);
+    if (pairs) y[i + 1] = from_float<T>(v.y);
   }
 }
 
@@ -212,7 +260,9 @@ struct WriteQkv : NothingEarly {
   const Args& a;
   const Layer& layer;
   const Head* heads;  // of the layer
-  __device__ WriteQkv(const Args& args, const Layer& l, const Head* h) : a(args), layer(l), heads(h) {}
+  const OwnRows* own_rows;
+  __device__ WriteQkv(const Args& args, const Layer& l, const Head* h, const OwnRows* rows)
+      : a(args), layer(l), heads(h), own_rows(rows) {}
   __device__ void write(int s, int output, float value, float) const {
     if (output < a.qk) {
       a.q[static_cast<int64_t>(s) * a.qk + output] = value;
@@ -220,12 +270,13 @@ struct WriteQkv : NothingEarly {
     }
     const bool is_key = output < 2 * a.qk;
     const int width = is_key ? a.head_width : a.head_width_v, from = output - (is_key ? a.qk : 2 * a.qk);
-    const Head head = heads[from / width];
-    const OwnRows& own = a.own_rows[head.store * a.streams + s];
+    const int h = (is_key ? a.head_width_divisor : a.head_width_v_divisor).quotient(from);
+    const Head head = heads[h];
+    const OwnRows& own = own_rows[head.store * a.streams + s];
     for (int i = 0; i <= kMaxTerms; ++i) {
-      const int row = __ldcg(&own.row[i]);
+      const int row = own.row[i];
       if (row < 0) break;
-      const int64_t at = (s * layer.rows + head.first_row + row) * width + from % width;
+      const int64_t at = (s * layer.rows + head.first_row + row) * width + (from - h * width);
       if (is_key && a.wide_keys)
         static_cast<float*>(layer.keys)[at] = value;
       else
@@ -305,18 +356,50 @@ __device__ inline void begin_stage(const Args& a, const Layer& layer, const Bloc
 }
 
 // A product whose x every block has written to its own shared memory, or all blocks together to `of_all`.
+// Where there are more sequences than a product takes, the grid's second axis has them by groups.
 template <bool kFused, class T, class Finish>
 __device__ inline void product_of_rows(const Args& a, const Block<kFused, T>& block, const Share<T>& share,
                                        const Weight& weight, const void* of_all, Ahead<T>& ahead,
                                        const Finish& finish) {
-  constexpr int kTiles = kRowTiles<kFused>;
   if constexpr (kFused) {
     __syncthreads();
-    product<kTiles>(share, weight, Rows<T, true>{block.rows, a.x_stride, a.streams}, ahead, block.room.parts,
-                    finish);
+    product(share, weight, Rows<T, true>{block.rows, a.x_stride, a.streams}, 0, ahead, block.room.parts,
+            finish);
   } else {
-    product<kTiles>(share, weight, Rows<T, false>{static_cast<const T*>(of_all), a.x_stride, a.streams},
-                    ahead, block.room.parts, finish);
+    product(share, weight, Rows<T, false>{static_cast<const T*>(of_all), a.x_stride, a.streams},
+            static_cast<int>(blockIdx.y) * kRows, ahead, block.room.parts, finish);
+  }
+}
+
+// Attention to the pieces that fall to this block: one after the other, or one a warp.
+template <bool kFused, class T>
+__device__ inline void attention_stage(const Args& a, const Layer& layer, const Head* heads,
+                                       const Block<kFused, T>& block, Candidates& candidates) {
+  const int thread = static_cast<int>(threadIdx.x), warp = thread / kWarp, lane = thread % kWarp;
+  const int first = kFused ? block.index : block.index * kWarps + warp;
+  const int step = kFused ? block.count : block.count * kWarps;
+#pragma unroll 1
+  for (int i = first; i < Piece::count(a); i += step) {
+    const Piece piece(a, i);
+    const Head head = heads[piece.head];
+    if (candidates.store != head.store || candidates.sequence != piece.sequence)
+      candidates.read(a, head.store, piece.sequence);
+    if constexpr (kFused) {
+      if (!is_there(a, piece, candidates, thread)) continue;
+      if (i != first) __syncthreads();  // the last piece's parts have been read
+      attend_to_part<T>(a, layer, head, piece, candidates, warp, block.pieces);
+      __syncthreads();
+      join_parts(a, piece, block.pieces, thread, kThreads);
+    } else {
+      if (!is_there(a, piece, candidates, lane)) continue;
+      float* const own = block.pieces + warp * kParts * (2 + a.head_width_v);
+#pragma unroll 1
+      for (int part = 0; part < kParts; ++part)
+        attend_to_part<T>(a, layer, head, piece, candidates, part, own);
+      __syncwarp();
+      join_parts(a, piece, own, lane, kWarp);
+      __syncwarp();
+    }
   }
 }
 
@@ -330,18 +413,6 @@ __device__ inline void run_stage(const Args& a, const Layer& layer, const Head* 
     for (int s = index; s < a.streams; s += blocks) prepare(a, s, a.sequences[s]);
   } else if constexpr (kStage == Stage::norm1 || kStage == Stage::norm2 || kStage == Stage::final_norm) {
     norm_rows(a, block, norm_of<kFused>(a, kStage, layer)->epsilon, static_cast<T*>(a.normed), index, blocks);
-  } else if constexpr (kStage == Stage::attention) {
-    for (int i = index; i < Piece::count(a); i += blocks) {
-      const Piece piece(a, i);
-      const Head head = heads[piece.head];
-      __syncthreads();
-      if (block.reading.store != head.store || block.reading.sequence != piece.sequence) {
-        __syncthreads();  // all have seen that it is another's
-        copy_reading(a, head.store, piece.sequence, block.reading);
-        __syncthreads();
-      }
-      attend<T>(a, layer, head, piece, block.reading.reading, block.room.piece);
-    }
   } else if constexpr (kStage == Stage::join) {
     join_rows(a, static_cast<T*>(a.attended), index, blocks);
   } else if constexpr (kStage == Stage::draw) {
@@ -361,11 +432,11 @@ __device__ inline void run_stage(const Args& a, const Layer& layer, const Head* 
   } else {
     const Weight& weight = *weight_of(a, kStage, layer);
     const Share<T> share(weight, index, blocks);
-    if (const Norm* norm = norm_of<kFused>(a, kStage, layer); kFused && norm != nullptr && share.tiles > 0)
+    if (const Norm* norm = norm_of<kFused>(a, kStage, layer); kFused && norm != nullptr && share.has(0))
       norm_rows(a, block, norm->epsilon, block.rows, 0, 1);
-    if (kFused && kStage == Stage::projection && share.tiles > 0) join_rows(a, block.rows, 0, 1);
+    if (kFused && kStage == Stage::projection && share.has(0)) join_rows(a, block.rows, 0, 1);
     if constexpr (kStage == Stage::qkv)
-      product_of_rows(a, block, share, weight, a.normed, ahead, WriteQkv<T>(a, layer, heads));
+      product_of_rows(a, block, share, weight, a.normed, ahead, WriteQkv<T>(a, layer, heads, block.own_rows));
     else if constexpr (kStage == Stage::projection)
       product_of_rows(a, block, share, weight, a.attended, ahead, AddToStream{a});
     else if constexpr (kStage == Stage::up)
@@ -373,9 +444,8 @@ __device__ inline void run_stage(const Args& a, const Layer& layer, const Head* 
     else if constexpr (kStage == Stage::logits)
       product_of_rows(a, block, share, weight, a.normed, ahead, WriteLogits(a));
     else
-      product<kRowTiles<kFused>>(share, weight,
-                                 Rows<T, false>{static_cast<const T*>(a.hidden), a.hidden_stride, a.streams},
-                                 ahead, block.room.parts, AddToStream{a});
+      product(share, weight, Rows<T, false>{static_cast<const T*>(a.hidden), a.hidden_stride, a.streams},
+              kFused ? 0 : static_cast<int>(blockIdx.y) * kRows, ahead, block.room.parts, AddToStream{a});
   }
 }
 

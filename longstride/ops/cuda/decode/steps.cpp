@@ -81,6 +81,8 @@ Args args_of(const DecodeShape& shape, int64_t streams) {
   a.scale_log2 = static_cast<float>(std::numbers::log2e / std::sqrt(static_cast<double>(a.head_width)));
   a.most_pieces = static_cast<int32_t>(std::clamp<int64_t>(kPiecesOfLayer / a.head_count, 1, kMostPieces));
   a.vectors = a.head_width % 8 == 0, a.vectors_v = a.head_width_v % 8 == 0;
+  a.head_width_divisor = Divisor(a.head_width), a.head_width_v_divisor = Divisor(a.head_width_v);
+  a.x_stride_divisor = Divisor(a.x_stride);
   a.lanes_of_row = 1;
   while (8 * a.lanes_of_row < std::max(a.head_width, a.head_width_v)) a.lanes_of_row *= 2;
   return a;
@@ -143,6 +145,7 @@ void lay_out(Args& a, DType product, Arena& arena) {
   a.heads = room_for<Head>(arena, static_cast<int64_t>(a.layer_count) * a.head_count);
   a.stores = room_for<KeyStore>(arena, a.store_count);
   a.readings = room_for<Reading>(arena, a.store_count * streams);
+  a.row_runs = room_for<RowRuns>(arena, a.store_count * streams);
   a.own_rows = room_for<OwnRows>(arena, a.store_count * streams);
   a.x = room_for<float>(arena, streams * a.width);
   a.q = room_for<float>(arena, streams * a.qk);

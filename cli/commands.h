@@ -61,6 +61,27 @@ struct SampleOptions {
 // Returns 128 + the signal's number if it was interrupted.
 int run_sample(const SampleOptions& options);
 
+struct CompressOptions {
+  std::string run, file;
+  std::string output;  // empty: FILE.lsc
+  bool force = false;  // replace a file that is there
+  int64_t step = -1;
+  std::string weights = "auto";  // auto: in the precision of products; int8
+  std::vector<std::string> overrides;
+  bool json = false;
+};
+// Both return 128 + the signal's number, with nothing written, if they were interrupted.
+int run_compress(const CompressOptions& options);
+
+struct DecompressOptions {
+  std::string run, file;
+  std::string output;  // empty: FILE without .lsc
+  bool force = false;
+  std::vector<std::string> overrides;
+  bool json = false;
+};
+int run_decompress(const DecompressOptions& options);
+
 struct InspectOptions {
   std::string target;  // a config file or a run directory
   std::vector<std::string> overrides;

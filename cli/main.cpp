@@ -160,6 +160,42 @@ void add_sample(CLI::App& app, SampleOptions& o, int& result) {
   });
 }
 
+void add_compress(CLI::App& app, CompressOptions& o, int& result) {
+  CLI::App* c = app.add_subcommand("compress", "a file without loss in the bits that a run's model predicts");
+  c->add_option("run", o.run, "run directory")->required()->type_name("RUN");
+  c->add_option("file", o.file, "text: any file; pictures: a PNG; sound: a WAV of 8-bit mu-law")
+      ->required()
+      ->type_name("FILE");
+  c->add_option("-o,--output", o.output, "file to write [FILE.lsc]")->type_name("FILE");
+  c->add_flag("--force", o.force, "replace the output if it is there");
+  c->add_option("--step", o.step, "checkpoint to load [the best]");
+  add_weights(c, o.weights,
+              "int8: weights in eight bits, faster where memory sets the pace; eval says what it costs");
+  add_overrides(c, o.overrides);
+  add_device(c, o.overrides);
+  c->add_flag("--json", o.json, "print the result as JSON");
+  c->footer(
+      "Only the same model on a device that computes the same bits can decompress the file.\n\n"
+      "Example:\n  longstride compress runs/fortunes fortunes.txt && "
+      "longstride decompress runs/fortunes fortunes.txt.lsc -o again.txt");
+  c->callback([&] { result = run_compress(o); });
+}
+
+void add_decompress(CLI::App& app, DecompressOptions& o, int& result) {
+  CLI::App* c = app.add_subcommand("decompress", "the file that compress was given");
+  c->add_option("run", o.run, "directory of the run that compressed it")->required()->type_name("RUN");
+  c->add_option("file", o.file, "what compress wrote")->required()->type_name("FILE");
+  c->add_option("-o,--output", o.output, "file to write [FILE without .lsc]")->type_name("FILE");
+  c->add_flag("--force", o.force, "replace the output if it is there");
+  add_overrides(c, o.overrides);
+  add_device(c, o.overrides);
+  c->add_flag("--json", o.json, "print the result as JSON");
+  c->footer(
+      "Checkpoint, weights, precision and settings are those that FILE names.\n\n"
+      "Example:\n  longstride decompress runs/fortunes fortunes.txt.lsc");
+  c->callback([&] { result = run_decompress(o); });
+}
+
 void add_inspect(CLI::App& app, InspectOptions& o, int& result) {
   CLI::App* c = app.add_subcommand("inspect", "parameters, cost, memory and reach of a model");
   c->add_option("target", o.target, "a config file or a run directory")->required()->type_name("CONFIG|RUN");
@@ -202,7 +238,8 @@ void check_command(const CLI::App& app, int argc, char** argv) {
 }
 
 int run(int argc, char** argv) {
-  CLI::App app("Sparse Transformers over long byte sequences: train, evaluate and sample.", "longstride");
+  CLI::App app("Sparse Transformers over long byte sequences: train, evaluate, sample and compress.",
+               "longstride");
   app.set_version_flag("--version", std::string("longstride ") + LONGSTRIDE_VERSION);
   app.require_subcommand(1);
   app.set_help_all_flag("--help-all", "help of all commands");
@@ -212,12 +249,16 @@ int run(int argc, char** argv) {
   TrainOptions train;
   EvalOptions eval;
   SampleOptions sample;
+  CompressOptions compress;
+  DecompressOptions decompress;
   InspectOptions inspect;
   SelftestOptions selftest;
   int result = 0;
   add_train(app, train, result);
   add_eval(app, eval, result);
   add_sample(app, sample, result);
+  add_compress(app, compress, result);
+  add_decompress(app, decompress, result);
   add_inspect(app, inspect, result);
   add_selftest(app, selftest, result);
   check_command(app, argc, argv);

@@ -3,15 +3,12 @@
 #include <algorithm>
 #include <filesystem>
 
-#include <fcntl.h>
 #include <fmt/format.h>
-#include <unistd.h>
 
 #include "longstride/base/check.h"
-#include "longstride/device/cuda.h"
-#include "longstride/device/instructions.h"
 
 #include "cli/load_run.h"
+#include "cli/output_file.h"
 #include "cli/prime.h"
 #include "cli/use_instructions.h"
 
@@ -26,22 +23,6 @@ bool given(const SampleOptions& options, const std::string& name) {
 }
 
 // ---- files to write ----
-
-// What would keep a file from being written should not come to light after hours of sampling.
-void check_writable(const std::string& path, const std::string& option) {
-  std::error_code ignored;
-  const fs::file_status there = fs::status(path, ignored);
-  LONGSTRIDE_CHECK(!fs::exists(there) || fs::is_regular_file(there), "{} {}: that is {}", option, path,
-                   fs::is_directory(there) ? "a folder" : "no file that could be replaced");
-  const fs::path parent = fs::path(path).parent_path();
-  const std::string folder = parent.empty() ? "." : parent.string();
-  LONGSTRIDE_CHECK(fs::is_directory(folder, ignored), "{} {}: there is no folder {}", option, path, folder);
-  std::string probe = (fs::path(folder) / ".tmp-XXXXXX").string();
-  const int file = mkostemp(probe.data(), O_CLOEXEC);
-  LONGSTRIDE_CHECK(file >= 0, "{} {}: cannot write in {}: {}", option, path, folder, last_system_error());
-  close(file);
-  unlink(probe.c_str());
-}
 
 void check_files(const SampleJob& job) {
   const std::string &output = job.session.output, &kind = job.config.data.kind;
@@ -171,14 +152,6 @@ SampleJob job_from_options(const SampleOptions& options) {
   session.output = options.output.empty() ? default_output(kind, "sample") : options.output;
   job.state = options.state;
   return job;
-}
-
-std::string describe_device(Device device) {
-  if (device.kind != DeviceKind::cpu)
-    return fmt::format("{}: {}", name_of(device), cuda::describe(device.index));
-  const std::string limit =
-      instruction_limit() == Instructions::any ? "" : ", limited to " + name_of(instruction_limit());
-  return fmt::format("cpu: {}{}, {} threads", describe_cpu(), limit, threads());
 }
 
 std::string beginning_of(const std::string& digest) { return digest.substr(0, 8); }

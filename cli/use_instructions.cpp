@@ -5,6 +5,7 @@
 
 #include <fmt/format.h>
 
+#include "longstride/device/cuda.h"
 #include "longstride/device/instructions.h"
 #include "longstride/ops/cpu/instruction_sets.h"
 
@@ -26,6 +27,14 @@ void use_instructions(const std::string& setting, const std::string& where) {
 
 void use_instructions(const ComputeConfig& compute) {
   use_instructions(compute.instructions, "compute.instructions");
+}
+
+std::string describe_device(Device device) {
+  if (device.kind != DeviceKind::cpu)
+    return fmt::format("{}: {}", name_of(device), cuda::describe(device.index));
+  const std::string limit =
+      instruction_limit() == Instructions::any ? "" : ", limited to " + name_of(instruction_limit());
+  return fmt::format("cpu: {}{}, {} threads", describe_cpu(), limit, threads());
 }
 
 void note_slow_cpu(Device device) {

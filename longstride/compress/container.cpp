@@ -164,11 +164,12 @@ void CompressedWriter::add(std::span<const uint8_t> original, std::span<const ui
   sink_.write(code.data(), std::ssize(code));
 }
 
-void CompressedWriter::finish() {
+int64_t CompressedWriter::finish() {
   std::string mark;
   append(mark, 0);
   sink_.write(mark);
   file_.write(sink_.hex());
+  return sink_.bytes() + kChecksumDigits;
 }
 
 CompressedFile::CompressedFile(const std::string& path) : file_(path) {

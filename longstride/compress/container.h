@@ -47,9 +47,8 @@ class CompressedWriter {
   // Writes the header; `file` must outlive the writer.
   CompressedWriter(ByteSink& file, const CompressedHeader& header);
   void add(std::span<const uint8_t> original, std::span<const uint8_t> code);
-  // The end mark; nothing may follow.
-  void finish();
-  int64_t bytes() const { return sink_.bytes(); }  // written so far
+  // The end; nothing may follow. Returns the bytes of the whole file.
+  int64_t finish();
 
  private:
   ByteSink& file_;

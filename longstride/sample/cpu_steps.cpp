@@ -11,37 +11,11 @@
 #include "longstride/ops/dropout.h"
 #include "longstride/ops/layer_norm.h"
 #include "longstride/ops/linear.h"
+#include "longstride/sample/small_work.h"
 
 namespace longstride {
 
 namespace {
-
-// Waking other threads for each op of a step costs more than they save if the step reads fewer weights (few
-// streams, where memory sets the pace) and multiplies less (many streams) than this.
-constexpr int64_t kSerialWeights = int64_t{2} << 20, kSerialProducts = int64_t{16} << 20;
-
-// One thread while it lives, if the work is small.
-class ThreadLimit {
- public:
-  explicit ThreadLimit(bool one) : before_(one ? threads() : 0) {
-    if (before_ > 0) set_threads(1);
-  }
-  ~ThreadLimit() {
-    if (before_ > 0) set_threads(before_);
-  }
-  ThreadLimit(const ThreadLimit&) = delete;
-  ThreadLimit& operator=(const ThreadLimit&) = delete;
-
- private:
-  int before_;
-};
-
-int64_t product_weights(const ModelConfig& config) {
-  int64_t weights = 0;
-  for (const ParameterSpec& spec : parameter_table(config))
-    if (spec.product) weights += spec.count();
-  return weights;
-}
 
 // Activations of one step.
 struct Rows {
@@ -132,7 +106,7 @@ class CpuSteps final : public StepEngine {
     }
     const int64_t count = static_cast<int64_t>(sequences_.size());
     if (count == 0) return room_.rows.logits;
-    const ThreadLimit limit(weights_ < kSerialWeights && count * weights_ < kSerialProducts);
+    const ThreadLimit limit(too_small_to_share(weights_, count));
     const Rows rows = room_.rows.first(count);
     embedding_one(context_, rows.previous, places_, parameters_.embedding, rows.x);
     for (int64_t layer = 0; layer < config_.layers; ++layer) block(layer, rows);

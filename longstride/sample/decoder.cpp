@@ -5,6 +5,7 @@
 #include "longstride/base/rng.h"
 #include "longstride/sample/cpu_steps.h"
 #include "longstride/sample/gpu_steps.h"
+#include "longstride/sample/small_work.h"
 
 namespace longstride {
 
@@ -191,6 +192,8 @@ void Decoder::prefill(const Tensor& tokens) {
 
 void Decoder::prefill_in_parallel(int64_t sequence, std::span<const uint8_t> bytes) {
   const int64_t length = static_cast<int64_t>(bytes.size());
+  const ThreadLimit limit(device_.kind == DeviceKind::cpu &&
+                          too_small_to_share(product_weights(config_), length));
   Transformer transformer(shortened(config_, length), forward_plan(device_, product_));
   Tensor tokens(const_cast<uint8_t*>(bytes.data()), DType::u8, {1, length});  // only read
   Arena there(device_, device_.kind == DeviceKind::cpu ? 0 : length + 64);

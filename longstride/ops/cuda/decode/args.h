@@ -20,7 +20,7 @@ struct Weight {
   const void* w;
   const float* bias;
   int32_t rows, width;
-  bool vectors;  // eight elements can be read at a time
+  bool vectors;  // rows are whole depths of a product and can be read eight elements at a time
 };
 
 struct Norm {

@@ -27,9 +27,8 @@ struct Piece {
   }
 };
 
-// In the general case.
-template <class T>
-__device__ __noinline__ int row_of_any_candidate(const Args& a, int store, int sequence, int index) {
+// The row of candidate `index`, or -1 if an earlier one is the same key; for any reading.
+__device__ __noinline__ inline int row_of_any_candidate(const Args& a, int store, int sequence, int index) {
   const Reading& reading = a.readings[store * a.streams + sequence];
   int t = 0;
   while (t + 1 < reading.term_count && index >= reading.terms[t].count) index -= reading.terms[t++].count;
@@ -50,10 +49,8 @@ struct Candidates {
     const int4 x = __ldcg(from), y = __ldcg(from + 1), z = __ldcg(from + 2);
     runs = {x.x, x.y, {x.z, x.w}, {y.x, y.y}, {y.z, y.w}, z.x, 0, {}};
   }
-  // The row of candidate `index`, or -1 if an earlier one is the same key.
-  template <class T>
-  __device__ int row(const Args& a, int index) const {
-    if (!runs.simple) return row_of_any_candidate<T>(a, store, sequence, index);
+  // The row of candidate `index` where the runs are simple.
+  __device__ int row(int index) const {
     const bool second = index >= runs.count;
     const int j = second ? index - runs.count : index, ring = second ? runs.ring[1] : runs.ring[0];
     const int row = second ? runs.row[1] + j * runs.step[1] : runs.row[0] + j * runs.step[0];
@@ -78,26 +75,23 @@ struct Run {
   __device__ int step() const { return kParts * kRowsOnTheWay * groups; }
 };
 
-// Eight elements of a cached row from `first` on; beyond its width anything, or zeros if not kVectors.
-template <bool kVectors, class T>
-__device__ inline Eights<T> read_cached(const T* row, int first, int width) {
-  if constexpr (kVectors) {
-    return read_shared_by_all(row + (first < width ? first : 0));
-  } else {
-    float v[8];
+// Eight elements of a cached row from `first` on; beyond its width anything where `vectors`, else zeros.
+template <class T>
+__device__ inline Eights<T> read_cached(const T* row, int first, int width, bool vectors) {
+  if (vectors) return read_shared_by_all(row + (first < width ? first : 0));
+  float v[8];
 #pragma unroll
-    for (int i = 0; i < 8; ++i) {
-      v[i] = 0;
-      if (first + i >= width) continue;
-      if constexpr (sizeof(T) == 2) {
-        const unsigned short raw = __ldcg(reinterpret_cast<const unsigned short*>(row) + first + i);
-        v[i] = to_float(*reinterpret_cast<const T*>(&raw));
-      } else {
-        v[i] = __ldcg(row + first + i);
-      }
+  for (int i = 0; i < 8; ++i) {
+    v[i] = 0;
+    if (first + i >= width) continue;
+    if constexpr (sizeof(T) == 2) {
+      const unsigned short raw = __ldcg(reinterpret_cast<const unsigned short*>(row) + first + i);
+      v[i] = to_float(*reinterpret_cast<const T*>(&raw));
+    } else {
+      v[i] = __ldcg(row + first + i);
     }
-    return eights_of<T>(v);
   }
+  return eights_of<T>(v);
 }
 
 // A softmax over some of the keys: sums of exp2(score - highest) and of the same times v.
@@ -139,7 +133,7 @@ __device__ inline void prefetch_rows(const Args& a, const Layer& layer, const He
     for (int u = 0; u < kRowsOnTheWay; ++u) {
       const int index = base + u * run.groups + run.group;
       if (index >= run.end || !candidates.runs.simple) continue;
-      const int row = candidates.row<T>(a, index);
+      const int row = candidates.row(index);
       const char* key = static_cast<const char*>(layer.keys) + (row0 + row) * key_bytes;
       const char* value = static_cast<const char*>(layer.values) + (row0 + row) * value_bytes;
       for (int at = run.first / 8 * kLine; at < key_bytes; at += run.lanes * kLine)
@@ -150,8 +144,9 @@ __device__ inline void prefetch_rows(const Args& a, const Layer& layer, const He
   }
 }
 
-// What this lane's rows of a part give. T: of values, K: of keys.
-template <class T, class K, bool kVectors>
+// What this lane's rows of a part give. T: of values, K: of keys. kFast: rows suit vectors and the reading is
+// simple.
+template <class T, class K, bool kFast>
 __device__ inline Partial attend_to_rows(const Args& a, const Layer& layer, const Head& head, const Piece& p,
                                          const Candidates& candidates, const Run& run) {
   const int lanes = run.lanes, first = run.first;
@@ -159,7 +154,8 @@ __device__ inline Partial attend_to_rows(const Args& a, const Layer& layer, cons
   const K* keys = static_cast<const K*>(layer.keys) + row0 * a.head_width;
   const T* values = static_cast<const T*>(layer.values) + row0 * a.head_width_v;
   const float* query = a.q + static_cast<int64_t>(p.sequence) * a.qk + p.head * a.head_width;
-  const Eights<float> raw_q = read_cached<kVectors>(query, first, a.head_width);
+  const bool vectors = kFast || (a.vectors && a.vectors_v);
+  const Eights<float> raw_q = read_cached(query, first, a.head_width, vectors);
   float q[8];
 #pragma unroll
   for (int i = 0; i < 8; ++i) q[i] = first < a.head_width ? raw_q[i] * a.scale_log2 : 0.0f;
@@ -173,11 +169,14 @@ __device__ inline Partial attend_to_rows(const Args& a, const Layer& layer, cons
 #pragma unroll
     for (int u = 0; u < kRowsOnTheWay; ++u) {
       const int index = base + u * run.groups + run.group;
-      const int row = index < run.end ? candidates.row<T>(a, index) : -1;
+      int row = -1;
+      if (index < run.end)
+        row = kFast ? candidates.row(index)
+                    : row_of_any_candidate(a, candidates.store, candidates.sequence, index);
       present |= (row >= 0 ? 1u : 0u) << u;
       const int64_t at = max(row, 0);
-      k[u] = read_cached<kVectors>(keys + at * a.head_width, first, a.head_width);
-      v[u] = read_cached<kVectors>(values + at * a.head_width_v, first, a.head_width_v);
+      k[u] = read_cached(keys + at * a.head_width, first, a.head_width, vectors);
+      v[u] = read_cached(values + at * a.head_width_v, first, a.head_width_v, vectors);
     }
     float score[kRowsOnTheWay], most = -INFINITY;
 #pragma unroll
@@ -207,14 +206,14 @@ template <class T>
 __device__ inline void attend_to_part(const Args& a, const Layer& layer, const Head& head, const Piece& p,
                                       const Candidates& candidates, int part, float* room) {
   const Run run(a, candidates.runs.candidates, p.piece, part);
-  const bool vectors = a.vectors && a.vectors_v;
+  const bool fast = a.vectors && a.vectors_v && candidates.runs.simple;
   Partial own;
   if (a.wide_keys)
-    own = vectors ? attend_to_rows<T, float, true>(a, layer, head, p, candidates, run)
-                  : attend_to_rows<T, float, false>(a, layer, head, p, candidates, run);
+    own = fast ? attend_to_rows<T, float, true>(a, layer, head, p, candidates, run)
+               : attend_to_rows<T, float, false>(a, layer, head, p, candidates, run);
   else
-    own = vectors ? attend_to_rows<T, T, true>(a, layer, head, p, candidates, run)
-                  : attend_to_rows<T, T, false>(a, layer, head, p, candidates, run);
+    own = fast ? attend_to_rows<T, T, true>(a, layer, head, p, candidates, run)
+               : attend_to_rows<T, T, false>(a, layer, head, p, candidates, run);
   __syncwarp();
   for (int offset = run.lanes; offset < kWarp; offset *= 2) {
     const float highest = __shfl_xor_sync(0xffffffffu, own.highest, offset);

@@ -16,13 +16,16 @@ class GridBarrier {
     __syncthreads();
     if (threadIdx.x == 0) asm volatile("red.release.gpu.global.add.u32 [%0], 1;" ::"l"(arrived_) : "memory");
   }
+  // Also for this block's copies in the background.
   __device__ void wait() const {
     if (threadIdx.x == 0) {
       uint32_t seen;
       do {
-        asm volatile("ld.acquire.gpu.global.u32 %0, [%1];" : "=r"(seen) : "l"(arrived_) : "memory");
+        asm volatile("ld.relaxed.gpu.global.u32 %0, [%1];" : "=r"(seen) : "l"(arrived_) : "memory");
       } while (static_cast<int32_t>(seen - goal_) < 0);
+      asm volatile("fence.acq_rel.gpu;" ::: "memory");
     }
+    wait_for_copies<0>();
     __syncthreads();
   }
 
@@ -73,9 +76,12 @@ __global__ void __launch_bounds__(kThreads, 1)
       begin_stage<Stage::qkv>(a, layer, block, ahead);
       barrier.wait();
       if (l == 0) block.copy_own_rows(a);
+      prefetch_tiles<T>(layer.projection, block.index, block.count);
       run_stage<Stage::qkv>(a, layer, heads, block, ahead);
       barrier.arrive();
       barrier.wait();
+      prefetch_tiles<T>(layer.up, block.index, block.count);
+      prefetch_tiles<T>(layer.down, block.index, block.count);
       attention_stage(a, layer, heads, block, candidates);
       barrier.arrive();
       begin_stage<Stage::projection>(a, layer, block, ahead);
@@ -84,6 +90,7 @@ __global__ void __launch_bounds__(kThreads, 1)
       barrier.arrive();
       begin_stage<Stage::up>(a, layer, block, ahead);
       barrier.wait();
+      prefetch_tiles<T>(l + 1 < a.layer_count ? layers[l + 1].qkv : a.output, block.index, block.count);
       run_stage<Stage::up>(a, layer, heads, block, ahead);
       barrier.arrive();
       begin_stage<Stage::down>(a, layer, block, ahead);
@@ -119,12 +126,11 @@ __device__ inline void wait_for_stage_before() {
 #endif
 }
 
-// Blocks of a multiprocessor: attention lives on what it has on the way, the others on registers.
-template <Stage kStage>
-inline constexpr int kBlocksAtOnce = kStage == Stage::attention ? 3 : 2;
+// Blocks of a multiprocessor.
+inline constexpr int kBlocksAtOnce = 2;
 
 template <Stage kStage, class T>
-__global__ void __launch_bounds__(kThreads, kBlocksAtOnce<kStage>)
+__global__ void __launch_bounds__(kThreads, kBlocksAtOnce)
     stage_kernel(const __grid_constant__ Args a, int l) {
   const Layer& layer = a.layers[l];
   const Head* const heads = a.heads + layer.heads_from;
@@ -133,6 +139,7 @@ __global__ void __launch_bounds__(kThreads, kBlocksAtOnce<kStage>)
   begin_stage<kStage>(a, layer, block, ahead);
   let_next_begin();
   wait_for_stage_before();
+  wait_for_copies<0>();
   __syncthreads();
   if constexpr (kStage == Stage::attention) {
     Candidates candidates;
@@ -229,7 +236,7 @@ void launch_stages(DType product, const Args& a, bool draws) {
   const int64_t row_blocks = ceil_div(a.streams, kWarps);
   const int64_t join_blocks = ceil_div(static_cast<int64_t>(a.streams) * a.x_stride, kThreads);
   const int64_t pieces = static_cast<int64_t>(a.streams) * a.head_count * a.most_pieces;
-  const int64_t piece_blocks = std::min(chip * kBlocksAtOnce<Stage::attention>, ceil_div(pieces, kWarps));
+  const int64_t piece_blocks = std::min(chip * kBlocksAtOnce, ceil_div(pieces, kWarps));
   with_float_type(product, [&](auto element) {
     const Queue<decltype(element)> queue{a, attribute_of_current(cudaDevAttrComputeCapabilityMajor) >= 9};
     const int64_t groups = ceil_div(a.streams, kRows);

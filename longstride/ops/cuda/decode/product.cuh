@@ -120,25 +120,33 @@ struct Share {
   __device__ int tile(int index) const { return first_tile + index * tile_step; }
   __device__ bool has(int index) const { return tile(index) < all_tiles; }
 
-  // Load `load` of the block's tile number `index`.
+  // Load `load` of the block's tile number `index`; depths beyond this warp's, and a tile that is not there,
+  // leave what is in their place. Outputs beyond the last are the last.
   __device__ void read(int index, int load, Load<T>& to) const {
+    if (!has(index)) return;
     const int lane = static_cast<int>(threadIdx.x) % kWarp;
-    const int row = tile(index) * kOutputs + lane / 4, from = begin + load * kSteps;
-    const bool present = has(index) && row < rows;
-    const T* at = w + static_cast<int64_t>(row) * width;
+    const int row = min(tile(index) * kOutputs + lane / 4, rows - 1), from = begin + load * kSteps;
+    const int k = from * kDepth + lane % 4 * 8;
+    const T* at = w + static_cast<int64_t>(row) * width + k;
 #pragma unroll
     for (int i = 0; i < kSteps; ++i) {
-      const int k = (from + i) * kDepth + lane % 4 * 8;
-      to.w[i] = no_eights<T>();
-      if (!present || from + i >= end || k >= width) continue;
-      if (vectors) {
-        to.w[i] = read_constant(at + k);
-      } else {
-        to.w[i] = read_one_by_one(at, k, width);
-      }
+      if (from + i >= end) break;
+      to.w[i] = vectors ? read_constant(at + i * kDepth) : read_one_by_one(at - k, k + i * kDepth, width);
     }
   }
 };
+
+// Asks for the tiles of this block, so that they are in the second-level cache when they are read.
+template <class T>
+__device__ inline void prefetch_tiles(const Weight& weight, int block, int blocks) {
+  constexpr int kLine = 128;
+  const int64_t tile = static_cast<int64_t>(kOutputs) * weight.width * static_cast<int64_t>(sizeof(T));
+  const int64_t bytes = static_cast<int64_t>(weight.rows) * weight.width * static_cast<int64_t>(sizeof(T));
+  for (int64_t begin = block * tile; begin < bytes; begin += blocks * tile)
+    for (int64_t at = static_cast<int>(threadIdx.x) * kLine; at < tile && begin + at < bytes;
+         at += kThreads * kLine)
+      asm volatile("prefetch.global.L2 [%0];" ::"l"(static_cast<const char*>(weight.w) + begin + at));
+}
 
 // What is asked for before x is known: two loads of the weight, and the bias of this thread's output in the
 // first two tiles.
@@ -171,10 +179,8 @@ template <class T, bool kShared>
 struct Rows {
   const T* data;
   int stride, count;
-  // Beyond the rows and their ends, some of what is there: it meets weights of zero, or its sums are not
-  // used.
-  __device__ Eights<T> read(int row, int k) const {
-    const T* p = data + static_cast<int64_t>(min(row, count - 1)) * stride + min(k, stride - 8);
+  // Eight elements of a lane from p on.
+  static __device__ Eights<T> read(const T* p) {
     if constexpr (kShared) {
       Eights<T> e;
 #pragma unroll
@@ -183,6 +189,11 @@ struct Rows {
     } else {
       return read_shared_by_all(p);
     }
+  }
+  // Where this lane reads row `row` at the depth that begins at k; rows beyond the last are the last.
+  __device__ const T* at(int row, int k) const {
+    return data + static_cast<int64_t>(min(row, count - 1)) * stride + k +
+           static_cast<int>(threadIdx.x) % 4 * 8;
   }
 };
 
@@ -194,11 +205,12 @@ __device__ inline void multiply_load(const Load<T>& load, int depths, const Rows
   const int lane = static_cast<int>(threadIdx.x) % kWarp, g = lane / 4, t = lane % 4;
   if constexpr (sizeof(T) == 2) {
     Eights<T> low[kSteps], high[kSteps];
+    const T *low_row = x.at(g, k), *high_row = x.at(g + 8, k);
 #pragma unroll
     for (int i = 0; i < kSteps; ++i) {
       if (i >= depths) break;
-      low[i] = x.read(g, k + i * kDepth + 8 * t);
-      high[i] = x.read(g + 8, k + i * kDepth + 8 * t);
+      low[i] = x.read(low_row + i * kDepth);
+      high[i] = x.read(high_row + i * kDepth);
     }
 #pragma unroll
     for (int i = 0; i < kSteps; ++i) {
@@ -215,7 +227,7 @@ __device__ inline void multiply_load(const Load<T>& load, int depths, const Rows
 #pragma unroll
       for (int i = 0; i < kSteps; ++i) {
         if (i >= depths) break;
-        const Eights<T> e = x.read(row, k + i * kDepth + 8 * t);
+        const Eights<T> e = x.read(x.at(row, k + i * kDepth));
 #pragma unroll
         for (int n = 0; n < 8; ++n) part = fmaf(load.w[i][n], e[n], part);
       }

@@ -189,7 +189,7 @@ __device__ inline void norm_row(const float* x, const Norm& norm, int width, T* 
     for (int i = 0; i < kHeld; ++i) held[i] = read(begin + 4 * (lane + kWarp * i));
 #pragma unroll
     for (int i = 0; i < kHeld; ++i) {
-      const int column = begin + 4 * (lane + kWarp * i);
+      const int column = begin + kBlock <= width ? 0 : begin + 4 * (lane + kWarp * i);
       add(0, held[i].x, column < width), add(1, held[i].y, column + 1 < width);
       add(2, held[i].z, column + 2 < width), add(3, held[i].w, column + 3 < width);
     }
@@ -348,11 +348,15 @@ __device__ inline void begin_stage(const Args& a, const Layer& layer, const Bloc
                                    Ahead<T>& ahead) {
   if (const Weight* weight = weight_of(a, kStage, layer))
     ahead.start(Share<T>(*weight, block.index, block.count), *weight);
-  if (const Norm* norm = norm_of<kFused>(a, kStage, layer))
+  if (const Norm* norm = norm_of<kFused>(a, kStage, layer)) {
+    // On the way in the background, so that nobody waits for them yet.
+    const uint32_t gain = shared_address(block.gain), bias = shared_address(block.bias);
     for (int i = static_cast<int>(threadIdx.x); i < a.width; i += kThreads) {
-      block.gain[i] = __ldg(norm->gain + i);
-      block.bias[i] = __ldg(norm->bias + i);
+      copy4(gain + 4 * i, norm->gain + i, true);
+      copy4(bias + 4 * i, norm->bias + i, true);
     }
+    end_of_copies();
+  }
 }
 
 // A product whose x every block has written to its own shared memory, or all blocks together to `of_all`.

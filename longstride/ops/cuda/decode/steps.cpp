@@ -40,7 +40,7 @@ Weight weight(const Tensor& w, const Tensor& bias, DType product) {
   LONGSTRIDE_CHECK(w.dtype == product && w.rank == 2 && w.contiguous(),
                    "decoding: a weight is {}, must be a contiguous matrix of {}", w.describe(),
                    name_of(product));
-  const bool vectors = w.shape[1] % 8 == 0 && reinterpret_cast<uintptr_t>(w.data) % 16 == 0;
+  const bool vectors = w.shape[1] % 32 == 0 && reinterpret_cast<uintptr_t>(w.data) % 16 == 0;
   return {w.data, f32(bias), static_cast<int32_t>(w.shape[0]), static_cast<int32_t>(w.shape[1]), vectors};
 }
 

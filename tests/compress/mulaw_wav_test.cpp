@@ -1,0 +1,68 @@
+// WAV files of mu-law samples.
+#include "longstride/compress/mulaw_wav.h"
+
+#include <set>
+#include <vector>
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include "longstride/base/check.h"
+
+#include "tests/compress/mulaw_file.h"
+#include "tests/support/temporary_folder.h"
+
+namespace longstride {
+namespace {
+
+using testing::AllOf;
+using testing::HasSubstr;
+
+std::span<const uint8_t> bytes_of(const std::string& text) {
+  return {reinterpret_cast<const uint8_t*>(text.data()), text.size()};
+}
+
+TEST(MulawWav, RanksAreTheOrderOfAmplitudes) {
+  std::set<int> ranks;
+  for (int sample = 0; sample < 256; ++sample) {
+    const uint8_t rank = rank_of_mulaw(static_cast<uint8_t>(sample));
+    EXPECT_EQ(mulaw_of_rank(rank), sample);
+    ranks.insert(rank);
+  }
+  EXPECT_EQ(ranks.size(), 256u);
+  EXPECT_EQ(rank_of_mulaw(0x00), 0);    // loudest negative
+  EXPECT_EQ(rank_of_mulaw(0x7F), 127);  // negative zero
+  EXPECT_EQ(rank_of_mulaw(0xFF), 128);  // zero
+  EXPECT_EQ(rank_of_mulaw(0x80), 255);  // loudest positive
+}
+
+TEST(MulawWav, FindsTheSamples) {
+  const std::string samples(101, '\x55');
+  const std::string file = mulaw_file(samples, 12000);
+  const WavSamples found = find_mulaw_samples(bytes_of(file), 12000, "a.wav");
+  EXPECT_EQ(file.substr(found.begin, found.end - found.begin), samples);
+  EXPECT_LT(found.end, std::ssize(file));
+  const std::string none = mulaw_file("", 12000);
+  const WavSamples empty = find_mulaw_samples(bytes_of(none), 12000, "a.wav");
+  EXPECT_EQ(empty.begin, empty.end);
+}
+
+TEST(MulawWav, RefusesOthersAndSaysWhatConverts) {
+  const auto refusal = [](const std::string& file, int64_t rate) {
+    return message_of<Error>([&] { find_mulaw_samples(bytes_of(file), rate, "a.wav"); });
+  };
+  const std::string file = mulaw_file("abc", 12000);
+  EXPECT_THAT(refusal(file, 8000), AllOf(HasSubstr("a.wav has 12000 Hz, 1 channel, 8 bits, format 7"),
+                                         HasSubstr("sox a.wav -r 8000 -c 1 -e mu-law -b 8")));
+  EXPECT_THAT(refusal("text", 8000), HasSubstr("no WAV file"));
+  std::string pcm = file;
+  pcm[20] = 1;
+  EXPECT_THAT(refusal(pcm, 12000), HasSubstr("format 1"));
+  std::string stereo = file;
+  stereo[22] = 2;
+  EXPECT_THAT(refusal(stereo, 12000), HasSubstr("2 channels"));
+  for (size_t size = 0; size < 44; ++size) EXPECT_NE(refusal(file.substr(0, size), 12000), "") << size;
+}
+
+}  // namespace
+}  // namespace longstride

@@ -7,7 +7,7 @@
 
 #include "tests/sample/random_model.h"
 
-namespace longstride::test {
+namespace longstride {
 namespace {
 
 class SmallWork : public ::testing::Test {
@@ -35,7 +35,7 @@ TEST_F(SmallWork, LimitsThreadsForAWhile) {
 
 TEST_F(SmallWork, ASmallPrimingLeavesThreadsAsTheyWere) {
   set_threads(2);
-  const RandomModel model(small_config("fixed:8,2", 45));
+  const testing::RandomModel model(testing::small_config("fixed:8,2", 45));
   Decoder decoder(model.config, model.parameters, Device{});
   const std::vector<uint8_t> bytes(40, 65);
   decoder.prefill(0, bytes);
@@ -44,4 +44,4 @@ TEST_F(SmallWork, ASmallPrimingLeavesThreadsAsTheyWere) {
 }
 
 }  // namespace
-}  // namespace longstride::test
+}  // namespace longstride

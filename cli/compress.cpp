@@ -205,8 +205,7 @@ LoadedModel load_model_of(const DecompressOptions& options, const CompressedHead
                                 const std::string& device) {
   fail(
       "{}: this device does not reproduce the probabilities it was compressed with: that was on {}, this is "
-      "{}; decompress it there, or try --device, --set compute.instructions=..., OMP_NUM_THREADS; nothing "
-      "was written",
+      "{}; decompress it there, or try --device or --set compute.instructions=...; nothing was written",
       file, header.device, device);
 }
 

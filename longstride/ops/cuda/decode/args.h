@@ -59,8 +59,9 @@ struct Sequence {
 struct alignas(16) RowRuns {
   int32_t candidates, simple;  // simple: 0 if the reading is of another kind
   int32_t row[2], step[2], ring[2];
-  int32_t count, unused;
-  int32_t filling[2];
+  int32_t count;
+  int32_t pieces, length;  // in which the candidates are read, and how many each has
+  int32_t filling;
 };
 
 // The rows in which a position's own key is kept; -1 ends them.
@@ -103,7 +104,7 @@ struct Args {
   float scale_log2;                 // of scores, for powers of two
   // The sequences.
   int32_t streams, most_pieces;
-  int32_t lanes_of_row;     // lanes of a warp that read a cached row: a power of two
+  int32_t lane_shift;       // 1 << lane_shift lanes of a warp read a cached row
   int32_t distinct_heads;   // entries of `heads`
   bool vectors, vectors_v;  // rows of D and of Dv elements can be read eight at a time
   bool wide_keys;           // keys are f32 whatever the product

@@ -47,7 +47,7 @@ struct Candidates {
     store = of_store, sequence = of_sequence;
     const int4* from = reinterpret_cast<const int4*>(a.row_runs + store * a.streams + sequence);
     const int4 x = __ldcg(from), y = __ldcg(from + 1), z = __ldcg(from + 2);
-    runs = {x.x, x.y, {x.z, x.w}, {y.x, y.y}, {y.z, y.w}, z.x, 0, {}};
+    runs = {x.x, x.y, {x.z, x.w}, {y.x, y.y}, {y.z, y.w}, z.x, z.y, z.z, 0};
   }
   // The row of candidate `index` where the runs are simple.
   __device__ int row(int index) const {
@@ -63,14 +63,12 @@ struct Run {
   int begin, end;     // the part's first candidate, and where the piece ends
   int lanes, groups;  // of a row; rows of a warp at a time
   int group, first;   // this lane's row of them, and its first element there
-  __device__ Run(const Args& a, int candidates, int piece, int part) {
-    const int pieces = pieces_of(candidates, a.most_pieces);
-    const int length = pieces > 0 ? (candidates + pieces - 1) / pieces : 0;
+  __device__ Run(const Args& a, const RowRuns& runs, int piece, int part) {
     const int lane = static_cast<int>(threadIdx.x) % kWarp;
-    lanes = a.lanes_of_row, groups = kWarp / lanes;
-    group = lane / lanes, first = lane % lanes * 8;
-    end = min((piece + 1) * length, candidates);
-    begin = piece * length + part * kRowsOnTheWay * groups;
+    lanes = 1 << a.lane_shift, groups = kWarp >> a.lane_shift;
+    group = lane >> a.lane_shift, first = (lane & (lanes - 1)) * 8;
+    end = min((piece + 1) * runs.length, runs.candidates);
+    begin = piece * runs.length + part * kRowsOnTheWay * groups;
   }
   __device__ int step() const { return kParts * kRowsOnTheWay * groups; }
 };
@@ -124,7 +122,7 @@ template <class T>
 __device__ inline void prefetch_rows(const Args& a, const Layer& layer, const Head& head, const Piece& p,
                                      const Candidates& candidates, int part) {
   constexpr int kLine = 128;
-  const Run run(a, candidates.runs.candidates, p.piece, part);
+  const Run run(a, candidates.runs, p.piece, part);
   const int64_t row0 = p.sequence * layer.rows + head.first_row;
   const int key_bytes = a.head_width * static_cast<int>(a.wide_keys ? sizeof(float) : sizeof(T));
   const int value_bytes = a.head_width_v * static_cast<int>(sizeof(T));
@@ -158,7 +156,7 @@ __device__ inline Partial attend_to_rows(const Args& a, const Layer& layer, cons
   const Eights<float> raw_q = read_cached(query, first, a.head_width, vectors);
   float q[8];
 #pragma unroll
-  for (int i = 0; i < 8; ++i) q[i] = first < a.head_width ? raw_q[i] * a.scale_log2 : 0.0f;
+  for (int i = 0; i < 8; ++i) q[i] = first < a.head_width ? raw_q[i] : 0.0f;
 
   Partial own;
 #pragma unroll 1
@@ -185,7 +183,7 @@ __device__ inline Partial attend_to_rows(const Args& a, const Layer& layer, cons
 #pragma unroll
       for (int i = 0; i < 8; ++i) s = fmaf(q[i], k[u][i], s);
       for (int offset = lanes / 2; offset > 0; offset /= 2) s += __shfl_xor_sync(0xffffffffu, s, offset);
-      score[u] = present >> u & 1 ? s : -INFINITY;
+      score[u] = present >> u & 1 ? s * a.scale_log2 : -INFINITY;
       most = fmaxf(most, score[u]);
     }
     if (most == -INFINITY) continue;  // lanes of a group agree
@@ -205,7 +203,7 @@ __device__ inline Partial attend_to_rows(const Args& a, const Layer& layer, cons
 template <class T>
 __device__ inline void attend_to_part(const Args& a, const Layer& layer, const Head& head, const Piece& p,
                                       const Candidates& candidates, int part, float* room) {
-  const Run run(a, candidates.runs.candidates, p.piece, part);
+  const Run run(a, candidates.runs, p.piece, part);
   const bool fast = a.vectors && a.vectors_v && candidates.runs.simple;
   Partial own;
   if (a.wide_keys)
@@ -257,7 +255,7 @@ __device__ inline void join_parts(const Args& a, const Piece& p, const float* ro
 
 // Has the sequence candidates in this piece? One that is empty gets no weight from thread 0 of its caller.
 __device__ inline bool is_there(const Args& a, const Piece& p, const Candidates& candidates, int thread) {
-  if (p.piece < pieces_of(candidates.runs.candidates, a.most_pieces)) return true;
+  if (p.piece < candidates.runs.pieces) return true;
   if (thread == 0) a.totals[p.place(a)] = make_float2(-INFINITY, 0.0f);
   return false;
 }
@@ -297,7 +295,8 @@ __device__ inline float2 attended(const Args& a, int s, int column, bool both) {
     }
   }
   if (total == 0) return make_float2(0, 0);
-  return make_float2(sum.x / total, sum.y / total);
+  const float share = __fdividef(1.0f, total);
+  return make_float2(sum.x * share, sum.y * share);
 }
 
 }  // namespace longstride::cuda::decode

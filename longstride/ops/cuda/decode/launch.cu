@@ -82,7 +82,7 @@ __global__ void __launch_bounds__(kThreads, 1)
       barrier.wait();
       prefetch_tiles<T>(layer.up, block.index, block.count);
       prefetch_tiles<T>(layer.down, block.index, block.count);
-      attention_stage(a, layer, heads, block, candidates);
+      attention_stage(a, layer, heads, block, own_piece, candidates);
       barrier.arrive();
       begin_stage<Stage::projection>(a, layer, block, ahead);
       barrier.wait();
@@ -144,7 +144,8 @@ __global__ void __launch_bounds__(kThreads, kBlocksAtOnce)
   if constexpr (kStage == Stage::attention) {
     Candidates candidates;
     candidates.store = -1;
-    attention_stage(a, layer, heads, block, candidates);
+    const Piece piece(a, block.index * kWarps + static_cast<int>(threadIdx.x) / kWarp);
+    attention_stage(a, layer, heads, block, piece, candidates);
   } else {
     run_stage<kStage>(a, layer, heads, block, ahead);
   }

@@ -100,10 +100,12 @@ __device__ inline float activate(float x) {
 
 // ---- prepare ----
 
-// The runs of a reading, if it is simple.
-__device__ inline RowRuns runs_of(const Reading& reading) {
+// The runs of a reading, if it is simple, and its pieces.
+__device__ inline RowRuns runs_of(const Reading& reading, int most_pieces) {
   RowRuns runs{};
   runs.candidates = reading.candidates;
+  runs.pieces = pieces_of(reading.candidates, most_pieces);
+  runs.length = runs.pieces > 0 ? (reading.candidates + runs.pieces - 1) / runs.pieces : 0;
   runs.simple = 1;
   int found = 0;
   for (int t = 0; t < reading.term_count; ++t) {
@@ -137,7 +139,7 @@ __device__ __noinline__ void prepare(const Args& a, int s, const Sequence& seque
     }
     for (; count <= kMaxTerms; ++count) own.row[count] = -1;
     a.readings[u * a.streams + s] = reading;
-    a.row_runs[u * a.streams + s] = runs_of(reading);
+    a.row_runs[u * a.streams + s] = runs_of(reading, a.most_pieces);
     a.own_rows[u * a.streams + s] = own;
   }
   const Embedding& e = a.embedding;
@@ -194,16 +196,30 @@ __device__ inline void norm_row(const float* x, const Norm& norm, int width, T* 
       add(2, held[i].z, column + 2 < width), add(3, held[i].w, column + 3 < width);
     }
   }
-  const Moments m = moments_of(shift, warp_sum((sum[0] + sum[1]) + (sum[2] + sum[3])),
-                               warp_sum((squares[0] + squares[1]) + (squares[2] + squares[3])),
-                               static_cast<float>(width), norm.epsilon);
+  const float all = warp_sum((sum[0] + sum[1]) + (sum[2] + sum[3]));
+  const float all_squares = warp_sum((squares[0] + squares[1]) + (squares[2] + squares[3]));
+  const float correction = __fdividef(all, static_cast<float>(width));
+  // The difference cannot be negative but for rounding. NaN must pass.
+  const float variance = __fdividef(all_squares, static_cast<float>(width)) - correction * correction;
+  const float mean = shift + correction, rstd = rsqrtf((variance < 0 ? 0.0f : variance) + norm.epsilon);
   const auto write = [&](int column, const float4& v) {
+    const auto normed = [&](float value, float gain, float bias) {
+      return __fmaf_rn((value - mean) * rstd, gain, bias);
+    };
+    if (vectors) {
+      const float4 gain = *reinterpret_cast<const float4*>(norm.gain + column);
+      const float4 bias = *reinterpret_cast<const float4*>(norm.bias + column);
+      const float y0 = normed(v.x, gain.x, bias.x), y1 = normed(v.y, gain.y, bias.y);
+      const float y2 = normed(v.z, gain.z, bias.z), y3 = normed(v.w, gain.w, bias.w);
+      if constexpr (sizeof(T) == 4)
+        *reinterpret_cast<float4*>(y + column) = make_float4(y0, y1, y2, y3);
+      else
+        *reinterpret_cast<uint2*>(y + column) = make_uint2(pack<T>(y0, y1), pack<T>(y2, y3));
+      return;
+    }
     const float values[4] = {v.x, v.y, v.z, v.w};
-#pragma unroll
-    for (int j = 0; j < 4; ++j)
-      if (column + j < width)
-        y[column + j] =
-            from_float<T>(__fmaf_rn(normalised(values[j], m), norm.gain[column + j], norm.bias[column + j]));
+    for (int j = 0; j < 4 && column + j < width; ++j)
+      y[column + j] = from_float<T>(normed(values[j], norm.gain[column + j], norm.bias[column + j]));
   };
 #pragma unroll 1
   for (int begin = 0; begin < width; begin += kBlock) {
@@ -378,13 +394,14 @@ __device__ inline void product_of_rows(const Args& a, const Block<kFused, T>& bl
 // Attention to the pieces that fall to this block: one after the other, or one a warp.
 template <bool kFused, class T>
 __device__ inline void attention_stage(const Args& a, const Layer& layer, const Head* heads,
-                                       const Block<kFused, T>& block, Candidates& candidates) {
+                                       const Block<kFused, T>& block, const Piece& first_piece,
+                                       Candidates& candidates) {
   const int thread = static_cast<int>(threadIdx.x), warp = thread / kWarp, lane = thread % kWarp;
   const int first = kFused ? block.index : block.index * kWarps + warp;
   const int step = kFused ? block.count : block.count * kWarps;
 #pragma unroll 1
   for (int i = first; i < Piece::count(a); i += step) {
-    const Piece piece(a, i);
+    const Piece piece = i == first ? first_piece : Piece(a, i);
     const Head head = heads[piece.head];
     if (candidates.store != head.store || candidates.sequence != piece.sequence)
       candidates.read(a, head.store, piece.sequence);

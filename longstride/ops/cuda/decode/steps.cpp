@@ -83,8 +83,7 @@ Args args_of(const DecodeShape& shape, int64_t streams) {
   a.vectors = a.head_width % 8 == 0, a.vectors_v = a.head_width_v % 8 == 0;
   a.head_width_divisor = Divisor(a.head_width), a.head_width_v_divisor = Divisor(a.head_width_v);
   a.x_stride_divisor = Divisor(a.x_stride);
-  a.lanes_of_row = 1;
-  while (8 * a.lanes_of_row < std::max(a.head_width, a.head_width_v)) a.lanes_of_row *= 2;
+  while ((8 << a.lane_shift) < std::max(a.head_width, a.head_width_v)) ++a.lane_shift;
   return a;
 }
 

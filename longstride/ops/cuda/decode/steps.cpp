@@ -23,6 +23,10 @@ constexpr int64_t kMostSteps = 256;
 // Blocks that the attention of one sequence should come to.
 constexpr int64_t kPiecesOfLayer = 128, kMostPieces = 64;
 
+// Up to here one persistent kernel is faster than a graph: measured for the model of configs/enwik8.toml on
+// an H100, in docs/sampling.md.
+constexpr int64_t kFewSequences = 3;
+
 int64_t round_up(int64_t x, int64_t multiple) { return (x + multiple - 1) / multiple * multiple; }
 
 // What the model is, with pointers into its tensors.
@@ -195,7 +199,9 @@ struct DecodeSteps::State {
     a.logits = reinterpret_cast<float*>(there + place.logits);
     a.out = reinterpret_cast<uint8_t*>(there + place.out);
     a.out_stride = kMostSteps;
-    if (schedule != DecodeSchedule::graph) blocks = persistent_blocks(described.product, a);
+    if (schedule == DecodeSchedule::persistent ||
+        (schedule == DecodeSchedule::fastest && streams <= kFewSequences))
+      blocks = persistent_blocks(described.product, a);
     LONGSTRIDE_CHECK(schedule != DecodeSchedule::persistent || blocks > 0,
                      "decoding {} sequences by one kernel: this GPU does so for up to {}", streams,
                      most_fused());

@@ -82,6 +82,9 @@ Args args_of(const DecodeShape& shape, int64_t streams) {
   // The last eight keep rows of shared memory in banks of their own.
   a.x_stride = static_cast<int32_t>(round_up(a.width, 32) + 8);
   a.hidden_stride = static_cast<int32_t>(round_up(a.feed_forward, 32) + 8);
+  LONGSTRIDE_CHECK(streams * a.x_stride * a.x_stride < int64_t{1} << 32,
+                   "decoding: {} sequences side by side of width {}, a GPU takes up to {}", streams, a.width,
+                   (int64_t{1} << 32) / a.x_stride / a.x_stride - 1);
   a.scale_log2 = static_cast<float>(std::numbers::log2e / std::sqrt(static_cast<double>(a.head_width)));
   a.most_pieces = static_cast<int32_t>(std::clamp<int64_t>(kPiecesOfLayer / a.head_count, 1, kMostPieces));
   a.vectors = a.head_width % 8 == 0, a.vectors_v = a.head_width_v % 8 == 0;

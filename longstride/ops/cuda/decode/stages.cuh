@@ -13,7 +13,6 @@
 
 #include "longstride/ops/cuda/decode/attention.cuh"
 #include "longstride/ops/cuda/decode/sampling.cuh"
-#include "longstride/ops/cuda/layer_norm.cuh"
 
 namespace longstride::cuda::decode {
 

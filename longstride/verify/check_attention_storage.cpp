@@ -4,19 +4,9 @@
 #include <cmath>
 #include <limits>
 
+#include "longstride/verify/element.h"
+
 namespace longstride::verify {
-
-namespace {
-
-// Calls action(T{}) with the type of the elements.
-template <class Action>
-void with_element(DType dtype, const Action& action) {
-  if (dtype == DType::bf16) return action(Bf16{});
-  if (dtype == DType::f16) return action(F16{});
-  action(float{});
-}
-
-}  // namespace
 
 AttentionStorage::AttentionStorage(const AttentionCase& c, Device device,
                                    std::initializer_list<int64_t> widths)

@@ -2,17 +2,11 @@
 
 #include <limits>
 
+#include "longstride/verify/element.h"
+
 namespace longstride::verify {
 
 namespace {
-
-// Calls action(T{}) with the type of the elements.
-template <class Action>
-void with_element(DType dtype, const Action& action) {
-  if (dtype == DType::bf16) return action(Bf16{});
-  if (dtype == DType::f16) return action(F16{});
-  action(float{});
-}
 
 Tensor poisoned(Buffer& memory, Device device, DType dtype, int64_t batch, int64_t rows, int64_t width) {
   memory = Buffer(device, batch * rows * width * size_of(dtype));

@@ -123,7 +123,8 @@ struct Args {
   uint32_t* arrived;  // blocks that have come to the barriers of a persistent kernel
 };
 
-// Candidates of a position are read in pieces, a block a piece; how many depends on the position alone.
+// Candidates of a position are read in pieces, a block or a warp a piece; how many depends on the position
+// alone.
 inline constexpr int kCandidatesOfPiece = 128;
 LONGSTRIDE_HOST_DEVICE inline int pieces_of(int candidates, int most) {
   const int pieces = (candidates + kCandidatesOfPiece - 1) / kCandidatesOfPiece;

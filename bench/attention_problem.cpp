@@ -4,7 +4,7 @@
 #include <cmath>
 #include <deque>
 
-#include "longstride/checkpoint/checksum.h"
+#include "longstride/base/checksum.h"
 #include "longstride/ops/reference/attention.h"
 
 #include "bench/measure.h"

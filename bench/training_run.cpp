@@ -5,8 +5,8 @@
 
 #include <unistd.h>
 
+#include "longstride/base/checksum.h"
 #include "longstride/base/rng.h"
-#include "longstride/checkpoint/checksum.h"
 
 namespace longstride {
 
@@ -23,10 +23,10 @@ Splits random_bytes(int64_t bytes) {
     }
     LONGSTRIDE_CHECK(file.flush().good(), "cannot write {}: {}", path.string(), last_system_error());
   }
-  const auto mapped = std::make_shared<const MappedFile>(path.string());
-  std::filesystem::remove(path);  // the mapping keeps the bytes
+  const auto file = std::make_shared<const InputFile>(path.string());
+  std::filesystem::remove(path);  // the open file keeps the bytes
   Splits splits;
-  splits.train = {std::make_shared<const Corpus>(mapped, 0, ImageShape{}, "random bytes"), 0, bytes};
+  splits.train = {std::make_shared<const Corpus>(file, 0, ImageShape{}, "random bytes"), 0, bytes};
   return splits;
 }
 

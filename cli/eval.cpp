@@ -31,7 +31,6 @@ constexpr int64_t kBatchRows = 8192;
 struct Material {
   Segment segment;
   std::string name;  // for people
-  std::span<const uint8_t> bytes() const { return segment.bytes(); }
   int64_t record_bytes() const { return segment.corpus->record_bytes(); }
 };
 
@@ -87,9 +86,8 @@ Result measure(Transformer& model, const LoadedModel& loaded, const Material& ma
                int64_t max_bytes) {
   StatusLine status("evaluating");
   Result result;
-  result.evaluation =
-      evaluate_bytes(model, loaded.parameters(), material.bytes(), material.record_bytes(), min_context,
-                     max_bytes, [&](int64_t done, int64_t total) { status.update(done, total); });
+  result.evaluation = evaluate_segment(model, loaded.parameters(), material.segment, min_context, max_bytes,
+                                       [&](int64_t done, int64_t total) { status.update(done, total); });
   result.seconds = status.seconds();
   LONGSTRIDE_CHECK(std::isfinite(result.evaluation.nats),
                    "the loss is not finite: the weights of step {} are damaged, or training diverged",
@@ -189,7 +187,7 @@ int run_eval(const EvalOptions& options) {
   plan.device = loaded.device();
   plan.product = loaded.product();
   plan.batch = options.batch > 0 ? options.batch : std::max<int64_t>(1, kBatchRows / context);
-  const int64_t size = static_cast<int64_t>(material.bytes().size());
+  const int64_t size = material.segment.size();
   const int64_t used = options.max_bytes > 0 ? std::min(options.max_bytes, size) : size;
   const int64_t advance = context - *std::max_element(min_contexts.begin(), min_contexts.end());
   plan.batch = std::min(plan.batch, (used + advance - 1) / advance);

@@ -56,9 +56,7 @@ std::vector<uint8_t> read_record(const Record& record, const RunConfig& config) 
   LONGSTRIDE_CHECK(record.index >= 0 && record.index < count,
                    "--prime {}:{}: the {} part has {} records of {} bytes", record.part, record.index,
                    record.part, count, size);
-  const auto bytes =
-      segment.bytes().subspan(static_cast<size_t>(record.index * size), static_cast<size_t>(size));
-  return {bytes.begin(), bytes.end()};
+  return segment.read(record.index * size, size);
 }
 
 std::vector<uint8_t> read_file(const std::string& path, const RunConfig& config, const ImageShape& shape) {

@@ -12,7 +12,7 @@
 #include <fmt/ranges.h>
 #include <nlohmann/json.hpp>
 
-#include "longstride/checkpoint/checksum.h"
+#include "longstride/base/checksum.h"
 
 namespace longstride {
 

@@ -6,8 +6,8 @@
 #include <string>
 #include <vector>
 
+#include "longstride/base/checksum.h"
 #include "longstride/base/mapped_file.h"
-#include "longstride/checkpoint/checksum.h"
 
 namespace longstride {
 

@@ -2,8 +2,8 @@
 
 #include <algorithm>
 
+#include "longstride/base/checksum.h"
 #include "longstride/base/rng.h"
-#include "longstride/checkpoint/checksum.h"
 #include "longstride/compress/frequencies.h"
 #include "longstride/compress/range_coder.h"
 

@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <bit>
-#include <cstring>
 #include <utility>
 
 #include "longstride/base/check.h"
@@ -74,8 +73,7 @@ void BatchLoader::load(int64_t step, int64_t first, int64_t count, uint8_t* toke
                    "examples [{}, {}) of step {} in batches of {}", first, first + count, step, batch_);
   for (int64_t s = 0; s < count; ++s) {
     const int64_t start = start_of(step * batch_ + first + s);
-    std::memcpy(tokens + s * context_, segment_.corpus->bytes().data() + start,
-                static_cast<size_t>(context_));
+    segment_.corpus->read(start, {tokens + s * context_, static_cast<size_t>(context_)});
   }
 }
 

@@ -32,7 +32,7 @@ class BatchLoader {
   // Throws Error if the segment is shorter than one context or, for records, if context is not record_bytes.
   BatchLoader(Segment segment, int64_t context, int64_t batch, uint64_t seed);
 
-  // tokens: (batch, context).
+  // tokens: (batch, context). Both throw InputError as Corpus::read does.
   void load(int64_t step, uint8_t* tokens) const { load(step, 0, batch_, tokens); }
   // Examples [first, first + count) of the step's batch, for one of several ranks; tokens: (count, context).
   void load(int64_t step, int64_t first, int64_t count, uint8_t* tokens) const;

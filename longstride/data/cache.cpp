@@ -52,15 +52,16 @@ std::string header_text(int64_t bytes, const ImageShape& shape, const std::strin
 // Nothing if the file is absent or not what it should be; it is then decoded again.
 std::optional<CachedFile> find(const std::string& path) {
   if (::access(path.c_str(), R_OK) != 0) return std::nullopt;
-  CachedFile result{std::make_shared<MappedFile>(path), kHeaderBytes, {}};
-  const std::span<const uint8_t> bytes = result.file->span();
-  if (bytes.size() <= kHeaderBytes) return std::nullopt;
-  const std::string header(reinterpret_cast<const char*>(bytes.data()), kHeaderBytes);
+  CachedFile result{std::make_shared<const InputFile>(path), kHeaderBytes, {}};
+  const int64_t size = result.file->bytes();
+  if (size <= static_cast<int64_t>(kHeaderBytes)) return std::nullopt;
+  std::string header(kHeaderBytes, ' ');
+  result.file->read(0, {reinterpret_cast<uint8_t*>(header.data()), header.size()});
   long long payload = 0, height = 0, width = 0, channels = 0;
   const std::string format = std::string(kMagic) + "\nbytes %lld\nshape %lld %lld %lld\n";
   if (std::sscanf(header.c_str(), format.c_str(), &payload, &height, &width, &channels) != 4)
     return std::nullopt;
-  if (payload < 0 || static_cast<uint64_t>(payload) != bytes.size() - kHeaderBytes) return std::nullopt;
+  if (payload != size - static_cast<int64_t>(kHeaderBytes)) return std::nullopt;
   result.shape = {height, width, channels};
   return result;
 }

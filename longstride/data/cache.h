@@ -17,7 +17,7 @@
 namespace longstride::data {
 
 struct CachedFile {
-  std::shared_ptr<const MappedFile> file;
+  std::shared_ptr<const InputFile> file;
   int64_t offset = 0;  // of the decoded bytes
   ImageShape shape;
 };

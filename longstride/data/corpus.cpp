@@ -65,10 +65,23 @@ void check_values(const DataConfig& config) {
 
 }  // namespace
 
-Corpus::Corpus(std::shared_ptr<const MappedFile> file, int64_t offset, ImageShape shape,
+Corpus::Corpus(std::shared_ptr<const InputFile> file, int64_t offset, ImageShape shape,
                std::string description)
-    : file_(std::move(file)), shape_(shape), description_(std::move(description)) {
-  bytes_ = file_->span().subspan(static_cast<size_t>(offset));
+    : file_(std::move(file)), offset_(offset), shape_(shape), description_(std::move(description)) {
+  LONGSTRIDE_CHECK(offset >= 0 && offset <= file_->bytes(), "{} ends before byte {}", file_->path(), offset);
+}
+
+void Segment::read(int64_t from, std::span<uint8_t> bytes) const {
+  const auto count = static_cast<int64_t>(bytes.size());
+  LONGSTRIDE_CHECK(from >= 0 && from + count <= size(), "bytes [{}, {}) of a part of {}", from, from + count,
+                   size());
+  if (count > 0) corpus->read(begin + from, bytes);
+}
+
+std::vector<uint8_t> Segment::read(int64_t from, int64_t count) const {
+  std::vector<uint8_t> bytes(static_cast<size_t>(count));
+  read(from, bytes);
+  return bytes;
 }
 
 Corpus open_corpus(const DataConfig& config, const std::string& path, const DecodeProgress& progress) {
@@ -76,7 +89,7 @@ Corpus open_corpus(const DataConfig& config, const std::string& path, const Deco
   LONGSTRIDE_CHECK(!path.empty(), "data.path is not set: it names the file, archive or folder to read");
   const std::vector<SourceFile> files = data::list_files(path);
   if (config.kind == "text" && files.size() == 1 && data::is_plain_file(files[0].path)) {
-    auto file = std::make_shared<MappedFile>(files[0].path);
+    auto file = std::make_shared<const InputFile>(files[0].path);
     LONGSTRIDE_CHECK(file->bytes() > 0, "{} is empty", path);
     const int64_t size = file->bytes();
     return Corpus(std::move(file), 0, {}, describe(config, path, size, {}));

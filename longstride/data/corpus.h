@@ -7,8 +7,9 @@
 #include <memory>
 #include <span>
 #include <string>
+#include <vector>
 
-#include "longstride/base/mapped_file.h"
+#include "longstride/base/input_file.h"
 #include "longstride/data/config.h"
 
 namespace longstride {
@@ -21,14 +22,16 @@ struct ImageShape {
   bool operator==(const ImageShape&) const = default;
 };
 
-// Bytes of a memory-mapped file; copies share the mapping. The file must not shrink meanwhile.
+// Bytes of an open file, read as they are wanted; copies share the file.
 class Corpus {
  public:
   // The bytes of `file` from `offset` on. `shape` is that of one picture, or zero for a stream.
-  Corpus(std::shared_ptr<const MappedFile> file, int64_t offset, ImageShape shape, std::string description);
+  Corpus(std::shared_ptr<const InputFile> file, int64_t offset, ImageShape shape, std::string description);
 
-  std::span<const uint8_t> bytes() const { return bytes_; }
-  int64_t size() const { return static_cast<int64_t>(bytes_.size()); }
+  // Fills `bytes` from byte `begin` on; begin + bytes.size() is at most size(). Throws InputError if the file
+  // was shortened meanwhile or cannot be read.
+  void read(int64_t begin, std::span<uint8_t> bytes) const { file_->read(offset_ + begin, bytes); }
+  int64_t size() const { return file_->bytes() - offset_; }
   // Bytes of a picture; 0 for text and audio, which are streams.
   int64_t record_bytes() const { return shape_.bytes(); }
   const ImageShape& shape() const { return shape_; }
@@ -36,8 +39,8 @@ class Corpus {
   const std::string& description() const { return description_; }
 
  private:
-  std::shared_ptr<const MappedFile> file_;
-  std::span<const uint8_t> bytes_;
+  std::shared_ptr<const InputFile> file_;
+  int64_t offset_ = 0;
   ImageShape shape_;
   std::string description_;
 };
@@ -45,7 +48,7 @@ class Corpus {
 // Called now and then during a long decoding with the bytes decoded so far.
 using DecodeProgress = std::function<void(int64_t bytes)>;
 
-// Opens `path` as config.kind. A plain file of bytes is mapped as it is; everything else is decoded once,
+// Opens `path` as config.kind. A plain file of bytes is read as it is; everything else is decoded once,
 // with bounded memory, into a file below config.cache. Throws Error for anything missing, empty, damaged, cut
 // off or of another kind, and if the cache cannot be written.
 Corpus open_corpus(const DataConfig& config, const std::string& path, const DecodeProgress& progress = {});
@@ -56,10 +59,10 @@ struct Segment {
   int64_t begin = 0;
   int64_t end = 0;
   int64_t size() const { return end - begin; }
-  std::span<const uint8_t> bytes() const {
-    return corpus ? corpus->bytes().subspan(static_cast<size_t>(begin), static_cast<size_t>(size()))
-                  : std::span<const uint8_t>();
-  }
+  // Fills `bytes` from byte `from` of the segment on, as Corpus::read.
+  void read(int64_t from, std::span<uint8_t> bytes) const;
+  // Bytes [from, from + count) of the segment.
+  std::vector<uint8_t> read(int64_t from, int64_t count) const;
 };
 
 struct Splits {

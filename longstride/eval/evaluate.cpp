@@ -71,12 +71,30 @@ double standard_error_of_bits(const std::vector<double>& nats, const std::vector
 // Where the losses begin behind the tokens.
 int64_t loss_offset(int64_t batch, int64_t context) { return (batch * context + 63) / 64 * 64; }
 
-std::span<const uint8_t> limited(std::span<const uint8_t> bytes, int64_t record_bytes, int64_t max_bytes) {
+int64_t limited(int64_t size, int64_t record_bytes, int64_t max_bytes) {
   LONGSTRIDE_CHECK(max_bytes >= 0, "evaluation of at most {} bytes; 0 means all", max_bytes);
-  const int64_t size = static_cast<int64_t>(bytes.size());
-  if (max_bytes == 0 || max_bytes >= size) return bytes;
+  if (max_bytes == 0 || max_bytes >= size) return size;
   if (record_bytes > 0) max_bytes = std::max(record_bytes, max_bytes / record_bytes * record_bytes);
-  return bytes.first(std::min(size, max_bytes));
+  return std::min(size, max_bytes);
+}
+
+// Bytes in memory or in a file.
+struct Source {
+  int64_t size = 0, record_bytes = 0;
+  std::function<void(int64_t from, std::span<uint8_t> bytes)> read;
+};
+
+Source source_of(std::span<const uint8_t> bytes, int64_t record_bytes) {
+  const auto copy = [bytes](int64_t from, std::span<uint8_t> to) {
+    std::copy_n(bytes.begin() + from, to.size(), to.begin());
+  };
+  return {static_cast<int64_t>(bytes.size()), record_bytes, copy};
+}
+
+Source source_of(const Segment& segment) {
+  LONGSTRIDE_CHECK(segment.corpus != nullptr, "there is no data to evaluate");
+  return {segment.size(), segment.corpus->record_bytes(),
+          [&segment](int64_t from, std::span<uint8_t> to) { segment.read(from, to); }};
 }
 
 }  // namespace
@@ -106,23 +124,18 @@ void BatchRoom::evaluate(const ModelParameters& parameters) const {
   staging_.wait();
 }
 
-Evaluation evaluate_bytes(Transformer& model, const ModelParameters& parameters,
-                          std::span<const uint8_t> bytes, int64_t record_bytes, int64_t min_context,
-                          int64_t max_bytes, const EvaluationProgress& progress) {
-  return evaluate_bytes(BatchRoom(model), parameters, bytes, record_bytes, min_context, max_bytes, progress);
-}
+namespace {
 
-Evaluation evaluate_bytes(const BatchRoom& room, const ModelParameters& parameters,
-                          std::span<const uint8_t> bytes, int64_t record_bytes, int64_t min_context,
-                          int64_t max_bytes, const EvaluationProgress& progress) {
+Evaluation evaluate_source(const BatchRoom& room, const ModelParameters& parameters, const Source& source,
+                           int64_t min_context, int64_t max_bytes, const EvaluationProgress& progress) {
   const Transformer& model = room.model();
   const int64_t context = model.config().context, batch = model.plan().batch;
+  const int64_t record_bytes = source.record_bytes;
   LONGSTRIDE_CHECK(
       record_bytes <= 0 || min_context == 0,
       "a minimum context of {} bytes is for continuous data; each picture has its own window, use 0",
       min_context);
-  bytes = limited(bytes, record_bytes, max_bytes);
-  const int64_t size = static_cast<int64_t>(bytes.size());
+  const int64_t size = limited(source.size, record_bytes, max_bytes);
   const std::vector<EvaluationWindow> windows = record_bytes > 0
                                                     ? record_windows(size, context, record_bytes)
                                                     : evaluation_windows(size, context, min_context);
@@ -143,8 +156,8 @@ Evaluation evaluate_bytes(const BatchRoom& room, const ModelParameters& paramete
       // What lies behind the last scored position cannot be seen from it, but a record's window must not show
       // the next.
       const EvaluationWindow& window = windows[first + i];
-      const auto source = bytes.subspan(window.begin, window.score_to);
-      std::copy(source.begin(), source.end(), tokens + static_cast<int64_t>(i) * context);
+      source.read(window.begin,
+                  {tokens + static_cast<int64_t>(i) * context, static_cast<size_t>(window.score_to)});
     }
     room.evaluate(parameters);
     for (size_t i = 0; i < count; ++i) {
@@ -165,6 +178,30 @@ Evaluation evaluate_bytes(const BatchRoom& room, const ModelParameters& paramete
   result.standard_error = standard_error_of_bits(
       window_nats, windows, result.nats / static_cast<double>(result.bytes), result.bytes);
   return result;
+}
+
+}  // namespace
+
+Evaluation evaluate_bytes(const BatchRoom& room, const ModelParameters& parameters,
+                          std::span<const uint8_t> bytes, int64_t record_bytes, int64_t min_context,
+                          int64_t max_bytes, const EvaluationProgress& progress) {
+  return evaluate_source(room, parameters, source_of(bytes, record_bytes), min_context, max_bytes, progress);
+}
+
+Evaluation evaluate_bytes(Transformer& model, const ModelParameters& parameters,
+                          std::span<const uint8_t> bytes, int64_t record_bytes, int64_t min_context,
+                          int64_t max_bytes, const EvaluationProgress& progress) {
+  return evaluate_bytes(BatchRoom(model), parameters, bytes, record_bytes, min_context, max_bytes, progress);
+}
+
+Evaluation evaluate_segment(const BatchRoom& room, const ModelParameters& parameters, const Segment& segment,
+                            int64_t min_context, int64_t max_bytes, const EvaluationProgress& progress) {
+  return evaluate_source(room, parameters, source_of(segment), min_context, max_bytes, progress);
+}
+
+Evaluation evaluate_segment(Transformer& model, const ModelParameters& parameters, const Segment& segment,
+                            int64_t min_context, int64_t max_bytes, const EvaluationProgress& progress) {
+  return evaluate_segment(BatchRoom(model), parameters, segment, min_context, max_bytes, progress);
 }
 
 }  // namespace longstride

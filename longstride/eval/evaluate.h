@@ -14,6 +14,7 @@
 #include <span>
 #include <vector>
 
+#include "longstride/data/corpus.h"
 #include "longstride/device/staging.h"
 #include "longstride/model/transformer.h"
 
@@ -91,5 +92,11 @@ Evaluation evaluate_bytes(const BatchRoom& room, const ModelParameters& paramete
 Evaluation evaluate_bytes(Transformer& model, const ModelParameters& parameters,
                           std::span<const uint8_t> bytes, int64_t record_bytes, int64_t min_context,
                           int64_t max_bytes, const EvaluationProgress& progress = {});
+
+// A part of the data, read window by window; InputError is thrown if it cannot be read any more.
+Evaluation evaluate_segment(const BatchRoom& room, const ModelParameters& parameters, const Segment& segment,
+                            int64_t min_context, int64_t max_bytes, const EvaluationProgress& progress = {});
+Evaluation evaluate_segment(Transformer& model, const ModelParameters& parameters, const Segment& segment,
+                            int64_t min_context, int64_t max_bytes, const EvaluationProgress& progress = {});
 
 }  // namespace longstride

@@ -8,8 +8,8 @@
 #include <unistd.h>
 
 #include "longstride/base/check.h"
+#include "longstride/base/checksum.h"
 #include "longstride/base/toml.h"
-#include "longstride/checkpoint/checksum.h"
 #include "longstride/ops/adam.h"
 #include "longstride/run/gpu_room.h"
 

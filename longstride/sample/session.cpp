@@ -6,9 +6,9 @@
 #include <nlohmann/json.hpp>
 
 #include "longstride/base/atomic_file.h"
+#include "longstride/base/checksum.h"
 #include "longstride/base/mapped_file.h"
 #include "longstride/base/rng.h"
-#include "longstride/checkpoint/checksum.h"
 
 namespace longstride {
 

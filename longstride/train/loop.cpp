@@ -55,6 +55,18 @@ class Loop {
 
   TrainSummary run() {
     resume();
+    try {
+      return go_on();
+    } catch (const InputError&) {
+      // The data are gone; what was learnt from them need not be.
+      save_last();
+      if (saved_step_ > 0) observer_.note(fmt::format("step {} is saved in {}", saved_step_, run_));
+      throw;
+    }
+  }
+
+ private:
+  TrainSummary go_on() {
     MetricsLog metrics(run_, trainer_.state().step);
     ProgressLine progress(progress_options(observer_.show_progress));
     const InterruptGuard interrupts;
@@ -95,13 +107,12 @@ class Loop {
       if (saved_step_ == report.step) settle();
     }
     summary_.complete = trainer_.progress() >= 1;
-    if (saved_step_ != trainer_.state().step && trainer_.state().step > 0) save(), settle();
+    save_last();
     progress.finish();
     summary_.state = trainer_.state();
     return summary_;
   }
 
- private:
   bool on_gpu() const { return device_.kind == DeviceKind::cuda; }
 
   // Before the run takes anything. Throws Error where it finds no room.
@@ -177,6 +188,11 @@ class Loop {
     const int64_t step = trainer_.state().step;
     save_checkpoint(run_, step, trainer_.contents());
     saved_step_ = step;
+  }
+
+  // The state that is reached, unless it is saved already.
+  void save_last() {
+    if (saved_step_ != trainer_.state().step && trainer_.state().step > 0) save(), settle();
   }
 
   // After a save, once it is known how good its weights are.

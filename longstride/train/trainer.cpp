@@ -187,8 +187,7 @@ StepReport Trainer::step() {
 Evaluation Trainer::validate(int64_t max_bytes) {
   Evaluation result;
   optimizer_->with_evaluation_weights([&](const ModelParameters& parameters) {
-    result = evaluate_bytes(*room_, parameters, validation_.bytes(), validation_.corpus->record_bytes(), 0,
-                            max_bytes, {});
+    result = evaluate_segment(*room_, parameters, validation_, 0, max_bytes, {});
   });
   return result;
 }

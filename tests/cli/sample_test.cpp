@@ -8,7 +8,7 @@
 #include <nlohmann/json.hpp>
 #include <unistd.h>
 
-#include "longstride/checkpoint/checksum.h"
+#include "longstride/base/checksum.h"
 #include "longstride/data/encode.h"
 
 #include "tests/cli/cli_fixture.h"

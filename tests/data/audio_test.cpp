@@ -74,7 +74,7 @@ class AudioTest : public data_test::DataTest {
     wanted.sample_rate = rate;
     const Corpus corpus = open_corpus(wanted, wanted.path);
     EXPECT_EQ(corpus.record_bytes(), 0);
-    return Bytes(corpus.bytes().begin(), corpus.bytes().end());
+    return data_test::all_bytes(corpus);
   }
   std::string error(const std::string& name) const {
     return error_of([&] { read(name); });

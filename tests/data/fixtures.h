@@ -14,7 +14,7 @@
 #include <unistd.h>
 
 #include "longstride/base/check.h"
-#include "longstride/data/config.h"
+#include "longstride/data/corpus.h"
 
 namespace longstride::data_test {
 
@@ -64,6 +64,12 @@ inline void write_file(const std::string& path, const std::string& text) { write
 inline Bytes read_file(const std::string& path) {
   std::ifstream file(path, std::ios::binary);
   return Bytes(std::istreambuf_iterator<char>(file), {});
+}
+
+inline Bytes all_bytes(const Corpus& corpus) {
+  Bytes bytes(static_cast<size_t>(corpus.size()));
+  corpus.read(0, bytes);
+  return bytes;
 }
 
 // Writes the first bytes of `path` to `shorter`.

@@ -25,7 +25,7 @@ class ImageTest : public data_test::DataTest {
     const Corpus corpus = open_corpus(config, config.path);
     EXPECT_EQ(corpus.shape(), expected) << corpus.description();
     EXPECT_EQ(corpus.record_bytes(), expected.bytes());
-    return Bytes(corpus.bytes().begin(), corpus.bytes().end());
+    return data_test::all_bytes(corpus);
   }
   Bytes read(const std::string& name, ImageShape expected) { return read(config("image", name), expected); }
   std::string error(const DataConfig& config) {

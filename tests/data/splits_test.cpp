@@ -61,10 +61,11 @@ TEST_F(SplitTest, SegmentsShowTheirBytes) {
   DataConfig wanted = config("text", "a.txt");
   const Splits splits = open_splits(wanted);
   const Bytes bytes = data_test::noise(1001, 1);
-  const auto test = splits.test.bytes();
-  EXPECT_EQ(Bytes(test.begin(), test.end()), Bytes(bytes.begin() + 950, bytes.end()));
+  EXPECT_EQ(splits.test.read(0, 51), Bytes(bytes.begin() + 950, bytes.end()));
+  EXPECT_EQ(splits.test.read(3, 4), Bytes(bytes.begin() + 953, bytes.begin() + 957));
+  EXPECT_THAT(error_of([&] { splits.test.read(50, 2); }), HasSubstr("of a part of 51"));
   EXPECT_EQ(splits.test.size(), 51);
-  EXPECT_TRUE(Segment{}.bytes().empty());
+  EXPECT_TRUE(Segment{}.read(0, 0).empty());
 }
 
 TEST_F(SplitTest, PartsWithTheirOwnPath) {
@@ -74,7 +75,7 @@ TEST_F(SplitTest, PartsWithTheirOwnPath) {
   EXPECT_EQ(splits.train.size(), 950);  // 0.9 and the share that test does not need
   EXPECT_EQ(splits.validation.size(), 51);
   EXPECT_EQ(splits.test.size(), 77);
-  EXPECT_EQ(splits.test.bytes()[0], data_test::noise(77, 2)[0]);
+  EXPECT_EQ(splits.test.read(0, 1)[0], data_test::noise(77, 2)[0]);
   wanted.validation_path = at("b.txt");
   splits = open_splits(wanted);
   EXPECT_EQ(splits.train.size(), 1001);

@@ -30,15 +30,14 @@ class TextTest : public data_test::DataTest {
   Bytes read(const std::string& name) const {
     const Corpus corpus = open_corpus(config("text", name), at(name));
     EXPECT_EQ(corpus.record_bytes(), 0);
-    EXPECT_EQ(corpus.size(), static_cast<int64_t>(corpus.bytes().size()));
-    return Bytes(corpus.bytes().begin(), corpus.bytes().end());
+    return data_test::all_bytes(corpus);
   }
   std::string error(const std::string& name) const {
     return error_of([&] { open_corpus(config("text", name), at(name)); });
   }
 };
 
-TEST_F(TextTest, PlainFileIsMappedWithoutACopy) {
+TEST_F(TextTest, PlainFileIsReadWithoutACopy) {
   const Bytes bytes = data_test::noise(100001, 1);
   data_test::write_file(at("a.txt"), bytes);
   EXPECT_THAT(read("a.txt"), ElementsAreArray(bytes));
@@ -102,7 +101,7 @@ TEST_F(TextTest, SecondOpeningUsesTheCacheAndAChangedSourceDoesNot) {
   std::filesystem::last_write_time(at("a.xz"),
                                    std::filesystem::file_time_type::clock::now() + std::chrono::hours(1));
   EXPECT_EQ(read("a.xz"), bytes_of("new"));
-  EXPECT_EQ(Bytes(again.bytes().begin(), again.bytes().end()), bytes_of("old")) << "an open corpus changed";
+  EXPECT_EQ(data_test::all_bytes(again), bytes_of("old")) << "an open corpus changed";
 }
 
 TEST_F(TextTest, DamagedCacheFileIsMadeAgain) {
@@ -126,7 +125,7 @@ TEST_F(TextTest, ProcessesAtTheSameTimeDecodeOnce) {
     if (pid == 0) {
       bool decoded = false;
       const Corpus corpus = open_corpus(config("text", "a.xz"), at("a.xz"), [&](int64_t) { decoded = true; });
-      const bool same = std::equal(bytes.begin(), bytes.end(), corpus.bytes().begin(), corpus.bytes().end());
+      const bool same = data_test::all_bytes(corpus) == bytes;
       _exit(!same ? 2 : decoded ? 1 : 0);
     }
     children.push_back(pid);

@@ -5,7 +5,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
-#include "longstride/checkpoint/checksum.h"
+#include "longstride/base/checksum.h"
 
 #include "tests/sample/random_model.h"
 #include "tests/support/temporary_folder.h"

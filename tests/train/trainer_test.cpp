@@ -1,9 +1,11 @@
 // Training as a user sees it: it learns, it resumes to the very bits, a damaged or NaN state loses nothing.
 #include "longstride/train/trainer.h"
 
+#include <chrono>
 #include <cmath>
 #include <filesystem>
 #include <fstream>
+#include <thread>
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
@@ -37,6 +39,49 @@ TEST_F(TrainerTest, LearnsAndKeepsCurvesCheckpointsAndTheBest) {
   int lines = 0;
   while (std::getline(curve, line)) ++lines;
   EXPECT_EQ(lines, 120 / 10 + 120 / 8);
+}
+
+// As the rotation of a log does it, in the middle of a run.
+TEST_F(TrainerTest, DataThatAreCutWhileTheyAreReadCostNothingThatWasLearnt) {
+  config_.train.steps = 1'000'000;
+  config_.train.checkpoint_every = 0;
+  config_.train.validate_every = 0;
+  config_.train.log_every = 1;
+  std::thread rotation([&] {
+    std::error_code none;
+    while (!(fs::file_size(run("a") + "/metrics.jsonl", none) > 0) || none)
+      std::this_thread::sleep_for(std::chrono::milliseconds(5));
+    fs::resize_file(config_.data.path, 100);
+  });
+  std::string message;
+  try {
+    train("a", config_);
+  } catch (const InputError& error) {
+    message = error.what();
+  }
+  rotation.join();
+  EXPECT_THAT(message,
+              testing::AllOf(testing::HasSubstr(config_.data.path), testing::HasSubstr("100 bytes, 20")));
+  const IntactCheckpoint newest = newest_intact(run("a"));
+  ASSERT_TRUE(newest.found);
+  EXPECT_GE(newest.found->step, 1);
+  EXPECT_THAT(notes_, testing::HasSubstr(fmt::format("step {} is saved", newest.found->step)));
+}
+
+TEST_F(TrainerTest, DataThatAreCutBeforeAValidationCostNothingThatWasLearnt) {
+  config_.data.validation_path = directory_ / "validation.txt";
+  std::ofstream(config_.data.validation_path) << babble(1000);
+  config_.train.checkpoint_every = 0;
+  config_.train.validate_every = 8;
+  config_.train.log_every = 1;
+  create_run_directory(run("a"), config_);
+  Splits splits = open_splits(config_.data);
+  Trainer trainer(config_, splits);
+  trainer.step();
+  fs::resize_file(config_.data.validation_path, 0);
+  EXPECT_THROW(trainer.validate(0), InputError);
+  trainer.step();  // and the training part is there as before
+  EXPECT_EQ(trainer.state().step, 2);
 }
 
 class ResumeTest : public TrainerTest, public testing::WithParamInterface<const char*> {};

@@ -1,5 +1,5 @@
-// XXH3 with 128 bits, the checksum of checkpoint files: it finds damage, not forgery. `xxh128sum FILE` prints
-// the same.
+// XXH3 with 128 bits, the checksum of what longstride keeps on disk: it finds damage, not forgery. `xxh128sum
+// FILE` prints the same.
 #pragma once
 
 #include <cstdint>

@@ -1,4 +1,4 @@
-#include "longstride/checkpoint/checksum.h"
+#include "longstride/base/checksum.h"
 
 #include <xxhash.h>
 

@@ -7,6 +7,7 @@
 // backward; masked pairs count nothing), and the slope of log time over log n, which is 1.5 for a pattern of
 // sqrt(n) keys a query. Then rates at n = 12,288, the length of the paper's runs. Results are compared with
 // the reference at a small n before anything is timed.
+#include <algorithm>
 #include <cmath>
 #include <functional>
 #include <string>

@@ -14,6 +14,7 @@
 // A shared machine's speed wanders, so what is compared is timed in turns, and ratios are medians of the
 // ratios of each turn. Attention is compared with the reference before anything is timed.
 #include <cstdio>
+#include <exception>
 #include <functional>
 #include <memory>
 #include <string>

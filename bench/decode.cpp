@@ -13,6 +13,8 @@
 // compared with its parallel forward.
 #include <chrono>
 #include <cmath>
+#include <cstdio>
+#include <exception>
 #include <fstream>
 #include <functional>
 #include <memory>

@@ -1,6 +1,7 @@
 #include "longstride/data/files.h"
 
 #include <algorithm>
+#include <cctype>
 #include <cerrno>
 #include <filesystem>
 

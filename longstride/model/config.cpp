@@ -1,5 +1,6 @@
 #include "longstride/model/config.h"
 
+#include <algorithm>
 #include <cmath>
 
 #include "longstride/base/check.h"

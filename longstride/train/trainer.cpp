@@ -1,7 +1,9 @@
 #include "longstride/train/trainer.h"
 
+#include <algorithm>
 #include <chrono>
 #include <cmath>
+#include <cstdlib>
 #include <numbers>
 
 #include "longstride/base/text.h"

@@ -1,5 +1,6 @@
 // The update of all parameters against the reference of Adam, parameter by parameter: clipping, loss scale,
 // copies, and steps that must change nothing.
+#include <algorithm>
 #include <cmath>
 #include <limits>
 #include <optional>

@@ -1,5 +1,6 @@
 #include "longstride/verify/workbench.h"
 
+#include <algorithm>
 #include <cstring>
 #include <limits>
 

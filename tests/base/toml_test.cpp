@@ -1,5 +1,7 @@
 #include "longstride/base/toml.h"
 
+#include <functional>
+
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 

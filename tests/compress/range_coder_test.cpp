@@ -1,6 +1,7 @@
 // The range coder: everything comes back, in as few bytes as the frequencies promise.
 #include "longstride/compress/range_coder.h"
 
+#include <algorithm>
 #include <cmath>
 
 #include <gtest/gtest.h>

@@ -1,4 +1,5 @@
 #include <cmath>
+#include <tuple>
 
 #include <gmock/gmock.h>
 #include <sndfile.h>

@@ -1,4 +1,6 @@
 // Pictures of every format against bytes that the test computes itself.
+#include <tuple>
+
 #include <gmock/gmock.h>
 #include <png.h>
 

@@ -1,4 +1,5 @@
 // Text and other bytes: plain, compressed, archived, in folders; the cache; what is refused.
+#include <algorithm>
 #include <chrono>
 #include <csignal>
 #include <cstdlib>

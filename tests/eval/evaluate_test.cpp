@@ -1,5 +1,6 @@
 #include "longstride/eval/evaluate.h"
 
+#include <algorithm>
 #include <cmath>
 #include <numbers>
 #include <numeric>

@@ -1,6 +1,7 @@
 // Shapes, parameter tables, initial weights and the messages of impossible configurations.
 #include "longstride/model/config.h"
 
+#include <algorithm>
 #include <cmath>
 
 #include <gmock/gmock.h>

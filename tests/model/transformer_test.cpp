@@ -2,6 +2,7 @@
 // errors.
 #include "longstride/model/transformer.h"
 
+#include <algorithm>
 #include <cmath>
 #include <limits>
 #include <map>

@@ -1,5 +1,7 @@
 #include "longstride/ops/profile.h"
 
+#include <algorithm>
+
 #include "longstride/ops/activation.h"
 #include "longstride/ops/linear.h"
 

@@ -207,7 +207,9 @@ TEST(DecoderSequences, ACopyGoesOnAsTheOriginal) {
       logits = decoder->step(std::vector<uint8_t>{tokens[position - 1], 0, other[position - 1]},
                              std::vector<int64_t>{position, kRests, position});
     EXPECT_NE(row(logits, 0), row(logits, 2));
-    if (product == DType::f32) EXPECT_EQ(row(logits, 0), decoded_alone(model, tokens)[39]);
+    if (product == DType::f32) {
+      EXPECT_EQ(row(logits, 0), decoded_alone(model, tokens)[39]);
+    }
     EXPECT_THROW(decoder->copy_sequence(0, 3), Error);
   }
 }

@@ -3,6 +3,7 @@
 #include "longstride/sample/decoder.h"
 
 #include <algorithm>
+#include <cctype>
 #include <cmath>
 
 #include <gtest/gtest.h>

@@ -2,6 +2,7 @@
 // drawn. Skipped where there is no GPU.
 #include <algorithm>
 #include <cmath>
+#include <tuple>
 
 #include <gtest/gtest.h>
 

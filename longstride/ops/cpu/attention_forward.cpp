@@ -7,6 +7,7 @@
 // Each output is written by one task, keys in the plan's order: the same bits for any number of threads.
 // Scratch: panels and scores of one tile for each thread.
 #include <cmath>
+#include <limits>
 
 #include <omp.h>
 

@@ -49,6 +49,9 @@ int64_t best_target(Instructions most) {
   return 0;
 }
 
+// oneDNN 2 and 3 give this value different names. As a limit it stands for all, as an answer for none.
+constexpr dnnl::cpu_isa kNoParticularIsa{};
+
 dnnl::cpu_isa product_limit(Instructions most) {
   switch (most) {
     case Instructions::generic:
@@ -65,7 +68,7 @@ dnnl::cpu_isa product_limit(Instructions most) {
     case Instructions::any:
       break;
   }
-  return dnnl::cpu_isa::all;
+  return kNoParticularIsa;
 }
 
 }  // namespace
@@ -79,7 +82,7 @@ void limit_our_instructions(Instructions most) {
 void limit_instructions(Instructions most) {
   limit_our_instructions(most);
   const dnnl::cpu_isa isa = product_limit(most);
-  if (isa == dnnl::cpu_isa::all) return;
+  if (isa == kNoParticularIsa) return;
   LONGSTRIDE_CHECK(dnnl::set_max_cpu_isa(isa) == dnnl::status::success,
                    "oneDNN cannot be limited to {}: it was built without that, or is in use already",
                    name_of(most));
@@ -90,7 +93,7 @@ std::string vector_instruction_set() { return HWY_DYNAMIC_DISPATCH(target_name)(
 std::string product_instruction_set() {
   const dnnl::cpu_isa isa = dnnl::get_effective_cpu_isa();
   switch (isa) {
-    case dnnl::cpu_isa::all:  // here it stands for none
+    case kNoParticularIsa:
       return "generic code";
     case dnnl::cpu_isa::sse41:
       return "SSE4.1";

@@ -3,6 +3,8 @@
 // sums and what they are for (layer_norm.cuh); wider ones are read again. dgain and dbias are summed by
 // blocks of rows into scratch, then over the blocks in order. Scratch in the backward: two rows of `width`
 // a block.
+#include <algorithm>
+
 #include "longstride/ops/cuda/layer_norm.cuh"
 #include "longstride/ops/cuda/ops.h"
 

@@ -3,6 +3,8 @@
 // fuse them one way here and another there, gives the fused ops the bits of the ops apart.
 #pragma once
 
+#include <algorithm>
+
 #include "longstride/ops/cuda/dropout.cuh"
 
 namespace longstride::cuda {

@@ -2,6 +2,8 @@
 // rows, where reading the weight is all the time there is. A warp owns an output: lane l takes the elements
 // [16 l, 16 l + 16) of every 512, for a few rows of x at once, and adds them in the same order whatever the
 // number of rows. No scratch.
+#include <algorithm>
+
 #include "longstride/ops/cuda/eights.cuh"
 #include "longstride/ops/cuda/ops.h"
 

@@ -1,6 +1,8 @@
 // Dropout and layer norm together (contract: longstride/ops/residual.h): the layer norm's kernels, with the
 // dropout between reading and writing. Rows too wide for registers go through the two ops. Scratch in the
 // backward: that of layer_norm_backward.
+#include <algorithm>
+
 #include "longstride/ops/cuda/layer_norm.cuh"
 #include "longstride/ops/cuda/ops.h"
 

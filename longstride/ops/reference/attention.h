@@ -3,6 +3,7 @@
 // std::complex<double> (for complex-step derivatives).
 #pragma once
 
+#include <algorithm>
 #include <cmath>
 #include <complex>
 #include <functional>

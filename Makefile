@@ -1,14 +1,28 @@
 # longstride: `make help` lists what can be done here.
 .DEFAULT_GOAL := build
-.PHONY: build configure demo test test-unit test-gpu test-sanitize check format selftest bench setup clean help
+.PHONY: build demo test test-unit test-gpu test-sanitize check format selftest bench install setup clean help \
+  program configure configure-program configure-sanitize
 
 BINARY := build/longstride
+PREFIX ?= /usr/local
+# make CUDA=OFF builds for the CPU only. Not given, the choice of the last time stands (build/CMakeCache.txt), at first ON.
+CUDA ?=
+CMAKE_CHOICES = $(if $(CUDA),-DLONGSTRIDE_CUDA=$(CUDA))
+
+# $(call configured,PRESET,CHOICES,GROUPS) installs what is missing and writes the build files of a preset.
+configured = tools/setup $(3) && { cmake --preset $(1) $(2) >build-$(1).log 2>&1 || \
+  { cat build-$(1).log; tools/setup --say $(3); exit 1; }; }
 
 build: configure  ## build everything (Release) into build/
+	@tools/say-build-time
 	@cmake --build --preset release
 
-demo: configure  ## train a small model on English text for about two minutes, and let it write
+program: configure-program
+	@tools/say-build-time longstride
 	@cmake --build --preset release --target longstride
+
+demo: program  ## train a small model on English text for about two minutes, and let it write
+	@tools/setup demo
 	@tools/demo
 
 test: check build test-unit test-sanitize  ## all checks and tests, the unit tests once more under sanitizers
@@ -23,33 +37,46 @@ test-gpu: build  ## the tests of what runs on a GPU; fails where there is none
 	if [ -n "$$reason" ]; then echo "make test-gpu needs a GPU: $$reason" >&2; exit 1; fi
 	@ctest --preset release -L gpu
 
-test-sanitize: setup
-	@cmake --preset sanitize >build-sanitize.log 2>&1 || { cat build-sanitize.log; exit 1; }
+test-sanitize: configure-sanitize
 	@cmake --build --preset sanitize
 	@ctest --preset sanitize -LE slow
 
-check: setup  ## formatting, and the direction of includes
+check:  ## formatting, and the direction of includes
+	@tools/setup check
 	@tools/check-format
 	@tools/check-includes
 
-format: setup  ## format all sources
-	@git ls-files '*.h' '*.cpp' '*.cu' '*.cuh' | xargs clang-format -i
+format:  ## format all sources, with clang-format 14 only
+	@tools/setup check
+	@tools/check-format --write
 
-configure: setup
-	@cmake --preset release >build-release.log 2>&1 || { cat build-release.log; exit 1; }
+configure:
+	@$(call configured,release,-DLONGSTRIDE_TESTS=ON -DLONGSTRIDE_BENCH=ON $(CMAKE_CHOICES),build test)
 
-selftest: build  ## every op and pattern against the fp64 reference on this machine
+# The program alone needs no package of the tests.
+configure-program:
+	@$(call configured,release,-DLONGSTRIDE_TESTS=OFF -DLONGSTRIDE_BENCH=OFF $(CMAKE_CHOICES),build)
+
+configure-sanitize:
+	@$(call configured,sanitize,,build test)
+
+selftest: program  ## every op and pattern against the fp64 reference on this machine
 	@$(BINARY) selftest
 
 bench: build  ## the benchmarks; see bench/README.md
 	@for b in build/bench_*; do [ -x $$b ] && $$b; done
 
+install: program  ## install program, documents and licence: make install PREFIX=$HOME/.local (else /usr/local)
+	@cmake --install build --prefix "$(PREFIX)"
+
 setup:  ## install the distribution packages that are missing (packages.txt)
-	@tools/setup
+	@tools/setup build test check demo
 
 clean:  ## remove what was built
 	@rm -rf build build-sanitize build-*.log
 
 help:  ## this list
-	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | \
+	@grep -hE '^[a-z-]+:.*##' Makefile | sed -E 's/^([a-z-]+):.*## /\1\t/' | \
 	  while IFS='	' read -r name text; do printf '  make %-14s %s\n' "$$name" "$$text"; done
+	@printf '\n  %s\n  %s\n' 'make CUDA=OFF [...] leaves the CUDA backend out, and build/ stays so until make CUDA=ON; compiling it takes' \
+	  'much the longest. It is built where nvcc is found: without a GPU here, leave it out.'

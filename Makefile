@@ -25,7 +25,7 @@ demo: program  ## train a small model on English text for about two minutes, and
 	@tools/setup demo
 	@tools/demo
 
-test: check build test-unit test-sanitize  ## all checks and tests, the unit tests once more under sanitizers
+test: check build test-unit test-sanitize  ## all checks and tests: by each instruction set of the CPU, and under sanitizers
 
 test-unit: build
 	@reason=$$(tools/why-no-gpu) || exit 1; \
@@ -39,7 +39,7 @@ test-gpu: build  ## the tests of what runs on a GPU; fails where there is none
 
 test-sanitize: configure-sanitize
 	@cmake --build --preset sanitize
-	@ctest --preset sanitize -LE slow
+	@ctest --preset sanitize -LE 'slow|instructions'
 
 check:  ## formatting, and the direction of includes
 	@tools/setup check

@@ -1,10 +1,13 @@
 #include "longstride/ops/cpu/matmul.h"
 
+#include <algorithm>
 #include <array>
 #include <compare>
+#include <cstring>
 #include <map>
 #include <string>
 #include <utility>
+#include <vector>
 
 #include <oneapi/dnnl/dnnl.hpp>
 
@@ -96,12 +99,46 @@ class Product {
   memory a_, b_, c_, bias_;
 };
 
+// oneDNN 3 takes a matrix of one row or column for contiguous on some CPUs, whatever its strides, so such a
+// one is copied. No layer of a model has one: they are slices of tests. As bytes, by element size.
+class ContiguousVector {
+ public:
+  // `row` and `column` become the strides of the copy, if one is needed.
+  ContiguousVector(DType dtype, int64_t rows, int64_t columns, int64_t* row, int64_t* column,
+                   const void* data)
+      : size_(size_of(dtype)), count_(std::max(rows, columns)) {
+    const bool is_vector = rows == 1 || columns == 1;
+    stride_ = (rows == 1 ? *column : *row) * size_;
+    if (!is_vector || count_ == 1 || stride_ == size_) return;
+    copy_.resize(static_cast<size_t>(count_ * size_));
+    for (int64_t i = 0; i < count_; ++i)
+      std::memcpy(copy_.data() + i * size_, static_cast<const char*>(data) + i * stride_, size_);
+    *row = columns;
+    *column = 1;
+  }
+  bool used() const { return !copy_.empty(); }
+  void* or_else(const void* original) { return used() ? copy_.data() : const_cast<void*>(original); }
+  void copy_back(void* data) const {
+    for (int64_t i = 0; used() && i < count_; ++i)
+      std::memcpy(static_cast<char*>(data) + i * stride_, copy_.data() + i * size_, size_);
+  }
+
+ private:
+  int64_t size_, count_, stride_;
+  std::vector<char> copy_;
+};
+
 // More shapes than any run of ours has at a time; beyond, all are prepared anew.
 constexpr size_t kMostProducts = 1024;
 
 }  // namespace
 
-void matmul(const MatmulShape& shape, const void* a, const void* b, const float* bias, void* c) {
+void matmul(const MatmulShape& wanted, const void* a, const void* b, const float* bias, void* c) {
+  MatmulShape shape = wanted;
+  int64_t c_column = 1;
+  ContiguousVector own_a(shape.dtype, shape.m, shape.k, &shape.a_row, &shape.a_column, a);
+  ContiguousVector own_b(shape.dtype, shape.k, shape.n, &shape.b_row, &shape.b_column, b);
+  ContiguousVector own_c(shape.c_dtype, shape.m, shape.n, &shape.c_row, &c_column, c);
   // By thread, since a primitive's scratch memory belongs to one; by the number of OpenMP threads, since a
   // primitive keeps the number that it was made for.
   thread_local std::map<std::pair<MatmulShape, int>, Product> products;
@@ -112,7 +149,8 @@ void matmul(const MatmulShape& shape, const void* a, const void* b, const float*
       if (products.size() >= kMostProducts) products.clear();
       found = products.try_emplace(key, shape).first;
     }
-    found->second.run(a, b, bias, c);
+    found->second.run(own_a.or_else(a), own_b.or_else(b), bias, own_c.or_else(c));
+    own_c.copy_back(c);
   } catch (const dnnl::error& error) {
     fail("oneDNN: product of {} matrices ({}, {}) and ({}, {}): {} (status {})", name_of(shape.dtype),
          shape.m, shape.k, shape.k, shape.n, error.what(), static_cast<int>(error.status));

@@ -41,7 +41,7 @@ struct SampleOptions {
   double temperature = 1.0;
   int64_t top_k = 0;
   double top_p = 1.0;
-  int64_t seed = 0;
+  uint64_t seed = 0;
   std::string prime;             // a file, or - for standard input
   double prime_fraction = 0;     // pictures: the part from the top that the prime gives
   double prime_seconds = 0;      // sound: how much of the prime's beginning to use; 0: as much as fits

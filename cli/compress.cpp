@@ -1,7 +1,6 @@
 // `longstride compress` and `longstride decompress`: a file in the bits that a run's model predicts, and
 // back.
 #include <algorithm>
-#include <cstdio>
 #include <filesystem>
 #include <memory>
 
@@ -11,6 +10,7 @@
 
 #include "longstride/base/atomic_file.h"
 #include "longstride/base/check.h"
+#include "longstride/base/say.h"
 #include "longstride/base/text.h"
 #include "longstride/compress/container.h"
 #include "longstride/compress/window_coder.h"
@@ -23,6 +23,7 @@
 #include "cli/compress_material.h"
 #include "cli/load_run.h"
 #include "cli/output_file.h"
+#include "cli/standard_streams.h"
 #include "cli/status_line.h"
 #include "cli/use_instructions.h"
 
@@ -119,7 +120,7 @@ int unless_interrupted(Work&& work) {
     work();
     return 0;
   } catch (const Interrupted&) {
-    fmt::print(stderr, "stopped; nothing was written\n");
+    say("stopped; nothing was written");
     return 128 + InterruptGuard::signal_number();
   }
 }
@@ -154,10 +155,6 @@ nlohmann::json as_json(const Totals& totals, const CompressedHeader& header, con
           {"bytes_per_second", totals.rate()}};
 }
 
-void print_json(const nlohmann::json& out) {
-  fmt::print("{}\n", out.dump(2, ' ', false, nlohmann::json::error_handler_t::replace));
-}
-
 void report(const Totals& totals, const CompressedHeader& header, const CompressOptions& options,
             const std::string& output) {
   if (options.json) {
@@ -166,11 +163,11 @@ void report(const Totals& totals, const CompressedHeader& header, const Compress
     out["model_bits_per_byte"] = totals.per_byte(totals.bits);
     return print_json(out);
   }
-  fmt::print("{}: {} bytes to {}, {:.2f} to 1\n", output, totals.file, totals.compressed, totals.ratio());
-  fmt::print("bits per byte  {:.4f}; the model predicts {:.4f}, its code has {:.4f}\n",
-             totals.per_byte(8.0 * static_cast<double>(totals.compressed)), totals.per_byte(totals.bits),
-             totals.per_byte(8.0 * static_cast<double>(totals.code)));
-  fmt::print("time           {:.1f} s, {} bytes a second\n", totals.seconds, human_count(totals.rate()));
+  print_result("{}: {} bytes to {}, {:.2f} to 1\n", output, totals.file, totals.compressed, totals.ratio());
+  print_result("bits per byte  {:.4f}; the model predicts {:.4f}, its code has {:.4f}\n",
+               totals.per_byte(8.0 * static_cast<double>(totals.compressed)), totals.per_byte(totals.bits),
+               totals.per_byte(8.0 * static_cast<double>(totals.code)));
+  print_result("time           {:.1f} s, {} bytes a second\n", totals.seconds, human_count(totals.rate()));
 }
 
 // ---- decompress ----
@@ -300,8 +297,8 @@ int run_decompress(const DecompressOptions& options) {
       out["run"] = options.run;
       return print_json(out);
     }
-    fmt::print("{}: {} bytes in {:.1f} s, {} bytes a second\n", output, totals.file, totals.seconds,
-               human_count(totals.rate()));
+    print_result("{}: {} bytes in {:.1f} s, {} bytes a second\n", output, totals.file, totals.seconds,
+                 human_count(totals.rate()));
   });
 }
 

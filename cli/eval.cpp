@@ -1,15 +1,14 @@
 // `longstride eval`: bits per byte of a run's model, as one number, by minimum context, and by position.
 #include <algorithm>
 #include <cmath>
-#include <cstdio>
 #include <numbers>
 
 #include <fmt/format.h>
 #include <fmt/ranges.h>
 #include <nlohmann/json.hpp>
 
-#include "longstride/base/atomic_file.h"
 #include "longstride/base/check.h"
+#include "longstride/base/output_file.h"
 #include "longstride/base/text.h"
 #include "longstride/data/corpus.h"
 #include "longstride/eval/evaluate.h"
@@ -18,6 +17,8 @@
 
 #include "cli/commands.h"
 #include "cli/load_run.h"
+#include "cli/output_file.h"
+#include "cli/standard_streams.h"
 #include "cli/status_line.h"
 #include "cli/use_instructions.h"
 
@@ -64,6 +65,7 @@ void check_request(const EvalOptions& options, const RunConfig& config, const Ma
                      context, context - 1);
   if (!options.curve.empty() && options.min_context.size() > 1)
     throw UsageError("--curve writes one curve: give one --min-context");
+  if (!options.curve.empty()) prepare_output(options.curve, "--curve");
   if (material.record_bytes() == 0) return;
   const ImageShape& shape = material.segment.corpus->shape();
   LONGSTRIDE_CHECK(material.record_bytes() == context,
@@ -104,7 +106,7 @@ std::vector<Result> measure_all(Transformer& model, const LoadedModel& loaded, c
 }
 
 void write_curve(const std::string& path, const Evaluation& evaluation) {
-  write_file_atomically(path, [&](ByteSink& sink) {
+  write_output(path, [&](ByteSink& sink) {
     sink.write("position,bits,count\n");
     for (size_t position = 0; position < evaluation.nats_at.size(); ++position) {
       const int64_t count = evaluation.count_at[position];
@@ -136,37 +138,37 @@ nlohmann::json as_json(const Result& result, const char* unit, bool int8) {
 }
 
 void print_table(const std::vector<Result>& results) {
-  fmt::print("{:>11}  {:>9}  {:>8}  {:>12}  {:>8}\n", "min context", "bits/byte", "+-", "bytes scored",
-             "time");
+  print_result("{:>11}  {:>9}  {:>8}  {:>12}  {:>8}\n", "min context", "bits/byte", "+-", "bytes scored",
+               "time");
   for (const Result& result : results) {
     const Evaluation& e = result.evaluation;
-    fmt::print("{:>11}  {:>9.4f}  {:>8.4f}  {:>12}  {:>8}\n", e.min_context, e.bits(), e.standard_error,
-               e.bytes, human_seconds(result.seconds));
+    print_result("{:>11}  {:>9.4f}  {:>8.4f}  {:>12}  {:>8}\n", e.min_context, e.bits(), e.standard_error,
+                 e.bytes, human_seconds(result.seconds));
   }
 }
 
 void print_block(const Result& result, const char* unit) {
   const Evaluation& e = result.evaluation;
-  fmt::print("{:<14} {:.4f}", unit, e.bits());
-  if (e.windows > 1) fmt::print(" +- {:.4f} (standard error over {} windows)", e.standard_error, e.windows);
-  fmt::print("\nperplexity     {:.3f} a byte\n", e.perplexity());
-  fmt::print("scored         {} bytes in {:.1f} s, {} a second", e.bytes, result.seconds,
-             human_count(result.rate()));
-  if (e.min_context > 0) fmt::print("; each beyond the first window had seen {} or more", e.min_context);
-  fmt::print("\n\n{:<15}{:>8}  {:>10}\n", "position", "bits", "bytes");
+  print_result("{:<14} {:.4f}", unit, e.bits());
+  if (e.windows > 1) print_result(" +- {:.4f} (standard error over {} windows)", e.standard_error, e.windows);
+  print_result("\nperplexity     {:.3f} a byte\n", e.perplexity());
+  print_result("scored         {} bytes in {:.1f} s, {} a second", e.bytes, result.seconds,
+               human_count(result.rate()));
+  if (e.min_context > 0) print_result("; each beyond the first window had seen {} or more", e.min_context);
+  print_result("\n\n{:<15}{:>8}  {:>10}\n", "position", "bits", "bytes");
   for (const CurvePoint& point : e.curve()) {
     const std::string positions = point.first == point.last ? std::to_string(point.first)
                                                             : fmt::format("{}-{}", point.first, point.last);
-    fmt::print("{:<15}{:>8.4f}  {:>10}\n", positions, point.bits, point.count);
+    print_result("{:<15}{:>8.4f}  {:>10}\n", positions, point.bits, point.count);
   }
 }
 
 void print_int8_cost(const std::vector<Result>& results, const char* unit) {
-  fmt::print("\n");
+  print_result("\n");
   for (const Result& result : results) {
-    fmt::print("int8 weights cost {:.4f} {}", result.int8_cost, unit);
-    if (results.size() > 1) fmt::print(" with a minimum context of {}", result.evaluation.min_context);
-    fmt::print("\n");
+    print_result("int8 weights cost {:.4f} {}", result.int8_cost, unit);
+    if (results.size() > 1) print_result(" with a minimum context of {}", result.evaluation.min_context);
+    print_result("\n");
   }
 }
 
@@ -208,8 +210,11 @@ int run_eval(const EvalOptions& options) {
     for (size_t i = 0; i < results.size(); ++i)
       results[i].int8_cost = results[i].evaluation.bits() - before[i].evaluation.bits();
   }
-  if (!options.curve.empty()) write_curve(options.curve, results[0].evaluation);
-
+  // Last, so that the result is there even if the curve cannot be written.
+  const auto keep_curve = [&] {
+    flush_results();
+    if (!options.curve.empty()) write_curve(options.curve, results[0].evaluation);
+  };
   const bool pictures = material.record_bytes() > 0;
   if (options.json) {
     nlohmann::json out{{"run", options.run},
@@ -219,17 +224,18 @@ int run_eval(const EvalOptions& options) {
                        {"context", context}};
     for (const Result& result : results)
       out["results"].push_back(as_json(result, pictures ? "bits_per_dim" : "bits_per_byte", int8));
-    fmt::print("{}\n", out.dump(2, ' ', false, nlohmann::json::error_handler_t::replace));
-    return 0;
+    print_json(out);
+    return keep_curve(), 0;
   }
-  fmt::print("run            {}, step {}\n", options.run, loaded.step());
-  fmt::print("data           {}\n", material.name);
+  print_result("run            {}, step {}\n", options.run, loaded.step());
+  print_result("data           {}\n", material.name);
   if (results.size() > 1)
     print_table(results);
   else
     print_block(results[0], pictures ? "bits per dim" : "bits per byte");
   if (int8) print_int8_cost(results, pictures ? "bits per dimension" : "bits per byte");
-  if (!options.curve.empty()) fmt::print("\ncurve by position in {}\n", options.curve);
+  keep_curve();
+  if (!options.curve.empty()) print_result("\ncurve by position in {}\n", options.curve);
   return 0;
 }
 

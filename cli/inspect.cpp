@@ -1,5 +1,4 @@
 // `longstride inspect`: what a model is, costs, needs and sees, before any of it is spent.
-#include <cstdio>
 
 #include <fmt/format.h>
 #include <fmt/ranges.h>
@@ -17,6 +16,8 @@
 
 #include "cli/commands.h"
 #include "cli/load_config.h"
+#include "cli/output_file.h"
+#include "cli/standard_streams.h"
 #include "cli/use_instructions.h"
 
 namespace longstride::cli {
@@ -81,6 +82,7 @@ int run_inspect(const InspectOptions& options) {
   // free.
   const double own = on_gpu ? 0 : static_cast<double>(resident_memory() + kLibraryMemory);
 
+  if (!options.draw.empty()) prepare_output(options.draw, "--draw");
   if (!options.draw.empty())
     draw_schedule(schedule, model.heads, model.context, options.pixels, options.draw);
 
@@ -116,33 +118,32 @@ int run_inspect(const InspectOptions& options) {
     out["memory"]["sampling"] = {{"cache_dtype", name_of(caches.plan.values)},
                                  {"cache_a_stream", caches.total},
                                  {"dense_cache_a_stream", caches.dense * model.layers}};
-    fmt::print("{}\n", out.dump(2));
+    print_json(out);
     return 0;
   }
 
-  fmt::print("model      {} layers, {} heads, width {}, qk {}, feed-forward {}, context {}\n", model.layers,
-             model.heads, model.width, model.qk(), model.ff(), model.context);
-  fmt::print("parameters {} ({})\n", human_count(static_cast<double>(cost.parameters)), cost.parameters);
-  fmt::print("positions  {} ({})\n", fmt::join(model.axes(), " x "), model.positions);
+  print_result("model      {} layers, {} heads, width {}, qk {}, feed-forward {}, context {}\n", model.layers,
+               model.heads, model.width, model.qk(), model.ff(), model.context);
+  print_result("parameters {} ({})\n", human_count(static_cast<double>(cost.parameters)), cost.parameters);
+  print_result("positions  {} ({})\n", fmt::join(model.axes(), " x "), model.positions);
   for (const auto& [text, keys] : layers)
-    fmt::print("attention  {}: {:.1f} keys a query and head\n", text, keys);
+    print_result("attention  {}: {:.1f} keys a query and head\n", text, keys);
   for (size_t i = 0; i < layers.size(); ++i) {
     const int64_t layer = static_cast<int64_t>(i);
-    fmt::print(
-        "sampling   {}: {:.6g} rows of keys and values a head, {} a layer, {:.3g} % of a dense cache\n",
-        layers[i].first, caches.rows_a_head(layer), human_bytes(static_cast<double>(caches.bytes(layer))),
-        100 * caches.of_dense(layer));
+    print_result("sampling   {}: {} rows of keys and values a head, {} a layer, {:.3g} % of a dense cache\n",
+                 layers[i].first, caches.rows_a_head(layer),
+                 human_bytes(static_cast<double>(caches.bytes(layer))), 100 * caches.of_dense(layer));
   }
-  fmt::print("sampling   {} in {} a stream for {} layers, {:.3g} % of a dense cache\n",
-             human_bytes(static_cast<double>(caches.total)), name_of(caches.plan.values), model.layers,
-             100 * caches.total_of_dense());
-  fmt::print("reach      {}{}\n", reach.complete ? "" : "warning: ", describe(reach, model.context));
-  fmt::print("cost       {}FLOP a token forward ({:.0f} % attention), {}FLOP to train on it; {} pairs\n",
-             human_count(cost.forward_flops()), 100 * cost.attention_flops / cost.forward_flops(),
-             human_count(cost.training_flops()), human_count(cost.pairs_per_token));
+  print_result("sampling   {} in {} a stream for {} layers, {:.3g} % of a dense cache\n",
+               human_bytes(static_cast<double>(caches.total)), name_of(caches.plan.values), model.layers,
+               100 * caches.total_of_dense());
+  print_result("reach      {}{}\n", reach.complete ? "" : "warning: ", describe(reach, model.context));
+  print_result("cost       {}FLOP a token forward ({:.0f} % attention), {}FLOP to train on it; {} pairs\n",
+               human_count(cost.forward_flops()), 100 * cost.attention_flops / cost.forward_flops(),
+               human_count(cost.training_flops()), human_count(cost.pairs_per_token));
   const auto print_memory = [&](const char* use, const MemoryPlan& m) {
-    fmt::print("{}{}: weights {}", use, human_bytes(static_cast<double>(m.total()) + own),
-               human_bytes(m.weights));
+    print_result("{}{}: weights {}", use, human_bytes(static_cast<double>(m.total()) + own),
+                 human_bytes(m.weights));
     for (const auto& [name, bytes] : {std::pair<const char*, int64_t>{"products", m.products},
                                       {"gradients", m.gradients},
                                       {"optimizer", m.optimizer},
@@ -151,19 +152,19 @@ int run_inspect(const InspectOptions& options) {
                                       {"temporaries", m.temporaries},
                                       {"tile lists", m.plans},
                                       {"beside it on the CPU", m.offloaded}})
-      if (bytes > 0) fmt::print(", {} {}", name, human_bytes(static_cast<double>(bytes)));
-    if (own > 0) fmt::print(", program and libraries {}", human_bytes(own));
-    fmt::print("\n");
+      if (bytes > 0) print_result(", {} {}", name, human_bytes(static_cast<double>(bytes)));
+    if (own > 0) print_result(", program and libraries {}", human_bytes(own));
+    print_result("\n");
   };
   if (on_gpu) {
     const cuda::DeviceMemory there = cuda::memory(device.index);
-    fmt::print("device     {}: {}, {} of {} free; {} are set aside for libraries' code\n", name_of(device),
-               cuda::describe(device.index), human_bytes(there.free), human_bytes(there.total),
-               human_bytes(kGpuAllowance));
+    print_result("device     {}: {}, {} of {} free; {} are set aside for libraries' code\n", name_of(device),
+                 cuda::describe(device.index), human_bytes(there.free), human_bytes(there.total),
+                 human_bytes(kGpuAllowance));
   }
   print_memory("memory     training ", training);
   print_memory("memory     evaluation ", inference);
-  if (!options.draw.empty()) fmt::print("drawn      {}\n", options.draw);
+  if (!options.draw.empty()) print_result("drawn      {}\n", options.draw);
   return 0;
 }
 

@@ -2,28 +2,32 @@
 
 #include <filesystem>
 
-#include <fcntl.h>
-#include <unistd.h>
-
 #include "longstride/base/check.h"
+#include "longstride/base/output_file.h"
+
+#include "cli/standard_streams.h"
 
 namespace longstride::cli {
 
 namespace fs = std::filesystem;
 
-void check_writable(const std::string& path, const std::string& option) {
-  std::error_code ignored;
-  const fs::file_status there = fs::status(path, ignored);
-  LONGSTRIDE_CHECK(!fs::exists(there) || fs::is_regular_file(there), "{} {}: that is {}", option, path,
-                   fs::is_directory(there) ? "a folder" : "no file that could be replaced");
-  const fs::path parent = fs::path(path).parent_path();
-  const std::string folder = parent.empty() ? "." : parent.string();
-  LONGSTRIDE_CHECK(fs::is_directory(folder, ignored), "{} {}: there is no folder {}", option, path, folder);
-  std::string probe = (fs::path(folder) / ".tmp-XXXXXX").string();
-  const int file = mkostemp(probe.data(), O_CLOEXEC);
-  LONGSTRIDE_CHECK(file >= 0, "{} {}: cannot write in {}: {}", option, path, folder, last_system_error());
-  close(file);
-  unlink(probe.c_str());
+void prepare_output(const std::string& path, const std::string& option) {
+  check_output(path, option);
+  const OutputPlace place = find_output(path);
+  if (is_standard_output(place)) print_results_on_standard_error();
+  if (place.direct) return;
+  const fs::path file(place.path);
+  remove_stale_temporaries(file.has_parent_path() ? file.parent_path().string() : ".",
+                           file.filename().string());
 }
+
+void prepare_state(const std::string& path, const std::string& option) {
+  check_output(path, option);
+  LONGSTRIDE_CHECK(!find_output(path).direct, "{} {}: that is no file that could be replaced and read again",
+                   option, path);
+  prepare_output(path, option);
+}
+
+bool is_direct_output(const std::string& path) { return !path.empty() && find_output(path).direct; }
 
 }  // namespace longstride::cli

@@ -5,8 +5,15 @@
 
 namespace longstride::cli {
 
-// Throws Error, opened by `option` and `path`, for what would keep the file from being written, which should
-// not come to light after hours of work: no folder, no permission, or something there that is no file.
-void check_writable(const std::string& path, const std::string& option);
+// Throws Error, opened by `option` and `path`, for what would keep the output from being written, which
+// should not come to light after hours of work. Removes what killed processes left of it. If it is standard
+// output, results go to standard error from here on.
+void prepare_output(const std::string& path, const std::string& option);
+
+// The same for a file that is read again: it has to be a regular one.
+void prepare_state(const std::string& path, const std::string& option);
+
+// What `path` names is written to as it is, so that there is nothing to replace and nothing to undo.
+bool is_direct_output(const std::string& path);
 
 }  // namespace longstride::cli

@@ -9,6 +9,7 @@
 #include <fmt/format.h>
 
 #include "longstride/base/check.h"
+#include "longstride/base/say.h"
 #include "longstride/base/text.h"
 #include "longstride/data/encode.h"
 #include "longstride/data/files.h"
@@ -88,8 +89,8 @@ void fit(std::vector<uint8_t>& bytes, int64_t length, const Windows& windows) {
   if (size < length && size <= windows.context) return;
   const bool one_window = length <= windows.context;
   const int64_t kept = one_window ? length / 2 : std::max<int64_t>(1, windows.context - windows.hop);
-  fmt::print(stderr, "the prime has {} bytes, {} {}: going on from its last {}\n", size,
-             one_window ? "a sample" : "the model's context", one_window ? length : windows.context, kept);
+  say("the prime has {} bytes, {} {}: going on from its last {}", size,
+      one_window ? "a sample" : "the model's context", one_window ? length : windows.context, kept);
   bytes.erase(bytes.begin(), bytes.end() - kept);
 }
 

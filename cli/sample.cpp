@@ -2,16 +2,15 @@
 #include <algorithm>
 #include <chrono>
 #include <cmath>
-#include <cstdio>
-#include <filesystem>
 #include <memory>
 
 #include <fmt/format.h>
 #include <nlohmann/json.hpp>
 #include <unistd.h>
 
-#include "longstride/base/atomic_file.h"
 #include "longstride/base/check.h"
+#include "longstride/base/printable.h"
+#include "longstride/base/say.h"
 #include "longstride/base/text.h"
 #include "longstride/data/encode.h"
 #include "longstride/run/gpu_room.h"
@@ -20,6 +19,7 @@
 #include "cli/commands.h"
 #include "cli/sample_job.h"
 #include "cli/sample_output.h"
+#include "cli/standard_streams.h"
 #include "cli/status_line.h"
 #include "cli/use_instructions.h"
 
@@ -69,11 +69,7 @@ std::unique_ptr<Decoder> make_decoder(const SampleOptions& options, const Sample
 class StateKeeper {
  public:
   StateKeeper(SampleJob& job, double every) : job_(job), every_(every) {
-    if (job.state.empty()) return;
-    const std::filesystem::path path(job.state);
-    remove_stale_temporaries(path.has_parent_path() ? path.parent_path().string() : ".",
-                             path.filename().string());
-    if (!job.resumed) save();
+    if (!job.state.empty() && !job.resumed) save();
   }
   void follow(const Generator& generator) {
     if (!job_.state.empty() && seconds_since(last_) >= every_) save(generator);
@@ -145,8 +141,7 @@ void report(const SampleOptions& options, const SampleJob& job, const Generator&
             const std::vector<std::string>& files) {
   const double rate = static_cast<double>(generator.drawn()) / std::max(seconds, 1e-9);
   if (!options.json) {
-    fmt::print(stderr, "{} bytes in {:.1f} s, {} tokens a second\n", generator.drawn(), seconds,
-               human_count(rate));
+    say("{} bytes in {:.1f} s, {} tokens a second", generator.drawn(), seconds, human_count(rate));
     return;
   }
   const Session& session = job.session;
@@ -166,15 +161,15 @@ void report(const SampleOptions& options, const SampleJob& job, const Generator&
   if (job.text() && files.empty())
     for (const Sequence& sequence : generator.sequences())
       out["samples"].push_back(printable(sequence.bytes));
-  fmt::print("{}\n", out.dump(2, ' ', false, nlohmann::json::error_handler_t::replace));
+  print_json(out);
 }
 
 // How to go on after an interruption.
 void advise(const SampleOptions& options, const SampleJob& job) {
   if (job.state.empty())
-    fmt::print(stderr, "stopped; with --state FILE it could be resumed\n");
+    say("stopped; with --state FILE it could be resumed");
   else
-    fmt::print(stderr, "stopped; go on with: longstride sample {} --resume {}\n", options.run, job.state);
+    say("stopped; go on with: longstride sample {} --resume {}", options.run, job.state);
 }
 
 }  // namespace

@@ -6,6 +6,7 @@
 #include <fmt/format.h>
 
 #include "longstride/base/check.h"
+#include "longstride/base/output_file.h"
 
 #include "cli/load_run.h"
 #include "cli/output_file.h"
@@ -24,25 +25,33 @@ bool given(const SampleOptions& options, const std::string& name) {
 
 // ---- files to write ----
 
-void check_files(const SampleJob& job) {
+void check_files(const SampleJob& job, int64_t count) {
   const std::string &output = job.session.output, &kind = job.config.data.kind;
-  if (!output.empty()) {
+  if (is_direct_output(output)) {
+    if (kind == "audio" && count > 1)
+      throw UsageError(fmt::format("--output {}: {} sounds need files of their own", output, count));
+    prepare_output(output, "--output");
+  } else if (!output.empty()) {
     const std::string extension = fs::path(output).extension().string();
     if (kind == "image" && extension != ".png")
       throw UsageError(fmt::format("--output {}: pictures are written as .png", output));
     if (kind == "audio" && extension != ".wav")
       throw UsageError(fmt::format("--output {}: sound is written as .wav", output));
-    check_writable(output, "--output");
+    // The last name is as long as any.
+    prepare_output(kind == "image" ? output : numbered_output(output, count - 1, count), "--output");
   }
   if (job.state.empty()) return;
   if (fs::path(job.state).lexically_normal() == fs::path(output).lexically_normal())
     throw UsageError(
         fmt::format("--state {}: that is the output; give the state a file of its own", job.state));
-  check_writable(job.state, job.resumed ? "--resume" : "--state");
+  prepare_state(job.state, job.resumed ? "--resume" : "--state");
 }
 
-std::string default_output(const std::string& kind, const std::string& name) {
-  return kind == "image" ? name + ".png" : kind == "audio" ? name + ".wav" : "";
+// The file to write; "" for text that goes to standard output as it comes.
+std::string wanted_output(const SampleOptions& options, const std::string& kind, const std::string& name) {
+  if (options.output.empty()) return kind == "image" ? name + ".png" : kind == "audio" ? name + ".wav" : "";
+  if (kind == "text" && !options.json && is_standard_output(find_output(options.output))) return "";
+  return options.output;
 }
 
 // ---- options and the state ----
@@ -87,7 +96,7 @@ void check_resumed(const SampleOptions& options, const Session& saved, int64_t c
   }
   const int64_t length = options.length > 0 ? options.length : context;
   refuse_change(options, "--length", length, saved.length, true);
-  refuse_change(options, "--seed", static_cast<uint64_t>(options.seed), saved.sampler.seed, true);
+  refuse_change(options, "--seed", options.seed, saved.sampler.seed, true);
   refuse_change(options, "--temperature", options.temperature, saved.sampler.temperature, true);
   refuse_change(options, "--top-k", options.top_k, saved.sampler.top_k, true);
   refuse_change(options, "--top-p", options.top_p, saved.sampler.top_p, true);
@@ -101,7 +110,7 @@ BranchOptions branch_options(const SampleOptions& options, int64_t context) {
   if (given(options, "--temperature")) branching.temperature = options.temperature;
   if (given(options, "--top-k")) branching.top_k = options.top_k;
   if (given(options, "--top-p")) branching.top_p = options.top_p;
-  if (given(options, "--seed")) branching.seed = static_cast<uint64_t>(options.seed);
+  if (given(options, "--seed")) branching.seed = options.seed;
   return branching;
 }
 
@@ -129,8 +138,8 @@ SampleJob job_from_state(const SampleOptions& options) {
   job.state = job.resumed ? options.resume : options.state;
   job.session = job.resumed ? std::move(saved) : branch(saved, branch_options(options, context));
   job.session.settings.assign(overrides.begin() + 1, overrides.end());
-  if (!job.resumed) job.session.output = default_output(saved.kind, "branches");
-  if (given(options, "--output")) job.session.output = options.output;
+  if (!job.resumed || given(options, "--output"))
+    job.session.output = wanted_output(options, job.config.data.kind, "branches");
   return job;
 }
 
@@ -148,8 +157,8 @@ SampleJob job_from_options(const SampleOptions& options) {
   session.kind = kind;
   session.length = options.length > 0 ? options.length : job.config.model.context;
   session.hop = options.hop;
-  session.sampler = {options.temperature, options.top_k, options.top_p, static_cast<uint64_t>(options.seed)};
-  session.output = options.output.empty() ? default_output(kind, "sample") : options.output;
+  session.sampler = {options.temperature, options.top_k, options.top_p, options.seed};
+  session.output = wanted_output(options, kind, "sample");
   job.state = options.state;
   return job;
 }
@@ -157,6 +166,14 @@ SampleJob job_from_options(const SampleOptions& options) {
 std::string beginning_of(const std::string& digest) { return digest.substr(0, 8); }
 
 }  // namespace
+
+std::string numbered_output(const std::string& path, int64_t index, int64_t count) {
+  if (count == 1) return path;
+  const fs::path whole(path);
+  return (whole.parent_path() /
+          fmt::format("{}-{}{}", whole.stem().string(), index + 1, whole.extension().string()))
+      .string();
+}
 
 SampleJob prepare_job(const SampleOptions& options) {
   if (given(options, "--save-every") && options.state.empty() &&
@@ -168,7 +185,7 @@ SampleJob prepare_job(const SampleOptions& options) {
   job.windows = windows_of(job.config.model, job.session.hop);
   if (job.config.data.kind == "image") job.shape = picture_shape(job.config);
   check_length(job);
-  check_files(job);
+  check_files(job, options.resume.empty() ? options.count : std::ssize(job.session.sequences));
   if (!options.resume.empty()) return job;
 
   Session& session = job.session;

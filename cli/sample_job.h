@@ -26,6 +26,9 @@ struct SampleJob {
 // instruction set into force. Throws Error or UsageError.
 SampleJob prepare_job(const SampleOptions& options);
 
+// "a.wav" as "a-3.wav", if there are several.
+std::string numbered_output(const std::string& path, int64_t index, int64_t count);
+
 // The job's model; completes job.session. Throws Error if a state was made with another one.
 LoadedModel load_model(const SampleOptions& options, SampleJob& job);
 

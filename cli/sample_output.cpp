@@ -1,15 +1,18 @@
 #include "cli/sample_output.h"
 
 #include <algorithm>
-#include <cstdio>
 #include <filesystem>
 
 #include <fmt/format.h>
 #include <unistd.h>
 
-#include "longstride/base/atomic_file.h"
 #include "longstride/base/check.h"
+#include "longstride/base/output_file.h"
+#include "longstride/base/say.h"
 #include "longstride/data/encode.h"
+
+#include "cli/output_file.h"
+#include "cli/standard_streams.h"
 
 namespace longstride::cli {
 
@@ -21,15 +24,6 @@ constexpr double kGridSeconds = 3;   // between grids
 constexpr double kGridShare = 0.05;  // of the time that may go into them
 constexpr uint8_t kNotPainted = 128;
 
-// "a.wav" as "a-3.wav", if there are several.
-std::string numbered(const std::string& path, int64_t index, int64_t count) {
-  if (count == 1) return path;
-  const fs::path whole(path);
-  return (whole.parent_path() /
-          fmt::format("{}-{}{}", whole.stem().string(), index + 1, whole.extension().string()))
-      .string();
-}
-
 }  // namespace
 
 // ---- text ----
@@ -37,14 +31,9 @@ std::string numbered(const std::string& path, int64_t index, int64_t count) {
 TextOutput::TextOutput(int64_t count, bool enabled)
     : count_(count), enabled_(enabled), terminal_(isatty(STDOUT_FILENO)) {}
 
-void TextOutput::put(std::string_view text) {
-  if (std::fwrite(text.data(), 1, text.size(), stdout) != text.size())
-    fail("cannot write to standard output: {}", last_system_error());
-}
+void TextOutput::put(std::string_view text) { write_result(text); }
 
-void TextOutput::flush() {
-  if (std::fflush(stdout) != 0) fail("cannot write to standard output: {}", last_system_error());
-}
+void TextOutput::flush() { flush_results(); }
 
 void TextOutput::begin() {
   if (begun_) return;
@@ -83,6 +72,7 @@ void TextOutput::follow(const Generator& generator) {
 
 SampleOutput::SampleOutput(const SampleJob& job, bool json)
     : job_(job),
+      direct_(is_direct_output(job.session.output)),
       text_(std::ssize(job.session.sequences), job.text() && job.session.output.empty() && !json) {}
 
 void SampleOutput::write_grid(const Generator& generator) {
@@ -97,7 +87,7 @@ void SampleOutput::write_grid(const Generator& generator) {
 
 void SampleOutput::follow(const Generator& generator) {
   text_.follow(generator);
-  if (job_.config.data.kind != "image" || generator.done() || generator.replaying()) return;
+  if (direct_ || job_.config.data.kind != "image" || generator.done() || generator.replaying()) return;
   const double since = std::chrono::duration<double>(Clock::now() - last_grid_).count();
   if (since >= std::max(kGridSeconds, grid_seconds_ / kGridShare)) write_grid(generator);
 }
@@ -108,14 +98,19 @@ std::vector<std::string> SampleOutput::write_files(const Generator& generator) {
     write_grid(generator);
     return {job_.session.output};
   }
+  if (direct_ && job_.text()) {
+    write_output(job_.session.output, [&](ByteSink& sink) {
+      for (const Sequence& sample : samples) sink.write(sample.bytes.data(), sample.known());
+    });
+    return {job_.session.output};
+  }
   std::vector<std::string> files;
   for (int64_t i = 0; i < std::ssize(samples); ++i) {
     const std::vector<uint8_t>& bytes = samples[i].bytes;
     if (bytes.empty()) continue;
-    files.push_back(numbered(job_.session.output, i, std::ssize(samples)));
+    files.push_back(numbered_output(job_.session.output, i, std::ssize(samples)));
     if (job_.text())
-      write_file_atomically(files.back(),
-                            [&](ByteSink& sink) { sink.write(bytes.data(), std::ssize(bytes)); });
+      write_output(files.back(), [&](ByteSink& sink) { sink.write(bytes.data(), std::ssize(bytes)); });
     else
       write_wav(files.back(), bytes, job_.config.data.sample_rate);
   }
@@ -138,9 +133,9 @@ std::vector<std::string> SampleOutput::finish(const Generator& generator) {
         " ({} of {} samples are finished{})", whole, samples.size(),
         job_.config.data.kind == "image" ? ", what is grey is not painted yet" : ", the others end early");
   if (files.size() == 1)
-    fmt::print(stderr, "wrote {}{}\n", files[0], note);
+    say("wrote {}{}", files[0], note);
   else
-    fmt::print(stderr, "wrote {} files, {} to {}{}\n", files.size(), files.front(), files.back(), note);
+    say("wrote {} files, {} to {}{}", files.size(), files.front(), files.back(), note);
   return files;
 }
 

@@ -53,6 +53,7 @@ class SampleOutput {
   std::vector<std::string> write_files(const Generator& generator);
 
   const SampleJob& job_;
+  bool direct_;  // to a pipe or the like: written once, at the end
   TextOutput text_;
   Clock::time_point last_grid_ = Clock::now();
   double grid_seconds_ = 0;  // that the last one took to write

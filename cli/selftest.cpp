@@ -3,7 +3,6 @@
 #include <algorithm>
 #include <chrono>
 #include <cmath>
-#include <cstdio>
 #include <exception>
 #include <limits>
 #include <vector>
@@ -19,6 +18,7 @@
 #include "longstride/verify/check.h"
 
 #include "cli/commands.h"
+#include "cli/standard_streams.h"
 #include "cli/use_instructions.h"
 
 namespace longstride::cli {
@@ -88,14 +88,14 @@ Outcome run_group(const Group& group, Device device, verify::Effort effort) {
 }
 
 void print_group(const Outcome& outcome) {
-  fmt::print("{:<14} {:>5} checks   worst {:.2f} of allowed   {}\n", outcome.name, outcome.checks.size(),
-             outcome.worst, outcome.passed() ? "ok" : "FAILED");
-  if (!outcome.failure.empty()) fmt::print("  {}\n", outcome.failure);
-  if (outcome.checks.empty() && outcome.failure.empty()) fmt::print("  nothing was checked\n");
+  print_result("{:<14} {:>5} checks   worst {:.2f} of allowed   {}\n", outcome.name, outcome.checks.size(),
+               outcome.worst, outcome.passed() ? "ok" : "FAILED");
+  if (!outcome.failure.empty()) print_result("  {}\n", outcome.failure);
+  if (outcome.checks.empty() && outcome.failure.empty()) print_result("  nothing was checked\n");
   for (const Check& check : outcome.checks)
     if (!check.passed())
-      fmt::print("  {}: error {:.3g}, allowed {:.3g}\n", check.name, check.error, check.allowed);
-  std::fflush(stdout);
+      print_result("  {}: error {:.3g}, allowed {:.3g}\n", check.name, check.error, check.allowed);
+  flush_results();
 }
 
 // JSON has no infinity: an error that is not finite is written as text.
@@ -124,11 +124,11 @@ int run_selftest(const SelftestOptions& options) {
   const verify::Effort effort = options.thorough ? verify::Effort::thorough : verify::Effort::quick;
   const std::vector<cpu::InstructionUse> uses = cpu::instructions_in_use();
   if (!options.json) {
-    fmt::print("device         {}{}\n", name_of(device),
-               device.kind == DeviceKind::cpu ? "" : ", " + cuda::describe(device.index));
-    fmt::print("processor      {}, {} threads\n", describe_cpu(), threads());
-    fmt::print("instructions   {}\n", name_of(instruction_limit()));
-    for (const auto& [part, instructions] : uses) fmt::print("{:<14} {}\n", part, instructions);
+    print_result("device         {}{}\n", name_of(device),
+                 device.kind == DeviceKind::cpu ? "" : ", " + cuda::describe(device.index));
+    print_result("processor      {}, {} threads\n", describe_cpu(), threads());
+    print_result("instructions   {}\n", name_of(instruction_limit()));
+    for (const auto& [part, instructions] : uses) print_result("{:<14} {}\n", part, instructions);
   }
 
   const auto begin = std::chrono::steady_clock::now();
@@ -162,10 +162,11 @@ int run_selftest(const SelftestOptions& options) {
                                 {"instructions", instructions},
                                 {"bf16_in_hardware", cpu_has_bf16()},
                                 {"groups", groups}};
-    fmt::print("{}\n", out.dump(2));
+    print_json(out);
   } else {
-    fmt::print("{:<14} {:>5} checks   {} in {:.1f} s\n", "total", total,
-               passed ? "all passed" : fmt::format("{} FAILED in {} groups", failed, failed_groups), seconds);
+    print_result("{:<14} {:>5} checks   {} in {:.1f} s\n", "total", total,
+                 passed ? "all passed" : fmt::format("{} FAILED in {} groups", failed, failed_groups),
+                 seconds);
   }
   return passed ? 0 : 1;
 }

@@ -1,12 +1,12 @@
 #include "cli/status_line.h"
 
-#include <cstdio>
 #include <cstdlib>
 #include <string_view>
 
 #include <fmt/format.h>
 #include <unistd.h>
 
+#include "longstride/base/say.h"
 #include "longstride/base/text.h"
 
 namespace longstride::cli {
@@ -26,8 +26,7 @@ bool StatusLine::due() const {
 void StatusLine::draw(const std::string& text) {
   last_ = Clock::now();
   drawn_ = true;
-  fmt::print(stderr, "\r\x1b[K{}", text);
-  std::fflush(stderr);
+  write_to_standard_error("\r\x1b[K" + text);
 }
 
 void StatusLine::update(int64_t done, int64_t total, int64_t before) {
@@ -44,7 +43,7 @@ void StatusLine::say(const std::string& what) {
 }
 
 void StatusLine::clear() {
-  if (drawn_) fmt::print(stderr, "\r\x1b[K");
+  if (drawn_) write_to_standard_error("\r\x1b[K");
   drawn_ = false;
 }
 

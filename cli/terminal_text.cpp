@@ -2,7 +2,7 @@
 
 #include <utility>
 
-#include "longstride/data/encode.h"
+#include "longstride/base/printable.h"
 
 namespace longstride::cli {
 

@@ -1,5 +1,4 @@
 // `longstride train`: begins a run from a config, or goes on with one.
-#include <cstdio>
 #include <filesystem>
 
 #include <fmt/format.h>
@@ -7,6 +6,7 @@
 #include <unistd.h>
 
 #include "longstride/base/check.h"
+#include "longstride/base/say.h"
 #include "longstride/base/text.h"
 #include "longstride/data/corpus.h"
 #include "longstride/device/cuda.h"
@@ -19,6 +19,7 @@
 
 #include "cli/commands.h"
 #include "cli/load_config.h"
+#include "cli/standard_streams.h"
 #include "cli/use_instructions.h"
 
 namespace longstride::cli {
@@ -49,18 +50,17 @@ std::string processor_of(Device device) {
 void describe(const RunConfig& config, const std::string& run, bool resuming) {
   const Device device = parse_device(config.compute.device);
   const ModelCost cost = cost_of(config.model);
-  fmt::print(stderr, "run        {}{}\n", run, resuming ? " (resumed)" : "");
-  fmt::print(stderr, "model      {} parameters, {} layers of {}, context {}\n",
-             human_count(static_cast<double>(cost.parameters)), config.model.layers, config.model.pattern,
-             config.model.context);
+  say("run        {}{}", run, resuming ? " (resumed)" : "");
+  say("model      {} parameters, {} layers of {}, context {}",
+      human_count(static_cast<double>(cost.parameters)), config.model.layers, config.model.pattern,
+      config.model.context);
   const std::string limit =
       instruction_limit() == Instructions::any ? "" : ", limited to " + name_of(instruction_limit());
-  fmt::print(stderr, "device     {}{}, {} threads, {} products\n", processor_of(device), limit, threads(),
-             name_of(product_precision(config.compute, device)));
+  say("device     {}{}, {} threads, {} products", processor_of(device), limit, threads(),
+      name_of(product_precision(config.compute, device)));
   const Reach reach =
       analyse_reach(config.model.schedule(), config.model.layers, config.model.heads, config.model.context);
-  if (!reach.complete)
-    fmt::print(stderr, "warning    {}\n", longstride::describe(reach, config.model.context));
+  if (!reach.complete) say("warning    {}", longstride::describe(reach, config.model.context));
 }
 
 }  // namespace
@@ -100,14 +100,14 @@ int run_train(const TrainOptions& options) {
 
   if (!options.quiet) {
     describe(config, run, resuming);
-    fmt::print(stderr, "data       {}: {} bytes to train on, {} for validation, {} for test\n",
-               splits.train.corpus->description(), splits.train.size(), splits.validation.size(),
-               splits.test.size());
+    say("data       {}: {} bytes to train on, {} for validation, {} for test",
+        splits.train.corpus->description(), splits.train.size(), splits.validation.size(),
+        splits.test.size());
   }
   note_slow_cpu(parse_device(config.compute.device));
   TrainObserver observer;
   observer.show_progress = !options.quiet;
-  observer.note = [&](const std::string& line) { fmt::print(stderr, "{}\n", line); };
+  observer.note = [&](const std::string& line) { say_line(line); };
   const TrainSummary summary = train_run(run, config, options.step, observer);
 
   if (options.json) {
@@ -124,15 +124,14 @@ int run_train(const TrainOptions& options) {
                        {"peak_memory", summary.peak_memory}};
     if (product_precision(config.compute, parse_device(config.compute.device)) == DType::f16)
       out["loss_scale"] = summary.state.loss_scale, out["skipped_steps"] = summary.state.skipped;
-    fmt::print("{}\n", out.dump(2));
+    print_json(out);
   } else if (!options.quiet) {
-    fmt::print(stderr, "{} at step {} after {} of training; {}memory {} (planned {})\n",
-               summary.complete ? "finished" : "stopped", summary.state.step,
-               human_seconds(summary.state.seconds),
-               parse_device(config.compute.device).kind == DeviceKind::cuda ? "GPU " : "",
-               human_bytes(static_cast<double>(summary.peak_memory)),
-               human_bytes(static_cast<double>(summary.planned_memory)));
-    if (!summary.complete) fmt::print(stderr, "go on with: longstride train {}\n", run);
+    say("{} at step {} after {} of training; {}memory {} (planned {})",
+        summary.complete ? "finished" : "stopped", summary.state.step, human_seconds(summary.state.seconds),
+        parse_device(config.compute.device).kind == DeviceKind::cuda ? "GPU " : "",
+        human_bytes(static_cast<double>(summary.peak_memory)),
+        human_bytes(static_cast<double>(summary.planned_memory)));
+    if (!summary.complete) say("go on with: longstride train {}", run);
   }
   return 0;
 }

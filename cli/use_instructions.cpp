@@ -1,10 +1,10 @@
 #include "cli/use_instructions.h"
 
-#include <cstdio>
 #include <cstdlib>
 
 #include <fmt/format.h>
 
+#include "longstride/base/say.h"
 #include "longstride/device/cuda.h"
 #include "longstride/device/instructions.h"
 #include "longstride/ops/cpu/instruction_sets.h"
@@ -39,8 +39,8 @@ std::string describe_device(Device device) {
 
 void note_slow_cpu(Device device) {
   if (device.kind != DeviceKind::cpu || may_use(Instructions::avx2) || may_use(Instructions::neon)) return;
-  fmt::print(stderr, "note: no AVX2 here, the CPU backend runs its {} path and is slow\n",
-             may_use(Instructions::sse4) ? "SSE4" : "generic");
+  say("note: no AVX2 here, the CPU backend runs its {} path and is slow",
+      may_use(Instructions::sse4) ? "SSE4" : "generic");
 }
 
 }  // namespace longstride::cli

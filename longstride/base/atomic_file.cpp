@@ -1,5 +1,6 @@
 #include "longstride/base/atomic_file.h"
 
+#include <algorithm>
 #include <atomic>
 #include <cerrno>
 #include <cstdio>
@@ -41,17 +42,55 @@ std::string reason_with_advice() {
   return reason;
 }
 
+// ".tmp-NAME-", NAME being that of `path`: as much of it as leaves room for the two numbers behind it within
+// what the folder's file system takes. A character of several bytes is not cut in two.
+std::string temporary_prefix_for(const std::string& path) {
+  constexpr size_t kUsualLongest = 255, kNumbers = 32;
+  const std::string name = fs::path(path).filename().string();
+  const long longest = pathconf(parent_of(path).c_str(), _PC_NAME_MAX);
+  const size_t most = longest > 0 ? static_cast<size_t>(longest) : kUsualLongest;
+  size_t kept = std::min(name.size(), most - std::min(most, kTemporaryPrefix.size() + 1 + kNumbers));
+  while (kept < name.size() && kept > 0 && (name[kept] & 0xC0) == 0x80) --kept;
+  return fmt::format("{}{}-", kTemporaryPrefix, std::string_view(name).substr(0, kept));
+}
+
 // A fresh name beside `path`: the process id and a count keep apart what is built at the same time. A killed
 // process with the same id (in a container it is often 1) may have left the name, so that it is passed over.
 std::string temporary_name_for(const std::string& path) {
   static std::atomic<uint64_t> count{0};
+  const fs::path prefix = fs::path(path).parent_path() / temporary_prefix_for(path);
   for (;;) {
-    const std::string name = (fs::path(path).parent_path() / fmt::format("{}{}-{}-{}", kTemporaryPrefix,
-                                                                         fs::path(path).filename().string(),
-                                                                         getpid(), count.fetch_add(1)))
-                                 .string();
+    const std::string name = fmt::format("{}{}-{}", prefix.string(), getpid(), count.fetch_add(1));
     if (access(name.c_str(), F_OK) != 0) return name;
   }
+}
+
+// "123-0", a process and a count.
+bool are_numbers(std::string_view text) {
+  const size_t line = text.find('-');
+  const auto digits = [](std::string_view part) {
+    return !part.empty() && part.find_first_not_of("0123456789") == std::string_view::npos;
+  };
+  return line != std::string_view::npos && digits(text.substr(0, line)) && digits(text.substr(line + 1));
+}
+
+// ".tmp-NAME-123-0" for any NAME.
+bool is_temporary_name(std::string_view name) {
+  if (!name.starts_with(kTemporaryPrefix)) return false;
+  const size_t last = name.rfind('-');
+  const size_t before = name.rfind('-', last - 1);
+  return before != std::string_view::npos && before > kTemporaryPrefix.size() &&
+         are_numbers(name.substr(before + 1));
+}
+
+// A file, or a folder of files alone, as they are built here.
+bool is_temporary_content(const fs::path& path) {
+  std::error_code error;
+  const fs::file_type type = fs::symlink_status(path, error).type();
+  if (type != fs::file_type::directory) return type == fs::file_type::regular;
+  for (fs::directory_iterator entry(path, error), end; !error && entry != end; entry.increment(error))
+    if (!fs::is_regular_file(entry->symlink_status())) return false;
+  return !error;
 }
 
 // Calls create(temporary name) until the name was not taken, and returns it. create sets errno and returns
@@ -124,8 +163,8 @@ class OutputFile : public ByteSink {
   std::string shown_path_;
 };
 
-int create_new_file(const std::string& path) {
-  return open(path.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
+int create_new_file(const std::string& path, mode_t mode = 0666) {
+  return open(path.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, mode);
 }
 
 // Moves a finished temporary to its final name; removes it if that fails.
@@ -136,23 +175,65 @@ void rename_into_place(const std::string& temporary, const std::string& path) {
   fail("cannot replace {}: {}", path, reason);
 }
 
+// The same where nothing may be there. File systems that cannot rename so can mostly link, and where they can
+// do neither, looking first is all that is left.
+bool rename_without_replacing(const std::string& temporary, const std::string& path) {
+  if (renameat2(AT_FDCWD, temporary.c_str(), AT_FDCWD, path.c_str(), RENAME_NOREPLACE) == 0) return true;
+  if (errno == EEXIST) return false;
+  if (link(temporary.c_str(), path.c_str()) == 0) return unlink(temporary.c_str()), true;
+  if (errno == EEXIST) return false;
+  struct stat status {};
+  if (lstat(path.c_str(), &status) == 0) return errno = EEXIST, false;
+  return rename(temporary.c_str(), path.c_str()) == 0;
+}
+
+void move_into_place(const std::string& temporary, const std::string& path, bool replace) {
+  if (replace) return rename_into_place(temporary, path);
+  if (rename_without_replacing(temporary, path)) return;
+  const std::string reason =
+      errno == EEXIST ? "a file of that name appeared meanwhile and was left as it is" : reason_with_advice();
+  unlink(temporary.c_str());
+  fail("cannot create {}: {}", path, reason);
+}
+
 }  // namespace
 
-void write_file_atomically(const std::string& path, const FileWriter& writer) {
+void write_file_atomically(const std::string& path, const FileWriter& writer,
+                           const AtomicFileOptions& options) {
+  constexpr mode_t kPrivate = 0600;
   int descriptor = -1;
-  const std::string temporary = create_temporary(
-      path, [&](const std::string& name) { return (descriptor = create_new_file(name)) >= 0; });
+  const std::string temporary = create_temporary(path, [&](const std::string& name) {
+    return (descriptor = options.mode < 0 ? create_new_file(name) : create_new_file(name, kPrivate)) >= 0;
+  });
   OutputFile file(descriptor, path);
   hold_lock(descriptor);
   try {
     writer(file);
+    // Some file systems have no permissions, which is no reason to lose the file.
+    if (options.mode >= 0 && fchmod(descriptor, static_cast<mode_t>(options.mode)) != 0) errno = 0;
     file.bring_to_disk();
   } catch (...) {
     unlink(temporary.c_str());
     throw;
   }
-  rename_into_place(temporary, path);
+  move_into_place(temporary, path, options.replace);
   sync_directory(parent_of(path));
+}
+
+void write_descriptor(int descriptor, const std::string& shown_path, const FileWriter& writer) {
+  OutputFile file(descriptor, shown_path);
+  writer(file);
+}
+
+void check_creatable(const std::string& path) {
+  struct stat status {};
+  LONGSTRIDE_CHECK(lstat(path.c_str(), &status) == 0 || errno == ENOENT, "cannot create {}: {}", path,
+                   reason_with_advice());
+  int descriptor = -1;
+  const std::string probe = create_temporary(
+      path, [&](const std::string& name) { return (descriptor = create_new_file(name)) >= 0; });
+  close(descriptor);
+  unlink(probe.c_str());
 }
 
 AtomicDirectory::AtomicDirectory(std::string final_path) : final_path_(std::move(final_path)) {
@@ -208,11 +289,17 @@ void AtomicDirectory::commit() {
 
 int remove_stale_temporaries(const std::string& folder, std::string_view name) {
   const std::string prefix =
-      name.empty() ? std::string(kTemporaryPrefix) : fmt::format("{}{}-", kTemporaryPrefix, name);
+      name.empty() ? "" : temporary_prefix_for((fs::path(folder) / std::string(name)).string());
+  const auto is_ours = [&](const std::string& found) {
+    return name.empty()
+               ? is_temporary_name(found)
+               : found.starts_with(prefix) && are_numbers(std::string_view(found).substr(prefix.size()));
+  };
   std::error_code error;
   std::vector<std::string> stale;
   for (fs::directory_iterator entry(folder, error), end; !error && entry != end; entry.increment(error))
-    if (entry->path().filename().string().starts_with(prefix) && !is_held(entry->path().string()))
+    if (is_ours(entry->path().filename().string()) && is_temporary_content(entry->path()) &&
+        !is_held(entry->path().string()))
       stale.push_back(entry->path().string());
   if (error == std::errc::no_such_file_or_directory) return 0;
   LONGSTRIDE_CHECK(!error, "cannot list folder {}: {}", folder, error.message());

@@ -1,6 +1,6 @@
-// Files and folders that appear whole or not at all. Each is built under a temporary name ".tmp-..." beside
-// its final one, brought to the disk (fsync), and only then renamed; a process that is killed leaves the old
-// state and a temporary that remove_stale_temporaries sweeps up.
+// Files and folders that appear whole or not at all. Each is built under a temporary name beside its final
+// one (".tmp-NAME-PROCESS-COUNT"), brought to the disk (fsync), and only then renamed; a process that is
+// killed leaves the old state and a temporary that remove_stale_temporaries sweeps up.
 #pragma once
 
 #include <cstdint>
@@ -22,10 +22,23 @@ class ByteSink {
 
 using FileWriter = std::function<void(ByteSink&)>;
 
+struct AtomicFileOptions {
+  bool replace = true;  // false: throws Error if the name is taken when all is written
+  int mode = -1;        // permission bits; -1: what the umask leaves of 0666
+};
+
 // Creates or replaces the file `path` with what `writer` writes. Readers see the old or the new content,
 // never a part. If anything fails, the temporary is removed, the old file stays, and the error (that of
-// `writer`, or an Error with path and reason) is thrown.
-void write_file_atomically(const std::string& path, const FileWriter& writer);
+// `writer`, or an Error with path and reason) is thrown. Whatever has the name is replaced, links too:
+// output_file.h is for names that users choose.
+void write_file_atomically(const std::string& path, const FileWriter& writer,
+                           const AtomicFileOptions& options = {});
+
+// Writes to an open descriptor, which is closed then. Throws Error, naming it `shown_path`.
+void write_descriptor(int descriptor, const std::string& shown_path, const FileWriter& writer);
+
+// Throws Error with path and reason if no file could be created under the name.
+void check_creatable(const std::string& path);
 
 // A folder that is built under a temporary name and moves to its final one with commit().
 class AtomicDirectory {
@@ -50,9 +63,10 @@ class AtomicDirectory {
   bool committed_ = false;
 };
 
-// Removes the temporaries that killed processes left directly in `folder`; those of living processes stay. A
-// folder that does not exist has none. With `name`, only those of the file or folder of that name. Returns
-// how many were removed. Throws Error if one cannot be removed.
+// Removes the temporaries that killed processes left directly in `folder`; those of living processes stay,
+// and so does everything whose name or content is not as it is made here. A folder that does not exist has
+// none. With `name`, only those of the file or folder of that name. Returns how many were removed. Throws
+// Error if one cannot be removed.
 int remove_stale_temporaries(const std::string& folder, std::string_view name = {});
 
 // Removes a folder and its content; it disappears from its name in one step. Throws Error.

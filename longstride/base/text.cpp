@@ -4,6 +4,8 @@
 #include <array>
 #include <charconv>
 #include <cmath>
+#include <functional>
+#include <limits>
 #include <numeric>
 
 #include "longstride/base/check.h"
@@ -25,16 +27,88 @@ size_t edit_distance(std::string_view a, std::string_view b) {
   }
   return row[b.size()];
 }
+
+// The candidate with the smallest distance below `limit`; "" if there is none.
+std::string nearest_spelling(std::string_view word, const std::vector<std::string>& candidates,
+                             size_t limit) {
+  std::string best;
+  for (const std::string& candidate : candidates) {
+    const size_t distance = edit_distance(word, candidate);
+    if (distance < limit) best = candidate, limit = distance;
+  }
+  return best;
+}
+
+std::string_view last_part(std::string_view name) { return name.substr(name.rfind('.') + 1); }
+
+// "lr" of learning_rate; "" for a single word.
+std::string initials(std::string_view name) {
+  std::string letters;
+  for (const std::string& word : split(name, '_'))
+    if (!word.empty()) letters += word[0];
+  return letters.size() > 1 ? letters : "";
+}
+
+// The digits of a number without the underscores between them; "" if one stands elsewhere.
+std::string without_underscores(std::string_view text) {
+  const auto is_digit = [](char c) { return c >= '0' && c <= '9'; };
+  std::string digits;
+  for (size_t i = 0; i < text.size(); ++i) {
+    if (text[i] != '_') {
+      digits += text[i];
+    } else if (i == 0 || i + 1 == text.size() || !is_digit(text[i - 1]) || !is_digit(text[i + 1])) {
+      return "";
+    }
+  }
+  // A plus is no part of a number to from_chars.
+  return digits.size() > 1 && digits[0] == '+' && is_digit(digits[1]) ? digits.substr(1) : digits;
+}
+
+template <class Integer>
+Integer parse_whole(std::string_view text, std::string_view what, std::string_view kind) {
+  const std::string digits = without_underscores(trim(text));
+  Integer value = 0;
+  const auto [end, error] = std::from_chars(digits.data(), digits.data() + digits.size(), value);
+  LONGSTRIDE_CHECK(error != std::errc::result_out_of_range, "{}: '{}' is too large, {} is the most", what,
+                   text, std::numeric_limits<Integer>::max());
+  LONGSTRIDE_CHECK(error == std::errc(), "{}: '{}' is not {}", what, text, kind);
+  const std::string_view suffix(end, static_cast<size_t>(digits.data() + digits.size() - end));
+  constexpr std::array<std::pair<std::string_view, Integer>, 7> factors{{{"", 1},
+                                                                         {"k", 1000},
+                                                                         {"M", 1000000},
+                                                                         {"G", 1000000000},
+                                                                         {"Ki", 1 << 10},
+                                                                         {"Mi", 1 << 20},
+                                                                         {"Gi", 1 << 30}}};
+  for (const auto& [name, factor] : factors) {
+    if (suffix != name) continue;
+    Integer product = 0;
+    LONGSTRIDE_CHECK(!__builtin_mul_overflow(value, factor, &product),
+                     "{}: '{}' is too large, {} is the most", what, text,
+                     std::numeric_limits<Integer>::max());
+    return product;
+  }
+  fail("{}: '{}' is not {}", what, text, kind);
+}
 }  // namespace
 
 std::string nearest(std::string_view word, const std::vector<std::string>& candidates) {
-  std::string best;
-  size_t best_distance = word.size() / 2 + 2;
-  for (const std::string& candidate : candidates) {
-    const size_t distance = edit_distance(word, candidate);
-    if (distance < best_distance) best = candidate, best_distance = distance;
+  constexpr size_t kLongestWord = 100, kShortestBeginning = 4;
+  if (word.empty() || word.size() > kLongestWord) return "";
+  const std::string_view part = last_part(word);
+  const std::array<std::function<bool(std::string_view)>, 3> means{
+      [&](std::string_view candidate) { return part == candidate && part.size() < word.size(); },
+      [&](std::string_view candidate) { return part == initials(candidate); },
+      [&](std::string_view candidate) {
+        return part.size() >= kShortestBeginning && candidate.starts_with(part);
+      }};
+  for (const auto& is_meant : means) {
+    std::vector<std::string> meant;
+    for (const std::string& candidate : candidates)
+      if (is_meant(last_part(candidate))) meant.push_back(candidate);
+    if (!meant.empty()) return nearest_spelling(word, meant, std::string::npos);
   }
-  return best;
+  return nearest_spelling(word, candidates, word.size() / 3 + 2);
 }
 
 std::string human_bytes(double bytes) {
@@ -75,31 +149,15 @@ std::string_view trim(std::string_view text) {
 }
 
 int64_t parse_integer(std::string_view text, std::string_view what) {
-  std::string digits(trim(text));
-  digits.erase(std::remove(digits.begin(), digits.end(), '_'), digits.end());
-  int64_t value = 0;
-  const auto [end, error] = std::from_chars(digits.data(), digits.data() + digits.size(), value);
-  LONGSTRIDE_CHECK(error == std::errc() && end != digits.data(), "{}: '{}' is not an integer", what, text);
-  const std::string_view suffix(end, static_cast<size_t>(digits.data() + digits.size() - end));
-  constexpr std::array<std::pair<std::string_view, int64_t>, 7> factors{{{"", 1},
-                                                                         {"k", 1000},
-                                                                         {"M", 1000000},
-                                                                         {"G", 1000000000},
-                                                                         {"Ki", 1 << 10},
-                                                                         {"Mi", 1 << 20},
-                                                                         {"Gi", 1 << 30}}};
-  for (const auto& [name, factor] : factors) {
-    if (suffix != name) continue;
-    int64_t product = 0;
-    LONGSTRIDE_CHECK(!__builtin_mul_overflow(value, factor, &product), "{}: '{}' is too large", what, text);
-    return product;
-  }
-  fail("{}: '{}' is not an integer", what, text);
+  return parse_whole<int64_t>(text, what, "an integer");
+}
+
+uint64_t parse_unsigned(std::string_view text, std::string_view what) {
+  return parse_whole<uint64_t>(text, what, "an integer of 0 or more");
 }
 
 double parse_number(std::string_view text, std::string_view what) {
-  std::string digits(trim(text));
-  digits.erase(std::remove(digits.begin(), digits.end(), '_'), digits.end());
+  const std::string digits = without_underscores(trim(text));
   double value = 0;
   const auto [end, error] = std::from_chars(digits.data(), digits.data() + digits.size(), value);
   LONGSTRIDE_CHECK(error == std::errc() && end == digits.data() + digits.size(), "{}: '{}' is not a number",

@@ -8,7 +8,9 @@
 
 namespace longstride {
 
-// The candidate with the smallest edit distance to `word`, or "" if none is near enough to be a likely typo.
+// The candidate that `word` is likely to stand for, or "": one whose last part (behind the last point) is the
+// word's, or that it abbreviates ("lr" of learning_rate, "learn"), else that with the smallest edit distance
+// if it is small.
 std::string nearest(std::string_view word, const std::vector<std::string>& candidates);
 
 std::string human_bytes(double bytes);      // "1.5 GiB"
@@ -18,9 +20,10 @@ std::string human_seconds(double seconds);  // "1h 02m", "3m 20s", "12s"
 std::vector<std::string> split(std::string_view text, char separator);
 std::string_view trim(std::string_view text);
 
-// The whole of `text` as a number; throws Error naming `what` otherwise. Accepts 1_000 and, for integers,
-// 64Ki / 2M.
+// The whole of `text` as a decimal number; throws Error naming `what` otherwise. Accepts 1_000 and, for
+// integers, 64Ki / 2M; zeros in front change nothing.
 int64_t parse_integer(std::string_view text, std::string_view what);
+uint64_t parse_unsigned(std::string_view text, std::string_view what);
 double parse_number(std::string_view text, std::string_view what);
 
 }  // namespace longstride

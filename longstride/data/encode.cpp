@@ -3,9 +3,10 @@
 #include <algorithm>
 #include <cmath>
 #include <filesystem>
+#include <string_view>
 
-#include "longstride/base/atomic_file.h"
 #include "longstride/base/check.h"
+#include "longstride/base/output_file.h"
 #include "longstride/data/audio.h"
 #include "longstride/data/files.h"
 #include "longstride/data/mulaw.h"
@@ -26,31 +27,13 @@ void append_little_endian(std::vector<uint8_t>& file, uint64_t value, int bytes)
   for (int i = 0; i < bytes; ++i) file.push_back(static_cast<uint8_t>(value >> (8 * i)));
 }
 
-// The length of the well-formed UTF-8 character at the beginning (Unicode 15, table 3-7), or 0.
-size_t utf8_length(std::span<const uint8_t> text) {
-  const uint8_t lead = text[0];
-  if (lead < 0x80) return 1;
-  const size_t length = lead >= 0xC2 && lead <= 0xDF   ? 2
-                        : (lead & 0xF0) == 0xE0        ? 3
-                        : lead >= 0xF0 && lead <= 0xF4 ? 4
-                                                       : 0;
-  if (length == 0 || text.size() < length) return 0;
-  for (size_t i = 1; i < length; ++i)
-    if ((text[i] & 0xC0) != 0x80) return 0;
-  // Overlong forms, surrogates, and what lies above U+10FFFF.
-  if ((lead == 0xE0 && text[1] < 0xA0) || (lead == 0xED && text[1] > 0x9F) ||
-      (lead == 0xF0 && text[1] < 0x90) || (lead == 0xF4 && text[1] > 0x8F))
-    return 0;
-  return length;
-}
-
 }  // namespace
 
 void write_png(const std::string& path, std::span<const uint8_t> pixels, int64_t height, int64_t width,
-               int64_t channels) {
+               int64_t channels, const OutputOptions& options) {
   const std::vector<uint8_t> png = data::encode_png(pixels, {height, width, channels});
-  write_file_atomically(path,
-                        [&](ByteSink& sink) { sink.write(png.data(), static_cast<int64_t>(png.size())); });
+  write_output(
+      path, [&](ByteSink& sink) { sink.write(png.data(), static_cast<int64_t>(png.size())); }, options);
 }
 
 void write_png_grid(const std::string& path, const std::vector<std::vector<uint8_t>>& items, int64_t height,
@@ -97,8 +80,7 @@ void write_wav(const std::string& path, std::span<const uint8_t> mulaw, int64_t 
   append_little_endian(file, data_bytes, 4);
   for (const uint8_t byte : mulaw)
     append_little_endian(file, static_cast<uint16_t>(std::lround(mulaw_decode(byte) * 32767.0f)), 2);
-  write_file_atomically(path,
-                        [&](ByteSink& sink) { sink.write(file.data(), static_cast<int64_t>(file.size())); });
+  write_output(path, [&](ByteSink& sink) { sink.write(file.data(), static_cast<int64_t>(file.size())); });
 }
 
 Image read_picture(const std::string& path, int64_t channels) {
@@ -130,28 +112,6 @@ std::vector<uint8_t> read_audio(const std::string& path, int64_t rate) {
       [&](std::span<const uint8_t> more) { bytes.insert(bytes.end(), more.begin(), more.end()); },
       [](const std::string&) {});
   return bytes;
-}
-
-std::string printable(std::span<const uint8_t> bytes) {
-  std::string result;
-  while (!bytes.empty()) {
-    size_t length = utf8_length(bytes);
-    const bool escape = bytes[0] < 0x20
-                            ? bytes[0] != '\n' && bytes[0] != '\t'
-                            : bytes[0] == 0x7F || (bytes[0] == 0xC2 && length == 2 && bytes[1] < 0xA0);
-    if (length == 0 || escape) {
-      length = std::max<size_t>(1, length);
-      for (size_t i = 0; i < length; ++i) result += fmt::format("\\x{:02x}", bytes[i]);
-    } else {
-      result.append(bytes.begin(), bytes.begin() + static_cast<ptrdiff_t>(length));
-    }
-    bytes = bytes.subspan(length);
-  }
-  return result;
-}
-
-std::string printable(std::string_view bytes) {
-  return printable(std::span(reinterpret_cast<const uint8_t*>(bytes.data()), bytes.size()));
 }
 
 }  // namespace longstride

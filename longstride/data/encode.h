@@ -5,9 +5,9 @@
 #include <cstdint>
 #include <span>
 #include <string>
-#include <string_view>
 #include <vector>
 
+#include "longstride/base/output_file.h"
 #include "longstride/data/corpus.h"
 
 namespace longstride {
@@ -15,7 +15,7 @@ namespace longstride {
 // A picture of (height, width, channels) bytes, channels 1 to 4, as a PNG. The file appears whole or not at
 // all. Throws Error if it cannot be written or the sizes do not fit.
 void write_png(const std::string& path, std::span<const uint8_t> pixels, int64_t height, int64_t width,
-               int64_t channels);
+               int64_t channels, const OutputOptions& options = {});
 
 // Pictures of one shape in a grid, row by row, one grey pixel between them (two from 64 pixels on). `columns`
 // 0 chooses a grid that is nearly square; the cells that are left over are grey.
@@ -41,10 +41,5 @@ std::vector<uint8_t> encode_image_file(const std::string& path, int64_t height, 
 
 // A sound file as mu-law bytes at `rate` Hz, as training reads it. Throws Error.
 std::vector<uint8_t> read_audio(const std::string& path, int64_t rate);
-
-// Any bytes as UTF-8 that is safe on a terminal: well-formed characters stay, control characters other than
-// newline and tab and bytes that are no UTF-8 become \xNN.
-std::string printable(std::span<const uint8_t> bytes);
-std::string printable(std::string_view bytes);
 
 }  // namespace longstride

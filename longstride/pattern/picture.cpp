@@ -2,13 +2,12 @@
 
 #include <algorithm>
 #include <array>
-#include <cstdio>
 #include <cstring>
-#include <memory>
 
 #include <png.h>
 
 #include "longstride/base/check.h"
+#include "longstride/base/output_file.h"
 
 namespace longstride {
 
@@ -109,10 +108,15 @@ void Picture::save_png(const std::string& path) const {
   image.width = static_cast<png_uint_32>(width_);
   image.height = static_cast<png_uint_32>(height_);
   image.format = PNG_FORMAT_RGB;
-  const int written = png_image_write_to_file(&image, path.c_str(), 0, canvas.data(), 0, nullptr);
+  png_alloc_size_t size = 0;
+  int written = png_image_write_to_memory(&image, nullptr, &size, 0, canvas.data(), 0, nullptr);
+  std::vector<char> file(size);
+  if (written != 0)
+    written = png_image_write_to_memory(&image, file.data(), &size, 0, canvas.data(), 0, nullptr);
   const std::string reason = image.message;
   png_image_free(&image);
-  LONGSTRIDE_CHECK(written != 0, "cannot write '{}': {}", path, reason);
+  LONGSTRIDE_CHECK(written != 0, "cannot draw '{}': {}", path, reason);
+  write_output(path, [&](ByteSink& sink) { sink.write(file.data(), static_cast<int64_t>(size)); });
 }
 
 void Picture::save_svg(const std::string& path) const {
@@ -135,11 +139,7 @@ void Picture::save_svg(const std::string& path) const {
   }
   text += "</svg>\n";
 
-  const std::unique_ptr<std::FILE, int (*)(std::FILE*)> file(std::fopen(path.c_str(), "wb"), &std::fclose);
-  LONGSTRIDE_CHECK(file != nullptr, "cannot write '{}': {}", path, last_system_error());
-  const bool written = std::fwrite(text.data(), 1, text.size(), file.get()) == text.size();
-  LONGSTRIDE_CHECK(written && std::fflush(file.get()) == 0, "cannot write '{}': {}", path,
-                   last_system_error());
+  write_output(path, [&](ByteSink& sink) { sink.write(text); });
 }
 
 }  // namespace longstride

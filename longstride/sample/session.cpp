@@ -1,13 +1,15 @@
 #include "longstride/sample/session.h"
 
 #include <algorithm>
+#include <filesystem>
 #include <string_view>
+#include <system_error>
 
 #include <nlohmann/json.hpp>
 
-#include "longstride/base/atomic_file.h"
 #include "longstride/base/checksum.h"
 #include "longstride/base/mapped_file.h"
+#include "longstride/base/output_file.h"
 #include "longstride/base/rng.h"
 
 namespace longstride {
@@ -111,14 +113,22 @@ Session read_content(std::string_view rest) {
 }  // namespace
 
 void save_session(const std::string& path, const Session& session) {
-  write_file_atomically(path, [&](ByteSink& file) {
-    ChecksumSink sink(file);
-    // Names of files need not be UTF-8, as JSON must be.
-    sink.write(fmt::format("{}{}\n{}\n", kFormat, kVersion,
-                           header_of(session).dump(-1, ' ', false, json::error_handler_t::replace)));
-    for (const Sequence& sequence : session.sequences) sink.write(sequence.bytes.data(), sequence.known());
-    file.write(sink.hex());
-  });
+  // It holds what a sample was primed with, which need not be for everyone; a mode that was changed stays.
+  constexpr int kPrivate = 0600;
+  std::error_code error;
+  const bool begun = std::filesystem::exists(path, error);
+  write_output(
+      path,
+      [&](ByteSink& file) {
+        ChecksumSink sink(file);
+        // Names of files need not be UTF-8, as JSON must be.
+        sink.write(fmt::format("{}{}\n{}\n", kFormat, kVersion,
+                               header_of(session).dump(-1, ' ', false, json::error_handler_t::replace)));
+        for (const Sequence& sequence : session.sequences)
+          sink.write(sequence.bytes.data(), sequence.known());
+        file.write(sink.hex());
+      },
+      {.mode = begun ? -1 : kPrivate});
 }
 
 Session load_session(const std::string& path) {

@@ -1,6 +1,6 @@
-#include <gtest/gtest.h>
+#include "longstride/base/printable.h"
 
-#include "longstride/data/encode.h"
+#include <gtest/gtest.h>
 
 namespace longstride {
 namespace {

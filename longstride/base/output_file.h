@@ -1,0 +1,38 @@
+// Files that a user names. What is no regular file (a device, a pipe, an open descriptor) is written to as it
+// is; symbolic links are followed; a regular file at their end appears whole or not at all (atomic_file.h).
+#pragma once
+
+#include <string>
+
+#include "longstride/base/atomic_file.h"
+
+namespace longstride {
+
+// What an output's name stands for.
+struct OutputPlace {
+  std::string path;     // where symbolic links lead
+  bool direct = false;  // no regular file: written to as it is, never replaced
+  int descriptor = -1;  // of this process, for - (standard output), /dev/stdout, /dev/fd/3; -1: none
+  bool exists = false;
+};
+
+// Throws Error for a folder, for links in a circle and for descriptors that are not open.
+OutputPlace find_output(const std::string& path);
+
+// The place is where results for people go, so that they have to go elsewhere.
+bool is_standard_output(const OutputPlace& place);
+
+// Throws Error, opened by `option` and `path`, for what would keep the output from being written, which
+// should not come to light after hours of work: no folder, no permission, a name that is too long.
+void check_output(const std::string& path, const std::string& option);
+
+struct OutputOptions {
+  bool replace = true;  // false: throws Error if there is a file under the name when all is written
+  // Permission bits; -1: those of the file that is replaced, or what the umask leaves of 0666.
+  int mode = -1;
+};
+
+// Writes what `writer` writes. If anything fails a regular file stays as it was, and the error is thrown.
+void write_output(const std::string& path, const FileWriter& writer, const OutputOptions& options = {});
+
+}  // namespace longstride

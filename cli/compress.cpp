@@ -8,8 +8,8 @@
 #include <nlohmann/json.hpp>
 #include <unistd.h>
 
-#include "longstride/base/atomic_file.h"
 #include "longstride/base/check.h"
+#include "longstride/base/output_file.h"
 #include "longstride/base/say.h"
 #include "longstride/base/text.h"
 #include "longstride/compress/container.h"
@@ -39,15 +39,16 @@ constexpr int64_t kFrameBytes = int64_t{1} << 20;    // at least, so that frames
 
 // ---- the file to write ----
 
-void check_output(const std::string& output, const std::string& input, bool force) {
+// What is no regular file is nothing that could be lost.
+OutputOptions check_output(const std::string& output, const std::string& input, bool force) {
   std::error_code ignored;
-  LONGSTRIDE_CHECK(!fs::equivalent(output, input, ignored), "--output {}: that is the file to read", output);
-  check_writable(output, "--output");
-  LONGSTRIDE_CHECK(force || !fs::exists(output, ignored),
+  const bool direct = is_direct_output(output);
+  LONGSTRIDE_CHECK(direct || !fs::equivalent(output, input, ignored), "--output {}: that is the file to read",
+                   output);
+  prepare_output(output, "--output");
+  LONGSTRIDE_CHECK(direct || force || !fs::exists(output, ignored),
                    "{} is there already; choose another --output, or replace it with --force", output);
-  const fs::path path(output);
-  remove_stale_temporaries(path.has_parent_path() ? path.parent_path().string() : ".",
-                           path.filename().string());
+  return {.replace = force};
 }
 
 // The name without .lsc, and with the extension of the original if it has none.
@@ -114,13 +115,13 @@ class Progress {
 
 // Runs `work`; an interruption is no error.
 template <class Work>
-int unless_interrupted(Work&& work) {
+int unless_interrupted(const std::string& output, Work&& work) {
   const InterruptGuard guard;
   try {
     work();
     return 0;
   } catch (const Interrupted&) {
-    say("stopped; nothing was written");
+    say("stopped; {}", is_direct_output(output) ? "what was written is not whole" : "nothing was written");
     return 128 + InterruptGuard::signal_number();
   }
 }
@@ -200,10 +201,25 @@ LoadedModel load_model_of(const DecompressOptions& options, const CompressedHead
 
 [[noreturn]] void refuse_device(const std::string& file, const CompressedHeader& header,
                                 const std::string& device) {
+  if (header.device == device)
+    fail(
+        "{}: this device does not reproduce the probabilities it was compressed with, though that was on the "
+        "like, {}: another version of longstride or of its libraries, or other settings; nothing was written",
+        file, device);
   fail(
       "{}: this device does not reproduce the probabilities it was compressed with: that was on {}, this is "
       "{}; decompress it there, or try --device or --set compute.instructions=...; nothing was written",
       file, header.device, device);
+}
+
+// The probabilities of the probe were right, and yet a frame comes out otherwise.
+[[noreturn]] void refuse_frame(const std::string& file, const CompressedHeader& header,
+                               const std::string& device) {
+  if (header.device != device) refuse_device(file, header, device);
+  fail(
+      "{} is damaged: its code does not decode to the bytes that were compressed, on the same device, {}; "
+      "compress the original again",
+      file, device);
 }
 
 }  // namespace
@@ -213,12 +229,12 @@ int run_compress(const CompressOptions& options) {
   use_instructions(config.compute);
   const CompressMaterial material(config, options.file);
   const std::string output = options.output.empty() ? options.file + std::string(kSuffix) : options.output;
-  check_output(output, options.file, options.force);
+  OutputOptions writing = check_output(output, options.file, options.force);
+  writing.mode = material.file_mode();
   const LoadedModel loaded(options.run, config.compute,
                            {.step = options.step, .int8 = options.weights == "int8"});
 
-  const std::span<const uint8_t> bytes = material.bytes();
-  const int64_t size = std::ssize(bytes);
+  const int64_t size = material.size();
   DecoderOptions decoding = decoder_options(loaded, size);
   decoding.streams = choose_streams(loaded, decoding, size);
   const std::unique_ptr<Decoder> decoder = make_decoder(loaded, decoding, "compression");
@@ -238,21 +254,22 @@ int run_compress(const CompressOptions& options) {
   const int64_t round = header.streams * header.context;
   header.frame_bytes = (kFrameBytes + round - 1) / round * round;
 
-  return unless_interrupted([&] {
+  return unless_interrupted(output, [&] {
     Totals totals{.file = material.file_bytes(), .coded = size};
     Progress progress("compressing", size);
-    write_file_atomically(output, [&](ByteSink& sink) {
+    const auto write = [&](ByteSink& sink) {
       CompressedWriter writer(sink, header);
       for (int64_t at = 0; at < size; at += header.frame_bytes) {
-        const auto frame = bytes.subspan(static_cast<size_t>(at),
-                                         static_cast<size_t>(std::min(header.frame_bytes, size - at)));
+        const std::vector<uint8_t> frame = material.read(at, std::min(header.frame_bytes, size - at));
         const Code code = coder.encode(frame, [&](int64_t more) { progress.add(more); });
         writer.add(frame, code.bytes);
         totals.code += std::ssize(code.bytes);
         totals.bits += code.bits;
       }
+      material.check_unchanged();
       totals.compressed = writer.finish();
-    });
+    };
+    write_output(output, write, writing);
     totals.seconds = progress.seconds();
     progress.clear();
     report(totals, header, options, output);
@@ -264,7 +281,8 @@ int run_decompress(const DecompressOptions& options) {
   const CompressedHeader& header = file.header();
   const std::string output =
       options.output.empty() ? name_of_original(options.file, header.extension) : options.output;
-  check_output(output, options.file, options.force);
+  OutputOptions writing = check_output(output, options.file, options.force);
+  writing.mode = file.mode();
 
   // Settings of the file come first, so that the command line has the last word.
   std::vector<std::string> overrides{"compute.precision=" + header.precision};
@@ -281,17 +299,17 @@ int run_decompress(const DecompressOptions& options) {
   const std::string device = describe_device(loaded.device());
   if (coder.probe() != header.probe) refuse_device(options.file, header, device);
 
-  return unless_interrupted([&] {
+  return unless_interrupted(output, [&] {
     Totals totals{.coded = header.bytes, .compressed = file.bytes()};
     Progress progress("decompressing", header.bytes);
-    write_original(output, file, [&](const CompressedFrame& frame, std::span<uint8_t> bytes) {
-      coder.decode(frame.code, bytes, [&](int64_t more) { progress.add(more); });
-      if (frame_checksum(bytes) != frame.checksum) refuse_device(options.file, header, device);
-      totals.code += std::ssize(frame.code);
-    });
+    totals.file =
+        write_original(output, file, writing, [&](const CompressedFrame& frame, std::span<uint8_t> bytes) {
+          coder.decode(frame.code, bytes, [&](int64_t more) { progress.add(more); });
+          if (frame_checksum(bytes) != frame.checksum) refuse_frame(options.file, header, device);
+          totals.code += std::ssize(frame.code);
+        });
     totals.seconds = progress.seconds();
     progress.clear();
-    totals.file = static_cast<int64_t>(fs::file_size(output));
     if (options.json) {
       nlohmann::json out = as_json(totals, header, output);
       out["run"] = options.run;

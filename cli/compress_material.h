@@ -7,7 +7,8 @@
 #include <string>
 #include <vector>
 
-#include "longstride/base/mapped_file.h"
+#include "longstride/base/input_file.h"
+#include "longstride/base/output_file.h"
 #include "longstride/compress/container.h"
 #include "longstride/run/config.h"
 
@@ -17,11 +18,17 @@ namespace longstride::cli {
 // their amplitudes.
 class CompressMaterial {
  public:
-  // Throws Error if the file is not of the run's kind.
+  // Throws Error if the file is not of the run's kind, or holds what could not be given back.
   CompressMaterial(const RunConfig& config, const std::string& path);
 
-  std::span<const uint8_t> bytes() const { return own_.empty() ? file_.span().subspan(begin_, size_) : own_; }
+  int64_t size() const { return size_; }
+  // A copy of some of the bytes, so that coding and checksum see the same even if the file changes. Throws
+  // InputError if it was shortened.
+  std::vector<uint8_t> read(int64_t begin, int64_t count) const;
+  // Throws InputError if the file is no longer what it was. To be called when all is read.
+  void check_unchanged() const { file_.check_unchanged(); }
   int64_t file_bytes() const { return file_.bytes(); }
+  int file_mode() const;  // permission bits
   // Fills what the header says of the original.
   void describe(CompressedHeader& header) const;
 
@@ -30,15 +37,17 @@ class CompressMaterial {
   void read_sound(const RunConfig& config);
 
   std::string kind_;
-  MappedFile file_;
-  size_t begin_ = 0, size_ = 0;  // of the coded bytes in the file; text and sound
-  std::vector<uint8_t> own_;     // pixels; samples, if there are any
+  InputFile file_;
+  int64_t size_ = 0;          // of what is coded
+  std::vector<uint8_t> own_;  // pixels or samples
+  std::string before_, after_;
   std::vector<int64_t> shape_;
 };
 
-// Writes the file that `header` describes. `decode(frame)` fills one frame of model bytes after the other and
-// throws if something is wrong with them; nothing is written then.
+// Writes the file that `header` describes and returns its bytes. `decode(frame)` fills one frame of model
+// bytes after the other and throws if something is wrong with them; no regular file is written then.
 using FrameDecoder = std::function<void(const CompressedFrame& frame, std::span<uint8_t> bytes)>;
-void write_original(const std::string& path, const CompressedFile& file, const FrameDecoder& decode);
+int64_t write_original(const std::string& path, const CompressedFile& file, const OutputOptions& options,
+                       const FrameDecoder& decode);
 
 }  // namespace longstride::cli

@@ -28,6 +28,12 @@ void prepare_state(const std::string& path, const std::string& option) {
   prepare_output(path, option);
 }
 
-bool is_direct_output(const std::string& path) { return !path.empty() && find_output(path).direct; }
+bool is_direct_output(const std::string& path) {
+  try {
+    return !path.empty() && find_output(path).direct;
+  } catch (const Error&) {
+    return false;
+  }
+}
 
 }  // namespace longstride::cli

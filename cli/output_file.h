@@ -13,7 +13,8 @@ void prepare_output(const std::string& path, const std::string& option);
 // The same for a file that is read again: it has to be a regular one.
 void prepare_state(const std::string& path, const std::string& option);
 
-// What `path` names is written to as it is, so that there is nothing to replace and nothing to undo.
+// What `path` names is written to as it is, so that there is nothing to replace and nothing to undo. False
+// for what cannot be written at all.
 bool is_direct_output(const std::string& path);
 
 }  // namespace longstride::cli

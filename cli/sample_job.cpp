@@ -50,7 +50,9 @@ void check_files(const SampleJob& job, int64_t count) {
 // The file to write; "" for text that goes to standard output as it comes.
 std::string wanted_output(const SampleOptions& options, const std::string& kind, const std::string& name) {
   if (options.output.empty()) return kind == "image" ? name + ".png" : kind == "audio" ? name + ".wav" : "";
-  if (kind == "text" && !options.json && is_standard_output(find_output(options.output))) return "";
+  if (kind == "text" && !options.json && is_direct_output(options.output) &&
+      is_standard_output(find_output(options.output)))
+    return "";
   return options.output;
 }
 

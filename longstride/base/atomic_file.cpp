@@ -230,8 +230,9 @@ void check_creatable(const std::string& path) {
   LONGSTRIDE_CHECK(lstat(path.c_str(), &status) == 0 || errno == ENOENT, "cannot create {}: {}", path,
                    reason_with_advice());
   int descriptor = -1;
-  const std::string probe = create_temporary(
-      path, [&](const std::string& name) { return (descriptor = create_new_file(name)) >= 0; });
+  const std::string probe = create_temporary(parent_of(path) + "/probe", [&](const std::string& name) {
+    return (descriptor = create_new_file(name)) >= 0;
+  });
   close(descriptor);
   unlink(probe.c_str());
 }

@@ -1,5 +1,6 @@
 #include "longstride/base/toml.h"
 
+#include <cctype>
 #include <cmath>
 #include <fstream>
 #include <sstream>
@@ -8,6 +9,7 @@
 #include <toml++/toml.h>
 
 #include "longstride/base/check.h"
+#include "longstride/base/printable.h"
 #include "longstride/base/text.h"
 
 namespace longstride {
@@ -23,14 +25,73 @@ std::string number_as_toml(double value) {
 
 std::string quoted(const std::string& text) {
   std::string result = "\"";
-  for (char c : text) {
-    if (c == '"' || c == '\\') result += '\\';
-    if (c == '\n')
+  for (const char c : text) {
+    const auto code = static_cast<unsigned char>(c);
+    if (c == '"' || c == '\\')
+      result += {'\\', c};
+    else if (c == '\n')
       result += "\\n";
+    else if (code < 0x20 || code == 0x7f)
+      result += fmt::format("\\u{:04X}", code);
     else
       result += c;
   }
   return result + "\"";
+}
+
+// Refuses what would make the parser go deeper than its stack: names with very many dots, as in a.a.a.a = 1.
+// Strings and comments do not count.
+void check_depth(std::string_view text, const std::string& source) {
+  constexpr int kMostDots = 16;
+  int64_t line = 1;
+  int dots = 0;
+  for (size_t at = 0; at < text.size(); ++at) {
+    const char c = text[at];
+    if (c == '"' || c == '\'') {
+      const std::string_view rest = text.substr(at);
+      const std::string_view quote = rest.substr(0, rest.substr(0, 3) == std::string(3, c) ? 3 : 1);
+      for (at += quote.size(); at < text.size() && !text.substr(at).starts_with(quote); ++at) {
+        if (text[at] == '\n') ++line;
+        if (text[at] == '\n' && quote.size() == 1) break;
+        if (text[at] == '\\' && c == '"') ++at;
+      }
+      at += at < text.size() && text[at] == c ? quote.size() - 1 : 0;
+    } else if (c == '#') {
+      while (at + 1 < text.size() && text[at + 1] != '\n') ++at;
+    } else if (c == '.') {
+      LONGSTRIDE_CHECK(++dots <= kMostDots, "{}:{}: a name of more than {} parts", source, line, kMostDots);
+    } else if (!std::isalnum(static_cast<unsigned char>(c)) && c != '_' && c != '-' && c != ' ' &&
+               c != '\t') {
+      dots = 0;
+      if (c == '\n') ++line;
+    }
+  }
+}
+
+// A value of --set for a field of numbers, read as numbers elsewhere on the command line; false if it is
+// none.
+bool assign_numbers(const Field& field, std::string_view value) {
+  std::vector<std::string> parts{std::string(value)};
+  const bool list = value.starts_with('[') && value.ends_with(']');
+  if (list) parts = split(value.substr(1, value.size() - 2), ',');
+  if (parts.size() > 1 && trim(parts.back()).empty()) parts.pop_back();  // [1, 2,]
+  try {
+    if (auto* target = std::get_if<int64_t*>(&field.target); target && !list)
+      return **target = parse_integer(value, field.key()), true;
+    if (auto* target = std::get_if<double*>(&field.target); target && !list)
+      return **target = parse_number(value, field.key()), true;
+    const auto read_into = [&](auto& values, auto parse) {
+      values.clear();
+      for (const std::string& part : parts) values.push_back(parse(part, field.key()));
+      return true;
+    };
+    if (auto* target = std::get_if<std::vector<int64_t>*>(&field.target); target && list)
+      return read_into(**target, parse_integer);
+    if (auto* target = std::get_if<std::vector<double>*>(&field.target); target && list)
+      return read_into(**target, parse_number);
+  } catch (const Error&) {  // the parser of TOML has the last word, as for 0x10 and the empty list
+  }
+  return false;
 }
 
 // Writes a TOML value into the field; false if the type does not fit.
@@ -63,15 +124,19 @@ bool assign(const Field& field, const toml::node& node) {
   return false;
 }
 
-void assign_checked(const FieldList& fields, const std::string& key, const toml::node& node,
-                    const std::string& where) {
-  const Field& field = fields.find(key, where);
-  LONGSTRIDE_CHECK(assign(field, node), "{}: {} must be {}", where, key, field.type_name());
+void check_value(const Field& field, const std::string& where) {
   try {
     field.check();
   } catch (const Error& error) {
     fail("{}: {}", where, error.what());
   }
+}
+
+void assign_checked(const FieldList& fields, const std::string& key, const toml::node& node,
+                    const std::string& where) {
+  const Field& field = fields.find(key, where);
+  LONGSTRIDE_CHECK(assign(field, node), "{}: {} must be {}", where, key, field.type_name());
+  check_value(field, where);
 }
 
 }  // namespace
@@ -143,6 +208,10 @@ const Field& FieldList::find(const std::string& key, const std::string& where) c
 }
 
 void read_toml_text(const std::string& text, const std::string& source, const FieldList& fields) {
+  constexpr size_t kLongest = size_t{1} << 20;
+  LONGSTRIDE_CHECK(text.size() <= kLongest, "{} has {} bytes; a config has at most {}", source, text.size(),
+                   kLongest);
+  check_depth(text, source);
   toml::table root;
   try {
     root = toml::parse(text, source);
@@ -182,7 +251,13 @@ void apply_override(const std::string& assignment, const FieldList& fields) {
   const std::string where = "--set " + assignment;
   try {
     const Field& field = fields.find(key, where);
+    if (assign_numbers(field, value)) return check_value(field, where);
     const bool bare_string = std::holds_alternative<std::string*>(field.target) && !value.starts_with('"');
+    LONGSTRIDE_CHECK(
+        is_utf8(value),
+        "{}: '{}' is not UTF-8, as a config has to be; rename it, or go through a link with another name",
+        where, value);
+    check_depth(bare_string ? "" : value, where);
     const toml::table table = toml::parse("value = " + (bare_string ? quoted(value) : value));
     assign_checked(fields, key, *table.get("value"), where);
   } catch (const toml::parse_error&) {

@@ -5,8 +5,10 @@
 #include <string_view>
 
 #include <nlohmann/json.hpp>
+#include <sys/stat.h>
 
 #include "longstride/base/check.h"
+#include "longstride/base/input_file.h"
 
 namespace longstride {
 
@@ -18,7 +20,9 @@ constexpr std::string_view kFormat = "longstride compressed ";
 constexpr int kVersion = 1;
 constexpr int64_t kChecksumDigits = 32;
 constexpr int64_t kFrameHead = 32;  // four numbers of 64 bits
-constexpr int64_t kMostStreams = 65535;
+constexpr int64_t kMostStreams = 64;
+constexpr int64_t kMostContext = int64_t{1} << 31;
+constexpr int64_t kUsualFrame = int64_t{1} << 20;
 
 json to_json(const CompressedHeader& header) {
   json out{{"kind", header.kind},           {"extension", header.extension}, {"bytes", header.bytes},
@@ -64,6 +68,10 @@ void check(const CompressedHeader& header) {
                    header.context);
   LONGSTRIDE_CHECK(header.streams >= 1 && header.streams <= kMostStreams, "{} windows side by side",
                    header.streams);
+  LONGSTRIDE_CHECK(
+      header.context <= kMostContext && header.frame_bytes <= kUsualFrame + header.streams * header.context,
+      "frames of {} bytes, for {} windows of {} side by side", header.frame_bytes, header.streams,
+      header.context);
   if (header.kind != "image") return;
   const std::vector<int64_t>& shape = header.shape;
   LONGSTRIDE_CHECK(shape.size() == 3 && shape[0] >= 1 && shape[1] >= 1 && shape[2] >= 1 && shape[2] <= 4 &&
@@ -172,10 +180,19 @@ int64_t CompressedWriter::finish() {
   return sink_.bytes() + kChecksumDigits;
 }
 
-CompressedFile::CompressedFile(const std::string& path) : file_(path) {
-  std::string_view text(reinterpret_cast<const char*>(file_.data()), static_cast<size_t>(file_.bytes()));
-  LONGSTRIDE_CHECK(text.starts_with(kFormat), "{} is no file that longstride compressed", path);
-  const int64_t covered = file_.bytes() - kChecksumDigits;
+CompressedFile::CompressedFile(const std::string& path) {
+  constexpr int kPermissionBits = 0777;
+  const InputFile file(path);
+  struct stat status {};
+  if (fstat(file.descriptor(), &status) == 0) mode_ = static_cast<int>(status.st_mode) & kPermissionBits;
+  std::string start(std::min(kFormat.size(), static_cast<size_t>(file.bytes())), 0);
+  file.read(0, std::span(reinterpret_cast<uint8_t*>(start.data()), start.size()));
+  // Before all of what may be a large file of another kind is read.
+  LONGSTRIDE_CHECK(start == kFormat, "{} is no file that longstride compressed", path);
+  content_.resize(static_cast<size_t>(file.bytes()));
+  file.read(0, content_);
+  std::string_view text(reinterpret_cast<const char*>(content_.data()), content_.size());
+  const int64_t covered = file.bytes() - kChecksumDigits;
   LONGSTRIDE_CHECK(covered > 0 && checksum_of(text.data(), covered) == text.substr(covered),
                    "{} is damaged: it was cut off or altered since it was written", path);
   text.remove_suffix(kChecksumDigits);

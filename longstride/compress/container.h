@@ -7,7 +7,6 @@
 #include <vector>
 
 #include "longstride/base/checksum.h"
-#include "longstride/base/mapped_file.h"
 
 namespace longstride {
 
@@ -62,10 +61,12 @@ class CompressedFile {
   explicit CompressedFile(const std::string& path);
   const CompressedHeader& header() const { return header_; }
   const std::vector<CompressedFrame>& frames() const { return frames_; }
-  int64_t bytes() const { return file_.bytes(); }
+  int64_t bytes() const { return std::ssize(content_); }
+  int mode() const { return mode_; }  // permission bits
 
  private:
-  MappedFile file_;
+  std::vector<uint8_t> content_;  // a copy, since a file may change while it is decoded
+  int mode_ = 0;
   CompressedHeader header_;
   std::vector<CompressedFrame> frames_;
 };

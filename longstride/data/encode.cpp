@@ -30,10 +30,9 @@ void append_little_endian(std::vector<uint8_t>& file, uint64_t value, int bytes)
 }  // namespace
 
 void write_png(const std::string& path, std::span<const uint8_t> pixels, int64_t height, int64_t width,
-               int64_t channels, const OutputOptions& options) {
+               int64_t channels) {
   const std::vector<uint8_t> png = data::encode_png(pixels, {height, width, channels});
-  write_output(
-      path, [&](ByteSink& sink) { sink.write(png.data(), static_cast<int64_t>(png.size())); }, options);
+  write_output(path, [&](ByteSink& sink) { sink.write(png.data(), static_cast<int64_t>(png.size())); });
 }
 
 void write_png_grid(const std::string& path, const std::vector<std::vector<uint8_t>>& items, int64_t height,

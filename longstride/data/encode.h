@@ -7,7 +7,6 @@
 #include <string>
 #include <vector>
 
-#include "longstride/base/output_file.h"
 #include "longstride/data/corpus.h"
 
 namespace longstride {
@@ -15,7 +14,7 @@ namespace longstride {
 // A picture of (height, width, channels) bytes, channels 1 to 4, as a PNG. The file appears whole or not at
 // all. Throws Error if it cannot be written or the sizes do not fit.
 void write_png(const std::string& path, std::span<const uint8_t> pixels, int64_t height, int64_t width,
-               int64_t channels, const OutputOptions& options = {});
+               int64_t channels);
 
 // Pictures of one shape in a grid, row by row, one grey pixel between them (two from 64 pixels on). `columns`
 // 0 chooses a grid that is nearly square; the cells that are left over are grey.

@@ -209,6 +209,12 @@ std::vector<uint8_t> encode_png(std::span<const uint8_t> pixels, const ImageShap
   const bool done = png_image_write_to_memory(&image, file.data(), &size, 0, pixels.data(), 0, nullptr) != 0;
   LONGSTRIDE_CHECK(done, "cannot make a PNG: {}", image.message);
   file.resize(size);
+  // The library also writes what the colours mean, which nobody said.
+  constexpr ptrdiff_t kHeaderEnd = 33, kLengthBytes = 4;
+  constexpr std::string_view kPixels = "IDAT";
+  const auto begin = file.begin() + kHeaderEnd;
+  const auto data = std::search(begin, file.end(), kPixels.begin(), kPixels.end());
+  if (data != file.end()) file.erase(begin, data - kLengthBytes);
   return file;
 }
 

@@ -24,7 +24,8 @@ using ChooseChannels = std::function<int64_t(const ImageShape& native)>;
 ImageShape decode_picture(std::span<const uint8_t> file, const std::string& label,
                           const ChooseChannels& choose, std::vector<uint8_t>& pixels);
 
-// A PNG file of the pixels (height, width, channels), channels 1 to 4 (grey, grey and alpha, RGB, RGBA).
+// A PNG file of the pixels (height, width, channels), channels 1 to 4 (grey, grey and alpha, RGB, RGBA), and
+// of nothing else.
 std::vector<uint8_t> encode_png(std::span<const uint8_t> pixels, const ImageShape& shape);
 
 }  // namespace longstride::data

@@ -74,6 +74,60 @@ TEST(Toml, Overrides) {
   EXPECT_THROW(apply_override("model.layers=x", s.fields()), UsageError);
   EXPECT_THROW(apply_override("model.layers", s.fields()), UsageError);
   EXPECT_THROW(apply_override("layers=1", s.fields()), UsageError);
+  apply_override("model.layers=64Ki", s.fields());
+  EXPECT_EQ(s.layers, 65536);
+  apply_override("model.layers=0_100", s.fields());
+  EXPECT_EQ(s.layers, 100);
+  apply_override("model.axes=[1Ki, 002,]", s.fields());
+  EXPECT_EQ(s.axes, (std::vector<int64_t>{1024, 2}));
+  apply_override("model.parts=[1, .5]", s.fields());
+  EXPECT_EQ(s.parts, (std::vector<double>{1, 0.5}));
+  apply_override("model.layers=0x10", s.fields());
+  EXPECT_EQ(s.layers, 16);
+  for (const char* wrong : {"model.layers=0", "model.layers=99999999999999999999", "model.layers=1.5",
+                            "model.rate=nan", "model.rate=2", "model.axes=[1, x]", "model.axes=3"})
+    EXPECT_THROW(apply_override(wrong, s.fields()), UsageError) << wrong;
+  EXPECT_THAT(message([&] { apply_override("model.mode=caf\xe9", s.fields()); }),
+              testing::HasSubstr("is not UTF-8"));
+}
+
+TEST(Toml, EveryCharacterOfAStringReadsBack) {
+  struct Text {
+    std::string mode;
+    FieldList fields() {
+      FieldList list;
+      list.section("model");
+      list.add("mode", mode, "anything");
+      return list;
+    }
+  } written, read;
+  for (int code = 1; code < 128; ++code) written.mode += static_cast<char>(code);
+  written.mode += "gr\xC3\xBC";
+  const std::string text = to_toml(written.fields(), false);
+  for (const char c : text) EXPECT_TRUE(c == '\n' || static_cast<unsigned char>(c) >= 0x20) << int{c};
+  read_toml_text(text, "x.toml", read.fields());
+  EXPECT_EQ(read.mode, written.mode);
+}
+
+TEST(Toml, DeepAndHugeConfigsAreRefused) {
+  Sample s;
+  std::string deep = "a";
+  for (int i = 0; i < 100000; ++i) deep += ".a";
+  const auto read = [&](const std::string& text) {
+    return message([&] { read_toml_text(text, "x.toml", s.fields()); });
+  };
+  EXPECT_THAT(read("\n" + deep + " = 1"), testing::HasSubstr("x.toml:2: a name of more than"));
+  EXPECT_THAT(read("[" + deep + "]"), testing::HasSubstr("a name of more than"));
+  EXPECT_THAT(read("x = {" + deep + " = 1}"), testing::HasSubstr("a name of more than"));
+  EXPECT_THAT(read("x = 'a' \n" + deep + " = 1"), testing::HasSubstr("x.toml:2: a name of more than"));
+  EXPECT_THAT(message([&] { apply_override("model.layers={" + deep + "=1}", s.fields()); }),
+              testing::HasSubstr("a name of more than"));
+  EXPECT_THAT(read(std::string(3000000, 'x')), testing::HasSubstr("has 3000000 bytes"));
+  // Points in strings, comments and numbers are no parts of names.
+  EXPECT_EQ(read("# " + deep + "\n[model]\nparts = [" + std::string(200, ' ') + "0.1, 0.2, 0.3]\naxes = [1]"),
+            "no error");
+  EXPECT_THAT(read("[model]\nmode = \"\\\"" + deep + "\""), testing::HasSubstr("must be one of"));
+  EXPECT_THAT(read("[model]\nmode = '''\n" + deep + "\n'''"), testing::HasSubstr("must be one of"));
 }
 
 }  // namespace

@@ -109,6 +109,21 @@ TEST_F(CompressTest, PicturesComeBackPixelByPixel) {
   write_png(folder_ / "alpha.png", std::vector<uint8_t>(128), 8, 8, 2);
   refuse("alpha.png", {"alpha.png", "transparent"});
   refuse("text.txt", {"text.txt is no PNG"});
+  const std::string plain = in_folder("pictures/7.png");
+  const auto with_chunk = [&](const std::string& name) {
+    return plain.substr(0, 33) + std::string("\0\0\0\0", 4) + name + "cccc" + plain.substr(33);
+  };
+  for (const char* chunk : {"gAMA", "iCCP", "cHRM", "sRGB", "tEXt", "iTXt", "eXIf", "pHYs", "acTL", "tIME",
+                            "sBIT", "tRNS", "prVt"}) {
+    write("more.png", with_chunk(chunk));
+    refuse("more.png", {"more.png holds", chunk, "would be lost"});
+  }
+  write("more.png", plain + "tail");
+  refuse("more.png", {"4 bytes behind the end"});
+  std::string interlaced = plain;
+  interlaced[28] = 1;
+  write("more.png", interlaced);
+  refuse("more.png", {"interlaced"});
 }
 
 TEST_F(CompressTest, SoundComesBackByteForByte) {
@@ -164,14 +179,20 @@ TEST_F(CompressTest, ADeviceThatComputesOtherwiseIsFound) {
   std::string other = content;
   other[probe] = other[probe] == '0' ? '1' : '0';
   forge(other);
+  expect_refusal("run", "forged.lsc", {"this device does not reproduce", "on the like, cpu: "});
+  other.replace(other.find("\"device\":\"cpu: ") + 10, 3, "npu");
+  forge(other);
   expect_refusal("run", "forged.lsc",
-                 {"this device does not reproduce", "that was on cpu: ", "this is cpu: ", "--device"});
+                 {"this device does not reproduce", "that was on npu: ", "this is cpu: ", "--device"});
   // A difference that the probe did not see: the checksum of the original, third of a frame's numbers.
   const size_t frame = content.find('\n', content.find('\n') + 1) + 1;
   other = content;
   other[frame + 24] ^= 1;
   forge(other);
-  expect_refusal("run", "forged.lsc", {"this device does not reproduce"});
+  expect_refusal("run", "forged.lsc", {"forged.lsc is damaged", "on the same device"});
+  other.replace(other.find("\"device\":\"cpu: ") + 10, 3, "npu");
+  forge(other);
+  expect_refusal("run", "forged.lsc", {"this device does not reproduce", "that was on npu: "});
 }
 
 TEST_F(CompressTest, NothingIsOverwrittenUnasked) {
@@ -186,7 +207,8 @@ TEST_F(CompressTest, NothingIsOverwrittenUnasked) {
   fs::rename(folder_ / "text.txt.lsc", folder_ / "named");
   expect_complaint(longstride("decompress run named"), 2, {"named", ".lsc", "--output"});
   expect_complaint(longstride("compress run text.txt -o none/x"), 1, {"there is no folder none"});
-  expect_complaint(longstride("compress run text.txt -o /dev/null --force"), 1, {"no file that could"});
+  EXPECT_EQ(longstride("compress run text.txt -o /dev/null").code, 0);
+  EXPECT_TRUE(fs::is_character_file("/dev/null"));
   expect_complaint(longstride("compress run missing.txt"), 1, {"missing.txt"});
   expect_complaint(longstride("compress missing text.txt"), 1, {"missing"});
 }

@@ -19,7 +19,6 @@ using nlohmann::json;
 constexpr std::string_view kFormat = "longstride compressed ";
 constexpr int kVersion = 1;
 constexpr int64_t kChecksumDigits = 32;
-constexpr int64_t kFrameHead = 32;  // four numbers of 64 bits
 constexpr int64_t kMostStreams = 64;
 constexpr int64_t kMostContext = int64_t{1} << 31;
 constexpr int64_t kUsualFrame = int64_t{1} << 20;

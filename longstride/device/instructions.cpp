@@ -60,6 +60,16 @@ bool may_request_amx() {
 }
 #endif
 
+#if defined(__x86_64__)
+// Older versions of Clang have no names for these.
+bool has_f16c_and_lzcnt() {
+  unsigned a = 0, b = 0, c = 0, d = 0;
+  const unsigned f16c = 1u << 29, lzcnt = 1u << 5;
+  if (!__get_cpuid(1, &a, &b, &c, &d) || (c & f16c) == 0) return false;
+  return __get_cpuid(0x80000001, &a, &b, &c, &d) && (c & lzcnt) != 0;
+}
+#endif
+
 std::vector<Instructions> find_instructions() {
 #if defined(__x86_64__)
   __builtin_cpu_init();
@@ -68,8 +78,7 @@ std::vector<Instructions> find_instructions() {
   const bool sse4 =
       __builtin_cpu_supports("sse4.2") && __builtin_cpu_supports("pclmul") && __builtin_cpu_supports("aes");
   const bool avx2 = sse4 && __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") &&
-                    __builtin_cpu_supports("f16c") && __builtin_cpu_supports("lzcnt") &&
-                    __builtin_cpu_supports("bmi") && __builtin_cpu_supports("bmi2");
+                    has_f16c_and_lzcnt() && __builtin_cpu_supports("bmi") && __builtin_cpu_supports("bmi2");
   const bool avx512 = avx2 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512vl") &&
                       __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512bw") &&
                       __builtin_cpu_supports("avx512cd");

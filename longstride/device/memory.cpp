@@ -144,7 +144,7 @@ std::string describe_cpu() {
   else if (__builtin_cpu_supports("avx2"))
     name += ", AVX2";
   if (__builtin_cpu_supports("avx512bf16")) name += ", AVX512-BF16";
-  if (__builtin_cpu_supports("amx-bf16")) name += ", AMX";
+  if (instructions_of_cpu().back() == Instructions::amx) name += ", AMX";
 #endif
   return name;
 }

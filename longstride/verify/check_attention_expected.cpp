@@ -72,7 +72,8 @@ template AttentionValues<float> by_definition(const AttentionCase& c, const Atte
 template AttentionValues<double> by_definition(const AttentionCase& c, const AttentionValues<float>& inputs);
 
 AttentionValues<float> naive_rounded(const AttentionCase& c, const AttentionValues<float>& inputs) {
-  const auto [batch, heads, width, v_width] = c.shape;
+  const int64_t batch = c.shape.batch, heads = c.shape.heads, width = c.shape.width,
+                v_width = c.shape.v_width;
   const auto round = [&](float x) { return rounded_to(c.dtype, x); };
   AttentionValues<float> r = inputs;
   r.o.assign(r.v.size(), 0), r.dq.assign(r.q.size(), 0), r.dk = r.dq, r.dv = r.o;

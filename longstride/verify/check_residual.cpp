@@ -103,7 +103,7 @@ void check_case(Device device, const Case& c, CheckList& list) {
                                    {How::apart, "by two ops"},
                                    {How::unaligned, "in unaligned memory"}}) {
     const Results<float> again = run_ours(device, c, in, how);
-    const auto same = [&](const char* what, const Floats& a, const Floats& b) {
+    const auto same = [&, which = which](const char* what, const Floats& a, const Floats& b) {
       list.same_bits(fmt::format("residual {} {}, {}", what, which, name), a, b);
     };
     same("y", ours.y, again.y);

@@ -9,8 +9,10 @@
 #include <immintrin.h>
 
 // GCC 12 takes the undefined inputs of its own intrinsics for mistakes.
+#if defined(__GNUC__) && !defined(__clang__)
 #pragma GCC diagnostic ignored "-Wmaybe-uninitialized"
 #pragma GCC diagnostic ignored "-Wuninitialized"
+#endif
 
 HWY_PUSH_ATTRIBUTES(LONGSTRIDE_PAIR_TARGET)
 

@@ -1,5 +1,7 @@
 // `longstride train`: begins a run from a config, or goes on with one.
 #include <filesystem>
+#include <optional>
+#include <utility>
 
 #include <fmt/format.h>
 #include <nlohmann/json.hpp>
@@ -13,6 +15,7 @@
 #include "longstride/device/instructions.h"
 #include "longstride/model/cost.h"
 #include "longstride/pattern/analyse.h"
+#include "longstride/run/prepared_run.h"
 #include "longstride/run/run_directory.h"
 #include "longstride/train/memory.h"
 #include "longstride/train/trainer.h"
@@ -28,29 +31,21 @@ namespace fs = std::filesystem;
 
 namespace {
 
-// Fields of the model's section may not change once a run has begun: the weights would not fit.
-void check_same_model(const std::string& run, RunConfig saved, RunConfig wanted) {
-  FieldList before, after;
-  before.section("model"), saved.model.fields(before);
-  after.section("model"), wanted.model.fields(after);
-  for (size_t i = 0; i < before.all().size(); ++i) {
-    const Field &was = before.all()[i], &is = after.all()[i];
-    if (was.value_as_toml() != is.value_as_toml())
-      fail("{}: the run has {} = {}, not {}; its weights do not fit another model, begin a new --run", run,
-           was.key(), was.value_as_toml(), is.value_as_toml());
-  }
-}
-
 std::string processor_of(Device device) {
   return device.kind == DeviceKind::cpu
              ? describe_cpu()
              : fmt::format("{}: {}", name_of(device), cuda::describe(device.index));
 }
 
-void describe(const RunConfig& config, const std::string& run, bool resuming) {
+void describe(const PreparedRun& prepared) {
+  const RunConfig& config = prepared.config();
+  const Splits& splits = prepared.splits();
   const Device device = parse_device(config.compute.device);
   const ModelCost cost = cost_of(config.model);
-  say("run        {}{}", run, resuming ? " (resumed)" : "");
+  say("run        {}{}", prepared.directory(),
+      prepared.resumes()       ? " (resumed)"
+      : prepared.begins_anew() ? " (begun anew: an earlier start left no checkpoint)"
+                               : "");
   say("model      {} parameters, {} layers of {}, context {}",
       human_count(static_cast<double>(cost.parameters)), config.model.layers, config.model.pattern,
       config.model.context);
@@ -61,54 +56,52 @@ void describe(const RunConfig& config, const std::string& run, bool resuming) {
   const Reach reach =
       analyse_reach(config.model.schedule(), config.model.layers, config.model.heads, config.model.context);
   if (!reach.complete) say("warning    {}", longstride::describe(reach, config.model.context));
+  say("data       {}: {} bytes to train on, {} for validation, {} for test",
+      splits.train.corpus->description(), splits.train.size(), splits.validation.size(), splits.test.size());
+}
+
+// The run that the command line means, and the advice for the case that there is one already.
+RunRequest request_of(const TrainOptions& options, bool target_is_run) {
+  RunRequest request;
+  request.directory = options.run;
+  request.from_step = options.step;
+  request.go_on = target_is_run || options.resume;
+  if (!request.directory.empty()) return request;
+  request.directory = target_is_run ? options.target : "runs/" + fs::path(options.target).stem().string();
+  if (!target_is_run)
+    request.advice = fmt::format("; without --run a run is named after its config, here {}",
+                                 fs::path(options.target).filename().string());
+  return request;
 }
 
 }  // namespace
 
 int run_train(const TrainOptions& options) {
-  RunConfig config = load_config(options.target, options.overrides);
-  use_instructions(config.compute);
   const bool target_is_run = fs::is_directory(options.target);
-  std::string run = options.run;
-  if (run.empty()) run = target_is_run ? options.target : "runs/" + fs::path(options.target).stem().string();
+  RunRequest request = request_of(options, target_is_run);
+  const std::string run = request.directory;
   if (target_is_run && run != options.target)
     throw UsageError("--run names a new run; to go on with one, give its directory alone");
+  const Notes note = [](const std::string& line) { say_line(line); };
 
-  const bool resuming = is_run_directory(run) && (target_is_run || options.resume);
-  if (options.step >= 0 && !resuming) throw UsageError("--step goes with a run directory to go on with");
-  if (resuming && options.step >= 0) find_checkpoint(run, options.step);
-  if (resuming) check_same_model(run, read_run_config(run), config);
-  // Read the data before anything is created: a typing error in a path should leave no directory behind.
-  const Splits splits = open_splits(config.data);
-  LONGSTRIDE_CHECK(
-      splits.train.corpus->record_bytes() == 0 || splits.train.corpus->record_bytes() == config.model.context,
-      "model.context = {}, but a picture of {} has {} bytes; set model.context to that", config.model.context,
-      config.data.path, splits.train.corpus->record_bytes());
-  LONGSTRIDE_CHECK(splits.train.size() >= config.model.context,
-                   "{}: the training part has {} bytes, less than model.context = {}", config.data.path,
-                   splits.train.size(), config.model.context);
-  // The run should know its pictures' shape without the data.
-  const ImageShape& shape = splits.train.corpus->shape();
-  config.data.image_height = shape.height, config.data.image_width = shape.width;
-  config.data.image_channels = shape.channels;
-  set_threads(static_cast<int>(config.compute.threads));
-  check_training_memory(config);
-  if (resuming)
-    write_run_config(run, config);
-  else
-    create_run_directory(run, config);
+  // What a command line or a config says wrong is said before anybody is waited for.
+  if (!target_is_run) load_config(options.target, options.overrides);
+  std::optional<RunLock> lock = lock_existing_run(run, note);
+  request.config = load_config(options.target, options.overrides);
+  use_instructions(request.config.compute);
+  if (options.step >= 0 && !(request.go_on && state_of_directory(run) == RunDirectoryState::trained))
+    throw UsageError("--step goes with a run directory to go on with");
+  set_threads(static_cast<int>(request.config.compute.threads));
+  PreparedRun prepared(std::move(request), std::move(lock), note);
+  const RunConfig& config = prepared.config();
+  const MemoryVerdict memory = check_training_memory(config);
 
-  if (!options.quiet) {
-    describe(config, run, resuming);
-    say("data       {}: {} bytes to train on, {} for validation, {} for test",
-        splits.train.corpus->description(), splits.train.size(), splits.validation.size(),
-        splits.test.size());
-  }
+  if (!options.quiet) describe(prepared);
   note_slow_cpu(parse_device(config.compute.device));
   TrainObserver observer;
   observer.show_progress = !options.quiet;
-  observer.note = [&](const std::string& line) { say_line(line); };
-  const TrainSummary summary = train_run(run, config, options.step, observer);
+  observer.note = note;
+  const TrainSummary summary = train_run(prepared, memory, observer);
 
   if (options.json) {
     nlohmann::json out{{"run", run},

@@ -185,7 +185,7 @@ IntactCheckpoint newest_intact(const std::string& run_directory) {
   std::reverse(newest_first.begin(), newest_first.end());
   for (const CheckpointInfo& info : newest_first) {
     try {
-      const OpenCheckpoint intact(info);
+      result.opened.emplace(info);
       result.found = info;
       break;
     } catch (const Error& error) {

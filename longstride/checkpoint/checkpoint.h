@@ -69,6 +69,7 @@ class OpenCheckpoint {
 // The newest checkpoint without damage, if any, and one line on each damaged one that was passed over.
 struct IntactCheckpoint {
   std::optional<CheckpointInfo> found;
+  std::optional<OpenCheckpoint> opened;  // the same, so that it is read and compared only once
   std::vector<std::string> warnings;
 };
 IntactCheckpoint newest_intact(const std::string& run_directory);

@@ -1,65 +1,84 @@
 #include "longstride/run/run_directory.h"
 
-#include <cerrno>
+#include <algorithm>
 #include <filesystem>
+#include <fstream>
 
-#include <fcntl.h>
-#include <sys/file.h>
-#include <unistd.h>
+#include <nlohmann/json.hpp>
 
 #include "longstride/base/check.h"
-#include "longstride/base/checksum.h"
-#include "longstride/base/toml.h"
-#include "longstride/ops/adam.h"
-#include "longstride/run/gpu_room.h"
 
 namespace longstride {
 
 namespace fs = std::filesystem;
 
 namespace {
+
 std::string config_path(const std::string& run) { return (fs::path(run) / "config.toml").string(); }
+
+bool is_there(const fs::path& path) {
+  std::error_code ignored;
+  return fs::exists(path, ignored);
+}
 
 // Throws the Error that explains why `path` is no run.
 void check_run_directory(const std::string& path) {
   std::error_code ignored;
-  if (!fs::exists(path, ignored)) fail("{}: no such run directory", path);
+  if (!is_there(path)) fail("{}: no such run directory", path);
   if (!fs::is_directory(path, ignored)) fail("{}: not a run directory but a file", path);
-  if (!fs::exists(config_path(path), ignored)) fail("{}: not a run directory, it has no config.toml", path);
+  if (!is_there(config_path(path))) fail("{}: not a run directory, it has no config.toml", path);
 }
 
-std::string digest_of(ModelConfig model, const SafetensorsFile& weights) {
-  Checksum checksum;
-  const auto add = [&](const std::string& line) {
-    checksum.update(line.data(), static_cast<int64_t>(line.size()));
-  };
-  FieldList fields;
-  model.fields(fields);
-  for (const Field& field : fields.all()) add(fmt::format("{} = {}\n", field.name, field.value_as_toml()));
-  for (const std::string& name : weights.names()) {
-    const Tensor tensor = weights.find_bytes(name);
-    add(fmt::format("{} {}\n", name, tensor.describe()));
-    checksum.update(tensor.data, tensor.bytes());
+// The last step that the curves tell of; 0 without curves.
+int64_t last_metrics_step(const std::string& run) {
+  const fs::path path = fs::path(run) / "metrics.jsonl";
+  std::error_code ignored;
+  if (!fs::is_regular_file(path, ignored)) return 0;
+  std::ifstream file(path);
+  int64_t last = 0;
+  for (std::string line; std::getline(file, line);) {
+    const nlohmann::json parsed = nlohmann::json::parse(line, nullptr, /*allow_exceptions=*/false);
+    if (!parsed.is_object() || !parsed.contains("step") || !parsed["step"].is_number_integer()) continue;
+    last = std::max(last, parsed["step"].get<int64_t>());
   }
-  return checksum.hex();
+  return last;
 }
+
+// Has a checkpoint of this run ever been saved, although there is none now?
+bool was_trained(const std::string& run) {
+  if (is_there(fs::path(run) / "model.safetensors") || is_there(fs::path(run) / "best.json")) return true;
+  std::error_code ignored;
+  for (fs::directory_iterator entry(fs::path(run) / "checkpoints", ignored), end; entry != end;
+       entry.increment(ignored))
+    if (entry->path().filename().string().starts_with("step-")) return true;
+  const int64_t last = last_metrics_step(run);
+  if (last == 0) return false;
+  // The curves reach beyond the first checkpoint. A start may also have failed while it was saved.
+  const TrainConfig train = read_run_config(run).train;
+  return last > (train.checkpoint_every > 0 ? std::min(train.checkpoint_every, train.steps) : train.steps);
+}
+
 }  // namespace
 
 bool is_run_directory(const std::string& path) {
   std::error_code ignored;
-  return fs::is_directory(path, ignored) && fs::exists(config_path(path), ignored);
+  return fs::is_directory(path, ignored) && is_there(config_path(path));
 }
 
-void create_run_directory(const std::string& path, const RunConfig& config) {
-  std::error_code ignored;
-  if (fs::exists(path, ignored)) {
-    if (is_run_directory(path))
-      fail("{} already holds a run; go on with 'longstride train {}' or choose another --run", path, path);
-    LONGSTRIDE_CHECK(fs::is_directory(path, ignored) && fs::is_empty(path, ignored),
-                     "{} exists and is not an empty directory; choose another --run", path);
+RunDirectoryState state_of_directory(const std::string& path) {
+  std::error_code error;
+  if (!is_there(path)) return RunDirectoryState::fresh;
+  if (!fs::is_directory(path, error)) return RunDirectoryState::foreign;
+  if (is_there(config_path(path))) {
+    if (!list_checkpoints(path).empty()) return RunDirectoryState::trained;
+    return was_trained(path) ? RunDirectoryState::stripped : RunDirectoryState::begun;
   }
-  make_directories(path);
-  write_run_config(path, config);
+  for (fs::directory_iterator entry(path, error), end; !error && entry != end; entry.increment(error)) {
+    const std::string name = entry->path().filename().string();
+    if (name != ".lock" && !name.starts_with(".tmp-config.toml-")) return RunDirectoryState::foreign;
+  }
+  LONGSTRIDE_CHECK(!error, "cannot list {}: {}", path, error.message());
+  return RunDirectoryState::fresh;
 }
 
 RunConfig read_run_config(const std::string& path) {
@@ -70,65 +89,6 @@ RunConfig read_run_config(const std::string& path) {
 void write_run_config(const std::string& path, const RunConfig& config) {
   const std::string text = config.to_toml(true);
   write_file_atomically(config_path(path), [&](ByteSink& sink) { sink.write(text); });
-}
-
-RunLock::RunLock(const std::string& run_directory) {
-  const std::string path = (fs::path(run_directory) / ".lock").string();
-  file_ = open(path.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0644);
-  LONGSTRIDE_CHECK(file_ >= 0, "cannot write in {}: {}", run_directory, last_system_error());
-  if (flock(file_, LOCK_EX | LOCK_NB) != 0) {
-    const bool held = errno == EWOULDBLOCK;
-    close(file_);
-    if (held) fail("{}: another process is training this run; wait for it or stop it first", run_directory);
-    fail("{}: cannot lock the run: {}", run_directory, last_system_error());
-  }
-}
-
-RunLock::~RunLock() { close(file_); }
-
-LoadedModel::LoadedModel(const std::string& run_directory, const ComputeConfig& compute,
-                         const WeightChoice& choice)
-    : config_(read_run_config(run_directory)) {
-  config_.compute = compute;
-  config_.check();
-  set_threads(static_cast<int>(compute.threads));
-  device_ = parse_device(compute.device);
-  product_ = product_precision(compute, device_);
-
-  const std::vector<CheckpointInfo> available = list_checkpoints(run_directory);
-  LONGSTRIDE_CHECK(!available.empty(), "{}: no checkpoint yet; train it first with 'longstride train {}'",
-                   run_directory, run_directory);
-  CheckpointInfo info = available.back();
-  if (choice.step >= 0) {
-    info = find_checkpoint(run_directory, choice.step);
-  } else if (const auto best = read_best(run_directory)) {
-    info = find_checkpoint(run_directory, best->step);
-  }
-  const OpenCheckpoint checkpoint(info);
-  step_ = info.step;
-  digest_ = digest_of(config_.model, checkpoint.model());
-
-  const std::vector<ParameterSpec> table = parameter_table(config_.model);
-  const int64_t products =
-      product_ == DType::f32 ? 0 : ParameterStore::bytes(table, product_, ParameterStore::Which::products);
-  check_gpu_room(device_,
-                 ParameterStore::bytes(table, DType::f32) + products +
-                     (choice.int8 ? QuantizedParameters::bytes(config_.model) : 0),
-                 "the model", "use --device cpu");
-  weights_ = ParameterStore(table, device_, DType::f32);
-  load_into(checkpoint.model(), "", weights_.named(table, ""));
-  if (product_ != DType::f32) {
-    products_ = ParameterStore(table, device_, product_, ParameterStore::Which::products);
-    OpContext context;
-    context.device = device_;
-    for (size_t i = 0; i < table.size(); ++i)
-      if (products_[i]) convert(context, weights_[i], products_[i]);
-  }
-  if (choice.int8) {
-    quantized_ = QuantizedParameters(config_.model, weights_, device_);
-    quantized_.dequantize_to(products_.empty() ? weights_ : products_);
-  }
-  parameters_ = by_role(config_.model, weights_, products_);
 }
 
 }  // namespace longstride

@@ -1,8 +1,10 @@
 // The directory of one run, and models loaded from it.
 //
-//   config.toml                the whole configuration, every field
-//   model.safetensors          the weights to use: those of the best checkpoint so far, or the newest without
-//   validation checkpoints/step-...       see checkpoint/checkpoint.h metrics.jsonl, events...   the curves
+//   config.toml         the whole configuration, every field
+//   model.safetensors   the weights to use: those of the best checkpoint so far, or the newest without
+//                       validation
+//   checkpoints/...     see checkpoint/checkpoint.h
+//   metrics.jsonl, events...  the curves
 #pragma once
 
 #include <string>
@@ -18,26 +20,20 @@ namespace longstride {
 // Is `path` a directory that holds a run?
 bool is_run_directory(const std::string& path);
 
-// Creates the directory and its config.toml. Throws Error, leaving everything untouched, if it holds anything
-// already.
-void create_run_directory(const std::string& path, const RunConfig& config);
+// What a directory holds, as one that begins or goes on with a run sees it.
+enum class RunDirectoryState {
+  fresh,     // nothing: it is missing, empty, or has only what a start left that was killed
+  begun,     // a configuration, and no sign that a checkpoint was ever saved
+  trained,   // checkpoints
+  stripped,  // a run that was trained, but has no checkpoint any more
+  foreign,   // something else
+};
+RunDirectoryState state_of_directory(const std::string& path);
 
 // The configuration of a run. Throws Error if `path` is no run directory.
 RunConfig read_run_config(const std::string& path);
 // Rewrites config.toml atomically.
 void write_run_config(const std::string& path, const RunConfig& config);
-
-// Held while a process trains in a run directory; a second trainer gets an Error.
-class RunLock {
- public:
-  explicit RunLock(const std::string& run_directory);
-  ~RunLock();
-  RunLock(const RunLock&) = delete;
-  RunLock& operator=(const RunLock&) = delete;
-
- private:
-  int file_ = -1;
-};
 
 // Which of a run's weights to load.
 struct WeightChoice {

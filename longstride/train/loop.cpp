@@ -40,17 +40,17 @@ ProgressOptions progress_options(bool show) {
 
 class Loop {
  public:
-  Loop(std::string run, const RunConfig& config, int64_t from_step, const TrainObserver& observer)
-      : run_(std::move(run)),
-        config_(config),
-        from_step_(from_step),
+  Loop(PreparedRun& prepared, const MemoryVerdict& memory, const TrainObserver& observer)
+      : prepared_(prepared),
+        run_(prepared.directory()),
+        config_(prepared.config()),
         observer_(observer),
-        splits_(open_splits(config.data)),
-        device_(parse_device(config.compute.device)),
-        start_(look_around(config, device_)),
-        trainer_(config, splits_) {
-    summary_.planned_memory = start_.plan.total();
-    if (!on_gpu()) summary_.planned_memory += start_.memory + kLibraryMemory;
+        splits_(prepared.splits()),
+        device_(parse_device(config_.compute.device)),
+        memory_before_(memory.before),
+        trainer_(config_, splits_) {
+    summary_.planned_memory = memory.plan.total();
+    if (!on_gpu()) summary_.planned_memory += memory_before_ + kLibraryMemory;
   }
 
   TrainSummary run() {
@@ -115,41 +115,21 @@ class Loop {
 
   bool on_gpu() const { return device_.kind == DeviceKind::cuda; }
 
-  // Before the run takes anything. Throws Error where it finds no room.
-  struct Start {
-    int64_t memory = 0;  // of the CPU in use, of a GPU free
-    MemoryPlan plan;
-  };
-  static Start look_around(const RunConfig& config, Device device) {
-    Start start;
-    start.memory = resident_memory();
-    start.plan = check_training_memory(config);
-    if (device.kind == DeviceKind::cuda) start.memory = cuda::memory(device.index).free;
-    return start;
-  }
-
   int64_t memory_used() const {
-    return on_gpu() ? start_.memory - cuda::memory(device_.index).free : resident_memory();
+    return on_gpu() ? memory_before_ - cuda::memory(device_.index).free : resident_memory();
   }
 
   static bool due(int64_t step, int64_t every) { return every > 0 && step % every == 0; }
 
   void resume() {
+    if (prepared_.checkpoint()) trainer_.load(*prepared_.checkpoint());
+    // Nothing that could be refused is left to do.
+    prepared_.commit();
     prepare_run_directory(run_);
-    IntactCheckpoint start;
-    if (from_step_ >= 0)
-      start.found = find_checkpoint(run_, from_step_);
-    else
-      start = newest_intact(run_);
-    for (const std::string& warning : start.warnings) observer_.note(warning);
-    if (!start.found) {
-      LONGSTRIDE_CHECK(start.warnings.empty(),
-                       "{}: every checkpoint is damaged; begin anew with another --run", run_);
-      return;
-    }
-    trainer_.load(OpenCheckpoint(*start.found));
-    discard_checkpoints_after(run_, start.found->step);
-    saved_step_ = start.found->step;
+    if (!prepared_.checkpoint()) return;
+    saved_step_ = prepared_.checkpoint()->step();
+    prepared_.close_checkpoint();
+    discard_checkpoints_after(run_, saved_step_);
     // A kill may have come between the saving of the best checkpoint and its naming.
     if (trainer_.state().best_step == saved_step_) name_best();
     settle();
@@ -201,13 +181,13 @@ class Loop {
     prune_checkpoints(run_, config_.train.keep_last);
   }
 
+  PreparedRun& prepared_;
   std::string run_;
   RunConfig config_;
-  int64_t from_step_ = -1;
   TrainObserver observer_;
-  Splits splits_;
+  const Splits& splits_;
   Device device_;
-  Start start_;
+  int64_t memory_before_ = 0;  // of the CPU in use, of a GPU free, before the run takes anything
   Trainer trainer_;
   TrainSummary summary_;
   int64_t saved_step_ = -1;
@@ -215,11 +195,17 @@ class Loop {
 
 }  // namespace
 
+TrainSummary train_run(PreparedRun& prepared, const MemoryVerdict& memory, const TrainObserver& observer) {
+  set_threads(static_cast<int>(prepared.config().compute.threads));
+  return Loop(prepared, memory, observer).run();
+}
+
 TrainSummary train_run(const std::string& run, const RunConfig& config, int64_t from_step,
                        const TrainObserver& observer) {
   set_threads(static_cast<int>(config.compute.threads));
-  const RunLock lock(run);
-  return Loop(run, config, from_step, observer).run();
+  std::optional<RunLock> lock = lock_existing_run(run, observer.note);
+  PreparedRun prepared({run, config, from_step}, std::move(lock), observer.note);
+  return train_run(prepared, check_training_memory(config), observer);
 }
 
 }  // namespace longstride

@@ -7,6 +7,8 @@
 #include <unistd.h>
 
 #include "longstride/base/text.h"
+#include "longstride/device/cuda.h"
+#include "longstride/device/memory.h"
 #include "longstride/run/gpu_room.h"
 #include "longstride/train/optimizer.h"
 #include "longstride/train/trainer.h"
@@ -64,19 +66,25 @@ MemoryPlan training_memory(const RunConfig& config) {
   return memory;
 }
 
-MemoryPlan check_training_memory(const RunConfig& config) {
+MemoryVerdict check_training_memory(const RunConfig& config) {
   const Device device = parse_device(config.compute.device);
   const int64_t micro = config.train.micro();
   LONGSTRIDE_CHECK(device.kind == DeviceKind::cpu || micro <= kMostGpuSequences,
                    "{} sequences at a time, a GPU takes up to {}; set train.micro_batch to a divisor of "
                    "train.batch = {} below that",
                    micro, kMostGpuSequences, config.train.batch);
-  const MemoryPlan needed = training_memory(config);
-  if (device.kind == DeviceKind::cpu) return needed;
+  MemoryVerdict verdict;
+  if (device.kind == DeviceKind::cpu) {
+    verdict.before = resident_memory();
+    verdict.plan = training_memory(config);
+    return verdict;
+  }
+  verdict.before = cuda::memory(device.index).free;
+  verdict.plan = training_memory(config);
   // Advice is costly: every setting has to be planned.
-  const int64_t room = gpu_room(device);
-  if (needed.total() > room) check_gpu_room(device, needed.total(), "training", advice_for(config, room));
-  return needed;
+  const int64_t room = gpu_room(device), needed = verdict.plan.total();
+  if (needed > room) check_gpu_room(device, needed, "training", advice_for(config, room));
+  return verdict;
 }
 
 }  // namespace longstride

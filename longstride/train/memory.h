@@ -12,9 +12,14 @@ ComputePlan training_plan(const RunConfig& config);
 // All that a Trainer allocates on its device.
 MemoryPlan training_memory(const RunConfig& config);
 
-// Returns training_memory(config). On a GPU: throws Error, with settings of train.activations and
-// train.micro_batch that would do, if the plan needs more than is free or takes more sequences at a time than
-// a GPU does.
-MemoryPlan check_training_memory(const RunConfig& config);
+struct MemoryVerdict {
+  MemoryPlan plan;
+  int64_t before = 0;  // of the CPU in use, of a GPU free, when it was looked at
+};
+
+// training_memory(config), before anything is taken. On a GPU: throws Error, with settings of
+// train.activations and train.micro_batch that would do, if the plan needs more than is free or takes more
+// sequences at a time than a GPU does.
+MemoryVerdict check_training_memory(const RunConfig& config);
 
 }  // namespace longstride

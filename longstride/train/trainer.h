@@ -13,7 +13,9 @@
 #include "longstride/device/staging.h"
 #include "longstride/eval/evaluate.h"
 #include "longstride/model/transformer.h"
+#include "longstride/run/prepared_run.h"
 #include "longstride/run/run_directory.h"
+#include "longstride/train/memory.h"
 #include "longstride/train/optimizer.h"
 
 namespace longstride {
@@ -109,9 +111,12 @@ struct TrainSummary {
   int64_t planned_memory = 0, peak_memory = 0;  // of the device that trains
 };
 
-// Trains the run to its end, or until SIGINT or SIGTERM, which saves and returns. `run` exists and holds
-// config.toml; goes on from the checkpoint of `from_step` (later ones are discarded), or if that is negative
-// from the newest intact one, if any. Throws Error; whatever was saved before stays.
+// Trains the run to its end, or until SIGINT or SIGTERM, which saves and returns. Goes on from the prepared
+// checkpoint (later ones are discarded), if there is one. Throws Error; whatever was saved before stays.
+TrainSummary train_run(PreparedRun& prepared, const MemoryVerdict& memory, const TrainObserver& observer);
+
+// The same with a run that is prepared here: `run` is begun if it is not there, and else gone on with from
+// the checkpoint of `from_step`, or if that is negative from the newest intact one.
 TrainSummary train_run(const std::string& run, const RunConfig& config, int64_t from_step,
                        const TrainObserver& observer);
 

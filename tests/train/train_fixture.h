@@ -50,7 +50,6 @@ class TrainerTest : public testing::Test {
   std::string run(const std::string& name) const { return directory_ / name; }
 
   TrainSummary train(const std::string& name, const RunConfig& config) {
-    if (!is_run_directory(run(name))) create_run_directory(run(name), config);
     TrainObserver observer;
     observer.show_progress = false;
     observer.note = [this](const std::string& line) { notes_ += line + "\n"; };

@@ -74,7 +74,6 @@ TEST_F(TrainerTest, DataThatAreCutBeforeAValidationCostNothingThatWasLearnt) {
   config_.train.checkpoint_every = 0;
   config_.train.validate_every = 8;
   config_.train.log_every = 1;
-  create_run_directory(run("a"), config_);
   Splits splits = open_splits(config_.data);
   Trainer trainer(config_, splits);
   trainer.step();
@@ -131,6 +130,7 @@ TEST_F(TrainerTest, AFailedValidationLosesNoWeights) {
   ASSERT_TRUE(newest.found);
   EXPECT_EQ(newest.found->step, config_.train.validate_every);
   config_.train.validate_bytes = 0;
+  write_run_config(run("a"), config_);  // the one that is there cannot be read
   EXPECT_EQ(train("a", config_).state.step, 24);
   EXPECT_THAT(notes_, testing::HasSubstr("resuming from step 8 of 24"));
 }

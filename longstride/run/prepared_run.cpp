@@ -1,0 +1,142 @@
+#include "longstride/run/prepared_run.h"
+
+#include <algorithm>
+#include <filesystem>
+
+#include <unistd.h>
+
+#include "longstride/base/check.h"
+#include "longstride/run/run_directory.h"
+
+namespace longstride {
+
+namespace fs = std::filesystem;
+
+std::optional<RunLock> lock_existing_run(const std::string& directory, const Notes& note) {
+  if (!is_run_directory(directory)) return {};
+  RunLockOptions options;
+  options.note = note;
+  return RunLock(directory, options);
+}
+
+PreparedRun::PreparedRun(RunRequest request, std::optional<RunLock> lock, const Notes& note)
+    : directory_(std::move(request.directory)), config_(std::move(request.config)), lock_(std::move(lock)) {
+  request.directory = directory_;
+  check_directory(request);
+  const bool trained = state_of_directory(directory_) == RunDirectoryState::trained;
+  if (trained) check_model();
+  open_data();
+  if (trained) {
+    open_checkpoint(request.from_step, note);
+    return;
+  }
+  try {
+    make_directory(note);
+    // Another process may have been quicker.
+    check_directory(request);
+    LONGSTRIDE_CHECK(
+        state_of_directory(directory_) != RunDirectoryState::trained,
+        "{}: another process has begun and left this run meanwhile; go on with 'longstride train {}'",
+        directory_, directory_);
+  } catch (...) {
+    remove_made();
+    throw;
+  }
+}
+
+PreparedRun::~PreparedRun() {
+  if (!committed_) remove_made();
+}
+
+void PreparedRun::check_directory(const RunRequest& request) const {
+  switch (state_of_directory(directory_)) {
+    case RunDirectoryState::fresh:
+    case RunDirectoryState::begun:
+      return;
+    case RunDirectoryState::trained:
+      LONGSTRIDE_CHECK(request.go_on,
+                       "{} already holds a run; go on with 'longstride train {}' or choose another --run{}",
+                       directory_, directory_, request.advice);
+      return;
+    case RunDirectoryState::stripped:
+      fail(
+          "{}: the run was trained, but no checkpoint is left to go on from; put its checkpoints back, or "
+          "begin "
+          "another run with --run{}",
+          directory_,
+          fs::exists(fs::path(directory_) / "model.safetensors")
+              ? " (eval and sample still use its model.safetensors)"
+              : "");
+    case RunDirectoryState::foreign:
+      fail("{} exists and is not an empty directory; choose another --run", directory_);
+  }
+}
+
+// Fields of the model's section may not change once a run has weights: they would not fit.
+void PreparedRun::check_model() const {
+  RunConfig saved = read_run_config(directory_), wanted = config_;
+  FieldList before, after;
+  before.section("model"), saved.model.fields(before);
+  after.section("model"), wanted.model.fields(after);
+  for (size_t i = 0; i < before.all().size(); ++i) {
+    const Field &was = before.all()[i], &is = after.all()[i];
+    if (was.value_as_toml() != is.value_as_toml())
+      fail("{}: the run has {} = {}, not {}; its weights do not fit another model, begin a new --run",
+           directory_, was.key(), was.value_as_toml(), is.value_as_toml());
+  }
+}
+
+void PreparedRun::open_data() {
+  splits_ = open_splits(config_.data);
+  const Corpus& corpus = *splits_.train.corpus;
+  const int64_t context = config_.model.context;
+  LONGSTRIDE_CHECK(corpus.record_bytes() == 0 || corpus.record_bytes() == context,
+                   "model.context = {}, but a picture of {} has {} bytes; set model.context to that", context,
+                   config_.data.path, corpus.record_bytes());
+  LONGSTRIDE_CHECK(splits_.train.size() >= context,
+                   "{}: the training part has {} bytes, less than model.context = {}", config_.data.path,
+                   splits_.train.size(), context);
+  // The run should know its pictures' shape without the data.
+  const ImageShape& shape = corpus.shape();
+  config_.data.image_height = shape.height, config_.data.image_width = shape.width;
+  config_.data.image_channels = shape.channels;
+}
+
+void PreparedRun::open_checkpoint(int64_t from_step, const Notes& note) {
+  if (from_step >= 0) {
+    checkpoint_.emplace(find_checkpoint(directory_, from_step));
+    return;
+  }
+  IntactCheckpoint newest = newest_intact(directory_);
+  if (note)
+    for (const std::string& warning : newest.warnings) note(warning);
+  LONGSTRIDE_CHECK(newest.found, "{}: every checkpoint is damaged; begin anew with another --run",
+                   directory_);
+  checkpoint_ = std::move(newest.opened);
+}
+
+void PreparedRun::make_directory(const Notes& note) {
+  begins_anew_ = state_of_directory(directory_) == RunDirectoryState::begun;
+  std::error_code ignored;
+  for (fs::path path = fs::absolute(directory_); !path.empty() && !fs::exists(path, ignored);
+       path = path.parent_path())
+    made_.insert(made_.begin(), path.string());
+  make_directories(directory_);
+  if (lock_) return;
+  RunLockOptions options;
+  options.note = note;
+  lock_.emplace(directory_, options);
+}
+
+void PreparedRun::remove_made() {
+  if (made_.empty()) return;
+  if (lock_) lock_->remove();
+  for (auto path = made_.rbegin(); path != made_.rend(); ++path) rmdir(path->c_str());
+}
+
+void PreparedRun::commit() {
+  write_run_config(directory_, config_);
+  committed_ = true;
+}
+
+}  // namespace longstride

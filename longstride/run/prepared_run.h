@@ -1,0 +1,70 @@
+// A run about to be trained: everything that can be refused is looked at once, in the order in which a
+// refusal costs least, before anything of the run is changed.
+#pragma once
+
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "longstride/checkpoint/checkpoint.h"
+#include "longstride/data/corpus.h"
+#include "longstride/run/config.h"
+#include "longstride/run/run_lock.h"
+
+namespace longstride {
+
+struct RunRequest {
+  std::string directory;
+  RunConfig config;
+  int64_t from_step = -1;   // checkpoint to go on from; -1: the newest without damage
+  bool go_on = true;        // false: a directory that holds checkpoints is refused
+  std::string advice = {};  // what to do where it is refused, for the end of that message
+};
+
+// The lock of a directory that holds a run, nothing for another one. Take it before the run's configuration
+// is read. Throws Error as RunLock does.
+std::optional<RunLock> lock_existing_run(const std::string& directory, const Notes& note);
+
+class PreparedRun {
+ public:
+  // `lock` is what lock_existing_run gave. Looks at the directory, the model, the data and the checkpoint;
+  // only a new directory with its lock is made, and removed again without commit(). Throws Error.
+  PreparedRun(RunRequest request, std::optional<RunLock> lock, const Notes& note);
+  ~PreparedRun();
+  PreparedRun(const PreparedRun&) = delete;
+  PreparedRun& operator=(const PreparedRun&) = delete;
+
+  const std::string& directory() const { return directory_; }
+  // With what is only known from the data: the shape of pictures.
+  const RunConfig& config() const { return config_; }
+  const Splits& splits() const { return splits_; }
+  bool resumes() const { return checkpoint_.has_value(); }
+  // An earlier start left the directory without a checkpoint.
+  bool begins_anew() const { return begins_anew_; }
+  // To go on from; null for a run that begins.
+  const OpenCheckpoint* checkpoint() const { return checkpoint_ ? &*checkpoint_ : nullptr; }
+  // The checkpoint's files are let go of.
+  void close_checkpoint() { checkpoint_.reset(); }
+
+  // Writes the configuration: from here on the run is there, or goes on. Throws Error.
+  void commit();
+
+ private:
+  void check_directory(const RunRequest& request) const;
+  void check_model() const;
+  void open_data();
+  void open_checkpoint(int64_t from_step, const Notes& note);
+  void make_directory(const Notes& note);
+  void remove_made();
+
+  std::string directory_;
+  RunConfig config_;
+  std::optional<RunLock> lock_;
+  Splits splits_;
+  std::optional<OpenCheckpoint> checkpoint_;
+  std::vector<std::string> made_;  // folders, the outermost first
+  bool begins_anew_ = false, committed_ = false;
+};
+
+}  // namespace longstride

@@ -1,5 +1,7 @@
 # longstride: `make help` lists what can be done here.
 .DEFAULT_GOAL := build
+# One target at a time: they share build/ and the package manager, and Ninja uses all cores anyway.
+.NOTPARALLEL:
 .PHONY: build demo test test-unit test-gpu test-sanitize check format selftest bench install setup clean help \
   program configure configure-program configure-sanitize
 

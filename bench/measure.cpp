@@ -90,8 +90,8 @@ BlockProducts::BlockProducts(DType dtype) {
       const Tensor x = make(dtype, kRows, in), y = make(dtype, kRows, out);
       const Tensor dx = make(dtype, kRows, in), dy = make(dtype, kRows, out);
       const Tensor w = make(dtype, out, in), dw = make(DType::f32, out, in), b = make(DType::f32, 1, out);
-      const auto add = [&](const char* use, cpu::MatmulShape shape, const Tensor& left, const Tensor& right,
-                           const void* bias, const Tensor& result) {
+      const auto add = [&, name = name](const char* use, cpu::MatmulShape shape, const Tensor& left,
+                                        const Tensor& right, const void* bias, const Tensor& result) {
         shape.dtype = dtype, shape.c_dtype = result.dtype;
         shape.m = result.shape[0], shape.n = result.shape[1], shape.c_row = result.stride[0];
         shape.bias = bias != nullptr;

@@ -12,7 +12,8 @@ struct TrainOptions {
   std::string run;     // where the run goes; empty: runs/<name of the config>
   std::vector<std::string> overrides;
   bool resume = false;
-  int64_t step = -1;  // checkpoint to go on from; -1: the newest
+  bool data_changed = false;  // data that changed are taken as they are now
+  int64_t step = -1;          // checkpoint to go on from; -1: the newest
   bool quiet = false;
   bool json = false;
 };
@@ -22,6 +23,7 @@ struct EvalOptions {
   std::string run;
   std::string file;                    // instead of the run's own data
   std::string split = "validation";    // train, validation or test
+  bool data_changed = false;           // data that changed are taken as they are now
   std::vector<int64_t> min_context;    // empty: the windows do not overlap
   int64_t max_bytes = 0;               // 0: all
   int64_t batch = 0;                   // 0: chosen
@@ -42,6 +44,7 @@ struct SampleOptions {
   int64_t top_k = 0;
   double top_p = 1.0;
   uint64_t seed = 0;
+  bool data_changed = false;     // data that changed are taken as they are now
   std::string prime;             // a file, or - for standard input
   double prime_fraction = 0;     // pictures: the part from the top that the prime gives
   double prime_seconds = 0;      // sound: how much of the prime's beginning to use; 0: as much as fits

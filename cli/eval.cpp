@@ -40,7 +40,8 @@ Material open_material(const EvalOptions& options, const RunConfig& config) {
     auto corpus = std::make_shared<const Corpus>(open_corpus(config.data, options.file));
     return {Segment{corpus, 0, corpus->size()}, corpus->description()};
   }
-  const Splits splits = open_splits(config.data);
+  const Splits splits =
+      open_splits_of(options.run, config, options.overrides, options.split, options.data_changed);
   Segment segment;
   if (options.split == "train")
     segment = splits.train;

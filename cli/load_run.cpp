@@ -1,7 +1,10 @@
 #include "cli/load_run.h"
 
+#include <algorithm>
+
 #include "longstride/base/check.h"
 #include "longstride/base/toml.h"
+#include "longstride/run/run_data.h"
 #include "longstride/run/run_directory.h"
 
 namespace longstride::cli {
@@ -21,6 +24,16 @@ RunConfig load_run_config(const std::string& run, const std::vector<std::string>
   }
   config.check();
   return config;
+}
+
+Splits open_splits_of(const std::string& run, const RunConfig& config,
+                      const std::vector<std::string>& overrides, const std::string& part, bool data_changed) {
+  Splits splits = open_run_data(config.data, run);
+  const bool others = std::any_of(overrides.begin(), overrides.end(), [](const std::string& assignment) {
+    return assignment.starts_with("data.") && !assignment.starts_with("data.cache");
+  });
+  if (!others && !data_changed) check_run_data(run, config.data, splits, part);
+  return splits;
 }
 
 }  // namespace longstride::cli

@@ -4,6 +4,7 @@
 #include <string>
 #include <vector>
 
+#include "longstride/data/corpus.h"
 #include "longstride/run/config.h"
 
 namespace longstride::cli {
@@ -12,5 +13,10 @@ namespace longstride::cli {
 // is fixed by its weights and how it was trained is past. Throws Error if `run` is no run, UsageError for
 // other sections.
 RunConfig load_run_config(const std::string& run, const std::vector<std::string>& overrides);
+
+// The run's own data, or what `overrides` of the data section name instead. Throws Error if `part` of its own
+// data is not what the run was trained with, unless `data_changed`.
+Splits open_splits_of(const std::string& run, const RunConfig& config,
+                      const std::vector<std::string>& overrides, const std::string& part, bool data_changed);
 
 }  // namespace longstride::cli

@@ -55,6 +55,11 @@ void add_weights(Command& command, std::string& weights, const std::string& help
   command.add_choice("--weights", weights, {"auto", "int8"}, help);
 }
 
+void add_data_changed(Command& command, bool& data_changed) {
+  command.add_flag("--data-changed", data_changed,
+                   "take the run's data as they are now, although they are not those that it was trained on");
+}
+
 void add_train(CLI::App& app, TrainOptions& o, int& result) {
   Command c(app, "train", "train a model from a config, or go on with a run");
   c.add("target", o.target, "a config file, or a run directory to go on with")
@@ -88,6 +93,7 @@ void add_eval(CLI::App& app, EvalOptions& o, int& result) {
         "write the loss by position in the window to this CSV file; - for standard output")
       .type_name("FILE");
   add_overrides(c, o.overrides);
+  add_data_changed(c, o.data_changed);
   c.add_flag("--json", o.json, "print the result as JSON");
   c.footer("Example:\n  longstride eval runs/enwik8 --split test --min-context 6144,9216,12160");
   c.run([&] { result = run_eval(o); });
@@ -134,6 +140,7 @@ void add_sample(CLI::App& app, SampleOptions& o, int& result) {
   add_weights(c, o.weights,
               "int8: weights in eight bits, faster where memory sets the pace; eval says what it costs");
   add_overrides(c, o.overrides);
+  add_data_changed(c, o.data_changed);
   c.add_flag("--json", o.json, "print the result as JSON");
   c.footer(
       "Examples:\n  echo -n 'It was a dark and' | longstride sample runs/fortunes --prime -\n"

@@ -14,6 +14,8 @@
 #include "longstride/data/encode.h"
 #include "longstride/data/files.h"
 
+#include "cli/load_run.h"
+
 namespace longstride::cli {
 
 namespace {
@@ -47,8 +49,10 @@ std::optional<Record> parse_record(const std::string& prime) {
   return Record{part, parse_integer(prime.substr(colon + 1), "--prime " + part)};
 }
 
-std::vector<uint8_t> read_record(const Record& record, const RunConfig& config) {
-  const Splits splits = open_splits(config.data);
+std::vector<uint8_t> read_record(const Record& record, const SampleOptions& options,
+                                 const RunConfig& config) {
+  const Splits splits =
+      open_splits_of(options.run, config, options.overrides, record.part, options.data_changed);
   const Segment& segment = record.part == "train"  ? splits.train
                            : record.part == "test" ? splits.test
                                                    : splits.validation;
@@ -75,7 +79,7 @@ std::vector<uint8_t> read_file(const std::string& path, const RunConfig& config,
 
 std::vector<uint8_t> read_prime(const SampleOptions& options, const RunConfig& config,
                                 const ImageShape& shape) {
-  if (const auto record = parse_record(options.prime)) return read_record(*record, config);
+  if (const auto record = parse_record(options.prime)) return read_record(*record, options, config);
   if (options.prime != "-") return read_file(options.prime, config, shape);
   if (config.data.kind != "text")
     throw UsageError(

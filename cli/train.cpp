@@ -37,6 +37,18 @@ std::string processor_of(Device device) {
              : fmt::format("{}: {}", name_of(device), cuda::describe(device.index));
 }
 
+void note_run_inside_data(const PreparedRun& prepared) {
+  std::error_code ignored;
+  const std::string run = fs::weakly_canonical(prepared.directory(), ignored).string();
+  const DataConfig& data = prepared.config().data;
+  for (const std::string& path : {data.path, data.validation_path, data.test_path}) {
+    if (path.empty() || !fs::is_directory(path, ignored)) continue;
+    const std::string folder = fs::canonical(path, ignored).string();
+    if (run.starts_with(folder + "/"))
+      say("note       the run lies in its own data {}: folders of runs there are not read as data", path);
+  }
+}
+
 void describe(const PreparedRun& prepared) {
   const RunConfig& config = prepared.config();
   const Splits& splits = prepared.splits();
@@ -56,6 +68,7 @@ void describe(const PreparedRun& prepared) {
   const Reach reach =
       analyse_reach(config.model.schedule(), config.model.layers, config.model.heads, config.model.context);
   if (!reach.complete) say("warning    {}", longstride::describe(reach, config.model.context));
+  note_run_inside_data(prepared);
   say("data       {}: {} bytes to train on, {} for validation, {} for test",
       splits.train.corpus->description(), splits.train.size(), splits.validation.size(), splits.test.size());
 }
@@ -66,6 +79,7 @@ RunRequest request_of(const TrainOptions& options, bool target_is_run) {
   request.directory = options.run;
   request.from_step = options.step;
   request.go_on = target_is_run || options.resume;
+  request.data_changed = options.data_changed;
   if (!request.directory.empty()) return request;
   request.directory = target_is_run ? options.target : "runs/" + fs::path(options.target).stem().string();
   if (!target_is_run)

@@ -6,6 +6,7 @@
 #include <cmath>
 #include <cstdio>
 #include <filesystem>
+#include <limits>
 #include <system_error>
 #include <utility>
 
@@ -25,6 +26,7 @@ using nlohmann::json;
 constexpr const char* kModelFile = "model.safetensors";
 constexpr const char* kStateFile = "state.safetensors";
 constexpr const char* kChecksumFile = "checksums.json";
+constexpr const char* kAmendmentFile = "amended.json";
 constexpr const char* kAlgorithm = "XXH3-128";
 
 std::string checkpoints_folder(const std::string& run_directory) { return run_directory + "/checkpoints"; }
@@ -100,6 +102,28 @@ MappedFile map_verified(const std::string& folder, const FileRecord& record, Ver
   return file;
 }
 
+std::string render_amendment(const Metadata& metadata) {
+  const json entries = metadata;
+  const std::string text = entries.dump();
+  return json{{"metadata", entries},
+              {"checksum", checksum_of(text.data(), static_cast<int64_t>(text.size()))}}
+             .dump(2) +
+         "\n";
+}
+
+Metadata read_amendment(const std::string& folder) {
+  const std::string path = folder + "/" + kAmendmentFile;
+  if (!exists(path)) return {};
+  const MappedFile file(path);
+  const std::string text(reinterpret_cast<const char*>(file.data()), static_cast<size_t>(file.bytes()));
+  try {
+    Metadata metadata = json::parse(text).at("metadata").get<Metadata>();
+    if (render_amendment(metadata) == text) return metadata;
+  } catch (const json::exception&) {
+  }
+  return {};
+}
+
 // What to do about a damaged checkpoint.
 std::string advice(const CheckpointInfo& damaged) {
   const std::string run_directory = fs::path(damaged.path).parent_path().parent_path().string();
@@ -117,6 +141,7 @@ void prepare_run_directory(const std::string& run_directory) {
   make_directories(checkpoints_folder(run_directory));
   remove_stale_temporaries(run_directory);
   remove_stale_temporaries(checkpoints_folder(run_directory));
+  for (const CheckpointInfo& info : list_checkpoints(run_directory)) remove_stale_temporaries(info.path);
 }
 
 std::string save_checkpoint(const std::string& run_directory, int64_t step,
@@ -134,6 +159,11 @@ std::string save_checkpoint(const std::string& run_directory, int64_t step,
   folder.write_file(kChecksumFile, [&](ByteSink& sink) { sink.write(render_checksums({model, state})); });
   folder.commit();
   return path;
+}
+
+void amend_checkpoint(const std::string& run_directory, int64_t step, const Metadata& metadata) {
+  write_file_atomically(find_checkpoint(run_directory, step).path + "/" + kAmendmentFile,
+                        [&](ByteSink& sink) { sink.write(render_amendment(metadata)); });
 }
 
 std::vector<CheckpointInfo> list_checkpoints(const std::string& run_directory) {
@@ -177,7 +207,18 @@ OpenCheckpoint::OpenCheckpoint(const CheckpointInfo& info, Verify verify)
     : OpenCheckpoint(info, verified(info, verify)) {}
 
 OpenCheckpoint::OpenCheckpoint(const CheckpointInfo& info, Mappings mappings)
-    : info_(info), model_(std::move(mappings.model)), state_(std::move(mappings.state)) {}
+    : info_(info),
+      model_(std::move(mappings.model)),
+      state_(std::move(mappings.state)),
+      metadata_(state_.metadata()) {
+  const auto step = model_.metadata().find("step");
+  if (step != model_.metadata().end() && step->second != fmt::format("{}", info.step))
+    throw MisnamedCheckpoint(fmt::format(
+        "{} holds the weights of step {}: the folder was copied or renamed; remove it, or give it back "
+        "the name of its step",
+        info.path, step->second));
+  for (const auto& [key, value] : read_amendment(info.path)) metadata_[key] = value;
+}
 
 IntactCheckpoint newest_intact(const std::string& run_directory) {
   IntactCheckpoint result;
@@ -188,6 +229,8 @@ IntactCheckpoint newest_intact(const std::string& run_directory) {
       result.opened.emplace(info);
       result.found = info;
       break;
+    } catch (const MisnamedCheckpoint&) {
+      throw;
     } catch (const Error& error) {
       result.warnings.push_back(fmt::format("passing over {}: {}", folder_name(info.step), error.what()));
     }
@@ -210,13 +253,16 @@ std::optional<BestCheckpoint> read_best(const std::string& run_directory) {
   const char* text = reinterpret_cast<const char*>(file.data());
   try {
     const json parsed = json::parse(text, text + file.bytes());
-    return BestCheckpoint{parsed.at("step").get<int64_t>(), parsed.at("value").get<double>()};
+    // A number beyond int64 is no step.
+    if (parsed.at("step").is_number_unsigned() &&
+        parsed["step"].get<uint64_t>() <= std::numeric_limits<int64_t>::max())
+      return BestCheckpoint{parsed.at("step").get<int64_t>(), parsed.at("value").get<double>()};
   } catch (const json::exception&) {
-    fail(
-        "{} is damaged: it should read {{\"step\": N, \"value\": X}}; remove it if the best step is not "
-        "known",
-        path);
   }
+  fail(
+      "{} is damaged: it should read {{\"step\": N, \"value\": X}}; remove it if the best step is not "
+      "known",
+      path);
 }
 
 void prune_checkpoints(const std::string& run_directory, int64_t keep_last, bool keep_best) {

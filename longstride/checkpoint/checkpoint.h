@@ -10,6 +10,7 @@
 #include <string>
 #include <vector>
 
+#include "longstride/base/check.h"
 #include "longstride/checkpoint/safetensors.h"
 
 namespace longstride {
@@ -35,6 +36,11 @@ void prepare_run_directory(const std::string& run_directory);
 std::string save_checkpoint(const std::string& run_directory, int64_t step,
                             const CheckpointContents& contents);
 
+// What became known of a saved state later: entries that replace or complete its metadata, in a small file of
+// the checkpoint's folder, amended.json. Appears whole or not at all; saving the step again forgets it.
+// Throws Error.
+void amend_checkpoint(const std::string& run_directory, int64_t step, const Metadata& metadata);
+
 // The checkpoints that have all their files, by ascending step.
 std::vector<CheckpointInfo> list_checkpoints(const std::string& run_directory);
 // The checkpoint of this step; throws Error naming the steps that exist.
@@ -42,18 +48,26 @@ CheckpointInfo find_checkpoint(const std::string& run_directory, int64_t step);
 
 enum class Verify { checksums, sizes };
 
+// A checkpoint's folder was copied or renamed: which course it belongs to is for people to say.
+class MisnamedCheckpoint : public Error {
+ public:
+  using Error::Error;
+};
+
 // A checkpoint that was found undamaged. Tensors of its files live as long as this object.
 class OpenCheckpoint {
  public:
   // Reads both files whole and compares their checksums, or only their sizes. Throws Error naming the damaged
-  // file and the older checkpoints to resume from.
+  // file and the older checkpoints to resume from; MisnamedCheckpoint if it is whole but of another step than
+  // its folder says.
   explicit OpenCheckpoint(const CheckpointInfo& info, Verify verify = Verify::checksums);
 
   int64_t step() const { return info_.step; }
   const std::string& path() const { return info_.path; }
   const SafetensorsFile& model() const { return model_; }
   const SafetensorsFile& state() const { return state_; }
-  const Metadata& metadata() const { return state_.metadata(); }
+  // Of the state, with what was amended. An amendment that is damaged counts as none.
+  const Metadata& metadata() const { return metadata_; }
 
  private:
   struct Mappings {
@@ -64,6 +78,7 @@ class OpenCheckpoint {
 
   CheckpointInfo info_;
   SafetensorsFile model_, state_;
+  Metadata metadata_;
 };
 
 // The newest checkpoint without damage, if any, and one line on each damaged one that was passed over.
@@ -72,6 +87,7 @@ struct IntactCheckpoint {
   std::optional<OpenCheckpoint> opened;  // the same, so that it is read and compared only once
   std::vector<std::string> warnings;
 };
+// Throws MisnamedCheckpoint.
 IntactCheckpoint newest_intact(const std::string& run_directory);
 
 // RUN/best.json: the step whose evaluation, `value`, is the best so far. Which is better is the caller's

@@ -25,6 +25,11 @@ SourceFile stat_file(const std::string& path) {
   return {path, status.st_size, int64_t{status.st_mtim.tv_sec} * 1'000'000'000 + status.st_mtim.tv_nsec};
 }
 
+bool is_run_folder(const fs::path& path) {
+  std::error_code ignored;
+  return fs::exists(path / "config.toml", ignored) && fs::is_directory(path / "checkpoints", ignored);
+}
+
 }  // namespace
 
 FileDescriptor::~FileDescriptor() {
@@ -72,11 +77,18 @@ std::vector<uint8_t> read_whole_file(const std::string& path, int64_t limit) {
 std::vector<SourceFile> list_files(const std::string& path) {
   std::error_code error;
   if (!fs::is_directory(path, error)) return {stat_file(path)};
+  LONGSTRIDE_CHECK(!is_run_folder(path), "{} is a run of longstride, not data", path);
   std::vector<SourceFile> files;
   fs::recursive_directory_iterator entries(path, error), end;
   for (; !error && entries != end; entries.increment(error)) {
     const std::string name = entries->path().filename().string();
     if (is_hidden(name)) {
+      entries.disable_recursion_pending();
+      continue;
+    }
+    // What a run writes changes from one session to the next; it is not data.
+    std::error_code ignored;
+    if (entries->is_directory(ignored) && is_run_folder(entries->path())) {
       entries.disable_recursion_pending();
       continue;
     }

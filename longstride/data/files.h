@@ -44,8 +44,8 @@ struct SourceFile {
 };
 
 // `path` itself, or all regular files below the folder `path` in the byte order of their paths, without
-// hidden ones (any component that begins with a dot). Throws Error if there is none or something cannot be
-// read.
+// hidden ones (any component that begins with a dot) and without folders that are runs of longstride. Throws
+// Error if there is none or something cannot be read.
 std::vector<SourceFile> list_files(const std::string& path);
 
 // True if a component of a relative path begins with a dot and is not "." or "..".

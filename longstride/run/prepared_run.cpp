@@ -6,6 +6,7 @@
 #include <unistd.h>
 
 #include "longstride/base/check.h"
+#include "longstride/run/run_data.h"
 #include "longstride/run/run_directory.h"
 
 namespace longstride {
@@ -25,7 +26,7 @@ PreparedRun::PreparedRun(RunRequest request, std::optional<RunLock> lock, const 
   check_directory(request);
   const bool trained = state_of_directory(directory_) == RunDirectoryState::trained;
   if (trained) check_model();
-  open_data();
+  open_data(request, trained);
   if (trained) {
     open_checkpoint(request.from_step, note);
     return;
@@ -86,8 +87,13 @@ void PreparedRun::check_model() const {
   }
 }
 
-void PreparedRun::open_data() {
-  splits_ = open_splits(config_.data);
+void PreparedRun::open_data(const RunRequest& request, bool trained) {
+  make_paths_absolute(config_.data);
+  splits_ = open_run_data(config_.data, trained ? directory_ : "");
+  if (trained && request.data_changed)
+    validation_changed_ = !same_validation(directory_, config_.data, splits_);
+  else if (trained)
+    record_data_ = !check_run_data(directory_, config_.data, splits_);
   const Corpus& corpus = *splits_.train.corpus;
   const int64_t context = config_.model.context;
   LONGSTRIDE_CHECK(corpus.record_bytes() == 0 || corpus.record_bytes() == context,
@@ -136,6 +142,7 @@ void PreparedRun::remove_made() {
 
 void PreparedRun::commit() {
   write_run_config(directory_, config_);
+  if (record_data_) record_run_data(directory_, config_.data, splits_);
   committed_ = true;
 }
 

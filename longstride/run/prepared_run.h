@@ -17,9 +17,10 @@ namespace longstride {
 struct RunRequest {
   std::string directory;
   RunConfig config;
-  int64_t from_step = -1;   // checkpoint to go on from; -1: the newest without damage
-  bool go_on = true;        // false: a directory that holds checkpoints is refused
-  std::string advice = {};  // what to do where it is refused, for the end of that message
+  int64_t from_step = -1;     // checkpoint to go on from; -1: the newest without damage
+  bool go_on = true;          // false: a directory that holds checkpoints is refused
+  bool data_changed = false;  // data that are not those of the run any more are taken as they are now
+  std::string advice = {};    // what to do where it is refused, for the end of that message
 };
 
 // The lock of a directory that holds a run, nothing for another one. Take it before the run's configuration
@@ -47,13 +48,17 @@ class PreparedRun {
   // The checkpoint's files are let go of.
   void close_checkpoint() { checkpoint_.reset(); }
 
-  // Writes the configuration: from here on the run is there, or goes on. Throws Error.
+  // The run goes on with another validation part: what was the best on the old one is not comparable.
+  bool validation_changed() const { return validation_changed_; }
+
+  // Writes the configuration and, where they are new, the data's sizes and checksums: from here on the run is
+  // there, or goes on. Throws Error.
   void commit();
 
  private:
   void check_directory(const RunRequest& request) const;
   void check_model() const;
-  void open_data();
+  void open_data(const RunRequest& request, bool trained);
   void open_checkpoint(int64_t from_step, const Notes& note);
   void make_directory(const Notes& note);
   void remove_made();
@@ -64,7 +69,7 @@ class PreparedRun {
   Splits splits_;
   std::optional<OpenCheckpoint> checkpoint_;
   std::vector<std::string> made_;  // folders, the outermost first
-  bool begins_anew_ = false, committed_ = false;
+  bool begins_anew_ = false, committed_ = false, record_data_ = true, validation_changed_ = false;
 };
 
 }  // namespace longstride

@@ -49,6 +49,7 @@ class Loop {
         device_(parse_device(config_.compute.device)),
         memory_before_(memory.before),
         trainer_(config_, splits_) {
+    if (!observer_.note) observer_.note = [](const std::string&) {};
     summary_.planned_memory = memory.plan.total();
     if (!on_gpu()) summary_.planned_memory += memory_before_ + kLibraryMemory;
   }

@@ -1,0 +1,31 @@
+// Where a run's data lie and what they were: RUN/data.json keeps size and checksum of each part, so that a
+// run is not trained or scored on other data without a word.
+#pragma once
+
+#include <string>
+
+#include "longstride/data/corpus.h"
+
+namespace longstride {
+
+// Makes the paths of the data and of the cache absolute; they are relative to the current folder. Paths that
+// cannot stand in a TOML file (no UTF-8) stay as they are.
+void make_paths_absolute(DataConfig& config);
+
+// open_splits; what is not there is an Error that says which folder a relative path belongs to and, for the
+// data of a run, how to name another place. `run` is empty for data that no run has yet.
+Splits open_run_data(const DataConfig& config, const std::string& run);
+
+// Writes RUN/data.json. Throws Error.
+void record_run_data(const std::string& run, const DataConfig& config, const Splits& splits);
+
+// Throws Error, which says what changed, if a part of the run's data is not what record_run_data wrote down.
+// A run without RUN/data.json is taken as it is; returns whether there is one.
+bool check_run_data(const std::string& run, const DataConfig& config, const Splits& splits);
+// The same for one part: train, validation or test.
+bool check_run_data(const std::string& run, const DataConfig& config, const Splits& splits,
+                    const std::string& part);
+// Is the validation part the one that was recorded? True without a record, false if it cannot be read.
+bool same_validation(const std::string& run, const DataConfig& config, const Splits& splits);
+
+}  // namespace longstride

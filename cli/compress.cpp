@@ -23,6 +23,7 @@
 #include "cli/compress_material.h"
 #include "cli/load_run.h"
 #include "cli/output_file.h"
+#include "cli/saved_settings.h"
 #include "cli/standard_streams.h"
 #include "cli/status_line.h"
 #include "cli/use_instructions.h"
@@ -247,7 +248,7 @@ int run_compress(const CompressOptions& options) {
   header.weights = options.weights;
   header.precision = name_of(loaded.product());
   header.device = describe_device(loaded.device());
-  header.settings = options.overrides;
+  header.settings = settings_of_bits(options.overrides);
   header.probe = coder.probe();
   header.context = config.model.context;
   header.streams = decoding.streams;
@@ -286,7 +287,8 @@ int run_decompress(const DecompressOptions& options) {
 
   // Settings of the file come first, so that the command line has the last word.
   std::vector<std::string> overrides{"compute.precision=" + header.precision};
-  overrides.insert(overrides.end(), header.settings.begin(), header.settings.end());
+  const std::vector<std::string> saved = settings_of_bits(header.settings);
+  overrides.insert(overrides.end(), saved.begin(), saved.end());
   overrides.insert(overrides.end(), options.overrides.begin(), options.overrides.end());
   const RunConfig config = load_run_config(options.run, overrides);
   use_instructions(config.compute);

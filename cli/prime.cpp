@@ -102,7 +102,7 @@ void fit(std::vector<uint8_t>& bytes, int64_t length, const Windows& windows) {
 
 ImageShape picture_shape(const RunConfig& config) {
   ImageShape shape{config.data.image_height, config.data.image_width, config.data.image_channels};
-  if (shape.bytes() == 0) {
+  if (shape.height == 0 || shape.width == 0 || shape.channels == 0) {
     const std::vector<int64_t>& axes = config.model.position_axes;
     std::string reason;
     try {
@@ -116,6 +116,12 @@ ImageShape picture_shape(const RunConfig& config) {
                      "image_width, image_channels",
                      reason);
   }
+  constexpr int64_t kLongestSide = int64_t{1} << 20, kMostChannels = 4;
+  const auto lies = [](int64_t value, int64_t most) { return value >= 1 && value <= most; };
+  LONGSTRIDE_CHECK(lies(shape.height, kLongestSide) && lies(shape.width, kLongestSide) &&
+                       lies(shape.channels, kMostChannels),
+                   "a picture of {} x {} x {}: sides have 1 to {} pixels, and there are 1 to {} channels",
+                   shape.height, shape.width, shape.channels, kLongestSide, kMostChannels);
   LONGSTRIDE_CHECK(shape.bytes() == config.model.context,
                    "a picture of {} x {} x {} has {} bytes, but the model was made for {}", shape.height,
                    shape.width, shape.channels, shape.bytes(), config.model.context);

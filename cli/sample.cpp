@@ -2,6 +2,7 @@
 #include <algorithm>
 #include <chrono>
 #include <cmath>
+#include <filesystem>
 #include <memory>
 
 #include <fmt/format.h>
@@ -75,8 +76,8 @@ class StateKeeper {
     if (!job_.state.empty() && seconds_since(last_) >= every_) save(generator);
   }
   // Nothing is written if nothing has come since.
-  void save(const Generator& generator) {
-    if (job_.state.empty() || generator.drawn() == saved_) return;
+  void save(const Generator& generator, bool files_written = false) {
+    if (job_.state.empty() || (generator.drawn() == saved_ && !files_written)) return;
     job_.session.sequences = generator.sequences();
     saved_ = generator.drawn();
     save();
@@ -115,6 +116,7 @@ void draw_all(Generator& generator, const LoadedModel& loaded, SampleOutput& out
     generator.advance(steps);
     steps = steps_to_take(loaded, output.live(), steps, seconds_since(begin));
     output.follow(generator);
+    if (output.take_written()) keeper.save(generator, true);
     keeper.follow(generator);
     if (generator.replaying()) {
       status.say("drawing again what is known, to go on from there");
@@ -164,12 +166,20 @@ void report(const SampleOptions& options, const SampleJob& job, const Generator&
   print_json(out);
 }
 
+// What --resume has to be told if the output is not beside the state.
+std::string output_option(const SampleJob& job) {
+  const std::filesystem::path output = job.session.output, state = job.state;
+  const auto folder = [](const std::filesystem::path& path) { return path.parent_path().lexically_normal(); };
+  return output.empty() || folder(output) == folder(state) ? "" : " --output " + output.string();
+}
+
 // How to go on after an interruption.
 void advise(const SampleOptions& options, const SampleJob& job) {
   if (job.state.empty())
     say("stopped; with --state FILE it could be resumed");
   else
-    say("stopped; go on with: longstride sample {} --resume {}", options.run, job.state);
+    say("stopped; go on with: longstride sample {} --resume {}{}", options.run, job.state,
+        output_option(job));
 }
 
 }  // namespace
@@ -186,11 +196,17 @@ int run_sample(const SampleOptions& options) {
   StateKeeper keeper(job, options.save_every);
   StatusLine status("sampling", output.live(), "tokens");
   const Clock::time_point begin = Clock::now();
-  draw_all(generator, job, loaded, output, keeper, status);
+  try {
+    draw_all(generator, job, loaded, output, keeper, status);
+  } catch (const OutputClosed&) {
+    keeper.save(generator);
+    throw;
+  }
   const double seconds = seconds_since(begin);
   status.clear();
   keeper.save(generator);
   const std::vector<std::string> files = output.finish(generator);
+  if (output.take_written()) keeper.save(generator, true);
   report(options, job, generator, seconds, files);
   if (generator.done()) return 0;
   advise(options, job);

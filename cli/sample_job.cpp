@@ -2,15 +2,18 @@
 
 #include <algorithm>
 #include <filesystem>
+#include <utility>
 
 #include <fmt/format.h>
 
 #include "longstride/base/check.h"
 #include "longstride/base/output_file.h"
+#include "longstride/base/say.h"
 
 #include "cli/load_run.h"
 #include "cli/output_file.h"
 #include "cli/prime.h"
+#include "cli/saved_settings.h"
 #include "cli/use_instructions.h"
 
 namespace longstride::cli {
@@ -116,8 +119,30 @@ BranchOptions branch_options(const SampleOptions& options, int64_t context) {
   return branching;
 }
 
+std::string beside(const std::string& file, const std::string& name) {
+  return (fs::path(file).parent_path() / name).string();
+}
+
+// A state may come from anybody, so that it decides neither in which folder its output goes nor what is
+// replaced: it goes beside the state, and takes the place of nothing but what the state itself wrote.
+void use_output_of_state(SampleJob& job) {
+  const std::string name = fs::path(job.session.output).filename().string();
+  const std::string before = std::exchange(job.session.output, beside(job.state, name));
+  job.output_of_state = true;
+  if (name.empty() || name.starts_with('.'))
+    throw UsageError(fmt::format("--resume {}: its output would be {}; say with --output what to write",
+                                 job.state, job.session.output));
+  const int64_t count = job.config.data.kind == "image" ? 1 : std::ssize(job.session.sequences);
+  for (int64_t i = 0; i < count; ++i) check_own_output(job, numbered_output(job.session.output, i, count));
+  if (fs::path(before).lexically_normal() != fs::path(job.session.output).lexically_normal())
+    say("the output was {}; without --output it goes beside the state: {}", before, job.session.output);
+}
+
 void check_length(const SampleJob& job) {
   const int64_t context = job.config.model.context;
+  for (const Sequence& sequence : job.session.sequences)
+    LONGSTRIDE_CHECK(job.config.data.kind != "image" || sequence.length == context,
+                     "a picture of {} bytes; those of the model have {}", sequence.length, context);
   LONGSTRIDE_CHECK(job.config.data.kind != "image" || job.session.length == context,
                    "--length {}: a picture always has {} bytes", job.session.length, context);
 }
@@ -127,7 +152,8 @@ SampleJob job_from_state(const SampleOptions& options) {
   Session saved = load_session(options.resume);
   // Settings of the state come first, so that the command line has the last word.
   std::vector<std::string> overrides{"compute.precision=" + saved.precision};
-  overrides.insert(overrides.end(), saved.settings.begin(), saved.settings.end());
+  const std::vector<std::string> settings = settings_of_bits(saved.settings);
+  overrides.insert(overrides.end(), settings.begin(), settings.end());
   overrides.insert(overrides.end(), options.overrides.begin(), options.overrides.end());
   job.config = load_run_config(options.run, overrides);
   LONGSTRIDE_CHECK(job.config.data.kind == saved.kind,
@@ -139,9 +165,11 @@ SampleJob job_from_state(const SampleOptions& options) {
   job.resumed = options.branch == 0;
   job.state = job.resumed ? options.resume : options.state;
   job.session = job.resumed ? std::move(saved) : branch(saved, branch_options(options, context));
-  job.session.settings.assign(overrides.begin() + 1, overrides.end());
+  job.session.settings = settings_of_bits({overrides.begin() + 1, overrides.end()});
   if (!job.resumed || given(options, "--output"))
     job.session.output = wanted_output(options, job.config.data.kind, "branches");
+  else if (!job.session.output.empty())
+    use_output_of_state(job);
   return job;
 }
 
@@ -168,6 +196,15 @@ SampleJob job_from_options(const SampleOptions& options) {
 std::string beginning_of(const std::string& digest) { return digest.substr(0, 8); }
 
 }  // namespace
+
+void check_own_output(const SampleJob& job, const std::string& file) {
+  if (!job.output_of_state || is_own(job.session.written, file)) return;
+  fail(
+      "{} is there, and {} did not write it as it is; it was left alone. --output {} replaces it, another "
+      "name "
+      "keeps it",
+      file, job.state, file);
+}
 
 std::string numbered_output(const std::string& path, int64_t index, int64_t count) {
   if (count == 1) return path;

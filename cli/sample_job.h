@@ -17,7 +17,8 @@ struct SampleJob {
   Session session;       // what is known at the beginning; fields of the model are filled by load_model
   std::string state;     // file that keeps the session; empty: none
   bool resumed = false;  // goes on as if it had not stopped
-  std::string saved_on;  // the device in words, if resumed
+  bool output_of_state = false;  // its name is the state's, not the command line's
+  std::string saved_on;          // the device in words, if resumed
   Windows windows;
   bool text() const { return config.data.kind == "text"; }
 };
@@ -25,6 +26,9 @@ struct SampleJob {
 // Reads the prime or the state, and looks at everything that can be wrong before a model is loaded. Puts the
 // instruction set into force. Throws Error or UsageError.
 SampleJob prepare_job(const SampleOptions& options);
+
+// Throws Error if the state chose the name of `file`, which is there and not as the state left it.
+void check_own_output(const SampleJob& job, const std::string& file);
 
 // "a.wav" as "a-3.wav", if there are several.
 std::string numbered_output(const std::string& path, int64_t index, int64_t count);

@@ -70,17 +70,27 @@ void TextOutput::follow(const Generator& generator) {
 
 // ---- all kinds ----
 
-SampleOutput::SampleOutput(const SampleJob& job, bool json)
+SampleOutput::SampleOutput(SampleJob& job, bool json)
     : job_(job),
       direct_(is_direct_output(job.session.output)),
       text_(std::ssize(job.session.sequences), job.text() && job.session.output.empty() && !json) {}
+
+template <class Write>
+void SampleOutput::write_file(const std::string& path, Write&& write) {
+  check_own_output(job_, path);
+  write(path);
+  if (!direct_) note_written(job_.session.written, path);
+  written_ = true;
+}
 
 void SampleOutput::write_grid(const Generator& generator) {
   const Clock::time_point begin = Clock::now();
   std::vector<std::vector<uint8_t>> pictures;
   for (const Sequence& sample : generator.sequences())
     pictures.emplace_back(sample.bytes).resize(sample.length, kNotPainted);
-  write_png_grid(job_.session.output, pictures, job_.shape.height, job_.shape.width, job_.shape.channels);
+  write_file(job_.session.output, [&](const std::string& path) {
+    write_png_grid(path, pictures, job_.shape.height, job_.shape.width, job_.shape.channels);
+  });
   last_grid_ = Clock::now();
   grid_seconds_ = std::chrono::duration<double>(last_grid_ - begin).count();
 }
@@ -109,10 +119,12 @@ std::vector<std::string> SampleOutput::write_files(const Generator& generator) {
     const std::vector<uint8_t>& bytes = samples[i].bytes;
     if (bytes.empty()) continue;
     files.push_back(numbered_output(job_.session.output, i, std::ssize(samples)));
-    if (job_.text())
-      write_output(files.back(), [&](ByteSink& sink) { sink.write(bytes.data(), std::ssize(bytes)); });
-    else
-      write_wav(files.back(), bytes, job_.config.data.sample_rate);
+    write_file(files.back(), [&](const std::string& path) {
+      if (job_.text())
+        write_output(path, [&](ByteSink& sink) { sink.write(bytes.data(), std::ssize(bytes)); });
+      else
+        write_wav(path, bytes, job_.config.data.sample_rate);
+    });
   }
   return files;
 }

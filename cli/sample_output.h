@@ -3,6 +3,7 @@
 
 #include <chrono>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "longstride/sample/generate.h"
@@ -38,23 +39,28 @@ class TextOutput {
 
 class SampleOutput {
  public:
-  SampleOutput(const SampleJob& job, bool json);
+  SampleOutput(SampleJob& job, bool json);
 
   // Text runs over a terminal, where other lines would be in the way.
   bool live() const { return text_.live(); }
   // Shows what has come since the last call; a grid is written anew every few seconds.
   void follow(const Generator& generator);
+  // Files were written since the last call of this, and stand in job.session.written.
+  bool take_written() { return std::exchange(written_, false); }
   // Writes the files, of samples that are not finished too, and says so on standard error. Returns the files.
   std::vector<std::string> finish(const Generator& generator);
 
  private:
   using Clock = std::chrono::steady_clock;
+  template <class Write>
+  void write_file(const std::string& path, Write&& write);
   void write_grid(const Generator& generator);
   std::vector<std::string> write_files(const Generator& generator);
 
-  const SampleJob& job_;
+  SampleJob& job_;
   bool direct_;  // to a pipe or the like: written once, at the end
   TextOutput text_;
+  bool written_ = false;
   Clock::time_point last_grid_ = Clock::now();
   double grid_seconds_ = 0;  // that the last one took to write
 };

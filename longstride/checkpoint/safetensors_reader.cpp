@@ -51,29 +51,63 @@ struct Place {
   }
 };
 
-// Parses the header's JSON, refusing names that repeat within an object (the parser alone would keep the last
-// one).
-json parse_header(std::string_view text, const Place& place) {
-  std::vector<std::set<std::string>> open_objects;
-  const json::parser_callback_t watch = [&](int depth, json::parse_event_t event, json& parsed) {
-    place.check(depth <= kDeepestNesting, "its header nests deeper than the format allows");
-    if (event == json::parse_event_t::object_start) open_objects.emplace_back();
-    if (event == json::parse_event_t::object_end) open_objects.pop_back();
-    if (event == json::parse_event_t::key) {
-      const auto& name = parsed.get_ref<const std::string&>();
-      place.check(open_objects.back().insert(name).second, "the name '{}' repeats in its header",
-                  printable(name));
-    }
+// Builds the header's JSON from the parser's events, refusing names that repeat within an object, where the
+// parser alone would keep the last one, and deep nesting. The parser's own callback would walk each object
+// again at the end of every member.
+class HeaderBuilder : public nlohmann::json_sax<json> {
+ public:
+  explicit HeaderBuilder(const Place& place) : place_(place) {}
+  json take() { return std::move(root_); }
+
+  bool null() override { return add(nullptr); }
+  bool boolean(bool value) override { return add(value); }
+  bool number_integer(number_integer_t value) override { return add(value); }
+  bool number_unsigned(number_unsigned_t value) override { return add(value); }
+  bool number_float(number_float_t value, const string_t&) override { return add(value); }
+  bool string(string_t& value) override { return add(std::move(value)); }
+  bool binary(binary_t&) override { return false; }
+  bool start_object(size_t) override { return open(json::object()); }
+  bool end_object() override { return close(); }
+  bool start_array(size_t) override { return open(json::array()); }
+  bool end_array() override { return close(); }
+  bool key(string_t& name) override {
+    place_.check(!open_.back()->contains(name), "the name '{}' repeats in its header", printable(name));
+    key_ = std::move(name);
     return true;
-  };
-  try {
-    json header = json::parse(text.begin(), text.end(), watch);
-    place.check(header.is_object(), "its header is not a JSON object");
-    return header;
-  } catch (const json::exception& error) {
-    place.check(false, "its header is not JSON ({})", printable(error.what()));
   }
-  return {};
+  bool parse_error(size_t, const std::string&, const nlohmann::detail::exception& error) override {
+    place_.check(false, "its header is not JSON ({})", printable(error.what()));
+    return false;
+  }
+
+ private:
+  json& put(json value) {
+    if (open_.empty()) return root_ = std::move(value);
+    json& parent = *open_.back();
+    if (parent.is_object()) return parent[key_] = std::move(value);
+    return parent.emplace_back(std::move(value));
+  }
+  bool add(json value) { return put(std::move(value)), true; }
+  bool open(json value) {
+    place_.check(open_.size() < kDeepestNesting, "its header nests deeper than the format allows");
+    json& opened = put(std::move(value));
+    return open_.push_back(&opened), true;
+  }
+  bool close() { return open_.pop_back(), true; }
+
+  const Place& place_;
+  json root_;
+  std::vector<json*>
+      open_;  // members are added to the last one alone, so that the others stay where they are
+  std::string key_;
+};
+
+json parse_header(std::string_view text, const Place& place) {
+  HeaderBuilder builder(place);
+  json::sax_parse(text.begin(), text.end(), &builder);
+  json header = builder.take();
+  place.check(header.is_object(), "its header is not a JSON object");
+  return header;
 }
 
 Metadata parse_metadata(const json& object, const Place& place) {

@@ -2,13 +2,16 @@
 
 #include <algorithm>
 #include <filesystem>
+#include <optional>
+#include <span>
 #include <string_view>
 #include <system_error>
 
 #include <nlohmann/json.hpp>
+#include <sys/stat.h>
 
 #include "longstride/base/checksum.h"
-#include "longstride/base/mapped_file.h"
+#include "longstride/base/input_file.h"
 #include "longstride/base/output_file.h"
 #include "longstride/base/rng.h"
 
@@ -35,6 +38,9 @@ SamplerConfig sampler_from(const json& from) {
 }
 
 json header_of(const Session& session) {
+  json written = json::array();
+  for (const WrittenFile& file : session.written)
+    written.push_back({{"name", file.name}, {"inode", file.inode}, {"modified", file.modified}});
   json sequences = json::array();
   for (const Sequence& sequence : session.sequences)
     sequences.push_back({{"known", sequence.known()},
@@ -55,6 +61,7 @@ json header_of(const Session& session) {
           {"hop", session.hop},
           {"sampler", to_json(session.sampler)},
           {"output", session.output},
+          {"written", written},
           {"sequences", sequences}};
 }
 
@@ -74,6 +81,9 @@ Session session_from(const json& header, std::vector<int64_t>& known) {
   header.at("hop").get_to(session.hop);
   session.sampler = sampler_from(header.at("sampler"));
   header.at("output").get_to(session.output);
+  for (const json& entry : header.value("written", json::array()))
+    session.written.push_back({entry.at("name").get<std::string>(), entry.at("inode").get<uint64_t>(),
+                               entry.at("modified").get<int64_t>()});
   for (const json& entry : header.at("sequences")) {
     Sequence& sequence = session.sequences.emplace_back();
     known.push_back(entry.at("known").get<int64_t>());
@@ -110,6 +120,15 @@ Session read_content(std::string_view rest) {
   return session;
 }
 
+// The file under the name, which may be a link to it; nothing if there is none.
+std::optional<WrittenFile> look_at(const std::string& path) {
+  struct stat status {};
+  if (stat(path.c_str(), &status) != 0 && lstat(path.c_str(), &status) != 0) return {};
+  constexpr int64_t kBillion = 1'000'000'000;
+  return WrittenFile{std::filesystem::path(path).filename().string(), status.st_ino,
+                     int64_t{status.st_mtim.tv_sec} * kBillion + status.st_mtim.tv_nsec};
+}
+
 }  // namespace
 
 void save_session(const std::string& path, const Session& session) {
@@ -132,8 +151,10 @@ void save_session(const std::string& path, const Session& session) {
 }
 
 Session load_session(const std::string& path) {
-  const MappedFile file(path);
-  std::string_view text(reinterpret_cast<const char*>(file.data()), static_cast<size_t>(file.bytes()));
+  const InputFile file(path);
+  std::string content(static_cast<size_t>(file.bytes()), 0);
+  file.read(0, std::span(reinterpret_cast<uint8_t*>(content.data()), content.size()));
+  std::string_view text(content);
   LONGSTRIDE_CHECK(text.starts_with(kFormat), "{} is not the state of a sampling run", path);
   const int64_t covered = file.bytes() - kChecksumDigits;
   LONGSTRIDE_CHECK(covered > 0 && checksum_of(text.data(), covered) == text.substr(covered),
@@ -153,6 +174,20 @@ Session load_session(const std::string& path) {
   }
 }
 
+void note_written(std::vector<WrittenFile>& written, const std::string& path) {
+  const std::optional<WrittenFile> file = look_at(path);
+  if (!file) return;
+  std::erase_if(written, [&](const WrittenFile& known) { return known.name == file->name; });
+  written.push_back(*file);
+}
+
+bool is_own(const std::vector<WrittenFile>& written, const std::string& path) {
+  const std::optional<WrittenFile> file = look_at(path);
+  return !file || std::any_of(written.begin(), written.end(), [&](const WrittenFile& known) {
+    return known.name == file->name && known.inode == file->inode && known.modified == file->modified;
+  });
+}
+
 uint64_t branch_seed(uint64_t seed, uint64_t parent, int64_t index) {
   const auto low = [](uint64_t value) { return static_cast<uint32_t>(value); };
   const auto branch = static_cast<uint64_t>(index);
@@ -169,6 +204,7 @@ Session branch(const Session& from, const BranchOptions& options) {
   };
   Session session = from;
   session.sequences.clear();
+  session.written.clear();
   change(session.sampler);
   session.sampler.seed = options.seed.value_or(from.sampler.seed);
   session.length = options.length.value_or(from.length);

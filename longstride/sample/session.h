@@ -11,6 +11,14 @@
 
 namespace longstride {
 
+// A file as it was when the session wrote it, told from another of the same name by what nobody else could
+// have given it.
+struct WrittenFile {
+  std::string name;  // without its folder
+  uint64_t inode = 0;
+  int64_t modified = 0;  // nanoseconds since 1970
+};
+
 struct Session {
   // Of the model.
   std::string model;  // LoadedModel::digest()
@@ -27,13 +35,19 @@ struct Session {
   int64_t length = 0;
   double hop = 0.5;
   SamplerConfig sampler;
-  std::string output;  // file; empty: the terminal
+  std::string output;                // file; empty: the terminal
+  std::vector<WrittenFile> written;  // outputs so far
 
   std::vector<Sequence> sequences;
 };
 
 // Writes the file so that a reader sees the old one or the new one, whenever the process ends. Throws Error.
 void save_session(const std::string& path, const Session& session);
+
+// Notes that the session wrote the file, in place of what it knew of that name.
+void note_written(std::vector<WrittenFile>& written, const std::string& path);
+// There is nothing under the name, or the very file that was written.
+bool is_own(const std::vector<WrittenFile>& written, const std::string& path);
 
 // Throws Error naming the file if it is none of these, is cut off or was altered.
 Session load_session(const std::string& path);

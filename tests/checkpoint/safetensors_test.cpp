@@ -1,5 +1,6 @@
 #include "longstride/checkpoint/safetensors.h"
 
+#include <chrono>
 #include <cmath>
 #include <cstring>
 #include <limits>
@@ -86,6 +87,22 @@ TEST(Safetensors, ReadsTheGoldenBytes) {
   EXPECT_FALSE(file.contains("H"));
   EXPECT_THAT(message_of<Error>([&] { file.find("byte"); }),
               HasSubstr("no tensor 'byte'; did you mean 'bytes'?"));
+}
+
+// The time must grow with the names, not with their square: 200,000 would take minutes.
+TEST(Safetensors, ManyNamesAreReadInNoTime) {
+  const TemporaryFolder folder;
+  std::string header = "{";
+  for (int i = 0; i < 200000; ++i)
+    header += (i > 0 ? ",\"z" : "\"z") + std::to_string(i) +
+              R"(":{"dtype":"F32","shape":[0],"data_offsets":[0,0]})";
+  header += "}";
+  const uint64_t length = header.size();
+  std::string file(reinterpret_cast<const char*>(&length), sizeof length);
+  write_bytes(folder / "many", file + header);
+  const auto begin = std::chrono::steady_clock::now();
+  EXPECT_EQ(SafetensorsFile(folder / "many").names().size(), 200000u);
+  EXPECT_LT(std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count(), 30);
 }
 
 TEST(Safetensors, EveryDtypeAndShapeComesBackBitForBit) {

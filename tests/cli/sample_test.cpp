@@ -256,6 +256,69 @@ TEST_F(SampleTest, AMachineThatDrawsOtherBytesIsFound) {
   EXPECT_EQ(outcome.out, "");
 }
 
+// A state from elsewhere: what it says of files and settings is not done.
+TEST_F(SampleTest, AStateDoesNotDecideWhichFileIsReplaced) {
+  train();
+  fs::create_directories(folder_ / "home");
+  write("home/notes", "mine");
+  write("home/.profile", "mine");
+  ASSERT_EQ(longstride("sample run --length 60 --state s -o result.txt").code, 0);
+  const std::string state = in_folder("s"), own = in_folder("result.txt");
+  const auto forge = [&](const std::string& from, const std::string& to) {
+    std::string forged = state.substr(0, state.size() - 32);
+    const size_t at = forged.find(from);
+    ASSERT_NE(at, std::string::npos) << from;
+    forged.replace(at, from.size(), to);
+    write("home/evil", forged + checksum_of(forged.data(), std::ssize(forged)));
+  };
+  const std::string output = "\"output\":\"result.txt\"";
+  forge(output, "\"output\":\"" + (folder_ / "home/notes") + "\"");
+  expect_complaint(longstride("sample run --resume home/evil"), 1,
+                   {"home/notes is there, and home/evil did not write it", "--output"});
+  forge(output, "\"output\":\"../home/.profile\"");
+  expect_complaint(longstride("sample run --resume home/evil"), 2, {"home/.profile", "--output"});
+  EXPECT_EQ(in_folder("home/notes") + in_folder("home/.profile"), "minemine");
+  // It goes beside the state, wherever the state says that it went.
+  forge(output, "\"output\":\"/nowhere/new.txt\"");
+  const Outcome outcome = longstride("sample run --resume home/evil");
+  EXPECT_EQ(outcome.code, 0) << outcome.err;
+  EXPECT_THAT(outcome.err, HasSubstr("the output was /nowhere/new.txt"));
+  EXPECT_EQ(in_folder("home/new.txt"), own);
+  // What it wrote may be written again, what somebody else has changed may not, unless it is named.
+  EXPECT_EQ(longstride("sample run --resume s").code, 0);
+  write("result.txt", "edited");
+  expect_complaint(longstride("sample run --resume s"), 1, {"result.txt is there"});
+  EXPECT_EQ(in_folder("result.txt"), "edited");
+  EXPECT_EQ(longstride("sample run --resume s -o result.txt").code, 0);
+  EXPECT_EQ(in_folder("result.txt"), own);
+
+  for (const char* setting : {"data.path=nothing", "data.cache=home", "compute.threads=100000",
+                              "compute.threads={a.a=1}", "train.steps=x"}) {
+    forge("\"settings\":[]", std::string("\"settings\":[\"") + setting + "\"]");
+    EXPECT_EQ(longstride("sample run --resume home/evil -o taken.txt").code, 0) << setting;
+  }
+  forge("\"settings\":[]", "\"settings\":[\"compute.instructions=nothing\"]");
+  expect_complaint(longstride("sample run --resume home/evil -o taken.txt"), 2, {"compute.instructions"});
+}
+
+TEST_F(SampleTest, APictureOfAnotherSizeInAStateIsRefused) {
+  train_on_pictures();
+  ASSERT_EQ(longstride("sample paints --state s -o p.png").code, 0);
+  std::string state = in_folder("s");
+  state.resize(state.size() - 32);
+  const std::string from = "\"length\":64,\"prime\"";
+  ASSERT_NE(state.find(from), std::string::npos);
+  state.replace(state.find(from), from.size(), "\"length\":10000000000,\"prime\"");
+  write("forged", state + checksum_of(state.data(), std::ssize(state)));
+  expect_complaint(longstride("sample paints --resume forged -o q.png"), 1,
+                   {"a picture of 10000000000 bytes"});
+  std::string config = in_folder("paints/config.toml");
+  const size_t at = config.find("image_height");
+  config.replace(at, config.find('\n', at) - at, "image_height = 4611686018427387908");
+  write("paints/config.toml", config);
+  EXPECT_EQ(longstride("sample paints -o q.png").code, 1);
+}
+
 // ---- outputs ----
 
 TEST_F(SampleTest, WhatCannotBeWrittenIsSaidBeforeSampling) {

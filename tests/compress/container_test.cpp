@@ -42,6 +42,21 @@ std::vector<uint8_t> part(int64_t bytes, uint8_t first) {
   return result;
 }
 
+TEST(CompressedHeader, SizesThatNoCompressorMakesAreRefused) {
+  const auto refusal = [](auto&& change) {
+    CompressedHeader header = some_header();
+    change(header);
+    const TemporaryFolder folder;
+    return message_of<Error>([&] {
+      write_file_atomically(folder / "x", [&](ByteSink& sink) { CompressedWriter(sink, header); });
+    });
+  };
+  EXPECT_THAT(refusal([](CompressedHeader& h) { h.bytes = h.frame_bytes = 3'000'000'000; }),
+              HasSubstr("frames of"));
+  EXPECT_THAT(refusal([](CompressedHeader& h) { h.streams = 65; }), HasSubstr("65 windows"));
+  EXPECT_THAT(refusal([](CompressedHeader& h) { h.context = int64_t{1} << 60; }), HasSubstr("windows of"));
+}
+
 class ContainerTest : public testing::Test {
  protected:
   std::string write(const CompressedHeader& header) {

@@ -1,5 +1,6 @@
 #include "longstride/sample/session.h"
 
+#include <filesystem>
 #include <set>
 
 #include <gmock/gmock.h>
@@ -49,6 +50,25 @@ Session example() {
     session.sequences[i].bytes.insert(session.sequences[i].bytes.end(), more.begin(), more.end());
   }
   return session;
+}
+
+TEST(Session, KnowsItsOwnFiles) {
+  const TemporaryFolder folder;
+  Session session = example();
+  EXPECT_TRUE(is_own(session.written, folder / "out"));
+  write_bytes(folder / "out", "x");
+  EXPECT_FALSE(is_own(session.written, folder / "out"));
+  note_written(session.written, folder / "out");
+  save_session(folder / "s", session);
+  session = load_session(folder / "s");
+  EXPECT_TRUE(is_own(session.written, folder / "out"));
+  write_bytes(folder / "other", "x");
+  EXPECT_FALSE(is_own(session.written, folder / "other"));
+  std::filesystem::rename(folder / "other", folder / "out");
+  EXPECT_FALSE(is_own(session.written, folder / "out"));
+  std::filesystem::remove(folder / "out");
+  std::filesystem::create_symlink("nothing", folder / "out");
+  EXPECT_FALSE(is_own(session.written, folder / "out"));
 }
 
 void expect_equal(const SamplerConfig& a, const SamplerConfig& b) {

@@ -139,6 +139,13 @@ void draw_all(Generator& generator, const SampleJob& job, const LoadedModel& loa
   }
 }
 
+// As printable(), with each backslash doubled: byte 0x15 and the four characters that stand for it differ.
+std::string unambiguous(const std::vector<uint8_t>& bytes) {
+  std::string doubled;
+  for (const uint8_t byte : bytes) doubled.append(byte == '\\' ? 2 : 1, static_cast<char>(byte));
+  return printable(doubled);
+}
+
 void report(const SampleOptions& options, const SampleJob& job, const Generator& generator, double seconds,
             const std::vector<std::string>& files) {
   const double rate = static_cast<double>(generator.drawn()) / std::max(seconds, 1e-9);
@@ -162,7 +169,7 @@ void report(const SampleOptions& options, const SampleJob& job, const Generator&
                      {"files", files}};
   if (job.text() && files.empty())
     for (const Sequence& sequence : generator.sequences())
-      out["samples"].push_back(printable(sequence.bytes));
+      out["samples"].push_back(unambiguous(sequence.bytes));
   print_json(out);
 }
 

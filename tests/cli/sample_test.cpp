@@ -371,6 +371,13 @@ TEST_F(SampleTest, PicturesRefuseWhatTheyCannotDo) {
   EXPECT_EQ(longstride("sample paints --prime pictures/3.png").code, 0);
 }
 
+TEST_F(SampleTest, BytesInJsonAreUnambiguous) {
+  train();
+  write("prime.txt", "a\\x15\x15\xff\n");
+  const auto result = nlohmann::json::parse(longstride("sample run --length 8 --prime prime.txt --json").out);
+  EXPECT_THAT(result["samples"][0].get<std::string>(), testing::StartsWith("a\\\\x15\\x15\\xff\n"));
+}
+
 TEST_F(SampleTest, SoundGoesOnBeyondTheContext) {
   train_on_sound();
   ASSERT_EQ(longstride("sample plays --length 300 -o long.wav").code, 0);

@@ -1,5 +1,7 @@
 // `longstride inspect`: what a model is, costs, needs and sees, before any of it is spent.
 
+#include <cmath>
+
 #include <fmt/format.h>
 #include <fmt/ranges.h>
 #include <nlohmann/json.hpp>
@@ -64,6 +66,11 @@ struct SamplerCaches {
   int64_t dense = 0;  // bytes of one layer that keeps every key
   int64_t total = 0;  // bytes of all layers
 };
+
+// Heads may keep different numbers of rows, so that their mean need not be whole.
+std::string rows_text(double rows) {
+  return rows == std::floor(rows) ? fmt::format("{:.0f}", rows) : fmt::format("{:.1f}", rows);
+}
 
 }  // namespace
 
@@ -131,7 +138,7 @@ int run_inspect(const InspectOptions& options) {
   for (size_t i = 0; i < layers.size(); ++i) {
     const int64_t layer = static_cast<int64_t>(i);
     print_result("sampling   {}: {} rows of keys and values a head, {} a layer, {:.3g} % of a dense cache\n",
-                 layers[i].first, caches.rows_a_head(layer),
+                 layers[i].first, rows_text(caches.rows_a_head(layer)),
                  human_bytes(static_cast<double>(caches.bytes(layer))), 100 * caches.of_dense(layer));
   }
   print_result("sampling   {} in {} a stream for {} layers, {:.3g} % of a dense cache\n",

@@ -261,11 +261,17 @@ LoadedModel load_model(const SampleOptions& options, SampleJob& job) {
                       "leave it out, or go on in another way with --branch 1",
                       options.resume, session.precision, name_of(loaded.product())));
   }
+  const std::string device = describe_device(loaded.device());
+  if (job.resumed && job.saved_on != device)
+    say("note: {} was saved on {}, this is {}; what was drawn is drawn again and compared, what comes after "
+        "may "
+        "still differ from what would have come there",
+        options.resume, job.saved_on, device);
   session.model = loaded.digest();
   session.run = options.run;
   session.step = loaded.step();
   session.precision = name_of(loaded.product());
-  session.device = describe_device(loaded.device());
+  session.device = device;
   return loaded;
 }
 

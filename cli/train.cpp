@@ -92,6 +92,13 @@ RunRequest request_of(const TrainOptions& options, bool target_is_run) {
 
 int run_train(const TrainOptions& options) {
   const bool target_is_run = fs::is_directory(options.target);
+  const fs::path target(options.target);
+  if (target.filename() == "config.toml" && options.run.empty() &&
+      is_run_directory(target.has_parent_path() ? target.parent_path().string() : "."))
+    throw UsageError(
+        fmt::format("{} belongs to a run: go on with it by 'longstride train {}', or begin another with its "
+                    "config and --run",
+                    options.target, target.has_parent_path() ? target.parent_path().string() : "."));
   RunRequest request = request_of(options, target_is_run);
   const std::string run = request.directory;
   if (target_is_run && run != options.target)

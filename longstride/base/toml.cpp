@@ -2,8 +2,10 @@
 
 #include <cctype>
 #include <cmath>
+#include <filesystem>
 #include <fstream>
 #include <sstream>
+#include <system_error>
 
 #include <fmt/ranges.h>
 #include <toml++/toml.h>
@@ -233,6 +235,10 @@ void read_toml_text(const std::string& text, const std::string& source, const Fi
 }
 
 void read_toml_file(const std::string& path, const FieldList& fields) {
+  // It would be waited for until somebody writes into it. A pipe that a shell hands over is named by a link.
+  std::error_code ignored;
+  LONGSTRIDE_CHECK(!std::filesystem::is_fifo(std::filesystem::symlink_status(path, ignored)),
+                   "cannot read {}: it is not a regular file", path);
   std::ifstream file(path);
   LONGSTRIDE_CHECK(file.good(), "cannot read {}: {}", path, last_system_error());
   std::ostringstream text;

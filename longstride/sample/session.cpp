@@ -13,6 +13,7 @@
 #include "longstride/base/checksum.h"
 #include "longstride/base/input_file.h"
 #include "longstride/base/output_file.h"
+#include "longstride/base/printable.h"
 #include "longstride/base/rng.h"
 
 namespace longstride {
@@ -37,10 +38,23 @@ SamplerConfig sampler_from(const json& from) {
           from.at("top_p").get<double>(), from.at("seed").get<uint64_t>()};
 }
 
+// Names of files need not be UTF-8, as text in JSON has to be: others stand there as a list of bytes.
+json name_as_json(const std::string& name) {
+  if (is_utf8(name)) return name;
+  return std::vector<uint8_t>(name.begin(), name.end());
+}
+
+std::string name_from(const json& from) {
+  if (from.is_string()) return from.get<std::string>();
+  const auto bytes = from.get<std::vector<uint8_t>>();
+  return std::string(bytes.begin(), bytes.end());
+}
+
 json header_of(const Session& session) {
   json written = json::array();
   for (const WrittenFile& file : session.written)
-    written.push_back({{"name", file.name}, {"inode", file.inode}, {"modified", file.modified}});
+    written.push_back(
+        {{"name", name_as_json(file.name)}, {"inode", file.inode}, {"modified", file.modified}});
   json sequences = json::array();
   for (const Sequence& sequence : session.sequences)
     sequences.push_back({{"known", sequence.known()},
@@ -60,7 +74,7 @@ json header_of(const Session& session) {
           {"length", session.length},
           {"hop", session.hop},
           {"sampler", to_json(session.sampler)},
-          {"output", session.output},
+          {"output", name_as_json(session.output)},
           {"written", written},
           {"sequences", sequences}};
 }
@@ -80,9 +94,9 @@ Session session_from(const json& header, std::vector<int64_t>& known) {
   header.at("length").get_to(session.length);
   header.at("hop").get_to(session.hop);
   session.sampler = sampler_from(header.at("sampler"));
-  header.at("output").get_to(session.output);
+  session.output = name_from(header.at("output"));
   for (const json& entry : header.value("written", json::array()))
-    session.written.push_back({entry.at("name").get<std::string>(), entry.at("inode").get<uint64_t>(),
+    session.written.push_back({name_from(entry.at("name")), entry.at("inode").get<uint64_t>(),
                                entry.at("modified").get<int64_t>()});
   for (const json& entry : header.at("sequences")) {
     Sequence& sequence = session.sequences.emplace_back();

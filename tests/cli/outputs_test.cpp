@@ -207,6 +207,42 @@ TEST_F(OutputsTest, ModesAreThoseOfTheInput) {
   EXPECT_EQ(mode_of("kept"), 0620);
 }
 
+TEST_F(OutputsTest, NamesNeedNotBeUtf8) {
+  EXPECT_EQ(
+      shell("$LS train small.toml --set train.steps=1 --quiet --json --run $'caf\\xe9' | grep run; echo "
+            "${PIPESTATUS[0]}"),
+      "  \"run\": \"caf\xEF\xBF\xBD\",\n0\n");
+  EXPECT_EQ(
+      shell("for c in 'eval --json' 'inspect --json' 'sample --json --length 9'; do $LS ${c%% *} $'caf\\xe9' "
+            "${c#* } > x || echo failed; done"),
+      "");
+  EXPECT_EQ(shell("$LS sample run --length 9 --state s -o $'caf\\xe9.txt' && $LS sample run --resume s && ls "
+                  "-b caf*txt"),
+            "caf\\351.txt\n");
+  EXPECT_EQ(
+      shell("$LS compress run $'caf\\xe9.txt' -o $'\\xe9' > x && $LS decompress run $'\\xe9' -o again > x; "
+            "cmp again caf*txt && echo same"),
+      "same\n");
+  EXPECT_EQ(shell("$LS eval $'no\\e[2K\\xe9\\nlongstride: fine' 2>&1; $LS train small.toml --set "
+                  "data.path=$'\\xe9' 2>&1"),
+            "longstride: no\\x1b[2K\\xe9\\x0alongstride: fine: no such run directory\n"
+            "longstride: --set data.path=\\xe9: '\\xe9' is not UTF-8, as a config has to be; rename it, or "
+            "go through "
+            "a link with another name\n");
+}
+
+TEST_F(OutputsTest, WhatIsGivenInsteadOfAConfigIsSaid) {
+  expect_complaint(longstride("train text.txt"), 1, {"text.txt is no config", "path = \"text.txt\""});
+  expect_complaint(longstride("train run/config.toml"), 2, {"longstride train run", "--run"});
+  EXPECT_EQ(longstride("train run/config.toml --run other --quiet").code, 0);
+  write("many.toml", "[model]\npattern = '" + std::string(900000, 'x') + "'\n");
+  const Outcome outcome = longstride("inspect many.toml");
+  EXPECT_EQ(outcome.code, 1);
+  EXPECT_LT(outcome.err.size(), 8000u);
+  mkfifo((folder_ / "fifo.toml").c_str(), 0600);
+  expect_complaint(longstride("inspect fifo.toml"), 1, {"fifo.toml", "not a regular file"});
+}
+
 TEST_F(OutputsTest, TheResultIsThereEvenIfTheCurveIsNot) {
   expect_complaint(longstride("eval run --curve nowhere/c.csv"), 1,
                    {"--curve nowhere/c.csv", "no folder nowhere"});

@@ -374,7 +374,8 @@ TEST_F(SampleTest, PicturesRefuseWhatTheyCannotDo) {
 TEST_F(SampleTest, BytesInJsonAreUnambiguous) {
   train();
   write("prime.txt", "a\\x15\x15\xff\n");
-  const auto result = nlohmann::json::parse(longstride("sample run --length 8 --prime prime.txt --json").out);
+  const auto result =
+      nlohmann::json::parse(longstride("sample run --length 12 --prime prime.txt --json").out);
   EXPECT_THAT(result["samples"][0].get<std::string>(), testing::StartsWith("a\\\\x15\\x15\\xff\n"));
 }
 

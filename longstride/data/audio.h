@@ -9,12 +9,18 @@
 
 namespace longstride::data {
 
-// Decodes every sound in `files` (whatever libsndfile reads: WAV, FLAC, Ogg, MP3, AIFF, ...), mixes the
+struct SoundNotes {
+  int64_t samples = 0;  // at the new rate
+  int64_t clipped = 0;  // of them, those beyond full scale
+};
+
+// Decodes every sound in `files` (MP3, and whatever libsndfile reads: WAV, FLAC, Ogg, AIFF, ...), mixes the
 // channels to their mean, resamples to `rate` Hz and passes mulaw_encode of the samples to `sink`, one file
-// after another. Members of archives pass through an unnamed temporary file in `folder`. In a folder or an
-// archive, files whose names do not end like a sound's are skipped. `mark` is called before the bytes of each
-// file. Throws Error for damaged or cut-off files and if there is no sound at all.
-void decode_audio(const std::vector<SourceFile>& files, int64_t rate, const std::string& folder,
-                  const DecodeSink& sink, const ItemMark& mark);
+// after another, as are sounds that were joined to one file. Members of
+// archives pass through an unnamed temporary file in `folder`. In a folder or an archive, files whose names
+// do not end like a sound's are skipped. `mark` is called before the bytes of each file. Throws Error for
+// damaged or cut-off files and if there is no sound at all.
+SoundNotes decode_audio(const std::vector<SourceFile>& files, int64_t rate, const std::string& folder,
+                        const DecodeSink& sink, const ItemMark& mark);
 
 }  // namespace longstride::data

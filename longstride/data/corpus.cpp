@@ -21,7 +21,7 @@ namespace {
 std::string encoding_of(const DataConfig& config) {
   if (config.kind == "image")
     return fmt::format("image 1 {} {} {}", config.image_height, config.image_width, config.image_channels);
-  if (config.kind == "audio") return fmt::format("audio 1 mulaw {}", config.sample_rate);
+  if (config.kind == "audio") return fmt::format("audio 2 mulaw {}", config.sample_rate);
   return "text 1";
 }
 

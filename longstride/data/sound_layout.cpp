@@ -171,7 +171,7 @@ Layout lay_out_au(const SoundView& view) {
 Layout lay_out_nist(const SoundView& view) {
   const std::string header = view.text(0, 4096);
   const auto value = [&](std::string_view name, uint64_t otherwise) -> uint64_t {
-    const size_t at = header.find("\n" + std::string(name) + " -i ");
+    const size_t at = header.find(fmt::format("\n{} -i ", name));
     return at == std::string::npos ? otherwise
                                    : std::strtoull(header.c_str() + at + name.size() + 5, nullptr, 10);
   };

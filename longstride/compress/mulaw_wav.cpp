@@ -40,6 +40,15 @@ Format read_format(std::span<const uint8_t> chunk) {
   return format;
 }
 
+// True if a chunk with a name of printable letters lies whole at `at`, or nothing.
+bool chunk_or_end(std::span<const uint8_t> file, size_t at) {
+  if (at + 8 > file.size()) return at == file.size();
+  const auto name = file.subspan(at, 4);
+  return std::all_of(name.begin(), name.end(),
+                     [](uint8_t letter) { return letter >= ' ' && letter <= '~'; }) &&
+         little_endian(file, at + 4, 4) <= file.size() - at - 8;
+}
+
 }  // namespace
 
 WavSamples find_mulaw_samples(std::span<const uint8_t> file, int64_t rate, const std::string& name) {
@@ -52,7 +61,8 @@ WavSamples find_mulaw_samples(std::span<const uint8_t> file, int64_t rate, const
   std::optional<Format> format;
   for (size_t at = 12; at + 8 <= file.size();) {
     const std::span<const uint8_t> head = file.subspan(at);
-    const size_t begin = at + 8, end = std::min(file.size(), begin + little_endian(head, 4, 4));
+    const size_t begin = at + 8;
+    size_t end = std::min(file.size(), begin + little_endian(head, 4, 4));
     if (has_name(head, "fmt ") && end - begin >= 16) format = read_format(file.subspan(begin, end - begin));
     if (has_name(head, "data")) {
       LONGSTRIDE_CHECK(format, "{} is damaged: its samples come before their format", name);
@@ -60,6 +70,8 @@ WavSamples find_mulaw_samples(std::span<const uint8_t> file, int64_t rate, const
           format->tag == kMulawFormat && format->channels == 1 && format->bits == 8 && format->rate == rate,
           "{} has {}; sound is compressed from 8-bit mu-law (format 7) mono at {} Hz; {}", name,
           format->describe(), rate, advice);
+      // Programs that write into a pipe leave 0 or a very large size.
+      if (end == begin && !chunk_or_end(file, begin)) end = file.size();
       return {static_cast<int64_t>(begin), static_cast<int64_t>(end)};
     }
     at = end + (end - begin) % 2;  // chunks begin at even places

@@ -369,4 +369,11 @@ std::vector<SoundView> split_containers(const SoundView& view) {
   }
 }
 
+SoundView samples_of(const SoundView& container) {
+  const std::optional<Known> known = lay_out(container);
+  if (!known) return container;
+  const Layout& layout = known->layout;
+  return container.part(layout.begin, layout.open ? container.size() : layout.begin + layout.bytes);
+}
+
 }  // namespace longstride::data

@@ -15,4 +15,7 @@ namespace longstride::data {
 // they are. Throws Error, naming the file and the bytes that are missing, if the samples are not all there.
 std::vector<SoundView> split_containers(const SoundView& view);
 
+// The samples' bytes of such a view.
+SoundView samples_of(const SoundView& container);
+
 }  // namespace longstride::data

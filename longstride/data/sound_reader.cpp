@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cstdio>
+#include <utility>
 
 #include <mpg123.h>
 #include <sndfile.h>
@@ -70,9 +71,13 @@ class SndfileReader : public SoundReader {
     rate_ = info.samplerate;
     channels_ = info.channels;
     frames_ = info.frames;
+    const int codec = info.format & SF_FORMAT_SUBMASK;
+    is_mpeg_ = codec == SF_FORMAT_MPEG_LAYER_I || codec == SF_FORMAT_MPEG_LAYER_II ||
+               codec == SF_FORMAT_MPEG_LAYER_III;
   }
   bool is_open() const { return sound_ != nullptr; }
   int64_t frames() const { return frames_; }
+  bool is_mpeg() const { return is_mpeg_; }
 
   int64_t read(std::span<float> samples) override {
     const int64_t wanted = std::ssize(samples) / channels_;
@@ -92,6 +97,7 @@ class SndfileReader : public SoundReader {
   Cursor cursor_;
   std::unique_ptr<SNDFILE, CloseSndfile> sound_;  // after cursor_, which it reads from until it is closed
   int64_t frames_ = 0, read_ = 0;
+  bool is_mpeg_ = false;
 };
 
 struct CloseMpeg {
@@ -162,12 +168,19 @@ std::vector<SoundPart> split_sound(const SoundView& file) {
   if (sound.matches(0, "OggS")) return as_parts(split_ogg(sound), false);
   if (sound.matches(0, "fLaC")) return as_parts(split_flac(sound), false);
   if (find_mpeg_stream(sound, 1) == 0) return as_parts(split_mpeg(sound), true);
-  const std::vector<SoundView> views = split_containers(file);
-  if (views.size() > 1 || SndfileReader(views[0]).is_open()) return as_parts(views, false);
-  // A recorded broadcast begins within a frame.
-  const int64_t begin = find_mpeg_stream(sound, kSearchedForMpeg);
-  if (begin > 0) return as_parts(split_mpeg(sound.part(begin, sound.size())), true);
-  return as_parts(views, false);
+  std::vector<SoundPart> parts;
+  for (const SoundView& view : split_containers(file)) {
+    const SndfileReader reader(view);
+    if (reader.is_mpeg()) {  // MP3 in a WAV file, of which libsndfile guesses the length
+      for (SoundPart& part : as_parts(split_mpeg(samples_of(view)), true)) parts.push_back(std::move(part));
+      continue;
+    }
+    // A recorded broadcast begins within a frame.
+    const int64_t begin = reader.is_open() ? -1 : find_mpeg_stream(sound, kSearchedForMpeg);
+    if (begin > 0) return as_parts(split_mpeg(sound.part(begin, sound.size())), true);
+    parts.push_back({view, false});
+  }
+  return parts;
 }
 
 std::unique_ptr<SoundReader> open_sound(const SoundPart& part) {

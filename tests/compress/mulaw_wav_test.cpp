@@ -47,6 +47,17 @@ TEST(MulawWav, FindsTheSamples) {
   EXPECT_EQ(empty.begin, empty.end);
 }
 
+TEST(MulawWav, SizesLeftOpenMeanAllThatFollows) {
+  for (const std::string size :
+       {std::string(4, '\0'), std::string("\x00\xF0\xFF\x7F", 4), std::string(4, '\xFF')}) {
+    std::string file = mulaw_file(std::string(100, '\x55'), 12000);
+    file.replace(40, 4, size);
+    const WavSamples found = find_mulaw_samples(bytes_of(file), 12000, "a.wav");
+    EXPECT_EQ(found.begin, 44);
+    EXPECT_EQ(found.end, std::ssize(file));
+  }
+}
+
 TEST(MulawWav, RefusesOthersAndSaysWhatConverts) {
   const auto refusal = [](const std::string& file, int64_t rate) {
     return message_of<Error>([&] { find_mulaw_samples(bytes_of(file), rate, "a.wav"); });

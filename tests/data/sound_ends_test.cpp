@@ -133,6 +133,13 @@ TEST_F(SoundEnds, EveryFrameOfAnMp3Counts) {
     write_file(at(name), bytes);
     EXPECT_EQ(frames_of(name, rate), frames) << name;
   }
+  const std::string inside = mp3(3, 44100, 0, 320, 14, 20) + mp3(3, 44100, 0, 32, 1, 300);
+  const std::string format = little(0x55, 2) + little(1, 2) + little(44100) + little(16000) + little(1, 2) +
+                             little(0, 2) + little(12, 2) + little(1, 2) + little(2) + little(417, 2) +
+                             little(1, 2) + little(1393, 2);
+  write_file(at("mp3.wav"), std::string("RIFF") + little(20 + format.size() + inside.size()) + "WAVEfmt " +
+                                little(format.size()) + format + "data" + little(inside.size()) + inside);
+  EXPECT_EQ(frames_of("mp3.wav", 44100), 320 * 1152u);
   const std::string whole = mp3_128(20);
   write_file(at("cut.mp3"), whole.substr(0, whole.size() - 1));
   EXPECT_THAT(error("cut.mp3"),

@@ -135,17 +135,26 @@ FileDescriptor spool(Item& item, const std::string& folder) {
 
 }  // namespace
 
+std::string SoundNotes::remark() const {
+  std::string text;
+  if (skipped > 0)
+    text = fmt::format("{} other file{} skipped ({}{})", skipped, skipped == 1 ? "" : "s", example,
+                       skipped == 1 ? "" : ", ...");
+  if (clipped > 0)
+    text += fmt::format("{}{} of {} samples clipped", text.empty() ? "" : ", ", clipped, samples);
+  return text;
+}
+
 SoundNotes decode_audio(const std::vector<SourceFile>& files, int64_t rate, const std::string& folder,
                         const DecodeSink& sink, const ItemMark& mark) {
   SoundNotes notes;
-  int64_t decoded = 0, skipped = 0;
-  std::string example;
+  int64_t decoded = 0;
   visit_items(files, [&](Item& item) {
     const bool named_like_sound =
         std::find(kExtensions.begin(), kExtensions.end(), item.extension()) != kExtensions.end();
     const bool alone = files.size() == 1 && item.label() == files[0].path;
     if (!named_like_sound && !alone) {
-      if (skipped++ == 0) example = item.label();
+      if (notes.skipped++ == 0) notes.example = item.label();
       return;
     }
     const FileDescriptor file =
@@ -157,7 +166,7 @@ SoundNotes decode_audio(const std::vector<SourceFile>& files, int64_t rate, cons
   LONGSTRIDE_CHECK(decoded > 0,
                    "no sound among the {} files of data.path ({}, ...): names ending in .wav, .flac, .ogg, "
                    ".mp3 and the like are read (see docs/data.md)",
-                   skipped, example);
+                   notes.skipped, notes.example);
   return notes;
 }
 

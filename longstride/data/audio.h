@@ -12,6 +12,12 @@ namespace longstride::data {
 struct SoundNotes {
   int64_t samples = 0;  // at the new rate
   int64_t clipped = 0;  // of them, those beyond full scale
+  int64_t skipped = 0;  // files that are not named like sounds
+  std::string example;  // the first of those
+
+  // "3 other files skipped (a/readme.txt, ...), 12 of 24000 samples clipped"; empty if there is nothing to
+  // say.
+  std::string remark() const;
 };
 
 // Decodes every sound in `files` (MP3, and whatever libsndfile reads: WAV, FLAC, Ogg, AIFF, ...), mixes the

@@ -48,7 +48,7 @@ TEST(MulawWav, FindsTheSamples) {
 }
 
 TEST(MulawWav, SizesLeftOpenMeanAllThatFollows) {
-  for (const std::string size :
+  for (const std::string& size :
        {std::string(4, '\0'), std::string("\x00\xF0\xFF\x7F", 4), std::string(4, '\xFF')}) {
     std::string file = mulaw_file(std::string(100, '\x55'), 12000);
     file.replace(40, 4, size);

@@ -1,3 +1,5 @@
+#include "longstride/data/audio.h"
+
 #include <cmath>
 #include <tuple>
 
@@ -186,6 +188,23 @@ TEST_F(AudioTest, CutOffSoundIsRefused) {
   data_test::cut(at("a.wav"), at("cut.wav"), 0.9);
   EXPECT_THAT(error("cut.wav"), AllOf(HasSubstr("missing"), HasSubstr("cut off")));
   EXPECT_THAT(cached(), IsEmpty());
+}
+
+TEST_F(AudioTest, ClippedSamplesAndSkippedFilesAreCounted) {
+  data_test::write_file(at("f/readme.txt"), "words");
+  write_sound(at("f/a.wav"), SF_FORMAT_WAV | SF_FORMAT_FLOAT, 12000, 1, {1.0f, 1.5f, -1.0f, -2.0f, 0.0f});
+  write_sound(at("f/b.wav"), SF_FORMAT_WAV | SF_FORMAT_FLOAT, 12000, 2, {1.5f, 0.4f, 1.5f, 1.5f});
+  const auto notes = [&](const std::string& name) {
+    return data::decode_audio(
+        data::list_files(at(name)), 12000, at(""), [](std::span<const uint8_t>) {},
+        [](const std::string&) {});
+  };
+  EXPECT_EQ(notes("f").samples, 7);
+  EXPECT_EQ(notes("f").clipped, 3);
+  EXPECT_EQ(notes("f").remark(), "1 other file skipped (" + at("f/readme.txt") + "), 3 of 7 samples clipped");
+  EXPECT_EQ(notes("f/b.wav").remark(), "1 of 2 samples clipped");
+  write_sound(at("quiet.wav"), kWav, 12000, 1, {1.0f, -1.0f, 0.5f});
+  EXPECT_EQ(notes("quiet.wav").remark(), "");
 }
 
 TEST_F(AudioTest, WhatIsNoSoundIsRefused) {

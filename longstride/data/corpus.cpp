@@ -1,6 +1,7 @@
 #include "longstride/data/corpus.h"
 
 #include <filesystem>
+#include <utility>
 
 #include "longstride/base/check.h"
 #include "longstride/base/text.h"
@@ -25,13 +26,14 @@ std::string encoding_of(const DataConfig& config) {
   return "text 1";
 }
 
+// `remark` becomes what people should know about the source, or stays empty.
 ImageShape decode(const DataConfig& config, const std::vector<SourceFile>& files, const std::string& folder,
-                  const data::DecodeSink& sink, const data::ItemMark& mark) {
+                  const data::DecodeSink& sink, const data::ItemMark& mark, std::string& remark) {
   if (config.kind == "image")
     return data::decode_images(files, {config.image_height, config.image_width, config.image_channels}, sink,
                                mark);
   if (config.kind == "audio") {
-    data::decode_audio(files, config.sample_rate, folder, sink, mark);
+    remark = data::decode_audio(files, config.sample_rate, folder, sink, mark).remark();
     return {};
   }
   std::vector<uint8_t> block(1 << 20);
@@ -94,14 +96,17 @@ Corpus open_corpus(const DataConfig& config, const std::string& path, const Deco
     const int64_t size = file->bytes();
     return Corpus(std::move(file), 0, {}, describe(config, path, size, {}));
   }
+  std::string remark;  // told once: what is in the cache already was remarked on
   const CachedFile cached = data::decode_once(
       config.cache, path, files, encoding_of(config),
       [&](const std::string& folder, const data::DecodeSink& sink, const data::ItemMark& mark) {
-        return decode(config, files, folder, sink, mark);
+        return decode(config, files, folder, sink, mark, remark);
       },
       progress);
   const int64_t size = cached.file->bytes() - cached.offset;
-  return Corpus(cached.file, cached.offset, cached.shape, describe(config, path, size, cached.shape));
+  std::string description = describe(config, path, size, cached.shape);
+  if (!remark.empty()) description += ", " + remark;
+  return Corpus(cached.file, cached.offset, cached.shape, std::move(description));
 }
 
 }  // namespace longstride

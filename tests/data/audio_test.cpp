@@ -205,6 +205,8 @@ TEST_F(AudioTest, ClippedSamplesAndSkippedFilesAreCounted) {
   EXPECT_EQ(notes("f/b.wav").remark(), "1 of 2 samples clipped");
   write_sound(at("quiet.wav"), kWav, 12000, 1, {1.0f, -1.0f, 0.5f});
   EXPECT_EQ(notes("quiet.wav").remark(), "");
+  const DataConfig wanted = config("audio", "f/b.wav");
+  EXPECT_THAT(open_corpus(wanted, wanted.path).description(), HasSubstr("1 of 2 samples clipped"));
 }
 
 TEST_F(AudioTest, WhatIsNoSoundIsRefused) {

@@ -180,7 +180,8 @@ LoadedModel load_model_of(const DecompressOptions& options, const CompressedHead
                           const ComputeConfig& compute) {
   const auto load = [&]() -> LoadedModel {
     try {
-      return LoadedModel(options.run, compute, {.step = header.step, .int8 = header.weights == "int8"});
+      return LoadedModel(options.run, compute,
+                         {.step = header.step, .int8 = header.weights == "int8", .digest = header.model});
     } catch (const Error& error) {
       fail("{} ({} was compressed with step {} of its run)", error.what(), options.file, header.step);
     }
@@ -268,6 +269,7 @@ int run_compress(const CompressOptions& options) {
         totals.bits += code.bits;
       }
       material.check_unchanged();
+      keep_weights_for(output, loaded, options.run);
       totals.compressed = writer.finish();
     };
     write_output(output, write, writing);

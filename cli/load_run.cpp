@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "longstride/base/check.h"
+#include "longstride/base/say.h"
 #include "longstride/base/toml.h"
 #include "longstride/run/run_data.h"
 #include "longstride/run/run_directory.h"
@@ -34,6 +35,13 @@ Splits open_splits_of(const std::string& run, const RunConfig& config,
   });
   if (!others && !data_changed) check_run_data(run, config.data, splits, part);
   return splits;
+}
+
+void keep_weights_for(const std::string& file, const LoadedModel& loaded, const std::string& run) {
+  const std::string reason = loaded.pin(run);
+  if (!reason.empty())
+    say("note: {} needs the weights of step {} of {}, which further training may remove: {}", file,
+        loaded.step(), run, reason);
 }
 
 }  // namespace longstride::cli

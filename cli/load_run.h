@@ -6,6 +6,7 @@
 
 #include "longstride/data/corpus.h"
 #include "longstride/run/config.h"
+#include "longstride/run/run_directory.h"
 
 namespace longstride::cli {
 
@@ -18,5 +19,8 @@ RunConfig load_run_config(const std::string& run, const std::vector<std::string>
 // data is not what the run was trained with, unless `data_changed`.
 Splits open_splits_of(const std::string& run, const RunConfig& config,
                       const std::vector<std::string>& overrides, const std::string& part, bool data_changed);
+
+// Keeps the model's weights in the run for `file`, which can be read with no others; says so if that fails.
+void keep_weights_for(const std::string& file, const LoadedModel& loaded, const std::string& run);
 
 }  // namespace longstride::cli

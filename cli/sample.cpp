@@ -18,6 +18,7 @@
 #include "longstride/train/interrupt.h"
 
 #include "cli/commands.h"
+#include "cli/load_run.h"
 #include "cli/sample_job.h"
 #include "cli/sample_output.h"
 #include "cli/standard_streams.h"
@@ -194,6 +195,7 @@ void advise(const SampleOptions& options, const SampleJob& job) {
 int run_sample(const SampleOptions& options) {
   SampleJob job = prepare_job(options);
   const LoadedModel loaded = load_model(options, job);
+  if (!job.state.empty()) keep_weights_for(job.state, loaded, options.run);
   note_slow_cpu(loaded.device());
   const std::unique_ptr<Decoder> decoder = make_decoder(options, job, loaded);
   Generator generator(*decoder, job.session.sequences, job.windows);

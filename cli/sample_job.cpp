@@ -241,7 +241,9 @@ LoadedModel load_model(const SampleOptions& options, SampleJob& job) {
   const auto load = [&]() -> LoadedModel {
     const int64_t step = from_state ? session.step : options.step;
     try {
-      return LoadedModel(options.run, job.config.compute, {.step = step, .int8 = session.weights == "int8"});
+      return LoadedModel(
+          options.run, job.config.compute,
+          {.step = step, .int8 = session.weights == "int8", .digest = from_state ? session.model : ""});
     } catch (const Error& error) {
       if (!from_state) throw;
       fail("{} (the state {} was saved with step {} of {})", error.what(), options.resume, session.step,

@@ -17,6 +17,7 @@
 #include "longstride/pattern/analyse.h"
 #include "longstride/run/prepared_run.h"
 #include "longstride/run/run_directory.h"
+#include "longstride/train/interrupt.h"
 #include "longstride/train/memory.h"
 #include "longstride/train/trainer.h"
 
@@ -88,6 +89,12 @@ RunRequest request_of(const TrainOptions& options, bool target_is_run) {
   return request;
 }
 
+// A number that was not measured is no number: 0 would be the best of all.
+template <class Number>
+nlohmann::json known(Number number, bool is_known) {
+  return is_known ? nlohmann::json(number) : nlohmann::json(nullptr);
+}
+
 }  // namespace
 
 int run_train(const TrainOptions& options) {
@@ -125,17 +132,18 @@ int run_train(const TrainOptions& options) {
   const TrainSummary summary = train_run(prepared, memory, observer);
 
   if (options.json) {
-    nlohmann::json out{{"run", run},
-                       {"complete", summary.complete},
-                       {"step", summary.state.step},
-                       {"train_bits", summary.train_bits},
-                       {"validation_bits", summary.validation_bits},
-                       {"best_bits", summary.state.best_bits},
-                       {"best_step", summary.state.best_step},
-                       {"seconds", summary.state.seconds},
-                       {"tokens_per_second", summary.tokens_per_second},
-                       {"planned_memory", summary.planned_memory},
-                       {"peak_memory", summary.peak_memory}};
+    nlohmann::json out{
+        {"run", run},
+        {"complete", summary.complete},
+        {"step", summary.state.step},
+        {"train_bits", known(summary.train_bits, summary.train_bits > 0)},
+        {"validation_bits", known(summary.validation_bits.value_or(0), summary.validation_bits.has_value())},
+        {"best_bits", known(summary.state.best_bits, summary.state.best_step > 0)},
+        {"best_step", known(summary.state.best_step, summary.state.best_step > 0)},
+        {"seconds", summary.state.seconds},
+        {"tokens_per_second", known(summary.tokens_per_second, summary.tokens_per_second > 0)},
+        {"planned_memory", summary.planned_memory},
+        {"peak_memory", summary.peak_memory}};
     if (product_precision(config.compute, parse_device(config.compute.device)) == DType::f16)
       out["loss_scale"] = summary.state.loss_scale, out["skipped_steps"] = summary.state.skipped;
     print_json(out);
@@ -145,9 +153,17 @@ int run_train(const TrainOptions& options) {
         parse_device(config.compute.device).kind == DeviceKind::cuda ? "GPU " : "",
         human_bytes(static_cast<double>(summary.peak_memory)),
         human_bytes(static_cast<double>(summary.planned_memory)));
-    if (!summary.complete) say("go on with: longstride train {}", run);
+    if (summary.complete)
+      say("next: longstride sample {0}; longstride eval {0}; to train longer: longstride train {0} --set "
+          "train.{1}",
+          run,
+          config.train.minutes > 0  ? "minutes=N"
+          : config.train.epochs > 0 ? "epochs=N"
+                                    : "steps=N");
+    else
+      say("go on with: longstride train {}", run);
   }
-  return 0;
+  return summary.complete ? 0 : 128 + InterruptGuard::signal_number();
 }
 
 }  // namespace longstride::cli

@@ -174,7 +174,7 @@ std::string Field::value_as_toml() const {
 
 void Field::check() const {
   const auto check_number = [this](double value) {
-    LONGSTRIDE_CHECK(!std::isnan(value), "{} is not a number", key());
+    LONGSTRIDE_CHECK(std::isfinite(value), "{} = {}, must be a finite number", key(), value);
     if (value >= minimum && value <= maximum) return;
     if (std::isinf(maximum)) fail("{} = {}, must be at least {}", key(), value, minimum);
     if (std::isinf(minimum)) fail("{} = {}, must be at most {}", key(), value, maximum);

@@ -5,6 +5,7 @@
 #include <charconv>
 #include <cmath>
 #include <cstdio>
+#include <cstdlib>
 #include <filesystem>
 #include <limits>
 #include <system_error>
@@ -31,7 +32,13 @@ constexpr const char* kAlgorithm = "XXH3-128";
 
 std::string checkpoints_folder(const std::string& run_directory) { return run_directory + "/checkpoints"; }
 std::string best_file(const std::string& run_directory) { return run_directory + "/best.json"; }
+std::string pins_folder(const std::string& run_directory) { return run_directory + "/pins"; }
 std::string folder_name(int64_t step) { return fmt::format("step-{:08}", step); }
+
+constexpr size_t kDigestDigits = 16;
+std::string pin_prefix(const std::string& run_directory, int64_t step) {
+  return pins_folder(run_directory) + "/" + folder_name(step) + "-";
+}
 
 // The step of a folder's name, if it is the name of a checkpoint.
 std::optional<int64_t> step_of(const std::string& name) {
@@ -265,6 +272,11 @@ std::optional<BestCheckpoint> read_best(const std::string& run_directory) {
       path);
 }
 
+void forget_best(const std::string& run_directory) {
+  LONGSTRIDE_CHECK(std::remove(best_file(run_directory).c_str()) == 0 || errno == ENOENT,
+                   "cannot remove {}: {}", best_file(run_directory), last_system_error());
+}
+
 void prune_checkpoints(const std::string& run_directory, int64_t keep_last, bool keep_best) {
   LONGSTRIDE_CHECK(keep_last >= 1, "keep_last is {}, must be 1 or more: the newest checkpoint always stays",
                    keep_last);
@@ -278,9 +290,7 @@ void prune_checkpoints(const std::string& run_directory, int64_t keep_last, bool
 
 void discard_checkpoints_after(const std::string& run_directory, int64_t step) {
   const std::optional<BestCheckpoint> best = read_best(run_directory);
-  if (best && best->step > step)
-    LONGSTRIDE_CHECK(std::remove(best_file(run_directory).c_str()) == 0 || errno == ENOENT,
-                     "cannot remove {}: {}", best_file(run_directory), last_system_error());
+  if (best && best->step > step) forget_best(run_directory);
   for (const CheckpointInfo& info : list_checkpoints(run_directory))
     if (info.step > step) remove_directory_atomically(info.path);
 }
@@ -288,6 +298,52 @@ void discard_checkpoints_after(const std::string& run_directory, int64_t step) {
 void publish_model(const std::string& run_directory, int64_t step) {
   link_file_atomically(find_checkpoint(run_directory, step).path + "/" + kModelFile,
                        run_directory + "/" + kModelFile);
+}
+
+std::optional<int64_t> published_step(const std::string& run_directory) {
+  const std::string path = run_directory + "/" + kModelFile;
+  if (!exists(path)) return {};
+  const SafetensorsFile file(path);
+  const auto step = file.metadata().find("step");
+  LONGSTRIDE_CHECK(step != file.metadata().end(), "{} does not say of which step it is", path);
+  return parse_whole_number(step->second, path + ": step");
+}
+
+void pin_model(const std::string& run_directory, int64_t step, const std::string& digest,
+               const std::string& file) {
+  const std::string pin = pin_prefix(run_directory, step) + digest.substr(0, kDigestDigits) + ".safetensors";
+  if (exists(pin)) return;
+  make_directories(pins_folder(run_directory));
+  link_file_atomically(file, pin);
+}
+
+std::vector<std::string> pinned_models(const std::string& run_directory, int64_t step) {
+  std::vector<std::string> found;
+  const std::string prefix = pin_prefix(run_directory, step);
+  std::error_code ignored;
+  for (fs::directory_iterator entry(pins_folder(run_directory), ignored), end; !ignored && entry != end;
+       entry.increment(ignored)) {
+    const std::string path = pins_folder(run_directory) + "/" + entry->path().filename().string();
+    if (path.starts_with(prefix)) found.push_back(path);
+  }
+  std::sort(found.begin(), found.end());
+  return found;
+}
+
+int64_t parse_whole_number(const std::string& text, const std::string& what) {
+  int64_t value = -1;
+  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value);
+  LONGSTRIDE_CHECK(error == std::errc() && end == text.data() + text.size() && value >= 0 && text[0] != '-',
+                   "{} is \"{}\", must be a whole number", what, text);
+  return value;
+}
+
+double parse_exact_number(const std::string& text, const std::string& what) {
+  char* end = nullptr;
+  const double value = std::strtod(text.c_str(), &end);
+  LONGSTRIDE_CHECK(!text.empty() && end == text.c_str() + text.size() && std::isfinite(value),
+                   "{} is \"{}\", must be a finite number", what, text);
+  return value;
 }
 
 }  // namespace longstride

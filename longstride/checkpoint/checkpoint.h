@@ -22,6 +22,10 @@ struct CheckpointContents {
   Metadata model_metadata;  // of the model file, besides "format" and "step"
 };
 
+// Numbers in the metadata, which must be nothing but that. Throw Error naming `what`.
+int64_t parse_whole_number(const std::string& text, const std::string& what);  // 0 or more, decimal
+double parse_exact_number(const std::string& text, const std::string& what);   // finite; 0x1.8p+3 as well
+
 struct CheckpointInfo {
   int64_t step = 0;
   std::string path;  // of the folder
@@ -100,6 +104,9 @@ void mark_best(const std::string& run_directory, int64_t step, double value);
 // Empty without best.json; throws Error if it cannot be understood.
 std::optional<BestCheckpoint> read_best(const std::string& run_directory);
 
+// Removes best.json, if it is there. Throws Error.
+void forget_best(const std::string& run_directory);
+
 // Removes all checkpoints but the `keep_last` >= 1 newest and, if keep_best, the one in best.json. Throws
 // Error.
 void prune_checkpoints(const std::string& run_directory, int64_t keep_last, bool keep_best = true);
@@ -111,5 +118,16 @@ void discard_checkpoints_after(const std::string& run_directory, int64_t step);
 // Makes RUN/model.safetensors the model of that step: another name of the same file, so it costs no space and
 // stays when the checkpoint is removed.
 void publish_model(const std::string& run_directory, int64_t step);
+// The step of RUN/model.safetensors; empty without such a file. Throws Error if it is damaged.
+std::optional<int64_t> published_step(const std::string& run_directory);
+
+// Keeps the weights of `file`, those of `step`, for what can be read with no others (an archive, a sampling
+// state): another name of the same file in RUN/pins/, which pruning and going back leave alone. `digest`
+// tells apart weights of one step. Does nothing if they are kept already. Throws Error, as where the folder
+// cannot be written.
+void pin_model(const std::string& run_directory, int64_t step, const std::string& digest,
+               const std::string& file);
+// The files that pin_model kept of a step.
+std::vector<std::string> pinned_models(const std::string& run_directory, int64_t step);
 
 }  // namespace longstride

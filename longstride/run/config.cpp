@@ -8,16 +8,28 @@
 namespace longstride {
 
 void TrainConfig::fields(FieldList& list) {
-  list.add("steps", steps, "optimizer steps").at_least(1);
-  list.add("epochs", epochs, "passes over the training data; above 0 it replaces steps").at_least(0);
+  list.add("steps", steps, "optimizer steps").at_least(1).at_most(kMostSteps);
+  list.add("epochs", epochs, "passes over the training data; above 0 it replaces steps")
+      .at_least(0)
+      .at_most(1e9);
   list.add("minutes", minutes,
            "time budget that ends the schedule early; above 0 a run cannot be repeated exactly")
-      .at_least(0);
+      .at_least(0)
+      .at_most(1e8);
   list.add("batch", batch, "sequences a step").at_least(1).at_most(1 << 20);
   list.add("micro_batch", micro_batch, "sequences computed at a time, gradients are accumulated; 0 = batch")
       .at_least(0);
   list.add("learning_rate", learning_rate, "peak learning rate of Adam").at_least(0).at_most(10);
-  list.add("warmup", warmup, "steps of linear warm-up").at_least(0);
+  list.add("warmup", warmup,
+           "steps of linear warm-up; -1 = a tenth of the run, 100 steps at most; the paper has 5000")
+      .at_least(-1)
+      .at_most(kMostSteps);
+  list.add("schedule", schedule,
+           "2: the cosine begins where the warm-up ends; 1: with the run, whose first tenth at most warms "
+           "up, as "
+           "runs of older versions do; stays as it is once a run has checkpoints")
+      .at_least(1)
+      .at_most(2);
   list.add("decay", decay, "learning rate after the warm-up").one_of({"cosine", "constant"});
   list.add("final_rate", final_rate, "fraction of learning_rate that the cosine ends at")
       .at_least(0)
@@ -25,8 +37,8 @@ void TrainConfig::fields(FieldList& list) {
   list.add("weight_decay", weight_decay, "decoupled, on tensors of two axes").at_least(0).at_most(10);
   list.add("beta1", beta1, "Adam's decay of the first moment").at_least(0).at_most(0.999999);
   list.add("beta2", beta2, "Adam's decay of the second moment").at_least(0).at_most(0.999999);
-  list.add("epsilon", epsilon, "Adam's epsilon").at_least(0);
-  list.add("clip", clip, "largest norm of the gradient; 0 = no clipping").at_least(0);
+  list.add("epsilon", epsilon, "Adam's epsilon").at_least(0).at_most(1);
+  list.add("clip", clip, "largest norm of the gradient; 0 = no clipping").at_least(0).at_most(1e9);
   list.add("dropout", dropout, "probability, where a branch joins the residual stream")
       .at_least(0)
       .at_most(0.99);
@@ -41,8 +53,12 @@ void TrainConfig::fields(FieldList& list) {
   list.add("log_every", log_every, "steps between lines of metrics").at_least(1);
   list.add("validate_every", validate_every, "steps between validations; 0 = at the end only").at_least(0);
   list.add("validate_bytes", validate_bytes, "validation bytes used during training; 0 = all").at_least(0);
-  list.add("checkpoint_every", checkpoint_every, "steps between checkpoints; 0 = at the end only")
+  list.add("checkpoint_every", checkpoint_every, "steps between checkpoints; 0 = by time and at the end only")
       .at_least(0);
+  list.add("checkpoint_minutes", checkpoint_minutes,
+           "a checkpoint also after this many minutes without one; 0 = by steps only")
+      .at_least(0)
+      .at_most(1e8);
   list.add("keep_last", keep_last, "newest checkpoints kept besides the best").at_least(1);
 }
 
@@ -82,8 +98,7 @@ void RunConfig::check() const {
   product_precision(compute, parse_device(compute.device));
 }
 
-RunConfig RunConfig::from_file(const std::string& path) {
-  RunConfig config;
+RunConfig RunConfig::from_file(const std::string& path, RunConfig config) {
   read_toml_file(path, config.fields());
   return config;
 }

@@ -9,6 +9,9 @@
 
 namespace longstride {
 
+// More would overflow the count of windows.
+inline constexpr int64_t kMostSteps = 1'000'000'000'000;
+
 struct TrainConfig {
   int64_t steps = 1000;
   double epochs = 0;        // > 0 replaces steps
@@ -16,7 +19,8 @@ struct TrainConfig {
   int64_t batch = 4;        // sequences a step
   int64_t micro_batch = 0;  // sequences at a time; 0: all of the batch
   double learning_rate = 5e-4;
-  int64_t warmup = 5000;
+  int64_t warmup = -1;   // see warmup_steps()
+  int64_t schedule = 2;  // of runs that began without this field: 1
   std::string decay = "cosine";
   double final_rate = 0;  // fraction of learning_rate at the end
   double weight_decay = 0.01;
@@ -30,6 +34,7 @@ struct TrainConfig {
   int64_t validate_every = 500;
   int64_t validate_bytes = 1 << 20;
   int64_t checkpoint_every = 500;
+  double checkpoint_minutes = 10;
   int64_t keep_last = 2;
 
   void fields(FieldList& list);
@@ -55,7 +60,8 @@ struct RunConfig {
   FieldList fields();
   // Throws Error for values that are each in range but do not go together.
   void check() const;
-  static RunConfig from_file(const std::string& path);
+  // Fields that the file does not name are those of `defaults`.
+  static RunConfig from_file(const std::string& path, RunConfig defaults = {});
   std::string to_toml(bool with_help) const;
 };
 

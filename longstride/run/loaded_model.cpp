@@ -1,3 +1,6 @@
+#include <functional>
+#include <optional>
+
 #include "longstride/base/check.h"
 #include "longstride/base/checksum.h"
 #include "longstride/ops/adam.h"
@@ -23,7 +26,82 @@ std::string digest_of(ModelConfig model, const SafetensorsFile& weights) {
   }
   return checksum.hex();
 }
+// A file of weights that is open.
+struct Weights {
+  int64_t step = 0;
+  std::string digest;
+  std::optional<OpenCheckpoint> checkpoint;
+  std::optional<SafetensorsFile> alone;
+  const SafetensorsFile& file() const { return checkpoint ? checkpoint->model() : *alone; }
+};
+
+Weights open_weights(const CheckpointInfo& info) {
+  Weights weights;
+  weights.step = info.step;
+  weights.checkpoint.emplace(info);
+  return weights;
+}
+
+Weights open_weights(const std::string& path, int64_t step) {
+  Weights weights;
+  weights.step = step;
+  weights.alone.emplace(path);
+  return weights;
+}
+
+// What the run has of the step that is wanted, the likeliest first.
+std::vector<std::function<Weights()>> candidates(const std::string& run, int64_t wanted) {
+  std::vector<std::function<Weights()>> found;
+  const std::vector<CheckpointInfo> checkpoints = list_checkpoints(run);
+  const auto add_checkpoint = [&](const CheckpointInfo& info) {
+    found.emplace_back([info] { return open_weights(info); });
+  };
+  const std::optional<BestCheckpoint> best = wanted < 0 ? read_best(run) : std::nullopt;
+  const int64_t step = best ? best->step : wanted;
+  for (const CheckpointInfo& info : checkpoints)
+    if (info.step == step) add_checkpoint(info);
+  if (step >= 0)
+    for (const std::string& path : pinned_models(run, step))
+      found.emplace_back([path, step] { return open_weights(path, step); });
+  const std::string model = run + "/model.safetensors";
+  // The step of the file stands in it; where a checkpoint is there, it need not be read.
+  if (found.empty() || wanted >= 0)
+    if (const auto published = published_step(run))
+      if (*published == step || (wanted < 0 && checkpoints.empty()))
+        found.emplace_back([model, published] { return open_weights(model, *published); });
+  if (found.empty() && wanted < 0 && !checkpoints.empty()) add_checkpoint(checkpoints.back());
+  return found;
+}
+
+Weights choose_weights(const std::string& run, const ModelConfig& model, const WeightChoice& choice) {
+  const auto found = candidates(run, choice.step);
+  if (found.empty() && choice.step >= 0) find_checkpoint(run, choice.step);  // says which steps there are
+  LONGSTRIDE_CHECK(!found.empty(), "{}: no checkpoint yet; train it first with 'longstride train {}'", run,
+                   run);
+  const auto open = [&](const auto& candidate) {
+    Weights weights = candidate();
+    weights.digest = digest_of(model, weights.file());
+    return weights;
+  };
+  Weights first = open(found.front());
+  if (choice.digest.empty() || first.digest == choice.digest) return first;
+  for (size_t i = 1; i < found.size(); ++i) {
+    Weights other = open(found[i]);
+    if (other.digest == choice.digest) return other;
+  }
+  return first;
+}
+
 }  // namespace
+
+std::string LoadedModel::pin(const std::string& run_directory) const {
+  try {
+    pin_model(run_directory, step_, digest_, file_);
+    return "";
+  } catch (const Error& error) {
+    return error.what();
+  }
+}
 
 LoadedModel::LoadedModel(const std::string& run_directory, const ComputeConfig& compute,
                          const WeightChoice& choice)
@@ -34,18 +112,10 @@ LoadedModel::LoadedModel(const std::string& run_directory, const ComputeConfig& 
   device_ = parse_device(compute.device);
   product_ = product_precision(compute, device_);
 
-  const std::vector<CheckpointInfo> available = list_checkpoints(run_directory);
-  LONGSTRIDE_CHECK(!available.empty(), "{}: no checkpoint yet; train it first with 'longstride train {}'",
-                   run_directory, run_directory);
-  CheckpointInfo info = available.back();
-  if (choice.step >= 0) {
-    info = find_checkpoint(run_directory, choice.step);
-  } else if (const auto best = read_best(run_directory)) {
-    info = find_checkpoint(run_directory, best->step);
-  }
-  const OpenCheckpoint checkpoint(info);
-  step_ = info.step;
-  digest_ = digest_of(config_.model, checkpoint.model());
+  const Weights weights = choose_weights(run_directory, config_.model, choice);
+  step_ = weights.step;
+  digest_ = weights.digest;
+  file_ = weights.file().path();
 
   const std::vector<ParameterSpec> table = parameter_table(config_.model);
   const int64_t products =
@@ -55,7 +125,7 @@ LoadedModel::LoadedModel(const std::string& run_directory, const ComputeConfig& 
                      (choice.int8 ? QuantizedParameters::bytes(config_.model) : 0),
                  "the model", "use --device cpu");
   weights_ = ParameterStore(table, device_, DType::f32);
-  load_into(checkpoint.model(), "", weights_.named(table, ""));
+  load_into(weights.file(), "", weights_.named(table, ""));
   if (product_ != DType::f32) {
     products_ = ParameterStore(table, device_, product_, ParameterStore::Which::products);
     OpContext context;

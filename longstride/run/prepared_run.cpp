@@ -74,8 +74,11 @@ void PreparedRun::check_directory(const RunRequest& request) const {
 }
 
 // Fields of the model's section may not change once a run has weights: they would not fit.
-void PreparedRun::check_model() const {
-  RunConfig saved = read_run_config(directory_), wanted = config_;
+void PreparedRun::check_model() {
+  RunConfig saved = read_run_config(directory_);
+  // A curve that has begun goes on.
+  config_.train.schedule = saved.train.schedule;
+  RunConfig wanted = config_;
   FieldList before, after;
   before.section("model"), saved.model.fields(before);
   after.section("model"), wanted.model.fields(after);

@@ -83,7 +83,9 @@ RunDirectoryState state_of_directory(const std::string& path) {
 
 RunConfig read_run_config(const std::string& path) {
   check_run_directory(path);
-  return RunConfig::from_file(config_path(path));
+  RunConfig defaults;
+  defaults.train.schedule = 1;  // of runs from before the field
+  return RunConfig::from_file(config_path(path), defaults);
 }
 
 void write_run_config(const std::string& path, const RunConfig& config) {

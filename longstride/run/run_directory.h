@@ -39,12 +39,15 @@ void write_run_config(const std::string& path, const RunConfig& config);
 struct WeightChoice {
   int64_t step = -1;  // a checkpoint's step; -1: the best by validation, else the newest
   bool int8 = false;  // weights of products in eight bits
+  // If not empty: of several weights of that step that the run holds, those with this digest.
+  std::string digest = {};
 };
 
 // A run's model ready for inference.
 class LoadedModel {
  public:
-  // Reads weights from the run's checkpoint. `compute` overrides the run's own section.
+  // Reads weights from the run's checkpoint; where it is gone, from those that were pinned or from the run's
+  // model.safetensors. `compute` overrides the run's own section. Throws Error.
   LoadedModel(const std::string& run_directory, const ComputeConfig& compute, const WeightChoice& choice);
 
   const RunConfig& config() const { return config_; }
@@ -58,13 +61,16 @@ class LoadedModel {
   // Tells two models apart: the checksum, in hexadecimal digits, of the tensors in the weights file and of
   // the [model] section's values. The form that the weights are used in is no part of it.
   const std::string& digest() const { return digest_; }
+  // Keeps these weights in RUN/pins for a file that can be read with no others; "" or the reason why that
+  // failed.
+  std::string pin(const std::string& run_directory) const;
 
  private:
   RunConfig config_;
   Device device_;
   DType product_ = DType::f32;
   int64_t step_ = 0;
-  std::string digest_;
+  std::string digest_, file_;
   ParameterStore weights_, products_;
   QuantizedParameters quantized_;
   ModelParameters parameters_;

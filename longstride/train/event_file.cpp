@@ -1,10 +1,13 @@
 #include "longstride/train/event_file.h"
 
+#include <algorithm>
 #include <array>
 #include <bit>
 #include <cerrno>
+#include <charconv>
 #include <cmath>
 #include <cstring>
+#include <filesystem>
 
 #include <fcntl.h>
 #include <unistd.h>
@@ -43,6 +46,27 @@ std::string host_name() {
   return name;
 }
 
+constexpr std::string_view kEventPrefix = "events.out.tfevents.";
+
+// The time for the name of a new file: it must sort after all that are there, also where the clock went back
+// or another host's name sorts first.
+int64_t time_of_name(const std::string& folder, int64_t now) {
+  const std::string own = fmt::format(".{}.", host_name());
+  std::error_code ignored;
+  for (std::filesystem::directory_iterator entry(folder, ignored), end; !ignored && entry != end;
+       entry.increment(ignored)) {
+    const std::string name = entry->path().filename().string();
+    if (!name.starts_with(kEventPrefix)) continue;
+    int64_t time = -1;
+    const char* begin = name.data() + kEventPrefix.size();
+    const auto [rest, error] = std::from_chars(begin, name.data() + name.size(), time);
+    if (error != std::errc() || time > 9'999'999'998) continue;
+    const bool counted = std::string_view(rest).starts_with(own);  // the same second of this host
+    now = std::max(now, time == now && counted ? time : time < now ? now : time + 1);
+  }
+  return now;
+}
+
 }  // namespace
 
 uint32_t crc32c(std::string_view bytes) {
@@ -74,8 +98,8 @@ void append_bytes(int descriptor, std::string_view bytes, const std::string& pat
 EventFile::EventFile(const std::string& folder, double time, int64_t last_step) {
   // TensorBoard reads the files of a folder in the order of their names: time first, then a count within the
   // second.
-  const std::string stem =
-      fmt::format("{}/events.out.tfevents.{:010}.{}", folder, static_cast<int64_t>(time), host_name());
+  const std::string stem = fmt::format("{}/{}{:010}.{}", folder, kEventPrefix,
+                                       time_of_name(folder, static_cast<int64_t>(time)), host_name());
   for (int count = 0; descriptor_ < 0; ++count) {
     path_ = fmt::format("{}.{:04}", stem, count);
     descriptor_ = open(path_.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_APPEND | O_CLOEXEC, 0666);

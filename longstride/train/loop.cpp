@@ -16,21 +16,17 @@ namespace longstride {
 
 namespace {
 
-// Means since the last line of metrics.
-struct Interval {
-  double bits = 0, gradient_norm = 0, seconds = 0;
-  int64_t steps = 0, applied = 0;
-  void add(const StepReport& report) {
-    bits += report.bits, seconds += report.seconds;
-    ++steps;
-    if (report.skipped) return;
-    gradient_norm += report.gradient_norm;
-    ++applied;
-  }
-  double mean_gradient_norm() const {
-    return gradient_norm / static_cast<double>(std::max<int64_t>(1, applied));
-  }
-};
+void add(Interval& interval, const StepReport& report) {
+  interval.bits += report.bits, interval.seconds += report.seconds;
+  ++interval.steps;
+  if (report.skipped) return;
+  interval.gradient_norm += report.gradient_norm;
+  ++interval.applied;
+}
+
+double mean_gradient_norm(const Interval& interval) {
+  return interval.gradient_norm / static_cast<double>(std::max<int64_t>(1, interval.applied));
+}
 
 ProgressOptions progress_options(bool show) {
   ProgressOptions options = progress_on_standard_error();
@@ -68,19 +64,22 @@ class Loop {
 
  private:
   TrainSummary go_on() {
-    MetricsLog metrics(run_, trainer_.state().step);
+    const bool owed = validation_is_owed();
+    MetricsLog metrics(run_, trainer_.state().step, owed);
     ProgressLine progress(progress_options(observer_.show_progress));
     const InterruptGuard interrupts;
     const int64_t step_bytes = config_.train.batch * config_.model.context;
-    Interval interval;
+    if (owed) validate(metrics, progress, trainer_.progress() >= 1), settle();
+    Interval& interval = trainer_.state().interval;  // a resumed run goes on with its sums
     int64_t memory = 0;
+    int64_t looks = 0;
     while (trainer_.progress() < 1 && !InterruptGuard::requested()) {
       const StepReport report = trainer_.step();
-      interval.add(report);
+      add(interval, report);
       summary_.tokens_per_second = static_cast<double>(step_bytes * interval.steps) / interval.seconds;
       summary_.train_bits = interval.bits / static_cast<double>(interval.steps);
       // Asking a GPU takes as long as a step of a small model, and its memory does not change.
-      if (!on_gpu() || interval.steps <= 2) memory = memory_used();
+      if (!on_gpu() || ++looks <= 2) memory = memory_used();
       summary_.peak_memory = std::max(summary_.peak_memory, memory);
       // With a time budget the number of steps is an estimate.
       const auto total =
@@ -90,7 +89,7 @@ class Loop {
       const bool last = trainer_.progress() >= 1;
       if (report.step % config_.train.log_every == 0 || last) {
         Scalars scalars{{"train/bits", summary_.train_bits},
-                        {"train/gradient_norm", interval.mean_gradient_norm()},
+                        {"train/gradient_norm", mean_gradient_norm(interval)},
                         {"train/learning_rate", report.learning_rate},
                         {"train/tokens_per_second", summary_.tokens_per_second},
                         {"train/bytes", static_cast<double>(report.step * step_bytes)},
@@ -103,7 +102,7 @@ class Loop {
         interval = {};
       }
       // First what must not be lost: validation may fail.
-      if (due(report.step, config_.train.checkpoint_every) || last) save();
+      if (due(report.step, config_.train.checkpoint_every) || last || late()) save();
       if (due(report.step, config_.train.validate_every) || last) validate(metrics, progress, last);
       if (saved_step_ == report.step) settle();
     }
@@ -124,6 +123,12 @@ class Loop {
 
   void resume() {
     if (prepared_.checkpoint()) trainer_.load(*prepared_.checkpoint());
+    const TrainConfig& train = config_.train;
+    if (train.schedule == 2 && train.minutes <= 0 && train.warmup >= trainer_.total_steps())
+      observer_.note(
+          fmt::format("warning    train.warmup = {} of {} steps: the learning rate is still rising when "
+                      "the run ends",
+                      train.warmup, trainer_.total_steps()));
     // Nothing that could be refused is left to do.
     prepared_.commit();
     prepare_run_directory(run_);
@@ -131,10 +136,41 @@ class Loop {
     saved_step_ = prepared_.checkpoint()->step();
     prepared_.close_checkpoint();
     discard_checkpoints_after(run_, saved_step_);
-    // A kill may have come between the saving of the best checkpoint and its naming.
-    if (trainer_.state().best_step == saved_step_) name_best();
+    restore_best();
     settle();
     observer_.note(fmt::format("resuming from step {} of {}", trainer_.state().step, trainer_.total_steps()));
+  }
+
+  // What is best may belong to a course that is left, may not be named yet because a kill came first, or may
+  // have been measured with other data.
+  void restore_best() {
+    TrainState& state = trainer_.state();
+    const std::vector<CheckpointInfo> there = list_checkpoints(run_);
+    const auto holds = [&](int64_t step) {
+      return std::any_of(there.begin(), there.end(), [&](const auto& info) { return info.step == step; });
+    };
+    if (state.best_step > 0 && !prepared_.validation_changed()) {
+      if (holds(state.best_step)) return name_best();
+      const auto named = read_best(run_);
+      if (named && named->step == state.best_step && published_step(run_) == state.best_step) return;
+    }
+    state.best_step = state.validated_step = 0;
+    state.best_bits = 0;
+    forget_best(run_);
+  }
+
+  // The loaded step was to be validated, but the session ended before.
+  bool validation_is_owed() {
+    const int64_t step = trainer_.state().step;
+    if (step == 0 || splits_.validation.size() == 0) return false;
+    if (trainer_.state().validated_step == step || trainer_.state().best_step == step) return false;
+    return due(step, config_.train.validate_every) || trainer_.progress() >= 1 ||
+           prepared_.validation_changed();
+  }
+
+  bool late() const {
+    const std::chrono::duration<double> since = std::chrono::steady_clock::now() - saved_at_;
+    return config_.train.checkpoint_minutes > 0 && since.count() > 60 * config_.train.checkpoint_minutes;
   }
 
   void validate(MetricsLog& metrics, ProgressLine& progress, bool last) {
@@ -149,26 +185,31 @@ class Loop {
     }
     metrics.log(state.step, {{"validation/bits", evaluation.bits()}});
     const bool better = state.best_step == 0 || evaluation.bits() < state.best_bits;
-    progress.note(fmt::format("step {:>7}  train {:.4f}  validation {:.4f} bits{}{}", state.step,
-                              summary_.train_bits, evaluation.bits(), better ? "  (best)" : "",
-                              last ? "  (last)" : ""));
-    if (!better) return;
-    state.best_bits = evaluation.bits();
-    state.best_step = state.step;
-    // A checkpoint of this step may be there already, but does not say that it is the best.
-    save();
-    name_best();
+    state.validated_step = state.step;
+    const std::string train =
+        summary_.train_bits > 0 ? fmt::format("  train {:.4f}", summary_.train_bits) : "";
+    progress.note(fmt::format("step {:>7}{}  validation {:.4f} bits{}{}", state.step, train,
+                              evaluation.bits(), better ? "  (best)" : "", last ? "  (last)" : ""));
+    if (better) state.best_bits = evaluation.bits(), state.best_step = state.step;
+    // A checkpoint of this step that is there already is only told the outcome.
+    if (saved_step_ == state.step)
+      amend_checkpoint(run_, state.step, state.to_metadata());
+    else if (better)
+      save();
+    if (better) name_best();
   }
 
   void name_best() {
-    mark_best(run_, trainer_.state().best_step, trainer_.state().best_bits);
-    publish_model(run_, trainer_.state().best_step);
+    const int64_t step = trainer_.state().best_step;
+    mark_best(run_, step, trainer_.state().best_bits);
+    publish_model(run_, step);
   }
 
   void save() {
     const int64_t step = trainer_.state().step;
     save_checkpoint(run_, step, trainer_.contents());
     saved_step_ = step;
+    saved_at_ = std::chrono::steady_clock::now();
   }
 
   // The state that is reached, unless it is saved already.
@@ -192,6 +233,7 @@ class Loop {
   Trainer trainer_;
   TrainSummary summary_;
   int64_t saved_step_ = -1;
+  std::chrono::steady_clock::time_point saved_at_ = std::chrono::steady_clock::now();
 };
 
 }  // namespace

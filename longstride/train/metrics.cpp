@@ -24,21 +24,28 @@ double seconds_since_1970() {
 }
 
 // A line is whole if it is an object with a step; a killed run can leave half a line.
-bool belongs_to_steps_up_to(int64_t last_step, const std::string& line) {
+struct Kept {
+  int64_t last_step = 0;
+  bool validates_again = false;  // the validation of last_step is made again
+};
+
+bool stays(const Kept& kept, const std::string& line) {
   const json parsed = json::parse(line, nullptr, /*allow_exceptions=*/false);
-  return parsed.is_object() && parsed.contains("step") && parsed["step"].is_number_integer() &&
-         parsed["step"].get<int64_t>() <= last_step;
+  if (!parsed.is_object() || !parsed.contains("step") || !parsed["step"].is_number_integer()) return false;
+  const auto step = parsed["step"].get<int64_t>();
+  return step < kept.last_step ||
+         (step == kept.last_step && !(kept.validates_again && parsed.contains("validation/bits")));
 }
 
 // Calls keep(line) for each line that stays and returns whether any part of the file does not.
 template <class Keep>
-bool select_lines(const std::string& path, int64_t last_step, Keep keep) {
+bool select_lines(const std::string& path, const Kept& kept, Keep keep) {
   std::ifstream file(path);
   LONGSTRIDE_CHECK(file.is_open(), "cannot open {}: {}", path, last_system_error());
   bool any_cut = false;
   for (std::string line; std::getline(file, line);) {
     const bool ended = !file.eof();
-    if (ended && belongs_to_steps_up_to(last_step, line))
+    if (ended && stays(kept, line))
       keep(line);
     else
       any_cut = true;
@@ -47,12 +54,12 @@ bool select_lines(const std::string& path, int64_t last_step, Keep keep) {
   return any_cut;
 }
 
-void cut_after(const std::string& path, int64_t last_step) {
+void cut(const std::string& path, const Kept& kept) {
   std::error_code ignored;
   if (!std::filesystem::exists(path, ignored)) return;
-  if (!select_lines(path, last_step, [](const std::string&) {})) return;
+  if (!select_lines(path, kept, [](const std::string&) {})) return;
   write_file_atomically(path, [&](ByteSink& sink) {
-    select_lines(path, last_step, [&](const std::string& line) { sink.write(line + "\n"); });
+    select_lines(path, kept, [&](const std::string& line) { sink.write(line + "\n"); });
   });
 }
 
@@ -73,10 +80,10 @@ std::string render_line(int64_t step, double time, const Scalars& scalars) {
 
 }  // namespace
 
-MetricsLog::MetricsLog(const std::string& run_directory, int64_t resume_step)
+MetricsLog::MetricsLog(const std::string& run_directory, int64_t resume_step, bool validates_again)
     : path_(run_directory + "/metrics.jsonl") {
   make_directories(run_directory);
-  cut_after(path_, resume_step);
+  cut(path_, {resume_step, validates_again});
   events_ = std::make_unique<EventFile>(run_directory, seconds_since_1970(), resume_step);
   descriptor_ = open(path_.c_str(), O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0666);
   LONGSTRIDE_CHECK(descriptor_ >= 0, "cannot open {}: {}", path_, last_system_error());

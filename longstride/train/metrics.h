@@ -13,8 +13,9 @@ class MetricsLog {
  public:
   // Appends to the run's metrics. `resume_step` is the last step that is already done, -1 for a new run:
   // lines of later steps, and a last line that a killed run left unfinished, are cut off first, so that no
-  // curve runs twice. Throws Error for the system's errors.
-  MetricsLog(const std::string& run_directory, int64_t resume_step);
+  // curve runs twice. With `validates_again` so is what was measured of resume_step itself. Throws Error for
+  // the system's errors.
+  MetricsLog(const std::string& run_directory, int64_t resume_step, bool validates_again = false);
   ~MetricsLog();
   MetricsLog(const MetricsLog&) = delete;
   MetricsLog& operator=(const MetricsLog&) = delete;

@@ -43,6 +43,9 @@ Exchange exchange_of(const RunConfig& config) {
 int64_t steps_of(const TrainConfig& train, const BatchLoader& loader) {
   if (train.epochs <= 0) return train.steps;
   const double windows = train.epochs * static_cast<double>(loader.windows_per_epoch());
+  LONGSTRIDE_CHECK(windows / static_cast<double>(train.batch) <= static_cast<double>(kMostSteps),
+                   "train.epochs = {} are {} steps, at most {} can be", train.epochs,
+                   windows / static_cast<double>(train.batch), kMostSteps);
   return std::max<int64_t>(1, std::llround(windows / static_cast<double>(train.batch)));
 }
 }  // namespace
@@ -54,7 +57,14 @@ std::map<std::string, std::string> TrainState::to_metadata() const {
           {"train.best_bits", fmt::format("{:a}", best_bits)},
           {"train.best_step", fmt::format("{}", best_step)},
           {"train.loss_scale", fmt::format("{:a}", loss_scale)},
-          {"train.skipped", fmt::format("{}", skipped)}};
+          {"train.skipped", fmt::format("{}", skipped)},
+          {"train.validated_step", fmt::format("{}", validated_step)},
+          {"train.warmup_seconds", fmt::format("{:a}", warmup_seconds)},
+          {"train.interval.bits", fmt::format("{:a}", interval.bits)},
+          {"train.interval.gradient_norm", fmt::format("{:a}", interval.gradient_norm)},
+          {"train.interval.seconds", fmt::format("{:a}", interval.seconds)},
+          {"train.interval.steps", fmt::format("{}", interval.steps)},
+          {"train.interval.applied", fmt::format("{}", interval.applied)}};
 }
 
 TrainState TrainState::from_metadata(const std::map<std::string, std::string>& metadata) {
@@ -64,15 +74,31 @@ TrainState TrainState::from_metadata(const std::map<std::string, std::string>& m
                      "the checkpoint's state lacks {}; it was not written by training", key);
     return found->second;
   };
+  const auto whole = [&](const char* key, int64_t most) {
+    const int64_t number = parse_whole_number(value(key), std::string("the checkpoint's state: ") + key);
+    LONGSTRIDE_CHECK(number <= most, "the checkpoint's state: {} is {}, more than {}", key, number, most);
+    return number;
+  };
+  const auto positive = [&](const char* key) {
+    const double number = parse_exact_number(value(key), std::string("the checkpoint's state: ") + key);
+    LONGSTRIDE_CHECK(number >= 0, "the checkpoint's state: {} is {}, must not be negative", key, number);
+    return number;
+  };
   TrainState state;
-  state.step = parse_integer(value("train.step"), "train.step");
-  state.seconds = std::strtod(value("train.seconds").c_str(), nullptr);
-  state.best_bits = std::strtod(value("train.best_bits").c_str(), nullptr);
-  state.best_step = parse_integer(value("train.best_step"), "train.best_step");
-  // Runs from before f16 have none of these.
+  state.step = whole("train.step", kMostSteps);
+  state.seconds = positive("train.seconds");
+  state.best_bits = positive("train.best_bits");
+  state.best_step = whole("train.best_step", state.step);
+  // Older runs have none of these.
   if (!metadata.contains("train.loss_scale")) return state;
-  state.loss_scale = std::strtod(value("train.loss_scale").c_str(), nullptr);
-  state.skipped = parse_integer(value("train.skipped"), "train.skipped");
+  state.loss_scale = positive("train.loss_scale");
+  state.skipped = whole("train.skipped", state.step);
+  if (!metadata.contains("train.validated_step")) return state;
+  state.validated_step = whole("train.validated_step", state.step);
+  state.warmup_seconds = positive("train.warmup_seconds");
+  state.interval = {positive("train.interval.bits"), positive("train.interval.gradient_norm"),
+                    positive("train.interval.seconds"), whole("train.interval.steps", state.step),
+                    whole("train.interval.applied", state.step)};
   return state;
 }
 
@@ -100,6 +126,14 @@ double Trainer::progress() const {
   double part = static_cast<double>(state_.step) / static_cast<double>(total_steps_);
   if (config_.train.minutes > 0) part = std::max(part, state_.seconds / (60 * config_.train.minutes));
   return std::min(part, 1.0);
+}
+
+double Trainer::warmup_end() const {
+  const TrainConfig& train = config_.train;
+  const double by_steps =
+      static_cast<double>(warmup_steps(train, total_steps_)) / static_cast<double>(total_steps_);
+  const double by_time = train.minutes > 0 ? state_.warmup_seconds / (60 * train.minutes) : 0;
+  return std::min(1.0, std::max(by_steps, by_time));
 }
 
 // The whole step as work of the device, without a wait.
@@ -136,7 +170,7 @@ StepReport Trainer::step() {
   const int64_t parts = train.batch / train.micro();
   StepReport report;
   report.step = state_.step + 1;
-  report.learning_rate = learning_rate(train, report.step, total_steps_, progress());
+  report.learning_rate = learning_rate(train, report.step, total_steps_, progress(), warmup_end());
 
   char* base = static_cast<char*>(staging_.host());
   auto* control = reinterpret_cast<UpdateControl*>(base);
@@ -183,6 +217,7 @@ StepReport Trainer::step() {
   state_.step = report.step;
   report.seconds = seconds_since(start);
   state_.seconds += report.seconds;
+  if (state_.step == warmup_steps(train, total_steps_)) state_.warmup_seconds = state_.seconds;
   return report;
 }
 
@@ -211,6 +246,11 @@ void Trainer::load(const OpenCheckpoint& checkpoint) {
   load_into(checkpoint.state(), "", optimizer_->state_tensors());
   optimizer_->loaded();
   state_ = TrainState::from_metadata(checkpoint.metadata());
+  LONGSTRIDE_CHECK(
+      state_.step == checkpoint.step(),
+      "{} holds the state of step {}: the folder was copied or renamed; remove it, or give it back the "
+      "name of its step",
+      checkpoint.path(), state_.step);
 }
 
 MemoryPlan Trainer::memory() const { return training_memory(config_); }

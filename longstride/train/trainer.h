@@ -30,16 +30,26 @@ struct StepReport {
   double seconds = 0;
 };
 
+// Sums since the last line of metrics.
+struct Interval {
+  double bits = 0, gradient_norm = 0, seconds = 0;
+  int64_t steps = 0, applied = 0;
+};
+
 // How far a run is. Saved with every checkpoint.
 struct TrainState {
   int64_t step = 0;      // finished optimizer steps
   double seconds = 0;    // spent training, over all sessions
   double best_bits = 0;  // lowest validation so far; 0: none yet
   int64_t best_step = 0;
-  double loss_scale = 65536;  // of f16: what gradients are multiplied with
-  int64_t skipped = 0;        // steps whose gradients overflowed
+  double loss_scale = 65536;   // of f16: what gradients are multiplied with
+  int64_t skipped = 0;         // steps whose gradients overflowed
+  int64_t validated_step = 0;  // the last that was validated
+  double warmup_seconds = 0;   // of `seconds`, when the warm-up was over; 0: it is not
+  Interval interval;
 
   std::map<std::string, std::string> to_metadata() const;
+  // Throws Error for what is missing or is no such number.
   static TrainState from_metadata(const std::map<std::string, std::string>& metadata);
 };
 
@@ -75,6 +85,8 @@ class Trainer {
 
  private:
   void queue_step() const;
+  // The part of the run that is over when the warm-up ends.
+  double warmup_end() const;
 
   RunConfig config_;
   Segment validation_;
@@ -106,7 +118,7 @@ struct TrainSummary {
   TrainState state;
   bool complete = false;                        // false: interrupted
   double train_bits = 0;                        // mean of the last metrics interval
-  double validation_bits = 0;                   // the last; 0: none
+  std::optional<double> validation_bits;        // the last of this session
   double tokens_per_second = 0;                 // of the last metrics interval
   int64_t planned_memory = 0, peak_memory = 0;  // of the device that trains
 };

@@ -175,6 +175,55 @@ TEST(Checkpoint, BestIsRemembered) {
   }
 }
 
+TEST(Checkpoint, AnAmendmentReplacesMetadataUntilTheStepIsSavedAgain) {
+  const TemporaryFolder run;
+  save(run.path(), 5);
+  amend_checkpoint(run.path(), 5, {{"step", "6"}, {"more", "x"}});
+  const auto metadata = [&] { return OpenCheckpoint(find_checkpoint(run.path(), 5)).metadata(); };
+  EXPECT_EQ(metadata().at("step"), "6");
+  EXPECT_EQ(metadata().at("more"), "x");
+  EXPECT_EQ(metadata().at("config"), "[model]\nlayers = 3\n");
+  // One that is damaged counts as none.
+  const std::string path = run / "checkpoints/step-00000005/amended.json", sound = read_bytes(path);
+  for (size_t at = 0; at < sound.size(); ++at) {
+    std::string damaged = sound;
+    damaged[at] ^= 1;
+    write_bytes(path, damaged);
+    EXPECT_EQ(metadata().at("step"), "5") << at;
+  }
+  write_bytes(path, sound);
+  save(run.path(), 5);
+  EXPECT_EQ(metadata().at("step"), "5");
+}
+
+TEST(Checkpoint, PinnedWeightsStayWhateverIsRemoved) {
+  const TemporaryFolder run;
+  save(run.path(), 10);
+  save(run.path(), 20);
+  pin_model(run.path(), 10, "0123456789abcdef0123",
+            find_checkpoint(run.path(), 10).path + "/model.safetensors");
+  pin_model(run.path(), 20, "aaaaaaaaaaaaaaaaaaaa",
+            find_checkpoint(run.path(), 20).path + "/model.safetensors");
+  prune_checkpoints(run.path(), 1);
+  discard_checkpoints_after(run.path(), 10);
+  EXPECT_THAT(steps_of(run.path()), IsEmpty());
+  for (const int64_t step : {10, 20}) {
+    const std::vector<std::string> pins = pinned_models(run.path(), step);
+    ASSERT_EQ(pins.size(), 1u);
+    EXPECT_EQ(SafetensorsFile(pins[0]).find("w").as<float>()[0], static_cast<float>(step));
+  }
+  EXPECT_THAT(pinned_models(run.path(), 30), IsEmpty());
+}
+
+TEST(Checkpoint, ANumberBeyondAllStepsIsNoBestStep) {
+  const TemporaryFolder run;
+  for (const char* text : {"{\"step\": 1e300, \"value\": 1}", "{\"step\": -3, \"value\": 1}",
+                           "{\"step\": 18446744073709551615, \"value\": 1}"}) {
+    write_bytes(run / "best.json", text);
+    EXPECT_THAT(message_of<Error>([&] { read_best(run.path()); }), HasSubstr("is damaged")) << text;
+  }
+}
+
 TEST(Checkpoint, PruningKeepsTheNewestAndTheBest) {
   const TemporaryFolder run;
   for (const int64_t step : {10, 20, 30, 40, 50}) save(run.path(), step);

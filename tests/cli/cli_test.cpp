@@ -6,6 +6,7 @@
 #include <filesystem>
 #include <fstream>
 
+#include <fmt/format.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 #include <nlohmann/json.hpp>
@@ -110,8 +111,85 @@ TEST_F(CliTest, InterruptSavesAndEndsCleanly) {
   int status = 0;
   waitpid(child, &status, 0);
   ASSERT_TRUE(WIFEXITED(status));
-  EXPECT_EQ(WEXITSTATUS(status), 0);
+  EXPECT_EQ(WEXITSTATUS(status), 128 + SIGINT);  // not finished: `train && next` must not go on
   EXPECT_TRUE(fs::exists(folder_ / "run/model.safetensors"));
+}
+
+TEST_F(CliTest, WhatWasNotMeasuredIsNullInJson) {
+  write_small_config();
+  const Outcome outcome =
+      longstride("train small.toml --run run --json --quiet --set train.steps=2 --set data.split=[1.0]");
+  ASSERT_EQ(outcome.code, 0) << outcome.err;
+  const auto trained = nlohmann::json::parse(outcome.out);
+  EXPECT_TRUE(trained["complete"]);
+  for (const char* name : {"best_bits", "best_step", "validation_bits"})
+    EXPECT_TRUE(trained.contains(name) && trained[name].is_null()) << name;
+  EXPECT_TRUE(trained["train_bits"].is_number());
+}
+
+TEST_F(CliTest, ValuesThatAreNoFiniteNumbersOrTooLargeAreRefused) {
+  write_small_config();
+  for (const char* set :
+       {"train.epochs=inf", "train.epochs=nan", "train.epochs=1e18", "train.minutes=inf", "train.clip=inf",
+        "train.epsilon=inf", "train.learning_rate=nan", "train.dropout=nan"})
+    EXPECT_NE(longstride(std::string("train small.toml --run run --set ") + set).code, 0) << set;
+  EXPECT_FALSE(fs::exists(folder_ / "run/checkpoints"));
+}
+
+TEST_F(CliTest, ARunIsFoundAgainFromAnotherFolderWithItsOwnData) {
+  write_small_config();
+  ASSERT_EQ(longstride("train small.toml --run run --quiet").code, 0);
+  fs::create_directories(folder_ / "other");
+  write("other/text.txt", std::string(20000, 'x'));
+  const Outcome here = longstride("eval run --json");
+  const std::string command =
+      "cd " + (folder_ / "other") + " && " + LONGSTRIDE_BINARY + " eval ../run --json >out.txt";
+  ASSERT_EQ(std::system(command.c_str()), 0);
+  const auto bits = [](const std::string& out) {
+    return nlohmann::json::parse(out)["results"][0]["bits_per_byte"].get<double>();
+  };
+  EXPECT_EQ(bits(here.out), bits(read_bytes(folder_ / "other/out.txt")));
+}
+
+TEST_F(CliTest, ChangedDataAreScoredOnlyOnDemand) {
+  write_small_config();
+  ASSERT_EQ(longstride("train small.toml --run run --quiet").code, 0);
+  std::string text = read_bytes(folder_ / "text.txt");
+  text[text.size() * 93 / 100] ^= 1;  // in the validation part
+  write("text.txt", text);
+  expect_complaint(longstride("eval run"), 1, {"validation part", "--data-changed"});
+  expect_complaint(longstride("sample run --prime validation:0"), 1, {"validation part"});
+  EXPECT_EQ(longstride("eval run --data-changed").code, 0);
+  EXPECT_EQ(longstride("eval run --split test").code, 0);
+}
+
+TEST_F(CliTest, ArchivesAndStatesKeepTheirModel) {
+  write_small_config();
+  ASSERT_EQ(longstride("train small.toml --run run --quiet").code, 0);
+  write("letter.txt", "line 1 of the log\n");
+  ASSERT_EQ(longstride("compress run letter.txt").code, 0);
+  ASSERT_EQ(longstride("sample run --length 40 --state s.state -o s.txt").code, 0);
+  const int64_t step = nlohmann::json::parse(longstride("eval run --json").out)["step"];
+  ASSERT_EQ(longstride("train run --quiet --set train.steps=90 --set train.learning_rate=1e-2").code, 0);
+  fs::remove_all(folder_ / fmt::format("run/checkpoints/step-{:08}", step));
+  Outcome outcome = longstride("decompress run letter.txt.lsc -o back.txt");
+  EXPECT_EQ(outcome.code, 0) << outcome.err;
+  EXPECT_EQ(read_bytes(folder_ / "back.txt"), "line 1 of the log\n");
+  outcome = longstride("sample run --resume s.state --branch 1 -o branch.txt --length 60");
+  EXPECT_EQ(outcome.code, 0) << outcome.err;
+}
+
+TEST_F(CliTest, WithoutCheckpointsThePublishedModelIsUsed) {
+  write_small_config();
+  ASSERT_EQ(longstride("train small.toml --run run --quiet").code, 0);
+  const auto before = nlohmann::json::parse(longstride("eval run --json").out);
+  fs::remove_all(folder_ / "run/checkpoints");
+  const Outcome outcome = longstride("eval run --json");
+  ASSERT_EQ(outcome.code, 0) << outcome.err;
+  const auto after = nlohmann::json::parse(outcome.out);
+  EXPECT_EQ(after["step"], before["step"]);
+  EXPECT_EQ(after["results"][0]["bits_per_byte"], before["results"][0]["bits_per_byte"]);
+  expect_complaint(longstride("train run"), 1, {"no checkpoint is left", "--run"});
 }
 
 TEST_F(CliTest, InspectTellsWhatASamplerKeeps) {

@@ -44,6 +44,18 @@ TEST(EventFile, TheFirstRecordIsTheVersionAsTensorBoardWritesIt) {
   EXPECT_EQ(bytes, tf_record(message));
 }
 
+TEST(EventFile, ANewFileSortsAfterTheNewestThereIs) {
+  const TemporaryFolder folder;
+  const std::string first = EventFile(folder.path(), 1700000000, -1).path();
+  const std::string same_second = EventFile(folder.path(), 1700000000, 3).path();
+  const std::string clock_went_back = EventFile(folder.path(), 1699990000, 5).path();
+  write_bytes(folder / "events.out.tfevents.1700009999.zzz.0000", "");
+  const std::string after_another_host = EventFile(folder.path(), 1700009999, 7).path();
+  EXPECT_LT(first, same_second);
+  EXPECT_LT(same_second, clock_went_back);
+  EXPECT_LT(folder / "events.out.tfevents.1700009999.zzz.0000", after_another_host);
+}
+
 TEST(EventFile, RecordBytes) {
   // Masking as described for TFRecord: rotate right by 15, add 0xa282ead8.
   const auto masked = [](uint32_t crc) { return ((crc >> 15) | (crc << 17)) + 0xa282ead8u; };

@@ -154,8 +154,36 @@ TEST_F(TrainerTest, SecondTrainerIsRefused) {
   EXPECT_THROW(train("a", config_), Error);
 }
 
-TEST(Schedule, WarmsUpThenFollowsTheCosine) {
+TEST(Schedule, TheCosineBeginsWhereTheWarmUpEnds) {
   TrainConfig config;
+  config.learning_rate = 1;
+  config.warmup = 20;
+  const auto rate = [&](int64_t step) {
+    const double total = 200;
+    return learning_rate(config, step, 200, static_cast<double>(step - 1) / total,
+                         static_cast<double>(config.warmup) / total);
+  };
+  EXPECT_NEAR(rate(10), 0.5, 1e-12);
+  EXPECT_NEAR(rate(20), 1, 1e-12);
+  EXPECT_NEAR(rate(21), 1, 1e-12);
+  EXPECT_NEAR(rate(111), 0.5, 1e-12);
+  EXPECT_LT(rate(200), 1e-3);
+  // A warm-up as long as the run is not cut.
+  config.warmup = 200;
+  EXPECT_NEAR(rate(100), 0.5, 1e-12);
+  EXPECT_NEAR(rate(200), 1, 1e-12);
+  // By default it fits the run.
+  EXPECT_EQ(warmup_steps(TrainConfig{}, 30), 3);
+  EXPECT_EQ(warmup_steps(TrainConfig{}, 1000), 100);
+  EXPECT_EQ(warmup_steps(TrainConfig{}, 1000000), 100);
+}
+
+TEST(Schedule, OlderRunsKeepTheirCurve) {
+  const auto learning_rate = [](const TrainConfig& train, int64_t step, int64_t total, double progress) {
+    return longstride::learning_rate(train, step, total, progress, 0.5);
+  };
+  TrainConfig config;
+  config.schedule = 1;
   config.learning_rate = 1;
   config.warmup = 100;
   EXPECT_NEAR(learning_rate(config, 1, 10000, 0), 0.01, 1e-12);

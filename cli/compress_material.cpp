@@ -119,7 +119,8 @@ void CompressMaterial::read_sound(const RunConfig& config) {
 
 void CompressMaterial::describe(CompressedHeader& header) const {
   header.kind = kind_;
-  header.extension = std::filesystem::path(file_.path()).extension().string();
+  const std::string extension = std::filesystem::path(file_.path()).extension().string();
+  if (is_plain_extension(extension)) header.extension = extension;
   header.bytes = size_;
   header.shape = shape_;
   header.before = before_;

@@ -2,6 +2,7 @@
 #include <algorithm>
 #include <chrono>
 #include <cmath>
+#include <exception>
 #include <filesystem>
 #include <memory>
 
@@ -174,6 +175,14 @@ void report(const SampleOptions& options, const SampleJob& job, const Generator&
   print_json(out);
 }
 
+// Another error is on its way to the user.
+void save_if_possible(StateKeeper& keeper, const Generator& generator) {
+  try {
+    keeper.save(generator);
+  } catch (const Error&) {
+  }
+}
+
 // What --resume has to be told if the output is not beside the state.
 std::string output_option(const SampleJob& job) {
   const std::filesystem::path output = job.session.output, state = job.state;
@@ -207,8 +216,8 @@ int run_sample(const SampleOptions& options) {
   const Clock::time_point begin = Clock::now();
   try {
     draw_all(generator, job, loaded, output, keeper, status);
-  } catch (const OutputClosed&) {
-    keeper.save(generator);
+  } catch (const std::exception&) {
+    save_if_possible(keeper, generator);  // what was drawn is not lost with the output that cannot be written
     throw;
   }
   const double seconds = seconds_since(begin);

@@ -140,6 +140,11 @@ void use_output_of_state(SampleJob& job) {
 
 void check_length(const SampleJob& job) {
   const int64_t context = job.config.model.context;
+  int64_t total = 0;
+  for (const Sequence& sequence : job.session.sequences)
+    LONGSTRIDE_CHECK(!__builtin_add_overflow(total, sequence.length, &total),
+                     "{} samples of {} bytes are more than can be counted", job.session.sequences.size(),
+                     sequence.length);
   for (const Sequence& sequence : job.session.sequences)
     LONGSTRIDE_CHECK(job.config.data.kind != "image" || sequence.length == context,
                      "a picture of {} bytes; those of the model have {}", sequence.length, context);
@@ -228,6 +233,9 @@ SampleJob prepare_job(const SampleOptions& options) {
   if (!options.resume.empty()) return job;
 
   Session& session = job.session;
+  int64_t total = 0;
+  LONGSTRIDE_CHECK(!__builtin_mul_overflow(options.count, session.length, &total),
+                   "{} samples of {} bytes are more than can be counted", options.count, session.length);
   const std::vector<uint8_t> prime = load_prime(options, job.config, session.length, job.windows, job.shape);
   for (int64_t i = 0; i < options.count; ++i)
     session.sequences.push_back(

@@ -9,6 +9,7 @@
 
 #include "longstride/base/check.h"
 #include "longstride/base/input_file.h"
+#include "longstride/base/printable.h"
 
 namespace longstride {
 
@@ -21,6 +22,7 @@ constexpr int kVersion = 1;
 constexpr int64_t kChecksumDigits = 32;
 constexpr int64_t kMostStreams = 64;
 constexpr int64_t kMostContext = int64_t{1} << 31;
+constexpr int64_t kMostBytes = int64_t{1} << 60;
 constexpr int64_t kUsualFrame = int64_t{1} << 20;
 
 json to_json(const CompressedHeader& header) {
@@ -61,10 +63,10 @@ void check(const CompressedHeader& header) {
   };
   LONGSTRIDE_CHECK(is(header.kind, {"text", "image", "audio"}), "its kind is {}", header.kind);
   LONGSTRIDE_CHECK(is(header.weights, {"auto", "int8"}), "its weights are {}", header.weights);
-  LONGSTRIDE_CHECK(header.extension.find('/') == std::string::npos, "its extension is {}", header.extension);
-  LONGSTRIDE_CHECK(header.bytes >= 0 && header.context >= 1 && header.frame_bytes >= 1,
-                   "{} bytes in frames of {} and windows of {}", header.bytes, header.frame_bytes,
-                   header.context);
+  LONGSTRIDE_CHECK(is_plain_extension(header.extension), "its extension is {}", header.extension);
+  LONGSTRIDE_CHECK(
+      header.bytes >= 0 && header.bytes <= kMostBytes && header.context >= 1 && header.frame_bytes >= 1,
+      "{} bytes in frames of {} and windows of {}", header.bytes, header.frame_bytes, header.context);
   LONGSTRIDE_CHECK(header.streams >= 1 && header.streams <= kMostStreams, "{} windows side by side",
                    header.streams);
   LONGSTRIDE_CHECK(
@@ -90,8 +92,8 @@ class Rest {
   explicit Rest(std::string_view text) : text_(text) {}
 
   std::string_view take(int64_t bytes) {
-    LONGSTRIDE_CHECK(bytes >= 0 && bytes <= std::ssize(text_), "{} bytes are missing",
-                     bytes - std::ssize(text_));
+    LONGSTRIDE_CHECK(bytes >= 0 && bytes <= std::ssize(text_), "a part of {} bytes is missing, {} are left",
+                     bytes, std::ssize(text_));
     const std::string_view piece = text_.substr(0, static_cast<size_t>(bytes));
     text_.remove_prefix(piece.size());
     return piece;
@@ -143,6 +145,12 @@ std::vector<CompressedFrame> read_frames(Rest& rest, const CompressedHeader& hea
 }
 
 }  // namespace
+
+bool is_plain_extension(std::string_view extension) {
+  constexpr size_t kLongest = 32;
+  return extension.size() <= kLongest && (extension.empty() || extension[0] == '.') &&
+         extension.find('/') == std::string_view::npos && printable_line(extension) == extension;
+}
 
 uint64_t frame_checksum(std::span<const uint8_t> bytes) {
   const std::string digits = checksum_of(bytes.data(), std::ssize(bytes));

@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <span>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "longstride/base/checksum.h"
@@ -37,6 +38,9 @@ struct CompressedFrame {
   std::span<const uint8_t> code;
   uint64_t checksum = 0;  // of the original's bytes
 };
+
+// An ending that may be added to a name: ".txt" or nothing, no folder, no control characters.
+bool is_plain_extension(std::string_view extension);
 
 // The first 64 bits of checksum_of().
 uint64_t frame_checksum(std::span<const uint8_t> bytes);

@@ -160,6 +160,14 @@ TEST_F(OutputsTest, MessagesThatCannotBeWrittenDoNotMatter) {
   EXPECT_EQ(longstride("eval closed").code, 0);
 }
 
+TEST_F(OutputsTest, AStateIsSavedBeforeTheOutputIsGivenUp) {
+  EXPECT_EQ(shell("$LS sample run --length 30000 --state s --save-every 1000 > /dev/full 2> e; echo $?"),
+            "1\n");
+  EXPECT_THAT(in_folder("e"), HasSubstr("cannot write to standard output"));
+  EXPECT_GT(fs::file_size(folder_ / "s"), 3000u);
+  EXPECT_EQ(longstride("sample run --resume s").out.size(), 30000u);
+}
+
 TEST_F(OutputsTest, AReaderThatHasSeenEnoughIsNoError) {
   for (const char* command : {"sample run --length 1000000", "train --help", "eval run"}) {
     const std::string codes = shell(std::string("$LS ") + command + " | true; echo ${PIPESTATUS[0]}; $LS " +

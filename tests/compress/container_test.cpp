@@ -53,6 +53,9 @@ TEST(CompressedHeader, SizesThatNoCompressorMakesAreRefused) {
   };
   EXPECT_THAT(refusal([](CompressedHeader& h) { h.bytes = h.frame_bytes = 3'000'000'000; }),
               HasSubstr("frames of"));
+  for (const char* extension : {".a/b", "txt", ".a\n", ".\x1b[2K", ".\xe9"})
+    EXPECT_THAT(refusal([&](CompressedHeader& h) { h.extension = extension; }),
+                HasSubstr("its extension is"));
   EXPECT_THAT(refusal([](CompressedHeader& h) { h.streams = 65; }), HasSubstr("65 windows"));
   EXPECT_THAT(refusal([](CompressedHeader& h) { h.context = int64_t{1} << 60; }), HasSubstr("windows of"));
 }

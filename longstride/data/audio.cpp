@@ -19,9 +19,10 @@ namespace longstride::data {
 namespace {
 
 constexpr size_t kBlockFrames = 1 << 14;
-constexpr std::array<std::string_view, 18> kExtensions{"wav", "wave", "flac", "ogg",  "oga", "opus",
-                                                       "mp3", "aif",  "aiff", "aifc", "au",  "snd",
-                                                       "caf", "w64",  "rf64", "voc",  "sf",  "mp2"};
+constexpr std::array<std::string_view, 35> kExtensions{
+    "wav",  "wave",  "flac", "ogg", "oga", "opus", "mp3", "aif",  "aiff", "aifc", "au",  "snd",
+    "caf",  "w64",   "rf64", "voc", "sf",  "mp2",  "mp1", "mpga", "nist", "sph",  "svx", "8svx",
+    "16sv", "ircam", "avr",  "paf", "pvf", "sds",  "wve", "xi",   "htk",  "bwf",  "rifx"};
 
 // Mono samples at the wanted rate to mu-law bytes.
 class Encoder {

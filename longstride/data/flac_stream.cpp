@@ -19,6 +19,7 @@ constexpr size_t kMarkBytes = 8;
 constexpr std::array<std::string_view, 2> kMarks{"fLaC\0\0\0\x22"sv, "fLaC\x80\0\0\x22"sv};
 constexpr int64_t kLengthAt = 18;  // 8 bytes whose lowest 36 bits are the number of samples
 constexpr int64_t kLongestFrame = 8 << 20;
+constexpr int kMostCandidates = 16;  // what looks like a header, the last one first; chance makes few more
 
 uint32_t checksum(std::span<const uint8_t> bytes, uint32_t polynomial, int bits) {
   uint32_t value = 0;
@@ -51,9 +52,12 @@ bool ends_with_a_frame(const SoundView& view) {
   std::vector<uint8_t> tail(static_cast<size_t>(std::min(view.size(), kLongestFrame)));
   tail.resize(view.read(view.size() - std::ssize(tail), tail));
   const std::span<const uint8_t> bytes(tail);
-  for (size_t at = bytes.size(); at-- > 0;)
-    if (frame_header_bytes(bytes.subspan(at)) > 0 && checksum(bytes.subspan(at), 0x8005, 16) == 0)
-      return true;
+  int candidates = 0;
+  for (size_t at = bytes.size(); at-- > 0 && candidates < kMostCandidates;) {
+    if (frame_header_bytes(bytes.subspan(at)) == 0) continue;
+    if (checksum(bytes.subspan(at), 0x8005, 16) == 0) return true;
+    ++candidates;
+  }
   return false;
 }
 

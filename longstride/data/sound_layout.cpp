@@ -18,6 +18,7 @@ using std::string_view_literals::operator""sv;
 // Programs that cannot go back to the header leave 0, the largest number, or (SoX, eSpeak) one near 2^31.
 constexpr uint64_t kOpenFrom = 0x7ffff000, kOpenFromAiff = 0x7f000000, kOpenFromWide = uint64_t{1} << 62;
 constexpr int64_t kLargest32 = 0xffffffff;
+constexpr int kMostParts = 1 << 16;  // chunks of a header; more are no sound that anyone made
 
 // A number of the header that counts the samples' bytes and `extra` more.
 struct SizeField {
@@ -93,8 +94,9 @@ Layout lay_out_chunks(const ChunkFormat& format, const SoundView& view) {
   const int64_t head = head_bytes(format);
   int64_t at = format.first;
   uint64_t size = 0;
-  for (;; at = after_chunk(format, at, size)) {
-    LONGSTRIDE_CHECK(at + head <= view.size(), "{} ends before its sound; {}", view.label(), kSoundAdvice);
+  for (int chunk = 0;; ++chunk, at = after_chunk(format, at, size)) {
+    LONGSTRIDE_CHECK(at + head <= view.size() && chunk < kMostParts, "{} ends before its sound; {}",
+                     view.label(), kSoundAdvice);
     size = view.number(at + format.name_bytes, format.size_bytes, format.big);
     if (view.matches(at, format.samples)) break;
     LONGSTRIDE_CHECK(
@@ -167,6 +169,8 @@ Layout lay_out_au(const SoundView& view) {
   return layout;
 }
 
+constexpr std::string_view kNistMagic = "NIST_1A";
+
 // Lines "name -i number" up to "end_head"; the size of the header stands in the second line.
 Layout lay_out_nist(const SoundView& view) {
   const std::string header = view.text(0, 4096);
@@ -175,7 +179,7 @@ Layout lay_out_nist(const SoundView& view) {
     return at == std::string::npos ? otherwise
                                    : std::strtoull(header.c_str() + at + name.size() + 5, nullptr, 10);
   };
-  const auto begin = static_cast<int64_t>(std::strtoull(header.c_str() + 8, nullptr, 10));
+  const auto begin = static_cast<int64_t>(std::strtoull(header.c_str() + kNistMagic.size(), nullptr, 10));
   const uint64_t unit = value("channel_count", 1) * value("sample_n_bytes", 1);
   const uint64_t frames = value("sample_count", 0);
   if (frames == 0) return untold(begin, unit);
@@ -242,7 +246,7 @@ Layout lay_out_mat4(const SoundView& view) {
   for (int64_t matrix = 0, at = 0; matrix < 2; ++matrix) {
     const uint64_t type = view.number(at, 4, big) / 10 % 10;
     layout = told(at + 20 + static_cast<int64_t>(view.number(at + 16, 4, big)),
-                  view.number(at + 4, 4, big) * view.number(at + 8, 4, big));
+                  std::min(view.number(at + 4, 4, big) * view.number(at + 8, 4, big), uint64_t{1} << 48));
     layout.bytes *= static_cast<int64_t>(type < kElementBytes.size() ? kElementBytes[type] : 1);
     at = layout.begin + layout.bytes;
   }
@@ -255,7 +259,8 @@ Layout lay_out_mat5(const SoundView& view) {
   constexpr uint64_t kMatrix = 14;
   const bool big = view.matches(126, "MI");
   Layout layout;
-  for (int64_t at = 128; at + 8 <= view.size();) {
+  int64_t at = 128;
+  for (int element = 0; element < kMostParts && at + 8 <= view.size(); ++element) {
     const uint64_t type = view.number(at, 4, big), size = view.number(at + 4, 4, big);
     const bool small = type > 0xffff;  // its bytes stand in place of the size
     if (!small && type != kMatrix) layout = told(at + 8, size);
@@ -295,7 +300,7 @@ struct FlatFormat {
 constexpr std::array<FlatFormat, 17> kFlatFormats{{
     {".snd\0"sv, lay_out_au},
     {"dns."sv, lay_out_au},
-    {"NIST_1A"sv, lay_out_nist},
+    {kNistMagic, lay_out_nist},
     {"Creative Voice File\x1A"sv, lay_out_voc},
     {"2BIT"sv, lay_out_avr},
     {"ALawSoundFile**"sv, lay_out_wve},
@@ -346,6 +351,8 @@ std::vector<SoundView> split_containers(const SoundView& view) {
       return parts;
     }
     const Layout& layout = known->layout;
+    LONGSTRIDE_CHECK(layout.begin >= 0 && layout.begin <= left.size(), "{} ends before its sound; {}",
+                     view.label(), kSoundAdvice);
     const int64_t there = rest(left, layout.begin), end = layout.begin + layout.bytes;
     if (layout.open) {
       LONGSTRIDE_CHECK(there % layout.unit == 0, "{} ends within a sample; {}", view.label(), kSoundAdvice);

@@ -90,19 +90,13 @@ bool SoundView::matches(int64_t at, std::string_view pattern) const {
                     [](char found, char wanted) { return wanted == '?' || found == wanted; });
 }
 
-uint64_t SoundView::little_endian(int64_t at, int bytes) const {
-  uint64_t value = 0;
-  for (int i = bytes; i-- > 0;) value = value << 8 | big_endian(at + i, 1);
-  return value;
-}
-
-uint64_t SoundView::big_endian(int64_t at, int bytes) const {
+uint64_t SoundView::number(int64_t at, int bytes, bool big) const {
   uint8_t there[8];
   const auto count = static_cast<size_t>(bytes);
   LONGSTRIDE_CHECK(read(at, std::span(there).first(count)) == count, "{} ends within its header; {}", label_,
                    kSoundAdvice);
   uint64_t value = 0;
-  for (size_t i = 0; i < count; ++i) value = value << 8 | there[i];
+  for (size_t i = 0; i < count; ++i) value = value << 8 | there[big ? i : count - 1 - i];
   return value;
 }
 

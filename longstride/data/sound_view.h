@@ -26,11 +26,9 @@ class SoundView {
   // True if these bytes lie there; '?' stands for any byte.
   bool matches(int64_t at, std::string_view pattern) const;
   // Unsigned numbers of 1 to 8 bytes. Throws Error beyond the end: the file is cut off within its header.
-  uint64_t little_endian(int64_t at, int bytes) const;
-  uint64_t big_endian(int64_t at, int bytes) const;
-  uint64_t number(int64_t at, int bytes, bool big) const {
-    return big ? big_endian(at, bytes) : little_endian(at, bytes);
-  }
+  uint64_t number(int64_t at, int bytes, bool big) const;
+  uint64_t little_endian(int64_t at, int bytes) const { return number(at, bytes, false); }
+  uint64_t big_endian(int64_t at, int bytes) const { return number(at, bytes, true); }
 
   // The bytes [begin, end) of this view.
   SoundView part(int64_t begin, int64_t end) const;

@@ -20,6 +20,7 @@ using data_test::error_of;
 using data_test::write_file;
 using data_test::write_sound;
 using ::testing::AllOf;
+using ::testing::AnyOf;
 using ::testing::HasSubstr;
 using ::testing::IsEmpty;
 
@@ -220,6 +221,27 @@ TEST_F(SoundEnds, EveryContainerThatStatesItsSizeIsCompared) {
   }
   write_file(at("cut.au"), au(kDataBytes).substr(0, 24 + 20000));
   EXPECT_THAT(error("cut.au"), HasSubstr("12000 of 32000 bytes of its sound are missing"));
+}
+
+TEST_F(SoundEnds, AnMp3ThatCountsItsFramesIsCompared) {
+  write_sound(at("a.mp3"), SF_FORMAT_MPEG | SF_FORMAT_MPEG_LAYER_III, kRate, 1,
+              data_test::sine(kRate, 1, 440, 0.5, 2));
+  // Frames are shorter than 200 bytes here, so some of these cuts lie between two.
+  const std::string whole = content("a.mp3");
+  for (size_t size = whole.size() * 3 / 4; size < whole.size() * 3 / 4 + 200; ++size) {
+    write_file(at("cut.mp3"), whole.substr(0, size));
+    EXPECT_THAT(error("cut.mp3"), AnyOf(HasSubstr("missing"), HasSubstr("not whole"))) << size;
+  }
+}
+
+TEST_F(SoundEnds, HeadersThatMakeNoSenseAreRefused) {
+  for (const std::string& text :
+       {std::string("NIST_1A"), std::string("PVF1\n"), std::string("RIFF\0\0\0\0WAVE", 12),
+        std::string("fLaC"), std::string("OggS"), std::string("caff\0\1\0\0", 8), std::string("ID3"),
+        std::string("RIFF\0\0\0\0WAVE", 12) + std::string(1000000, '\0')}) {
+    write_file(at("odd.wav"), text);
+    EXPECT_THAT(error("odd.wav"), HasSubstr("odd.wav")) << text.substr(0, 12);
+  }
 }
 
 TEST_F(SoundEnds, JoinedFilesAreReadToTheLast) {

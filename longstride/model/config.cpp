@@ -22,8 +22,8 @@ void ModelConfig::fields(FieldList& list) {
       .at_most(1 << 22);
   list.add("pattern", pattern, "attention pattern, or a cycle of layers such as stride:128,window:128*3");
   list.add("position_axes", position_axes,
-           "extents of the position embeddings, slowest first, as [32, 32, 3]; empty = a grid fitting the "
-           "pattern")
+           "extents of the position embeddings, slowest first, as [32, 32, 3]; empty = rows, columns and "
+           "channels of the pictures, for other data a grid fitting the pattern")
       .at_least(1);
   list.add("positions", positions,
            "paper: a position belongs to the slot that predicts it; released: to its own token, before the "

@@ -78,6 +78,8 @@ void PreparedRun::check_model() {
   RunConfig saved = read_run_config(directory_);
   // A curve that has begun goes on.
   config_.train.schedule = saved.train.schedule;
+  // A config that leaves the axes open means those that the run took from its pictures.
+  if (config_.model.position_axes.empty()) config_.model.position_axes = saved.model.position_axes;
   RunConfig wanted = config_;
   FieldList before, after;
   before.section("model"), saved.model.fields(before);
@@ -109,6 +111,10 @@ void PreparedRun::open_data(const RunRequest& request, bool trained) {
   const ImageShape& shape = corpus.shape();
   config_.data.image_height = shape.height, config_.data.image_width = shape.width;
   config_.data.image_channels = shape.channels;
+  if (trained || shape.bytes() == 0 || !config_.model.position_axes.empty()) return;
+  // The paper's embedding of pictures: rows, columns, channels.
+  config_.model.position_axes = {shape.height, shape.width};
+  if (shape.channels > 1) config_.model.position_axes.push_back(shape.channels);
 }
 
 void PreparedRun::open_checkpoint(int64_t from_step, const Notes& note) {

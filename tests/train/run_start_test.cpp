@@ -122,6 +122,30 @@ TEST_F(RunStartTest, WithoutCheckpointsATrainedRunIsLeftAsItIs) {
   EXPECT_THAT(refusal("a", config_), HasSubstr("no checkpoint is left"));
 }
 
+TEST_F(RunStartTest, PicturesGetAxesOfRowsColumnsAndChannels) {
+  std::string header = "{'descr': '|u1', 'fortran_order': False, 'shape': (8, 4, 4, 3), }";
+  header += std::string(117 - header.size(), ' ') + "\n";
+  std::string file("\x93NUMPY\1\0\x76\0", 10);
+  file += header;
+  for (int i = 0; i < 8 * 48; ++i) file += static_cast<char>(i * 7 % 251);
+  write_bytes(directory_ / "p.npy", file);
+  config_.data.kind = "image";
+  config_.data.path = directory_ / "p.npy";
+  config_.data.cache = directory_ / "cache";
+  config_.data.split = {1};
+  config_.model.context = 48;
+  config_.train.steps = 2;
+  train("a", config_);
+  EXPECT_THAT(read_run_config(run("a")).model.position_axes, testing::ElementsAre(4, 4, 3));
+  // The same config goes on with it, and a run without such axes keeps what it has.
+  config_.train.steps = 3;
+  EXPECT_EQ(train("a", config_).state.step, 3);
+  RunConfig given = config_;
+  given.model.position_axes = {16, 3};
+  train("b", given);
+  EXPECT_THAT(read_run_config(run("b")).model.position_axes, testing::ElementsAre(16, 3));
+}
+
 TEST_F(RunStartTest, TheLockIsWaitedForAndItsHolderIsNamed) {
   fs::create_directories(run("a"));
   int ready[2];

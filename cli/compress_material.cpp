@@ -56,8 +56,9 @@ void check_plain_png(std::span<const uint8_t> file, const std::string& path) {
                      "{} has {} bytes behind the end of its picture, which would be lost; remove them", path,
                      file.size() - end);
     LONGSTRIDE_CHECK(chunk == "IHDR" || chunk == "PLTE" || chunk == "IDAT" || chunk == "IEND",
-                     "{} holds {} ({}), which would be lost; remove it, as in: mogrify -strip {}", path,
-                     meaning_of(chunk), chunk, path);
+                     "{} holds {} ({}), which would be lost; remove it, as in: convert {} -strip -define "
+                     "png:exclude-chunks=all plain.png",
+                     path, meaning_of(chunk), chunk, path);
   }
 }
 

@@ -109,10 +109,14 @@ std::string create_temporary(const std::string& path, Create create) {
 // building.
 void hold_lock(int descriptor) { flock(descriptor, LOCK_EX | LOCK_NB); }
 
+// Where the file system cannot tell, it counts as held: what somebody builds is worth more than a tidy
+// folder. Network file systems want a descriptor for writing, which a folder has not.
 bool is_held(const std::string& path) {
-  const int descriptor = open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK);
-  if (descriptor < 0) return false;
-  const bool held = flock(descriptor, LOCK_EX | LOCK_NB) != 0 && errno == EWOULDBLOCK;
+  constexpr int kFlags = O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK;
+  int descriptor = open(path.c_str(), O_RDWR | kFlags);
+  if (descriptor < 0) descriptor = open(path.c_str(), O_RDONLY | kFlags);
+  if (descriptor < 0) return errno != ENOENT;
+  const bool held = flock(descriptor, LOCK_EX | LOCK_NB) != 0;
   close(descriptor);
   return held;
 }

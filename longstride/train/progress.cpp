@@ -3,7 +3,6 @@
 #include <algorithm>
 #include <array>
 #include <cctype>
-#include <cerrno>
 #include <chrono>
 #include <cmath>
 #include <cstdlib>
@@ -14,6 +13,7 @@
 #include <unistd.h>
 
 #include "longstride/base/check.h"
+#include "longstride/base/say.h"
 #include "longstride/base/text.h"
 
 namespace longstride {
@@ -44,15 +44,6 @@ std::string render_bar(double fraction, int columns, bool unicode) {
 
 std::string time_left(const ProgressState& state) {
   return std::isfinite(state.seconds_left) ? human_seconds(state.seconds_left) : "?";
-}
-
-void write_to_standard_error(std::string_view text) {
-  while (!text.empty()) {
-    const ssize_t written = write(STDERR_FILENO, text.data(), text.size());
-    if (written < 0 && errno == EINTR) continue;
-    if (written <= 0) return;  // progress that nobody can see must not end a run
-    text.remove_prefix(static_cast<size_t>(written));
-  }
 }
 
 int standard_error_width() {

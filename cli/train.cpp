@@ -148,11 +148,16 @@ int run_train(const TrainOptions& options) {
       out["loss_scale"] = summary.state.loss_scale, out["skipped_steps"] = summary.state.skipped;
     print_json(out);
   } else if (!options.quiet) {
-    say("{} at step {} after {} of training; {}memory {} (planned {})",
-        summary.complete ? "finished" : "stopped", summary.state.step, human_seconds(summary.state.seconds),
-        parse_device(config.compute.device).kind == DeviceKind::cuda ? "GPU " : "",
-        human_bytes(static_cast<double>(summary.peak_memory)),
-        human_bytes(static_cast<double>(summary.planned_memory)));
+    // A run that was finished before takes no step and so no memory.
+    const std::string memory_taken =
+        summary.peak_memory == 0
+            ? ""
+            : fmt::format("; {}memory {} (planned {})",
+                          parse_device(config.compute.device).kind == DeviceKind::cuda ? "GPU " : "",
+                          human_bytes(static_cast<double>(summary.peak_memory)),
+                          human_bytes(static_cast<double>(summary.planned_memory)));
+    say("{} at step {} after {} of training{}", summary.complete ? "finished" : "stopped", summary.state.step,
+        human_seconds(summary.state.seconds), memory_taken);
     if (summary.complete)
       say("next: longstride sample {0}; longstride eval {0}; to train longer: longstride train {0} --set "
           "train.{1}",

@@ -1,5 +1,6 @@
 #include <functional>
 #include <optional>
+#include <utility>
 
 #include "longstride/base/check.h"
 #include "longstride/base/checksum.h"
@@ -65,10 +66,16 @@ std::vector<std::function<Weights()>> candidates(const std::string& run, int64_t
       found.emplace_back([path, step] { return open_weights(path, step); });
   const std::string model = run + "/model.safetensors";
   // The step of the file stands in it; where a checkpoint is there, it need not be read.
-  if (found.empty() || wanted >= 0)
-    if (const auto published = published_step(run))
-      if (*published == step || (wanted < 0 && checkpoints.empty()))
-        found.emplace_back([model, published] { return open_weights(model, *published); });
+  if (found.empty() || wanted >= 0) {
+    std::optional<int64_t> published;
+    try {
+      published = published_step(run);
+    } catch (const Error&) {
+      if (found.empty() && checkpoints.empty()) throw;  // there is nothing else
+    }
+    if (published && (*published == step || (wanted < 0 && checkpoints.empty())))
+      found.emplace_back([model, published] { return open_weights(model, *published); });
+  }
   if (found.empty() && wanted < 0 && !checkpoints.empty()) add_checkpoint(checkpoints.back());
   return found;
 }
@@ -83,13 +90,21 @@ Weights choose_weights(const std::string& run, const ModelConfig& model, const W
     weights.digest = digest_of(model, weights.file());
     return weights;
   };
-  Weights first = open(found.front());
-  if (choice.digest.empty() || first.digest == choice.digest) return first;
-  for (size_t i = 1; i < found.size(); ++i) {
-    Weights other = open(found[i]);
-    if (other.digest == choice.digest) return other;
+  if (choice.digest.empty()) return open(found.front());
+  // One that is damaged does not hide another that is whole.
+  std::optional<Weights> first;
+  std::string damage;
+  for (const auto& candidate : found) {
+    try {
+      Weights weights = open(candidate);
+      if (weights.digest == choice.digest) return weights;
+      if (!first) first = std::move(weights);
+    } catch (const Error& error) {
+      if (damage.empty()) damage = error.what();
+    }
   }
-  return first;
+  LONGSTRIDE_CHECK(first.has_value(), "{}", damage);
+  return std::move(*first);
 }
 
 }  // namespace

@@ -179,6 +179,19 @@ TEST_F(CliTest, ArchivesAndStatesKeepTheirModel) {
   EXPECT_EQ(outcome.code, 0) << outcome.err;
 }
 
+TEST_F(CliTest, AFinishedRunSaysWhatCanBeDoneNext) {
+  write_small_config();
+  const Outcome first = longstride("train small.toml"), again = longstride("train runs/small");
+  for (const Outcome& outcome : {first, again}) {
+    EXPECT_EQ(outcome.code, 0) << outcome.err;
+    for (const char* part : {"finished at step 30", "longstride sample runs/small",
+                             "longstride eval runs/small", "longstride train runs/small --set train.steps=N"})
+      EXPECT_THAT(outcome.err, HasSubstr(part));
+  }
+  expect_complaint(longstride("train small.toml"), 1,
+                   {"already holds a run", "named after its config", "--run"});
+}
+
 TEST_F(CliTest, WithoutCheckpointsThePublishedModelIsUsed) {
   write_small_config();
   ASSERT_EQ(longstride("train small.toml --run run --quiet").code, 0);

@@ -29,6 +29,8 @@ RunConfig load_run_config(const std::string& run, const std::vector<std::string>
 
 Splits open_splits_of(const std::string& run, const RunConfig& config,
                       const std::vector<std::string>& overrides, const std::string& part, bool data_changed) {
+  const std::string relative = note_relative_paths(config.data, run);
+  if (!relative.empty()) say_line(relative);
   Splits splits = open_run_data(config.data, run);
   const bool others = std::any_of(overrides.begin(), overrides.end(), [](const std::string& assignment) {
     return assignment.starts_with("data.") && !assignment.starts_with("data.cache");

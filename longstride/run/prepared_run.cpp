@@ -26,7 +26,7 @@ PreparedRun::PreparedRun(RunRequest request, std::optional<RunLock> lock, const 
   check_directory(request);
   const bool trained = state_of_directory(directory_) == RunDirectoryState::trained;
   if (trained) check_model();
-  open_data(request, trained);
+  open_data(request, trained, note);
   if (trained) {
     open_checkpoint(request.from_step, note);
     return;
@@ -92,7 +92,10 @@ void PreparedRun::check_model() {
   }
 }
 
-void PreparedRun::open_data(const RunRequest& request, bool trained) {
+void PreparedRun::open_data(const RunRequest& request, bool trained, const Notes& note) {
+  const std::string relative =
+      trained ? note_relative_paths(read_run_config(directory_).data, directory_) : "";
+  if (note && !relative.empty()) note(relative);
   make_paths_absolute(config_.data);
   splits_ = open_run_data(config_.data, trained ? directory_ : "");
   if (trained && request.data_changed)

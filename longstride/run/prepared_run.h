@@ -58,7 +58,7 @@ class PreparedRun {
  private:
   void check_directory(const RunRequest& request) const;
   void check_model();
-  void open_data(const RunRequest& request, bool trained);
+  void open_data(const RunRequest& request, bool trained, const Notes& note);
   void open_checkpoint(int64_t from_step, const Notes& note);
   void make_directory(const Notes& note);
   void remove_made();

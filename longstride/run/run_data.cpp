@@ -147,6 +147,16 @@ void make_paths_absolute(DataConfig& config) {
   }
 }
 
+std::string note_relative_paths(const DataConfig& config, const std::string& run) {
+  for (const std::string* path : {&config.path, &config.validation_path, &config.test_path}) {
+    std::error_code ignored;
+    if (path->empty() || fs::path(*path).is_absolute()) continue;
+    return fmt::format("note       {} has the relative data path {}, taken here from {}", run, *path,
+                       fs::current_path(ignored).string());
+  }
+  return "";
+}
+
 Splits open_run_data(const DataConfig& config, const std::string& run) {
   const std::array<std::pair<const char*, const std::string*>, 3> paths{
       {{"data.path", &config.path},

@@ -12,6 +12,9 @@ namespace longstride {
 // cannot stand in a TOML file (no UTF-8) stay as they are.
 void make_paths_absolute(DataConfig& config);
 
+// A note for people if one of the run's paths is relative, as in runs of older versions; else "".
+std::string note_relative_paths(const DataConfig& config, const std::string& run);
+
 // open_splits; what is not there is an Error that says which folder a relative path belongs to and, for the
 // data of a run, how to name another place. `run` is empty for data that no run has yet.
 Splits open_run_data(const DataConfig& config, const std::string& run);

@@ -8,6 +8,7 @@
 #include <gtest/gtest.h>
 
 #include "longstride/base/check.h"
+#include "longstride/run/run_directory.h"
 
 #include "tests/train/train_fixture.h"
 
@@ -47,6 +48,25 @@ TEST_F(RunDataTest, PathsAreKeptAbsolute) {
   EXPECT_EQ(data.validation_path, here + "/sub");
   EXPECT_EQ(data.cache, here + "/cache");
   EXPECT_EQ(data.test_path, "");
+}
+
+TEST_F(RunDataTest, ARelativePathOfAnOlderRunIsNamedOnce) {
+  train("a", config_);
+  const fs::path before = fs::current_path();
+  RunConfig older = read_run_config(run("a"));
+  older.data.path = "text.txt";
+  write_run_config(run("a"), older);
+  fs::current_path(directory_.path());
+  config_ = older;
+  config_.train.steps = 9;
+  notes_.clear();
+  train("a", config_);
+  EXPECT_THAT(notes_, HasSubstr("relative data path text.txt"));
+  notes_.clear();
+  config_.train.steps = 10;
+  train("a", config_);
+  fs::current_path(before);
+  EXPECT_EQ(notes_.find("relative"), std::string::npos);
 }
 
 TEST_F(RunDataTest, ChangedDataAreRefusedBeforeAnythingIsTrained) {

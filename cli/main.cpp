@@ -18,6 +18,7 @@
 
 #include "cli/command_line.h"
 #include "cli/commands.h"
+#include "cli/data_notes.h"
 #include "cli/standard_streams.h"
 
 namespace longstride::cli {
@@ -278,6 +279,7 @@ int main(int argc, char** argv) {
   constexpr int kPipeClosed = 128 + SIGPIPE;  // as a shell tells of those whom that signal ends
   prepare_standard_streams();
   try {
+    tell_about_data();
     const int result = run(argc, argv);
     flush_results();
     return result;

@@ -22,6 +22,7 @@
 #include "longstride/train/trainer.h"
 
 #include "cli/commands.h"
+#include "cli/data_notes.h"
 #include "cli/load_config.h"
 #include "cli/standard_streams.h"
 #include "cli/use_instructions.h"
@@ -98,6 +99,7 @@ nlohmann::json known(Number number, bool is_known) {
 }  // namespace
 
 int run_train(const TrainOptions& options) {
+  tell_about_data(options.quiet);
   const bool target_is_run = fs::is_directory(options.target);
   const fs::path target(options.target);
   if (target.filename() == "config.toml" && options.run.empty() &&

@@ -14,27 +14,31 @@
 namespace longstride {
 
 using data::CachedFile;
+using data::Decoded;
 using data::SourceFile;
 
 namespace {
 
-// What the decoded bytes depend on besides the source; the number counts changes of the decoding itself.
-std::string encoding_of(const DataConfig& config) {
-  if (config.kind == "image")
-    return fmt::format("image 1 {} {} {}", config.image_height, config.image_width, config.image_channels);
-  if (config.kind == "audio") return fmt::format("audio 2 mulaw {}", config.sample_rate);
-  return "text 1";
+ImageShape wanted_shape(const DataConfig& config) {
+  return {config.image_height, config.image_width, config.image_channels};
 }
 
-// `remark` becomes what people should know about the source, or stays empty.
-ImageShape decode(const DataConfig& config, const std::vector<SourceFile>& files, const std::string& folder,
-                  const data::DecodeSink& sink, const data::ItemMark& mark, std::string& remark) {
-  if (config.kind == "image")
-    return data::decode_images(files, {config.image_height, config.image_width, config.image_channels}, sink,
-                               mark);
+// What the decoded bytes depend on besides the source; the number counts changes of the decoding itself. A
+// picture's size is no part of it: a run that has learnt it from the data finds the same bytes again.
+std::vector<std::string> encodings_of(const DataConfig& config) {
+  if (config.kind == "audio") return {fmt::format("audio 3 mulaw {}", config.sample_rate)};
+  if (config.kind != "image") return {"text 2"};
+  std::vector<std::string> encodings{"image 2"};
+  if (config.image_channels != 0)
+    encodings.push_back(fmt::format("image 2 channels {}", config.image_channels));
+  return encodings;
+}
+
+Decoded decode(const DataConfig& config, const std::vector<SourceFile>& files, const std::string& folder,
+               const data::DecodeSink& sink, const data::ItemMark& mark) {
+  if (config.kind == "image") return data::decode_images(files, wanted_shape(config), sink, mark);
   if (config.kind == "audio") {
-    remark = data::decode_audio(files, config.sample_rate, folder, sink, mark).remark();
-    return {};
+    return {{}, data::decode_audio(files, config.sample_rate, folder, sink, mark).remark()};
   }
   std::vector<uint8_t> block(1 << 20);
   data::visit_items(files, [&](data::Item& item) {
@@ -67,6 +71,16 @@ void check_values(const DataConfig& config) {
 
 }  // namespace
 
+namespace {
+DataObserver& common_observer() {
+  static DataObserver observer;
+  return observer;
+}
+}  // namespace
+
+void set_data_observer(DataObserver observer) { common_observer() = std::move(observer); }
+const DataObserver& data_observer() { return common_observer(); }
+
 Corpus::Corpus(std::shared_ptr<const InputFile> file, int64_t offset, ImageShape shape,
                std::string description)
     : file_(std::move(file)), offset_(offset), shape_(shape), description_(std::move(description)) {
@@ -86,7 +100,7 @@ std::vector<uint8_t> Segment::read(int64_t from, int64_t count) const {
   return bytes;
 }
 
-Corpus open_corpus(const DataConfig& config, const std::string& path, const DecodeProgress& progress) {
+Corpus open_corpus(const DataConfig& config, const std::string& path, const DataObserver& observer) {
   check_values(config);
   LONGSTRIDE_CHECK(!path.empty(), "data.path is not set: it names the file, archive or folder to read");
   const std::vector<SourceFile> files = data::list_files(path);
@@ -96,16 +110,23 @@ Corpus open_corpus(const DataConfig& config, const std::string& path, const Deco
     const int64_t size = file->bytes();
     return Corpus(std::move(file), 0, {}, describe(config, path, size, {}));
   }
-  std::string remark;  // told once: what is in the cache already was remarked on
+  data::CacheRequest request{config.cache, path, files, encodings_of(config)};
+  const ImageShape wanted = wanted_shape(config);
+  if (config.kind == "image")
+    request.fits = [wanted](const ImageShape& found) {
+      return (wanted.height == 0 || wanted.height == found.height) &&
+             (wanted.width == 0 || wanted.width == found.width) &&
+             (wanted.channels == 0 || wanted.channels == found.channels);
+    };
   const CachedFile cached = data::decode_once(
-      config.cache, path, files, encoding_of(config),
+      request,
       [&](const std::string& folder, const data::DecodeSink& sink, const data::ItemMark& mark) {
-        return decode(config, files, folder, sink, mark, remark);
+        return decode(config, files, folder, sink, mark);
       },
-      progress);
+      observer);
   const int64_t size = cached.file->bytes() - cached.offset;
   std::string description = describe(config, path, size, cached.shape);
-  if (!remark.empty()) description += ", " + remark;
+  if (!cached.remark.empty()) description += ", " + cached.remark;
   return Corpus(cached.file, cached.offset, cached.shape, std::move(description));
 }
 

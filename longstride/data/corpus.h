@@ -45,13 +45,22 @@ class Corpus {
   std::string description_;
 };
 
-// Called now and then during a long decoding with the bytes decoded so far.
-using DecodeProgress = std::function<void(int64_t bytes)>;
+// What people may want to know while data are opened; either may be empty.
+struct DataObserver {
+  // Lines about what takes long, what was wrong with a cache file, and data that look like another kind.
+  std::function<void(const std::string& line)> note;
+  // Called now and then during a decoding with the bytes decoded so far, and with -1 at its end.
+  std::function<void(int64_t bytes)> progress;
+};
+// The observer of all who give none from now on. Not to be called while another thread opens data.
+void set_data_observer(DataObserver observer);
+const DataObserver& data_observer();
 
 // Opens `path` as config.kind. A plain file of bytes is read as it is; everything else is decoded once,
 // with bounded memory, into a file below config.cache. Throws Error for anything missing, empty, damaged, cut
-// off or of another kind, and if the cache cannot be written.
-Corpus open_corpus(const DataConfig& config, const std::string& path, const DecodeProgress& progress = {});
+// off, of another kind or changed meanwhile, and if the cache cannot be written.
+Corpus open_corpus(const DataConfig& config, const std::string& path,
+                   const DataObserver& observer = data_observer());
 
 // The bytes [begin, end) of a corpus; whole records if it has records. May be empty.
 struct Segment {
@@ -75,6 +84,6 @@ struct Splits {
 // the order train, validation, test as config.split says. A part with a path of its own takes nothing from
 // config.path; if the split is in fractions, its share goes to train. Throws Error for what open_corpus does,
 // for shares that do not fit, for a share too small to hold anything, and for pictures of different shapes.
-Splits open_splits(const DataConfig& config, const DecodeProgress& progress = {});
+Splits open_splits(const DataConfig& config, const DataObserver& observer = data_observer());
 
 }  // namespace longstride

@@ -16,14 +16,17 @@ namespace longstride::data {
 
 namespace fs = std::filesystem;
 
-namespace {
-
 SourceFile stat_file(const std::string& path) {
   struct stat status {};
   LONGSTRIDE_CHECK(::stat(path.c_str(), &status) == 0, "cannot read {}: {}", path, last_system_error());
   LONGSTRIDE_CHECK(S_ISREG(status.st_mode), "cannot read {}: it is neither a file nor a folder", path);
-  return {path, status.st_size, int64_t{status.st_mtim.tv_sec} * 1'000'000'000 + status.st_mtim.tv_nsec};
+  const auto nanoseconds = [](const timespec& time) {
+    return int64_t{time.tv_sec} * 1'000'000'000 + time.tv_nsec;
+  };
+  return {path, status.st_size, nanoseconds(status.st_mtim), nanoseconds(status.st_ctim), status.st_ino};
 }
+
+namespace {
 
 bool is_run_folder(const fs::path& path) {
   std::error_code ignored;
@@ -37,7 +40,7 @@ FileDescriptor::~FileDescriptor() {
 }
 
 FileDescriptor open_for_reading(const std::string& path) {
-  FileDescriptor file(::open(path.c_str(), O_RDONLY | O_CLOEXEC));
+  FileDescriptor file(::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK));
   LONGSTRIDE_CHECK(file.get() >= 0, "cannot read {}: {}", path, last_system_error());
   return file;
 }

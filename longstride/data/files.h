@@ -21,6 +21,8 @@ class FileDescriptor {
   }
   ~FileDescriptor();
   int get() const { return number_; }
+  // Somebody else's from now on.
+  int release() { return std::exchange(number_, -1); }
 
  private:
   int number_ = -1;
@@ -41,7 +43,12 @@ struct SourceFile {
   std::string path;
   int64_t size = 0;
   int64_t modified = 0;  // nanoseconds since 1970
+  int64_t changed = 0;   // of content, name or rights, which a user cannot set back; nanoseconds since 1970
+  uint64_t inode = 0;
 };
+
+// What is at `path` now. Throws Error if there is no regular file.
+SourceFile stat_file(const std::string& path);
 
 // `path` itself, or all regular files below the folder `path` in the byte order of their paths, without
 // hidden ones (any component that begins with a dot) and without folders that are runs of longstride. Throws

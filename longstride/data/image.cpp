@@ -5,6 +5,7 @@
 #include <string_view>
 
 #include "longstride/base/check.h"
+#include "longstride/base/printable.h"
 #include "longstride/base/text.h"
 #include "longstride/data/picture.h"
 
@@ -54,6 +55,9 @@ class ShapeRule {
                      "{} has colour, but {}, the first, is grey; set data.image_channels to 3 or 1", label,
                      first_);
     if (wanted_.channels == 0) grey_by_first_ = native.channels == 1;
+    // Grey among pictures of colour becomes colour in any case.
+    converts_ = converts_ || (wanted_.channels == 1 && native.channels != 1) ||
+                (wanted_.channels == 3 && native.channels == 1 && first_.empty());
     ImageShape converted = native;
     if (wanted_.channels != 0) converted.channels = wanted_.channels;
     expect(label, converted);
@@ -62,11 +66,12 @@ class ShapeRule {
 
   const ImageShape& shape() const { return wanted_; }
   bool found_any() const { return !first_.empty(); }
+  bool converts() const { return converts_; }
 
  private:
   ImageShape wanted_;
   std::string first_, reason_;
-  bool grey_by_first_ = false;
+  bool grey_by_first_ = false, converts_ = false;
 };
 
 // CIFAR-10 binary: a label, then a red, a green and a blue plane of 32 x 32.
@@ -202,8 +207,8 @@ bool decode_item(Item& item, ShapeRule& rule, const DecodeSink& sink) {
 
 }  // namespace
 
-ImageShape decode_images(const std::vector<SourceFile>& files, const ImageShape& wanted,
-                         const DecodeSink& sink, const ItemMark& mark) {
+Decoded decode_images(const std::vector<SourceFile>& files, const ImageShape& wanted, const DecodeSink& sink,
+                      const ItemMark& mark) {
   ShapeRule rule(wanted);
   int64_t skipped = 0;
   std::string example;
@@ -217,7 +222,9 @@ ImageShape decode_images(const std::vector<SourceFile>& files, const ImageShape&
     fail("{} is no picture: {}; for other files set data.kind to text or audio", example, kinds);
   LONGSTRIDE_CHECK(rule.found_any(), "no picture among the {} files of data.path ({}, ...): {}", skipped,
                    example, kinds);
-  return rule.shape();
+  std::string remark;
+  if (skipped > 0) remark = fmt::format("{} other files skipped ({}, ...)", skipped, printable_line(example));
+  return {rule.shape(), remark, rule.converts() ? size_t{1} : size_t{0}};
 }
 
 }  // namespace longstride::data

@@ -64,21 +64,21 @@ std::array<int64_t, 3> part_ends(const std::vector<double>& split, const std::ar
 }
 
 Segment whole(const DataConfig& config, const std::string& path, const ImageShape& shape,
-              const DecodeProgress& progress) {
+              const DataObserver& observer) {
   DataConfig expected = config;
   if (shape.bytes() > 0) {
     expected.image_height = shape.height;
     expected.image_width = shape.width;
     expected.image_channels = shape.channels;
   }
-  auto corpus = std::make_shared<const Corpus>(open_corpus(expected, path, progress));
+  auto corpus = std::make_shared<const Corpus>(open_corpus(expected, path, observer));
   return {corpus, 0, corpus->size()};
 }
 
 }  // namespace
 
-Splits open_splits(const DataConfig& config, const DecodeProgress& progress) {
-  auto corpus = std::make_shared<const Corpus>(open_corpus(config, config.path, progress));
+Splits open_splits(const DataConfig& config, const DataObserver& observer) {
+  auto corpus = std::make_shared<const Corpus>(open_corpus(config, config.path, observer));
   const int64_t unit = std::max<int64_t>(1, corpus->record_bytes());
   const std::array<bool, 3> separate{false, !config.validation_path.empty(), !config.test_path.empty()};
   const auto ends = part_ends(config.split, separate, corpus->size() / unit,
@@ -86,8 +86,8 @@ Splits open_splits(const DataConfig& config, const DecodeProgress& progress) {
   Splits splits{{corpus, 0, ends[0] * unit},
                 {corpus, ends[0] * unit, ends[1] * unit},
                 {corpus, ends[1] * unit, ends[2] * unit}};
-  if (separate[1]) splits.validation = whole(config, config.validation_path, corpus->shape(), progress);
-  if (separate[2]) splits.test = whole(config, config.test_path, corpus->shape(), progress);
+  if (separate[1]) splits.validation = whole(config, config.validation_path, corpus->shape(), observer);
+  if (separate[2]) splits.test = whole(config, config.test_path, corpus->shape(), observer);
   return splits;
 }
 

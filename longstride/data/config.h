@@ -30,8 +30,10 @@ struct DataConfig {
     list.add("split", split,
              "train, validation, test: fractions if all are at most 1, else bytes (pictures for images)")
         .at_least(0);
-    list.add("image_height", image_height, "rows of a picture; 0 = as the data").at_least(0);
-    list.add("image_width", image_width, "columns of a picture; 0 = as the data").at_least(0);
+    list.add("image_height", image_height, "rows of a picture; 0 = as the data").at_least(0).at_most(1 << 20);
+    list.add("image_width", image_width, "columns of a picture; 0 = as the data")
+        .at_least(0)
+        .at_most(1 << 20);
     list.add("image_channels", image_channels, "1 grey, 3 colour; 0 = as the data").at_least(0).at_most(4);
     list.add("sample_rate", sample_rate, "samples a second that audio is resampled to")
         .at_least(100)

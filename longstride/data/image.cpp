@@ -115,9 +115,11 @@ void copy_pixels(Item& item, int64_t count, const DecodeSink& sink) {
 
 int64_t checked_bytes(const std::string& label, int64_t pictures, const ImageShape& shape) {
   int64_t size = 0;
-  const bool overflow = __builtin_mul_overflow(shape.height, shape.width, &size) ||
-                        __builtin_mul_overflow(size, shape.channels, &size) ||
-                        __builtin_mul_overflow(size, pictures, &size);
+  constexpr int64_t most = int64_t{1} << 20;
+  const bool overflow =
+      pictures <= 0 || shape.height <= 0 || shape.width <= 0 || shape.channels <= 0 || shape.height > most ||
+      shape.width > most || __builtin_mul_overflow(shape.height, shape.width, &size) ||
+      __builtin_mul_overflow(size, shape.channels, &size) || __builtin_mul_overflow(size, pictures, &size);
   LONGSTRIDE_CHECK(!overflow && size > 0, "{} claims {} pictures of {}; {}", label, pictures, name_of(shape),
                    kAdvice);
   return size;
@@ -149,7 +151,8 @@ std::string_view npy_value(const std::string& label, std::string_view header, st
   return value.substr(0, value.find_first_of(value.starts_with('(') ? ")" : ",}"));
 }
 
-void decode_npy(Item& item, ShapeRule& rule, const DecodeSink& sink) {
+// False for arrays of one or two axes beside other files, which labels are.
+bool decode_npy(Item& item, bool alone, ShapeRule& rule, const DecodeSink& sink) {
   std::vector<uint8_t> start(10);
   LONGSTRIDE_CHECK(item.read(start) == start.size(), "{}: the header ends early; {}", item.label(), kAdvice);
   size_t length = start[8] | size_t{start[9]} << 8;
@@ -162,27 +165,35 @@ void decode_npy(Item& item, ShapeRule& rule, const DecodeSink& sink) {
   std::vector<uint8_t> bytes(length);
   LONGSTRIDE_CHECK(item.read(bytes) == length, "{}: the header ends early; {}", item.label(), kAdvice);
   const std::string_view header(reinterpret_cast<const char*>(bytes.data()), length);
+  std::vector<int64_t> sizes;
+  const std::string_view axes = npy_value(item.label(), header, "shape");
+  LONGSTRIDE_CHECK(axes.starts_with('('), "{}: no shape in the NPY header; {}", item.label(), kAdvice);
+  for (const std::string& part : split(axes.substr(1), ','))
+    if (!trim(part).empty()) sizes.push_back(parse_integer(part, item.label() + ": the shape"));
+  if (sizes.size() < 3 && !alone) return false;
   const std::string_view type = npy_value(item.label(), header, "descr");
   LONGSTRIDE_CHECK(type.ends_with("u1'"),
                    "{} holds {}; pictures are arrays of uint8: save it with .astype('uint8')", item.label(),
                    type);
   LONGSTRIDE_CHECK(npy_value(item.label(), header, "fortran_order") == "False",
                    "{} is in Fortran order; save numpy.ascontiguousarray of it", item.label());
-  std::vector<int64_t> sizes;
-  for (const std::string& part : split(npy_value(item.label(), header, "shape").substr(1), ','))
-    if (!trim(part).empty()) sizes.push_back(parse_integer(part, item.label() + ": the shape"));
   LONGSTRIDE_CHECK(
       sizes.size() == 3 || sizes.size() == 4,
       "{} has {} axes; pictures have 4 (number, height, width, channel) or 3 (number, height, width)",
       item.label(), sizes.size());
   const ImageShape shape{sizes[1], sizes[2], sizes.size() == 4 ? sizes[3] : 1};
+  LONGSTRIDE_CHECK(shape.channels <= 4,
+                   "{} has the shape ({}, {}, {}, {}), but the channels, 1 to 4, come last; save "
+                   ".transpose(0, 2, 3, 1) of it if they come second",
+                   item.label(), sizes[0], shape.height, shape.width, shape.channels);
   const int64_t count = checked_bytes(item.label(), sizes[0], shape);
   rule.expect(item.label(), shape);
   copy_pixels(item, count, sink);
+  return true;
 }
 
 // False if the item is no kind of picture.
-bool decode_item(Item& item, ShapeRule& rule, const DecodeSink& sink) {
+bool decode_item(Item& item, bool alone, ShapeRule& rule, const DecodeSink& sink) {
   const std::string& extension = item.extension();
   const std::span<const uint8_t> head = item.peek(8);
   const std::string_view text(reinterpret_cast<const char*>(head.data()), head.size());
@@ -196,7 +207,7 @@ bool decode_item(Item& item, ShapeRule& rule, const DecodeSink& sink) {
         [&](const ImageShape& native) { return rule.expect_picture(item.label(), native); }, pixels);
     sink(pixels);
   } else if (text.starts_with("\x93NUMPY")) {
-    decode_npy(item, rule, sink);
+    return decode_npy(item, alone, rule, sink);
   } else if (text.starts_with("\0\0\x08"sv) && head.size() >= 4 && (head[3] == 3 || head[3] == 4)) {
     decode_idx(item, rule, sink);
   } else {
@@ -214,7 +225,8 @@ Decoded decode_images(const std::vector<SourceFile>& files, const ImageShape& wa
   std::string example;
   visit_items(files, [&](Item& item) {
     mark(item.key());
-    if (decode_item(item, rule, sink)) return;
+    const bool alone = files.size() == 1 && item.label() == files[0].path;
+    if (decode_item(item, alone, rule, sink)) return;
     if (skipped++ == 0) example = item.label();
   });
   constexpr const char* kinds = "PNG, JPEG, CIFAR-10 .bin, IDX and .npy are read (see docs/data.md)";

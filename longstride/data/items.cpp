@@ -13,6 +13,7 @@
 #include <zlib.h>
 
 #include "longstride/base/check.h"
+#include "longstride/base/printable.h"
 #include "longstride/base/text.h"
 
 namespace longstride::data {
@@ -184,7 +185,7 @@ Packing packing_of(const std::string& path) {
   }
   // "BZh" alone could begin a text; the block's magic number follows the digit.
   if (packing.compression == Compression::bzip2 && extension != "bz2" && extension != "tbz2" &&
-      as_text(head).substr(4, 6) != "1AY&SY")
+      (head.size() < 10 || as_text(head).substr(4, 6) != "1AY&SY"))
     packing.compression = Compression::none;
   if (packing.compression != Compression::none) {
     ArchiveReader reader(path, packing);
@@ -233,9 +234,9 @@ void visit_members(const std::string& path, Packing packing, const std::function
     const std::string member = name != nullptr ? name : fmt::format("member {}", number);
     LONGSTRIDE_CHECK(archive_entry_hardlink(entry) == nullptr,
                      "{}: {} is a hard link to another member; pack it again with tar --hard-dereference",
-                     path, member);
+                     path, printable_line(member));
     if (archive_entry_filetype(entry) != AE_IFREG || is_hidden(member)) continue;
-    Item item(path + ": " + member, path + '\0' + member, member, "",
+    Item item(path + ": " + printable_line(member), path + '\0' + member, member, "",
               [&](std::span<uint8_t> bytes) { return reader.read(bytes); });
     visit(item);
   }

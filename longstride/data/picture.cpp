@@ -12,11 +12,13 @@
 #include <png.h>
 
 #include "longstride/base/check.h"
+#include "longstride/base/text.h"
 
 namespace longstride::data {
 
 namespace {
 
+constexpr int64_t kMostSide = 1 << 20, kMostPixels = int64_t{1} << 30;  // the latter in bytes
 constexpr const char* kAdvice = "the file is damaged or cut off; fetch or make it again";
 
 // Both libraries report errors by longjmp. Each step therefore stands in a function of its own whose locals
@@ -170,6 +172,11 @@ ImageShape decode_picture(std::span<const uint8_t> file, const std::string& labe
   const Announce announce = [&](const ImageShape& found) {
     native = shape = found;
     shape.channels = choose(native);
+    // A few bytes of header can claim any size.
+    LONGSTRIDE_CHECK(
+        native.height <= kMostSide && native.width <= kMostSide && native.bytes() <= kMostPixels,
+        "{} is a picture of {} x {} (height x width), which is too large: at most {} are decoded", label,
+        native.height, native.width, human_bytes(static_cast<double>(kMostPixels)));
     decoded.resize(static_cast<size_t>(native.bytes()));
     return decoded.data();
   };

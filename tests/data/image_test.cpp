@@ -299,5 +299,53 @@ TEST_F(ImageTest, GridPlacesEveryPicture) {
               HasSubstr("picture 3 has 17 bytes"));
 }
 
+Bytes npy_of_shape(const std::string& shape, size_t bytes) {
+  std::string header = "{'descr': '|u1', 'fortran_order': False, 'shape': " + shape + "}\n";
+  std::string file = "\x93NUMPY\x01";
+  file += '\0';
+  file += static_cast<char>(header.size());
+  file += '\0';
+  Bytes result = data_test::bytes_of(file + header);
+  result.resize(result.size() + bytes, 7);
+  return result;
+}
+
+TEST_F(ImageTest, ArraysThatAreNoPicturesAreNamed) {
+  data_test::write_file(at("none.npy"), npy_of_shape("", 99));
+  data_test::write_file(at("negative.npy"), npy_of_shape("(40, -4, -4, 3), ", 1920));
+  data_test::write_file(at("second.npy"), npy_of_shape("(4, 3, 8, 8), ", 768));
+  for (const auto& [name, words] :
+       {std::pair{"none.npy", "shape"}, {"negative.npy", "claims"}, {"second.npy", "transpose"}})
+    EXPECT_THAT(data_test::error_of([&] { open_corpus(config("image", name), at(name)); }),
+                ::testing::AllOf(::testing::HasSubstr(name), ::testing::HasSubstr(words)));
+  data_test::write_file(at("f/labels.npy"), npy_of_shape("(4,), ", 4));
+  data_test::write_file(at("f/pictures.npy"), npy_of_shape("(4, 2, 2), ", 16));
+  const Corpus corpus = open_corpus(config("image", "f"), at("f"));
+  EXPECT_EQ(corpus.size(), 16);
+  EXPECT_THAT(corpus.description(), ::testing::HasSubstr("1 other files skipped"));
+  EXPECT_THAT(corpus.description(), ::testing::HasSubstr("labels.npy"));
+}
+
+TEST_F(ImageTest, AHugeHeaderIsRefusedBeforeItsPixelsTakeMemory) {
+  Bytes png = data_test::make_png(Bytes(3, 0), 1, 1, {.colour_type = PNG_COLOR_TYPE_RGB});
+  png[17] = 1, png[18] = png[19] = 0;  // height and width in the header, whose checksum is then wrong
+  data_test::write_file(at("huge.png"), png);
+  EXPECT_THAT(data_test::error_of([&] { open_corpus(config("image", "huge.png"), at("huge.png")); }),
+              ::testing::HasSubstr("huge.png"));
+}
+
+TEST_F(ImageTest, ExtentsAreLimited) {
+  DataConfig wrapping = config("image", "none.png");
+  wrapping.image_height = 4611686018427387908, wrapping.image_width = 4, wrapping.image_channels = 3;
+  EXPECT_THAT(data_test::error_of([&] { open_corpus(wrapping, wrapping.path); }),
+              ::testing::HasSubstr("image_height"));
+}
+
+TEST_F(ImageTest, ATextOfThreeLettersIsNoCompressedFile) {
+  data_test::write_file(at("t/a"), "BZh");
+  const Corpus corpus = open_corpus(config("text", "t"), at("t"));
+  EXPECT_EQ(data_test::all_bytes(corpus), data_test::bytes_of("BZh"));
+}
+
 }  // namespace
 }  // namespace longstride

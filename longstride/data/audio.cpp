@@ -150,20 +150,23 @@ SoundNotes decode_audio(const std::vector<SourceFile>& files, int64_t rate, cons
                         const DecodeSink& sink, const ItemMark& mark) {
   SoundNotes notes;
   int64_t decoded = 0;
-  visit_items(files, [&](Item& item) {
-    const bool named_like_sound =
-        std::find(kExtensions.begin(), kExtensions.end(), item.extension()) != kExtensions.end();
-    const bool alone = files.size() == 1 && item.label() == files[0].path;
-    if (!named_like_sound && !alone) {
-      if (notes.skipped++ == 0) notes.example = item.label();
-      return;
-    }
-    const FileDescriptor file =
-        item.plain_path().empty() ? spool(item, folder) : open_for_reading(item.plain_path());
-    mark(item.key());
-    decode_file(file.get(), rate, item.label(), sink, notes);
-    ++decoded;
-  });
+  visit_items(
+      files,
+      [&](Item& item) {
+        const bool named_like_sound =
+            std::find(kExtensions.begin(), kExtensions.end(), item.extension()) != kExtensions.end();
+        const bool alone = files.size() == 1 && item.label() == files[0].path;
+        if (!named_like_sound && !alone) {
+          if (notes.skipped++ == 0) notes.example = item.label();
+          return;
+        }
+        const FileDescriptor file =
+            item.plain_path().empty() ? spool(item, folder) : open_for_reading(item.plain_path());
+        mark(item.key());
+        decode_file(file.get(), rate, item.label(), sink, notes);
+        ++decoded;
+      },
+      kExtensions);
   LONGSTRIDE_CHECK(decoded > 0,
                    "no sound among the {} files of data.path ({}, ...): names ending in .wav, .flac, .ogg, "
                    ".mp3 and the like are read (see docs/data.md)",

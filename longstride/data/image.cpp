@@ -1,6 +1,7 @@
 #include "longstride/data/image.h"
 
 #include <algorithm>
+#include <array>
 #include <charconv>
 #include <string_view>
 
@@ -13,6 +14,7 @@ namespace longstride::data {
 
 namespace {
 
+constexpr std::array<std::string_view, 5> kNeverEmpty{"png", "jpg", "jpeg", "bin", "npy"};
 constexpr int64_t kCifarSide = 32;
 constexpr int64_t kCifarPlane = kCifarSide * kCifarSide;
 constexpr int64_t kCifarRecord = 1 + 3 * kCifarPlane;
@@ -223,12 +225,15 @@ Decoded decode_images(const std::vector<SourceFile>& files, const ImageShape& wa
   ShapeRule rule(wanted);
   int64_t skipped = 0;
   std::string example;
-  visit_items(files, [&](Item& item) {
-    mark(item.key());
-    const bool alone = files.size() == 1 && item.label() == files[0].path;
-    if (decode_item(item, alone, rule, sink)) return;
-    if (skipped++ == 0) example = item.label();
-  });
+  visit_items(
+      files,
+      [&](Item& item) {
+        mark(item.key());
+        const bool alone = files.size() == 1 && item.label() == files[0].path;
+        if (decode_item(item, alone, rule, sink)) return;
+        if (skipped++ == 0) example = item.label();
+      },
+      kNeverEmpty);
   constexpr const char* kinds = "PNG, JPEG, CIFAR-10 .bin, IDX and .npy are read (see docs/data.md)";
   if (!rule.found_any() && skipped == 1)
     fail("{} is no picture: {}; for other files set data.kind to text or audio", example, kinds);

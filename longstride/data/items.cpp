@@ -295,8 +295,12 @@ bool is_plain_file(const std::string& path) {
   return packing.compression == Compression::none && packing.container == Container::file;
 }
 
-void visit_items(const std::vector<SourceFile>& files, const std::function<void(Item&)>& visit) {
+void visit_items(const std::vector<SourceFile>& files, const std::function<void(Item&)>& visit,
+                 std::span<const std::string_view> never_empty) {
   for (const SourceFile& file : files) {
+    const bool needed =
+        std::find(never_empty.begin(), never_empty.end(), lower_extension(file.path)) != never_empty.end();
+    LONGSTRIDE_CHECK(file.size > 0 || !needed, "{} is empty; fetch it again, or remove it", file.path);
     if (file.size == 0 && files.size() > 1) continue;  // an empty file in a folder adds nothing
     visit_file(file.path, visit);
   }

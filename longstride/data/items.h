@@ -6,6 +6,7 @@
 #include <functional>
 #include <span>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "longstride/data/files.h"
@@ -58,6 +59,8 @@ bool is_plain_file(const std::string& path);
 // Calls `visit` for every regular, not hidden file in `files`, archives in their own order. Throws Error for
 // archives and compressed files that are damaged or cut off. Reads xz, gz, zst, bz2; tar, also compressed;
 // zip.
-void visit_items(const std::vector<SourceFile>& files, const std::function<void(Item&)>& visit);
+// An empty file in a folder adds nothing, but is an Error if its extension is one of `never_empty`.
+void visit_items(const std::vector<SourceFile>& files, const std::function<void(Item&)>& visit,
+                 std::span<const std::string_view> never_empty = {});
 
 }  // namespace longstride::data

@@ -347,5 +347,12 @@ TEST_F(ImageTest, ATextOfThreeLettersIsNoCompressedFile) {
   EXPECT_EQ(data_test::all_bytes(corpus), data_test::bytes_of("BZh"));
 }
 
+TEST_F(ImageTest, AnEmptyPictureBesideOthersIsNamed) {
+  data_test::write_file(at("e/a.npy"), npy_of_shape("(4, 2, 2), ", 16));
+  data_test::write_file(at("e/b.png"), "");
+  EXPECT_THAT(data_test::error_of([&] { open_corpus(config("image", "e"), at("e")); }),
+              ::testing::AllOf(::testing::HasSubstr("b.png"), ::testing::HasSubstr("is empty")));
+}
+
 }  // namespace
 }  // namespace longstride

@@ -17,7 +17,7 @@
 #include "longstride/run/gpu_room.h"
 #include "longstride/run/run_directory.h"
 #include "longstride/sample/generate.h"
-#include "longstride/train/interrupt.h"
+#include "longstride/base/interrupt.h"
 
 #include "cli/commands.h"
 #include "cli/compress_material.h"

@@ -16,7 +16,7 @@
 #include "longstride/base/text.h"
 #include "longstride/data/encode.h"
 #include "longstride/run/gpu_room.h"
-#include "longstride/train/interrupt.h"
+#include "longstride/base/interrupt.h"
 
 #include "cli/commands.h"
 #include "cli/load_run.h"

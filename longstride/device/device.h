@@ -5,6 +5,7 @@
 #include <string_view>
 
 #include "longstride/base/tensor.h"
+#include "longstride/base/threads.h"  // of the CPU backend
 
 namespace longstride {
 
@@ -17,10 +18,6 @@ struct Device {
 // "cpu", "cuda", "cuda:1" or "auto" (the first GPU if this build and machine have one). Throws Error.
 Device parse_device(std::string_view text);
 std::string name_of(Device device);
-
-// Threads that the CPU backend uses; 0 restores the default (the processor's, or OMP_NUM_THREADS).
-void set_threads(int threads);
-int threads();
 
 // The processor and the instruction sets that matter to us, as in "Intel Xeon, AVX-512 BF16 AMX".
 std::string describe_cpu();

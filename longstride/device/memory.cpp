@@ -6,7 +6,6 @@
 #include <fstream>
 #include <string>
 
-#include <omp.h>
 #include <sys/mman.h>
 #include <unistd.h>
 
@@ -85,9 +84,9 @@ void fill_zero(const Tensor& tensor) {
   if (tensor.device == DeviceKind::cuda) return cuda::fill_zero(tensor.data, tensor.bytes());
   char* data = static_cast<char*>(tensor.data);
   const int64_t bytes = tensor.bytes(), chunk = int64_t{1} << 20;
-#pragma omp parallel for schedule(static)
-  for (int64_t begin = 0; begin < bytes; begin += chunk)
-    std::memset(data + begin, 0, std::min(chunk, bytes - begin));
+  parallel_for((bytes + chunk - 1) / chunk, [&](int64_t i) {
+    std::memset(data + i * chunk, 0, std::min(chunk, bytes - i * chunk));
+  });
 }
 
 int64_t resident_memory() {
@@ -116,17 +115,6 @@ Device parse_device(std::string_view text) {
 std::string name_of(Device device) {
   return device.kind == DeviceKind::cpu ? "cpu" : fmt::format("cuda:{}", device.index);
 }
-
-namespace {
-const int default_threads = omp_get_max_threads();
-}
-
-void set_threads(int count) {
-  LONGSTRIDE_CHECK(count >= 0, "threads = {}, must be 0 (all) or more", count);
-  omp_set_num_threads(count == 0 ? default_threads : count);
-}
-
-int threads() { return omp_get_max_threads(); }
 
 bool cpu_has_bf16() { return may_use(Instructions::avx512_bf16); }
 

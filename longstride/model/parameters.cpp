@@ -116,9 +116,11 @@ void initialise(const std::vector<ParameterSpec>& table, uint64_t seed, const Pa
     const bool on_cpu = weights[i].device == DeviceKind::cpu;
     std::vector<float> drawn(on_cpu ? 0 : count);
     float* w = on_cpu ? weights[i].as<float>() : drawn.data();
-#pragma omp parallel for schedule(static)
-    for (int64_t e = 0; e < count; ++e)
-      w[e] = static_cast<float>(spec.mean + (spec.deviation > 0 ? spec.deviation * random.normal(e) : 0.0));
+    constexpr int64_t kPiece = 4096;
+    parallel_for((count + kPiece - 1) / kPiece, [&](int64_t piece) {
+      for (int64_t e = piece * kPiece; e < std::min(count, (piece + 1) * kPiece); ++e)
+        w[e] = static_cast<float>(spec.mean + (spec.deviation > 0 ? spec.deviation * random.normal(e) : 0.0));
+    });
     if (!on_cpu) copy(Tensor(w, DType::f32, {count}), weights[i]);
   }
 }

@@ -47,9 +47,11 @@ void fill_with_noise(const Tensor& t) {
   std::vector<float> noise(kPeriod);
   for (int64_t i = 0; i < kPeriod; ++i) noise[i] = static_cast<float>(random.normal(i)) * 0.1f;
   const auto fill = [&](auto* to) {
-#pragma omp parallel for schedule(static)
-    for (int64_t i = 0; i < t.count(); ++i)
-      to[i] = static_cast<std::remove_pointer_t<decltype(to)>>(noise[i % kPeriod]);
+    constexpr int64_t kPiece = 4 * kPeriod;
+    parallel_for((t.count() + kPiece - 1) / kPiece, [&](int64_t piece) {
+      for (int64_t i = piece * kPiece; i < std::min(t.count(), (piece + 1) * kPiece); ++i)
+        to[i] = static_cast<std::remove_pointer_t<decltype(to)>>(noise[i % kPeriod]);
+    });
   };
   if (t.dtype == DType::bf16)
     fill(t.as<Bf16>());

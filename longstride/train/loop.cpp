@@ -6,7 +6,7 @@
 #include "longstride/base/text.h"
 #include "longstride/checkpoint/checkpoint.h"
 #include "longstride/pattern/analyse.h"
-#include "longstride/train/interrupt.h"
+#include "longstride/base/interrupt.h"
 #include "longstride/train/memory.h"
 #include "longstride/train/metrics.h"
 #include "longstride/train/progress.h"

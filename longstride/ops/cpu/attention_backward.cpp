@@ -7,7 +7,6 @@
 // from five products. Else dq comes from a sweep over query tiles and dk, dv from a sweep over key tiles,
 // seven products that any number of threads can share. The first pass overwrites the gradients, later ones
 // add to them. Scratch: delta (B, H, N), and panels and scores of one tile for each thread.
-#include <omp.h>
 
 #undef HWY_TARGET_INCLUDE
 #define HWY_TARGET_INCLUDE "longstride/ops/cpu/attention_backward.cpp"
@@ -369,15 +368,13 @@ void attention_backward(const OpContext& context, const AttentionPlan& plan, con
       task.index = index;
       return true;
     };
-#pragma omp parallel num_threads(team)
-    {
-      Worker worker(scratch, t.q.dtype, width, v_width);
-#pragma omp for schedule(dynamic, tasks_at_a_time(tasks.size(), team))
-      for (int64_t index = 0; index < tasks.size(); ++index) {
+    parallel_region(tasks.size(), team, [&](LoopItems& items) {
+      Worker worker(scratch, items.thread(), t.q.dtype, width, v_width);
+      for (int64_t index; items.next(index);) {
         BackwardTask task, next;
         if (get(index, task)) work(task, get(index + 1, next) ? &next : nullptr, worker);
       }
-    }
+    });
   };
 
   for_tasks(
@@ -387,11 +384,9 @@ void attention_backward(const OpContext& context, const AttentionPlan& plan, con
       });
 
   if (one_thread_a_head(t.q.dtype, batch * heads, threads())) {
-#pragma omp parallel num_threads(team)
-    {
-      Worker worker(scratch, t.q.dtype, width, v_width);
-#pragma omp for schedule(dynamic)
-      for (int64_t index = 0; index < batch * heads; ++index) {
+    parallel_region(batch * heads, team, [&](LoopItems& items) {
+      Worker worker(scratch, items.thread(), t.q.dtype, width, v_width);
+      for (int64_t index; items.next(index);) {
         BackwardTask task = task_of(index / heads, index % heads, 0, 0);
         zero_unvisited_queries(task);
         task.index = index * kMostTasksOfHead;
@@ -407,7 +402,7 @@ void attention_backward(const OpContext& context, const AttentionPlan& plan, con
           HWY_DYNAMIC_DISPATCH(write_all_sums)(task, sums);
         }
       }
-    }
+    });
     return;
   }
   for (size_t pass = 0; pass < most_passes(plan); ++pass) {

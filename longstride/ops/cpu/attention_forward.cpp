@@ -9,7 +9,6 @@
 #include <cmath>
 #include <limits>
 
-#include <omp.h>
 
 #undef HWY_TARGET_INCLUDE
 #define HWY_TARGET_INCLUDE "longstride/ops/cpu/attention_forward.cpp"
@@ -238,11 +237,9 @@ void attention_forward(const OpContext& context, const AttentionPlan& plan, cons
               index};
       return true;
     };
-#pragma omp parallel num_threads(team)
-    {
-      Worker worker(scratch, t.q.dtype, width, v_width);
-#pragma omp for schedule(dynamic, tasks_at_a_time(tasks.size(), team))
-      for (int64_t index = 0; index < tasks.size(); ++index) {
+    parallel_region(tasks.size(), team, [&](LoopItems& items) {
+      Worker worker(scratch, items.thread(), t.q.dtype, width, v_width);
+      for (int64_t index; items.next(index);) {
         ForwardTask task, next;
         if (!task_of(index, task)) continue;
         const ForwardTask* following = task_of(index + 1, next) ? &next : nullptr;
@@ -252,7 +249,7 @@ void attention_forward(const OpContext& context, const AttentionPlan& plan, cons
           HWY_DYNAMIC_DISPATCH(forward_tile)
         (task, following, worker.tile_scratch, worker.gatherer);
       }
-    }
+    });
   }
 }
 

@@ -374,12 +374,11 @@ void attention_one(const OpContext& context, const KeyCache& cache, std::span<co
   float *const partial = room_of_thread.data(), *const room = partial + count * v_width;
 
   const int team = pairs * (width + v_width) * size_of(cache.values.dtype) < kShareFrom ? 1 : threads();
-#pragma omp parallel for schedule(dynamic) num_threads(team) if (team > 1)
-  for (int64_t i = 0; i < count; ++i) {
+  parallel_for(count, team, [&](int64_t i) {
     Task& task = tasks[i];
     const float* query = q.as<float>() + task.sequence * q.stride[0] + task.head * q.stride[1];
     task.result = attend_to(cache, task, query, scale, room + i * room_size, partial + i * v_width);
-  }
+  });
   for (int64_t begin = 0, end = 1; begin < count; begin = end++) {
     while (end < count && !tasks[end].first) ++end;
     const Task& task = tasks[begin];

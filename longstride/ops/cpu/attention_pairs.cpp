@@ -16,8 +16,6 @@
 // kHalf columns, one after the other: what a step touches then stays in the first cache.
 #include "longstride/ops/cpu/attention_pairs.h"
 
-#include <omp.h>
-
 #include "longstride/ops/cpu/attention_pairs_tile.h"
 
 namespace longstride::cpu {
@@ -51,9 +49,9 @@ int64_t tile_scratch_bytes(int64_t qk_width, int64_t v_width) {
   return (bytes + 63) / 64 * 64;
 }
 
-Worker::Worker(const Tensor& scratch, DType dtype, int64_t qk_width, int64_t v_width)
+Worker::Worker(const Tensor& scratch, int thread, DType dtype, int64_t qk_width, int64_t v_width)
     : pairs(multiply_in_pairs(dtype)),
-      memory(scratch.as<uint8_t>() + omp_get_thread_num() * scratch.stride[0]),
+      memory(scratch.as<uint8_t>() + thread * scratch.stride[0]),
       tile_scratch(memory, qk_width, v_width) {
   if (!pairs) tile_scratch.lay_out(gatherer, qk_width, v_width);
 #if LONGSTRIDE_PAIRS

@@ -19,7 +19,7 @@ int64_t tile_scratch_bytes(int64_t qk_width, int64_t v_width);
 // What a thread works with.
 struct Worker {
   // `scratch` is u8 (threads, tile_scratch_bytes).
-  Worker(const Tensor& scratch, DType dtype, int64_t qk_width, int64_t v_width);
+  Worker(const Tensor& scratch, int thread, DType dtype, int64_t qk_width, int64_t v_width);
   bool pairs;
   void* memory;
   TileScratch tile_scratch;

@@ -216,11 +216,6 @@ struct QuerySums {
   }
 };
 
-// Neighbouring tasks go to one thread, which can then fetch ahead, as long as enough are left to share out.
-inline int tasks_at_a_time(int64_t tasks, int team) {
-  return static_cast<int>(std::clamp<int64_t>(tasks / (int64_t{team} * 16), 1, 16));
-}
-
 // Tiles of all sequences and heads in one list, the last tile of a head first: causal patterns make it the
 // longest, and its neighbours look at the same keys.
 struct TileTask {

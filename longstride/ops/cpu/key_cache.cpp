@@ -45,11 +45,10 @@ void store_head(const HeadRows& head, int64_t h, int64_t sequence, int64_t begin
 void store_keys(const OpContext&, const KeyCache& cache, int64_t sequence, int64_t begin, const Tensor& keys,
                 const Tensor& values) {
   const int64_t heads = static_cast<int64_t>(cache.heads.size());
-#pragma omp parallel for schedule(static) if (keys.shape[0] >= kShareFrom)
-  for (int64_t h = 0; h < heads; ++h) {
+  parallel_for(heads, keys.shape[0] >= kShareFrom ? threads() : 1, [&](int64_t h) {
     store_head(cache.heads[h], h, sequence, begin, keys, cache.keys);
     store_head(cache.heads[h], h, sequence, begin, values, cache.values);
-  }
+  });
 }
 
 }  // namespace longstride::cpu

@@ -6,7 +6,7 @@
 
 #include <algorithm>
 
-#include "longstride/device/device.h"
+#include "longstride/base/threads.h"
 
 #undef HWY_TARGET_INCLUDE
 #define HWY_TARGET_INCLUDE "longstride/ops/cpu/linear_few_rows.cpp"
@@ -188,9 +188,9 @@ void share_columns(const Tensor& x, const Tensor& w, const Tensor& scales, const
   constexpr int64_t kStep = 8;
   const int64_t columns = w.shape[0], steps = (columns + kStep - 1) / kStep;
   const int64_t team = w.bytes() < kShareFrom ? 1 : std::min<int64_t>(threads(), steps);
-#pragma omp parallel for schedule(static) num_threads(static_cast <int>(team)) if (team > 1)
-  for (int64_t part = 0; part < team; ++part)
+  parallel_for(team, [&](int64_t part) {
     multiply(product, steps * part / team * kStep, std::min(columns, steps * (part + 1) / team * kStep));
+  });
 }
 
 }  // namespace

@@ -5,20 +5,19 @@
 #include <algorithm>
 #include <cstdint>
 
-#include "longstride/device/device.h"
+#include "longstride/base/threads.h"
 
 namespace longstride::cpu {
 
 // Elements that one call of a vector kernel handles: enough to hide the call, few enough to share out.
 inline constexpr int64_t kElementsPerPiece = 16384;
 
-// Calls body(begin, end) for the pieces [0, size), [size, 2 size), ... of [0, count), on all threads. The
-// body must not throw.
+// Calls body(begin, end) for the pieces [0, size), [size, 2 size), ... of [0, count), on all threads.
 template <class Body>
 void parallel_pieces(int64_t count, int64_t size, const Body& body) {
   const int64_t pieces = (count + size - 1) / size;
-#pragma omp parallel for schedule(static) if (pieces > 1)
-  for (int64_t piece = 0; piece < pieces; ++piece) body(piece * size, std::min(count, (piece + 1) * size));
+  parallel_for(pieces,
+               [&](int64_t piece) { body(piece * size, std::min(count, (piece + 1) * size)); });
 }
 
 // The same for rows of `width` elements: about kElementsPerPiece elements a piece.

@@ -11,6 +11,7 @@
 // after each pass over memory, and the fastest of each is taken: a pass and a step last about as long, and on
 // a shared machine all others measure the neighbours. Before anything is timed, a small model's steps are
 // compared with its parallel forward.
+#include <atomic>
 #include <chrono>
 #include <cmath>
 #include <cstdio>
@@ -61,9 +62,8 @@ class MemoryReader {
     const uint64_t* words = static_cast<const uint64_t*>(buffer_.data());
     const int team = threads();
     const int64_t count = kMemoryRead / 8;
-    uint64_t total = 0;
-#pragma omp parallel for schedule(static) num_threads(team) reduction(+ : total)
-    for (int64_t part = 0; part < team; ++part) {
+    std::atomic<uint64_t> total = 0;
+    parallel_for(team, [&](int64_t part) {
       constexpr int64_t kSums = 16, kAhead = 512;
       uint64_t sums[kSums] = {};
       for (int64_t i = count * part / team / kSums * kSums; i < count * (part + 1) / team / kSums * kSums;
@@ -72,7 +72,7 @@ class MemoryReader {
         for (int64_t j = 0; j < kSums; ++j) sums[j] += words[i + j];
       }
       for (const uint64_t sum : sums) total += sum;
-    }
+    });
     sum_ = total;
   }
   Buffer buffer_;

@@ -15,6 +15,7 @@
 #include <memory>
 
 #include "longstride/base/rng.h"
+#include "longstride/base/threads.h"
 #include "longstride/device/cuda.h"
 #include "longstride/ops/attention.h"
 #include "longstride/ops/cuda/ops.h"
@@ -79,14 +80,12 @@ struct Problem {
   }
   static void fill(const Tensor& t, uint32_t seed) {
     std::vector<Bf16> values(static_cast<size_t>(t.count()));
-    const int64_t blocks = t.count() / 8;
-#pragma omp parallel for
-    for (int64_t i = 0; i < blocks; ++i) {
+    parallel_for(t.count() / 8, [&](int64_t i) {
       const PhiloxBlock block = RandomStream{seed}.block(static_cast<uint64_t>(i));
       for (int e = 0; e < 8; ++e)
         values[static_cast<size_t>(8 * i + e)] =
             Bf16(static_cast<float>((block[e / 2] >> (16 * (e % 2))) & 0xffff) * 0x1p-15f - 1.0f);
-    }
+    });
     if (t.dtype == DType::bf16) {
       copy(Tensor(values.data(), DType::bf16, {t.count()}),
            Tensor(t.data, DType::bf16, {t.count()}, t.device));

@@ -1,11 +1,15 @@
 #include "bench/measure.h"
 
 #include <algorithm>
+#include <atomic>
 #include <chrono>
 #include <exception>
 #include <fstream>
+#include <iterator>
+#include <numeric>
 
 #include "longstride/base/rng.h"
+#include "longstride/base/threads.h"
 
 namespace longstride {
 
@@ -59,12 +63,15 @@ void fill_uniform(const Tensor& tensor, uint32_t stream) {
   const RandomStream random{7, stream};
   const int64_t count = tensor.count();
   const auto fill = [&]<class T>(T* data) {
-#pragma omp parallel for schedule(static)
-    for (int64_t block = 0; block < (count + 3) / 4; ++block) {
-      const PhiloxBlock words = random.block(block);
-      for (int64_t i = 4 * block; i < std::min(count, 4 * block + 4); ++i)
-        data[i] = T(static_cast<float>(words[i % 4]) * 0x1p-31f - 1);
-    }
+    constexpr int64_t kPiece = 1024;  // blocks
+    const int64_t blocks = (count + 3) / 4;
+    parallel_for((blocks + kPiece - 1) / kPiece, [&](int64_t piece) {
+      for (int64_t block = piece * kPiece; block < std::min(blocks, (piece + 1) * kPiece); ++block) {
+        const PhiloxBlock words = random.block(block);
+        for (int64_t i = 4 * block; i < std::min(count, 4 * block + 4); ++i)
+          data[i] = T(static_cast<float>(words[i % 4]) * 0x1p-31f - 1);
+      }
+    });
   };
   tensor.dtype == DType::bf16 ? fill(tensor.as<Bf16>()) : fill(tensor.as<float>());
 }
@@ -133,15 +140,14 @@ double MemoryRead::bytes_per_second() const {
   constexpr int64_t kLanes = 16;  // sums side by side, so that adding does not wait
   const uint64_t* data = static_cast<const uint64_t*>(buffer_.data());
   const int64_t lines = buffer_.bytes() / (8 * kLanes);
-  uint64_t total = 0;
+  std::atomic<uint64_t> total = 0;
   const double seconds = seconds_of([&] {
-#pragma omp parallel for schedule(static) reduction(+ : total)
-    for (int64_t piece = 0; piece < lines / 1024; ++piece) {
+    parallel_for(lines / 1024, [&](int64_t piece) {
       uint64_t sums[kLanes] = {};
       for (int64_t line = 1024 * piece; line < 1024 * (piece + 1); ++line)
         for (int64_t lane = 0; lane < kLanes; ++lane) sums[lane] += data[kLanes * line + lane];
-      for (uint64_t sum : sums) total += sum;
-    }
+      total += std::accumulate(std::begin(sums), std::end(sums), uint64_t{0});
+    });
   });
   LONGSTRIDE_CHECK(total != 0, "random numbers sum up to zero");  // and the sums are needed
   return static_cast<double>(buffer_.bytes()) / seconds;

@@ -9,6 +9,7 @@
 #include <unistd.h>
 
 #include "longstride/base/check.h"
+#include "longstride/base/interrupt.h"
 #include "longstride/base/output_file.h"
 #include "longstride/base/say.h"
 #include "longstride/base/text.h"
@@ -17,7 +18,6 @@
 #include "longstride/run/gpu_room.h"
 #include "longstride/run/run_directory.h"
 #include "longstride/sample/generate.h"
-#include "longstride/base/interrupt.h"
 
 #include "cli/commands.h"
 #include "cli/compress_material.h"

@@ -12,6 +12,7 @@
 
 #include "longstride/base/check.h"
 #include "longstride/base/say.h"
+#include "longstride/base/signals.h"
 #include "longstride/base/text.h"
 #include "longstride/device/instructions.h"
 #include "longstride/run/config.h"
@@ -279,6 +280,7 @@ int main(int argc, char** argv) {
   constexpr int kPipeClosed = 128 + SIGPIPE;  // as a shell tells of those whom that signal ends
   prepare_standard_streams();
   try {
+    longstride::leave_signals_to_signal_thread();
     tell_about_data();
     const int result = run(argc, argv);
     flush_results();

@@ -11,12 +11,12 @@
 #include <unistd.h>
 
 #include "longstride/base/check.h"
+#include "longstride/base/interrupt.h"
 #include "longstride/base/printable.h"
 #include "longstride/base/say.h"
 #include "longstride/base/text.h"
 #include "longstride/data/encode.h"
 #include "longstride/run/gpu_room.h"
-#include "longstride/base/interrupt.h"
 
 #include "cli/commands.h"
 #include "cli/load_run.h"

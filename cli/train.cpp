@@ -8,6 +8,7 @@
 #include <unistd.h>
 
 #include "longstride/base/check.h"
+#include "longstride/base/interrupt.h"
 #include "longstride/base/say.h"
 #include "longstride/base/text.h"
 #include "longstride/data/corpus.h"
@@ -17,7 +18,6 @@
 #include "longstride/pattern/analyse.h"
 #include "longstride/run/prepared_run.h"
 #include "longstride/run/run_directory.h"
-#include "longstride/train/interrupt.h"
 #include "longstride/train/memory.h"
 #include "longstride/train/trainer.h"
 

@@ -12,6 +12,7 @@
 #include <string_view>
 #include <system_error>
 #include <thread>
+#include <utility>
 #include <vector>
 
 #include <pthread.h>
@@ -28,7 +29,8 @@ using Clock = std::chrono::steady_clock;
 
 // How long a thread looks before it sleeps: about what sleeping and waking cost.
 Clock::duration spin_time() {
-  static const auto us = std::chrono::microseconds(std::getenv("SPIN_US") ? std::atoi(std::getenv("SPIN_US")) : 50);
+  static const auto us =
+      std::chrono::microseconds(std::getenv("SPIN_US") ? std::atoi(std::getenv("SPIN_US")) : 50);
   return us;
 }
 
@@ -155,7 +157,8 @@ void ThreadTeam::take_part(int thread, uint32_t loop) {
       const std::lock_guard lock(error_mutex_);
       if (!error_) error_ = std::current_exception();
     }
-    for (int64_t skipped; items.next(skipped);) {}
+    for (int64_t skipped; items.next(skipped);) {
+    }
   }
   done_.fetch_add(static_cast<uint32_t>(items.claimed_));
   if (thread != 0) done_.notify_one();

@@ -53,8 +53,8 @@ class LoopItems {
 template <class Body>
 void parallel_region(int64_t count, int team, const Body& body) {
   threads_detail::run(
-      count, team,
-      [](const void* erased, LoopItems& items) { (*static_cast<const Body*>(erased))(items); }, &body);
+      count, team, [](const void* erased, LoopItems& items) { (*static_cast<const Body*>(erased))(items); },
+      &body);
 }
 
 // Calls body(i) for all i in [0, count), in up to `team` threads, or threads().

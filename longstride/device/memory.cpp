@@ -10,6 +10,7 @@
 #include <unistd.h>
 
 #include "longstride/base/text.h"
+#include "longstride/base/threads.h"
 #include "longstride/device/cuda.h"
 #include "longstride/device/instructions.h"
 
@@ -84,9 +85,8 @@ void fill_zero(const Tensor& tensor) {
   if (tensor.device == DeviceKind::cuda) return cuda::fill_zero(tensor.data, tensor.bytes());
   char* data = static_cast<char*>(tensor.data);
   const int64_t bytes = tensor.bytes(), chunk = int64_t{1} << 20;
-  parallel_for((bytes + chunk - 1) / chunk, [&](int64_t i) {
-    std::memset(data + i * chunk, 0, std::min(chunk, bytes - i * chunk));
-  });
+  parallel_for((bytes + chunk - 1) / chunk,
+               [&](int64_t i) { std::memset(data + i * chunk, 0, std::min(chunk, bytes - i * chunk)); });
 }
 
 int64_t resident_memory() {

@@ -1,8 +1,10 @@
 #include "longstride/model/parameters.h"
 
+#include <algorithm>
 #include <cmath>
 
 #include "longstride/base/rng.h"
+#include "longstride/base/threads.h"
 
 namespace longstride {
 

@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "longstride/base/rng.h"
+#include "longstride/base/threads.h"
 #include "longstride/sample/cpu_steps.h"
 #include "longstride/sample/gpu_steps.h"
 #include "longstride/sample/small_work.h"

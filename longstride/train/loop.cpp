@@ -3,10 +3,10 @@
 #include <chrono>
 #include <cmath>
 
+#include "longstride/base/interrupt.h"
 #include "longstride/base/text.h"
 #include "longstride/checkpoint/checkpoint.h"
 #include "longstride/pattern/analyse.h"
-#include "longstride/base/interrupt.h"
 #include "longstride/train/memory.h"
 #include "longstride/train/metrics.h"
 #include "longstride/train/progress.h"

@@ -9,7 +9,6 @@
 #include <cmath>
 #include <limits>
 
-
 #undef HWY_TARGET_INCLUDE
 #define HWY_TARGET_INCLUDE "longstride/ops/cpu/attention_forward.cpp"
 #include <hwy/foreach_target.h>

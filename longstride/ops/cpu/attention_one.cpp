@@ -7,7 +7,7 @@
 #include <limits>
 #include <vector>
 
-#include "longstride/device/device.h"
+#include "longstride/base/threads.h"
 #include "longstride/ops/key_cache.h"
 
 #undef HWY_TARGET_INCLUDE

@@ -4,6 +4,7 @@
 
 #include <algorithm>
 
+#include "longstride/base/threads.h"
 #include "longstride/ops/cpu/attention_rows.h"
 
 namespace longstride::cpu {

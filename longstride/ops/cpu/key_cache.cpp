@@ -4,6 +4,8 @@
 
 #include <cstring>
 
+#include "longstride/base/threads.h"
+
 namespace longstride::cpu {
 
 namespace {

@@ -1,8 +1,8 @@
 // The linear layer (contract: longstride/ops/linear.h): products by oneDNN with f32 accumulation, our own for
-// the forward of a few rows, and our own sum of columns for db. The same bits for a fixed number of threads
-// (oneDNN shares work out by their number); db for any. Scratch with bf16 products: contiguous bf16 copies of
-// the f32 operands, or, on machines without bf16 arithmetic, f32 copies of all operands rounded to bf16,
-// whose products are then exact in f32 just as in bf16 hardware, and of a result that is bf16.
+// the forward of a few rows, and our own sum of columns for db. The same bits for any number of threads.
+// Scratch with bf16 products: contiguous bf16 copies of the f32 operands, or, on machines without bf16
+// arithmetic, f32 copies of all operands rounded to bf16, whose products are then exact in f32 just as in
+// bf16 hardware, and of a result that is bf16.
 #include "longstride/ops/linear.h"
 
 #include <array>

@@ -9,9 +9,12 @@
 #include <utility>
 #include <vector>
 
+#include <dlfcn.h>
 #include <oneapi/dnnl/dnnl.hpp>
 
-#include "longstride/device/device.h"
+#include "longstride/base/check.h"
+#include "longstride/base/signals.h"
+#include "longstride/base/threads.h"
 
 namespace longstride::cpu {
 
@@ -48,6 +51,38 @@ dnnl::matmul::primitive_desc plan(const memory::desc& a, const memory::desc& b, 
   return dnnl::matmul::primitive_desc(description, attributes, engine());
 #endif
 }
+
+// While it lives, oneDNN works in the calling thread alone: the work is shared out here (base/threads.h says
+// why), and not by the OpenMP runtime that the library was built with, whichever that is. One that was built
+// with another runtime has no such function.
+class OneThread {
+ public:
+  OneThread() : before_(runtime().threads == nullptr ? 0 : runtime().threads()) {
+    if (before_ > 1) runtime().set_threads(1);
+  }
+  ~OneThread() {
+    if (before_ > 1) runtime().set_threads(before_);
+  }
+  OneThread(const OneThread&) = delete;
+  OneThread& operator=(const OneThread&) = delete;
+
+ private:
+  struct Runtime {
+    int (*threads)() = nullptr;
+    void (*set_threads)(int) = nullptr;
+  };
+  static const Runtime& runtime() {
+    static const Runtime found = [] {
+      Runtime r;
+      r.threads = reinterpret_cast<int (*)()>(dlsym(RTLD_DEFAULT, "omp_get_max_threads"));
+      r.set_threads = reinterpret_cast<void (*)(int)>(dlsym(RTLD_DEFAULT, "omp_set_num_threads"));
+      if (r.set_threads == nullptr) r.threads = nullptr;
+      return r;
+    }();
+    return found;
+  }
+  int before_;
+};
 
 // A prepared product: the primitive and the memory objects that point it at each call's matrices.
 class Product {
@@ -128,29 +163,71 @@ class ContiguousVector {
   std::vector<char> copy_;
 };
 
-// More shapes than any run of ours has at a time; beyond, all are prepared anew.
-constexpr size_t kMostProducts = 1024;
-
-}  // namespace
-
-void matmul(const MatmulShape& wanted, const void* a, const void* b, const float* bias, void* c) {
+// Runs the product in one thread, the caller's.
+void multiply(const MatmulShape& wanted, const void* a, const void* b, const float* bias, void* c) {
+  // More shapes than any run of ours has at a time; beyond, all are prepared anew.
+  constexpr size_t kMostProducts = 1024;
+  // By thread, since a primitive's scratch memory belongs to one.
+  thread_local std::map<MatmulShape, Product> products;
   MatmulShape shape = wanted;
   int64_t c_column = 1;
   ContiguousVector own_a(shape.dtype, shape.m, shape.k, &shape.a_row, &shape.a_column, a);
   ContiguousVector own_b(shape.dtype, shape.k, shape.n, &shape.b_row, &shape.b_column, b);
   ContiguousVector own_c(shape.c_dtype, shape.m, shape.n, &shape.c_row, &c_column, c);
-  // By thread, since a primitive's scratch memory belongs to one; by the number of OpenMP threads, since a
-  // primitive keeps the number that it was made for.
-  thread_local std::map<std::pair<MatmulShape, int>, Product> products;
+  const OneThread one_thread;
+  auto found = products.find(shape);
+  if (found == products.end()) {
+    if (products.size() >= kMostProducts) products.clear();
+    found = products.try_emplace(shape, shape).first;
+  }
+  found->second.run(own_a.or_else(a), own_b.or_else(b), bias, own_c.or_else(c));
+  own_c.copy_back(c);
+}
+
+// How many parts the rows and the columns of c are cut into. By the shape alone, so that an element is the
+// same sum whatever the number of threads. Parts of 256 rows and 512 columns take hardly longer than the
+// whole; where that gives few of them, rows are cut further as long as a part is worth waking a thread for.
+struct Parts {
+  int64_t rows, columns;
+};
+Parts parts_of(const MatmulShape& shape) {
+  constexpr int64_t kMostRows = 256, kMostColumns = 512, kEnough = 8, kFewestRows = 128, kFewestOfTwo = 32;
+  constexpr int64_t kLeastProducts = int64_t{1} << 20;
+  Parts parts{(shape.m + kMostRows - 1) / kMostRows, (shape.n + kMostColumns - 1) / kMostColumns};
+  for (;;) {
+    const int64_t count = parts.rows * parts.columns, twice = 2 * parts.rows;
+    if (count >= kEnough || shape.m < twice * (count == 1 ? kFewestOfTwo : kFewestRows) ||
+        shape.m * shape.n * shape.k < 2 * count * kLeastProducts)
+      return parts;
+    parts.rows = twice;
+  }
+}
+
+// Where part `index` of `count` begins: a multiple of 16, but for the end.
+int64_t part_begin(int64_t size, int64_t index, int64_t count) {
+  return index == count ? size : size * index / count / 16 * 16;
+}
+
+}  // namespace
+
+void matmul(const MatmulShape& shape, const void* a, const void* b, const float* bias, void* c) {
+  const SignalsBlocked blocked;  // oneDNN's stack pointer is not always in the stack
+  const Parts parts = parts_of(shape);
+  const auto offset = [](const void* base, int64_t elements, DType dtype) {
+    return static_cast<const char*>(base) + elements * size_of(dtype);
+  };
   try {
-    const std::pair key(shape, threads());
-    auto found = products.find(key);
-    if (found == products.end()) {
-      if (products.size() >= kMostProducts) products.clear();
-      found = products.try_emplace(key, shape).first;
-    }
-    found->second.run(own_a.or_else(a), own_b.or_else(b), bias, own_c.or_else(c));
-    own_c.copy_back(c);
+    parallel_for(parts.rows * parts.columns, [&](int64_t index) {
+      const int64_t row_part = index / parts.columns, column_part = index % parts.columns;
+      const int64_t row = part_begin(shape.m, row_part, parts.rows);
+      const int64_t column = part_begin(shape.n, column_part, parts.columns);
+      MatmulShape part = shape;
+      part.m = part_begin(shape.m, row_part + 1, parts.rows) - row;
+      part.n = part_begin(shape.n, column_part + 1, parts.columns) - column;
+      multiply(part, offset(a, row * shape.a_row, shape.dtype),
+               offset(b, column * shape.b_column, shape.dtype), bias == nullptr ? nullptr : bias + column,
+               const_cast<char*>(offset(c, row * shape.c_row + column, shape.c_dtype)));
+    });
   } catch (const dnnl::error& error) {
     fail("oneDNN: product of {} matrices ({}, {}) and ({}, {}): {} (status {})", name_of(shape.dtype),
          shape.m, shape.k, shape.k, shape.n, error.what(), static_cast<int>(error.status));
@@ -163,6 +240,7 @@ std::string matmul_kernel(DType dtype) {
   shape.m = shape.n = shape.k = 256;
   shape.a_row = shape.b_row = shape.c_row = 256;
   try {
+    const OneThread one_thread;
     return Product(shape).kernel();
   } catch (const dnnl::error&) {
     return "";

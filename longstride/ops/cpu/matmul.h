@@ -23,8 +23,8 @@ struct MatmulShape {
   auto operator<=>(const MatmulShape&) const = default;
 };
 
-// The first call for a shape in a thread prepares it (milliseconds) and later ones find it; nothing is
-// allocated then. The same bits from run to run for a fixed number of threads.
+// On all threads. The first product of a shape in a thread prepares it (milliseconds) and later ones find it;
+// nothing is allocated then. The same bits for any number of threads. Signals wait until it is done.
 void matmul(const MatmulShape& shape, const void* a, const void* b, const float* bias, void* c);
 
 // The code that the library chooses for matrices of this type on this machine, as in "brg:avx512_core"; empty

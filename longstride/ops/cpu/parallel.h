@@ -16,8 +16,7 @@ inline constexpr int64_t kElementsPerPiece = 16384;
 template <class Body>
 void parallel_pieces(int64_t count, int64_t size, const Body& body) {
   const int64_t pieces = (count + size - 1) / size;
-  parallel_for(pieces,
-               [&](int64_t piece) { body(piece * size, std::min(count, (piece + 1) * size)); });
+  parallel_for(pieces, [&](int64_t piece) { body(piece * size, std::min(count, (piece + 1) * size)); });
 }
 
 // The same for rows of `width` elements: about kElementsPerPiece elements a piece.

@@ -2,7 +2,8 @@
 // and, with more shapes, by the tests.
 //
 // The rule for every comparison: the error of the fast path is at most twice that of the naive computation in
-// the same precision, plus a rounding floor. Errors are the largest absolute difference over the largest
+// the same precision, plus a rounding floor, which is doubled where the instructions that may be used have no
+// fused multiply-add. Errors are the largest absolute difference over the largest
 // reference magnitude.
 #pragma once
 

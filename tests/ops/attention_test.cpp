@@ -235,7 +235,10 @@ TEST(Attention, NaNDoesNotVanish) {
   Problem p(100);
   p.k[4 * 70] = kNaN;
   p.run("window:10");
-  for (int64_t i = 0; i < 100; ++i) EXPECT_EQ(std::isnan(p.o[4 * i]), i >= 70 && i < 80) << i;
+  for (int64_t i = 0; i < 100; ++i) {
+    EXPECT_EQ(std::isnan(p.o[4 * i]), i >= 70 && i < 80) << i;
+    EXPECT_EQ(std::isnan(p.lse[i]), i >= 70 && i < 80) << i;
+  }
 }
 
 TEST(Attention, NaNDoesNotVanishInBf16) {

@@ -172,7 +172,7 @@ HWY_INLINE Vector exponential(Vector x) {
   return hn::IfThenElse(hn::Lt(x, lowest), hn::Zero(d), y);
 }
 
-// Natural logarithm of positive normal numbers to about the last place: x = 2^n m with m in [2/3, 4/3), and
+// Natural logarithm of positive normal numbers to about the last place; NaN and infinity stay. x = 2^n m with m in [2/3, 4/3), and
 // log m = 2 artanh((m - 1) / (m + 1)).
 HWY_INLINE Vector logarithm(Vector x) {
   const Lanes d;
@@ -186,7 +186,8 @@ HWY_INLINE Vector logarithm(Vector x) {
   y = hn::MulAdd(y, t2, hn::Set(d, 2.0f / 5));
   y = hn::MulAdd(y, t2, hn::Set(d, 2.0f / 3));
   y = hn::MulAdd(y, t2, hn::Set(d, 2.0f));
-  return hn::MulAdd(hn::ConvertTo(d, n), hn::Set(d, 0.693147181f), hn::Mul(y, t));
+  y = hn::MulAdd(hn::ConvertTo(d, n), hn::Set(d, 0.693147181f), hn::Mul(y, t));
+  return hn::IfThenElse(hn::Lt(x, hn::Inf(d)), y, x);
 }
 
 // rows (count, width) -> columns (width, kAttentionTile); width is padded, count is rounded up to whole

@@ -1,0 +1,134 @@
+#include "longstride/base/signals.h"
+
+#include <atomic>
+#include <chrono>
+#include <csignal>
+#include <functional>
+#include <thread>
+
+#include <gtest/gtest.h>
+#include <pthread.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "longstride/base/interrupt.h"
+
+namespace longstride {
+namespace {
+
+using namespace std::chrono_literals;
+
+// Runs `body` in a child process and returns how that ended, as waitpid says it; the body's value is the exit
+// code.
+int status_of_child(const std::function<int()>& body) {
+  const pid_t child = fork();
+  if (child == 0) _exit(body());
+  int status = -1;
+  EXPECT_EQ(waitpid(child, &status, 0), child);
+  return status;
+}
+
+// Waits for the signal thread to have done its work, which takes no time on an idle machine.
+template <class Done>
+bool soon(const Done& done) {
+  for (int i = 0; i < 5000 && !done(); ++i) std::this_thread::sleep_for(1ms);
+  return done();
+}
+
+std::atomic<pthread_t> handled_by{};
+std::atomic<int> handled{0};
+
+TEST(Signals, HandlersRunOnTheSignalThread) {
+  const int status = status_of_child([] {
+    leave_signals_to_signal_thread();
+    struct sigaction action {};
+    action.sa_handler = [](int) {
+      handled_by = pthread_self();
+      ++handled;
+    };
+    sigaction(SIGALRM, &action, nullptr);
+    for (int i = 1; i <= 20; ++i) {
+      kill(getpid(), SIGALRM);
+      if (!soon([&] { return handled >= i; })) return 1;
+      if (pthread_equal(handled_by, pthread_self()) != 0) return 2;
+    }
+    return 0;
+  });
+  EXPECT_EQ(status, 0);
+}
+
+TEST(Signals, WithoutAGuardTheyEndTheProcessAsUsual) {
+  for (const int number : {SIGINT, SIGTERM, SIGHUP, SIGALRM}) {
+    const int status = status_of_child([number] {
+      leave_signals_to_signal_thread();
+      kill(getpid(), number);
+      std::this_thread::sleep_for(5s);
+      return 0;
+    });
+    EXPECT_TRUE(WIFSIGNALED(status) && WTERMSIG(status) == number) << number << ": " << status;
+  }
+}
+
+TEST(Interrupt, SignalsAreNotedAndPairsOfThemCountOnce) {
+  for (const int number : {SIGINT, SIGTERM, SIGHUP, SIGXCPU}) {
+    const int status = status_of_child([number] {
+      const InterruptGuard guard;
+      if (InterruptGuard::requested()) return 1;
+      kill(getpid(), number);
+      if (!soon(InterruptGuard::requested)) return 2;
+      for (int again = 0; again < 5; ++again) kill(getpid(), number), std::this_thread::sleep_for(5ms);
+      return InterruptGuard::signal_number() == number ? 0 : 3;
+    });
+    EXPECT_EQ(status, 0) << number;
+  }
+}
+
+TEST(Interrupt, ASecondOneASecondLaterEndsTheProcess) {
+  const int status = status_of_child([] {
+    const InterruptGuard guard;
+    kill(getpid(), SIGINT);
+    if (!soon(InterruptGuard::requested)) return 2;
+    std::this_thread::sleep_for(1200ms);
+    kill(getpid(), SIGTERM);
+    std::this_thread::sleep_for(5s);
+    return 0;
+  });
+  EXPECT_TRUE(WIFSIGNALED(status) && WTERMSIG(status) == SIGTERM) << status;
+}
+
+TEST(Interrupt, WhatWasIgnoredStaysIgnored) {
+  const int status = status_of_child([] {
+    std::signal(SIGHUP, SIG_IGN);
+    const InterruptGuard guard;
+    kill(getpid(), SIGHUP);
+    std::this_thread::sleep_for(50ms);
+    return InterruptGuard::requested() ? 1 : 0;
+  });
+  EXPECT_EQ(status, 0);
+}
+
+TEST(Interrupt, UserSignalAsksForACheckpointOnly) {
+  const int status = status_of_child([] {
+    const InterruptGuard guard;
+    kill(getpid(), SIGUSR1);
+    if (!soon(InterruptGuard::take_save_request)) return 1;
+    return InterruptGuard::requested() || InterruptGuard::take_save_request() ? 2 : 0;
+  });
+  EXPECT_EQ(status, 0);
+}
+
+TEST(Interrupt, HandlersAndMaskAreThoseOfBeforeInTheEnd) {
+  const auto handler = [](int) {};
+  std::signal(SIGTERM, handler);
+  { const InterruptGuard guard; }
+  struct sigaction now {};
+  sigaction(SIGTERM, nullptr, &now);
+  EXPECT_EQ(now.sa_handler, static_cast<void (*)(int)>(handler));
+  std::signal(SIGTERM, SIG_DFL);
+  sigset_t blocked;
+  pthread_sigmask(SIG_SETMASK, nullptr, &blocked);
+  EXPECT_FALSE(sigismember(&blocked, SIGTERM));
+}
+
+}  // namespace
+}  // namespace longstride

@@ -102,7 +102,9 @@ class Loop {
         interval = {};
       }
       // First what must not be lost: validation may fail.
-      if (due(report.step, config_.train.checkpoint_every) || last || late()) save();
+      if (due(report.step, config_.train.checkpoint_every) || last || late() ||
+          InterruptGuard::take_save_request())
+        save();
       if (due(report.step, config_.train.validate_every) || last) validate(metrics, progress, last);
       if (saved_step_ == report.step) settle();
     }

@@ -152,7 +152,7 @@ TEST_F(Draw, RefusesWhatCannotBe) {
     return "(no error)";
   };
   EXPECT_THAT(message(2, 8, 100, file("a.jpg")), HasSubstr("must end in .png or .svg"));
-  EXPECT_THAT(message(2, 8, 100, file("no/such/a.png")), HasSubstr("cannot write"));
+  EXPECT_THAT(message(2, 8, 100, file("no/such/a.png")), HasSubstr("the folder above it must exist"));
   EXPECT_THAT(message(2, 8, 100, file("no/such/a.svg")), HasSubstr("No such file"));
   EXPECT_THAT(message(3, 8, 100, file("a.png")), HasSubstr("3 heads cannot share"));
   EXPECT_THAT(message(2, 0, 100, file("a.png")), HasSubstr("n of at least 1"));

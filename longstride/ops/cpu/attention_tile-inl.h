@@ -172,8 +172,8 @@ HWY_INLINE Vector exponential(Vector x) {
   return hn::IfThenElse(hn::Lt(x, lowest), hn::Zero(d), y);
 }
 
-// Natural logarithm of positive normal numbers to about the last place; NaN and infinity stay. x = 2^n m with m in [2/3, 4/3), and
-// log m = 2 artanh((m - 1) / (m + 1)).
+// Natural logarithm of positive normal numbers to about the last place; NaN and infinity stay. x = 2^n m with
+// m in [2/3, 4/3), and log m = 2 artanh((m - 1) / (m + 1)).
 HWY_INLINE Vector logarithm(Vector x) {
   const Lanes d;
   const hn::RebindToSigned<Lanes> di;

@@ -11,6 +11,7 @@
 #include <unistd.h>
 
 #include "longstride/base/check.h"
+#include "longstride/data/looks.h"
 #include "longstride/data/mulaw.h"
 #include "longstride/data/sound_reader.h"
 
@@ -137,29 +138,28 @@ FileDescriptor spool(Item& item, const std::string& folder) {
 }  // namespace
 
 std::string SoundNotes::remark() const {
-  std::string text;
-  if (skipped > 0)
-    text = fmt::format("{} other file{} skipped ({}{})", skipped, skipped == 1 ? "" : "s", example,
-                       skipped == 1 ? "" : ", ...");
-  if (clipped > 0)
-    text += fmt::format("{}{} of {} samples clipped", text.empty() ? "" : ", ", clipped, samples);
-  return text;
+  const std::string loud =
+      clipped > 0 ? fmt::format("{} of {} samples clipped", clipped, samples) : std::string();
+  return join_remarks({skipped.remark(), unpacked, loud});
 }
 
 SoundNotes decode_audio(const std::vector<SourceFile>& files, int64_t rate, const std::string& folder,
                         const DecodeSink& sink, const ItemMark& mark) {
   SoundNotes notes;
   int64_t decoded = 0;
-  visit_items(
+  std::string hint;  // what the first other file looks like
+  notes.unpacked = visit_items(
       files,
       [&](Item& item) {
         const bool named_like_sound =
             std::find(kExtensions.begin(), kExtensions.end(), item.extension()) != kExtensions.end();
         const bool alone = files.size() == 1 && item.label() == files[0].path;
         if (!named_like_sound && !alone) {
-          if (notes.skipped++ == 0) notes.example = item.label();
-          return;
+          if (hint.empty()) hint = look_hint(item);
+          return notes.skipped.add(item);
         }
+        LONGSTRIDE_CHECK(!is_no_sound(item, named_like_sound), "{} is no sound{}", item.label(),
+                         look_hint(item));
         const FileDescriptor file =
             item.plain_path().empty() ? spool(item, folder) : open_for_reading(item.plain_path());
         mark(item.key());
@@ -169,8 +169,8 @@ SoundNotes decode_audio(const std::vector<SourceFile>& files, int64_t rate, cons
       kExtensions);
   LONGSTRIDE_CHECK(decoded > 0,
                    "no sound among the {} files of data.path ({}, ...): names ending in .wav, .flac, .ogg, "
-                   ".mp3 and the like are read (see docs/data.md)",
-                   notes.skipped, notes.example);
+                   ".mp3 and the like are read (see docs/data.md){}",
+                   notes.skipped.count(), notes.skipped.first(), hint);
   return notes;
 }
 

@@ -6,17 +6,18 @@
 #include <vector>
 
 #include "longstride/data/items.h"
+#include "longstride/data/skipped_files.h"
 
 namespace longstride::data {
 
 struct SoundNotes {
-  int64_t samples = 0;  // at the new rate
-  int64_t clipped = 0;  // of them, those beyond full scale
-  int64_t skipped = 0;  // files that are not named like sounds
-  std::string example;  // the first of those
+  int64_t samples = 0;   // at the new rate
+  int64_t clipped = 0;   // of them, those beyond full scale
+  SkippedFiles skipped;  // that are not named like sounds
+  std::string unpacked;  // what the archives had to say
 
-  // "3 other files skipped (a/readme.txt, ...), 12 of 24000 samples clipped"; empty if there is nothing to
-  // say.
+  // "skipped 1 file: 1 .txt; the first: a/readme.txt, 12 of 24000 samples clipped"; empty if there is nothing
+  // to say.
   std::string remark() const;
 };
 

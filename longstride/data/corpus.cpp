@@ -4,12 +4,14 @@
 #include <utility>
 
 #include "longstride/base/check.h"
+#include "longstride/base/printable.h"
 #include "longstride/base/text.h"
 #include "longstride/data/audio.h"
 #include "longstride/data/cache.h"
 #include "longstride/data/files.h"
 #include "longstride/data/image.h"
 #include "longstride/data/items.h"
+#include "longstride/data/looks.h"
 
 namespace longstride {
 
@@ -26,11 +28,11 @@ ImageShape wanted_shape(const DataConfig& config) {
 // What the decoded bytes depend on besides the source; the number counts changes of the decoding itself. A
 // picture's size is no part of it: a run that has learnt it from the data finds the same bytes again.
 std::vector<std::string> encodings_of(const DataConfig& config) {
-  if (config.kind == "audio") return {fmt::format("audio 3 mulaw {}", config.sample_rate)};
-  if (config.kind != "image") return {"text 2"};
-  std::vector<std::string> encodings{"image 2"};
+  if (config.kind == "audio") return {fmt::format("audio 4 mulaw {}", config.sample_rate)};
+  if (config.kind != "image") return {"text 3"};
+  std::vector<std::string> encodings{"image 3"};
   if (config.image_channels != 0)
-    encodings.push_back(fmt::format("image 2 channels {}", config.image_channels));
+    encodings.push_back(fmt::format("image 3 channels {}", config.image_channels));
   return encodings;
 }
 
@@ -41,16 +43,16 @@ Decoded decode(const DataConfig& config, const std::vector<SourceFile>& files, c
     return {{}, data::decode_audio(files, config.sample_rate, folder, sink, mark).remark()};
   }
   std::vector<uint8_t> block(1 << 20);
-  data::visit_items(files, [&](data::Item& item) {
+  const std::string remark = data::visit_items(files, [&](data::Item& item) {
     while (const size_t count = item.read(block)) sink(std::span(block).first(count));
   });
-  return {};
+  return {{}, remark};
 }
 
 std::string describe(const DataConfig& config, const std::string& path, int64_t size,
                      const ImageShape& shape) {
   const std::string name = std::filesystem::path(path).filename().string();
-  const std::string label = name.empty() ? path : name;
+  const std::string label = printable_line(name.empty() ? path : name);
   if (shape.bytes() > 0)
     return fmt::format("{}: {} pictures of {} x {} x {}", label, size / shape.bytes(), shape.height,
                        shape.width, shape.channels);
@@ -104,6 +106,10 @@ Corpus open_corpus(const DataConfig& config, const std::string& path, const Data
   check_values(config);
   LONGSTRIDE_CHECK(!path.empty(), "data.path is not set: it names the file, archive or folder to read");
   const std::vector<SourceFile> files = data::list_files(path);
+  if (config.kind == "text" && observer.note) {
+    const std::string line = data::looks_unlike_text(path, files);
+    if (!line.empty()) observer.note(line);
+  }
   if (config.kind == "text" && files.size() == 1 && data::is_plain_file(files[0].path)) {
     auto file = std::make_shared<const InputFile>(files[0].path);
     LONGSTRIDE_CHECK(file->bytes() > 0, "{} is empty", path);

@@ -6,9 +6,10 @@
 #include <string_view>
 
 #include "longstride/base/check.h"
-#include "longstride/base/printable.h"
 #include "longstride/base/text.h"
+#include "longstride/data/looks.h"
 #include "longstride/data/picture.h"
+#include "longstride/data/skipped_files.h"
 
 namespace longstride::data {
 
@@ -18,6 +19,8 @@ constexpr std::array<std::string_view, 5> kNeverEmpty{"png", "jpg", "jpeg", "bin
 constexpr int64_t kCifarSide = 32;
 constexpr int64_t kCifarPlane = kCifarSide * kCifarSide;
 constexpr int64_t kCifarRecord = 1 + 3 * kCifarPlane;
+static_assert(kCifarRecord == kCifarRecordBytes);
+constexpr size_t kCifarRecordsSeen = 16;
 constexpr int64_t kPictureFileLimit = int64_t{1} << 30;
 constexpr const char* kAdvice = "it is damaged or cut off; fetch or make it again";
 
@@ -78,7 +81,6 @@ class ShapeRule {
 
 // CIFAR-10 binary: a label, then a red, a green and a blue plane of 32 x 32.
 void decode_cifar(Item& item, ShapeRule& rule, const DecodeSink& sink) {
-  rule.expect(item.label(), {kCifarSide, kCifarSide, 3});
   std::vector<uint8_t> record(kCifarRecord), pixels(kCifarRecord - 1);
   for (int64_t number = 0;; ++number) {
     const size_t count = item.read(record);
@@ -92,6 +94,7 @@ void decode_cifar(Item& item, ShapeRule& rule, const DecodeSink& sink) {
         "{}: record {} has the label {}, CIFAR-10 has labels 0 to 9; only CIFAR-10 binary batches are "
         "read from .bin files",
         item.label(), number, record[0]);
+    if (number == 0) rule.expect(item.label(), {kCifarSide, kCifarSide, 3});
     for (int64_t i = 0; i < kCifarPlane; ++i)
       for (int64_t channel = 0; channel < 3; ++channel)
         pixels[static_cast<size_t>(3 * i + channel)] =
@@ -201,6 +204,14 @@ bool decode_item(Item& item, bool alone, ShapeRule& rule, const DecodeSink& sink
   const std::string_view text(reinterpret_cast<const char*>(head.data()), head.size());
   using std::string_view_literals::operator""sv;
   if (extension == "bin") {
+    // Weights and programs are also named so. Beside pictures they are other files.
+    const bool is_cifar = begins_like_cifar(item.peek(kCifarRecordsSeen * kCifarRecordBytes));
+    if (!is_cifar && !alone) return false;
+    LONGSTRIDE_CHECK(
+        is_cifar,
+        "{} is no CIFAR-10 binary batch, which .bin files are read as: its records of {} bytes do "
+        "not begin with labels from 0 to 9{}",
+        item.label(), kCifarRecord, look_hint(item));
     decode_cifar(item, rule, sink);
   } else if (begins_like_picture(head) || extension == "png" || extension == "jpg" || extension == "jpeg") {
     std::vector<uint8_t> pixels;
@@ -223,25 +234,25 @@ bool decode_item(Item& item, bool alone, ShapeRule& rule, const DecodeSink& sink
 Decoded decode_images(const std::vector<SourceFile>& files, const ImageShape& wanted, const DecodeSink& sink,
                       const ItemMark& mark) {
   ShapeRule rule(wanted);
-  int64_t skipped = 0;
-  std::string example;
-  visit_items(
+  SkippedFiles skipped;
+  std::string hint;  // what the first of them looks like
+  const std::string remark = visit_items(
       files,
       [&](Item& item) {
         mark(item.key());
         const bool alone = files.size() == 1 && item.label() == files[0].path;
         if (decode_item(item, alone, rule, sink)) return;
-        if (skipped++ == 0) example = item.label();
+        if (hint.empty()) hint = look_hint(item);
+        skipped.add(item);
       },
       kNeverEmpty);
   constexpr const char* kinds = "PNG, JPEG, CIFAR-10 .bin, IDX and .npy are read (see docs/data.md)";
-  if (!rule.found_any() && skipped == 1)
-    fail("{} is no picture: {}; for other files set data.kind to text or audio", example, kinds);
-  LONGSTRIDE_CHECK(rule.found_any(), "no picture among the {} files of data.path ({}, ...): {}", skipped,
-                   example, kinds);
-  std::string remark;
-  if (skipped > 0) remark = fmt::format("{} other files skipped ({}, ...)", skipped, printable_line(example));
-  return {rule.shape(), remark, rule.converts() ? size_t{1} : size_t{0}};
+  if (!rule.found_any() && skipped.count() == 1)
+    fail("{} is no picture: {}; for other files set data.kind to text or audio{}", skipped.first(), kinds,
+         hint);
+  LONGSTRIDE_CHECK(rule.found_any(), "no picture among the {} files of data.path ({}, ...): {}{}",
+                   skipped.count(), skipped.first(), kinds, hint);
+  return {rule.shape(), join_remarks({skipped.remark(), remark}), rule.converts() ? size_t{1} : size_t{0}};
 }
 
 }  // namespace longstride::data

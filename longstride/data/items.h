@@ -4,6 +4,7 @@
 
 #include <cstdint>
 #include <functional>
+#include <initializer_list>
 #include <span>
 #include <string>
 #include <string_view>
@@ -56,11 +57,20 @@ class Item {
 // claims a compression that its bytes do not show.
 bool is_plain_file(const std::string& path);
 
-// Calls `visit` for every regular, not hidden file in `files`, archives in their own order. Throws Error for
-// archives and compressed files that are damaged or cut off. Reads xz, gz, zst, bz2; tar, also compressed;
-// zip.
-// An empty file in a folder adds nothing, but is an Error if its extension is one of `never_empty`.
-void visit_items(const std::vector<SourceFile>& files, const std::function<void(Item&)>& visit,
-                 std::span<const std::string_view> never_empty = {});
+// Calls `visit` for every regular, not hidden file in `files`, archives in their own order. Archives give
+// what they would leave if they were unpacked: of members of one name the last, and for links the bytes that
+// they lead to. Throws Error for archives and compressed files that are damaged, cut off or encrypted. Reads
+// xz, gz, zst, bz2, lz4; tar, also compressed; zip. An empty file, member or stream beside others adds
+// nothing, but is an Error if its extension is one of `never_empty`. Returns a remark about what was not
+// read; mostly empty.
+std::string visit_items(const std::vector<SourceFile>& files, const std::function<void(Item&)>& visit,
+                        std::span<const std::string_view> never_empty = {});
+
+// Remarks as one, without the empty ones.
+std::string join_remarks(std::initializer_list<std::string> remarks);
+
+// Calls `visit` with the files, and of each archive with some of the first members, of which only the
+// beginning should be read. Empty ones are left out.
+void peek_items(const std::vector<SourceFile>& files, const std::function<void(Item&)>& visit);
 
 }  // namespace longstride::data

@@ -201,7 +201,8 @@ TEST_F(AudioTest, ClippedSamplesAndSkippedFilesAreCounted) {
   };
   EXPECT_EQ(notes("f").samples, 7);
   EXPECT_EQ(notes("f").clipped, 3);
-  EXPECT_EQ(notes("f").remark(), "1 other file skipped (" + at("f/readme.txt") + "), 3 of 7 samples clipped");
+  EXPECT_EQ(notes("f").remark(),
+            "skipped 1 file: 1 .txt; the first: " + at("f/readme.txt") + "; 3 of 7 samples clipped");
   EXPECT_EQ(notes("f/b.wav").remark(), "1 of 2 samples clipped");
   write_sound(at("quiet.wav"), kWav, 12000, 1, {1.0f, -1.0f, 0.5f});
   EXPECT_EQ(notes("quiet.wav").remark(), "");

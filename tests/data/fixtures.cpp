@@ -23,19 +23,25 @@ class ArchiveWriter {
     if (pack == Pack::gzip) check(archive_write_add_filter_gzip(archive_));
     if (pack == Pack::zstd) check(archive_write_add_filter_zstd(archive_));
     if (pack == Pack::bzip2) check(archive_write_add_filter_bzip2(archive_));
+    if (pack == Pack::lz4) check(archive_write_add_filter_lz4(archive_));
     check(archive_write_open_filename(archive_, path.c_str()));
   }
   ~ArchiveWriter() {
     check(archive_write_close(archive_));
     archive_write_free(archive_);
   }
-  void entry(const std::string& name, int64_t size) {
+  void entry(const std::string& name, int64_t size, Link link = Link::none, const std::string& target = "") {
     archive_entry* entry = archive_entry_new();
     archive_entry_set_pathname(entry, name.c_str());
     const bool folder = name.ends_with('/');
     archive_entry_set_filetype(entry, folder ? AE_IFDIR : AE_IFREG);
     archive_entry_set_perm(entry, folder ? 0755 : 0644);
     if (size >= 0) archive_entry_set_size(entry, size);
+    if (link == Link::hard) archive_entry_set_hardlink(entry, target.c_str());
+    if (link == Link::symbolic) {
+      archive_entry_set_filetype(entry, AE_IFLNK);
+      archive_entry_set_symlink(entry, target.c_str());
+    }
     check(archive_write_header(archive_, entry));
     archive_entry_free(entry);
   }
@@ -83,6 +89,21 @@ void write_tar(const std::string& path, Pack pack, const Members& members) {
 void write_zip(const std::string& path, const Members& members) {
   ArchiveWriter writer(path, Pack::none, archive_write_set_format_zip);
   write_members(writer, members);
+}
+
+Bytes make_tar(const std::vector<TarEntry>& entries, bool v7) {
+  const std::string path = ::testing::TempDir() + "longstride-" + std::to_string(::getpid()) + ".tar";
+  {
+    ArchiveWriter writer(path, Pack::none,
+                         v7 ? archive_write_set_format_v7tar : archive_write_set_format_pax_restricted);
+    for (const TarEntry& entry : entries) {
+      writer.entry(entry.name, static_cast<int64_t>(entry.bytes.size()), entry.link, entry.target);
+      writer.data(entry.bytes);
+    }
+  }
+  Bytes tar = read_file(path);
+  std::filesystem::remove(path);
+  return tar;
 }
 
 Bytes make_png(const Bytes& rows, int64_t height, int64_t width, const PngOptions& options) {

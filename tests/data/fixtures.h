@@ -97,7 +97,7 @@ inline std::string error_of(const std::function<void()>& action) {
   return "";
 }
 
-enum class Pack { xz, gzip, zstd, bzip2, none };
+enum class Pack { xz, gzip, zstd, bzip2, lz4, none };
 using Members = std::vector<std::pair<std::string, Bytes>>;
 
 void write_compressed(const std::string& path, Pack pack, const Bytes& bytes);
@@ -105,6 +105,16 @@ void write_compressed(const std::string& path, Pack pack, const Bytes& bytes);
 void write_compressed_run(const std::string& path, Pack pack, uint8_t byte, int64_t count);
 void write_tar(const std::string& path, Pack pack, const Members& members);
 void write_zip(const std::string& path, const Members& members);
+
+enum class Link { none, hard, symbolic };
+struct TarEntry {
+  std::string name;
+  Bytes bytes;
+  Link link = Link::none;
+  std::string target = {};
+};
+// An uncompressed tar; `v7` writes the format of Unix version 7.
+Bytes make_tar(const std::vector<TarEntry>& entries, bool v7 = false);
 
 struct PngOptions {
   int colour_type;  // PNG_COLOR_TYPE_*

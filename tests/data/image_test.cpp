@@ -322,7 +322,7 @@ TEST_F(ImageTest, ArraysThatAreNoPicturesAreNamed) {
   data_test::write_file(at("f/pictures.npy"), npy_of_shape("(4, 2, 2), ", 16));
   const Corpus corpus = open_corpus(config("image", "f"), at("f"));
   EXPECT_EQ(corpus.size(), 16);
-  EXPECT_THAT(corpus.description(), ::testing::HasSubstr("1 other files skipped"));
+  EXPECT_THAT(corpus.description(), ::testing::HasSubstr("skipped 1 file: 1 .npy; the first: "));
   EXPECT_THAT(corpus.description(), ::testing::HasSubstr("labels.npy"));
 }
 

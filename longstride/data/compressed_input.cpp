@@ -1,0 +1,174 @@
+#include "longstride/data/compressed_input.h"
+
+#include <unistd.h>
+#include <zlib.h>
+#ifdef LONGSTRIDE_ZSTD
+#include <zstd.h>
+#endif
+
+#include "longstride/base/check.h"
+
+namespace longstride::data {
+
+namespace {
+
+constexpr size_t kBlock = 128 * 1024;
+
+// A file read in blocks, of which the decompressors take what they need.
+class Source {
+ public:
+  Source(std::string path, int64_t begin)
+      : path_(std::move(path)), file_(open_for_reading(path_)), consumed_(begin) {
+    LONGSTRIDE_CHECK(::lseek(file_.get(), begin, SEEK_SET) == begin, "cannot read {}: {}", path_,
+                     last_system_error());
+  }
+
+  // At least `count` bytes if so many are left, else what is left.
+  std::span<const uint8_t> peek(size_t count) {
+    if (block_.size() - at_ < count) {
+      block_.erase(block_.begin(), block_.begin() + static_cast<ptrdiff_t>(at_));
+      at_ = 0;
+      const size_t known = block_.size();
+      block_.resize(known + kBlock);
+      block_.resize(known + read_some(file_.get(), std::span(block_).subspan(known), path_));
+    }
+    return std::span(block_).subspan(at_);
+  }
+  void take(size_t count) {
+    at_ += count;
+    consumed_ += static_cast<int64_t>(count);
+  }
+  int64_t consumed() const { return consumed_; }
+
+ private:
+  std::string path_;
+  FileDescriptor file_;
+  std::vector<uint8_t> block_;
+  size_t at_ = 0;
+  int64_t consumed_;
+};
+
+class GzipInput : public CompressedInput {
+ public:
+  GzipInput(const std::string& path, int64_t begin) : source_(path, begin), output_(kBlock) {
+    constexpr int kGzipOnly = 16;
+    LONGSTRIDE_CHECK(inflateInit2(&stream_, kGzipOnly + MAX_WBITS) == Z_OK, "no memory to decompress");
+  }
+  ~GzipInput() override { inflateEnd(&stream_); }
+
+  std::span<const uint8_t> next() override {
+    while (!done_) {
+      if (!inside_) {
+        const std::span<const uint8_t> head = source_.peek(2);
+        done_ = head.size() < 2 || head[0] != 0x1F || head[1] != 0x8B;
+        if (done_) break;
+        inflateReset(&stream_);
+        inside_ = true;
+      }
+      const std::span<const uint8_t> input = source_.peek(1);
+      stream_.next_in = const_cast<Bytef*>(input.data());
+      stream_.avail_in = static_cast<uInt>(input.size());
+      stream_.next_out = output_.data();
+      stream_.avail_out = static_cast<uInt>(output_.size());
+      const int status = inflate(&stream_, Z_NO_FLUSH);
+      source_.take(input.size() - stream_.avail_in);
+      LONGSTRIDE_CHECK(status == Z_OK || status == Z_STREAM_END || status == Z_BUF_ERROR, "{}",
+                       stream_.msg != nullptr ? stream_.msg : "no gzip data");
+      const size_t count = output_.size() - stream_.avail_out;
+      inside_ = status != Z_STREAM_END;
+      LONGSTRIDE_CHECK(!inside_ || count > 0 || !input.empty(), "the gzip stream ends early");
+      if (count > 0) return std::span(output_).first(count);
+    }
+    return {};
+  }
+  int64_t consumed() const override { return source_.consumed(); }
+
+ private:
+  Source source_;
+  std::vector<uint8_t> output_;
+  z_stream stream_{};
+  bool inside_ = false, done_ = false;
+};
+
+#ifdef LONGSTRIDE_ZSTD
+class ZstdInput : public CompressedInput {
+ public:
+  ZstdInput(const std::string& path, int64_t begin)
+      : source_(path, begin), output_(ZSTD_DStreamOutSize()), stream_(ZSTD_createDStream()) {
+    LONGSTRIDE_CHECK(stream_ != nullptr, "no memory to decompress");
+    // Whatever zstd --ultra --long writes; the window takes memory as it fills.
+    const ZSTD_bounds windows = ZSTD_dParam_getBounds(ZSTD_d_windowLogMax);
+    ZSTD_DCtx_setParameter(stream_.get(), ZSTD_d_windowLogMax, windows.upperBound);
+  }
+
+  std::span<const uint8_t> next() override {
+    for (;;) {
+      const std::span<const uint8_t> input = source_.peek(4);
+      if (!inside_ && !begins_frame(input)) return {};
+      ZSTD_inBuffer in{input.data(), input.size(), 0};
+      ZSTD_outBuffer out{output_.data(), output_.size(), 0};
+      const size_t status = ZSTD_decompressStream(stream_.get(), &out, &in);
+      source_.take(in.pos);
+      LONGSTRIDE_CHECK(ZSTD_isError(status) == 0, "{}", ZSTD_getErrorName(status));
+      inside_ = status != 0;
+      if (out.pos > 0) return std::span(output_).first(out.pos);
+      LONGSTRIDE_CHECK(!inside_ || !input.empty(), "the zstd stream ends early");
+    }
+  }
+  int64_t consumed() const override { return source_.consumed(); }
+
+ private:
+  static bool begins_frame(std::span<const uint8_t> head) {
+    if (head.size() < 4) return false;
+    const uint32_t magic =
+        head[0] | uint32_t{head[1]} << 8 | uint32_t{head[2]} << 16 | uint32_t{head[3]} << 24;
+    return magic == ZSTD_MAGICNUMBER || (magic & 0xFFFFFFF0u) == 0x184D2A50u;
+  }
+  struct Free {
+    void operator()(ZSTD_DStream* stream) const { ZSTD_freeDStream(stream); }
+  };
+  Source source_;
+  std::vector<uint8_t> output_;
+  std::unique_ptr<ZSTD_DStream, Free> stream_;
+  bool inside_ = false;
+};
+#endif
+
+}  // namespace
+
+std::string name_of(Compression compression) {
+  switch (compression) {
+    case Compression::gzip:
+      return "gzip";
+    case Compression::bzip2:
+      return "bzip2";
+    case Compression::xz:
+      return "xz";
+    case Compression::zstd:
+      return "zstd";
+    case Compression::lz4:
+      return "lz4";
+    case Compression::none:
+      break;
+  }
+  return "uncompressed";
+}
+
+std::unique_ptr<CompressedInput> open_compressed(const std::string& path, int64_t begin,
+                                                 Compression compression) {
+  if (compression == Compression::gzip) return std::make_unique<GzipInput>(path, begin);
+#ifdef LONGSTRIDE_ZSTD
+  if (compression == Compression::zstd) return std::make_unique<ZstdInput>(path, begin);
+#endif
+  return nullptr;
+}
+
+bool reads_long_windows() {
+#ifdef LONGSTRIDE_ZSTD
+  return true;
+#else
+  return false;
+#endif
+}
+
+}  // namespace longstride::data

@@ -1,0 +1,49 @@
+// What bytes look like by their first ones: a table of magic numbers, of what is read here and of other
+// everyday files, so that messages can say what was found in place of what was wanted.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <span>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "longstride/data/files.h"
+#include "longstride/data/items.h"
+
+namespace longstride::data {
+
+struct Look {
+  enum class Sort { picture, sound, other_picture, other_sound, packed, other };
+  std::string_view name;  // "a PNG picture"
+  Sort sort = Sort::other;
+};
+
+// As many first bytes as are looked at.
+constexpr size_t kLookBytes = 512;
+
+// Null if the bytes look like nothing in particular, as text does.
+const Look* look_of(std::span<const uint8_t> head);
+
+// True for pictures and sounds, read here or not.
+bool begins_like_media(std::span<const uint8_t> head);
+
+// True if most of the records whose labels are among the bytes have one of CIFAR-10.
+bool begins_like_cifar(std::span<const uint8_t> head);
+constexpr size_t kCifarRecordBytes = 3073;
+
+// "; it looks like a WAV sound, which data.kind = "audio" reads"; empty if it looks like nothing in
+// particular.
+std::string look_hint(Item& item);
+
+// True if the item looks like something else than a sound. One that is named like a sound must look like a
+// picture for that, since a recorded broadcast may begin with any bytes.
+bool is_no_sound(Item& item, bool named_like_sound);
+
+// One line if most of what `files` hold looks like something else than text: what it looks like, and what
+// would read it. Looks at some files and at the first members of archives. Empty if there is nothing to say.
+// Throws Error as visit_items does.
+std::string looks_unlike_text(const std::string& path, const std::vector<SourceFile>& files);
+
+}  // namespace longstride::data

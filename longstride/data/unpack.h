@@ -1,0 +1,77 @@
+// How a file is packed, and what is in it: a compressed file, or an archive and its entries.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <optional>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "longstride/data/compressed_input.h"
+
+struct archive;
+struct archive_entry;
+
+namespace longstride::data {
+
+enum class Container { file, tar, zip };
+
+struct Packing {
+  Compression compression = Compression::none;
+  Container container = Container::file;
+  int64_t begin = 0;   // of the compressed stream, behind frames that decoders skip
+  int64_t prefix = 0;  // bytes in front of a zip archive that unpacks itself
+  bool plain() const { return compression == Compression::none && container == Container::file; }
+};
+
+// Told by the first bytes of the file, and by the last ones where a zip archive lies behind something else.
+// Throws Error if the file is empty, or if its name claims a packing that its bytes do not show.
+Packing packing_of(const std::string& path);
+
+// The name without the suffix of a compression.
+std::string without_compression_suffix(const std::string& path);
+
+// One thing in an archive.
+struct Entry {
+  enum class Kind { file, folder, hard_link, symbolic_link, other };
+  Kind kind = Kind::other;
+  std::string name;    // "member 3" if it has none
+  std::string target;  // of a link
+  int64_t bytes = -1;  // -1: only its end will tell
+  bool encrypted = false;
+};
+
+// Reads a packed file once from its beginning. All errors name the file.
+class ArchiveReader {
+ public:
+  ArchiveReader(const std::string& path, Packing packing);
+  ~ArchiveReader();
+  ArchiveReader(const ArchiveReader&) = delete;
+  ArchiveReader& operator=(const ArchiveReader&) = delete;
+
+  // The next entry, or nothing at the end; a compressed file has one, or none if nothing is in it.
+  std::optional<Entry> next();
+  // The bytes of that entry; fewer than asked for only at its end.
+  size_t read(std::span<uint8_t> bytes);
+  // At the end: what lies behind the compressed streams and is not read, as a remark. Empty before the end
+  // and if there is nothing but zeros. Throws Error if a further stream seems to have begun.
+  std::string trailing_remark() const;
+
+ private:
+  struct Free {
+    void operator()(archive* reader) const;
+  };
+  archive* get() const { return archive_.get(); }
+  void check(int status) const;
+
+  std::string path_;
+  Packing packing_;
+  FileDescriptor file_;
+  std::unique_ptr<CompressedInput> input_;
+  std::unique_ptr<archive, Free> archive_;  // behind the two that it reads from until it is freed
+  int64_t entries_ = 0;
+  bool is_open_ = false, at_end_ = false;
+};
+
+}  // namespace longstride::data

@@ -14,15 +14,15 @@
 namespace longstride::cli {
 
 void tell_about_data(bool quiet) {
-  if (quiet) return set_data_observer({});
   DataObserver observer;
   const auto status = std::make_shared<StatusLine>("decoding");
-  observer.progress = [status](int64_t bytes) {
-    if (bytes > 0)
-      status->say(fmt::format("decoding data: {} so far", human_bytes(static_cast<double>(bytes))));
-    else
-      status->clear();
-  };
+  if (!quiet)
+    observer.progress = [status](int64_t bytes) {
+      if (bytes > 0)
+        status->say(fmt::format("decoding data: {} so far", human_bytes(static_cast<double>(bytes))));
+      else
+        status->clear();
+    };
   observer.note = [status](const std::string& line) {
     status->clear();
     say("note       {}", line);

@@ -176,7 +176,11 @@ void check_tar_end(int file, const std::string& path) {
   const off_t size = ::lseek(file, 0, SEEK_END);
   const bool whole = size >= static_cast<off_t>(kTarBlock) &&
                      all_zero(bytes_at(file, size - static_cast<off_t>(kTarBlock), kTarBlock, path));
-  LONGSTRIDE_CHECK(whole, "cannot unpack {}: the end mark of the tar archive is missing ({})", path, kAdvice);
+  LONGSTRIDE_CHECK(whole,
+                   "cannot unpack {}: the end mark of the tar archive is missing (it is damaged, cut off or "
+                   "one of several "
+                   "volumes; fetch or make it again)",
+                   path);
 }
 
 }  // namespace
@@ -384,6 +388,8 @@ void ArchiveReader::check(int status) const {
         "cannot unpack {}: its window is longer than 128 MiB; make it again with zstd --long=27, or build "
         "longstride with libzstd-dev",
         path_);
+  if (reason.find("ictionary") != std::string::npos)
+    fail("cannot unpack {}: it was made with a dictionary; unpack it with zstd -d -D DICTIONARY", path_);
   if (reason.find("nsupported") != std::string::npos)
     fail("cannot unpack {}: {}; unpack it with another program and give the folder", path_, reason);
   fail("cannot unpack {}: {} ({})", path_, reason, kAdvice);

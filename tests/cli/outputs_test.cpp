@@ -239,6 +239,64 @@ TEST_F(OutputsTest, NamesNeedNotBeUtf8) {
             "a link with another name\n");
 }
 
+TEST_F(OutputsTest, NamesInArchivesAreShownOnOneLineAndWithoutControlCharacters) {
+  const std::string evil = "$'a\\n\\e[2K\\alongstride: fine.txt'",
+                    shown = "a\\x0a\\x1b[2K\\x07longstride: fine.txt";
+  ASSERT_EQ(
+      shell("yes words | head -n 300 > " + evil + "; tar -cf twice.tar " + evil + "; tar -rf twice.tar " +
+            evil + "; ln -s nothing b.png; tar -cf link.tar b.png " + evil + "; mv " + evil + " " + evil +
+            ".png; tar -cf picture.tar *.png; mv *fine.txt.png bad.wav; mv bad.wav " + evil +
+            ".wav; tar -cf sound.tar *.wav"),
+      "");
+  const auto expect_printable = [](const Outcome& outcome) {
+    for (const std::string& text : {outcome.out, outcome.err}) {
+      EXPECT_THAT(text, testing::Not(HasSubstr("\x1b")));
+      EXPECT_THAT(text, testing::Not(HasSubstr("\a")));
+      EXPECT_THAT(text, testing::Not(HasSubstr("\nlongstride: fine")));
+    }
+  };
+  const std::string train = "train small.toml --set train.steps=2 --set data.split=[0.8,0.2] ";
+  for (const std::string quiet : {"--json", "--quiet"}) {
+    const Outcome trained = longstride(train + "--set data.path=twice.tar --run twice" + quiet + " " + quiet);
+    EXPECT_EQ(trained.code, 0) << trained.err;
+    expect_printable(trained);
+    if (quiet == "--json") {
+      EXPECT_THAT(trained.err, HasSubstr("1 member replaced by later ones of the same name (" + shown));
+    }
+  }
+  for (const std::string flag : {"", "--json"}) {
+    const Outcome outcome = longstride("eval twice--json " + flag);
+    EXPECT_EQ(outcome.code, 0) << outcome.err;
+    expect_printable(outcome);
+  }
+  const Outcome linked = longstride(train + "--set data.path=link.tar --run linked");
+  EXPECT_EQ(linked.code, 0) << linked.err;
+  EXPECT_THAT(linked.err, HasSubstr("1 link to no member skipped (b.png)"));
+  for (const auto& [kind, name] : {std::pair{"image", "picture.tar"}, {"audio", "sound.tar"}}) {
+    const Outcome refused =
+        longstride(train + "--run none --set data.kind=" + kind + " --set data.path=" + name);
+    expect_complaint(refused, 1, {shown});
+    expect_printable(refused);
+  }
+}
+
+TEST_F(OutputsTest, TextThatIsNoTextIsNotedOnStandardError) {
+  ASSERT_EQ(shell("printf 'RIFF\\0\\0\\1\\0WAVEfmt ' > a.wav; yes words | head -n 300 >> a.wav; mkdir f; cp "
+                  "a.wav f/a.wav; cp "
+                  "a.wav f/b.wav"),
+            "");
+  for (const std::string path : {"a.wav", "f"}) {
+    const Outcome trained = longstride(
+        "train small.toml --set train.steps=2 --set data.split=[0.8,0.2] --quiet --json --set data.path=" +
+        path + " --run noted-" + path);
+    EXPECT_EQ(trained.code, 0) << trained.err;
+    EXPECT_THAT(trained.err,
+                testing::ContainsRegex("^note .*" + path +
+                                       " look.* like a WAV sound.*data.kind = \"audio\"[^\n]*\n$"));
+    EXPECT_THAT(trained.out, testing::Not(HasSubstr("WAV")));
+  }
+}
+
 TEST_F(OutputsTest, WhatIsGivenInsteadOfAConfigIsSaid) {
   expect_complaint(longstride("train text.txt"), 1, {"text.txt is no config", "path = \"text.txt\""});
   expect_complaint(longstride("train run/config.toml"), 2, {"longstride train run", "--run"});

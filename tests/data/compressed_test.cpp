@@ -86,9 +86,11 @@ TEST_F(CompressedTest, StreamsBehindEachOtherAreAllRead) {
 }
 
 TEST_F(CompressedTest, PaddingOfZerosIsNothing) {
-  for (const auto& [suffix, pack] : kPacks)
+  for (const auto& [suffix, pack] : kPacks) {
+    if (pack == Pack::zstd && !data::reads_long_windows()) continue;  // libarchive refuses it
     EXPECT_EQ(read("a." + suffix, joined({packed(pack, bytes_of("text")), Bytes(512, 0)})), bytes_of("text"))
         << suffix;
+  }
 }
 
 // As gzip and bzip2 do it, with a word; as xz and zstd do it, not at all.

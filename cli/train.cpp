@@ -73,6 +73,9 @@ void describe(const PreparedRun& prepared) {
   note_run_inside_data(prepared);
   say("data       {}: {} bytes to train on, {} for validation, {} for test",
       splits.train.corpus->description(), splits.train.size(), splits.validation.size(), splits.test.size());
+  for (const auto& [part, segment] : {std::pair{"validation", &splits.validation}, {"test", &splits.test}})
+    if (segment->corpus && segment->corpus != splits.train.corpus)
+      say("data       for {}: {}", part, segment->corpus->description());
 }
 
 // The run that the command line means, and the advice for the case that there is one already.

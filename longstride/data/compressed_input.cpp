@@ -1,5 +1,9 @@
 #include "longstride/data/compressed_input.h"
 
+#include <algorithm>
+
+#include <archive.h>
+#include <archive_entry.h>
 #include <unistd.h>
 #include <zlib.h>
 #ifdef LONGSTRIDE_ZSTD
@@ -46,6 +50,32 @@ class Source {
   std::vector<uint8_t> block_;
   size_t at_ = 0;
   int64_t consumed_;
+};
+
+class PlainInput : public CompressedInput {
+ public:
+  PlainInput(const std::string& path, int64_t begin)
+      : path_(path), file_(open_for_reading(path)), block_(kBlock), at_(begin), size_(stat_file(path).size) {}
+
+  std::span<const uint8_t> next() override {
+    LONGSTRIDE_CHECK(::lseek(file_.get(), at_, SEEK_SET) == at_, "cannot read {}: {}", path_,
+                     last_system_error());
+    const size_t count = read_some(file_.get(), block_, path_);
+    at_ += static_cast<int64_t>(count);
+    return std::span(block_).first(count);
+  }
+  int64_t skip(int64_t count) override {
+    const int64_t skipped = std::clamp<int64_t>(count, 0, std::max<int64_t>(0, size_ - at_));
+    at_ += skipped;
+    return skipped;
+  }
+  int64_t consumed() const override { return at_; }
+
+ private:
+  std::string path_;
+  FileDescriptor file_;
+  std::vector<uint8_t> block_;
+  int64_t at_, size_;
 };
 
 class GzipInput : public CompressedInput {
@@ -134,6 +164,74 @@ class ZstdInput : public CompressedInput {
 };
 #endif
 
+// What libarchive decompresses.
+class FilterInput : public CompressedInput {
+ public:
+  FilterInput(const std::string& path, int64_t begin, Compression compression)
+      : path_(path), file_(open_for_reading(path)), compression_(compression), output_(kBlock) {
+    open(begin);
+  }
+
+  std::span<const uint8_t> next() override {
+    for (;;) {
+      const la_ssize_t count = filled_ ? archive_read_data(get(), output_.data(), output_.size()) : 0;
+      if (count == ARCHIVE_RETRY) continue;
+      check(count < 0 ? ARCHIVE_FATAL : ARCHIVE_OK);
+      if (count > 0) return std::span(output_).first(static_cast<size_t>(count));
+      // It takes an empty frame of lz4 for the end.
+      if (compression_ != Compression::lz4 || consumed() == begin_ || !begins_lz4_frame(consumed()))
+        return {};
+      open(consumed());
+    }
+  }
+  int64_t consumed() const override { return begin_ + archive_filter_bytes(get(), -1); }
+
+ private:
+  archive* get() const { return archive_.get(); }
+
+  void open(int64_t begin) {
+    begin_ = begin;
+    archive_.reset(archive_read_new());
+    LONGSTRIDE_CHECK(archive_ != nullptr, "no memory to decompress");
+    if (compression_ == Compression::xz) archive_read_support_filter_xz(get());
+    if (compression_ == Compression::zstd) archive_read_support_filter_zstd(get());
+    if (compression_ == Compression::bzip2) archive_read_support_filter_bzip2(get());
+    if (compression_ == Compression::lz4) archive_read_support_filter_lz4(get());
+    archive_read_support_format_raw(get());
+    archive_read_support_format_empty(get());
+    LONGSTRIDE_CHECK(::lseek(file_.get(), begin, SEEK_SET) == begin, "cannot read {}: {}", path_,
+                     last_system_error());
+    check(archive_read_open_fd(get(), file_.get(), kBlock));
+    LONGSTRIDE_CHECK(archive_filter_count(get()) > 1, "its header is not that of {}", name_of(compression_));
+    archive_entry* entry = nullptr;
+    const int status = archive_read_next_header(get(), &entry);
+    // A stream that breaks before its first byte looks like an empty one, but for the error it leaves.
+    filled_ = status != ARCHIVE_EOF;
+    check(!filled_ && archive_error_string(get()) != nullptr ? ARCHIVE_FATAL : filled_ ? status : ARCHIVE_OK);
+  }
+  bool begins_lz4_frame(int64_t at) const {
+    std::vector<uint8_t> head(4);
+    if (::pread(file_.get(), head.data(), head.size(), at) != std::ssize(head)) return false;
+    return head == std::vector<uint8_t>{0x04, 0x22, 0x4D, 0x18};
+  }
+  void check(int status) const {
+    const char* reason = archive_error_string(get());
+    LONGSTRIDE_CHECK(status == ARCHIVE_OK || status == ARCHIVE_WARN, "{}",
+                     reason != nullptr ? reason : "unknown error");
+  }
+
+  struct Free {
+    void operator()(archive* reader) const { archive_read_free(reader); }
+  };
+  std::string path_;
+  FileDescriptor file_;
+  Compression compression_;
+  std::vector<uint8_t> output_;
+  std::unique_ptr<archive, Free> archive_;
+  int64_t begin_ = 0;
+  bool filled_ = false;
+};
+
 }  // namespace
 
 std::string name_of(Compression compression) {
@@ -160,7 +258,8 @@ std::unique_ptr<CompressedInput> open_compressed(const std::string& path, int64_
 #ifdef LONGSTRIDE_ZSTD
   if (compression == Compression::zstd) return std::make_unique<ZstdInput>(path, begin);
 #endif
-  return nullptr;
+  if (compression == Compression::none) return std::make_unique<PlainInput>(path, begin);
+  return std::make_unique<FilterInput>(path, begin, compression);
 }
 
 bool reads_long_windows() {

@@ -1,5 +1,5 @@
-// The streams that are decompressed here rather than by libarchive: gzip, whose checksums libarchive does not
-// verify, and zstd, whose long windows it refuses.
+// Compressed files as one stream of bytes. gzip and zstd are decompressed by their own libraries, since
+// libarchive does not verify the checksums of the one and refuses the long windows of the other.
 #pragma once
 
 #include <cstdint>
@@ -23,12 +23,14 @@ class CompressedInput {
   // The next decompressed bytes; none at the end. Throws Error with the bare reason if the stream is damaged
   // or ends early.
   virtual std::span<const uint8_t> next() = 0;
+  // Passes over up to `count` bytes and says how many; 0 where they have to be decompressed.
+  virtual int64_t skip(int64_t count) { return 0; }
   // Bytes of the file that belong to its compressed streams; known at the end.
   virtual int64_t consumed() const = 0;
 };
 
-// All the streams of `path` that follow each other, from byte `begin` on. Nothing for those that are
-// libarchive's: all but gzip, and zstd where longstride was built with libzstd.
+// All the streams of `path` that follow each other, from byte `begin` on; its bytes as they are for
+// Compression::none.
 std::unique_ptr<CompressedInput> open_compressed(const std::string& path, int64_t begin,
                                                  Compression compression);
 

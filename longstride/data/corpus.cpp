@@ -63,6 +63,10 @@ std::string describe(const DataConfig& config, const std::string& path, int64_t 
   return fmt::format("{}: {} bytes", label, size);
 }
 
+std::string with_remark(const std::string& description, const std::string& remark) {
+  return remark.empty() ? description : description + ", " + remark;
+}
+
 void check_values(const DataConfig& config) {
   DataConfig copy = config;
   FieldList fields;
@@ -105,7 +109,8 @@ std::vector<uint8_t> Segment::read(int64_t from, int64_t count) const {
 Corpus open_corpus(const DataConfig& config, const std::string& path, const DataObserver& observer) {
   check_values(config);
   LONGSTRIDE_CHECK(!path.empty(), "data.path is not set: it names the file, archive or folder to read");
-  const std::vector<SourceFile> files = data::list_files(path);
+  std::string links;
+  const std::vector<SourceFile> files = data::list_files(path, &links);
   if (config.kind == "text" && observer.note) {
     const std::string line = data::looks_unlike_text(path, files);
     if (!line.empty()) observer.note(line);
@@ -114,7 +119,7 @@ Corpus open_corpus(const DataConfig& config, const std::string& path, const Data
     auto file = std::make_shared<const InputFile>(files[0].path);
     LONGSTRIDE_CHECK(file->bytes() > 0, "{} is empty", path);
     const int64_t size = file->bytes();
-    return Corpus(std::move(file), 0, {}, describe(config, path, size, {}));
+    return Corpus(std::move(file), 0, {}, with_remark(describe(config, path, size, {}), links));
   }
   data::CacheRequest request{config.cache, path, files, encodings_of(config)};
   const ImageShape wanted = wanted_shape(config);
@@ -131,9 +136,9 @@ Corpus open_corpus(const DataConfig& config, const std::string& path, const Data
       },
       observer);
   const int64_t size = cached.file->bytes() - cached.offset;
-  std::string description = describe(config, path, size, cached.shape);
-  if (!cached.remark.empty()) description += ", " + cached.remark;
-  return Corpus(cached.file, cached.offset, cached.shape, std::move(description));
+  return Corpus(
+      cached.file, cached.offset, cached.shape,
+      with_remark(describe(config, path, size, cached.shape), data::join_remarks({cached.remark, links})));
 }
 
 }  // namespace longstride

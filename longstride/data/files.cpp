@@ -10,6 +10,7 @@
 #include <unistd.h>
 
 #include "longstride/base/check.h"
+#include "longstride/base/printable.h"
 #include "longstride/base/text.h"
 
 namespace longstride::data {
@@ -77,11 +78,12 @@ std::vector<uint8_t> read_whole_file(const std::string& path, int64_t limit) {
   return bytes;
 }
 
-std::vector<SourceFile> list_files(const std::string& path) {
+std::vector<SourceFile> list_files(const std::string& path, std::string* remark) {
   std::error_code error;
   if (!fs::is_directory(path, error)) return {stat_file(path)};
   LONGSTRIDE_CHECK(!is_run_folder(path), "{} is a run of longstride, not data", path);
   std::vector<SourceFile> files;
+  std::vector<std::string> dangling;
   fs::recursive_directory_iterator entries(path, error), end;
   for (; !error && entries != end; entries.increment(error)) {
     const std::string name = entries->path().filename().string();
@@ -96,10 +98,18 @@ std::vector<SourceFile> list_files(const std::string& path) {
       continue;
     }
     std::error_code unreadable;  // a dangling link: skipped like other things that are no files
-    if (entries->is_regular_file(unreadable)) files.push_back(stat_file(entries->path().string()));
+    if (entries->is_regular_file(unreadable))
+      files.push_back(stat_file(entries->path().string()));
+    else if (entries->is_symlink(ignored) && !fs::exists(entries->path(), unreadable))
+      dangling.push_back(entries->path().string());
   }
   LONGSTRIDE_CHECK(!error, "cannot read the folder {}: {}", path, error.message());
   LONGSTRIDE_CHECK(!files.empty(), "the folder {} holds no files (hidden ones are not read)", path);
+  if (remark != nullptr && !dangling.empty())
+    *remark =
+        fmt::format("{} link{} to nothing skipped ({}{})", dangling.size(), dangling.size() == 1 ? "" : "s",
+                    printable_line(*std::min_element(dangling.begin(), dangling.end())),
+                    dangling.size() == 1 ? "" : ", ...");
   std::sort(files.begin(), files.end(), [](const auto& a, const auto& b) { return a.path < b.path; });
   return files;
 }

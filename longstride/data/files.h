@@ -52,8 +52,9 @@ SourceFile stat_file(const std::string& path);
 
 // `path` itself, or all regular files below the folder `path` in the byte order of their paths, without
 // hidden ones (any component that begins with a dot) and without folders that are runs of longstride. Throws
-// Error if there is none or something cannot be read.
-std::vector<SourceFile> list_files(const std::string& path);
+// Error if there is none or something cannot be read. `remark`, if given, is told of links that lead to
+// nothing; it is empty if there are none.
+std::vector<SourceFile> list_files(const std::string& path, std::string* remark = nullptr);
 
 // True if a component of a relative path begins with a dot and is not "." or "..".
 bool is_hidden(const std::string& relative_path);

@@ -107,6 +107,8 @@ constexpr std::array kLooks{
     MagicLook{"\x80\3"sv, {"a Python pickle", Sort::other}},
     MagicLook{"\x80\4\x95"sv, {"a Python pickle", Sort::other}},
     MagicLook{"\x80\5\x95"sv, {"a Python pickle", Sort::other}},
+    MagicLook{"Salted__"sv, {"an encrypted file (OpenSSL)", Sort::other}},
+    MagicLook{"age-encryption.org/"sv, {"an encrypted file (age)", Sort::other}},
     MagicLook{"%PDF-"sv, {"a PDF document", Sort::other}},
     MagicLook{"\xD0\xCF\x11\xE0\xA1\xB1\x1A\xE1"sv, {"a document of an old Microsoft Office", Sort::other}},
     MagicLook{"RIFF????AVI "sv, {"an AVI film", Sort::other}},

@@ -160,9 +160,10 @@ std::string text_or(const char* local, const char* utf8) {
   return local != nullptr ? local : utf8 != nullptr ? utf8 : "";
 }
 
+// Passes decompressed bytes to libarchive.
 la_ssize_t read_compressed(archive* reader, void* data, const void** block) {
   try {
-    const std::span<const uint8_t> bytes = static_cast<CompressedInput*>(data)->next();
+    const std::span<const uint8_t> bytes = static_cast<DecompressedBlocks*>(data)->next();
     *block = bytes.data();
     return static_cast<la_ssize_t>(bytes.size());
   } catch (const std::exception& error) {  // which must not pass through libarchive
@@ -171,16 +172,47 @@ la_ssize_t read_compressed(archive* reader, void* data, const void** block) {
   }
 }
 
+[[noreturn]] void fail_to_unpack(const std::string& path, const Packing& packing, std::string_view reason) {
+  const std::string shown = printable_line(reason);
+  if (packing.compression == Compression::zstd && !reads_long_windows() &&
+      reason.find("too much memory") != std::string_view::npos)
+    fail(
+        "cannot unpack {}: its window is longer than 128 MiB; make it again with zstd --long=27, or build "
+        "longstride with libzstd-dev",
+        path);
+  if (reason.find("not enough memory") != std::string_view::npos)
+    fail("cannot unpack {}: there is not enough memory for the window that it was made with (zstd --long)",
+         path);
+  if (reason.find("ictionary") != std::string_view::npos)
+    fail("cannot unpack {}: it was made with a dictionary; unpack it with zstd -d -D DICTIONARY", path);
+  if (reason.find("nsupported") != std::string_view::npos)
+    fail("cannot unpack {}: {}; unpack it with another program and give the folder", path, shown);
+  fail("cannot unpack {}: {} ({})", path, shown, kAdvice);
+}
+
+std::unique_ptr<CompressedInput> open_input(const std::string& path, const Packing& packing) {
+  if (packing.container == Container::zip) return nullptr;
+  try {
+    return open_compressed(path, packing.begin, packing.compression);
+  } catch (const Error& error) {
+    fail_to_unpack(path, packing, error.what());
+  }
+}
+
+la_int64_t skip_compressed(archive*, void* data, la_int64_t count) {
+  return static_cast<DecompressedBlocks*>(data)->skip(count);
+}
+
 // A tar ends in zero blocks. Without them a cut between two members would go unnoticed.
 void check_tar_end(int file, const std::string& path) {
-  const off_t size = ::lseek(file, 0, SEEK_END);
-  const bool whole = size >= static_cast<off_t>(kTarBlock) &&
-                     all_zero(bytes_at(file, size - static_cast<off_t>(kTarBlock), kTarBlock, path));
-  LONGSTRIDE_CHECK(whole,
-                   "cannot unpack {}: the end mark of the tar archive is missing (it is damaged, cut off or "
-                   "one of several "
-                   "volumes; fetch or make it again)",
-                   path);
+  const int64_t blocks = ::lseek(file, 0, SEEK_END) / static_cast<int64_t>(kTarBlock);
+  const bool whole =
+      blocks > 0 && all_zero(bytes_at(file, (blocks - 1) * static_cast<int64_t>(kTarBlock), kTarBlock, path));
+  LONGSTRIDE_CHECK(
+      whole,
+      "cannot unpack {}: the end mark of the tar archive is missing; it is damaged, cut off or one "
+      "of several volumes; fetch or make it again",
+      path);
 }
 
 }  // namespace
@@ -229,7 +261,7 @@ Packing packing_of(const std::string& path) {
     packing.container = Container::zip;
   } else if (begins_like_tar(head) || (extension == "tar" && head.size() == kTarBlock && all_zero(head))) {
     packing.container = Container::tar;
-  } else if (!begins_like_media(head)) {
+  } else if (extension == "zip" || !begins_like_media(head)) {
     const std::optional<ZipEnd> zip = zip_end(file.get(), path, may_carry_zip(extension));
     LONGSTRIDE_CHECK(!zip || !zip->in_parts || extension != "zip",
                      "{} is the last part of a zip archive in several files; join them with zip -s 0 --out",
@@ -257,6 +289,21 @@ std::string without_compression_suffix(const std::string& path) {
   return path.substr(0, path.size() - extension.size() - 1);
 }
 
+int64_t DecompressedBlocks::skip(int64_t count) {
+  const int64_t skipped = input->skip(count);
+  total += skipped;
+  return skipped;
+}
+
+std::span<const uint8_t> DecompressedBlocks::next() {
+  const std::span<const uint8_t> bytes = input->next();
+  total += std::ssize(bytes);
+  if (!bytes.empty() || total % std::ssize(padding) == 0) return bytes;
+  const size_t missing = padding.size() - static_cast<size_t>(total % std::ssize(padding));
+  total += static_cast<int64_t>(missing);
+  return std::span(padding).first(missing);
+}
+
 void ArchiveReader::Free::operator()(archive* reader) const { archive_read_free(reader); }
 ArchiveReader::~ArchiveReader() = default;
 
@@ -264,15 +311,10 @@ ArchiveReader::ArchiveReader(const std::string& path, Packing packing)
     : path_(path),
       packing_(packing),
       file_(open_for_reading(path)),
-      input_(open_compressed(path, packing.begin, packing.compression)),
+      input_(open_input(path, packing)),
+      blocks_{input_.get(), std::vector<uint8_t>(packing.container == Container::tar ? kTarBlock : 1), 0},
       archive_(archive_read_new()) {
   LONGSTRIDE_CHECK(archive_ != nullptr, "cannot read {}: out of memory", path);
-  if (!input_) {
-    if (packing.compression == Compression::xz) archive_read_support_filter_xz(get());
-    if (packing.compression == Compression::zstd) archive_read_support_filter_zstd(get());
-    if (packing.compression == Compression::bzip2) archive_read_support_filter_bzip2(get());
-    if (packing.compression == Compression::lz4) archive_read_support_filter_lz4(get());
-  }
   switch (packing.container) {
     case Container::file:
       archive_read_support_format_raw(get());
@@ -292,10 +334,9 @@ ArchiveReader::ArchiveReader(const std::string& path, Packing packing)
       break;
   }
   if (input_) {
-    check(archive_read_open(get(), input_.get(), nullptr, read_compressed, nullptr));
+    check(archive_read_open2(get(), &blocks_, nullptr, read_compressed, skip_compressed, nullptr));
   } else {
-    LONGSTRIDE_CHECK(::lseek(file_.get(), packing.begin, SEEK_SET) == packing.begin, "cannot read {}: {}",
-                     path, last_system_error());
+    LONGSTRIDE_CHECK(::lseek(file_.get(), 0, SEEK_SET) == 0, "cannot read {}: {}", path, last_system_error());
     check(archive_read_open_fd(get(), file_.get(), kBlock));
   }
   is_open_ = true;
@@ -348,22 +389,24 @@ size_t ArchiveReader::read(std::span<uint8_t> bytes) {
   return done;
 }
 
+int64_t ArchiveReader::first_other_than_zero(int64_t begin) const {
+  for (int64_t at = begin;;) {
+    const std::vector<uint8_t> block = bytes_at(file_.get(), at, kBlock, path_);
+    if (block.empty()) return -1;
+    const auto found = std::find_if(block.begin(), block.end(), [](uint8_t byte) { return byte != 0; });
+    at += found - block.begin();
+    if (found != block.end()) return at;
+  }
+}
+
 std::string ArchiveReader::trailing_remark() const {
   if (packing_.compression == Compression::none || !at_end_) return "";
-  const int64_t end = input_ ? input_->consumed() : packing_.begin + archive_filter_bytes(get(), -1);
+  const int64_t end = input_->consumed();
   struct stat status {};
   if (::fstat(file_.get(), &status) != 0 || end >= status.st_size) return "";
   const int64_t count = status.st_size - end;
-  bool zeros = true;
-  std::vector<uint8_t> first;
-  for (int64_t at = end; at < status.st_size && zeros;) {
-    const std::vector<uint8_t> block = bytes_at(file_.get(), at, kBlock, path_);
-    if (block.empty()) break;
-    if (first.empty()) first = block;
-    zeros = all_zero(block);
-    at += std::ssize(block);
-  }
-  if (zeros) return "";
+  if (first_other_than_zero(end) < 0) return "";
+  const std::vector<uint8_t> first = bytes_at(file_.get(), end, kBlock, path_);
   const std::string name = name_of(packing_.compression);
   for (const Magic& magic : kMagics)
     LONGSTRIDE_CHECK(magic.compression != packing_.compression || !magic.bytes.starts_with(as_text(first)),
@@ -378,21 +421,10 @@ std::string ArchiveReader::trailing_remark() const {
 // Warnings (a name that the locale cannot show) do no harm to the bytes.
 void ArchiveReader::check(int status) const {
   if (status == ARCHIVE_OK || status == ARCHIVE_WARN) return;
-  const char* text = archive_error_string(get());
-  const std::string reason = printable_line(text == nullptr ? "unknown error" : text);
   if (is_open_ && packing_.container == Container::zip && archive_read_has_encrypted_entries(get()) == 1)
     fail("cannot unpack {}: it is encrypted; unpack it with its password and give the folder", path_);
-  if (packing_.compression == Compression::zstd && !reads_long_windows() &&
-      reason.find("too much memory") != std::string::npos)
-    fail(
-        "cannot unpack {}: its window is longer than 128 MiB; make it again with zstd --long=27, or build "
-        "longstride with libzstd-dev",
-        path_);
-  if (reason.find("ictionary") != std::string::npos)
-    fail("cannot unpack {}: it was made with a dictionary; unpack it with zstd -d -D DICTIONARY", path_);
-  if (reason.find("nsupported") != std::string::npos)
-    fail("cannot unpack {}: {}; unpack it with another program and give the folder", path_, reason);
-  fail("cannot unpack {}: {} ({})", path_, reason, kAdvice);
+  const char* reason = archive_error_string(get());
+  fail_to_unpack(path_, packing_, reason == nullptr ? "unknown error" : reason);
 }
 
 }  // namespace longstride::data

@@ -42,6 +42,15 @@ struct Entry {
   bool encrypted = false;
 };
 
+// What libarchive is fed with: the decompressed bytes and, for a tar, zeros up to the end of its last block.
+struct DecompressedBlocks {
+  CompressedInput* input = nullptr;
+  std::vector<uint8_t> padding;  // of the size of a block
+  int64_t total = 0;
+  std::span<const uint8_t> next();
+  int64_t skip(int64_t count);
+};
+
 // Reads a packed file once from its beginning. All errors name the file.
 class ArchiveReader {
  public:
@@ -64,12 +73,14 @@ class ArchiveReader {
   };
   archive* get() const { return archive_.get(); }
   void check(int status) const;
+  int64_t first_other_than_zero(int64_t begin) const;  // its place in the file; -1 if there is none
 
   std::string path_;
   Packing packing_;
   FileDescriptor file_;
-  std::unique_ptr<CompressedInput> input_;
-  std::unique_ptr<archive, Free> archive_;  // behind the two that it reads from until it is freed
+  std::unique_ptr<CompressedInput> input_;  // null for zip, which libarchive reads from its end
+  DecompressedBlocks blocks_;
+  std::unique_ptr<archive, Free> archive_;  // behind those that it reads from until it is freed
   int64_t entries_ = 0;
   bool is_open_ = false, at_end_ = false;
 };

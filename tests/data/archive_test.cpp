@@ -74,6 +74,8 @@ TEST_F(ArchiveTest, TarsBehindEachOtherAreReadToTheEnd) {
     EXPECT_EQ(text(name), bytes_of("second")) << name;
   for (const std::string& name : packed("rest", joined(first, Bytes(700, 'x'))))
     EXPECT_THAT(error("text", name), AllOf(HasSubstr(name), HasSubstr("damaged"))) << name;
+  for (const std::string& name : packed("odd", joined(first, Bytes(1003, 0))))
+    EXPECT_EQ(text(name), bytes_of("first ")) << name;
   for (const std::string& name : packed("none", nothing))
     EXPECT_THAT(error("text", name), HasSubstr("is empty"));
 }
@@ -140,6 +142,15 @@ TEST_F(ArchiveTest, LinksThatLeadNowhereAreCounted) {
   EXPECT_THAT(told("a.tar"), HasSubstr("5 links to no member skipped (f, ...)"));
 }
 
+TEST_F(ArchiveTest, LinksToNothingInAFolderAreCountedToo) {
+  data_test::write_file(at("f/a"), "text");
+  std::filesystem::create_symlink("nothing", at("f/b"));
+  std::filesystem::create_symlink("..", at("f/c"));
+  std::filesystem::create_symlink("nothing", at("f/.d"));
+  EXPECT_EQ(text("f"), bytes_of("text"));
+  EXPECT_THAT(told("f"), HasSubstr("1 link to nothing skipped (" + at("f/b") + ")"));
+}
+
 TEST_F(ArchiveTest, AReplacedTargetLeavesItsHardLinkAsItWas) {
   data_test::write_file(
       at("a.tar"), make_tar({{"a", bytes_of("old ")}, {"b", {}, Link::hard, "a"}, {"a", bytes_of("new ")}}));
@@ -176,6 +187,8 @@ TEST_F(ArchiveTest, ZipBehindAPrefixIsUnpacked) {
   // A picture with a zip archive behind it remains a picture.
   data_test::write_file(at("both.png"), joined(grey_png(1), zip));
   EXPECT_EQ(data_test::all_bytes(open("image", "both.png")), (Bytes{1, 1, 1, 1}));
+  data_test::write_file(at("both.zip"), joined(grey_png(1), zip));
+  EXPECT_EQ(text("both.zip"), bytes_of("first second"));
   data_test::write_file(at("other.zip"), "words, not an archive at all");
   EXPECT_THAT(error("text", "other.zip"), HasSubstr("named .zip"));
 }

@@ -33,6 +33,9 @@ class CompressedTest : public data_test::DataTest {
     return error_of([&] { open(name); });
   }
   Bytes packed(Pack pack, const Bytes& bytes) const {
+    // libarchive breaks when it writes this one.
+    if (pack == Pack::lz4 && bytes.empty())
+      return {0x04, 0x22, 0x4D, 0x18, 0x64, 0x40, 0xA7, 0, 0, 0, 0, 0x05, 0x5D, 0xCC, 0x02};
     data_test::write_compressed(at("packed"), pack, bytes);
     return data_test::read_file(at("packed"));
   }
@@ -68,9 +71,7 @@ Bytes zstd_frame(int exponent, const Bytes& content) {
 TEST_F(CompressedTest, StreamsBehindEachOtherAreAllRead) {
   const Bytes first = data_test::noise(300000, 1), second = bytes_of("and a short one");
   for (const auto& [suffix, pack] : kPacks) {
-    // libarchive can neither write an empty stream of lz4 nor go on behind one.
-    const Bytes one = packed(pack, first), two = packed(pack, second),
-                none = pack == Pack::lz4 ? Bytes{} : packed(pack, {});
+    const Bytes one = packed(pack, first), two = packed(pack, second), none = packed(pack, {});
     EXPECT_EQ(read("a." + suffix, joined({one, two})), joined({first, second})) << suffix;
     EXPECT_EQ(read("b." + suffix, joined({two, none, one})), joined({second, first})) << suffix;
     for (const size_t missing : {one.size() / 2, size_t{1}}) {

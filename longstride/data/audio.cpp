@@ -167,6 +167,9 @@ SoundNotes decode_audio(const std::vector<SourceFile>& files, int64_t rate, cons
         ++decoded;
       },
       kExtensions);
+  LONGSTRIDE_CHECK(decoded > 0 || notes.skipped.count() > 0,
+                   "{} holds no sound: what is in it is empty or hidden",
+                   files.size() == 1 ? files[0].path : std::string("data.path"));
   LONGSTRIDE_CHECK(decoded > 0,
                    "no sound among the {} files of data.path ({}, ...): names ending in .wav, .flac, .ogg, "
                    ".mp3 and the like are read (see docs/data.md){}",

@@ -54,8 +54,8 @@ std::string describe(const DataConfig& config, const std::string& path, int64_t 
   const std::string name = std::filesystem::path(path).filename().string();
   const std::string label = printable_line(name.empty() ? path : name);
   if (shape.bytes() > 0)
-    return fmt::format("{}: {} pictures of {} x {} x {}", label, size / shape.bytes(), shape.height,
-                       shape.width, shape.channels);
+    return fmt::format("{}: {} picture{} of {} x {} x {}", label, size / shape.bytes(),
+                       size == shape.bytes() ? "" : "s", shape.height, shape.width, shape.channels);
   if (config.kind == "audio")
     return fmt::format("{}: {} of sound at {} Hz", label,
                        human_seconds(static_cast<double>(size) / static_cast<double>(config.sample_rate)),

@@ -247,6 +247,9 @@ Decoded decode_images(const std::vector<SourceFile>& files, const ImageShape& wa
       },
       kNeverEmpty);
   constexpr const char* kinds = "PNG, JPEG, CIFAR-10 .bin, IDX and .npy are read (see docs/data.md)";
+  LONGSTRIDE_CHECK(rule.found_any() || skipped.count() > 0,
+                   "{} holds no picture: what is in it is empty or hidden",
+                   files.size() == 1 ? files[0].path : std::string("data.path"));
   if (!rule.found_any() && skipped.count() == 1)
     fail("{} is no picture: {}; for other files set data.kind to text or audio{}", skipped.first(), kinds,
          hint);

@@ -209,6 +209,13 @@ TEST_F(ArchiveTest, EmptyMembersAreTreatedAsEmptyFilesAre) {
   EXPECT_THAT(cached(), ::testing::SizeIs(1));
 }
 
+TEST_F(ArchiveTest, AnArchiveOfNothingIsNamed) {
+  data_test::write_tar(at("n.tar.gz"), Pack::gzip,
+                       {{"folder/", {}}, {"folder/.hidden", bytes_of("x")}, {"empty", {}}});
+  for (const char* kind : {"text", "image", "audio"})
+    EXPECT_THAT(error(kind, "n.tar.gz"), HasSubstr(at("n.tar.gz")));
+}
+
 TEST_F(ArchiveTest, SkippedFilesAreCountedByKind) {
   const data_test::Members members{{"f/a.png", grey_png(1)},       {"f/b.txt", bytes_of("b")},
                                    {"f/c.TXT", bytes_of("c")},     {"f/d.db", bytes_of("d")},

@@ -110,7 +110,7 @@ std::string visit_file(const std::string& path, bool alone, const Visit& visit,
 // Some of the first members, as far as they are quickly reached.
 void peek_members(const std::string& path, const Packing& packing, const Visit& visit) {
   constexpr int kMostMembers = 16;
-  constexpr int64_t kQuicklyPassed = 4 << 20;
+  constexpr int64_t kQuicklyPassed = 1 << 18;
   ArchiveReader reader(path, packing);
   for (int seen = 0; seen < kMostMembers;) {
     const std::optional<Entry> entry = reader.next();
@@ -161,8 +161,8 @@ std::string visit_items(const std::vector<SourceFile>& files, const Visit& visit
                         std::span<const std::string_view> never_empty) {
   std::string remarks;
   for (const SourceFile& file : files) {
-    LONGSTRIDE_CHECK(file.size > 0 || !is_one_of(never_empty, lower_extension(file.path)),
-                     "{} is empty; fetch it again, or remove it", file.path);
+    const bool needed = is_named_as_packed(file.path) || is_one_of(never_empty, lower_extension(file.path));
+    LONGSTRIDE_CHECK(file.size > 0 || !needed, "{} is empty; fetch it again, or remove it", file.path);
     if (file.size == 0 && files.size() > 1) continue;  // an empty file in a folder adds nothing
     const std::string remark = visit_file(file.path, files.size() == 1, visit, never_empty);
     const bool named = !remark.empty() && files.size() > 1;

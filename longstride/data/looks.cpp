@@ -55,6 +55,8 @@ constexpr std::array kLooks{
     MagicLook{"II*\0"sv, {"a TIFF picture", Sort::other_picture}},
     MagicLook{"MM\0*"sv, {"a TIFF picture", Sort::other_picture}},
     MagicLook{"BM????\0\0\0\0"sv, {"a BMP picture", Sort::other_picture}},
+    MagicLook{"P5\n"sv, {"a PGM picture", Sort::other_picture}},
+    MagicLook{"P6\n"sv, {"a PPM picture", Sort::other_picture}},
     MagicLook{"8BPS\0\1"sv, {"a Photoshop picture", Sort::other_picture}},
     MagicLook{"\0\0\1\0?\0"sv, {"an icon", Sort::other_picture}},
     MagicLook{"\0\0\0\x0CjP  "sv, {"a JPEG 2000 picture", Sort::other_picture}},
@@ -136,8 +138,7 @@ bool fits(std::span<const uint8_t> head, std::string_view magic) {
 
 // The length of a JSON object in 8 bytes, then the object.
 bool begins_like_safetensors(std::span<const uint8_t> head) {
-  return head.size() > 10 && head[8] == '{' && head[9] == '"' && head[4] == 0 && head[5] == 0 &&
-         head[6] == 0 && head[7] == 0;
+  return head.size() > 10 && head[8] == '{' && head[4] == 0 && head[5] == 0 && head[6] == 0 && head[7] == 0;
 }
 
 // A frame of layer II or III; layer I is left out, since UTF-16 text begins like it.

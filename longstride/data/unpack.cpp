@@ -283,6 +283,12 @@ Packing packing_of(const std::string& path) {
   return packing;
 }
 
+bool is_named_as_packed(const std::string& path) {
+  const std::string extension = lower_extension(path);
+  return claimed_compression(extension) != Compression::none || extension == "tar" || extension == "zip" ||
+         extension == "npz";
+}
+
 std::string without_compression_suffix(const std::string& path) {
   const std::string extension = lower_extension(path);
   if (claimed_compression(extension) == Compression::none) return path;

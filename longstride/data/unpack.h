@@ -29,6 +29,9 @@ struct Packing {
 // Throws Error if the file is empty, or if its name claims a packing that its bytes do not show.
 Packing packing_of(const std::string& path);
 
+// True if the name ends like that of a compressed file or an archive.
+bool is_named_as_packed(const std::string& path);
+
 // The name without the suffix of a compression.
 std::string without_compression_suffix(const std::string& path);
 

@@ -209,6 +209,17 @@ TEST_F(ArchiveTest, EmptyMembersAreTreatedAsEmptyFilesAre) {
   EXPECT_THAT(cached(), ::testing::SizeIs(1));
 }
 
+TEST_F(ArchiveTest, AFileOfNoBytesThatIsNamedLikeAnArchiveIsAnError) {
+  data_test::write_file(at("f/a.txt"), "text");
+  for (const std::string name : {"b.gz", "b.tar", "b.zip", "b.tar.zst", "b.png.xz"}) {
+    data_test::write_file(at("f/" + name), "");
+    for (const char* kind : {"text", "image", "audio"})
+      EXPECT_THAT(error(kind, "f"), AllOf(HasSubstr("f/" + name), HasSubstr("is empty"))) << name;
+    std::filesystem::remove(at("f/" + name));
+  }
+  EXPECT_EQ(text("f"), bytes_of("text"));
+}
+
 TEST_F(ArchiveTest, AnArchiveOfNothingIsNamed) {
   data_test::write_tar(at("n.tar.gz"), Pack::gzip,
                        {{"folder/", {}}, {"folder/.hidden", bytes_of("x")}, {"empty", {}}});

@@ -156,6 +156,14 @@ const Look* look_of_item(Item& item) {
   return nullptr;
 }
 
+std::string hint_of(const Look* look) {
+  if (look == nullptr) return "";
+  const char* kind = look->sort == Sort::picture ? ", which data.kind = \"image\" reads"
+                     : look->sort == Sort::sound ? ", which data.kind = \"audio\" reads"
+                                                 : "";
+  return fmt::format("; it looks like {}{}", look->name, kind);
+}
+
 // What would read such files.
 std::string advice(const Look& look) {
   switch (look.sort) {
@@ -198,14 +206,8 @@ bool begins_like_cifar(std::span<const uint8_t> head) {
   return records > 0 && 2 * labels >= records;
 }
 
-std::string look_hint(Item& item) {
-  const Look* look = look_of_item(item);
-  if (look == nullptr) return "";
-  const char* kind = look->sort == Sort::picture ? ", which data.kind = \"image\" reads"
-                     : look->sort == Sort::sound ? ", which data.kind = \"audio\" reads"
-                                                 : "";
-  return fmt::format("; it looks like {}{}", look->name, kind);
-}
+std::string look_hint(Item& item) { return hint_of(look_of_item(item)); }
+std::string look_hint(std::span<const uint8_t> head) { return hint_of(look_of(head)); }
 
 bool is_no_sound(Item& item, bool named_like_sound) {
   const Look* look = look_of_item(item);

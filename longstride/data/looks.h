@@ -36,6 +36,7 @@ constexpr size_t kCifarRecordBytes = 3073;
 // "; it looks like a WAV sound, which data.kind = "audio" reads"; empty if it looks like nothing in
 // particular.
 std::string look_hint(Item& item);
+std::string look_hint(std::span<const uint8_t> head);
 
 // True if the item looks like something else than a sound. One that is named like a sound must look like a
 // picture for that, since a recorded broadcast may begin with any bytes.

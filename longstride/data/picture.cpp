@@ -13,6 +13,7 @@
 
 #include "longstride/base/check.h"
 #include "longstride/base/text.h"
+#include "longstride/data/looks.h"
 
 namespace longstride::data {
 
@@ -166,7 +167,7 @@ bool begins_like_picture(std::span<const uint8_t> head) {
 ImageShape decode_picture(std::span<const uint8_t> file, const std::string& label,
                           const ChooseChannels& choose, std::vector<uint8_t>& pixels) {
   LONGSTRIDE_CHECK(!file.empty(), "{} is empty", label);
-  LONGSTRIDE_CHECK(begins_like_picture(file), "{} is neither a PNG nor a JPEG", label);
+  LONGSTRIDE_CHECK(begins_like_picture(file), "{} is neither a PNG nor a JPEG{}", label, look_hint(file));
   ImageShape native, shape;
   std::vector<uint8_t> decoded;
   const Announce announce = [&](const ImageShape& found) {

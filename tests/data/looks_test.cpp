@@ -123,6 +123,9 @@ TEST_F(LooksTest, ErrorsSayWhatWasFoundInstead) {
                                              HasSubstr("data.kind = \"audio\" reads")));
   EXPECT_THAT(error("audio", "a.png"), AllOf(HasSubstr("a.png is no sound"), HasSubstr("a PNG picture"),
                                              HasSubstr("data.kind = \"image\" reads")));
+  data_test::write_file(at("web.png"), padded("RIFF....WEBP"));
+  EXPECT_THAT(error("image", "web.png"),
+              AllOf(HasSubstr("web.png is neither a PNG nor a JPEG"), HasSubstr("a WebP picture")));
   EXPECT_THAT(error("audio", "f"),
               AllOf(HasSubstr("no sound among the 2 files"), HasSubstr("a PNG picture")));
   EXPECT_THAT(cached(), IsEmpty());

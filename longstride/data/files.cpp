@@ -58,6 +58,13 @@ size_t read_some(int file, std::span<uint8_t> bytes, const std::string& label) {
   return done;
 }
 
+std::vector<uint8_t> bytes_at(int file, int64_t begin, size_t count, const std::string& label) {
+  std::vector<uint8_t> bytes(count);
+  LONGSTRIDE_CHECK(::lseek(file, begin, SEEK_SET) == begin, "cannot read {}: {}", label, last_system_error());
+  bytes.resize(read_some(file, bytes, label));
+  return bytes;
+}
+
 bool write_all(int file, std::span<const uint8_t> bytes) {
   while (!bytes.empty()) {
     const ssize_t count = ::write(file, bytes.data(), bytes.size());

@@ -33,6 +33,8 @@ FileDescriptor open_for_reading(const std::string& path);
 
 // Up to bytes.size() bytes at the file's position; fewer only at its end. Throws Error naming `label`.
 size_t read_some(int file, std::span<uint8_t> bytes, const std::string& label);
+// The bytes [begin, begin + count), fewer at the file's end. Throws Error naming `label`.
+std::vector<uint8_t> bytes_at(int file, int64_t begin, size_t count, const std::string& label);
 // All bytes at the file's position; false, with errno set, if that fails.
 bool write_all(int file, std::span<const uint8_t> bytes);
 

@@ -1,4 +1,4 @@
-// How a file is packed, and what is in it: a compressed file, or an archive and its entries.
+// What is in a packed file: the bytes of a compressed one, the entries of an archive.
 #pragma once
 
 #include <cstdint>
@@ -9,31 +9,13 @@
 #include <vector>
 
 #include "longstride/data/compressed_input.h"
+#include "longstride/data/files.h"
+#include "longstride/data/packing.h"
 
 struct archive;
 struct archive_entry;
 
 namespace longstride::data {
-
-enum class Container { file, tar, zip };
-
-struct Packing {
-  Compression compression = Compression::none;
-  Container container = Container::file;
-  int64_t begin = 0;   // of the compressed stream, behind frames that decoders skip
-  int64_t prefix = 0;  // bytes in front of a zip archive that unpacks itself
-  bool plain() const { return compression == Compression::none && container == Container::file; }
-};
-
-// Told by the first bytes of the file, and by the last ones where a zip archive lies behind something else.
-// Throws Error if the file is empty, or if its name claims a packing that its bytes do not show.
-Packing packing_of(const std::string& path);
-
-// True if the name ends like that of a compressed file or an archive.
-bool is_named_as_packed(const std::string& path);
-
-// The name without the suffix of a compression.
-std::string without_compression_suffix(const std::string& path);
 
 // One thing in an archive.
 struct Entry {

@@ -32,8 +32,10 @@ std::vector<ParameterSpec> parameter_table(const ModelConfig& config) {
     table.push_back({name + ".gain", {d}, 1, 0, false, false});
     table.push_back({name + ".bias", {d}, 0, 0, false, false});
   };
-  const auto add_linear = [&](const std::string& name, int64_t out, int64_t in, double scale) {
-    table.push_back({name + ".weight", {out, in}, 0, deviation(in) * scale, true, true});
+  const auto add_linear = [&](const std::string& name, std::vector<int64_t> parts, int64_t in, double scale) {
+    int64_t out = 0;
+    for (int64_t rows : parts) out += rows;
+    table.push_back({name + ".weight", {out, in}, 0, deviation(in) * scale, true, true, std::move(parts)});
     table.push_back({name + ".bias", {out}, 0, 0, false, false});
   };
 
@@ -46,11 +48,12 @@ std::vector<ParameterSpec> parameter_table(const ModelConfig& config) {
   for (int64_t layer = 0; layer < config.layers; ++layer) {
     const std::string block = fmt::format("blocks.{}.", layer);
     add_norm(block + "norm1");
-    add_linear(block + "attention.qkv", config.qkv(), d, 1);
-    add_linear(block + "attention.projection", d, d, residual);
+    // Queries, keys and values are matrices of their own.
+    add_linear(block + "attention.qkv", {config.qk(), config.qk(), d}, d, 1);
+    add_linear(block + "attention.projection", {d}, d, residual);
     add_norm(block + "norm2");
-    add_linear(block + "feed_forward.up", ff, d, 1);
-    add_linear(block + "feed_forward.down", d, ff, residual);
+    add_linear(block + "feed_forward.up", {ff}, d, 1);
+    add_linear(block + "feed_forward.down", {d}, ff, residual);
   }
   add_norm("final_norm");
   table.push_back({"output.weight", {kVocabulary, d}, 0, 0, true, true});
@@ -69,7 +72,8 @@ std::vector<Tensor> lay_out(const std::vector<ParameterSpec>& table, DType dtype
                             Arena& arena) {
   std::vector<Tensor> tensors;
   for (const ParameterSpec& spec : table) {
-    if (which == ParameterStore::Which::products && !spec.product)
+    if ((which == ParameterStore::Which::products && !spec.product) ||
+        (which == ParameterStore::Which::without_muon && !spec.muon_rows.empty()))
       tensors.emplace_back();
     else if (spec.shape.size() == 1)
       tensors.push_back(arena.allocate(dtype, {spec.shape[0]}));

@@ -20,6 +20,9 @@ struct ParameterSpec {
   bool decay = false;    // weight decay applies: tensors of more than one axis
   bool product =
       false;  // multiplied by activations in a matrix product, so kept in the product's precision too
+  // Of a block's matrix, which Muon may move (ops/muon.h): the rows of each of the matrices that lie one
+  // below the other in it and are made orthogonal apart. Else empty.
+  std::vector<int64_t> muon_rows = {};
 
   int64_t count() const;
 };
@@ -32,9 +35,10 @@ int64_t count_parameters(const ModelConfig& config);
 // One tensor a parameter, in one buffer.
 class ParameterStore {
  public:
-  enum class Which { all, products };
+  enum class Which { all, products, without_muon };
   ParameterStore() = default;
-  // Zeros of `dtype` for all parameters, or for those of matrix products only (the others are empty tensors).
+  // Zeros of `dtype` for all parameters, for those of matrix products only, or for those that Muon may not
+  // move (the others are empty tensors).
   ParameterStore(const std::vector<ParameterSpec>& table, Device device, DType dtype,
                  Which which = Which::all);
   static int64_t bytes(const std::vector<ParameterSpec>& table, DType dtype, Which which = Which::all);

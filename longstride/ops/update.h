@@ -2,14 +2,16 @@
 // block of memory of the device, so that a whole step can be queued without a look at its numbers.
 //
 // The norm of the gradients g is ||g|| / loss_scale; they are clipped to `clip`, and then each parameter
-// takes the step of adam.h. If the norm or the sum of the losses is not finite, no weight, moment or average
-// changes. Either way the gradients are zero afterwards.
+// takes the step of adam.h, or, if it is one of the table's matrices, that of muon.h. If the norm or the sum of
+// the losses is not finite, no weight, moment or average changes. Either way the gradients are zero
+// afterwards.
 #pragma once
 
 #include <span>
 #include <vector>
 
 #include "longstride/ops/adam.h"
+#include "longstride/ops/muon.h"
 
 namespace longstride {
 
@@ -18,6 +20,7 @@ struct UpdateControl {
   // Told. In `adam`, decay holds for slices that decay, ema if there is an average; gradient_scale is not
   // read.
   AdamStep adam;
+  MuonStep muon;      // its average decays as Adam's
   double clip = 0;       // largest norm; 0: none
   float loss_scale = 1;  // what the gradients have been multiplied with
   // Told as 0 before the first add_losses.
@@ -27,33 +30,43 @@ struct UpdateControl {
   int applied = 0;  // 1: the parameters took the step
 };
 
-// One parameter in buffers of all of them, in elements. Its copy in the products' dtype may lie elsewhere.
+// One parameter that Adam moves, in buffers of all of them, in elements. Its second moment and its copy in the
+// products' dtype may lie elsewhere.
 struct ParameterSlice {
   int64_t offset = 0, count = 0;
   bool decay = false;
   int64_t product_offset = -1;  // -1: none
+  int64_t second_offset = -1;   // -1: `offset`
+  int64_t second() const { return second_offset < 0 ? offset : second_offset; }
 };
 
-// The slices as the device reads them, and room for sums on the way.
+// What Adam moves and what Muon moves, as the device reads them, and room for sums on the way.
 class UpdateTable {
  public:
   UpdateTable() = default;
-  UpdateTable(Device device, std::span<const ParameterSlice> slices);
-  static int64_t bytes(Device device, std::span<const ParameterSlice> slices);
+  // Newton-Schulz works in `orthogonal` (newton_schulz_dtype()).
+  UpdateTable(Device device, std::span<const ParameterSlice> slices,
+              std::span<const MuonMatrix> matrices = {}, DType orthogonal = DType::f32);
+  static int64_t bytes(Device device, std::span<const ParameterSlice> slices,
+                       std::span<const MuonMatrix> matrices = {});
 
   const std::vector<ParameterSlice>& slices() const { return slices_; }
-  int64_t chunks() const { return chunks_; }  // pieces of slices that the GPU takes at a time
+  const std::vector<MuonMatrix>& matrices() const { return matrices_; }  // in their working order
+  DType orthogonal() const { return orthogonal_; }
+  int64_t chunks() const { return chunks_; }  // pieces that the GPU takes at a time
   void* data() const { return buffer_.data(); }
   Device device() const { return buffer_.device(); }
 
  private:
   std::vector<ParameterSlice> slices_;
+  std::vector<MuonMatrix> matrices_;
+  DType orthogonal_ = DType::f32;
   int64_t chunks_ = 0;
   Buffer buffer_;
 };
 
-// Flat, equally laid out buffers of all parameters, f32 and contiguous; `average` may be empty. `products` is
-// empty or f32, bf16 or, on a GPU, f16.
+// Flat, equally laid out buffers of all parameters, f32 and contiguous; `average` may be empty. `v` is laid out
+// by second_offset. `products` is empty or f32, bf16 or, on a GPU, f16.
 struct UpdateTensors {
   Tensor w, g, m, v, average, products;
 };
@@ -61,7 +74,7 @@ struct UpdateTensors {
 // control->losses += the sum of `losses`, f32, in double and in a fixed order. `control` lies on the device.
 void add_losses(const OpContext& context, const Tensor& losses, UpdateControl* control);
 
-// The step. `control` lies on the device.
+// The step. `control` lies on the device. With matrices `context` has scratch: muon_scratch_bytes().
 void update_parameters(const OpContext& context, const UpdateTable& table, const UpdateTensors& tensors,
                        UpdateControl* control);
 
@@ -69,14 +82,21 @@ namespace cpu {
 void add_losses(const OpContext& context, const Tensor& losses, UpdateControl* control);
 void update_parameters(const OpContext& context, const UpdateTable& table, const UpdateTensors& tensors,
                        UpdateControl* control);
+// After update_parameters(), which has decided.
+void muon_update(const OpContext& context, const UpdateTable& table, const UpdateTensors& tensors,
+                 UpdateControl* control);
 }  // namespace cpu
 
 namespace cuda {
-int64_t update_table_bytes(std::span<const ParameterSlice> slices, int64_t* chunks);
-void fill_update_table(std::span<const ParameterSlice> slices, void* data);
+int64_t update_table_bytes(std::span<const ParameterSlice> slices, std::span<const MuonMatrix> matrices,
+                           int64_t* chunks);
+void fill_update_table(std::span<const ParameterSlice> slices, std::span<const MuonMatrix> matrices,
+                       void* data);
 void add_losses(const OpContext& context, const Tensor& losses, UpdateControl* control);
 void update_parameters(const OpContext& context, const UpdateTable& table, const UpdateTensors& tensors,
                        UpdateControl* control);
+void muon_update(const OpContext& context, const UpdateTable& table, const UpdateTensors& tensors,
+                 UpdateControl* control);
 }  // namespace cuda
 
 }  // namespace longstride

@@ -18,7 +18,9 @@ struct TrainConfig {
   double minutes = 0;       // > 0: the schedule ends when this much time has been spent (not repeatable)
   int64_t batch = 4;        // sequences a step
   int64_t micro_batch = 0;  // sequences at a time; 0: all of the batch
+  std::string optimizer = "adam";
   double learning_rate = 5e-4;
+  double muon_rate = 0.02, muon_momentum = 0.95;
   int64_t warmup = -1;   // see warmup_steps()
   int64_t schedule = 2;  // of runs that began without this field: 1
   std::string decay = "cosine";

@@ -73,13 +73,18 @@ void PreparedRun::check_directory(const RunRequest& request) const {
   }
 }
 
-// Fields of the model's section may not change once a run has weights: they would not fit.
+// Fields of the model's section may not change once a run has weights: they would not fit. Nor may the
+// optimizer, for its state.
 void PreparedRun::check_model() {
   RunConfig saved = read_run_config(directory_);
   // A curve that has begun goes on.
   config_.train.schedule = saved.train.schedule;
   // A config that leaves the axes open means those that the run took from its pictures.
   if (config_.model.position_axes.empty()) config_.model.position_axes = saved.model.position_axes;
+  LONGSTRIDE_CHECK(config_.train.optimizer == saved.train.optimizer,
+                   "{}: the run has train.optimizer = \"{}\", not \"{}\", which needs other state than its "
+                   "checkpoints hold; begin a new --run",
+                   directory_, saved.train.optimizer, config_.train.optimizer);
   RunConfig wanted = config_;
   FieldList before, after;
   before.section("model"), saved.model.fields(before);

@@ -84,6 +84,7 @@ RunDirectoryState state_of_directory(const std::string& path) {
 RunConfig read_run_config(const std::string& path) {
   check_run_directory(path);
   RunConfig defaults;
+  defaults.train.optimizer = "adam";
   defaults.train.schedule = 1;  // of runs from before the field
   return RunConfig::from_file(config_path(path), defaults);
 }

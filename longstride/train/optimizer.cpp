@@ -5,13 +5,23 @@
 
 namespace longstride {
 
+namespace {
+
+bool has_muon(const RunConfig& config) { return config.train.optimizer == "muon"; }
+
+ParameterStore::Which with_second_moment(const RunConfig& config) {
+  return has_muon(config) ? ParameterStore::Which::without_muon : ParameterStore::Which::all;
+}
+
+}  // namespace
+
 Optimizer::Optimizer(const RunConfig& config, Device device, DType product)
     : config_(config),
       table_(parameter_table(config.model)),
       weights_(table_, device, DType::f32),
       gradients_(table_, device, DType::f32),
       first_(table_, device, DType::f32),
-      second_(table_, device, DType::f32) {
+      second_(table_, device, DType::f32, with_second_moment(config)) {
   context_.device = device;
   if (config.train.average > 0) average_ = ParameterStore(table_, device, DType::f32);
   if (product != DType::f32)
@@ -21,7 +31,11 @@ Optimizer::Optimizer(const RunConfig& config, Device device, DType product)
   initialise(table_, static_cast<uint64_t>(config.train.seed), weights_);
   if (!average_.empty()) copy(weights_.flat(), average_.flat());
   refresh_products(weights_);
-  update_table_ = UpdateTable(device, slices());
+  const Moves moves = Optimizer::moves(config, table_, &weights_, &second_, &products_);
+  const DType orthogonal = newton_schulz_dtype(device, product);
+  update_table_ = UpdateTable(device, moves.adam, moves.muon, orthogonal);
+  scratch_ = Arena(device, muon_scratch_bytes(device, update_table_.matrices(), orthogonal));
+  context_.scratch = &scratch_;
 }
 
 bool Optimizer::finite() const {
@@ -43,6 +57,10 @@ AdamStep Optimizer::adam(int64_t step, double rate) const {
   return adam;
 }
 
+MuonStep Optimizer::muon(double rate) const {
+  return {.rate = rate, .momentum = config_.train.muon_momentum, .decay = config_.train.weight_decay};
+}
+
 void Optimizer::update(UpdateControl* control) const {
   update_parameters(
       context_, update_table_,
@@ -50,20 +68,40 @@ void Optimizer::update(UpdateControl* control) const {
       control);
 }
 
-std::vector<ParameterSlice> Optimizer::slices() const {
-  std::vector<ParameterSlice> slices;
-  for (size_t i = 0; i < table_.size(); ++i) {
-    const bool copied = !products_.empty() && products_[i];
-    slices.push_back(
-        {weights_.offset(i), table_[i].count(), table_[i].decay, copied ? products_.offset(i) : -1});
+Optimizer::Moves Optimizer::moves(const RunConfig& config, const std::vector<ParameterSpec>& table,
+                                  const ParameterStore* weights, const ParameterStore* second,
+                                  const ParameterStore* products) {
+  Moves moves;
+  const auto offset = [](const ParameterStore* store, size_t i) -> int64_t {
+    return store != nullptr && !store->empty() && (*store)[i] ? store->offset(i) : -1;
+  };
+  for (size_t i = 0; i < table.size(); ++i) {
+    const ParameterSpec& spec = table[i];
+    const int64_t at = std::max<int64_t>(0, offset(weights, i)), copied = offset(products, i);
+    if (!has_muon(config) || spec.muon_rows.empty()) {
+      moves.adam.push_back({at, spec.count(), spec.decay, copied, offset(second, i)});
+      continue;
+    }
+    const int64_t columns = spec.shape[1];
+    int64_t before = 0;
+    for (const int64_t rows : spec.muon_rows) {
+      moves.muon.push_back({at + before, rows, columns, copied < 0 ? -1 : copied + before});
+      before += rows * columns;
+    }
   }
-  return slices;
+  return moves;
 }
 
-int64_t Optimizer::table_bytes(const ModelConfig& config, Device device) {
-  std::vector<ParameterSlice> slices;
-  for (const ParameterSpec& spec : parameter_table(config)) slices.push_back({.count = spec.count()});
-  return UpdateTable::bytes(device, slices);
+int64_t Optimizer::moment_bytes(const RunConfig& config) {
+  const std::vector<ParameterSpec> table = parameter_table(config.model);
+  return ParameterStore::bytes(table, DType::f32) +
+         ParameterStore::bytes(table, DType::f32, with_second_moment(config));
+}
+
+int64_t Optimizer::working_bytes(const RunConfig& config, Device device, DType product) {
+  const Moves moves = Optimizer::moves(config, parameter_table(config.model), nullptr, nullptr, nullptr);
+  return UpdateTable::bytes(device, moves.adam, moves.muon) +
+         muon_scratch_bytes(device, in_working_order(moves.muon), newton_schulz_dtype(device, product));
 }
 
 void Optimizer::refresh_products(const ParameterStore& from) const {
@@ -77,7 +115,10 @@ std::vector<NamedTensor> Optimizer::model_tensors() const {
 }
 
 std::vector<NamedTensor> Optimizer::state_tensors() const {
-  std::vector<NamedTensor> result = first_.named(table_, "m.");
+  // Muon's momentum has a name of its own: neither optimizer can go on with the other's.
+  std::vector<NamedTensor> result;
+  for (size_t i = 0; i < table_.size(); ++i)
+    result.push_back({(second_[i] ? "m." : "muon.") + table_[i].name, first_[i]});
   for (NamedTensor& tensor : second_.named(table_, "v.")) result.push_back(std::move(tensor));
   if (!average_.empty())
     for (NamedTensor& tensor : weights_.named(table_, "raw.")) result.push_back(std::move(tensor));

@@ -1,4 +1,5 @@
-// Weights and what training keeps beside them: gradients, Adam's moments, the average, the products' copy.
+// Weights and what training keeps beside them: gradients, the moments of Adam and Muon, the average, the
+// products' copy.
 #pragma once
 
 #include <cstdint>
@@ -15,6 +16,9 @@ class Optimizer {
   // Initialises the weights from config.train.seed. Products are held once more in `product` if that is not
   // f32.
   Optimizer(const RunConfig& config, Device device, DType product);
+  // Stays where it is: its ops' context points at its scratch.
+  Optimizer(const Optimizer&) = delete;
+  Optimizer& operator=(const Optimizer&) = delete;
 
   const std::vector<ParameterSpec>& table() const { return table_; }
   const ModelParameters& parameters() const { return parameters_; }
@@ -24,11 +28,14 @@ class Optimizer {
   bool finite() const;
   // What update() is to be told for the update number `step`, from 1.
   AdamStep adam(int64_t step, double rate) const;
+  MuonStep muon(double rate) const;
   // One update of all weights (ops/update.h), queued on the device where `control` lies. Leaves the gradients
   // zero, as they are at first.
   void update(UpdateControl* control) const;
-  // Bytes on the device beside the weights and what has their shape.
-  static int64_t table_bytes(const ModelConfig& config, Device device);
+  // Bytes on the device of the moments, and of what an update needs beside the weights and what has their
+  // shape.
+  static int64_t moment_bytes(const RunConfig& config);
+  static int64_t working_bytes(const RunConfig& config, Device device, DType product);
 
   // Runs `action` with the weights that evaluation uses: the average if there is one.
   template <class Action>
@@ -46,14 +53,24 @@ class Optimizer {
   void loaded();
 
  private:
+  // What moves each parameter, as ops/update.h takes it.
+  struct Moves {
+    std::vector<ParameterSlice> adam;
+    std::vector<MuonMatrix> muon;
+  };
+  // Offsets are those in the stores; a null store has none.
+  static Moves moves(const RunConfig& config, const std::vector<ParameterSpec>& table,
+                     const ParameterStore* weights, const ParameterStore* second,
+                     const ParameterStore* products);
   void refresh_products(const ParameterStore& from) const;
-  std::vector<ParameterSlice> slices() const;
 
   RunConfig config_;
   std::vector<ParameterSpec> table_;
+  // `second_` is of what Adam moves.
   ParameterStore weights_, gradients_, first_, second_, average_, products_;
   ModelParameters parameters_, gradient_roles_;
   UpdateTable update_table_;
+  Arena scratch_ = Arena::measuring({});
   OpContext context_;
 };
 

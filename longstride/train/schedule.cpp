@@ -12,19 +12,32 @@ int64_t warmup_steps(const TrainConfig& config, int64_t total) {
   return config.schedule == 1 ? std::min(config.warmup, std::max<int64_t>(1, total / 10)) : config.warmup;
 }
 
-double learning_rate(const TrainConfig& config, int64_t step, int64_t total, double progress,
-                     double warmup_end) {
+namespace {
+
+double scheduled(double peak, const TrainConfig& config, int64_t step, int64_t total, double progress,
+                 double warmup_end) {
   // The cosine of the first runs begins with the run.
   const bool first = config.schedule == 1;
   const int64_t warmup = warmup_steps(config, total);
-  double rate = config.learning_rate *
-                std::min(1.0, static_cast<double>(step) / static_cast<double>(std::max<int64_t>(1, warmup)));
+  double rate =
+      peak * std::min(1.0, static_cast<double>(step) / static_cast<double>(std::max<int64_t>(1, warmup)));
   if (config.decay == "cosine" && (first || step > warmup)) {
     const double part = first ? progress : (progress - warmup_end) / std::max(1e-12, 1 - warmup_end);
     const double cosine = 0.5 * (1 + std::cos(std::numbers::pi * std::clamp(part, 0.0, 1.0)));
     rate *= config.final_rate + (1 - config.final_rate) * cosine;
   }
   return rate;
+}
+
+}  // namespace
+
+double learning_rate(const TrainConfig& config, int64_t step, int64_t total, double progress,
+                     double warmup_end) {
+  return scheduled(config.learning_rate, config, step, total, progress, warmup_end);
+}
+
+double muon_rate(const TrainConfig& config, int64_t step, int64_t total, double progress, double warmup_end) {
+  return scheduled(config.muon_rate, config, step, total, progress, warmup_end);
 }
 
 }  // namespace longstride

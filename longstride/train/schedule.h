@@ -13,5 +13,7 @@ int64_t warmup_steps(const TrainConfig& config, int64_t total);
 // further, and `warmup_end` what it is when the warm-up ends: with schedule 2 the cosine spans what follows.
 double learning_rate(const TrainConfig& config, int64_t step, int64_t total, double progress,
                      double warmup_end);
+// The same curve, with the peak of Muon's rate.
+double muon_rate(const TrainConfig& config, int64_t step, int64_t total, double progress, double warmup_end);
 
 }  // namespace longstride

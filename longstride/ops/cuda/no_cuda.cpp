@@ -88,8 +88,16 @@ DecodeSteps::~DecodeSteps() = default;
 int64_t DecodeSteps::bytes(const DecodeShape&, int64_t) { unavailable(); }
 const float* DecodeSteps::step(std::span<const DecodeSequence>) { unavailable(); }
 void DecodeSteps::advance(std::span<const DecodeSequence>, int64_t, uint8_t*) { unavailable(); }
-int64_t update_table_bytes(std::span<const ParameterSlice>, int64_t*) { unavailable(); }
-void fill_update_table(std::span<const ParameterSlice>, void*) { unavailable(); }
+int64_t update_table_bytes(std::span<const ParameterSlice>, std::span<const MuonMatrix>, int64_t*) {
+  unavailable();
+}
+void fill_update_table(std::span<const ParameterSlice>, std::span<const MuonMatrix>, void*) { unavailable(); }
+void newton_schulz(const OpContext&, const Tensor&) { unavailable(); }
+int64_t newton_schulz_scratch_bytes(int64_t, int64_t, int64_t, DType) { unavailable(); }
+int64_t muon_scratch_bytes(std::span<const MuonMatrix>, DType) { unavailable(); }
+void muon_update(const OpContext&, const UpdateTable&, const UpdateTensors&, UpdateControl*) {
+  unavailable();
+}
 void add_losses(const OpContext&, const Tensor&, UpdateControl*) { unavailable(); }
 void update_parameters(const OpContext&, const UpdateTable&, const UpdateTensors&, UpdateControl*) {
   unavailable();

@@ -1,0 +1,22 @@
+// Parts of flat buffers, for the update of parameters.
+#pragma once
+
+#include <algorithm>
+
+#include "longstride/ops/update.h"
+
+namespace longstride::cpu {
+
+// Empty where `flat` is, or `offset` is negative.
+inline Tensor slice_of(const Tensor& flat, int64_t offset, int64_t count) {
+  if (!flat || offset < 0) return {};
+  return Tensor(static_cast<char*>(flat.data) + offset * size_of(flat.dtype), flat.dtype, {count},
+                flat.device);
+}
+
+// What gradients are multiplied with, once their norm is known.
+inline double gradient_scale(const UpdateControl& control) {
+  return (control.clip > 0 ? std::min(1.0, control.clip / (control.norm + 1e-12)) : 1.0) / control.loss_scale;
+}
+
+}  // namespace longstride::cpu

@@ -6,6 +6,7 @@
 //   rates    what the GPU can do: copies in its memory, products of bf16 matrices
 //   step     tokens a second, and memory beside its plan, for patterns, batches and what is kept
 //   profile  a step by op, each beside its floor
+//   muon     the same with Muon
 //
 // Steps are timed as runs take them, from a recorded graph, by the clock on the wall; the profile is of a
 // step that is queued op by op, by the GPU's clock. An op's floor is, call by call, the longer of two times:
@@ -43,13 +44,15 @@ struct Case {
   const char* activations;
   bool average;
   const char* precision;
+  const char* optimizer = "adam";
 };
 
 constexpr Case kCases[] = {
-    {"fixed:128,32", 2, "keep", true, "bf16"},       {"window:128", 2, "keep", true, "bf16"},
-    {"stride:128", 2, "keep", true, "bf16"},         {"block:128", 2, "keep", true, "bf16"},
-    {"fixed:128,32", 4, "recompute", false, "bf16"}, {"fixed:128,32", 4, "recompute", true, "bf16"},
-    {"fixed:128,32", 4, "offload", false, "bf16"},   {"fixed:128,32", 2, "keep", true, "f16"},
+    {"fixed:128,32", 2, "keep", true, "bf16"},         {"window:128", 2, "keep", true, "bf16"},
+    {"stride:128", 2, "keep", true, "bf16"},           {"block:128", 2, "keep", true, "bf16"},
+    {"fixed:128,32", 4, "recompute", false, "bf16"},   {"fixed:128,32", 4, "recompute", true, "bf16"},
+    {"fixed:128,32", 4, "offload", false, "bf16"},     {"fixed:128,32", 2, "keep", true, "f16"},
+    {"fixed:128,32", 2, "keep", true, "bf16", "muon"},
 };
 
 RunConfig config_of(const Case& c) {
@@ -59,6 +62,7 @@ RunConfig config_of(const Case& c) {
   config.train.activations = c.activations;
   if (!c.average) config.train.average = 0;
   config.compute.precision = c.precision;
+  config.train.optimizer = c.optimizer;
   config.check();
   return config;
 }
@@ -87,14 +91,16 @@ Json step(const Case& c, const GpuRates& rates) {
   const double tokens_per_second = static_cast<double>(c.batch * config.model.context) / time;
   const double utilisation = step_flops(config) / time / rates.large_products;
   const int64_t used = free_before - cuda::memory(kGpu.index).free, planned = trainer->memory().total();
-  fmt::print("{:<13}{:>5}  {:<11}{:>8}{:>6}{:>9.2f}{:>10.0f}{:>8.1f}%{:>9.2f}{:>9.2f}\n", c.pattern, c.batch,
-             c.activations, c.average ? "yes" : "no", c.precision, time * 1e3, tokens_per_second,
-             100 * utilisation, static_cast<double>(used) / kGiB, static_cast<double>(planned) / kGiB);
+  fmt::print("{:<13}{:>5}  {:<11}{:>8}{:>6}{:>6}{:>9.2f}{:>10.0f}{:>8.1f}%{:>9.2f}{:>9.2f}\n", c.pattern,
+             c.batch, c.activations, c.average ? "yes" : "no", c.precision, c.optimizer, time * 1e3,
+             tokens_per_second, 100 * utilisation, static_cast<double>(used) / kGiB,
+             static_cast<double>(planned) / kGiB);
   return {{"pattern", c.pattern},
           {"batch", c.batch},
           {"activations", c.activations},
           {"average", c.average},
           {"precision", c.precision},
+          {"optimizer", c.optimizer},
           {"ms", time * 1e3},
           {"tokens_per_second", tokens_per_second},
           {"utilisation", utilisation},
@@ -106,8 +112,8 @@ Json step(const Case& c, const GpuRates& rates) {
 Json steps(const GpuRates& rates) {
   fmt::print(
       "\nstep: 30 layers, width 512, 8 heads, n 12288; 'of GEMM': useful FLOPs, of the rate at 8192^3\n");
-  fmt::print("{:<13}{:>5}  {:<11}{:>8}{:>6}{:>9}{:>10}{:>9}{:>9}{:>9}\n", "pattern", "batch", "activations",
-             "average", "dtype", "ms", "tokens/s", "of GEMM", "GiB", "planned");
+  fmt::print("{:<13}{:>5}  {:<11}{:>8}{:>6}{:>6}{:>9}{:>10}{:>9}{:>9}{:>9}\n", "pattern", "batch",
+             "activations", "average", "dtype", "opt", "ms", "tokens/s", "of GEMM", "GiB", "planned");
   Json rows;
   for (const Case& c : kCases) rows.push_back(step(c, rates));
   return rows;
@@ -153,11 +159,12 @@ void profile_step(Trainer& trainer) {
   profile_ops(false);
 }
 
-Json profile(const GpuRates& rates) {
-  const std::unique_ptr<Trainer> trainer = warm_trainer(config_of(kCases[0]), 3);
+Json profile(const Case& c, const GpuRates& rates) {
+  const std::unique_ptr<Trainer> trainer = warm_trainer(config_of(c), 3);
   const double recorded_ms = 1e3 * median_step_seconds(*trainer);
   profile_step(*trainer);
-  fmt::print("\nprofile: fixed:128,32, batch 2, keep, bf16\n");
+  fmt::print("\nprofile: {}, batch {}, {}, {}, {}\n", c.pattern, c.batch, c.activations, c.precision,
+             c.optimizer);
   fmt::print("{:<28}{:>7}{:>10}{:>10}{:>8}{:>10}{:>8}\n", "op", "calls", "ms", "floor ms", "ratio", "TFLOP/s",
              "TB/s");
   Json ops;
@@ -184,12 +191,17 @@ Json profile(const GpuRates& rates) {
   return result;
 }
 
+Json adam_profile(const GpuRates& rates) { return profile(kCases[0], rates); }
+
+Json muon_profile(const GpuRates& rates) { return profile(*std::ranges::rbegin(kCases), rates); }
+
 struct Part {
   const char* name;
   Json (*run)(const GpuRates&);
 };
 // The rates are there whatever runs.
-constexpr Part kParts[] = {{"rates", nullptr}, {"step", steps}, {"profile", profile}};
+constexpr Part kParts[] = {
+    {"rates", nullptr}, {"step", steps}, {"profile", adam_profile}, {"muon", muon_profile}};
 
 }  // namespace
 }  // namespace longstride
@@ -202,7 +214,7 @@ int main(int argc, char** argv) {
   setvbuf(stdout, nullptr, _IOLBF, 0);  // rows appear as they are measured, in files too
   return run_benchmark("bench_gpu_step", argc, argv, options, [&] {
     if (!only.empty() && std::ranges::none_of(kParts, [&](const Part& part) { return only == part.name; }))
-      throw UsageError(fmt::format("unknown part {}; known: rates, step, profile", only));
+      throw UsageError(fmt::format("unknown part {}; known: rates, step, profile, muon", only));
     parse_device("cuda");
     cuda::use(kGpu.index);
     const GpuRates rates = measure_gpu_rates(kGpu, enwik8_config());

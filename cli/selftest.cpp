@@ -43,6 +43,7 @@ constexpr Group kGroups[] = {
     {"cross-entropy", verify::check_cross_entropy},
     {"adam", verify::check_adam},
     {"update", verify::check_update},
+    {"muon", verify::check_muon},
     {"attention", verify::check_attention},
     {"model", verify::check_model},
 };

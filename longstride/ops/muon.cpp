@@ -35,11 +35,10 @@ int64_t newton_schulz_scratch_bytes(Device device, int64_t count, int64_t rows, 
 }
 
 void newton_schulz(const OpContext& context, const Tensor& x) {
-  const OpTimer timer("newton_schulz",
-                      {.bytes = 2 * x.bytes(),
-                       .flops = x.rank == 3 ? static_cast<double>(x.shape[0]) *
-                                                  newton_schulz_flops(x.shape[1], x.shape[2])
-                                            : 0});
+  const OpTimer timer("newton_schulz", {.bytes = 2 * x.bytes(),
+                                        .flops = x.rank == 3 ? static_cast<double>(x.shape[0]) *
+                                                                   newton_schulz_flops(x.shape[1], x.shape[2])
+                                                             : 0});
   const Arguments arguments("newton_schulz", context.device);
   arguments.product("x", x.dtype);
   LONGSTRIDE_CHECK(x.rank == 3, "newton_schulz: x is {}, must be (count, rows, columns)", x.describe());
@@ -47,8 +46,8 @@ void newton_schulz(const OpContext& context, const Tensor& x) {
   LONGSTRIDE_CHECK(on_gpu(context.device) || x.dtype == DType::f32 || cpu::linear_has_bf16(),
                    "newton_schulz: x is {}, must be f32 on a CPU without products of bf16", x.describe());
   if (x.count() == 0) return;
-  arguments.scratch(context, newton_schulz_scratch_bytes(context.device, x.shape[0], x.shape[1], x.shape[2],
-                                                         x.dtype));
+  arguments.scratch(context,
+                    newton_schulz_scratch_bytes(context.device, x.shape[0], x.shape[1], x.shape[2], x.dtype));
   if (on_gpu(context.device)) return cuda::newton_schulz(context, x);
   cpu::newton_schulz(context, x);
 }

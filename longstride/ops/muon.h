@@ -1,10 +1,10 @@
-// Muon (Jordan, 2024, https://kellerjordan.github.io/posts/muon): momentum whose direction is made orthogonal,
-// for the matrices inside a model.
+// Muon (Jordan, 2024, https://kellerjordan.github.io/posts/muon): momentum whose direction is made
+// orthogonal, for the matrices inside a model.
 //   g' = gradient_scale * g;  m = m + (1 - momentum) (g' - m);  u = g' + momentum (m - g')
 //   X = newton_schulz(u / (||u|| + 1e-7)), with ||u|| the root of the sum of squares
 //   w = w - rate * (sqrt(max(1, rows / columns)) * X + decay * w);  e = ema * e + (1 - ema) * w
-// Newton-Schulz is five times X = a X + (b A + c A^2) X with A = X X^T, or from the right with A = X^T X where
-// that is smaller. It moves the singular values to between 0.7 and 1.2 and leaves the directions alone.
+// Newton-Schulz is five times X = a X + (b A + c A^2) X with A = X X^T, or from the right with A = X^T X
+// where that is smaller. It moves the singular values to between 0.7 and 1.2 and leaves the directions alone.
 //
 // f32 but for X, A and what lies between them: see newton_schulz_dtype(). Products sum in f32, squares in
 // double.
@@ -56,7 +56,8 @@ std::vector<MuonMatrix> in_working_order(std::span<const MuonMatrix> matrices);
 DType newton_schulz_dtype(Device device, DType product);
 
 // x = newton_schulz(x), each of the matrices (count, rows, columns), contiguous, of norm 1 at most; f32,
-// bf16 or, on a GPU, f16. On a CPU bf16 needs its hardware. Deterministic, on a CPU for any number of threads.
+// bf16 or, on a GPU, f16. On a CPU bf16 needs its hardware. Deterministic, on a CPU for any number of
+// threads.
 void newton_schulz(const OpContext& context, const Tensor& x);
 int64_t newton_schulz_scratch_bytes(Device device, int64_t count, int64_t rows, int64_t columns, DType dtype);
 

@@ -58,16 +58,16 @@ OpWork adam_work(const UpdateTable& table, const UpdateTensors& t) {
   }
   for (const MuonMatrix& matrix : table.matrices()) muon += matrix.count();
   const int64_t per_element = 4 * (6 + 3 + (t.average ? 2 : 0));
-  return {.bytes = adam * per_element + 4 * muon +
-                   (t.products ? copied * size_of(t.products.dtype) : 0)};
+  return {.bytes = adam * per_element + 4 * muon + (t.products ? copied * size_of(t.products.dtype) : 0)};
 }
 
 OpWork muon_work(const UpdateTable& table, const UpdateTensors& t) {
   OpWork work;
   for (const MuonMatrix& matrix : table.matrices()) {
     work.flops += newton_schulz_flops(matrix.rows, matrix.columns);
-    work.bytes += matrix.count() * (4 * (4 + 2 + (t.average ? 2 : 0)) +
-                                    (t.products && matrix.product_offset >= 0 ? size_of(t.products.dtype) : 0));
+    work.bytes +=
+        matrix.count() * (4 * (4 + 2 + (t.average ? 2 : 0)) +
+                          (t.products && matrix.product_offset >= 0 ? size_of(t.products.dtype) : 0));
   }
   return work;
 }

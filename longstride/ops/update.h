@@ -2,8 +2,8 @@
 // block of memory of the device, so that a whole step can be queued without a look at its numbers.
 //
 // The norm of the gradients g is ||g|| / loss_scale; they are clipped to `clip`, and then each parameter
-// takes the step of adam.h, or, if it is one of the table's matrices, that of muon.h. If the norm or the sum of
-// the losses is not finite, no weight, moment or average changes. Either way the gradients are zero
+// takes the step of adam.h, or, if it is one of the table's matrices, that of muon.h. If the norm or the sum
+// of the losses is not finite, no weight, moment or average changes. Either way the gradients are zero
 // afterwards.
 #pragma once
 
@@ -20,7 +20,7 @@ struct UpdateControl {
   // Told. In `adam`, decay holds for slices that decay, ema if there is an average; gradient_scale is not
   // read.
   AdamStep adam;
-  MuonStep muon;      // its average decays as Adam's
+  MuonStep muon;         // its average decays as Adam's
   double clip = 0;       // largest norm; 0: none
   float loss_scale = 1;  // what the gradients have been multiplied with
   // Told as 0 before the first add_losses.
@@ -30,8 +30,8 @@ struct UpdateControl {
   int applied = 0;  // 1: the parameters took the step
 };
 
-// One parameter that Adam moves, in buffers of all of them, in elements. Its second moment and its copy in the
-// products' dtype may lie elsewhere.
+// One parameter that Adam moves, in buffers of all of them, in elements. Its second moment and its copy in
+// the products' dtype may lie elsewhere.
 struct ParameterSlice {
   int64_t offset = 0, count = 0;
   bool decay = false;
@@ -65,8 +65,8 @@ class UpdateTable {
   Buffer buffer_;
 };
 
-// Flat, equally laid out buffers of all parameters, f32 and contiguous; `average` may be empty. `v` is laid out
-// by second_offset. `products` is empty or f32, bf16 or, on a GPU, f16.
+// Flat, equally laid out buffers of all parameters, f32 and contiguous; `average` may be empty. `v` is laid
+// out by second_offset. `products` is empty or f32, bf16 or, on a GPU, f16.
 struct UpdateTensors {
   Tensor w, g, m, v, average, products;
 };

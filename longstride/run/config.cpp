@@ -19,12 +19,15 @@ void TrainConfig::fields(FieldList& list) {
   list.add("batch", batch, "sequences a step").at_least(1).at_most(1 << 20);
   list.add("micro_batch", micro_batch, "sequences computed at a time, gradients are accumulated; 0 = batch")
       .at_least(0);
-  list.add("optimizer", optimizer,
-           "adam: for every weight; muon: Muon for the matrices of the blocks, Adam for all else; stays as it "
-           "is once a run has checkpoints")
+  list.add(
+          "optimizer", optimizer,
+          "adam: for every weight; muon: Muon for the matrices of the blocks, Adam for all else; stays as it "
+          "is once a run has checkpoints")
       .one_of({"adam", "muon"});
   list.add("learning_rate", learning_rate, "peak learning rate of Adam").at_least(0).at_most(10);
-  list.add("muon_rate", muon_rate, "peak learning rate of Muon, on the same schedule").at_least(0).at_most(10);
+  list.add("muon_rate", muon_rate, "peak learning rate of Muon, on the same schedule")
+      .at_least(0)
+      .at_most(10);
   list.add("muon_momentum", muon_momentum, "Muon's decay of its momentum").at_least(0).at_most(0.999999);
   list.add("warmup", warmup,
            "steps of linear warm-up; -1 = a tenth of the run, 100 steps at most; the paper has 5000")
@@ -40,7 +43,10 @@ void TrainConfig::fields(FieldList& list) {
   list.add("final_rate", final_rate, "fraction of learning_rate that the cosine ends at")
       .at_least(0)
       .at_most(1);
-  list.add("weight_decay", weight_decay, "decoupled, on tensors of two axes; times the rate of the optimizer that moves them").at_least(0).at_most(10);
+  list.add("weight_decay", weight_decay,
+           "decoupled, on tensors of two axes; times the rate of the optimizer that moves them")
+      .at_least(0)
+      .at_most(10);
   list.add("beta1", beta1, "Adam's decay of the first moment").at_least(0).at_most(0.999999);
   list.add("beta2", beta2, "Adam's decay of the second moment").at_least(0).at_most(0.999999);
   list.add("epsilon", epsilon, "Adam's epsilon").at_least(0).at_most(1);

@@ -62,8 +62,8 @@ ComputePlan training_plan(const RunConfig& config) {
 MemoryPlan training_memory(const RunConfig& config) {
   const ComputePlan plan = training_plan(config);
   MemoryPlan memory = plan_memory(config.model, plan, config.train.average > 0);
-  memory.temporaries += Trainer::exchange_bytes(config) + 
-                         Optimizer::working_bytes(config, plan.device, plan.product);
+  memory.temporaries +=
+      Trainer::exchange_bytes(config) + Optimizer::working_bytes(config, plan.device, plan.product);
   memory.optimizer = Optimizer::moment_bytes(config);
   return memory;
 }

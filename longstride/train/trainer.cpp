@@ -176,8 +176,7 @@ StepReport Trainer::step() {
   auto* control = reinterpret_cast<UpdateControl*>(base);
   *control = {};
   control->adam = optimizer_->adam(report.step - state_.skipped, report.learning_rate);
-  control->muon =
-      optimizer_->muon(muon_rate(train, report.step, total_steps_, progress(), warmup_end()));
+  control->muon = optimizer_->muon(muon_rate(train, report.step, total_steps_, progress(), warmup_end()));
   control->clip = train.clip;
   if (f16) control->loss_scale = static_cast<float>(state_.loss_scale);
   // One dropout step a micro-batch, so that no two sequences share a mask.

@@ -28,6 +28,7 @@ TEST_F(GpuOps, IsThere) {}
 
 TEST_F(GpuOps, Activation) { expect_all_pass(verify::check_activation(kGpu, verify::Effort::thorough)); }
 TEST_F(GpuOps, Adam) { expect_all_pass(verify::check_adam(kGpu, verify::Effort::thorough)); }
+TEST_F(GpuOps, Muon) { expect_all_pass(verify::check_muon(kGpu, verify::Effort::thorough)); }
 TEST_F(GpuOps, CrossEntropy) { expect_all_pass(verify::check_cross_entropy(kGpu, verify::Effort::thorough)); }
 TEST_F(GpuOps, Dropout) { expect_all_pass(verify::check_dropout(kGpu, verify::Effort::thorough)); }
 TEST_F(GpuOps, Embedding) { expect_all_pass(verify::check_embedding(kGpu, verify::Effort::thorough)); }

@@ -56,6 +56,16 @@ TEST_F(GpuTrainTest, FollowsTheCpuFor200Steps) {
   expect_curves_near(curve(on("cuda", "f16"), 200), cpu, 0.06);
 }
 
+TEST_F(GpuTrainTest, MuonFollowsTheCpu) {
+  config_.train.optimizer = "muon";
+  config_.train.steps = 100;
+  const std::vector<double> cpu = curve(on("cpu", "f32"), 100);
+  EXPECT_LT(cpu.back(), 4.0);
+  expect_curves_near(curve(on("cuda", "f32"), 100), cpu, 0.02);
+  expect_curves_near(curve(on("cuda", "bf16"), 100), cpu, 0.08);
+  expect_curves_near(curve(on("cuda", "f16"), 100), cpu, 0.08);
+}
+
 TEST_F(GpuTrainTest, MovesFromTheCpuAndBack) {
   config_.compute.precision = "f32";
   const TrainSummary stayed = train("cpu", on("cpu", "f32"));
@@ -72,6 +82,18 @@ TEST_F(GpuTrainTest, MovesFromTheCpuAndBack) {
 class GpuResumeTest : public GpuTrainTest, public testing::WithParamInterface<const char*> {};
 
 TEST_P(GpuResumeTest, TheSameBitsTwiceAndAfterAResume) {
+  config_.compute.precision = GetParam();
+  train("whole", config_);
+  train("again", config_);
+  expect_same_checkpoints("whole", "again", 24);
+  train("cut", config_);
+  discard_checkpoints_after(run("cut"), 12);
+  train("cut", config_);
+  for (int64_t step : {16, 24}) expect_same_checkpoints("whole", "cut", step);
+}
+
+TEST_P(GpuResumeTest, TheSameBitsTwiceAndAfterAResumeWithMuon) {
+  config_.train.optimizer = "muon";
   config_.compute.precision = GetParam();
   train("whole", config_);
   train("again", config_);
@@ -160,12 +182,15 @@ TEST_F(GpuTrainTest, TakesTheMemoryThatWasPlanned) {
   config_.model.pattern = "fixed:128,32";
   config_.train.batch = config_.train.micro_batch = 2;
   config_.train.steps = 4;
-  for (const char* activations : {"keep", "recompute"}) {
-    config_.train.activations = activations;
-    const TrainSummary summary = train(activations, config_);
-    const auto planned = static_cast<double>(summary.planned_memory);
-    EXPECT_NEAR(static_cast<double>(summary.peak_memory), planned, 0.05 * planned) << activations;
-  }
+  for (const char* optimizer : {"adam", "muon"})
+    for (const char* activations : {"keep", "recompute"}) {
+      config_.train.optimizer = optimizer;
+      config_.train.activations = activations;
+      const TrainSummary summary = train(fmt::format("{}-{}", optimizer, activations), config_);
+      const auto planned = static_cast<double>(summary.planned_memory);
+      EXPECT_NEAR(static_cast<double>(summary.peak_memory), planned, 0.05 * planned)
+          << optimizer << ", " << activations;
+    }
 }
 
 TEST_F(GpuTrainTest, SaysWhichSettingsWouldFit) {

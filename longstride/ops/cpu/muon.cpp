@@ -125,7 +125,7 @@ constexpr int kMostWorkers = 32;
 
 // What one thread works in; x holds the matrix, and then one of x and y its result.
 struct Room {
-  void *x = nullptr, *y = nullptr;         // (rows, columns)
+  void *x = nullptr, *y = nullptr;          // (rows, columns)
   void *gram = nullptr, *factor = nullptr;  // (shorter, shorter); factor may be square
   float* square = nullptr;
   int64_t bytes = 0;
@@ -196,8 +196,7 @@ int64_t workers(int64_t count) { return std::min<int64_t>(count, std::min(thread
 template <class Body>
 void with_rooms(Arena& scratch, int64_t count, int64_t bytes, const Body& body) {
   const Arena::Scope scope(scratch);
-  const int64_t rooms =
-      std::clamp<int64_t>((scratch.capacity() - scratch.used()) / bytes, 1, workers(count));
+  const int64_t rooms = std::clamp<int64_t>((scratch.capacity() - scratch.used()) / bytes, 1, workers(count));
   char* const base = static_cast<char*>(scratch.allocate(DType::u8, {rooms * bytes}).data);
   parallel_region(count, static_cast<int>(rooms), [&](LoopItems& items) {
     for (int64_t i; items.next(i);) body(i, base + items.thread() * bytes);

@@ -22,6 +22,7 @@ struct Library {
   decltype(&::cublasLtMatmulDescCreate) desc_create = nullptr;
   decltype(&::cublasLtMatmulDescSetAttribute) desc_set = nullptr;
   decltype(&::cublasLtMatrixLayoutCreate) layout_create = nullptr;
+  decltype(&::cublasLtMatrixLayoutSetAttribute) layout_set = nullptr;
   decltype(&::cublasLtMatmulPreferenceCreate) preference_create = nullptr;
   decltype(&::cublasLtMatmulPreferenceSetAttribute) preference_set = nullptr;
   decltype(&::cublasLtMatmulPreferenceDestroy) preference_destroy = nullptr;
@@ -49,6 +50,7 @@ Library load() {
   find(library.desc_create, "cublasLtMatmulDescCreate");
   find(library.desc_set, "cublasLtMatmulDescSetAttribute");
   find(library.layout_create, "cublasLtMatrixLayoutCreate");
+  find(library.layout_set, "cublasLtMatrixLayoutSetAttribute");
   find(library.preference_create, "cublasLtMatmulPreferenceCreate");
   find(library.preference_set, "cublasLtMatmulPreferenceSetAttribute");
   find(library.preference_destroy, "cublasLtMatmulPreferenceDestroy");
@@ -87,16 +89,18 @@ cudaDataType_t type_of(DType dtype) {
   }
 }
 
-// The largest power of two that divides the address and the row stride in bytes, but no more than what arenas
-// give: the same product must get the same kernel wherever its tensors lie.
-int64_t alignment_of(const Tensor& t) {
-  const auto bits =
-      reinterpret_cast<uintptr_t>(t.data) | static_cast<uintptr_t>(t.stride[0] * size_of(t.dtype)) | 64;
+// The largest power of two that divides the address, the row stride and the step to the next matrix of a
+// batch in bytes, but no more than what arenas give: the same product must get the same kernel wherever its
+// tensors lie.
+int64_t alignment_of(const Tensor& t, int64_t step) {
+  const auto bits = reinterpret_cast<uintptr_t>(t.data) |
+                    static_cast<uintptr_t>((t.stride[0] | step) * size_of(t.dtype)) | 64;
   return static_cast<int64_t>(bits & -bits);
 }
 
-// Everything that tells one product from another: product, bias, add, dtypes, sizes, strides, alignments.
-using Key = std::array<int64_t, 14>;
+// Everything that tells one product from another: product, bias, what is added, dtypes, sizes, strides, the
+// batch, alignments.
+using Key = std::array<int64_t, 18>;
 
 struct Prepared {
   bool possible = false;
@@ -132,12 +136,18 @@ Prepared prepare(const Matmul& m) {
     set(CUBLASLT_MATMUL_DESC_BIAS_DATA_TYPE, type_of(m.bias.dtype));
     set(CUBLASLT_MATMUL_DESC_BIAS_POINTER, m.bias.data);
   }
-  const auto layout = [&](cublasLtMatrixLayout_t& made, const Tensor& t) {
+  const auto layout = [&](cublasLtMatrixLayout_t& made, const Tensor& t, int64_t step) {
     check(lt.layout_create(&made, type_of(t.dtype), static_cast<uint64_t>(t.shape[1]),
                            static_cast<uint64_t>(t.shape[0]), t.stride[0]),
           "cublasLtMatrixLayoutCreate");
+    if (m.batch.count == 1) return;
+    const auto count = static_cast<int32_t>(m.batch.count);
+    check(lt.layout_set(made, CUBLASLT_MATRIX_LAYOUT_BATCH_COUNT, &count, sizeof(count)),
+          "cublasLtMatrixLayoutSetAttribute");
+    check(lt.layout_set(made, CUBLASLT_MATRIX_LAYOUT_STRIDED_BATCH_OFFSET, &step, sizeof(step)),
+          "cublasLtMatrixLayoutSetAttribute");
   };
-  layout(p.a, m.b), layout(p.b, m.a), layout(p.c, m.c);
+  layout(p.a, m.b, m.batch.b), layout(p.b, m.a, m.batch.a), layout(p.c, m.c, m.batch.c);
 
   cublasLtMatmulPreference_t preference = nullptr;
   check(lt.preference_create(&preference), "cublasLtMatmulPreferenceCreate");
@@ -146,10 +156,10 @@ Prepared prepare(const Matmul& m) {
           "cublasLtMatmulPreferenceSetAttribute");
   };
   prefer(CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES, static_cast<uint64_t>(kMatmulWorkspace));
-  prefer(CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_A_BYTES, static_cast<uint32_t>(alignment_of(m.b)));
-  prefer(CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_B_BYTES, static_cast<uint32_t>(alignment_of(m.a)));
-  prefer(CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_C_BYTES, static_cast<uint32_t>(alignment_of(m.c)));
-  prefer(CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_D_BYTES, static_cast<uint32_t>(alignment_of(m.c)));
+  prefer(CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_A_BYTES, static_cast<uint32_t>(alignment_of(m.b, m.batch.b)));
+  prefer(CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_B_BYTES, static_cast<uint32_t>(alignment_of(m.a, m.batch.a)));
+  prefer(CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_C_BYTES, static_cast<uint32_t>(alignment_of(m.c, m.batch.c)));
+  prefer(CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_D_BYTES, static_cast<uint32_t>(alignment_of(m.c, m.batch.c)));
   cublasLtMatmulHeuristicResult_t found{};
   int count = 0;
   const cublasStatus_t status =
@@ -167,7 +177,7 @@ bool matmul(const Matmul& m, void* workspace) {
   if (rows == 0 || columns == 0) return true;
   const Key key{static_cast<int64_t>(m.product),
                 m.bias ? 1 + static_cast<int64_t>(m.bias.dtype) : 0,
-                m.add,
+                m.added ? 2 : m.add,
                 static_cast<int64_t>(m.a.dtype),
                 static_cast<int64_t>(m.c.dtype),
                 rows,
@@ -176,9 +186,13 @@ bool matmul(const Matmul& m, void* workspace) {
                 m.a.stride[0],
                 m.b.stride[0],
                 m.c.stride[0],
-                alignment_of(m.a),
-                alignment_of(m.b),
-                alignment_of(m.c)};
+                m.batch.count,
+                m.batch.a,
+                m.batch.b,
+                m.batch.c,
+                alignment_of(m.a, m.batch.a),
+                alignment_of(m.b, m.batch.b),
+                alignment_of(m.c, m.batch.c)};
   static std::mutex mutex;
   static std::map<Key, Prepared> prepared;
   const std::lock_guard lock(mutex);
@@ -193,9 +207,10 @@ bool matmul(const Matmul& m, void* workspace) {
   if (m.bias)
     check(library().desc_set(p.desc, CUBLASLT_MATMUL_DESC_BIAS_POINTER, &m.bias.data, sizeof(m.bias.data)),
           "cublasLtMatmulDescSetAttribute");
-  const float one = 1, beta = m.add ? 1 : 0;
-  check(library().matmul(handle(), p.desc, &one, m.b.data, p.a, m.a.data, p.b, &beta, m.c.data, p.c, m.c.data,
-                         p.c, &p.algorithm, workspace, static_cast<size_t>(kMatmulWorkspace),
+  const float beta = m.added ? m.added_scale : m.add ? 1 : 0;
+  const void* addend = m.added ? m.added.data : m.c.data;
+  check(library().matmul(handle(), p.desc, &m.scale, m.b.data, p.a, m.a.data, p.b, &beta, addend, p.c,
+                         m.c.data, p.c, &p.algorithm, workspace, static_cast<size_t>(kMatmulWorkspace),
                          static_cast<cudaStream_t>(stream())),
         "cublasLtMatmul");
   return true;

@@ -14,12 +14,23 @@ enum class Product : uint8_t {
   at_b,  // a (K, M), b (K, N)
 };
 
+// `count` products at once: their matrices lie these numbers of elements behind each other.
+struct MatmulBatch {
+  int64_t count = 1;
+  int64_t a = 0, b = 0, c = 0;
+};
+
+// c = scale * product [+ bias] [+ added_scale * added]
 struct Matmul {
   Product product = Product::a_bt;
   Tensor a, b;
   Tensor c;          // (M, N) f32 or of the dtype of a
   Tensor bias;       // (N) f32 or of the dtype of c, added to every row; may be empty
   bool add = false;  // c += instead of c =
+  float scale = 1;
+  Tensor added = {};  // laid out as c, of its dtype; may be empty, and then `add` may be true
+  float added_scale = 1;
+  MatmulBatch batch = {};
 };
 
 // Bytes of workspace for any product.

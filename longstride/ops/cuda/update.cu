@@ -3,66 +3,63 @@
 // adds them in their order and decides; the pass over the parameters reads its decision. No scratch besides
 // the table's own.
 #include <cmath>
+#include <span>
 #include <vector>
 
-#include "longstride/ops/cuda/adam.cuh"
-#include "longstride/ops/cuda/eights.cuh"
-#include "longstride/ops/update.h"
+#include "longstride/ops/cuda/update.cuh"
 
 namespace longstride::cuda {
 
 namespace {
 
-constexpr int64_t kChunk = 8192;
 constexpr int kSumThreads = 1024;  // of the blocks that add up alone
 
 struct Chunk {
-  int64_t offset, product_offset;
+  int64_t offset, second_offset, product_offset;
   int count;
   int decay;
 };
 
-// What was decided, for the pass over the parameters.
-struct Decision {
-  AdamNumbers numbers;
-  int applied;
-};
-
-// A table in the GPU's memory: the decision, the partial sums, the chunks.
+// A table in the GPU's memory: the decision, the partial sums, the chunks of all parameters, Adam's first,
+// and Muon's once more as its passes want them.
 struct TableView {
   Decision* decision;
   double* squares;
   Chunk* chunks;
+  MuonChunk* muon_chunks;
 };
 
 constexpr int64_t kDecisionBytes = (sizeof(Decision) + 63) / 64 * 64;
 
-TableView view_of(void* data, int64_t chunks) {
-  char* at = static_cast<char*>(data);
-  return {reinterpret_cast<Decision*>(at), reinterpret_cast<double*>(at + kDecisionBytes),
-          reinterpret_cast<Chunk*>(at + kDecisionBytes + chunks * static_cast<int64_t>(sizeof(double)))};
-}
+int64_t chunks_in(int64_t count) { return ceil_div(count, kChunk); }
 
-std::vector<Chunk> chunks_of(std::span<const ParameterSlice> slices) {
-  std::vector<Chunk> chunks;
-  for (const ParameterSlice& slice : slices)
-    for (int64_t begin = 0; begin < slice.count; begin += kChunk)
-      chunks.push_back({slice.offset + begin, slice.product_offset < 0 ? -1 : slice.product_offset + begin,
-                        static_cast<int>(slice.count - begin < kChunk ? slice.count - begin : kChunk),
-                        slice.decay ? 1 : 0});
+int64_t adam_chunks(std::span<const ParameterSlice> slices) {
+  int64_t chunks = 0;
+  for (const ParameterSlice& slice : slices) chunks += chunks_in(slice.count);
   return chunks;
 }
 
-// The sum over the block, in thread 0; always in the same order.
-template <int Threads>
-__device__ double block_sum(double value) {
-  __shared__ double sums[Threads];
-  sums[threadIdx.x] = value;
-  for (int half = Threads / 2; half > 0; half /= 2) {
-    __syncthreads();
-    if (static_cast<int>(threadIdx.x) < half) sums[threadIdx.x] += sums[threadIdx.x + half];
-  }
-  return sums[0];
+TableView view_of(void* data, int64_t chunks) {
+  char* at = static_cast<char*>(data);
+  TableView view{};
+  view.decision = reinterpret_cast<Decision*>(at), at += kDecisionBytes;
+  view.squares = reinterpret_cast<double*>(at), at += chunks * static_cast<int64_t>(sizeof(double));
+  view.chunks = reinterpret_cast<Chunk*>(at), at += chunks * static_cast<int64_t>(sizeof(Chunk));
+  view.muon_chunks = reinterpret_cast<MuonChunk*>(at);
+  return view;
+}
+
+std::vector<Chunk> chunks_of(std::span<const ParameterSlice> slices, std::span<const MuonMatrix> matrices) {
+  std::vector<Chunk> chunks;
+  for (const ParameterSlice& slice : slices)
+    for (int64_t begin = 0; begin < slice.count; begin += kChunk)
+      chunks.push_back({slice.offset + begin, slice.second() + begin,
+                        slice.product_offset < 0 ? -1 : slice.product_offset + begin,
+                        static_cast<int>(slice.count - begin < kChunk ? slice.count - begin : kChunk),
+                        slice.decay ? 1 : 0});
+  for (const MuonChunk& chunk : muon_chunks(matrices))
+    chunks.push_back({chunk.offset, 0, chunk.product_offset, chunk.count, 0});
+  return chunks;
 }
 
 __global__ void __launch_bounds__(kSumThreads)
@@ -76,15 +73,27 @@ __global__ void __launch_bounds__(kSumThreads)
 __global__ void __launch_bounds__(kThreads) squares_kernel(const float* g, TableView table) {
   const Chunk chunk = table.chunks[blockIdx.x];
   const float* from = g + chunk.offset;
+  const bool vectors = chunk.offset % 8 == 0;  // a matrix may begin anywhere
   double sum = 0;
   for (int i = 8 * static_cast<int>(threadIdx.x); i < chunk.count; i += 8 * kThreads) {
-    const Eight values = read8(from + i, of_eight(i, chunk.count), true);
+    const Eight values = read8(from + i, of_eight(i, chunk.count), vectors);
 #pragma unroll
     for (int j = 0; j < 8; ++j)
       sum = fma(static_cast<double>(values.v[j]), static_cast<double>(values.v[j]), sum);
   }
   sum = block_sum<kThreads>(sum);
   if (threadIdx.x == 0) table.squares[blockIdx.x] = sum;
+}
+
+__device__ MuonNumbers muon_numbers(const MuonStep& step, const AdamStep& adam) {
+  MuonNumbers n;
+  n.gradient_scale = static_cast<float>(adam.gradient_scale);
+  n.momentum = static_cast<float>(step.momentum);
+  n.rest = static_cast<float>(1 - step.momentum);
+  n.rate = static_cast<float>(step.rate);
+  n.decay = static_cast<float>(step.rate * step.decay);
+  n.ema_rest = static_cast<float>(1 - adam.ema);
+  return n;
 }
 
 __global__ void __launch_bounds__(kSumThreads)
@@ -102,7 +111,8 @@ __global__ void __launch_bounds__(kSumThreads)
   const bool applied = isfinite(norm) && isfinite(control->losses);
   control->norm = norm;
   control->applied = applied ? 1 : 0;
-  table.decision->numbers = adam_numbers(adam);
+  table.decision->adam = adam_numbers(adam);
+  table.decision->muon = muon_numbers(control->muon, adam);
   table.decision->applied = applied ? 1 : 0;
 }
 
@@ -117,15 +127,15 @@ template <class T>
 __global__ void __launch_bounds__(kThreads) update_kernel(Buffers<T> buffers, TableView table) {
   const Chunk chunk = table.chunks[blockIdx.x];
   const bool applied = table.decision->applied != 0;
-  AdamNumbers numbers = table.decision->numbers;
+  AdamNumbers numbers = table.decision->adam;
   if (chunk.decay == 0) numbers.decay = 0;
   const bool copies = buffers.products != nullptr && chunk.product_offset >= 0;
   for (int first = 8 * static_cast<int>(threadIdx.x); first < chunk.count; first += 8 * kThreads) {
     const int n = of_eight(first, chunk.count);
-    const int64_t i = chunk.offset + first;
+    const int64_t i = chunk.offset + first, second = chunk.second_offset + first;
     if (applied) {
       Eight w = read8(buffers.w + i, n, true), m = read8(buffers.m + i, n, true),
-            v = read8(buffers.v + i, n, true), average{};
+            v = read8(buffers.v + second, n, true), average{};
       const Eight g = read8(buffers.g + i, n, true);
       if (buffers.average) average = read8(buffers.average + i, n, true);
 #pragma unroll
@@ -135,7 +145,7 @@ __global__ void __launch_bounds__(kThreads) update_kernel(Buffers<T> buffers, Ta
       }
       write8(buffers.w + i, w, n, true);
       write8(buffers.m + i, m, n, true);
-      write8(buffers.v + i, v, n, true);
+      write8(buffers.v + second, v, n, true);
       if (buffers.average) write8(buffers.average + i, average, n, true);
       if (copies) write8(buffers.products + chunk.product_offset + first, w, n, true);
     }
@@ -145,20 +155,30 @@ __global__ void __launch_bounds__(kThreads) update_kernel(Buffers<T> buffers, Ta
 
 }  // namespace
 
-int64_t update_table_bytes(std::span<const ParameterSlice> slices, int64_t* chunks) {
-  *chunks = 0;
-  for (const ParameterSlice& slice : slices) *chunks += ceil_div(slice.count, kChunk);
-  return kDecisionBytes + *chunks * static_cast<int64_t>(sizeof(double) + sizeof(Chunk));
+int64_t update_table_bytes(std::span<const ParameterSlice> slices, std::span<const MuonMatrix> matrices,
+                           int64_t* chunks) {
+  int64_t muon = 0;
+  for (const MuonMatrix& matrix : matrices) muon += chunks_in(matrix.count());
+  *chunks = adam_chunks(slices) + muon;
+  return kDecisionBytes + *chunks * static_cast<int64_t>(sizeof(double) + sizeof(Chunk)) +
+         muon * static_cast<int64_t>(sizeof(MuonChunk));
 }
 
-void fill_update_table(std::span<const ParameterSlice> slices, void* data) {
-  const std::vector<Chunk> chunks = chunks_of(slices);
-  for (const Chunk& chunk : chunks)
-    LONGSTRIDE_CHECK(chunk.offset % 8 == 0 && (chunk.product_offset < 0 || chunk.product_offset % 8 == 0),
+void fill_update_table(std::span<const ParameterSlice> slices, std::span<const MuonMatrix> matrices,
+                       void* data) {
+  for (const ParameterSlice& slice : slices)
+    LONGSTRIDE_CHECK(slice.offset % 8 == 0 && slice.second() % 8 == 0 &&
+                         (slice.product_offset < 0 || slice.product_offset % 8 == 0),
                      "update_parameters: a parameter begins at element {}, must be a multiple of 8",
-                     chunk.offset);
-  const int64_t count = static_cast<int64_t>(chunks.size());
-  copy(view_of(data, count).chunks, chunks.data(), count * static_cast<int64_t>(sizeof(Chunk)));
+                     slice.offset);
+  const std::vector<Chunk> chunks = chunks_of(slices, matrices);
+  const std::vector<MuonChunk> muon = muon_chunks(matrices);
+  const TableView view = view_of(data, static_cast<int64_t>(chunks.size()));
+  const auto put = [](auto* to, const auto& from) {
+    if (!from.empty()) copy(to, from.data(), static_cast<int64_t>(from.size() * sizeof(from[0])));
+  };
+  put(view.chunks, chunks);
+  put(view.muon_chunks, muon);
 }
 
 void add_losses(const OpContext&, const Tensor& losses, UpdateControl* control) {
@@ -169,15 +189,17 @@ void add_losses(const OpContext&, const Tensor& losses, UpdateControl* control) 
 void update_parameters(const OpContext&, const UpdateTable& table, const UpdateTensors& t,
                        UpdateControl* control) {
   const TableView view = view_of(table.data(), table.chunks());
-  const auto blocks = static_cast<unsigned>(table.chunks());
-  if (blocks == 0) return;
+  if (table.chunks() == 0) return;
   LONGSTRIDE_CHECK(vectors_suit(data_of<char>(t.w), data_of<char>(t.g), data_of<char>(t.m),
                                 data_of<char>(t.v), data_of<char>(t.average), data_of<char>(t.products)),
                    "update_parameters: a buffer does not begin at a multiple of {} bytes", 16);
-  squares_kernel<<<blocks, kThreads, 0, current()>>>(data_of<float>(t.g), view);
+  squares_kernel<<<static_cast<unsigned>(table.chunks()), kThreads, 0, current()>>>(data_of<float>(t.g),
+                                                                                    view);
   check_launch("squares of update_parameters");
   decide_kernel<<<1, kSumThreads, 0, current()>>>(view, table.chunks(), control);
   check_launch("decision of update_parameters");
+  const auto blocks = static_cast<unsigned>(adam_chunks(table.slices()));
+  if (blocks == 0) return;
   with_float_type(t.products ? t.products.dtype : DType::bf16, [&](auto element) {
     using T = decltype(element);
     const Buffers<T> buffers{data_of<float>(t.w), data_of<float>(t.g),       data_of<float>(t.m),
@@ -185,6 +207,13 @@ void update_parameters(const OpContext&, const UpdateTable& table, const UpdateT
     update_kernel<<<blocks, kThreads, 0, current()>>>(buffers, view);
   });
   check_launch("update_parameters");
+}
+
+void muon_update(const OpContext& context, const UpdateTable& table, const UpdateTensors& t, UpdateControl*) {
+  const TableView view = view_of(table.data(), table.chunks());
+  muon_update(context, table.matrices(),
+              {view.decision, view.squares + adam_chunks(table.slices()), view.muon_chunks}, t,
+              table.orthogonal());
 }
 
 }  // namespace longstride::cuda

@@ -1,14 +1,14 @@
 // How fast the CPU computes, each number beside its floor from the same run.
 //
-//   bench_cpu_speed [--part NAME] [--threads N] [--repeats N] [--memory-length N] [--commit TEXT] [--json
-//   FILE]
+//   bench_cpu_speed [--part NAME] [--threads N] [--repeats N] [--memory-length N] [--optimizer NAME]
+//       [--commit TEXT] [--json FILE]
 //
 // Parts, all of them if none is named:
 //   memory     peak memory of attention, beside the bytes of its tensors
 //   gemm       the products of a block's linears through oneDNN: their rate is "the GEMM rate"
 //   attention  the rate over allowed pairs, beside the GEMM rate and beside one reading of its tensors
 //   step       a training step, beside the GEMM rate, with one thread and with all
-//   profile    the same step by op
+//   profile    the same step by op, with --optimizer muon that of Muon
 //   repeat     two runs give the same bits
 //
 // A shared machine's speed wanders, so what is compared is timed in turns, and ratios are medians of the
@@ -43,6 +43,7 @@ constexpr int64_t kLength = 12288;  // of the paper's runs
 struct Settings {
   int repeats = 5;
   int64_t memory_length = 262144;
+  std::string optimizer = "adam";  // of the profile
 };
 
 std::vector<DType> dtypes() {
@@ -282,7 +283,9 @@ Json profile(const Settings& settings) {
   Json rows;
   for (const DType dtype : dtypes()) {
     for (const bool recompute : {false, true}) {
-      const RunConfig config = training_config(dtype, recompute);
+      RunConfig config = training_config(dtype, recompute);
+      config.train.optimizer = settings.optimizer;
+      config.check();
       const std::unique_ptr<Trainer> trainer = make_trainer(config);
       trainer->step();
       profile_ops(true);
@@ -295,8 +298,8 @@ Json profile(const Settings& settings) {
       for (const OpTime& time : times) rest.seconds -= time.seconds;
       times.push_back(rest);
 
-      fmt::print("\nprofile: {}, activations {}, {:.1f} ms a step\n", name_of(dtype),
-                 config.train.activations, total / settings.repeats * 1e3);
+      fmt::print("\nprofile: {}, activations {}, {}, {:.1f} ms a step\n", name_of(dtype),
+                 config.train.activations, settings.optimizer, total / settings.repeats * 1e3);
       fmt::print("{:<24}{:>7}{:>10}{:>8}{:>10}{:>8}\n", "op", "calls", "ms", "share", "GFLOP/s", "GB/s");
       for (const OpTime& time : times) {
         const double ms = time.seconds / settings.repeats * 1e3, share = time.seconds / total;
@@ -308,6 +311,7 @@ Json profile(const Settings& settings) {
         Json row = {{"op", time.op},
                     {"dtype", name_of(dtype)},
                     {"activations", config.train.activations},
+                    {"optimizer", settings.optimizer},
                     {"calls", time.calls / settings.repeats},
                     {"ms", ms},
                     {"share", share}};
@@ -376,6 +380,7 @@ int main(int argc, char** argv) {
        }},
       {"--memory-length",
        [&](const std::string& value) { settings.memory_length = parse_integer(value, "--memory-length"); }},
+      {"--optimizer", [&](const std::string& value) { settings.optimizer = value; }},
       {"--commit", [&](const std::string& value) { commit = value; }},
       {"--json", [&](const std::string& value) { json_path = value; }},
   };

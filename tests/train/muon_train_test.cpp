@@ -70,7 +70,8 @@ TEST_F(MuonTrainTest, TheSameBitsForAnyNumberOfThreads) {
 TEST_F(MuonTrainTest, TheBlocksMatricesHaveAMomentumAndNoSecondMoment) {
   train("a", config_);
   const std::vector<std::string> names = OpenCheckpoint(find_checkpoint(run("a"), 24)).state().names();
-  for (const char* matrix : {"attention.qkv", "attention.projection", "feed_forward.up", "feed_forward.down"}) {
+  for (const char* matrix :
+       {"attention.qkv", "attention.projection", "feed_forward.up", "feed_forward.down"}) {
     const std::string name = fmt::format("blocks.1.{}.weight", matrix);
     EXPECT_THAT(names, Contains("muon." + name));
     EXPECT_THAT(names, Not(Contains("m." + name)));
@@ -87,10 +88,11 @@ TEST_F(MuonTrainTest, NeitherOptimizerGoesOnWithTheOthersRun) {
   train("adam", adam);
   train("muon", config_);
   const std::string before = read_bytes(run("adam") + "/config.toml");
-  EXPECT_EQ(refusal("adam", config_),
-            fmt::format("{}: the run has train.optimizer = \"adam\", not \"muon\", which needs other state than "
-                        "its checkpoints hold; begin a new --run",
-                        run("adam")));
+  EXPECT_EQ(
+      refusal("adam", config_),
+      fmt::format("{}: the run has train.optimizer = \"adam\", not \"muon\", which needs other state than "
+                  "its checkpoints hold; begin a new --run",
+                  run("adam")));
   EXPECT_THAT(refusal("muon", adam), HasSubstr("the run has train.optimizer = \"muon\", not \"adam\""));
   EXPECT_EQ(read_bytes(run("adam") + "/config.toml"), before);
 }

@@ -128,8 +128,16 @@ struct Room {
   void *x = nullptr, *y = nullptr;          // (rows, columns)
   void *gram = nullptr, *factor = nullptr;  // (shorter, shorter); factor may be square
   float* square = nullptr;
+  float *whole = nullptr, *other = nullptr;  // the same; null if each step is applied to x
   int64_t bytes = 0;
 };
+
+// Whether the steps are taken on A = X X^T alone, A = P A P with P = a I + b A + c A^2, and their product
+// applied to X once: less work for oblong matrices. What rounding of A hides of X's small singular values is
+// too much for bf16.
+bool steps_on_gram(int64_t rows, int64_t columns, DType dtype) {
+  return dtype == DType::f32 && 2 * std::min(rows, columns) <= std::max(rows, columns);
+}
 
 // At `base`, or nowhere to learn the bytes.
 Room room_at(char* base, int64_t rows, int64_t columns, DType dtype) {
@@ -145,6 +153,9 @@ Room room_at(char* base, int64_t rows, int64_t columns, DType dtype) {
   room.gram = take(n * n, dtype);
   room.square = static_cast<float*>(take(n * n, DType::f32));
   room.factor = dtype == DType::f32 ? room.square : take(n * n, dtype);
+  if (!steps_on_gram(rows, columns, dtype)) return room;
+  room.whole = static_cast<float*>(take(n * n, DType::f32));
+  room.other = static_cast<float*>(take(n * n, DType::f32));
   return room;
 }
 
@@ -164,9 +175,45 @@ void multiply(DType dtype, DType c_dtype, int64_t m, int64_t k, int64_t n, const
   matmul(shape, a, b, nullptr, c);
 }
 
+// The elements of c (n, n) above the diagonal become those below it.
+template <class T>
+void mirror(T* c, int64_t n) {
+  constexpr int64_t kTile = 32;
+  parallel_for((n + kTile - 1) / kTile, [&](int64_t tile) {
+    const int64_t first = tile * kTile, last = std::min(n, first + kTile);
+    for (int64_t left = 0; left <= first; left += kTile)
+      for (int64_t row = first; row < last; ++row)
+        for (int64_t column = left; column < std::min(row, left + kTile); ++column)
+          c[column * n + row] = c[row * n + column];
+  });
+}
+
+// c (n, n) = a (n, k) b (k, n) where that is symmetric: rows by blocks up to the diagonal, and then mirrored,
+// which saves up to three eighths of the work.
+void multiply_symmetric(DType dtype, DType c_dtype, int64_t n, int64_t k, const void* a, Side a_side,
+                        const void* b, Side b_side, void* c) {
+  constexpr int64_t kBlocks = 4, kLeast = 64;
+  const int64_t block = std::max(kLeast, (n + 16 * kBlocks - 1) / (16 * kBlocks) * 16);
+  for (int64_t row = 0; row < n; row += block) {
+    MatmulShape shape;
+    shape.dtype = dtype, shape.c_dtype = c_dtype;
+    shape.m = std::min(block, n - row), shape.n = row + shape.m, shape.k = k;
+    shape.a_row = a_side.row, shape.a_column = a_side.column;
+    shape.b_row = b_side.row, shape.b_column = b_side.column;
+    shape.c_row = n;
+    matmul(shape, static_cast<const char*>(a) + row * a_side.row * size_of(dtype), b, nullptr,
+           static_cast<char*>(c) + row * n * size_of(c_dtype));
+  }
+  if (c_dtype == DType::f32)
+    mirror(static_cast<float*>(c), n);
+  else
+    mirror(static_cast<Bf16*>(c), n);
+}
+
 // room.factor = a I + b A + c A^2 for A = room.gram (n, n).
 void make_factor(const NewtonSchulzStep& step, const Room& room, int64_t n, DType dtype) {
-  multiply(dtype, DType::f32, n, n, n, room.gram, {n, 1}, room.gram, {n, 1}, room.square);
+  const Side square{n, 1};
+  multiply_symmetric(dtype, DType::f32, n, n, room.gram, square, room.gram, square, room.square);
   parallel_rows(n, n, [&](int64_t begin, int64_t end) {
     HWY_DYNAMIC_DISPATCH(polynomial)(step, dtype, room.gram, room.square, begin, end, n, room.factor);
   });
@@ -177,16 +224,43 @@ const void* orthogonalized(Room room, int64_t rows, int64_t columns, DType dtype
   const bool wide = rows <= columns;
   const int64_t n = std::min(rows, columns), longer = std::max(rows, columns);
   const Side plain{columns, 1}, across{1, columns}, square{n, 1};
-  for (const NewtonSchulzStep& step : kNewtonSchulz) {
-    multiply(dtype, dtype, n, longer, n, room.x, wide ? plain : across, room.x, wide ? across : plain,
-             room.gram);
-    make_factor(step, room, n, dtype);
+  // y = factor x, or x factor
+  const auto apply = [&](const void* factor) {
     if (wide)
-      multiply(dtype, dtype, n, n, longer, room.factor, square, room.x, plain, room.y);
+      multiply(dtype, dtype, n, n, longer, factor, square, room.x, plain, room.y);
     else
-      multiply(dtype, dtype, longer, n, n, room.x, plain, room.factor, square, room.y);
+      multiply(dtype, dtype, longer, n, n, room.x, plain, factor, square, room.y);
     std::swap(room.x, room.y);
+  };
+  const auto take_gram = [&] {
+    multiply_symmetric(dtype, dtype, n, longer, room.x, wide ? plain : across, room.x, wide ? across : plain,
+                       room.gram);
+  };
+  if (room.whole == nullptr) {
+    for (const NewtonSchulzStep& step : kNewtonSchulz) {
+      take_gram();
+      make_factor(step, room, n, dtype);
+      apply(room.factor);
+    }
+    return room.x;
   }
+  take_gram();
+  for (size_t i = 0; i < kNewtonSchulz.size(); ++i) {
+    make_factor(kNewtonSchulz[i], room, n, dtype);
+    const auto times = [&](const void* a, const void* b, void* c) {
+      multiply_symmetric(DType::f32, DType::f32, n, n, a, square, b, square, c);
+    };
+    if (i == 0) {
+      std::memcpy(room.whole, room.factor, static_cast<size_t>(n * n) * sizeof(float));
+    } else {
+      times(room.factor, room.whole, room.other);
+      std::swap(room.whole, room.other);
+    }
+    if (i + 1 == kNewtonSchulz.size()) break;
+    times(room.factor, room.gram, room.other);
+    times(room.factor, room.other, room.gram);
+  }
+  apply(room.whole);
   return room.x;
 }
 

@@ -38,6 +38,7 @@ constexpr Group kGroups[] = {
     {"layer norm", verify::check_layer_norm},
     {"activation", verify::check_activation},
     {"dropout", verify::check_dropout},
+    {"query-key", verify::check_query_key},
     {"residual", verify::check_residual},
     {"embedding", verify::check_embedding},
     {"cross-entropy", verify::check_cross_entropy},

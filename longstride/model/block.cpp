@@ -6,6 +6,7 @@
 #include "longstride/ops/activation.h"
 #include "longstride/ops/layer_norm.h"
 #include "longstride/ops/linear.h"
+#include "longstride/ops/query_key.h"
 #include "longstride/ops/residual.h"
 
 namespace longstride {
@@ -29,11 +30,19 @@ AttentionTensors attention_tensors(const BlockCall& call, const BlockActivations
   return t;
 }
 
+// Queries and keys are the first columns of the projection. They go through nothing in the paper's model.
+bool changes_queries(const ModelConfig& config) { return config.rotary() || config.qk_norm; }
+QueryKey query_key(const BlockCall& call, const BlockActivations& saved) {
+  return {saved.qkv.columns(0, 2 * call.config->qk()), call.config->heads, call.rotation,
+          saved.reciprocal_rms};
+}
+
 // From `normed`, LN(x), which what the attention's branch ends in replaces, to what the activation reads.
 void forward_to_up(const OpContext& context, const BlockCall& call, const Tensor& x,
                    const BlockActivations& saved, const Tensor& normed) {
   const BlockParameters& p = *call.parameters;
   linear_forward(context, normed, p.qkv_weight, p.qkv_bias, saved.qkv);
+  if (changes_queries(*call.config)) query_key_forward(context, query_key(call, saved));
   attention_forward(context, *call.attention, attention_tensors(call, saved));
   linear_forward(context, saved.attended, p.projection_weight, p.projection_bias, normed);
   residual_forward(context, {.x = x,
@@ -58,6 +67,7 @@ BlockActivations BlockActivations::allocate(const ModelConfig& config, int64_t b
   a.mean1 = arena.allocate(DType::f32, {rows});
   a.rstd1 = arena.allocate(DType::f32, {rows});
   a.qkv = arena.allocate(product, {rows, config.qkv()});
+  if (config.qk_norm) a.reciprocal_rms = arena.allocate(DType::f32, {rows, 2 * config.heads});
   a.attended = arena.allocate(product, {rows, d});
   a.lse = arena.allocate(DType::f32, {batch, config.heads, config.context});
   if (mid) a.mid = arena.allocate(DType::f32, {rows, d});
@@ -158,6 +168,8 @@ void block_backward(const OpContext& context, const BlockCall& call, const Tenso
                       .dq = by_head(room.d_qkv.columns(0, qk)),
                       .dk = by_head(room.d_qkv.columns(qk, 2 * qk)),
                       .dv = by_head(room.d_qkv.columns(2 * qk, config.qkv()))});
+  if (changes_queries(config))
+    query_key_backward(context, query_key(call, saved), room.d_qkv.columns(0, 2 * qk));
   layer_norm_apply(context, x, p.norm1_gain, p.norm1_bias, saved.mean1, saved.rstd1, branch);
   linear_backward_weight(context, room.d_qkv, branch, call.product, gradients.qkv_weight, gradients.qkv_bias);
   linear_backward_input(context, room.d_qkv, p.qkv_weight, branch);

@@ -19,13 +19,14 @@ inline constexpr float kFinalNormEpsilon = 1e-6f;
 // What the backward pass reads of a block besides its input; kept from the forward pass or recomputed. M = B
 // * N.
 struct BlockActivations {
-  Tensor mean1, rstd1;  // (M) f32
-  Tensor qkv;           // (M, 2 * qk + d)
-  Tensor attended;      // (M, d)
-  Tensor lse;           // (B, H, N) f32
-  Tensor mid;           // (M, d) f32; empty where it lives in the block's output
-  Tensor mean2, rstd2;  // (M) f32
-  Tensor up;            // (M, ff)
+  Tensor mean1, rstd1;    // (M) f32
+  Tensor qkv;             // (M, 2 * qk + d), queries and keys as the attention reads them
+  Tensor reciprocal_rms;  // (M, 2 * heads) f32 of queries and keys; empty without model.qk_norm
+  Tensor attended;        // (M, d)
+  Tensor lse;             // (B, H, N) f32
+  Tensor mid;             // (M, d) f32; empty where it lives in the block's output
+  Tensor mean2, rstd2;    // (M) f32
+  Tensor up;              // (M, ff)
 
   // Without `mid` the caller names its place in BlockCall.
   static BlockActivations allocate(const ModelConfig& config, int64_t batch, DType product, bool mid,
@@ -50,6 +51,7 @@ struct BlockCall {
   const ModelConfig* config = nullptr;
   const BlockParameters* parameters = nullptr;  // weights of products in the product's dtype
   const AttentionPlan* attention = nullptr;
+  Tensor rotation;  // of QueryKey, for the positions of one sequence; empty: not rotary
   int64_t batch = 1;
   Dropout attention_dropout, feed_forward_dropout;
   DType product = DType::f32;

@@ -22,13 +22,20 @@ void ModelConfig::fields(FieldList& list) {
       .at_most(1 << 22);
   list.add("pattern", pattern, "attention pattern, or a cycle of layers such as stride:128,window:128*3");
   list.add("position_axes", position_axes,
-           "extents of the position embeddings, slowest first, as [32, 32, 3]; empty = rows, columns and "
-           "channels of the pictures, for other data a grid fitting the pattern")
+           "extents of the positions' axes, slowest first, as [32, 32, 3]; empty = rows, columns and "
+           "channels of the pictures, for other data a grid fitting the pattern, or one axis if rotary")
       .at_least(1);
   list.add("positions", positions,
-           "paper: a position belongs to the slot that predicts it; released: to its own token, before the "
-           "shift")
-      .one_of({"paper", "released"});
+           "paper: an embedding that belongs to the slot that predicts; released: to its own token, before "
+           "the shift; rotary: none, queries and keys turn instead")
+      .one_of({"paper", "released", "rotary"});
+  list.add("rotary_base", rotary_base,
+           "ratio of the fastest to the slowest turn of rotary positions; 0 = 10000, or the context if that "
+           "is "
+           "more, or with several position_axes the extent of each")
+      .at_least(0)
+      .at_most(1e12);
+  list.add("qk_norm", qk_norm, "queries and keys of each head are divided by their root mean square");
   list.add("init", init,
            "weights of standard deviation 0.125 / sqrt(fan-in) (paper) or sqrt(0.125 / fan-in) (released)")
       .one_of({"paper", "released"});
@@ -44,6 +51,16 @@ void ModelConfig::check() const {
   } catch (const Error& error) {
     fail("model.pattern: {}", error.what());
   }
+  LONGSTRIDE_CHECK(
+      !rotary() || qk_head() % 2 == 0,
+      "model.positions = \"rotary\" turns pairs of channels, but a head of queries has {} (width "
+      "or qk_width over heads); make that even",
+      qk_head());
+  LONGSTRIDE_CHECK(!rotary() || static_cast<int64_t>(axes().size()) <= qk_head() / 2,
+                   "model.position_axes has {} axes, but a head of queries has {} pairs of channels to turn",
+                   axes().size(), qk_head() / 2);
+  LONGSTRIDE_CHECK(rotary_base == 0 || rotary_base >= 1, "model.rotary_base = {}, must be 0, or 1 or more",
+                   rotary_base);
   int64_t covered = 1;
   for (int64_t extent : axes()) {
     LONGSTRIDE_CHECK(extent <= context,
@@ -58,6 +75,12 @@ void ModelConfig::check() const {
 
 std::vector<int64_t> ModelConfig::axes() const {
   if (!position_axes.empty()) return position_axes;
+  if (rotary()) return {context};
+  const int64_t row = pattern_row();
+  return {(context + row - 1) / row, row};
+}
+
+int64_t ModelConfig::pattern_row() const {
   int64_t row = 0;
   for (const LayerPattern& layer : schedule().cycle)
     for (const Pattern& pattern : layer.groups)
@@ -66,8 +89,14 @@ std::vector<int64_t> ModelConfig::axes() const {
         if (row == 0 && kind != TermKind::dense && kind != TermKind::prefix) row = pattern.terms[t].size;
       }
   if (row == 0) row = static_cast<int64_t>(std::ceil(std::sqrt(static_cast<double>(context))));
-  row = std::min(row, context);
-  return {(context + row - 1) / row, row};
+  return std::min(row, context);
+}
+
+ModelConfig ModelConfig::shortened(int64_t positions_seen) const {
+  ModelConfig shorter = *this;
+  shorter.position_axes = axes();
+  shorter.context = positions_seen;
+  return shorter;
 }
 
 }  // namespace longstride

@@ -20,8 +20,10 @@ struct ModelConfig {
   int64_t qk_width = 0;      // 0: width; the paper's "half-size query and key" is width / 2
   int64_t feed_forward = 0;  // 0: 4 * width; the paper's "half-size" is 2 * width
   std::string pattern = "fixed:128,32";
-  std::vector<int64_t> position_axes;  // empty: [ceil(context / l), l], see axes()
+  std::vector<int64_t> position_axes;  // empty: see axes()
   std::string positions = "paper";
+  double rotary_base = 0;  // 0: see rotary.h
+  bool qk_norm = false;
   std::string init = "paper";
 
   void fields(FieldList& list);
@@ -35,9 +37,16 @@ struct ModelConfig {
   int64_t v_head() const { return width / heads; }
   int64_t qkv() const { return 2 * qk() + width; }
   Schedule schedule() const { return parse_schedule(pattern); }
-  // Extents of the position embeddings, slowest first. Without position_axes: a grid whose rows are as wide
-  // as the first l that the pattern names, or near sqrt(context) if it names none.
+  bool rotary() const { return positions == "rotary"; }
+  // Extents of the positions' axes, slowest first. Without position_axes: one axis of rotary positions, and
+  // of others a grid whose rows are those of pattern_row().
   std::vector<int64_t> axes() const;
+  // Extents of the tables of position embeddings: axes(), or none.
+  std::vector<int64_t> position_tables() const { return rotary() ? std::vector<int64_t>{} : axes(); }
+  // The first l that the pattern names, or near sqrt(context) if it names none; at most the context.
+  int64_t pattern_row() const;
+  // The same model where it sees fewer positions: weights, tables and angles are those of this one.
+  ModelConfig shortened(int64_t positions) const;
 };
 
 }  // namespace longstride

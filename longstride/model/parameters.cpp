@@ -41,7 +41,7 @@ std::vector<ParameterSpec> parameter_table(const ModelConfig& config) {
 
   add_table("embedding.token", kVocabulary, deviation(d));
   table.push_back({"embedding.start", {d}, 0, deviation(d), false, false});
-  const std::vector<int64_t> axes = config.axes();
+  const std::vector<int64_t> axes = config.position_tables();
   for (size_t axis = 0; axis < axes.size(); ++axis)
     add_table(fmt::format("embedding.position.{}", axis), axes[axis],
               deviation(d * static_cast<int64_t>(axes.size())));
@@ -143,7 +143,7 @@ ModelParameters by_role(const ModelConfig& config, const ParameterStore& store,
   };
   p.embedding.token = plain();
   p.embedding.start = plain();
-  for (size_t axis = 0; axis < config.axes().size(); ++axis) p.embedding.axes.push_back(plain());
+  for (size_t axis = 0; axis < config.position_tables().size(); ++axis) p.embedding.axes.push_back(plain());
   p.embedding.shift = config.positions == "paper" ? PositionShift::before : PositionShift::after;
   for (int64_t layer = 0; layer < config.layers; ++layer) {
     BlockParameters b;

@@ -14,7 +14,9 @@
 
 #include "longstride/model/config.h"
 #include "longstride/model/parameters.h"
+#include "longstride/model/rotary.h"
 #include "longstride/ops/dropout.h"
+#include "longstride/ops/query_key.h"
 #include "longstride/ops/reference/activation.h"
 #include "longstride/ops/reference/attention.h"
 #include "longstride/ops/reference/cross_entropy.h"
@@ -22,6 +24,7 @@
 #include "longstride/ops/reference/embedding.h"
 #include "longstride/ops/reference/layer_norm.h"
 #include "longstride/ops/reference/linear.h"
+#include "longstride/ops/reference/query_key.h"
 
 namespace longstride::reference {
 
@@ -53,8 +56,9 @@ class Model {
   // `parameters` must outlive the model.
   Model(const ModelConfig& config, const Parameters<T>& parameters, const ModelRun& run)
       : config_(config),
+        angles_(config),
         schedule_(config.schedule()),
-        axes_(config.axes()),
+        tables_(config.position_tables()),
         parameters_(parameters),
         run_(run),
         rows_(run.batch * config.context) {}
@@ -90,7 +94,7 @@ class Model {
     return gradients;
   }
 
-  // (B * N, 2 * qk + d): queries, keys and values of a layer, after forward.
+  // (B * N, 2 * qk + d): queries, keys and values of a layer as the attention reads them, after forward.
   const std::vector<T>& qkv(int64_t layer) const { return blocks_[layer].qkv; }
 
  private:
@@ -100,7 +104,7 @@ class Model {
 
   // Where parameters stand in the table: gains and weights by name, each followed by its bias.
   enum InBlock { kNorm1 = 0, kQkv = 2, kProjection = 4, kNorm2 = 6, kUp = 8, kDown = 10, kInBlock = 12 };
-  size_t first_block() const { return 2 + axes_.size(); }
+  size_t first_block() const { return 2 + tables_.size(); }
   size_t at(int64_t layer, InBlock which) const { return first_block() + layer * kInBlock + which; }
   size_t final_gain() const { return at(config_.layers, kNorm1); }
   size_t output_weight() const { return final_gain() + 2; }
@@ -112,6 +116,7 @@ class Model {
     Vector x;
     Norm norm1;
     Vector qkv, attended, lse, mid;
+    Vector reciprocal_rms;  // (rows, 2 heads)
     Norm norm2;
     Vector up, hidden;
   };
@@ -121,6 +126,10 @@ class Model {
     b.x = std::move(x);
     b.norm1 = norm_forward(b.x, at(layer, kNorm1), kBlockEpsilon);
     b.qkv = linear(b.norm1.y, at(layer, kQkv));
+    if (config_.rotary() || config_.qk_norm) {
+      change_queries(b);
+      b.qkv = stored(std::move(b.qkv));
+    }
     b.attended.resize(rows_ * config_.width);
     b.lse.resize(rows_ * config_.heads);
     attention_forward<T>(schedule_.layer(layer), score_scale(), queries(b.qkv), keys(b.qkv), values(b.qkv),
@@ -153,8 +162,50 @@ class Model {
                           by_head(b.attended), by_query(b.lse), by_head(dattended), queries(dqkv), keys(dqkv),
                           values(dqkv), [this](T value) { return stored(value); });
     dqkv = stored(std::move(dqkv));
+    if (config_.rotary() || config_.qk_norm) {
+      change_queries_back(b, dqkv);
+      dqkv = stored(std::move(dqkv));
+    }
     norm_backward(linear_backward(dqkv, b.norm1.y, at(layer, kQkv), gradients), b.x, b.norm1,
                   at(layer, kNorm1), dx, gradients);
+  }
+
+  // Calls action(row, head, channels of rows) for queries and keys of every position.
+  template <class Action>
+  void for_queries_and_keys(const Action& action) const {
+    for (int64_t row = 0; row < rows_; ++row)
+      for (int64_t head = 0; head < 2 * config_.heads; ++head)
+        action(row, head, row * config_.qkv() + head * config_.qk_head());
+  }
+  void turn(T* x, int64_t row, bool back) const {
+    if (!config_.rotary()) return;
+    std::vector<double> cosines, sines;
+    for (int64_t pair = 0; pair < config_.qk_head() / 2; ++pair) {
+      cosines.push_back(std::cos(angles_(row % config_.context, pair)));
+      sines.push_back(std::sin(angles_(row % config_.context, pair)));
+    }
+    rotate(x, config_.qk_head(), cosines.data(), sines.data(), back);
+  }
+  void change_queries(Block& b) const {
+    b.reciprocal_rms.assign(rows_ * 2 * config_.heads, T(1));
+    for_queries_and_keys([&](int64_t row, int64_t head, int64_t at) {
+      T* const x = b.qkv.data() + at;
+      if (config_.qk_norm)
+        b.reciprocal_rms[row * 2 * config_.heads + head] =
+            head_norm_forward(x, config_.qk_head(), T(static_cast<double>(kQueryKeyEpsilon)), x);
+      turn(x, row, false);
+    });
+  }
+  void change_queries_back(const Block& b, Vector& dqkv) const {
+    for_queries_and_keys([&](int64_t row, int64_t head, int64_t at) {
+      T* const dx = dqkv.data() + at;
+      turn(dx, row, true);
+      if (!config_.qk_norm) return;
+      Vector y(b.qkv.begin() + at, b.qkv.begin() + at + config_.qk_head());
+      turn(y.data(), row, true);
+      head_norm_backward(dx, y.data(), b.reciprocal_rms[row * 2 * config_.heads + head], config_.qk_head(),
+                         dx);
+    });
   }
 
   // The pieces of a block over all rows, in terms of the ops.
@@ -232,8 +283,8 @@ class Model {
     EmbeddingTables<T> tables;
     tables.width = config_.width;
     tables.token = parameters[0], tables.start = parameters[1];
-    tables.extents = axes_;
-    tables.axes.assign(parameters.begin() + 2, parameters.begin() + 2 + static_cast<int64_t>(axes_.size()));
+    tables.extents = tables_;
+    tables.axes.assign(parameters.begin() + 2, parameters.begin() + 2 + static_cast<int64_t>(tables_.size()));
     tables.shift = config_.positions == "paper" ? PositionShift::before : PositionShift::after;
     return tables;
   }
@@ -259,8 +310,9 @@ class Model {
   }
 
   ModelConfig config_;
+  RotaryAngles angles_;
   Schedule schedule_;
-  std::vector<int64_t> axes_;
+  std::vector<int64_t> tables_;
   const Parameters<T>& parameters_;
   ModelRun run_;
   int64_t rows_;

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "longstride/model/rotary.h"
 #include "longstride/ops/cross_entropy.h"
 #include "longstride/ops/layer_norm.h"
 #include "longstride/ops/linear.h"
@@ -44,6 +45,7 @@ Transformer::Workspace Transformer::allocate_workspace(const ModelConfig& config
   if (plan.training) w.d_stream = arena.allocate(DType::f32, {rows, d});
   w.mean = arena.allocate(DType::f32, {rows});
   w.rstd = arena.allocate(DType::f32, {rows});
+  w.rotation = allocate_rotation(config, arena);
   return w;
 }
 
@@ -68,8 +70,9 @@ int64_t Transformer::scratch_bytes(const ModelConfig& config, const ComputePlan&
                                                kVocabulary, plan.product));
   if (plan.training) {
     bytes = std::max(bytes, layer_norm_backward_scratch_bytes(plan.device, rows, config.width));
-    bytes = std::max(bytes, embedding_backward_scratch_bytes(plan.device, plan.batch, config.context,
-                                                             kVocabulary, config.width, config.axes()));
+    bytes =
+        std::max(bytes, embedding_backward_scratch_bytes(plan.device, plan.batch, config.context, kVocabulary,
+                                                         config.width, config.position_tables()));
   }
   return bytes;
 }
@@ -107,6 +110,7 @@ Transformer::Transformer(const ModelConfig& config, const ComputePlan& plan)
   allocate_workspace(config, plan, measure);
   arena_ = Arena(plan.device, measure.peak());
   work_ = allocate_workspace(config, plan, arena_);
+  fill_rotation(config, work_.rotation);
   scratch_ = Arena(plan.device, scratch_bytes(config, plan, attention_));
   if (offloads(plan)) offloaded_ = std::make_unique<OffloadedInputs>(config.layers, work_.streams);
   context_ = {plan.device, &scratch_};
@@ -128,6 +132,7 @@ BlockCall Transformer::block_call(const ModelParameters& parameters, int64_t lay
   call.config = &config_;
   call.parameters = &parameters.blocks[layer];
   call.attention = attention_of_layer_[layer];
+  call.rotation = work_.rotation;
   call.batch = plan_.batch;
   call.attention_dropout = dropout_of(pass, layer, 0);
   call.feed_forward_dropout = dropout_of(pass, layer, 1);

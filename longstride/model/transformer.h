@@ -88,6 +88,7 @@ class Transformer {
     BlockTemporaries room;
     Tensor d_stream;    // (M, d) gradient of the residual stream
     Tensor mean, rstd;  // (M) of the final layer norm
+    Tensor rotation;    // see rotary.h; (context, D) or empty
     int64_t activation_bytes = 0;
   };
   static Workspace allocate_workspace(const ModelConfig& config, const ComputePlan& plan, Arena& arena);

@@ -25,15 +25,6 @@ CachePlan plan_for(const ModelConfig& config, DType product, const DecoderOption
   return plan_caches(config, options.positions, product, options.exact_scores);
 }
 
-// Patterns and embeddings do not depend on how many positions follow, so a model of a shorter context gives
-// the same rows.
-ModelConfig shortened(const ModelConfig& config, int64_t positions) {
-  ModelConfig shorter = config;
-  shorter.position_axes = config.axes();
-  shorter.context = positions;
-  return shorter;
-}
-
 ComputePlan forward_plan(Device device, DType product) {
   ComputePlan plan;
   plan.device = device;
@@ -74,7 +65,7 @@ int64_t Decoder::bytes(const ModelConfig& config, Device device, DType product,
 
 int64_t Decoder::prefill_bytes(const ModelConfig& config, Device device, DType product, int64_t positions) {
   if (positions <= kParallelFrom) return 0;
-  const MemoryPlan plan = plan_memory(shortened(config, positions), forward_plan(device, product), false);
+  const MemoryPlan plan = plan_memory(config.shortened(positions), forward_plan(device, product), false);
   const int64_t tokens = device.kind == DeviceKind::cpu ? 0 : positions + 64;
   return plan.activations + plan.temporaries + plan.plans + tokens;
 }
@@ -197,7 +188,7 @@ void Decoder::prefill_in_parallel(int64_t sequence, std::span<const uint8_t> byt
   const int64_t length = static_cast<int64_t>(bytes.size());
   const ThreadLimit limit(device_.kind == DeviceKind::cpu &&
                           too_small_to_share(product_weights(config_), length));
-  Transformer transformer(shortened(config_, length), forward_plan(device_, product_));
+  Transformer transformer(config_.shortened(length), forward_plan(device_, product_));
   Tensor tokens(const_cast<uint8_t*>(bytes.data()), DType::u8, {1, length});  // only read
   Arena there(device_, device_.kind == DeviceKind::cpu ? 0 : length + 64);
   if (device_.kind != DeviceKind::cpu) {

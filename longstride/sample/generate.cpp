@@ -5,6 +5,13 @@
 
 namespace longstride {
 
+namespace {
+// Windows hop by whole rows of the positions' grid; one axis of rotary positions has none but the pattern's.
+int64_t row_of(const ModelConfig& config) {
+  return config.axes().size() == 1 ? config.pattern_row() : config.axes().back();
+}
+}  // namespace
+
 int64_t Windows::first_drawn(int64_t position, int64_t prime) const {
   const int64_t begin = origin(position);
   return begin == 0 ? prime : std::max(prime, begin + context - hop);
@@ -12,7 +19,7 @@ int64_t Windows::first_drawn(int64_t position, int64_t prime) const {
 
 Windows windows_of(const ModelConfig& config, double hop) {
   LONGSTRIDE_CHECK(hop > 0 && hop <= 1, "hop = {}, must be above 0 and at most 1 (the whole context)", hop);
-  const int64_t context = config.context, axis = config.axes().back();
+  const int64_t context = config.context, axis = row_of(config);
   int64_t bytes = hop == 1 ? context : std::llround(hop * static_cast<double>(context));
   if (hop < 1 && bytes >= axis) bytes -= bytes % axis;
   return {context, std::clamp<int64_t>(bytes, 1, std::max<int64_t>(1, context - 1))};

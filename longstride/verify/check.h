@@ -38,6 +38,7 @@ std::vector<Check> check_quantized_linear(Device device, Effort effort);
 std::vector<Check> check_layer_norm(Device device, Effort effort);
 std::vector<Check> check_activation(Device device, Effort effort);
 std::vector<Check> check_dropout(Device device, Effort effort);
+std::vector<Check> check_query_key(Device device, Effort effort);
 std::vector<Check> check_residual(Device device, Effort effort);
 std::vector<Check> check_embedding(Device device, Effort effort);
 std::vector<Check> check_cross_entropy(Device device, Effort effort);

@@ -27,9 +27,11 @@ struct Case {
   }
 
   std::string name() const {
-    return fmt::format("model {}, n {}, batch {}, {} layers, {} heads, width {}/{}/{}, {}/{}, dropout {}, {}",
-                       config.pattern, config.context, batch, config.layers, config.heads, config.width,
-                       config.qk(), config.ff(), config.init, config.positions, dropout, name_of(product));
+    return fmt::format(
+        "model {}, n {}, batch {}, {} layers, {} heads, width {}/{}/{}, {}/{}{}, dropout {}, {}",
+        config.pattern, config.context, batch, config.layers, config.heads, config.width, config.qk(),
+        config.ff(), config.init, config.positions, config.qk_norm ? ", qk_norm" : "", dropout,
+        name_of(product));
   }
 };
 
@@ -60,7 +62,19 @@ std::vector<Case> cases(Effort effort) {
   ModelConfig spread = shape("spread-fixed:8,2", 45, 2, 4, 16);
   spread.init = "released";
   add(spread, 0, {DType::f32});
+
+  ModelConfig rotary = shape("fixed:8,2", 45, 2, 2, 32);
+  rotary.positions = "rotary", rotary.qk_norm = true, rotary.init = "released";
+  add(rotary, 0.3, {DType::f32, DType::bf16});
   if (effort == Effort::quick) return list;
+
+  rotary.qk_norm = false, rotary.qk_width = 20;
+  add(rotary, 0, {DType::f32, DType::bf16});
+  rotary.qk_norm = true, rotary.qk_width = 0, rotary.positions = "paper";
+  add(rotary, 0, {DType::f32});
+  ModelConfig picture = shape("stride:3,window:5", 45, 2, 2, 32);
+  picture.positions = "rotary", picture.qk_norm = true, picture.position_axes = {3, 5, 3};
+  add(picture, 0.1, {DType::f32, DType::bf16});
 
   add(spread, 0.3, {DType::bf16});
   merged.init = merged.positions = "released";

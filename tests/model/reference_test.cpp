@@ -91,6 +91,16 @@ TEST(ReferenceModel, GradientsWithHeadsThatSeeNothingAreDerivatives) {
   check_gradients(make_problem(small("window:4|summary:4,1", 10), {.batch = 1}));
 }
 
+TEST(ReferenceModel, GradientsOfRotaryAndNormalisedQueriesAreDerivatives) {
+  for (const bool norm : {true, false}) {
+    ModelConfig config = small("fixed:4,1", 11);
+    config.width = 12, config.positions = "rotary", config.qk_norm = norm;
+    check_gradients(make_problem(config, {.batch = 2}));
+    config.position_axes = {4, 3};
+    check_gradients(make_problem(config, {.batch = 1}));
+  }
+}
+
 TEST(ReferenceModel, DropoutChangesLossesByStepLayerAndSeed) {
   Problem problem = make_problem(small("window:4", 10), {.batch = 1, .dropout = 0.4, .seed = 1, .step = 1});
   const auto losses = [&](double dropout, uint64_t seed, uint32_t step) {
@@ -106,8 +116,9 @@ TEST(ReferenceModel, DropoutChangesLossesByStepLayerAndSeed) {
 
 // Changing a token may change only the losses of that token and of positions that can see it.
 TEST(ReferenceModel, NothingLooksAhead) {
-  for (const std::string positions : {"paper", "released"}) {
+  for (const std::string positions : {"paper", "released", "rotary"}) {
     ModelConfig config = small("strided:4", 12);
+    config.width = 8;
     config.positions = positions;
     Problem problem = make_problem(config, {.batch = 1});
     const auto before = Model<double>(config, problem.weights, problem.run).forward(problem.tokens);

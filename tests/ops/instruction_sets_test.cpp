@@ -91,7 +91,8 @@ TEST_F(InstructionLimit, EverySetOfThisCpuGivesRightAnswers) {
     EXPECT_EQ(cpu::multiply_in_pairs(DType::bf16), expected.engine != cpu::PairEngine::none);
     EXPECT_FALSE(cpu::multiply_in_pairs(DType::f32));
     for (const auto& check : {verify::check_attention, verify::check_linear, verify::check_quantized_linear,
-                              verify::check_activation, verify::check_layer_norm, verify::check_residual})
+                              verify::check_activation, verify::check_layer_norm, verify::check_residual,
+                              verify::check_query_key})
       expect_all_pass(check({}, verify::Effort::quick));
   }
 }

@@ -4,6 +4,7 @@
 #include "longstride/ops/cuda/ops.h"
 #include "longstride/ops/decode_step.h"
 #include "longstride/ops/key_cache.h"
+#include "longstride/ops/query_key.h"
 #include "longstride/ops/update.h"
 
 namespace longstride::cuda {
@@ -62,6 +63,8 @@ void linear_backward_weight(const OpContext&, const Tensor&, const Tensor&, DTyp
                             const Tensor&) {
   unavailable();
 }
+void query_key_forward(const OpContext&, const QueryKey&) { unavailable(); }
+void query_key_backward(const OpContext&, const QueryKey&, const Tensor&) { unavailable(); }
 void residual_forward(const OpContext&, const ResidualForward&) { unavailable(); }
 void residual_backward(const OpContext&, const ResidualBackward&) { unavailable(); }
 void quantize(const OpContext&, const Tensor&, const QuantizedMatrix&) { unavailable(); }

@@ -1,0 +1,60 @@
+#include "longstride/model/rotary.h"
+
+#include <algorithm>
+#include <cmath>
+
+#include "longstride/base/threads.h"
+
+namespace longstride {
+
+namespace {
+constexpr double kPublishedBase = 10000;
+}
+
+RotaryAngles::RotaryAngles(const ModelConfig& config)
+    : extents_(config.axes()), strides_(extents_.size(), 1) {
+  for (size_t axis = extents_.size(); axis-- > 1;) strides_[axis - 1] = strides_[axis] * extents_[axis];
+  const int64_t pairs = config.qk_head() / 2, axes = static_cast<int64_t>(extents_.size());
+  for (int64_t pair = 0; pair < pairs; ++pair) {
+    const int64_t axis = pair % axes, of_axis = (pairs - axis + axes - 1) / axes;
+    const double extent = static_cast<double>(extents_[axis]);
+    const double base = config.rotary_base > 0 ? config.rotary_base
+                        : axes == 1            ? std::max(kPublishedBase, extent)
+                                               : std::max(2.0, extent);
+    axis_.push_back(static_cast<size_t>(axis));
+    frequency_.push_back(std::pow(base, -static_cast<double>(pair / axes) / static_cast<double>(of_axis)));
+  }
+}
+
+double RotaryAngles::operator()(int64_t position, int64_t pair) const {
+  const size_t axis = axis_[pair];
+  const int64_t coordinate = position / strides_[axis] % extents_[axis];
+  return static_cast<double>(coordinate) * frequency_[pair];
+}
+
+Tensor allocate_rotation(const ModelConfig& config, Arena& arena) {
+  if (config.positions != "rotary") return {};
+  return arena.allocate(DType::f32, {config.context, config.qk_head()});
+}
+
+void fill_rotation(const ModelConfig& config, const Tensor& rotation) {
+  if (!rotation) return;
+  const RotaryAngles angles(config);
+  const int64_t n = config.context, width = config.qk_head(), half = width / 2;
+  std::vector<float> made;
+  const bool on_cpu = rotation.device == DeviceKind::cpu;
+  if (!on_cpu) made.resize(n * width);
+  float* const table = on_cpu ? rotation.as<float>() : made.data();
+  constexpr int64_t kPositions = 256;
+  parallel_for((n + kPositions - 1) / kPositions, [&](int64_t piece) {
+    for (int64_t i = piece * kPositions; i < std::min(n, (piece + 1) * kPositions); ++i)
+      for (int64_t pair = 0; pair < half; ++pair) {
+        const double angle = angles(i, pair);
+        table[i * width + pair] = static_cast<float>(std::cos(angle));
+        table[i * width + half + pair] = static_cast<float>(std::sin(angle));
+      }
+  });
+  if (!on_cpu) copy(Tensor(table, DType::f32, {n, width}), rotation);
+}
+
+}  // namespace longstride

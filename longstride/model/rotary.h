@@ -1,0 +1,35 @@
+// Rotary positions (Su and others, 2021): by which angle each pair of a head's channels turns at a position.
+//
+// With one axis, pair i of D / 2 turns by position * base^(-2i / D), as published. With several, the pairs
+// are dealt to the axes in turn, and those of one axis turn by the position's coordinate there (as in
+// embedding.h) times frequencies from 1 down to about 1 / base. The base is model.rotary_base, or where that
+// is 0 the extent of the axis, so that the slowest pair turns once over about six times the axis; but with
+// one axis at least 10,000, as published.
+#pragma once
+
+#include <vector>
+
+#include "longstride/device/memory.h"
+#include "longstride/model/config.h"
+
+namespace longstride {
+
+// Angle of pair `pair` of D / 2 at `position`, in radians. For models with positions = "rotary".
+class RotaryAngles {
+ public:
+  explicit RotaryAngles(const ModelConfig& config);
+  double operator()(int64_t position, int64_t pair) const;
+
+ private:
+  std::vector<int64_t> extents_, strides_;  // of the axes
+  std::vector<size_t> axis_;                // of each pair
+  std::vector<double> frequency_;           // of each pair
+};
+
+// What QueryKey::rotation needs for positions [0, config.context): (context, D) f32, cosines then sines.
+// Empty where nothing turns.
+Tensor allocate_rotation(const ModelConfig& config, Arena& arena);
+// Writes it; computed in double.
+void fill_rotation(const ModelConfig& config, const Tensor& rotation);
+
+}  // namespace longstride

@@ -1,0 +1,47 @@
+// What queries and keys go through between their projection and the attention, one head at a time, in place:
+// normalised, x / rms(x) (Henry and others, 2020, with the root mean square of Zhang, Sennrich, 2019, and no
+// gain), and rotated by the position (Su and others, 2021): channels i and i + D / 2 are one pair,
+//   (a, b) -> (a cos - b sin, b cos + a sin)
+// by an angle of the pair and the row's position, so that products of queries and keys know distances alone.
+#pragma once
+
+#include <span>
+
+#include "longstride/ops/context.h"
+
+namespace longstride {
+
+struct QueryKey {
+  // (M, 2 H D) f32, bf16 or, on a GPU, f16: queries of all heads, then keys; rows may be part of wider ones.
+  Tensor x;
+  int64_t heads = 1;  // H
+  // (P, D) f32: the cosines of a position's D / 2 angles, then their sines; D is even. Row m of x stands at
+  // position m mod P. Empty: nothing is rotated.
+  Tensor rotation;
+  // (M, 2 H) f32: the reciprocal of rms(x) = sqrt(mean(x^2) + kQueryKeyEpsilon). Empty: nothing is
+  // normalised.
+  Tensor reciprocal_rms;
+};
+
+inline constexpr float kQueryKeyEpsilon = 1e-6f;
+
+// x and reciprocal_rms =. Arithmetic is f32 and x is rounded once.
+void query_key_forward(const OpContext& context, const QueryKey& t);
+
+// The same for sampling, CPU only: row m stands at positions[m] instead, one a row.
+void query_key_at(const OpContext& context, const QueryKey& t, std::span<const int64_t> positions);
+
+// dx, shaped like x and of its type, holds the gradient of what the forward gave and becomes, in place, that
+// of what it was given. t is as the forward left it.
+void query_key_backward(const OpContext& context, const QueryKey& t, const Tensor& dx);
+
+namespace cpu {
+void query_key_forward(const OpContext& context, const QueryKey& t, std::span<const int64_t> positions);
+void query_key_backward(const OpContext& context, const QueryKey& t, const Tensor& dx);
+}  // namespace cpu
+namespace cuda {
+void query_key_forward(const OpContext& context, const QueryKey& t);
+void query_key_backward(const OpContext& context, const QueryKey& t, const Tensor& dx);
+}  // namespace cuda
+
+}  // namespace longstride

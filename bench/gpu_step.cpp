@@ -1,6 +1,8 @@
 // Training steps of the paper's Enwik8 model on the GPU, over random bytes.
 //
-//   bench_gpu_step [--part NAME] [--json FILE]
+//   bench_gpu_step [--part NAME] [--json FILE] [--set KEY=VALUE]
+//
+// --set changes the config, as that of longstride does, for every case.
 //
 // Parts, all of them if none is named:
 //   rates    what the GPU can do: copies in its memory, products of bf16 matrices
@@ -20,6 +22,7 @@
 
 #include <fmt/format.h>
 
+#include "longstride/base/toml.h"
 #include "longstride/device/cuda.h"
 #include "longstride/ops/profile.h"
 
@@ -55,6 +58,8 @@ constexpr Case kCases[] = {
     {"fixed:128,32", 2, "keep", true, "bf16", "muon"},
 };
 
+std::vector<std::string> overrides;  // of --set
+
 RunConfig config_of(const Case& c) {
   RunConfig config = enwik8_config();
   config.model.pattern = c.pattern;
@@ -63,6 +68,8 @@ RunConfig config_of(const Case& c) {
   if (!c.average) config.train.average = 0;
   config.compute.precision = c.precision;
   config.train.optimizer = c.optimizer;
+  const FieldList fields = config.fields();
+  for (const std::string& assignment : overrides) apply_override(assignment, fields);
   config.check();
   return config;
 }
@@ -210,7 +217,8 @@ int main(int argc, char** argv) {
   using namespace longstride;
   std::string only, json_path;
   const Options options{{"--part", [&](const std::string& value) { only = value; }},
-                        {"--json", [&](const std::string& value) { json_path = value; }}};
+                        {"--json", [&](const std::string& value) { json_path = value; }},
+                        {"--set", [&](const std::string& value) { overrides.push_back(value); }}};
   setvbuf(stdout, nullptr, _IOLBF, 0);  // rows appear as they are measured, in files too
   return run_benchmark("bench_gpu_step", argc, argv, options, [&] {
     if (!only.empty() && std::ranges::none_of(kParts, [&](const Part& part) { return only == part.name; }))

@@ -1,5 +1,5 @@
+#include <algorithm>
 #include <cmath>
-#include <numeric>
 
 #include "longstride/ops/query_key.h"
 #include "longstride/ops/reference/query_key.h"

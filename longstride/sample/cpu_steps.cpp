@@ -7,10 +7,12 @@
 #include <cmath>
 #include <vector>
 
+#include "longstride/model/rotary.h"
 #include "longstride/ops/activation.h"
 #include "longstride/ops/dropout.h"
 #include "longstride/ops/layer_norm.h"
 #include "longstride/ops/linear.h"
+#include "longstride/ops/query_key.h"
 #include "longstride/sample/small_work.h"
 
 namespace longstride {
@@ -22,6 +24,7 @@ struct Rows {
   Tensor previous;                     // (M) u8
   Tensor x, normed, attended, branch;  // (M, d)
   Tensor qkv;                          // (M, 2 * qk + d)
+  Tensor reciprocal_rms;               // (M, 2 * heads); empty without model.qk_norm
   Tensor hidden;                       // (M, ff)
   Tensor mean, rstd;                   // (M)
   Tensor logits;                       // (M, 256)
@@ -35,6 +38,7 @@ struct Rows {
     rows.attended = arena.allocate(DType::f32, {count, d});
     rows.branch = arena.allocate(DType::f32, {count, d});
     rows.qkv = arena.allocate(DType::f32, {count, config.qkv()});
+    if (config.qk_norm) rows.reciprocal_rms = arena.allocate(DType::f32, {count, 2 * config.heads});
     rows.hidden = arena.allocate(DType::f32, {count, config.ff()});
     rows.mean = arena.allocate(DType::f32, {count});
     rows.rstd = arena.allocate(DType::f32, {count});
@@ -46,6 +50,7 @@ struct Rows {
     for (Tensor* t : {&rows.previous, &rows.x, &rows.normed, &rows.attended, &rows.branch, &rows.qkv,
                       &rows.hidden, &rows.mean, &rows.rstd, &rows.logits})
       *t = t->rows(0, count);
+    if (rows.reciprocal_rms) rows.reciprocal_rms = rows.reciprocal_rms.rows(0, count);
     return rows;
   }
 };
@@ -54,12 +59,22 @@ struct Rows {
 struct Room {
   Rows rows;
   Tensor queries, attended;  // (streams, qk) and (streams, d), a row a sequence
+  Tensor rotation;           // of QueryKey, for the positions of a sequence; empty: not rotary
 
+  // `config` sees as many positions as are decoded.
   static Room allocate(const ModelConfig& config, int64_t streams, Arena& arena) {
-    return {Rows::allocate(config, streams, arena), arena.allocate(DType::f32, {streams, config.qk()}),
-            arena.allocate(DType::f32, {streams, config.width})};
+    Room room;
+    room.rows = Rows::allocate(config, streams, arena);
+    room.queries = arena.allocate(DType::f32, {streams, config.qk()});
+    room.attended = arena.allocate(DType::f32, {streams, config.width});
+    room.rotation = allocate_rotation(config, arena);
+    return room;
   }
 };
+
+ModelConfig decoded(const ModelConfig& config, const DecoderOptions& options) {
+  return config.shortened(options.positions > 0 ? options.positions : config.context);
+}
 
 // linear_each_row rounds its input to 16 bits where the weights have so many.
 int64_t scratch_bytes(const ModelConfig& config, DType product, int64_t streams) {
@@ -86,9 +101,11 @@ class CpuSteps final : public StepEngine {
         weights_(product_weights(config)) {
     const DType product = parameters.output_weight.dtype;
     Arena measure = Arena::measuring({});
-    Room::allocate(config, streams_, measure);
+    const ModelConfig seen = decoded(config, options);
+    Room::allocate(seen, streams_, measure);
     arena_ = Arena({}, measure.peak());
-    room_ = Room::allocate(config, streams_, arena_);
+    room_ = Room::allocate(seen, streams_, arena_);
+    fill_rotation(seen, room_.rotation);
     scratch_ = Arena({}, scratch_bytes(config, product, streams_));
     context_ = {{}, &scratch_};
     for (std::vector<int64_t>* list : {&sequences_, &places_, &positions_})
@@ -156,6 +173,10 @@ class CpuSteps final : public StepEngine {
 
     layer_norm_forward(context_, r.x, p.norm1_gain, p.norm1_bias, kNormEpsilon, r.normed, r.mean, r.rstd);
     product(r.normed, p.qkv_weight, q.qkv, p.qkv_bias, r.qkv);
+    if (config_.rotary() || config_.qk_norm)
+      query_key_at(context_,
+                   {r.qkv.columns(0, 2 * config_.qk()), config_.heads, room_.rotation, r.reciprocal_rms},
+                   places_);
     attend(caches_.layer(layer), r);
     product(r.attended, p.projection_weight, q.projection, p.projection_bias, r.branch);
     dropout_add_forward(context_, r.x, r.branch, no_dropout, r.x);
@@ -207,7 +228,7 @@ std::unique_ptr<StepEngine> make_cpu_steps(const ModelConfig& config, const Mode
 
 int64_t cpu_steps_bytes(const ModelConfig& config, DType product, const DecoderOptions& options) {
   Arena measure = Arena::measuring({});
-  Room::allocate(config, options.streams, measure);
+  Room::allocate(decoded(config, options), options.streams, measure);
   return measure.peak() + scratch_bytes(config, product, options.streams);
 }
 

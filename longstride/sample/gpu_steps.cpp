@@ -1,5 +1,7 @@
 #include "longstride/sample/gpu_steps.h"
 
+#include "longstride/base/check.h"
+
 namespace longstride {
 
 namespace {
@@ -56,9 +58,12 @@ class GpuSteps : public StepEngine {
 
 }  // namespace
 
-std::unique_ptr<StepEngine> make_gpu_steps(const ModelConfig&, const ModelParameters& parameters,
+std::unique_ptr<StepEngine> make_gpu_steps(const ModelConfig& config, const ModelParameters& parameters,
                                            const KeyCaches& caches, Device device,
                                            const DecoderOptions& options) {
+  LONGSTRIDE_CHECK(!config.rotary() && !config.qk_norm,
+                   "decoding on a GPU does not know model.positions = \"rotary\" and model.qk_norm yet; use "
+                   "--device cpu");
   return std::make_unique<GpuSteps>(parameters, caches, device, options.streams, options.gpu_schedule);
 }
 

@@ -115,6 +115,24 @@ TEST_P(EveryPattern, DecodesTheBeginningsOfLongerContexts) {
           << positions << " positions, " << primed << " primed";
 }
 
+// Turned and normalised keys are kept as the parallel forward gives them to the attention.
+TEST_P(EveryPattern, AgreesForChangedQueriesAndKeys) {
+  for (const bool rotary : {true, false})
+    for (const bool qk_norm : {true, false}) {
+      if (!rotary && !qk_norm) continue;
+      ModelConfig config = small_config(GetParam(), 45, 3, 4);
+      if (rotary) config.positions = "rotary";
+      config.qk_norm = qk_norm;
+      const RandomModel model(config);
+      for (const int64_t primed : {0, 3, 17, 31})
+        for (const int64_t positions : {0, 37})
+          EXPECT_LE(largest_difference(model, {.primed = primed, .positions = positions}), 2e-5)
+              << rotary << qk_norm << ", " << primed << " primed, " << positions << " positions";
+      RandomModel rounded(config, 7, DType::bf16);
+      for (const bool exact_scores : {false, true}) expect_rounding_as_in_parallel(rounded, exact_scores);
+    }
+}
+
 INSTANTIATE_TEST_SUITE_P(
     Decoder, EveryPattern,
     ::testing::Values("dense", "window:7", "window:1", "block:8", "block:1", "stride:6", "stride:1",
@@ -131,6 +149,26 @@ INSTANTIATE_TEST_SUITE_P(
         if (!std::isalnum(static_cast<unsigned char>(c))) c = '_';
       return name;
     });
+
+TEST(Decoder, AgreesForRotaryPositionsOfGivenAxes) {
+  ModelConfig config = small_config("strided:9", 45);
+  config.positions = "rotary";
+  config.position_axes = {5, 3, 3};
+  config.qk_norm = true;
+  for (const int64_t primed : {0, 20})
+    EXPECT_LE(largest_difference(RandomModel(config), {.primed = primed}), 2e-5) << primed;
+}
+
+TEST(Decoder, PlansWhatRotaryPositionsTake) {
+  ModelConfig plain = small_config("strided:9", 64), rotary = plain;
+  rotary.positions = "rotary";
+  const DecoderOptions options{.streams = 2, .positions = 32};
+  const int64_t table = 32 * rotary.qk_head() * static_cast<int64_t>(sizeof(float));
+  const int64_t more = Decoder::bytes(rotary, Device{}, DType::f32, options) -
+                       Decoder::bytes(plain, Device{}, DType::f32, options);
+  EXPECT_GE(more, table);
+  EXPECT_LE(more, table + 256);
+}
 
 TEST(Decoder, AgreesForReleasedPositionsAndGivenAxes) {
   ModelConfig config = small_config("strided:9", 45);

@@ -82,6 +82,16 @@ TEST_P(EveryWeight, ASequenceIsTheSameBitsAloneAndBesideOthers) {
   }
 }
 
+// Each row turns by the position of its own sequence.
+TEST_P(EveryWeight, TurnedSequencesAreTheSameBitsAloneAndBesideOthers) {
+  for (const char* pattern : {"fixed:8,2", "window:4|stride:4", "summary:100,2,prefix:3"}) {
+    ModelConfig config = small_config(pattern, 37, 3, 4);
+    config.positions = "rotary";
+    config.qk_norm = true;
+    for (const int64_t streams : {2, 5}) expect_the_bits_of_being_alone(model(config), streams);
+  }
+}
+
 // The same with enough weights that a step is shared out.
 TEST_P(EveryWeight, ThreadsDoNotMatter) {
   ModelConfig config = small_config("fixed:16,4", 40, 4, 4);

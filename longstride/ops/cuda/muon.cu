@@ -145,11 +145,19 @@ __global__ void __launch_bounds__(kThreads) momentum_kernel(float* g, float* m, 
   if (threadIdx.x == 0) table.squares[blockIdx.x] = squares;
 }
 
-// x = u / (||u|| + epsilon), and u = 0. The chunks are those from `first_chunk` on.
+// Where the chunk of this block begins in a batch whose matrices lie `step` elements behind each other: all
+// have as many chunks.
+__device__ inline int64_t place_in_batch(const MuonChunk& chunk, int64_t step) {
+  return static_cast<int64_t>(static_cast<int>(blockIdx.x) / chunk.sums) * step + chunk.begin;
+}
+
+// x = u / (||u|| + epsilon), and u = 0. The chunks are those from `first_chunk` on, x the batch of their
+// matrices.
 template <class T>
 __global__ void __launch_bounds__(kThreads)
-    take_scaled_kernel(float* u, T* x, MuonTable table, int64_t first_chunk) {
+    take_scaled_kernel(float* u, T* x, MuonTable table, int64_t first_chunk, int64_t step) {
   const MuonChunk chunk = table.chunks[first_chunk + blockIdx.x];
+  x += place_in_batch(chunk, step);
   double sum = 0;
   for (int i = static_cast<int>(threadIdx.x); i < chunk.sums; i += kThreads)
     sum += table.squares[chunk.first_sum + i];
@@ -164,7 +172,7 @@ __global__ void __launch_bounds__(kThreads)
     Eight values = read8(u + chunk.offset + first, n, vectors);
 #pragma unroll
     for (int j = 0; j < 8; ++j) values.v[j] = __fmul_rn(values.v[j], scale);
-    write8(x + chunk.x_offset + first, values, n, true);
+    write8(x + first, values, n, true);
     write8(u + chunk.offset + first, Eight{}, n, vectors);
   }
 }
@@ -178,17 +186,18 @@ struct Weights {
 
 // `scale`: of the shape.
 template <class T, class P>
-__global__ void __launch_bounds__(kThreads)
-    move_kernel(Weights<P> to, const T* x, MuonTable table, int64_t first_chunk, float scale) {
+__global__ void __launch_bounds__(kThreads) move_kernel(Weights<P> to, const T* x, MuonTable table,
+                                                        int64_t first_chunk, int64_t x_step, float scale) {
   if (table.decision->applied == 0) return;
   const MuonChunk chunk = table.chunks[first_chunk + blockIdx.x];
+  x += place_in_batch(chunk, x_step);
   const MuonNumbers numbers = table.decision->muon;
   const float step = __fmul_rn(numbers.rate, scale);
   const bool vectors = chunk.offset % 8 == 0, copies = to.products != nullptr && chunk.product_offset >= 0;
   for (int first = 8 * static_cast<int>(threadIdx.x); first < chunk.count; first += 8 * kThreads) {
     const int n = of_eight(first, chunk.count);
     const int64_t i = chunk.offset + first;
-    const Eight direction = read8(x + chunk.x_offset + first, n, true);
+    const Eight direction = read8(x + first, n, true);
     Eight w = read8(to.w + i, n, vectors), average{};
     if (to.average) average = read8(to.average + i, n, vectors);
 #pragma unroll
@@ -208,15 +217,16 @@ void update_batch(Batch& b, const MuonTable& table, int64_t first_chunk, int64_t
   const auto blocks = static_cast<unsigned>(chunks);
   with_float_type(b.dtype, [&](auto element) {
     using T = decltype(element);
-    take_scaled_kernel<T>
-        <<<blocks, kThreads, 0, current()>>>(data_of<float>(t.g), data_of<T>(b.x), table, first_chunk);
+    take_scaled_kernel<T><<<blocks, kThreads, 0, current()>>>(data_of<float>(t.g), data_of<T>(b.x), table,
+                                                              first_chunk, b.step());
     check_launch("u / ||u|| of muon");
     orthogonalize(b);
     with_float_type(t.products ? t.products.dtype : DType::bf16, [&](auto product) {
       using P = decltype(product);
       const Weights<P> to{data_of<float>(t.w), data_of<float>(t.average), data_of<P>(t.products)};
-      move_kernel<T, P><<<blocks, kThreads, 0, current()>>>(
-          to, data_of<T>(b.x), table, first_chunk, static_cast<float>(muon_scale(b.rows, b.columns)));
+      move_kernel<T, P>
+          <<<blocks, kThreads, 0, current()>>>(to, data_of<T>(b.x), table, first_chunk, b.step(),
+                                               static_cast<float>(muon_scale(b.rows, b.columns)));
     });
     check_launch("step of muon");
   });

@@ -19,13 +19,13 @@ struct Heads {
   bool vectors;
 };
 
-// The sum over the `lanes` lanes of a head, in each of them.
+// Sums of two over the `lanes` lanes of a head, in each of them.
 __device__ inline float head_sum(float x, int lanes) {
   for (int offset = lanes / 2; offset > 0; offset /= 2) x += __shfl_xor_sync(0xffffffffu, x, offset);
   return x;
 }
 
-// Eight channels of each half of a head.
+// Eight channels of each half of a head, how many there are, and what they are read from.
 struct Pairs {
   Eight a, b;
 };
@@ -42,8 +42,7 @@ __device__ inline void write_pairs(T* head, const Pairs& p, int first, int na, i
   write8(head + half + first, p.b, nb, vectors);
 }
 
-// The sum of products of two heads' channels, those of this lane.
-__device__ inline float products_of(const Pairs& p, const Pairs& q) {
+__device__ inline float squares_of(const Pairs& p, const Pairs& q) {
   float sum = 0;
 #pragma unroll
   for (int i = 0; i < 8; ++i) sum = __fmaf_rn(p.a.v[i], q.a.v[i], sum);
@@ -52,24 +51,15 @@ __device__ inline float products_of(const Pairs& p, const Pairs& q) {
   return sum;
 }
 
-struct Turn {
-  Eight cosines, sines;
-};
-
-// `turn`: a position's cosines, then its sines.
-__device__ inline Turn read_turn(const float* turn, int first, int n, int half, bool vectors) {
-  return {read8(turn + first, n, vectors, 1), read8(turn + half + first, n, vectors)};
-}
-
-// Turns pairs, back where kBack.
+// Turns pairs by the angles of `turn`, cosines then sines; back where kBack.
 template <bool kBack>
-__device__ inline void turn_pairs(Pairs& p, const Turn& turn) {
+__device__ inline void turn_pairs(Pairs& p, const float* turn, int first, int n, int half, bool vectors) {
+  const Eight c = read8(turn + first, n, vectors, 1), s = read8(turn + half + first, n, vectors);
 #pragma unroll
   for (int i = 0; i < 8; ++i) {
-    const float a = p.a.v[i], b = p.b.v[i];
-    const float cosine = turn.cosines.v[i], sine = kBack ? -turn.sines.v[i] : turn.sines.v[i];
-    p.a.v[i] = __fmaf_rn(-b, sine, __fmul_rn(a, cosine));
-    p.b.v[i] = __fmaf_rn(a, sine, __fmul_rn(b, cosine));
+    const float a = p.a.v[i], b = p.b.v[i], sine = kBack ? -s.v[i] : s.v[i];
+    p.a.v[i] = __fmaf_rn(-b, sine, __fmul_rn(a, c.v[i]));
+    p.b.v[i] = __fmaf_rn(a, sine, __fmul_rn(b, c.v[i]));
   }
 }
 
@@ -78,88 +68,63 @@ __device__ inline void scale_pairs(Pairs& p, float factor) {
   for (int i = 0; i < 8; ++i) p.a.v[i] = __fmul_rn(p.a.v[i], factor), p.b.v[i] = __fmul_rn(p.b.v[i], factor);
 }
 
-// Heads of a row that a lane takes at a time: they share the position's cosines and sines, which are twice as
-// many bytes as a head's channels.
-template <bool kBackward, bool kHeld>
-inline constexpr int kHeadsAtOnce = !kHeld      ? 1
-                                    : kBackward ? 2
-                                                : 4;
-
 // kHeld: a lane has one eight of each half, which it keeps in registers between the two looks at a head.
 template <class T, bool kBackward, bool kHeld>
 __global__ void __launch_bounds__(kThreads) query_key_kernel(Heads<T> t) {
-  constexpr int kHeads = kHeadsAtOnce<kBackward, kHeld>;
   const int64_t thread = static_cast<int64_t>(blockIdx.x) * kThreads + threadIdx.x;
   const int64_t index = thread / t.lanes;
-  const int groups = (t.heads + kHeads - 1) / kHeads;
-  const bool there = index < t.rows * groups;  // lanes of a warp stay together for the shuffles
-  const int64_t row = there ? index / groups : 0;
-  const int head = there ? static_cast<int>(index - row * groups) * kHeads : 0;
+  const bool there = index < t.rows * t.heads;  // lanes of a warp stay together for the shuffles
+  const int64_t row = there ? index / t.heads : 0;
+  const int head = there ? static_cast<int>(index - row * t.heads) : 0;
   const int lane = static_cast<int>(thread & (t.lanes - 1)), half = (t.width + 1) / 2;
   T* const x = t.x + row * t.x_stride + head * t.width;
   T* const dx = kBackward ? t.dx + row * t.dx_stride + head * t.width : nullptr;
-  float* const rms = t.reciprocal_rms != nullptr ? t.reciprocal_rms + row * t.heads + head : nullptr;
   const int step = 8 * t.lanes;
-  const int present = there ? min(kHeads, t.heads - head) : 0;
-  const auto of_first = [&](int h, int first) { return h < present ? of_eight(first, half) : 0; };
-  const auto of_second = [&](int h, int first) { return h < present ? of_eight(first, t.width - half) : 0; };
+  const auto of_first = [&](int first) { return there ? of_eight(first, half) : 0; };
+  const auto of_second = [&](int first) { return there ? of_eight(first, t.width - half) : 0; };
 
-  Pairs p[kHeads], g[kHeads];
+  Pairs p{}, g{};
+  float sum = 0;
   const auto look = [&](int first) {
-#pragma unroll
-    for (int h = 0; h < kHeads; ++h) {
-      const int na = of_first(h, first), nb = of_second(h, first);
-      p[h] = read_pairs(x + h * t.width, first, na, nb, half, t.vectors);
-      if (kBackward) g[h] = read_pairs(dx + h * t.width, first, na, nb, half, t.vectors);
-    }
+    const int na = of_first(first), nb = of_second(first);
+    p = read_pairs(x, first, na, nb, half, t.vectors);
+    if (kBackward) g = read_pairs(dx, first, na, nb, half, t.vectors);
   };
   if (kHeld) look(8 * lane);
-  float factor[kHeads], along[kHeads];
-#pragma unroll
-  for (int h = 0; h < kHeads; ++h) factor[h] = 1, along[h] = 0;
-  if (rms != nullptr) {
-    float sum[kHeads];
+  float factor = 1, along = 0;
+  if (t.reciprocal_rms != nullptr) {
     if (kHeld) {
-#pragma unroll
-      for (int h = 0; h < kHeads; ++h) sum[h] = products_of(p[h], kBackward ? g[h] : p[h]);
+      sum = squares_of(p, kBackward ? g : p);
     } else {
-      sum[0] = 0;
       for (int first = 8 * lane; first < half; first += step) {
         look(first);
-        sum[0] += products_of(p[0], kBackward ? g[0] : p[0]);
+        sum += squares_of(p, kBackward ? g : p);
       }
     }
-#pragma unroll
-    for (int h = 0; h < kHeads; ++h) {
-      const float mean = head_sum(sum[h], t.lanes) / static_cast<float>(t.width);
-      if (kBackward) {
-        along[h] = mean;
-        factor[h] = h < present ? rms[h] : 0;
-      } else {
-        factor[h] = rsqrtf(mean + kQueryKeyEpsilon);
-        if (h < present && lane == 0) rms[h] = factor[h];
-      }
+    sum = head_sum(sum, t.lanes) / static_cast<float>(t.width);
+    float* const kept = t.reciprocal_rms + index;
+    if (kBackward) {
+      along = sum;
+      factor = there ? *kept : 0;
+    } else {
+      factor = rsqrtf(sum + kQueryKeyEpsilon);
+      if (there && lane == 0) *kept = factor;
     }
   }
   const float* const turn = t.rotation != nullptr ? t.rotation + (row % t.positions) * t.width : nullptr;
   const auto finish = [&](int first) {
-    Turn angles{};
-    if (turn != nullptr) angles = read_turn(turn, first, of_first(0, first), half, t.vectors);
+    const int na = of_first(first), nb = of_second(first);
+    if (na == 0) return;
+    if (kBackward) {
 #pragma unroll
-    for (int h = 0; h < kHeads; ++h) {
-      const int na = of_first(h, first), nb = of_second(h, first);
-      if (na == 0) return;
-      if (kBackward) {
-#pragma unroll
-        for (int i = 0; i < 8; ++i) {
-          p[h].a.v[i] = __fmaf_rn(-p[h].a.v[i], along[h], g[h].a.v[i]);
-          p[h].b.v[i] = __fmaf_rn(-p[h].b.v[i], along[h], g[h].b.v[i]);
-        }
+      for (int i = 0; i < 8; ++i) {
+        p.a.v[i] = __fmaf_rn(-p.a.v[i], along, g.a.v[i]);
+        p.b.v[i] = __fmaf_rn(-p.b.v[i], along, g.b.v[i]);
       }
-      scale_pairs(p[h], factor[h]);
-      if (turn != nullptr) turn_pairs<kBackward>(p[h], angles);
-      write_pairs((kBackward ? dx : x) + h * t.width, p[h], first, na, nb, half, t.vectors);
     }
+    scale_pairs(p, factor);
+    if (turn != nullptr) turn_pairs<kBackward>(p, turn, first, na, half, t.vectors);
+    write_pairs(kBackward ? dx : x, p, first, na, nb, half, t.vectors);
   };
   if constexpr (kHeld) {
     finish(8 * lane);
@@ -188,16 +153,11 @@ void launch(const QueryKey& q, const Tensor& dx) {
     for (t.lanes = 1; t.lanes < eights_of_half && t.lanes < kWarp;) t.lanes *= 2;
     t.vectors =
         width % 16 == 0 && t.x_stride % 8 == 0 && t.dx_stride % 8 == 0 && vectors_suit(t.x, t.dx, t.rotation);
-    const auto run = [&](auto held) {
-      constexpr bool kHeld = decltype(held)::value;
-      const int64_t groups = ceil_div(heads, int64_t{kHeadsAtOnce<kBackward, kHeld>});
-      const auto blocks = static_cast<unsigned>(ceil_div(rows * groups * t.lanes, int64_t{kThreads}));
-      query_key_kernel<T, kBackward, kHeld><<<blocks, kThreads, 0, current()>>>(t);
-    };
+    const auto blocks = static_cast<unsigned>(ceil_div(rows * heads * t.lanes, kThreads));
     if (eights_of_half <= t.lanes)
-      run(std::true_type{});
+      query_key_kernel<T, kBackward, true><<<blocks, kThreads, 0, current()>>>(t);
     else
-      run(std::false_type{});
+      query_key_kernel<T, kBackward, false><<<blocks, kThreads, 0, current()>>>(t);
   });
 }
 

@@ -29,7 +29,7 @@ struct Decision {
 // A piece of a matrix, and where the sums of squares of all the matrix's pieces lie.
 struct MuonChunk {
   int64_t offset, product_offset;
-  int64_t x_offset;  // in a packed row of matrices of this shape
+  int64_t begin;  // in its matrix
   int count;
   int first_sum, sums;
 };

@@ -37,6 +37,11 @@ class BatchLoader {
   // Examples [first, first + count) of the step's batch, for one of several ranks; tokens: (count, context).
   void load(int64_t step, int64_t first, int64_t count, uint8_t* tokens) const;
 
+  // The same with every window cut into `pieces` shorter sequences, a divisor of the context; tokens:
+  // (batch * pieces, context / pieces). A step has one piece each of batch * pieces windows, and `pieces`
+  // steps have all of them.
+  void load_pieces(int64_t step, int64_t pieces, uint8_t* tokens) const;
+
   // The offset in the corpus of the first byte of an example.
   int64_t start_of(int64_t example) const;
 

@@ -4,6 +4,7 @@
 #include "longstride/base/toml.h"
 #include "longstride/device/device.h"
 #include "longstride/device/instructions.h"
+#include "longstride/run/stages.h"
 
 namespace longstride {
 
@@ -39,10 +40,17 @@ void TrainConfig::fields(FieldList& list) {
            "runs of older versions do; stays as it is once a run has checkpoints")
       .at_least(1)
       .at_most(2);
-  list.add("decay", decay, "learning rate after the warm-up").one_of({"cosine", "constant"});
-  list.add("final_rate", final_rate, "fraction of learning_rate that the cosine ends at")
+  list.add("decay", decay, "learning rate after the warm-up").one_of({"cosine", "linear", "constant"});
+  list.add("final_rate", final_rate, "fraction of learning_rate that cosine and linear end at")
       .at_least(0)
       .at_most(1);
+  list.add(
+      "context_schedule", context_schedule,
+      "shorter contexts at first, as \"1024 until 0.25; 4096 until 0.75\" of the run, then model.context, "
+      "which each must divide; bytes a step stay the same; empty = model.context throughout");
+  list.add("pattern_schedule", pattern_schedule,
+           "other patterns at first, as \"block:128 until 0.1; window:256 until 0.5\" of the run, then "
+           "model.pattern; empty = model.pattern throughout");
   list.add("weight_decay", weight_decay,
            "decoupled, on tensors of two axes; times the rate of the optimizer that moves them")
       .at_least(0)
@@ -107,6 +115,7 @@ void RunConfig::check() const {
   model.check();
   LONGSTRIDE_CHECK(train.batch % train.micro() == 0,
                    "train.micro_batch = {} does not divide train.batch = {}", train.micro(), train.batch);
+  stages_of(*this);
   product_precision(compute, parse_device(compute.device));
 }
 

@@ -24,6 +24,8 @@ struct TrainConfig {
   int64_t warmup = -1;   // see warmup_steps()
   int64_t schedule = 2;  // of runs that began without this field: 1
   std::string decay = "cosine";
+  std::string context_schedule;  // both: see stages.h
+  std::string pattern_schedule;
   double final_rate = 0;  // fraction of learning_rate at the end
   double weight_decay = 0.01;
   double beta1 = 0.9, beta2 = 0.999, epsilon = 1e-8;

@@ -8,6 +8,7 @@
 #include "longstride/base/check.h"
 #include "longstride/run/run_data.h"
 #include "longstride/run/run_directory.h"
+#include "longstride/run/stages.h"
 
 namespace longstride {
 
@@ -112,6 +113,10 @@ void PreparedRun::open_data(const RunRequest& request, bool trained, const Notes
   LONGSTRIDE_CHECK(corpus.record_bytes() == 0 || corpus.record_bytes() == context,
                    "model.context = {}, but a picture of {} has {} bytes; set model.context to that", context,
                    config_.data.path, corpus.record_bytes());
+  for (const Stage& stage : stages_of(config_))
+    LONGSTRIDE_CHECK(corpus.record_bytes() == 0 || stage.pieces == 1,
+                     "train.context_schedule: the pictures of {} are learnt whole; leave it empty",
+                     config_.data.path);
   LONGSTRIDE_CHECK(splits_.train.size() >= context,
                    "{}: the training part has {} bytes, less than model.context = {}", config_.data.path,
                    splits_.train.size(), context);

@@ -85,6 +85,7 @@ RunConfig read_run_config(const std::string& path) {
   check_run_directory(path);
   RunConfig defaults;
   defaults.train.optimizer = "adam";
+  defaults.train.context_schedule = defaults.train.pattern_schedule = "";
   defaults.train.schedule = 1;  // of runs from before the field
   return RunConfig::from_file(config_path(path), defaults);
 }

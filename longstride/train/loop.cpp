@@ -7,6 +7,7 @@
 #include "longstride/base/text.h"
 #include "longstride/checkpoint/checkpoint.h"
 #include "longstride/pattern/analyse.h"
+#include "longstride/train/loss_watch.h"
 #include "longstride/train/memory.h"
 #include "longstride/train/metrics.h"
 #include "longstride/train/progress.h"
@@ -68,14 +69,31 @@ class Loop {
     MetricsLog metrics(run_, trainer_.state().step, owed);
     ProgressLine progress(progress_options(observer_.show_progress));
     const InterruptGuard interrupts;
+    if (trainer_.has_stages()) tell(progress, stage_line());
     const int64_t step_bytes = config_.train.batch * config_.model.context;
     if (owed) validate(metrics, progress, trainer_.progress() >= 1), settle();
     Interval& interval = trainer_.state().interval;  // a resumed run goes on with its sums
     int64_t memory = 0;
     int64_t looks = 0;
     while (trainer_.progress() < 1 && !InterruptGuard::requested()) {
+      const int64_t stage_began = trainer_.state().stage_step, context = trainer_.stage().model.context;
       const StepReport report = trainer_.step();
+      if (trainer_.state().stage_step != stage_began) {
+        forget_best(run_);
+        looks = 0;
+        watch_.restart();
+        tell(progress, stage_line());
+      }
       add(interval, report);
+      if (const auto rise = watch_.add(report.bits))
+        tell(
+            progress,
+            fmt::format("warning    step {}: the loss has risen from {:.2f} to {:.2f} bits, the run seems to "
+                        "diverge; go on from an earlier checkpoint (--step N) with a lower {} or a longer "
+                        "train.warmup",
+                        report.step, rise->from, rise->to,
+                        config_.train.optimizer == "muon" ? "train.muon_rate and train.learning_rate"
+                                                          : "train.learning_rate"));
       summary_.tokens_per_second = static_cast<double>(step_bytes * interval.steps) / interval.seconds;
       summary_.train_bits = interval.bits / static_cast<double>(interval.steps);
       // Asking a GPU takes as long as a step of a small model, and its memory does not change.
@@ -92,6 +110,7 @@ class Loop {
                         {"train/gradient_norm", mean_gradient_norm(interval)},
                         {"train/learning_rate", report.learning_rate},
                         {"train/tokens_per_second", summary_.tokens_per_second},
+                        {"train/context", static_cast<double>(context)},
                         {"train/bytes", static_cast<double>(report.step * step_bytes)},
                         {on_gpu() ? "memory/gpu" : "memory/resident", static_cast<double>(memory)}};
         if (trainer_.model().plan().product == DType::f16) {
@@ -113,6 +132,20 @@ class Loop {
     progress.finish();
     summary_.state = trainer_.state();
     return summary_;
+  }
+
+  // What the next step is trained with.
+  std::string stage_line() const {
+    const RunConfig& stage = trainer_.stage();
+    return fmt::format("step {}: context {}, pattern {}, batch {}", trainer_.state().step + 1,
+                       stage.model.context, stage.model.pattern, stage.train.batch);
+  }
+
+  void tell(ProgressLine& progress, const std::string& line) {
+    if (observer_.show_progress)
+      progress.note(line);
+    else
+      observer_.note(line);
   }
 
   bool on_gpu() const { return device_.kind == DeviceKind::cuda; }
@@ -233,6 +266,7 @@ class Loop {
   Device device_;
   int64_t memory_before_ = 0;  // of the CPU in use, of a GPU free, before the run takes anything
   Trainer trainer_;
+  LossWatch watch_;
   TrainSummary summary_;
   int64_t saved_step_ = -1;
   std::chrono::steady_clock::time_point saved_at_ = std::chrono::steady_clock::now();

@@ -10,6 +10,7 @@
 #include "longstride/device/cuda.h"
 #include "longstride/device/memory.h"
 #include "longstride/run/gpu_room.h"
+#include "longstride/run/stages.h"
 #include "longstride/train/optimizer.h"
 #include "longstride/train/trainer.h"
 
@@ -59,7 +60,8 @@ ComputePlan training_plan(const RunConfig& config) {
   return plan;
 }
 
-MemoryPlan training_memory(const RunConfig& config) {
+namespace {
+MemoryPlan memory_of_stage(const RunConfig& config) {
   const ComputePlan plan = training_plan(config);
   MemoryPlan memory = plan_memory(config.model, plan, config.train.average > 0);
   memory.temporaries +=
@@ -67,10 +69,24 @@ MemoryPlan training_memory(const RunConfig& config) {
   memory.optimizer = Optimizer::moment_bytes(config);
   return memory;
 }
+}  // namespace
+
+MemoryPlan training_memory(const RunConfig& config) {
+  MemoryPlan most;
+  int64_t offloaded = 0;
+  for (const Stage& stage : stages_of(config)) {
+    const MemoryPlan memory = memory_of_stage(stage.config);
+    offloaded = std::max(offloaded, memory.offloaded);
+    if (memory.total() > most.total()) most = memory;
+  }
+  most.offloaded = offloaded;
+  return most;
+}
 
 MemoryVerdict check_training_memory(const RunConfig& config) {
   const Device device = parse_device(config.compute.device);
-  const int64_t micro = config.train.micro();
+  int64_t micro = 0;
+  for (const Stage& stage : stages_of(config)) micro = std::max(micro, stage.config.train.micro());
   LONGSTRIDE_CHECK(device.kind == DeviceKind::cpu || micro <= kMostGpuSequences,
                    "{} sequences at a time, a GPU takes up to {}; set train.micro_batch to a divisor of "
                    "train.batch = {} below that",

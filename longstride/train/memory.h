@@ -9,7 +9,7 @@ namespace longstride {
 // How `config` trains.
 ComputePlan training_plan(const RunConfig& config);
 
-// All that a Trainer allocates on its device.
+// All that a Trainer allocates on its device, in the stage that needs most.
 MemoryPlan training_memory(const RunConfig& config);
 
 struct MemoryVerdict {

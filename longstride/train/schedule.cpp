@@ -21,10 +21,11 @@ double scheduled(double peak, const TrainConfig& config, int64_t step, int64_t t
   const int64_t warmup = warmup_steps(config, total);
   double rate =
       peak * std::min(1.0, static_cast<double>(step) / static_cast<double>(std::max<int64_t>(1, warmup)));
-  if (config.decay == "cosine" && (first || step > warmup)) {
+  if (config.decay != "constant" && (first || step > warmup)) {
     const double part = first ? progress : (progress - warmup_end) / std::max(1e-12, 1 - warmup_end);
-    const double cosine = 0.5 * (1 + std::cos(std::numbers::pi * std::clamp(part, 0.0, 1.0)));
-    rate *= config.final_rate + (1 - config.final_rate) * cosine;
+    const double over = std::clamp(part, 0.0, 1.0);
+    const double left = config.decay == "linear" ? 1 - over : 0.5 * (1 + std::cos(std::numbers::pi * over));
+    rate *= config.final_rate + (1 - config.final_rate) * left;
   }
   return rate;
 }

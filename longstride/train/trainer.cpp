@@ -60,6 +60,9 @@ std::map<std::string, std::string> TrainState::to_metadata() const {
           {"train.skipped", fmt::format("{}", skipped)},
           {"train.validated_step", fmt::format("{}", validated_step)},
           {"train.warmup_seconds", fmt::format("{:a}", warmup_seconds)},
+          {"train.context", fmt::format("{}", context)},
+          {"train.pattern", pattern},
+          {"train.stage_step", fmt::format("{}", stage_step)},
           {"train.interval.bits", fmt::format("{:a}", interval.bits)},
           {"train.interval.gradient_norm", fmt::format("{:a}", interval.gradient_norm)},
           {"train.interval.seconds", fmt::format("{:a}", interval.seconds)},
@@ -99,19 +102,40 @@ TrainState TrainState::from_metadata(const std::map<std::string, std::string>& m
   state.interval = {positive("train.interval.bits"), positive("train.interval.gradient_norm"),
                     positive("train.interval.seconds"), whole("train.interval.steps", state.step),
                     whole("train.interval.applied", state.step)};
+  if (!metadata.contains("train.stage_step")) return state;
+  state.context = whole("train.context", int64_t{1} << 30);
+  state.pattern = value("train.pattern");
+  state.stage_step = whole("train.stage_step", state.step);
   return state;
 }
 
 Trainer::Trainer(const RunConfig& config, const Splits& splits)
     : config_(config),
+      stages_(stages_of(config)),
       validation_(splits.validation),
       loader_(splits.train, config.model.context, config.train.batch,
               static_cast<uint64_t>(config.train.seed)) {
   const ComputePlan plan = training_plan(config);
   optimizer_ = std::make_unique<Optimizer>(config, plan.device, plan.product);
+  total_steps_ = steps_of(config.train, loader_);
+  build_stage(0);
+  state_.context = stage().model.context;
+  state_.pattern = stage().model.pattern;
+}
+
+void Trainer::build_stage(int64_t index) {
+  graph_.reset();
+  has_run_ = false;
+  room_.reset();
+  model_.reset();
+  staging_ = {};
+  loss_ = {};
+  loss_arena_ = Arena::measuring({});
+  stage_ = index;
+  const RunConfig& config = stage();
+  const ComputePlan plan = training_plan(config);
   model_ = std::make_unique<Transformer>(config.model, plan);
   room_ = std::make_unique<BatchRoom>(*model_);
-  total_steps_ = steps_of(config.train, loader_);
   const Exchange exchange = exchange_of(config);
   steps_at_ = exchange.steps_at, tokens_at_ = exchange.tokens_at;
   staging_ = Staging(plan.device, exchange.bytes);
@@ -120,6 +144,18 @@ Trainer::Trainer(const RunConfig& config, const Splits& splits)
   measure.allocate(DType::f32, {micro, config.model.context});
   loss_arena_ = Arena(plan.device, measure.peak());
   loss_ = loss_arena_.allocate(DType::f32, {micro, config.model.context});
+}
+
+void Trainer::follow_stages() {
+  // A run that is made longer stays in the stage that it has reached.
+  const int64_t due = std::max(stage_, stage_at(stages_, progress()));
+  if (due != stage_) build_stage(due);
+  const ModelConfig& model = stage().model;
+  if (state_.context == model.context && state_.pattern == model.pattern) return;
+  state_.context = model.context, state_.pattern = model.pattern;
+  state_.stage_step = state_.step;
+  // Losses of different stages cannot be compared.
+  state_.best_bits = 0, state_.best_step = state_.validated_step = 0;
 }
 
 double Trainer::progress() const {
@@ -138,12 +174,12 @@ double Trainer::warmup_end() const {
 
 // The whole step as work of the device, without a wait.
 void Trainer::queue_step() const {
-  const TrainConfig& train = config_.train;
+  const TrainConfig& train = stage().train;
   const Device device = model_->plan().device;
   const int64_t micro = train.micro(), parts = train.batch / micro;
   char* base = static_cast<char*>(staging_.device());
   auto* control = reinterpret_cast<UpdateControl*>(base);
-  const Tensor tokens(base + tokens_at_, DType::u8, {train.batch, config_.model.context}, device.kind);
+  const Tensor tokens(base + tokens_at_, DType::u8, {train.batch, stage().model.context}, device.kind);
   const OpContext context{device, nullptr};
   TrainingPass pass;
   pass.scale = static_cast<float>(1.0 / static_cast<double>(tokens.count()));
@@ -165,7 +201,7 @@ void Trainer::queue_step() const {
 
 StepReport Trainer::step() {
   const Clock::time_point start = Clock::now();
-  const TrainConfig& train = config_.train;
+  const TrainConfig& train = stage().train;
   const bool f16 = model_->plan().product == DType::f16;
   const int64_t parts = train.batch / train.micro();
   StepReport report;
@@ -182,7 +218,7 @@ StepReport Trainer::step() {
   // One dropout step a micro-batch, so that no two sequences share a mask.
   for (int64_t part = 0; part < parts; ++part)
     reinterpret_cast<uint32_t*>(base + steps_at_)[part] = static_cast<uint32_t>(state_.step * parts + part);
-  loader_.load(state_.step, reinterpret_cast<uint8_t*>(base + tokens_at_));
+  loader_.load_pieces(state_.step, stages_[stage_].pieces, reinterpret_cast<uint8_t*>(base + tokens_at_));
 
   // A graph needs a step before it, in which libraries choose their kernels; a profile needs every op.
   if (model_->plan().device.kind == DeviceKind::cpu || !has_run_ || profiling_ops()) {
@@ -194,7 +230,7 @@ StepReport Trainer::step() {
   staging_.wait();
   has_run_ = true;
 
-  const double tokens = static_cast<double>(train.batch * config_.model.context);
+  const double tokens = static_cast<double>(train.batch * stage().model.context);
   report.bits = control->losses / tokens / std::numbers::ln2;
   report.gradient_norm = control->norm;
   report.skipped = control->applied == 0;
@@ -219,6 +255,7 @@ StepReport Trainer::step() {
   report.seconds = seconds_since(start);
   state_.seconds += report.seconds;
   if (state_.step == warmup_steps(train, total_steps_)) state_.warmup_seconds = state_.seconds;
+  follow_stages();
   return report;
 }
 
@@ -247,11 +284,20 @@ void Trainer::load(const OpenCheckpoint& checkpoint) {
   load_into(checkpoint.state(), "", optimizer_->state_tensors());
   optimizer_->loaded();
   state_ = TrainState::from_metadata(checkpoint.metadata());
+  if (state_.context == 0) state_.context = config_.model.context, state_.pattern = config_.model.pattern;
   LONGSTRIDE_CHECK(
       state_.step == checkpoint.step(),
       "{} holds the state of step {}: the folder was copied or renamed; remove it, or give it back the "
       "name of its step",
       checkpoint.path(), state_.step);
+  // The stage that was reached, also where the run has become longer since.
+  int64_t reached = stage_at(stages_, progress());
+  for (int64_t i = reached + 1; i < static_cast<int64_t>(stages_.size()); ++i)
+    if (stages_[i].config.model.context == state_.context &&
+        stages_[i].config.model.pattern == state_.pattern)
+      reached = i;
+  if (reached != stage_) build_stage(reached);
+  follow_stages();
 }
 
 MemoryPlan Trainer::memory() const { return training_memory(config_); }

@@ -6,6 +6,7 @@
 #include <memory>
 #include <optional>
 #include <string>
+#include <vector>
 
 #include "longstride/data/batches.h"
 #include "longstride/data/corpus.h"
@@ -15,6 +16,7 @@
 #include "longstride/model/transformer.h"
 #include "longstride/run/prepared_run.h"
 #include "longstride/run/run_directory.h"
+#include "longstride/run/stages.h"
 #include "longstride/train/memory.h"
 #include "longstride/train/optimizer.h"
 
@@ -45,6 +47,9 @@ struct TrainState {
   double loss_scale = 65536;   // of f16: what gradients are multiplied with
   int64_t skipped = 0;         // steps whose gradients overflowed
   int64_t validated_step = 0;  // the last that was validated
+  int64_t context = 0;         // of the stage that the run is in; 0: the model's, in older states
+  std::string pattern;         // likewise
+  int64_t stage_step = 0;      // finished steps when that stage began
   double warmup_seconds = 0;   // of `seconds`, when the warm-up was over; 0: it is not
   Interval interval;
 
@@ -65,8 +70,12 @@ class Trainer {
   // the end.
   double progress() const;
 
-  // One optimizer step. Throws Error, with weights and state as they were before, if loss or gradients are
-  // not finite; with f16 overflowing gradients are an error only after many in a row.
+  // The configuration of the stage that the run is in.
+  const RunConfig& stage() const { return stages_[stage_].config; }
+  bool has_stages() const { return stages_.size() > 1; }
+  // One optimizer step. The next stage begins after the step that brings the run there: stage() has changed
+  // then, and there is no best any more. Throws Error, with weights and state as they were before, if loss or
+  // gradients are not finite; with f16 overflowing gradients are an error only after many in a row.
   StepReport step();
 
   // Validation with the weights that a checkpoint would hold; max_bytes 0 = all.
@@ -77,6 +86,7 @@ class Trainer {
   void load(const OpenCheckpoint& checkpoint);
 
   TrainState& state() { return state_; }
+  const TrainState& state() const { return state_; }
   const Transformer& model() const { return *model_; }
   MemoryPlan memory() const;
   // Bytes on the device of what a step and a validation are told and give, beside weights and the model's
@@ -84,11 +94,17 @@ class Trainer {
   static int64_t exchange_bytes(const RunConfig& config);
 
  private:
+  // Makes all that the shapes of a stage decide, once that of the stage before is freed.
+  void build_stage(int64_t stage);
+  // Goes to the stage that is due.
+  void follow_stages();
   void queue_step() const;
   // The part of the run that is over when the warm-up ends.
   double warmup_end() const;
 
   RunConfig config_;
+  std::vector<Stage> stages_;
+  int64_t stage_ = 0;
   Segment validation_;
   BatchLoader loader_;
   std::unique_ptr<Optimizer> optimizer_;

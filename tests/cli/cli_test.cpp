@@ -97,6 +97,24 @@ TEST_F(CliTest, KilledAndResumedEqualsUninterrupted) {
               read_bytes(folder_ / "killed/checkpoints/step-00000400/model.safetensors"));
 }
 
+TEST_F(CliTest, ARunInStages) {
+  write_small_config();
+  const std::string stages =
+      "--set train.decay=linear --set \"train.context_schedule=8 until 0.5\" --set "
+      "\"train.pattern_schedule=block:4 until 0.2\"";
+  Outcome outcome = longstride("train small.toml --run run " + stages);
+  ASSERT_EQ(outcome.code, 0) << outcome.err;
+  EXPECT_THAT(outcome.err + outcome.out,
+              AllOf(HasSubstr("step 1: context 8, pattern block:4"), HasSubstr("step 7: context 8, pattern "),
+                    HasSubstr("step 16: context ")));
+  EXPECT_EQ(longstride("eval run").code, 0);
+  outcome = longstride("train small.toml --run other --set \"train.context_schedule=7 until 0.5\"");
+  EXPECT_EQ(outcome.code, 1);
+  EXPECT_THAT(outcome.err,
+              HasSubstr("train.context_schedule: a context of 7 does not divide model.context = "));
+  EXPECT_FALSE(fs::exists(folder_ / "other"));
+}
+
 TEST_F(CliTest, InterruptSavesAndEndsCleanly) {
   write_small_config();
   const pid_t child = fork();

@@ -79,6 +79,16 @@ TEST_F(GpuTrainTest, MovesFromTheCpuAndBack) {
   EXPECT_NEAR(moved.train_bits, stayed.train_bits, 0.01);
 }
 
+// Each stage records a graph of its own after its first step.
+TEST_F(GpuTrainTest, StagesFollowTheCpu) {
+  config_.train.steps = 60;
+  config_.train.context_schedule = "16 until 0.25; 32 until 0.5";
+  config_.train.pattern_schedule = "block:8 until 0.4";
+  const std::vector<double> cpu = curve(on("cpu", "f32"), 60);
+  expect_curves_near(curve(on("cuda", "f32"), 60), cpu, 0.02);
+  expect_curves_near(curve(on("cuda", "bf16"), 60), cpu, 0.06);
+}
+
 class GpuResumeTest : public GpuTrainTest, public testing::WithParamInterface<const char*> {};
 
 TEST_P(GpuResumeTest, TheSameBitsTwiceAndAfterAResume) {

@@ -144,6 +144,15 @@ TEST_F(RunStartTest, PicturesGetAxesOfRowsColumnsAndChannels) {
   given.model.position_axes = {16, 3};
   train("b", given);
   EXPECT_THAT(read_run_config(run("b")).model.position_axes, testing::ElementsAre(16, 3));
+  config_.train.pattern_schedule = "block:12 until 0.5";
+  EXPECT_TRUE(train("c", config_).complete);
+  config_.train.context_schedule = "24 until 0.5";
+  try {
+    train("d", config_);
+    ADD_FAILURE() << "pieces of pictures";
+  } catch (const Error& error) {
+    EXPECT_THAT(error.what(), testing::HasSubstr("are learnt whole; leave it empty"));
+  }
 }
 
 TEST_F(RunStartTest, TheLockIsWaitedForAndItsHolderIsNamed) {

@@ -13,8 +13,6 @@ namespace longstride {
 namespace {
 
 DecoderOptions resolved(const ModelConfig& config, DecoderOptions options) {
-  LONGSTRIDE_CHECK(!config.rotary() && !config.qk_norm,
-                   "sampling from models with rotary positions or model.qk_norm is not there yet");
   LONGSTRIDE_CHECK(options.streams >= 1, "decoding {} sequences, must be at least 1", options.streams);
   LONGSTRIDE_CHECK(options.positions >= 0 && options.positions <= config.context,
                    "decoding sequences of {} positions; the model's context is {}", options.positions,

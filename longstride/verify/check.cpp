@@ -23,6 +23,11 @@ double relative_error(std::span<const float> ours, std::span<const double> refer
   return difference / magnitude;
 }
 
+double rounding_floor(double floor) {
+  const bool fused = may_use(Instructions::avx2) || may_use(Instructions::neon);
+  return (fused ? 1 : 2) * floor;
+}
+
 Check compare(std::string name, std::span<const float> ours, std::span<const float> naive,
               std::span<const double> reference, double floor) {
   Check check;
@@ -30,9 +35,7 @@ Check compare(std::string name, std::span<const float> ours, std::span<const flo
   check.error = relative_error(ours, reference);
   // A naive result that overflowed allows nothing: only the floor is left.
   const double naive_error = relative_error(naive, reference);
-  // Without a fused multiply-add each product of a sum is rounded as well.
-  const bool fused = may_use(Instructions::avx2) || may_use(Instructions::neon);
-  check.allowed = (std::isfinite(naive_error) ? 2 * naive_error : 0) + (fused ? 1 : 2) * floor;
+  check.allowed = (std::isfinite(naive_error) ? 2 * naive_error : 0) + rounding_floor(floor);
   return check;
 }
 

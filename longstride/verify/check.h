@@ -29,6 +29,10 @@ enum class Effort { quick, thorough };  // seconds for selftest | what the tests
 double relative_error(std::span<const float> ours, std::span<const double> reference,
                       double smallest = 1e-30);
 
+// `floor`, doubled where the instructions that may be used have no fused multiply-add: each product of a sum
+// is then rounded as well.
+double rounding_floor(double floor);
+
 // Applies the rule; `naive` is the same-precision naive result.
 Check compare(std::string name, std::span<const float> ours, std::span<const float> naive,
               std::span<const double> reference, double floor = 1e-6);

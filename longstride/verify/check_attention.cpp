@@ -93,7 +93,7 @@ Check compare_gradient(std::string name, std::span<const float> ours, std::span<
                        std::span<const double> reference, std::span<const double> dv, double floor) {
   const double magnitude = std::max(1e-30, largest(dv));
   return {std::move(name), relative_error(ours, reference, magnitude),
-          2 * relative_error(naive, reference, magnitude) + floor};
+          2 * relative_error(naive, reference, magnitude) + rounding_floor(floor)};
 }
 
 void check_case(const AttentionCase& c, Device device, std::vector<Check>& checks) {

@@ -27,6 +27,11 @@ void append_little_endian(std::vector<uint8_t>& file, uint64_t value, int bytes)
   for (int i = 0; i < bytes; ++i) file.push_back(static_cast<uint8_t>(value >> (8 * i)));
 }
 
+void check_channels(const std::string& path, int64_t channels) {
+  LONGSTRIDE_CHECK(channels == 0 || channels == 1 || channels == 3,
+                   "{}: pictures are read with 1 or 3 channels, not {}", path, channels);
+}
+
 }  // namespace
 
 void write_png(const std::string& path, std::span<const uint8_t> pixels, int64_t height, int64_t width,
@@ -83,8 +88,7 @@ void write_wav(const std::string& path, std::span<const uint8_t> mulaw, int64_t 
 }
 
 Image read_picture(const std::string& path, int64_t channels) {
-  LONGSTRIDE_CHECK(channels == 0 || channels == 1 || channels == 3,
-                   "{}: pictures are read with 1 or 3 channels, not {}", path, channels);
+  check_channels(path, channels);
   Image picture;
   picture.shape = data::decode_picture(
       data::read_whole_file(path, kPictureFileLimit), path,
@@ -94,11 +98,17 @@ Image read_picture(const std::string& path, int64_t channels) {
 
 std::vector<uint8_t> encode_image_file(const std::string& path, int64_t height, int64_t width,
                                        int64_t channels) {
-  Image picture = read_picture(path, channels);
-  LONGSTRIDE_CHECK(picture.shape.height == height && picture.shape.width == width,
-                   "{} is {} x {} (height x width), expected {} x {}; resize it", path, picture.shape.height,
-                   picture.shape.width, height, width);
-  return std::move(picture.pixels);
+  std::vector<uint8_t> pixels;
+  // The header tells the shape, so that a wrong one costs no memory.
+  const auto choose = [&](const ImageShape& native) {
+    LONGSTRIDE_CHECK(native.height == height && native.width == width,
+                     "{} is {} x {} (height x width), expected {} x {}; resize it", path, native.height,
+                     native.width, height, width);
+    return channels == 0 ? native.channels : channels;
+  };
+  check_channels(path, channels);
+  data::decode_picture(data::read_whole_file(path, kPictureFileLimit), path, choose, pixels);
+  return pixels;
 }
 
 std::vector<uint8_t> read_audio(const std::string& path, int64_t rate) {

@@ -1,8 +1,16 @@
 // Pictures of every format against bytes that the test computes itself.
+#include <algorithm>
+#include <cstdint>
+#include <fstream>
+#include <functional>
+#include <string>
 #include <tuple>
 
 #include <gmock/gmock.h>
 #include <png.h>
+#include <sys/resource.h>
+#include <sys/wait.h>
+#include <unistd.h>
 
 #include "longstride/data/corpus.h"
 #include "longstride/data/encode.h"
@@ -332,6 +340,63 @@ TEST_F(ImageTest, AHugeHeaderIsRefusedBeforeItsPixelsTakeMemory) {
   data_test::write_file(at("huge.png"), png);
   EXPECT_THAT(data_test::error_of([&] { open_corpus(config("image", "huge.png"), at("huge.png")); }),
               ::testing::HasSubstr("huge.png"));
+}
+
+// The header claims more than there is, and its checksum is right.
+Bytes png_that_claims(uint32_t height, uint32_t width) {
+  Bytes png = data_test::make_png(Bytes(3, 0), 1, 1, {.colour_type = PNG_COLOR_TYPE_RGB});
+  constexpr size_t kType = 12, kWidth = 16, kHeight = 20, kCrc = 29;
+  const auto put = [&](size_t at, uint32_t value) {
+    for (size_t i = 0; i < 4; ++i) png[at + i] = static_cast<uint8_t>(value >> (24 - 8 * i));
+  };
+  put(kWidth, width), put(kHeight, height);
+  uint32_t crc = 0xffffffffu;
+  for (size_t i = kType; i < kCrc; ++i) {
+    crc ^= png[i];
+    for (int bit = 0; bit < 8; ++bit) crc = crc >> 1 ^ (crc & 1 ? 0xedb88320u : 0);
+  }
+  put(kCrc, ~crc);
+  return png;
+}
+
+// The message that `work` ends with in a process of its own that may take 64 MiB more memory than it has.
+std::string error_in_little_memory(const std::function<void()>& work) {
+  int ends[2];
+  if (pipe(ends) != 0) return "no pipe";
+  const pid_t child = fork();
+  if (child == 0) {
+    long pages = 0;
+    std::ifstream("/proc/self/statm") >> pages;
+    const auto most = static_cast<rlim_t>(pages * sysconf(_SC_PAGESIZE) + (64 << 20));
+    const rlimit limit{most, most};
+    std::string message = "no limit";
+    if (setrlimit(RLIMIT_AS, &limit) == 0) {
+      try {
+        work();
+        message = "no error";
+      } catch (const std::exception& error) {
+        message = error.what();
+      }
+    }
+    _exit(write(ends[1], message.data(), message.size()) < 0);
+  }
+  close(ends[1]);
+  char text[4096];
+  const ssize_t count = read(ends[0], text, sizeof text);
+  close(ends[0]);
+  waitpid(child, nullptr, 0);
+  return {text, static_cast<size_t>(std::max<ssize_t>(count, 0))};
+}
+
+TEST_F(ImageTest, AHeaderOfAnotherShapeIsRefusedBeforeItsPixelsTakeMemory) {
+  // 960 MB of pixels are within what is decoded, where the shape is not known.
+  data_test::write_file(at("claims.png"), png_that_claims(20000, 16000));
+  EXPECT_THAT(error_in_little_memory([&] { encode_image_file(at("claims.png"), 4, 4, 3); }),
+              ::testing::AllOf(::testing::HasSubstr("claims.png"), ::testing::HasSubstr("20000 x 16000"),
+                               ::testing::HasSubstr("expected 4 x 4")));
+  data_test::write_file(at("huge.png"), png_that_claims(1 << 16, 1 << 16));
+  EXPECT_THAT(error_in_little_memory([&] { open_corpus(config("image", "huge.png"), at("huge.png")); }),
+              ::testing::AllOf(::testing::HasSubstr("huge.png"), ::testing::HasSubstr("too large")));
 }
 
 TEST_F(ImageTest, ExtentsAreLimited) {

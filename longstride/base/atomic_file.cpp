@@ -331,10 +331,28 @@ void link_file_atomically(const std::string& existing, const std::string& path) 
   sync_directory(parent_of(path));
 }
 
+void check_file_or_absent(const std::string& path) {
+  std::error_code ignored;
+  if (fs::symlink_status(path, ignored).type() == fs::file_type::not_found) return;
+  const fs::file_type type = fs::status(path, ignored).type();
+  if (type == fs::file_type::not_found) fail("{} is a link to nothing; remove it", path);
+  if (type != fs::file_type::regular && type != fs::file_type::unknown && type != fs::file_type::none)
+    fail("{} is no regular file; remove it", path);
+}
+
 void make_directories(const std::string& path) {
   std::error_code error;
+  std::vector<std::string> parents;  // of what is missing
+  for (fs::path folder = fs::path(path).lexically_normal(); !folder.empty() && !fs::exists(folder, error);) {
+    if (!folder.has_filename()) folder = folder.parent_path();  // a slash at the end
+    parents.push_back(parent_of(folder.string()));
+    folder = folder.parent_path();
+  }
   fs::create_directories(path, error);
   LONGSTRIDE_CHECK(!error, "cannot create folder {}: {}", path, error.message());
+  // A folder may be one to create in and none to read, and then it cannot be synced.
+  for (auto parent = parents.rbegin(); parent != parents.rend(); ++parent)
+    if (access(parent->c_str(), R_OK) == 0) sync_directory(*parent);
 }
 
 }  // namespace longstride

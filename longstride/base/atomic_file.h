@@ -76,7 +76,11 @@ void remove_directory_atomically(const std::string& path);
 // file system has no hard links. Throws Error.
 void link_file_atomically(const std::string& existing, const std::string& path);
 
-// Creates the folder and the folders above it as needed. Throws Error.
+// Throws Error if something has the name that is no file, nor a link to one: a pipe or a device would be
+// waited for, and what a dangling link names would appear elsewhere.
+void check_file_or_absent(const std::string& path);
+
+// Creates the folder and the folders above it as needed, and brings the new names to the disk. Throws Error.
 void make_directories(const std::string& path);
 
 }  // namespace longstride

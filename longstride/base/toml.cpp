@@ -4,7 +4,6 @@
 #include <cmath>
 #include <filesystem>
 #include <fstream>
-#include <sstream>
 #include <system_error>
 
 #include <fmt/ranges.h>
@@ -241,10 +240,13 @@ void read_toml_file(const std::string& path, const FieldList& fields) {
                    "cannot read {}: it is not a regular file", path);
   std::ifstream file(path);
   LONGSTRIDE_CHECK(file.good(), "cannot read {}: {}", path, last_system_error());
-  std::ostringstream text;
-  text << file.rdbuf();
+  // A device may never end.
+  constexpr std::streamsize kMostRead = (std::streamsize{1} << 20) + 1;
+  std::string text(static_cast<size_t>(kMostRead), '\0');
+  file.read(text.data(), kMostRead);
+  text.resize(static_cast<size_t>(file.gcount()));
   LONGSTRIDE_CHECK(!file.bad(), "cannot read {}: {} (is it a file?)", path, last_system_error());
-  read_toml_text(text.str(), path, fields);
+  read_toml_text(text, path, fields);
 }
 
 void apply_override(const std::string& assignment, const FieldList& fields) {

@@ -255,6 +255,7 @@ void mark_best(const std::string& run_directory, int64_t step, double value) {
 
 std::optional<BestCheckpoint> read_best(const std::string& run_directory) {
   const std::string path = best_file(run_directory);
+  check_file_or_absent(path);
   if (!exists(path)) return {};
   const MappedFile file(path);
   const char* text = reinterpret_cast<const char*>(file.data());

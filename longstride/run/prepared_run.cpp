@@ -5,6 +5,7 @@
 
 #include <unistd.h>
 
+#include "longstride/base/atomic_file.h"
 #include "longstride/base/check.h"
 #include "longstride/run/run_data.h"
 #include "longstride/run/run_directory.h"
@@ -25,6 +26,8 @@ PreparedRun::PreparedRun(RunRequest request, std::optional<RunLock> lock, const 
     : directory_(std::move(request.directory)), config_(std::move(request.config)), lock_(std::move(lock)) {
   request.directory = directory_;
   check_directory(request);
+  // Before anything of the run is changed.
+  check_file_or_absent((fs::path(directory_) / "metrics.jsonl").string());
   const bool trained = state_of_directory(directory_) == RunDirectoryState::trained;
   if (trained) check_model();
   open_data(request, trained, note);

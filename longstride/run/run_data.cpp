@@ -76,6 +76,7 @@ PartRecord record_of(const DataConfig& config, const Splits& splits, size_t part
 
 std::optional<std::array<PartRecord, 3>> read_record(const std::string& run) {
   const std::string path = record_path(run);
+  check_file_or_absent(path);
   std::error_code ignored;
   if (!fs::exists(path, ignored)) return {};
   const std::vector<uint8_t> text = data::read_whole_file(path, kMostRecord);

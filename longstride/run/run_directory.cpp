@@ -27,6 +27,8 @@ void check_run_directory(const std::string& path) {
   if (!is_there(path)) fail("{}: no such run directory", path);
   if (!fs::is_directory(path, ignored)) fail("{}: not a run directory but a file", path);
   if (!is_there(config_path(path))) fail("{}: not a run directory, it has no config.toml", path);
+  if (!fs::is_regular_file(config_path(path), ignored))
+    fail("cannot read {}: it is not a regular file", config_path(path));
 }
 
 // The last step that the curves tell of; 0 without curves.

@@ -2,7 +2,9 @@
 #include <algorithm>
 #include <chrono>
 #include <cmath>
+#include <optional>
 
+#include "longstride/base/check.h"
 #include "longstride/base/interrupt.h"
 #include "longstride/base/text.h"
 #include "longstride/checkpoint/checkpoint.h"
@@ -66,7 +68,7 @@ class Loop {
  private:
   TrainSummary go_on() {
     const bool owed = validation_is_owed();
-    MetricsLog metrics(run_, trainer_.state().step, owed);
+    MetricsLog& metrics = metrics_.emplace(run_, trainer_.state().step, owed);
     ProgressLine progress(progress_options(observer_.show_progress));
     const InterruptGuard interrupts;
     if (trainer_.has_stages()) tell(progress, stage_line());
@@ -242,9 +244,19 @@ class Loop {
 
   void save() {
     const int64_t step = trainer_.state().step;
+    bring_metrics_to_disk();
     save_checkpoint(run_, step, trainer_.contents());
     saved_step_ = step;
     saved_at_ = std::chrono::steady_clock::now();
+  }
+
+  // The lines up to a checkpoint are as safe as itself: a resumed run does not write them again.
+  void bring_metrics_to_disk() {
+    try {
+      if (metrics_) metrics_->bring_to_disk();
+    } catch (const Error& error) {
+      observer_.note(fmt::format("warning    {}", error.what()));  // the checkpoint is worth more
+    }
   }
 
   // The state that is reached, unless it is saved already.
@@ -267,6 +279,7 @@ class Loop {
   int64_t memory_before_ = 0;  // of the CPU in use, of a GPU free, before the run takes anything
   Trainer trainer_;
   LossWatch watch_;
+  std::optional<MetricsLog> metrics_;
   TrainSummary summary_;
   int64_t saved_step_ = -1;
   std::chrono::steady_clock::time_point saved_at_ = std::chrono::steady_clock::now();

@@ -1,5 +1,6 @@
 #include "longstride/train/metrics.h"
 
+#include <cerrno>
 #include <chrono>
 #include <cmath>
 #include <filesystem>
@@ -83,14 +84,20 @@ std::string render_line(int64_t step, double time, const Scalars& scalars) {
 MetricsLog::MetricsLog(const std::string& run_directory, int64_t resume_step, bool validates_again)
     : path_(run_directory + "/metrics.jsonl") {
   make_directories(run_directory);
+  check_file_or_absent(path_);
   cut(path_, {resume_step, validates_again});
   events_ = std::make_unique<EventFile>(run_directory, seconds_since_1970(), resume_step);
-  descriptor_ = open(path_.c_str(), O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0666);
+  descriptor_ = open(path_.c_str(), O_WRONLY | O_CREAT | O_APPEND | O_NONBLOCK | O_CLOEXEC, 0666);
   LONGSTRIDE_CHECK(descriptor_ >= 0, "cannot open {}: {}", path_, last_system_error());
 }
 
 MetricsLog::~MetricsLog() {
   if (descriptor_ >= 0) close(descriptor_);
+}
+
+void MetricsLog::bring_to_disk() {
+  LONGSTRIDE_CHECK(fsync(descriptor_) == 0 || errno == EINVAL || errno == ENOTSUP,
+                   "cannot bring {} to the disk: {}", path_, last_system_error());
 }
 
 void MetricsLog::log(int64_t step, const Scalars& scalars) {

@@ -25,6 +25,9 @@ class MetricsLog {
   // "time", for a name that repeats or is no UTF-8, and for the system's errors.
   void log(int64_t step, const Scalars& scalars);
 
+  // After it no power cut loses a line that was logged. Throws Error for the system's errors.
+  void bring_to_disk();
+
   const std::string& path() const { return path_; }
   const std::string& event_path() const { return events_->path(); }
 

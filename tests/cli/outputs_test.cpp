@@ -1,5 +1,6 @@
 // What a user names as output and how numbers are read: devices, pipes and links, standard streams that are
 // closed or full, modes, and files that change while they are compressed.
+#include <algorithm>
 #include <csignal>
 #include <filesystem>
 #include <fstream>
@@ -307,6 +308,33 @@ TEST_F(OutputsTest, WhatIsGivenInsteadOfAConfigIsSaid) {
   EXPECT_LT(outcome.err.size(), 8000u);
   mkfifo((folder_ / "fifo.toml").c_str(), 0600);
   expect_complaint(longstride("inspect fifo.toml"), 1, {"fifo.toml", "not a regular file"});
+}
+
+// What is no file would be waited for, or written to elsewhere.
+TEST_F(OutputsTest, FilesOfARunThatAreNoFilesAreRefusedAtOnce) {
+  const auto put = [&](const std::string& name, const std::string& what) {
+    const fs::path path = folder_ / ("run/" + name);
+    fs::remove(path);
+    if (what == "pipe")
+      mkfifo(path.c_str(), 0600);
+    else
+      fs::create_symlink(what, path);
+  };
+  environment_ = "timeout 20";
+  for (const std::string what : {"pipe", "/dev/zero", "nowhere"})
+    for (const std::string name : {"metrics.jsonl", "best.json", "data.json", ".lock", "config.toml"}) {
+      fs::remove_all(folder_ / "kept");
+      fs::copy(folder_ / "run", folder_ / "kept", fs::copy_options::recursive);
+      put(name, what);
+      const Outcome outcome = longstride("train run --quiet --set train.steps=60");
+      SCOPED_TRACE(name + " as " + what + ": " + outcome.err);
+      EXPECT_TRUE(outcome.code == 1 || outcome.code == 2);
+      EXPECT_EQ(std::count(outcome.err.begin(), outcome.err.end(), '\n'), 1);
+      EXPECT_THAT(outcome.err, HasSubstr(name == "config.toml" ? "run" : name));
+      EXPECT_FALSE(fs::exists(folder_ / "run/nowhere"));
+      fs::remove_all(folder_ / "run");
+      fs::rename(folder_ / "kept", folder_ / "run");
+    }
 }
 
 TEST_F(OutputsTest, TheResultIsThereEvenIfTheCurveIsNot) {

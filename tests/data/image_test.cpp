@@ -1,6 +1,7 @@
 // Pictures of every format against bytes that the test computes itself.
 #include <algorithm>
 #include <cstdint>
+#include <exception>
 #include <fstream>
 #include <functional>
 #include <string>

@@ -12,7 +12,8 @@ namespace longstride {
 namespace {
 
 constexpr int64_t kMaxNumber = std::numeric_limits<int32_t>::max();
-constexpr int64_t kMaxCycle = 65536;  // layers in a cycle, so that a typo in *count cannot fill the memory
+constexpr int64_t kMaxCycle = 65536;    // layers in a cycle, so that a typo in *count cannot fill the memory
+constexpr int64_t kMaxGroups = 262144;  // patterns of heads in all layers of a cycle, likewise
 
 // How a name is written: its numbers in order, the last `optional` of which may be left out.
 struct Name {
@@ -63,11 +64,15 @@ class Parser {
   Schedule schedule() {
     refuse_empty();
     Schedule schedule;
+    int64_t groups = 0;
     do {
       const LayerPattern layer = this->layer();
       const int64_t times = accept('*') ? repeat_count() : 1;
       if (static_cast<int64_t>(schedule.cycle.size()) + times > kMaxCycle)
         complain("a cycle may have at most {} layers", kMaxCycle);
+      groups += times * static_cast<int64_t>(layer.groups.size());
+      if (groups > kMaxGroups)
+        complain("the layers of a cycle may have at most {} patterns of heads together", kMaxGroups);
       schedule.cycle.insert(schedule.cycle.end(), static_cast<size_t>(times), layer);
     } while (accept(','));
     expect_end("'+' and a term, '|' and another head's pattern, '*' and a count, or ',' and a layer");

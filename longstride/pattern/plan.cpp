@@ -139,6 +139,21 @@ TileLists transpose(const TileLists& rows, int64_t row_count, int64_t column_cou
   return columns;
 }
 
+// What takes minutes to plan is refused before it begins: about a second is 10^7 ranges.
+constexpr double kMostRanges = 3e8;
+
+// The passes of `pattern`. Throws Error where later ones must leave out too many keys one by one.
+std::vector<PassTerms> passes_to_plan(const Pattern& pattern, int64_t n) {
+  std::vector<PassTerms> passes = group_passes(pattern, n);
+  for (const PassTerms& pass : passes)
+    LONGSTRIDE_CHECK(ranges_of_pass(pass, n) <= kMostRanges,
+                     "pattern '{}' over {} positions: too many keys of '{}' belong to '{}' too and would "
+                     "have to be left out "
+                     "one by one; choose widths that divide one another, larger ones, or fewer positions",
+                     to_string(pattern), n, to_string(pass.terms), to_string(pass.excluded));
+  return passes;
+}
+
 void check_tile_count(const TileGrid& grid) {
   LONGSTRIDE_CHECK(grid.count() < kNoTile,
                    "{} positions make {} tiles of {}, at most {} are possible; take larger tiles",
@@ -154,7 +169,7 @@ Plan make_plan(const Pattern& pattern, int64_t n, int64_t query_tile, int64_t ke
   Plan plan;
   plan.pattern = pattern;
   plan.n = n;
-  for (const PassTerms& terms : group_passes(pattern, n)) {
+  for (const PassTerms& terms : passes_to_plan(pattern, n)) {
     Pass pass;
     pass.terms = terms.terms;
     pass.excluded = terms.excluded;
@@ -174,7 +189,7 @@ Plan make_plan(const Pattern& pattern, int64_t n, int64_t query_tile, int64_t ke
 int64_t count_pairs(const Pattern& pattern, int64_t n) {
   LONGSTRIDE_CHECK(n >= 1, "pairs are counted over at least 1 position, here n = {}", n);
   int64_t pairs = 0;
-  for (const PassTerms& pass : group_passes(pattern, n)) {
+  for (const PassTerms& pass : passes_to_plan(pattern, n)) {
     PassRanges ranges(pass.terms, pass.excluded, pass.keys);
     for (int64_t q = 0; q < n; ++q)
       for (const IndexRange& range : ranges.of(q)) pairs += range.end - range.begin;

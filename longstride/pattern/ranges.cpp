@@ -77,7 +77,29 @@ void sort_and_merge(std::vector<IndexRange>& ranges) {
   ranges.resize(last + 1);
 }
 
+// Ranges that add_holes makes of `term` for the last of n positions, about.
+double holes_of(const Term& term, const TokenOrder& order, int64_t n) {
+  const double positions = static_cast<double>(n);
+  const bool by_lanes = order.kind == TokenOrder::Kind::lanes;
+  if (is_summary(term)) {
+    if (!by_lanes || term.size > order.width) return positions / static_cast<double>(term.size);
+    return order.width % term.size == 0 ? 1 : positions / static_cast<double>(order.width);
+  }
+  if (!is_lanes(term)) return 1;
+  const double apart = static_cast<double>(std::lcm(term.size, order.width));
+  const double reach = term.kind == TermKind::dilated
+                           ? static_cast<double>(term.size) * static_cast<double>(term.count)
+                           : positions;
+  return 1 + std::min(positions, reach) / apart;
+}
+
 }  // namespace
+
+double ranges_of_pass(const PassTerms& pass, int64_t n) {
+  double last = pass.terms.count;
+  for (int t = 0; t < pass.excluded.count; ++t) last += holes_of(pass.excluded.terms[t], pass.keys, n);
+  return last * static_cast<double>(n) / 2;
+}
 
 TokenOrder query_order_of(const Term& term, int64_t n) {
   if (is_lanes(term)) return {TokenOrder::Kind::lanes, n, term.size};

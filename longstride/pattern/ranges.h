@@ -54,6 +54,10 @@ struct PassTerms {
   TokenOrder keys;
 };
 
+// How many ranges PassRanges meets over all queries of n positions, about: one for each query and term, and
+// those that excluded terms cut out one by one.
+double ranges_of_pass(const PassTerms& pass, int64_t n);
+
 // The passes of a simplified pattern: natural order first, then summaries, then lanes, so that what later
 // passes exclude is cheap to tell. Throws Error for numbers that no parsed term has.
 std::vector<PassTerms> group_passes(const Pattern& pattern, int64_t n);

@@ -210,5 +210,17 @@ TEST(ParseProperty, RubbishIsRefusedPolitely) {
   }));
 }
 
+TEST(Parse, LimitsThePatternsOfAllLayersTogether) {
+  std::string groups = "dense";
+  for (int i = 1; i < 5; ++i) groups += "|dense";
+  try {
+    parse_schedule(groups + "*65536");
+    ADD_FAILURE() << "no error";
+  } catch (const Error& error) {
+    EXPECT_THAT(error.what(), testing::HasSubstr("at most 262144 patterns of heads together"));
+  }
+  EXPECT_EQ(parse_schedule("dense|window:4|window:8|window:16*65536").cycle.size(), 65536u);
+}
+
 }  // namespace
 }  // namespace longstride

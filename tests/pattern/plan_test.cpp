@@ -253,5 +253,21 @@ TEST(Plan, AMillionPositions) {
   }
 }
 
+// Patterns whose keys would have to be left out one by one are refused at once, not after an hour.
+TEST(Plan, RefusesWhatWouldTakeTooLongToPlan) {
+  for (const char* text : {"summary:3,1+summary:2,1", "stride:2+stride:3+window:5"}) {
+    const Pattern pattern = parse_pattern(text);
+    EXPECT_GT(count_pairs(pattern, 4096), 0) << text;
+    for (const int64_t n : {65536, 1 << 20}) {
+      EXPECT_THROW(make_plan(pattern, n, 64, 64), Error) << text;
+      EXPECT_THROW(count_pairs(pattern, n), Error) << text;
+    }
+  }
+  // Those of models that are in use are not.
+  for (const char* text : {"fixed:1024,16", "strided:1024", "window:256+stride:256+summary:256,8",
+                           "dilated:32,1024+stride:1024", "summary:128,32+window:128+prefix:64"})
+    EXPECT_GT(count_pairs(parse_pattern(text), 1 << 20), 0) << text;
+}
+
 }  // namespace
 }  // namespace longstride

@@ -1,6 +1,8 @@
 // `longstride inspect`: what a model is, costs, needs and sees, before any of it is spent.
 
 #include <cmath>
+#include <filesystem>
+#include <system_error>
 
 #include <fmt/format.h>
 #include <fmt/ranges.h>
@@ -13,6 +15,7 @@
 #include "longstride/pattern/analyse.h"
 #include "longstride/pattern/draw.h"
 #include "longstride/run/gpu_room.h"
+#include "longstride/run/run_data.h"
 #include "longstride/sample/key_caches.h"
 #include "longstride/train/memory.h"
 
@@ -72,11 +75,21 @@ std::string rows_text(double rows) {
   return rows == std::floor(rows) ? fmt::format("{:.0f}", rows) : fmt::format("{:.1f}", rows);
 }
 
+// Pictures decide the context and the axes of positions, where they are there and a run does not know them.
+void look_at_pictures(RunConfig& config) {
+  const DataConfig& data = config.data;
+  if (data.kind != "image" || data.image_height > 0 || data.path.empty()) return;
+  std::error_code error;
+  if (!std::filesystem::exists(data.path, error)) return;
+  take_pictures(config, *open_splits(data).train.corpus, true);
+}
+
 }  // namespace
 
 int run_inspect(const InspectOptions& options) {
-  const RunConfig config = load_config(options.target, options.overrides);
+  RunConfig config = load_config(options.target, options.overrides);
   use_instructions(config.compute);
+  look_at_pictures(config);
   const ModelConfig& model = config.model;
   const Schedule schedule = model.schedule();
   const ModelCost cost = cost_of(model);

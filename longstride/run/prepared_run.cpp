@@ -113,9 +113,7 @@ void PreparedRun::open_data(const RunRequest& request, bool trained, const Notes
     record_data_ = !check_run_data(directory_, config_.data, splits_);
   const Corpus& corpus = *splits_.train.corpus;
   const int64_t context = config_.model.context;
-  LONGSTRIDE_CHECK(corpus.record_bytes() == 0 || corpus.record_bytes() == context,
-                   "model.context = {}, but a picture of {} has {} bytes; set model.context to that", context,
-                   config_.data.path, corpus.record_bytes());
+  take_pictures(config_, corpus, !trained);
   for (const Stage& stage : stages_of(config_))
     LONGSTRIDE_CHECK(corpus.record_bytes() == 0 || stage.pieces == 1,
                      "train.context_schedule: the pictures of {} are learnt whole; leave it empty",
@@ -123,14 +121,6 @@ void PreparedRun::open_data(const RunRequest& request, bool trained, const Notes
   LONGSTRIDE_CHECK(splits_.train.size() >= context,
                    "{}: the training part has {} bytes, less than model.context = {}", config_.data.path,
                    splits_.train.size(), context);
-  // The run should know its pictures' shape without the data.
-  const ImageShape& shape = corpus.shape();
-  config_.data.image_height = shape.height, config_.data.image_width = shape.width;
-  config_.data.image_channels = shape.channels;
-  if (trained || shape.bytes() == 0 || !config_.model.position_axes.empty()) return;
-  // The paper's embedding of pictures: rows, columns, channels.
-  config_.model.position_axes = {shape.height, shape.width};
-  if (shape.channels > 1) config_.model.position_axes.push_back(shape.channels);
 }
 
 void PreparedRun::open_checkpoint(int64_t from_step, const Notes& note) {

@@ -176,6 +176,19 @@ Splits open_run_data(const DataConfig& config, const std::string& run) {
   return open_splits(config);
 }
 
+void take_pictures(RunConfig& config, const Corpus& corpus, bool axes) {
+  LONGSTRIDE_CHECK(corpus.record_bytes() == 0 || corpus.record_bytes() == config.model.context,
+                   "model.context = {}, but a picture of {} has {} bytes; set model.context to that",
+                   config.model.context, config.data.path, corpus.record_bytes());
+  const ImageShape& shape = corpus.shape();
+  config.data.image_height = shape.height, config.data.image_width = shape.width;
+  config.data.image_channels = shape.channels;
+  if (!axes || shape.bytes() == 0 || !config.model.position_axes.empty()) return;
+  // The paper's embedding of pictures.
+  config.model.position_axes = {shape.height, shape.width};
+  if (shape.channels > 1) config.model.position_axes.push_back(shape.channels);
+}
+
 void record_run_data(const std::string& run, const DataConfig& config, const Splits& splits) {
   json parts = json::object();
   for (size_t part = 0; part < 3; ++part) {

@@ -5,6 +5,7 @@
 #include <string>
 
 #include "longstride/data/corpus.h"
+#include "longstride/run/config.h"
 
 namespace longstride {
 
@@ -18,6 +19,11 @@ std::string note_relative_paths(const DataConfig& config, const std::string& run
 // open_splits; what is not there is an Error that says which folder a relative path belongs to and, for the
 // data of a run, how to name another place. `run` is empty for data that no run has yet.
 Splits open_run_data(const DataConfig& config, const std::string& run);
+
+// What a config takes from its pictures: their shape, so that a run knows it without the data, and with
+// `axes`, where it names no axes of positions, rows, columns and channels. Throws Error if the context is not
+// one picture.
+void take_pictures(RunConfig& config, const Corpus& corpus, bool axes);
 
 // Writes RUN/data.json. Throws Error.
 void record_run_data(const std::string& run, const DataConfig& config, const Splits& splits);

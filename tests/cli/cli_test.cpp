@@ -223,6 +223,22 @@ TEST_F(CliTest, WithoutCheckpointsThePublishedModelIsUsed) {
   expect_complaint(longstride("train run"), 1, {"no checkpoint is left", "--run"});
 }
 
+TEST_F(CliTest, InspectLooksAtPictures) {
+  std::string header = "{'descr': '|u1', 'fortran_order': False, 'shape': (99, 4, 4, 3), }";
+  header.resize(117, ' ');
+  std::ofstream(folder_ / "p.npy", std::ios::binary)
+      << std::string("\x93NUMPY\x01\x00\x76\x00", 10) << header << '\n'
+      << std::string(99 * 48, 'x');
+  const std::string pictures = "--set data.kind=image --set data.path=p.npy ";
+  write_small_config();
+  Outcome outcome = longstride("inspect small.toml " + pictures + "--set model.context=64");
+  EXPECT_EQ(outcome.code, 1);
+  EXPECT_THAT(outcome.err, HasSubstr("model.context = 64, but a picture of p.npy has 48 bytes"));
+  outcome = longstride("inspect small.toml " + pictures + "--set model.context=48");
+  EXPECT_EQ(outcome.code, 0) << outcome.err;
+  EXPECT_THAT(outcome.out, HasSubstr("positions  4 x 4 x 3"));
+}
+
 TEST_F(CliTest, InspectTellsWhatASamplerKeeps) {
   const std::string model =
       "--set model.context=256 --set model.layers=4 --set model.heads=4 --set model.width=64 "

@@ -39,6 +39,6 @@ FORTUNES="$scratch/none" expect "no text" 1 'which is not there'
 
 # As long as the text that was measured.
 head -c 2576674 /dev/zero >"$scratch/text/some words"
-expect "the minutes that would do" 0 '5400 steps beat it, some 1 minutes at this speed:  MINUTES=1 make demo'
+expect "the minutes that would do" 0 '700 steps beat it, some 1 minutes at this speed:  MINUTES=1 make demo'
 [ "$failures" -eq 0 ] && echo "demo: ok"
 exit "$failures"

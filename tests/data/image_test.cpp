@@ -325,7 +325,7 @@ TEST_F(ImageTest, ArraysThatAreNoPicturesAreNamed) {
   data_test::write_file(at("second.npy"), npy_of_shape("(4, 3, 8, 8), ", 768));
   for (const auto& [name, words] :
        {std::pair{"none.npy", "shape"}, {"negative.npy", "claims"}, {"second.npy", "transpose"}})
-    EXPECT_THAT(data_test::error_of([&] { open_corpus(config("image", name), at(name)); }),
+    EXPECT_THAT(data_test::error_of([&, name = name] { open_corpus(config("image", name), at(name)); }),
                 ::testing::AllOf(::testing::HasSubstr(name), ::testing::HasSubstr(words)));
   data_test::write_file(at("f/labels.npy"), npy_of_shape("(4,), ", 4));
   data_test::write_file(at("f/pictures.npy"), npy_of_shape("(4, 2, 2), ", 16));

@@ -33,6 +33,9 @@ struct DecodeModel {
   Tensor final_gain, final_bias;
   Tensor output_weight;                  // (256, d)
   float epsilon = 0, final_epsilon = 0;  // of the norms in blocks and of the last
+  // Queries and keys, as in ops/query_key.h; caches hold keys that are normalised and turned.
+  Tensor rotation;       // (positions, D), for all positions that are decoded; empty: nothing turns
+  bool qk_norm = false;  // they are normalised
 };
 
 // The sizes of a model that decide what decoding needs.
@@ -40,6 +43,7 @@ struct DecodeShape {
   int64_t layers = 0, heads = 0, head_width = 0, head_width_v = 0, feed_forward = 0;
   int64_t stores = 0;  // distinct key stores
   DType product = DType::f32;
+  bool changes = false;  // queries and keys are normalised or turned
 };
 
 // Where one sequence stands and how its bytes are drawn.

@@ -1,12 +1,36 @@
 #include "longstride/sample/gpu_steps.h"
 
-#include "longstride/base/check.h"
+#include "longstride/model/rotary.h"
 
 namespace longstride {
 
 namespace {
 
-DecodeModel decode_model(const ModelParameters& parameters, const KeyCaches& caches) {
+ModelConfig decoded(const ModelConfig& config, const DecoderOptions& options) {
+  return config.shortened(options.positions > 0 ? options.positions : config.context);
+}
+
+// The angles of the positions that are decoded, on the GPU; empty for models that are not rotary.
+class Rotation {
+ public:
+  Rotation(const ModelConfig& seen, Device device)
+      : arena_(device, bytes(seen, device)), table_(allocate_rotation(seen, arena_)) {
+    fill_rotation(seen, table_);
+  }
+  static int64_t bytes(const ModelConfig& seen, Device device) {
+    Arena measure = Arena::measuring(device);
+    allocate_rotation(seen, measure);
+    return measure.peak();
+  }
+  const Tensor& table() const { return table_; }
+
+ private:
+  Arena arena_;
+  Tensor table_;
+};
+
+DecodeModel decode_model(const ModelConfig& config, const ModelParameters& parameters,
+                         const KeyCaches& caches, const Rotation& rotation) {
   DecodeModel model;
   model.embedding = parameters.embedding;
   for (int64_t i = 0; i < caches.layers(); ++i) {
@@ -18,15 +42,18 @@ DecodeModel decode_model(const ModelParameters& parameters, const KeyCaches& cac
   model.final_gain = parameters.final_gain, model.final_bias = parameters.final_bias;
   model.output_weight = parameters.output_weight;
   model.epsilon = kNormEpsilon, model.final_epsilon = kFinalNormEpsilon;
+  model.rotation = rotation.table(), model.qk_norm = config.qk_norm;
   return model;
 }
 
 class GpuSteps : public StepEngine {
  public:
-  GpuSteps(const ModelParameters& parameters, const KeyCaches& caches, Device device, int64_t streams,
-           DecodeSchedule schedule)
-      : sequences_(static_cast<size_t>(streams)),
-        steps_(decode_model(parameters, caches), device.index, streams, schedule) {}
+  GpuSteps(const ModelConfig& config, const ModelParameters& parameters, const KeyCaches& caches,
+           Device device, const DecoderOptions& options)
+      : sequences_(static_cast<size_t>(options.streams)),
+        rotation_(decoded(config, options), device),
+        steps_(decode_model(config, parameters, caches, rotation_), device.index, options.streams,
+               options.gpu_schedule) {}
 
   Tensor step(std::span<const uint8_t> previous, std::span<const int64_t> positions) override {
     for (size_t s = 0; s < sequences_.size(); ++s) {
@@ -53,6 +80,7 @@ class GpuSteps : public StepEngine {
 
  private:
   std::vector<DecodeSequence> sequences_;
+  Rotation rotation_;
   cuda::DecodeSteps steps_;
 };
 
@@ -61,18 +89,17 @@ class GpuSteps : public StepEngine {
 std::unique_ptr<StepEngine> make_gpu_steps(const ModelConfig& config, const ModelParameters& parameters,
                                            const KeyCaches& caches, Device device,
                                            const DecoderOptions& options) {
-  LONGSTRIDE_CHECK(!config.rotary() && !config.qk_norm,
-                   "decoding on a GPU does not know model.positions = \"rotary\" and model.qk_norm yet; use "
-                   "--device cpu");
-  return std::make_unique<GpuSteps>(parameters, caches, device, options.streams, options.gpu_schedule);
+  return std::make_unique<GpuSteps>(config, parameters, caches, device, options);
 }
 
 int64_t gpu_steps_bytes(const ModelConfig& config, DType product, const DecoderOptions& options) {
   const int64_t positions = options.positions > 0 ? options.positions : config.context;
   const CachePlan plan = plan_caches(config, positions, product, options.exact_scores);
-  return cuda::DecodeSteps::bytes({config.layers, config.heads, config.qk_head(), config.v_head(),
-                                   config.ff(), static_cast<int64_t>(plan.stores.size()), product},
-                                  options.streams);
+  return Rotation::bytes(decoded(config, options), {DeviceKind::cuda, 0}) +
+         cuda::DecodeSteps::bytes(
+             {config.layers, config.heads, config.qk_head(), config.v_head(), config.ff(),
+              static_cast<int64_t>(plan.stores.size()), product, config.rotary() || config.qk_norm},
+             options.streams);
 }
 
 }  // namespace longstride

@@ -61,7 +61,7 @@ struct alignas(16) RowRuns {
   int32_t row[2], step[2], ring[2];
   int32_t count;
   int32_t pieces, length;  // in which the candidates are read, and how many each has
-  int32_t filling;
+  int32_t own;             // the candidate that is the position's own key, or -1
 };
 
 // The rows in which a position's own key is kept; -1 ends them.
@@ -108,11 +108,16 @@ struct Args {
   int32_t distinct_heads;   // entries of `heads`
   bool vectors, vectors_v;  // rows of D and of Dv elements can be read eight at a time
   bool wide_keys;           // keys are f32 whatever the product
+  bool changes;             // queries and keys are normalised or turned
+  bool normalised;
+  bool turn_vectors;      // halves of D elements can be read eight at a time
+  const float* rotation;  // (positions, D): cosines, then sines; null: nothing turns
   Sequence* sequences;
   Reading* readings;                 // (stores, S): of the present position
   RowRuns* row_runs;                 // (stores, S): the same, where it is simple
   OwnRows* own_rows;                 // (stores, S)
   float *x, *q;                      // (S, d), (S, qk)
+  float* k;                          // (S, qk) where queries and keys are changed: as projected, like q
   float* sums;                       // (S, H, pieces, Dv): of exp2(score - highest) v
   float2* totals;                    // (S, H, pieces): highest and sum
   void *normed, *attended, *hidden;  // (S, x_stride), (S, x_stride), (S, hidden_stride) of the product's type

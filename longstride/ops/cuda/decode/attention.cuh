@@ -5,9 +5,12 @@
 // another warp). Within a part as many lanes as a row has eights read it, four rows of each group of lanes on
 // the way at a time. Groups, then parts, then (where the projection reads them) pieces are joined in order:
 // the same bits either way. All arithmetic is f32.
+//
+// kChanges: queries and keys are normalised or turned. The present position's own key is then on its way into
+// the cache while others are read, so its score comes from the key as projected, whatever the row held.
 #pragma once
 
-#include "longstride/ops/cuda/decode/product.cuh"
+#include "longstride/ops/cuda/decode/query_key.cuh"
 
 namespace longstride::cuda::decode {
 
@@ -27,27 +30,43 @@ struct Piece {
   }
 };
 
+// The term that candidate `index` belongs to; `index` becomes the candidate's place there.
+__device__ inline int term_of(const Reading& reading, int& index) {
+  int t = 0;
+  while (t + 1 < reading.term_count && index >= reading.terms[t].count) index -= reading.terms[t++].count;
+  return t;
+}
+
 // The row of candidate `index`, or -1 if an earlier one is the same key; for any reading.
 __device__ __noinline__ inline int row_of_any_candidate(const Args& a, int store, int sequence, int index) {
   const Reading& reading = a.readings[store * a.streams + sequence];
-  int t = 0;
-  while (t + 1 < reading.term_count && index >= reading.terms[t].count) index -= reading.terms[t++].count;
+  const int t = term_of(reading, index);
   const TermReading& term = reading.terms[t];
   if (read_before(a.stores[store], reading, t, term.key_at(index))) return -1;
   return term.row_at(index);
+}
+
+// Whether candidate `index` is the position's own key; for any reading.
+__device__ __noinline__ inline bool any_candidate_is_own(const Args& a, int store, int sequence, int index) {
+  const Reading& reading = a.readings[store * a.streams + sequence];
+  const int t = term_of(reading, index);
+  return reading.terms[t].key_at(index) == reading.query;
 }
 
 // What a position of a sequence reads through one store.
 struct Candidates {
   RowRuns runs;
   int store, sequence;  // whose they are
+  int position;         // where the sequence stands; only if kChanges
 
+  template <bool kChanges>
   __device__ void read(const Args& a, int of_store, int of_sequence) {
     static_assert(sizeof(RowRuns) == 3 * sizeof(int4));
     store = of_store, sequence = of_sequence;
     const int4* from = reinterpret_cast<const int4*>(a.row_runs + store * a.streams + sequence);
     const int4 x = __ldcg(from), y = __ldcg(from + 1), z = __ldcg(from + 2);
-    runs = {x.x, x.y, {x.z, x.w}, {y.x, y.y}, {y.z, y.w}, z.x, z.y, z.z, 0};
+    runs = {x.x, x.y, {x.z, x.w}, {y.x, y.y}, {y.z, y.w}, z.x, z.y, z.z, z.w};
+    if constexpr (kChanges) position = __ldcg(&a.sequences[of_sequence].position);
   }
   // The row of candidate `index` where the runs are simple.
   __device__ int row(int index) const {
@@ -71,26 +90,11 @@ struct Run {
     begin = piece * runs.length + part * kRowsOnTheWay * groups;
   }
   __device__ int step() const { return kParts * kRowsOnTheWay * groups; }
-};
-
-// Eight elements of a cached row from `first` on; beyond its width anything where `vectors`, else zeros.
-template <class T>
-__device__ inline Eights<T> read_cached(const T* row, int first, int width, bool vectors) {
-  if (vectors) return read_shared_by_all(row + (first < width ? first : 0));
-  float v[8];
-#pragma unroll
-  for (int i = 0; i < 8; ++i) {
-    v[i] = 0;
-    if (first + i >= width) continue;
-    if constexpr (sizeof(T) == 2) {
-      const unsigned short raw = __ldcg(reinterpret_cast<const unsigned short*>(row) + first + i);
-      v[i] = to_float(*reinterpret_cast<const T*>(&raw));
-    } else {
-      v[i] = __ldcg(row + first + i);
-    }
+  // Whether candidate `index` is in the part.
+  __device__ bool holds(int index) const {
+    return index >= begin && index < end && (index - begin) % step() < kRowsOnTheWay * groups;
   }
-  return eights_of<T>(v);
-}
+};
 
 // A softmax over some of the keys: sums of exp2(score - highest) and of the same times v.
 struct Partial {
@@ -142,28 +146,55 @@ __device__ inline void prefetch_rows(const Args& a, const Layer& layer, const He
   }
 }
 
+// The product of a query and a key of which this lane has eight channels, in all `lanes` of the row.
+template <class K>
+__device__ inline float product_of(const float (&q)[8], const Eights<K>& k, int lanes) {
+  float s = 0;
+#pragma unroll
+  for (int i = 0; i < 8; ++i) s = fmaf(q[i], k[i], s);
+  for (int offset = lanes / 2; offset > 0; offset /= 2) s += __shfl_xor_sync(0xffffffffu, s, offset);
+  return s;
+}
+
+// This lane's channels of the query of a piece, as the model changes it.
+__device__ inline Eight changed_query(const Args& a, const Piece& p, const Candidates& candidates) {
+  return changed(Change(a, candidates.position), projected_head(a, a.q, p.sequence, p.head),
+                 first_of_lane(a));
+}
+
 // What this lane's rows of a part give. T: of values, K: of keys. kFast: rows suit vectors and the reading is
-// simple.
-template <class T, class K, bool kFast>
+// simple. changed_query: of this lane, only if kChanges.
+template <class T, class K, bool kFast, bool kChanges>
 __device__ inline Partial attend_to_rows(const Args& a, const Layer& layer, const Head& head, const Piece& p,
-                                         const Candidates& candidates, const Run& run) {
+                                         const Candidates& candidates, const Run& run,
+                                         const Eight& changed_query) {
   const int lanes = run.lanes, first = run.first;
   const int64_t row0 = p.sequence * layer.rows + head.first_row;
   const K* keys = static_cast<const K*>(layer.keys) + row0 * a.head_width;
   const T* values = static_cast<const T*>(layer.values) + row0 * a.head_width_v;
-  const float* query = a.q + static_cast<int64_t>(p.sequence) * a.qk + p.head * a.head_width;
+  const float* query = projected_head(a, a.q, p.sequence, p.head);
   const bool vectors = kFast || (a.vectors && a.vectors_v);
-  const Eights<float> raw_q = read_cached(query, first, a.head_width, vectors);
   float q[8];
+  float own_product = 0;  // of the query and the position's own key
+  if constexpr (kChanges) {
 #pragma unroll
-  for (int i = 0; i < 8; ++i) q[i] = first < a.head_width ? raw_q[i] : 0.0f;
+    for (int i = 0; i < 8; ++i) q[i] = changed_query.v[i];
+    if (kFast ? run.holds(candidates.runs.own) : run.begin < run.end) {
+      const float* const key = projected_head(a, a.k, p.sequence, p.head);
+      own_product = product_of(q, eights_of<K>(changed(Change(a, candidates.position), key, first).v), lanes);
+    }
+  } else {
+    const Eights<float> raw_q = read_cached(query, first, a.head_width, vectors);
+#pragma unroll
+    for (int i = 0; i < 8; ++i) q[i] = first < a.head_width ? raw_q[i] : 0.0f;
+  }
 
   Partial own;
 #pragma unroll 1
   for (int base = run.begin; base < run.end; base += run.step()) {
     Eights<K> k[kRowsOnTheWay];
     Eights<T> v[kRowsOnTheWay];
-    uint32_t present = 0;
+    uint32_t present = 0, is_own = 0;
 #pragma unroll
     for (int u = 0; u < kRowsOnTheWay; ++u) {
       const int index = base + u * run.groups + run.group;
@@ -172,6 +203,12 @@ __device__ inline Partial attend_to_rows(const Args& a, const Layer& layer, cons
         row = kFast ? candidates.row(index)
                     : row_of_any_candidate(a, candidates.store, candidates.sequence, index);
       present |= (row >= 0 ? 1u : 0u) << u;
+      if constexpr (kChanges) {
+        const bool its_own =
+            kFast ? index == candidates.runs.own
+                  : row >= 0 && any_candidate_is_own(a, candidates.store, candidates.sequence, index);
+        is_own |= (its_own ? 1u : 0u) << u;
+      }
       const int64_t at = max(row, 0);
       k[u] = read_cached(keys + at * a.head_width, first, a.head_width, vectors);
       v[u] = read_cached(values + at * a.head_width_v, first, a.head_width_v, vectors);
@@ -179,10 +216,8 @@ __device__ inline Partial attend_to_rows(const Args& a, const Layer& layer, cons
     float score[kRowsOnTheWay], most = -INFINITY;
 #pragma unroll
     for (int u = 0; u < kRowsOnTheWay; ++u) {
-      float s = 0;
-#pragma unroll
-      for (int i = 0; i < 8; ++i) s = fmaf(q[i], k[u][i], s);
-      for (int offset = lanes / 2; offset > 0; offset /= 2) s += __shfl_xor_sync(0xffffffffu, s, offset);
+      float s = product_of(q, k[u], lanes);
+      if (kChanges && (is_own >> u & 1)) s = own_product;
       score[u] = present >> u & 1 ? s * a.scale_log2 : -INFINITY;
       most = fmaxf(most, score[u]);
     }
@@ -200,18 +235,19 @@ __device__ inline Partial attend_to_rows(const Args& a, const Layer& layer, cons
 }
 
 // Part `part` of a piece by one warp, joined into `room` (kParts, 2 + Dv): highest, total, sums.
-template <class T>
+template <class T, bool kChanges>
 __device__ inline void attend_to_part(const Args& a, const Layer& layer, const Head& head, const Piece& p,
-                                      const Candidates& candidates, int part, float* room) {
+                                      const Candidates& candidates, int part, const Eight& changed_query,
+                                      float* room) {
   const Run run(a, candidates.runs, p.piece, part);
   const bool fast = a.vectors && a.vectors_v && candidates.runs.simple;
   Partial own;
   if (a.wide_keys)
-    own = fast ? attend_to_rows<T, float, true>(a, layer, head, p, candidates, run)
-               : attend_to_rows<T, float, false>(a, layer, head, p, candidates, run);
+    own = fast ? attend_to_rows<T, float, true, kChanges>(a, layer, head, p, candidates, run, changed_query)
+               : attend_to_rows<T, float, false, kChanges>(a, layer, head, p, candidates, run, changed_query);
   else
-    own = fast ? attend_to_rows<T, T, true>(a, layer, head, p, candidates, run)
-               : attend_to_rows<T, T, false>(a, layer, head, p, candidates, run);
+    own = fast ? attend_to_rows<T, T, true, kChanges>(a, layer, head, p, candidates, run, changed_query)
+               : attend_to_rows<T, T, false, kChanges>(a, layer, head, p, candidates, run, changed_query);
   __syncwarp();
   for (int offset = run.lanes; offset < kWarp; offset *= 2) {
     const float highest = __shfl_xor_sync(0xffffffffu, own.highest, offset);

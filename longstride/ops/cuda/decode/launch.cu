@@ -48,7 +48,7 @@ __device__ Entry* copied(const Entry* from, int count, unsigned char* to) {
   return reinterpret_cast<Entry*>(to);
 }
 
-template <class T>
+template <class T, bool kChanges>
 __global__ void __launch_bounds__(kThreads, 1)
     persistent_kernel(const __grid_constant__ Args a, int steps, bool draws) {
   unsigned char* const shared = shared_memory();
@@ -61,7 +61,7 @@ __global__ void __launch_bounds__(kThreads, 1)
   __syncthreads();  // the tables are there
   GridBarrier barrier(a.arrived);
   Ahead<T> ahead;
-  run_stage<Stage::prepare>(a, a.layers[0], a.heads, block, ahead);
+  run_stage<Stage::prepare, false>(a, a.layers[0], a.heads, block, ahead);
   const Piece own_piece(a, block.index);
   const int warp = static_cast<int>(threadIdx.x) / kWarp;
   Candidates candidates;
@@ -77,25 +77,25 @@ __global__ void __launch_bounds__(kThreads, 1)
       barrier.wait();
       if (l == 0) block.copy_own_rows(a);
       prefetch_tiles<T>(layer.projection, block.index, block.count);
-      run_stage<Stage::qkv>(a, layer, heads, block, ahead);
+      run_stage<Stage::qkv, kChanges>(a, layer, heads, block, ahead);
       barrier.arrive();
       barrier.wait();
       prefetch_tiles<T>(layer.up, block.index, block.count);
       prefetch_tiles<T>(layer.down, block.index, block.count);
-      attention_stage(a, layer, heads, block, own_piece, candidates);
+      attention_stage<kChanges>(a, layer, heads, block, own_piece, candidates);
       barrier.arrive();
       begin_stage<Stage::projection>(a, layer, block, ahead);
       barrier.wait();
-      run_stage<Stage::projection>(a, layer, heads, block, ahead);
+      run_stage<Stage::projection, false>(a, layer, heads, block, ahead);
       barrier.arrive();
       begin_stage<Stage::up>(a, layer, block, ahead);
       barrier.wait();
       prefetch_tiles<T>(l + 1 < a.layer_count ? layers[l + 1].qkv : a.output, block.index, block.count);
-      run_stage<Stage::up>(a, layer, heads, block, ahead);
+      run_stage<Stage::up, false>(a, layer, heads, block, ahead);
       barrier.arrive();
       begin_stage<Stage::down>(a, layer, block, ahead);
       barrier.wait();
-      run_stage<Stage::down>(a, layer, heads, block, ahead);
+      run_stage<Stage::down, false>(a, layer, heads, block, ahead);
       // What the next layer's attention reads, but for this position's own key.
       if (l + 1 < a.layer_count && block.index < Piece::count(a)) {
         const Head head = all_heads[layers[l + 1].heads_from + own_piece.head];
@@ -106,11 +106,11 @@ __global__ void __launch_bounds__(kThreads, 1)
     barrier.arrive();
     begin_stage<Stage::logits>(a, layers[0], block, ahead);
     barrier.wait();
-    run_stage<Stage::logits>(a, layers[0], all_heads, block, ahead);
+    run_stage<Stage::logits, false>(a, layers[0], all_heads, block, ahead);
     if (!draws) continue;
     barrier.arrive();
     barrier.wait();
-    run_stage<Stage::draw>(a, layers[0], all_heads, block, ahead);
+    run_stage<Stage::draw, false>(a, layers[0], all_heads, block, ahead);
   }
 }
 
@@ -129,7 +129,7 @@ __device__ inline void wait_for_stage_before() {
 // Blocks of a multiprocessor.
 inline constexpr int kBlocksAtOnce = 2;
 
-template <Stage kStage, class T>
+template <Stage kStage, class T, bool kChanges>
 __global__ void __launch_bounds__(kThreads, kBlocksAtOnce)
     stage_kernel(const __grid_constant__ Args a, int l) {
   const Layer& layer = a.layers[l];
@@ -145,10 +145,15 @@ __global__ void __launch_bounds__(kThreads, kBlocksAtOnce)
     Candidates candidates;
     candidates.store = -1;
     const Piece piece(a, block.index * kWarps + static_cast<int>(threadIdx.x) / kWarp);
-    attention_stage(a, layer, heads, block, piece, candidates);
+    attention_stage<kChanges>(a, layer, heads, block, piece, candidates);
   } else {
-    run_stage<kStage>(a, layer, heads, block, ahead);
+    run_stage<kStage, kChanges>(a, layer, heads, block, ahead);
   }
+}
+
+template <class T>
+auto persistent_kernel_for(const Args& args) {
+  return args.changes ? persistent_kernel<T, true> : persistent_kernel<T, false>;
 }
 
 template <bool kFused>
@@ -177,8 +182,15 @@ struct Queue {
 
   template <Stage kStage>
   void add(int layer, int64_t blocks, bool first = false, int64_t groups = 1) const {
+    constexpr bool kMayChange = kStage == Stage::qkv || kStage == Stage::attention;
+    launch(args.changes ? stage_kernel<kStage, T, kMayChange> : stage_kernel<kStage, T, false>, layer, blocks,
+           first, groups);
+  }
+
+ private:
+  void launch(void (*kernel)(Args, int), int layer, int64_t blocks, bool first, int64_t groups) const {
     const size_t shared = static_cast<size_t>(Places<false>(args, sizeof(T)).bytes);
-    allow_shared(stage_kernel<kStage, T>, shared);
+    allow_shared(kernel, shared);
     cudaLaunchConfig_t config{};
     config.gridDim = dim3(static_cast<unsigned>(blocks), static_cast<unsigned>(groups));
     config.blockDim = dim3(kThreads);
@@ -189,7 +201,7 @@ struct Queue {
     attribute.val.programmaticStreamSerializationAllowed = 1;
     config.attrs = &attribute;
     config.numAttrs = overlaps && !first ? 1 : 0;
-    LONGSTRIDE_CUDA_CHECK(cudaLaunchKernelEx(&config, stage_kernel<kStage, T>, args, layer));
+    LONGSTRIDE_CUDA_CHECK(cudaLaunchKernelEx(&config, kernel, args, layer));
   }
 };
 
@@ -207,9 +219,9 @@ int persistent_blocks(DType product, const Args& args) {
   int blocks = 0;
   with_float_type(product, [&](auto element) {
     using T = decltype(element);
-    allow_shared(persistent_kernel<T>, shared);
-    LONGSTRIDE_CUDA_CHECK(
-        cudaOccupancyMaxActiveBlocksPerMultiprocessor(&blocks, persistent_kernel<T>, kThreads, shared));
+    const auto kernel = persistent_kernel_for<T>(args);
+    allow_shared(kernel, shared);
+    LONGSTRIDE_CUDA_CHECK(cudaOccupancyMaxActiveBlocksPerMultiprocessor(&blocks, kernel, kThreads, shared));
   });
   return blocks > 0 ? attribute_of_current(cudaDevAttrMultiProcessorCount) : 0;
 }
@@ -221,7 +233,7 @@ void launch_persistent(DType product, const Args& args, int blocks, int steps, b
     Args a = args;
     void* parameters[] = {&a, &steps, &draws};
     LONGSTRIDE_CUDA_CHECK(cudaLaunchCooperativeKernel(
-        reinterpret_cast<const void*>(persistent_kernel<T>), dim3(static_cast<unsigned>(blocks)),
+        reinterpret_cast<const void*>(persistent_kernel_for<T>(args)), dim3(static_cast<unsigned>(blocks)),
         dim3(kThreads), parameters, shared_bytes<true>(args, product), current()));
   });
 }

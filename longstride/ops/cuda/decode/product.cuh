@@ -90,6 +90,25 @@ __device__ __noinline__ Eights<T> read_one_by_one(const T* row, int k, int width
   return eights_of<T>(v);
 }
 
+// Eight elements of a cached row from `first` on; beyond its width anything where `vectors`, else zeros.
+template <class T>
+__device__ inline Eights<T> read_cached(const T* row, int first, int width, bool vectors) {
+  if (vectors) return read_shared_by_all(row + (first < width ? first : 0));
+  float v[8];
+#pragma unroll
+  for (int i = 0; i < 8; ++i) {
+    v[i] = 0;
+    if (first + i >= width) continue;
+    if constexpr (sizeof(T) == 2) {
+      const unsigned short raw = __ldcg(reinterpret_cast<const unsigned short*>(row) + first + i);
+      v[i] = to_float(*reinterpret_cast<const T*>(&raw));
+    } else {
+      v[i] = __ldcg(row + first + i);
+    }
+  }
+  return eights_of<T>(v);
+}
+
 // What one load of a warp brings: up to kSteps depths of one tile's eight outputs.
 template <class T>
 struct Load {

@@ -102,6 +102,7 @@ __device__ inline float activate(float x) {
 // The runs of a reading, if it is simple, and its pieces.
 __device__ inline RowRuns runs_of(const Reading& reading, int most_pieces) {
   RowRuns runs{};
+  runs.own = -1;
   runs.candidates = reading.candidates;
   runs.pieces = pieces_of(reading.candidates, most_pieces);
   runs.length = runs.pieces > 0 ? (reading.candidates + runs.pieces - 1) / runs.pieces : 0;
@@ -116,6 +117,8 @@ __device__ inline RowRuns runs_of(const Reading& reading, int most_pieces) {
       break;
     }
     if (found == 0) runs.count = r.count;
+    // Keys of a term ascend, and none is later than the position.
+    if (r.key_at(r.count - 1) == reading.query) runs.own = (found == 0 ? 0 : runs.count) + r.count - 1;
     runs.row[found] = by_key ? r.key : r.row;
     runs.step[found] = by_key ? r.key_step : r.row_step;
     runs.ring[found] = by_key ? 0 : r.ring;
@@ -270,7 +273,8 @@ struct NothingEarly {
   __device__ float early(int, int) const { return 0.0f; }
 };
 
-template <class T>
+// kChanges: queries and keys stay as they are for the attention, which changes and keeps them.
+template <class T, bool kChanges>
 struct WriteQkv : NothingEarly {
   const Args& a;
   const Layer& layer;
@@ -284,6 +288,10 @@ struct WriteQkv : NothingEarly {
       return;
     }
     const bool is_key = output < 2 * a.qk;
+    if (kChanges && is_key) {
+      a.k[static_cast<int64_t>(s) * a.qk + output - a.qk] = value;
+      return;
+    }
     const int width = is_key ? a.head_width : a.head_width_v, from = output - (is_key ? a.qk : 2 * a.qk);
     const int h = (is_key ? a.head_width_divisor : a.head_width_v_divisor).quotient(from);
     const Head head = heads[h];
@@ -390,8 +398,9 @@ __device__ inline void product_of_rows(const Args& a, const Block<kFused, T>& bl
   }
 }
 
-// Attention to the pieces that fall to this block: one after the other, or one a warp.
-template <bool kFused, class T>
+// Attention to the pieces that fall to this block: one after the other, or one a warp. Where keys are changed
+// the first piece of a head, even an empty one, keeps the position's own.
+template <bool kChanges, bool kFused, class T>
 __device__ inline void attention_stage(const Args& a, const Layer& layer, const Head* heads,
                                        const Block<kFused, T>& block, const Piece& first_piece,
                                        Candidates& candidates) {
@@ -403,19 +412,28 @@ __device__ inline void attention_stage(const Args& a, const Layer& layer, const 
     const Piece piece = i == first ? first_piece : Piece(a, i);
     const Head head = heads[piece.head];
     if (candidates.store != head.store || candidates.sequence != piece.sequence)
-      candidates.read(a, head.store, piece.sequence);
+      candidates.read<kChanges>(a, head.store, piece.sequence);
+    if constexpr (kChanges) {
+      // The last warp of a block has the fewest rows to read.
+      if (piece.piece == 0 && (!kFused || warp == kWarps - 1))
+        keep_key<T>(a, layer, head, piece.sequence, piece.head, candidates.position,
+                    block.own_rows[head.store * a.streams + piece.sequence]);
+    }
+    Eight query;
     if constexpr (kFused) {
       if (!is_there(a, piece, candidates, thread)) continue;
+      if constexpr (kChanges) query = changed_query(a, piece, candidates);
       if (i != first) __syncthreads();  // the last piece's parts have been read
-      attend_to_part<T>(a, layer, head, piece, candidates, warp, block.pieces);
+      attend_to_part<T, kChanges>(a, layer, head, piece, candidates, warp, query, block.pieces);
       __syncthreads();
       join_parts(a, piece, block.pieces, thread, kThreads);
     } else {
       if (!is_there(a, piece, candidates, lane)) continue;
+      if constexpr (kChanges) query = changed_query(a, piece, candidates);
       float* const own = block.pieces + warp * kParts * (2 + a.head_width_v);
 #pragma unroll 1
       for (int part = 0; part < kParts; ++part)
-        attend_to_part<T>(a, layer, head, piece, candidates, part, own);
+        attend_to_part<T, kChanges>(a, layer, head, piece, candidates, part, query, own);
       __syncwarp();
       join_parts(a, piece, own, lane, kWarp);
       __syncwarp();
@@ -425,7 +443,7 @@ __device__ inline void attention_stage(const Args& a, const Layer& layer, const 
 
 // Runs a stage of `layer` (of no meaning for the last three), whose heads are `heads`, as one block. It has
 // been begun.
-template <Stage kStage, bool kFused, class T>
+template <Stage kStage, bool kChanges, bool kFused, class T>
 __device__ inline void run_stage(const Args& a, const Layer& layer, const Head* heads,
                                  const Block<kFused, T>& block, Ahead<T>& ahead) {
   const int index = block.index, blocks = block.count;
@@ -456,7 +474,8 @@ __device__ inline void run_stage(const Args& a, const Layer& layer, const Head* 
       norm_rows(a, block, norm->epsilon, block.rows, 0, 1);
     if (kFused && kStage == Stage::projection && share.has(0)) join_rows(a, block.rows, 0, 1);
     if constexpr (kStage == Stage::qkv)
-      product_of_rows(a, block, share, weight, a.normed, ahead, WriteQkv<T>(a, layer, heads, block.own_rows));
+      product_of_rows(a, block, share, weight, a.normed, ahead,
+                      WriteQkv<T, kChanges>(a, layer, heads, block.own_rows));
     else if constexpr (kStage == Stage::projection)
       product_of_rows(a, block, share, weight, a.attended, ahead, AddToStream{a});
     else if constexpr (kStage == Stage::up)

@@ -64,6 +64,15 @@ Embedding embedding(const EmbeddingTables& tables) {
   return e;
 }
 
+const float* rotation(const Tensor& table, int64_t head_width) {
+  LONGSTRIDE_CHECK(table.dtype == DType::f32 && table.rank == 2 && table.contiguous() &&
+                       table.shape[1] == head_width && head_width % 2 == 0,
+                   "decoding: rotation is {}, must be contiguous f32, a row a position, as wide as a head of "
+                   "{}",
+                   table.describe(), head_width);
+  return f32(table);
+}
+
 // The sizes alone.
 Args args_of(const DecodeShape& shape, int64_t streams) {
   LONGSTRIDE_CHECK(shape.head_width <= kWidestHead && shape.head_width_v <= kWidestHead,
@@ -90,6 +99,7 @@ Args args_of(const DecodeShape& shape, int64_t streams) {
   a.vectors = a.head_width % 8 == 0, a.vectors_v = a.head_width_v % 8 == 0;
   a.head_width_divisor = Divisor(a.head_width), a.head_width_v_divisor = Divisor(a.head_width_v);
   a.x_stride_divisor = Divisor(a.x_stride);
+  a.changes = shape.changes, a.turn_vectors = a.head_width % 16 == 0;
   while ((8 << a.lane_shift) < std::max(a.head_width, a.head_width_v)) ++a.lane_shift;
   return a;
 }
@@ -106,13 +116,15 @@ Described describe(const DecodeModel& model, int64_t streams) {
         d.stores.push_back(*head.store);
   d.args = args_of({static_cast<int64_t>(model.layers.size()), static_cast<int64_t>(cache.heads.size()),
                     cache.keys.shape[2], cache.values.shape[2], model.layers[0].up_weight.shape[0],
-                    static_cast<int64_t>(d.stores.size()), d.product},
+                    static_cast<int64_t>(d.stores.size()), d.product, model.rotation || model.qk_norm},
                    streams);
   Args& a = d.args;
   a.wide_keys = cache.keys.dtype != d.product;
   LONGSTRIDE_CHECK(!a.wide_keys || cache.keys.dtype == DType::f32, "decoding: keys are {}, must be {} or f32",
                    name_of(cache.keys.dtype), name_of(d.product));
   a.embedding = embedding(model.embedding);
+  a.normalised = model.qk_norm;
+  if (model.rotation) a.rotation = rotation(model.rotation, a.head_width);
   a.final_norm = norm(model.final_gain, model.final_bias, model.final_epsilon);
   a.output = weight(model.output_weight, {}, d.product);
 
@@ -155,6 +167,7 @@ void lay_out(Args& a, DType product, Arena& arena) {
   a.own_rows = room_for<OwnRows>(arena, a.store_count * streams);
   a.x = room_for<float>(arena, streams * a.width);
   a.q = room_for<float>(arena, streams * a.qk);
+  if (a.changes) a.k = room_for<float>(arena, streams * a.qk);
   const int64_t pieces = streams * a.head_count * a.most_pieces;
   a.sums = room_for<float>(arena, pieces * a.head_width_v);
   a.totals = room_for<float2>(arena, pieces);

@@ -34,6 +34,16 @@ ModelConfig wide_config(const std::string& pattern, int64_t context) {
   return config;
 }
 
+// How a model changes queries and keys.
+enum class Change { none, turned, turned_and_normalised, normalised };
+constexpr Change kChanges[] = {Change::turned, Change::turned_and_normalised, Change::normalised};
+
+ModelConfig with(Change change, ModelConfig config) {
+  if (change == Change::turned || change == Change::turned_and_normalised) config.positions = "rotary";
+  config.qk_norm = change == Change::normalised || change == Change::turned_and_normalised;
+  return config;
+}
+
 DecoderOptions with(int64_t streams, DecodeSchedule schedule = DecodeSchedule::fastest) {
   DecoderOptions options;
   options.streams = streams;
@@ -41,18 +51,19 @@ DecoderOptions with(int64_t streams, DecodeSchedule schedule = DecodeSchedule::f
   return options;
 }
 
-// Differences from `expected` (streams, context) losses from position `primed` on.
+// Differences from `expected` (streams, context) losses from position `primed` on, as far as is decoded.
 struct Differences {
   double worst = 0, mean = 0;
 };
 
 Differences differences(Decoder& decoder, const std::vector<uint8_t>& tokens,
-                        const std::vector<float>& expected, int64_t primed) {
+                        const std::vector<float>& expected, int64_t primed, int64_t end = 0) {
   const int64_t streams = decoder.streams(), context = decoder.config().context;
+  if (end == 0) end = context;
   for (int64_t s = 0; s < streams && primed > 0; ++s)
     decoder.prefill(s, {tokens.data() + s * context, static_cast<size_t>(primed)});
   Differences d;
-  for (int64_t position = primed; position < context; ++position) {
+  for (int64_t position = primed; position < end; ++position) {
     std::vector<uint8_t> previous(static_cast<size_t>(streams));
     for (int64_t s = 0; s < streams && position > 0; ++s) previous[s] = tokens[s * context + position - 1];
     const Tensor logits = decoder.step(previous, position);
@@ -60,7 +71,7 @@ Differences differences(Decoder& decoder, const std::vector<uint8_t>& tokens,
       const int64_t at = s * context + position;
       const double apart = std::abs(loss_of(logits.as<float>() + s * kVocabulary, tokens[at]) - expected[at]);
       if (!(apart <= d.worst)) d.worst = apart;
-      d.mean += apart / static_cast<double>(streams * (context - primed));
+      d.mean += apart / static_cast<double>(streams * (end - primed));
     }
   }
   return d;
@@ -101,6 +112,27 @@ TEST_P(GpuPatterns, TheCacheGivesWhatTheParallelForwardGives) {
   }
 }
 
+// The position's own key is kept as the parallel forward gives it to the attention, and read before it is.
+TEST_P(GpuPatterns, ChangedQueriesAndKeysGiveWhatTheParallelForwardGives) {
+  const auto& [pattern, product] = GetParam();
+  for (const Change change : kChanges) {
+    const RandomModel model(with(change, small_config(pattern, 60, 3, 4)));
+    const OnGpu gpu(model, product);
+    const std::vector<uint8_t> tokens = random_bytes(3 * 60, 11);
+    const std::vector<float> expected = model.losses(tokens);
+    for (const auto& [streams, end] : {std::pair{int64_t{1}, int64_t{47}}, {int64_t{3}, int64_t{60}}})
+      for (const int64_t primed : {0, 5, 33})
+        for (const DecodeSchedule schedule : {DecodeSchedule::persistent, DecodeSchedule::graph}) {
+          DecoderOptions options = with(streams, schedule);
+          options.positions = end;
+          Decoder decoder(model.config, gpu.parameters, kGpu, options);
+          expect_close(differences(decoder, tokens, expected, primed, end), product,
+                       fmt::format("change {}, {} streams, {} primed, to {}", static_cast<int>(change),
+                                   streams, primed, end));
+        }
+  }
+}
+
 INSTANTIATE_TEST_SUITE_P(Patterns, GpuPatterns,
                          ::testing::Combine(::testing::Values("dense", "window:7", "block:8", "stride:6",
                                                               "summary:8,3", "summary:8,2,1", "prefix:5",
@@ -110,8 +142,8 @@ INSTANTIATE_TEST_SUITE_P(Patterns, GpuPatterns,
                                                               "window:3+previous-row:9+summary:6,2+stride:5"),
                                             ::testing::Values(DType::f32, DType::bf16, DType::f16)));
 
-TEST_F(GpuSample, WideModelsAgree) {
-  const RandomModel model(wide_config("fixed:64,16", 300));
+void expect_wide_models_to_agree(Change change) {
+  const RandomModel model(with(change, wide_config("fixed:64,16", 300)));
   const std::vector<uint8_t> tokens = random_bytes(2 * 300, 11);
   const std::vector<float> expected = model.losses(tokens);
   for (const DType product : {DType::f32, DType::bf16, DType::f16}) {
@@ -126,9 +158,71 @@ TEST_F(GpuSample, WideModelsAgree) {
   }
 }
 
+TEST_F(GpuSample, WideModelsAgree) { expect_wide_models_to_agree(Change::none); }
+
+TEST_F(GpuSample, WideModelsOfChangedQueriesAndKeysAgree) {
+  for (const Change change : kChanges) expect_wide_models_to_agree(change);
+}
+
+// Heads whose halves are eights or not, that fill a warp's lanes or not, and whose last channel has no pair.
+TEST_F(GpuSample, ChangedHeadsOfAnyWidthAgree) {
+  for (const std::string pattern : {"strided:8", "window:3+previous-row:9+summary:6,2+stride:5", "block:8"})
+    for (const int64_t head : {2, 3, 5, 6, 8, 13, 16, 24, 40, 64, 72, 96, 160, 250, 256})
+      for (const int64_t head_v : {16, 12})
+        for (const Change change : kChanges) {
+          if (change != Change::normalised && head % 2 == 1) continue;
+          ModelConfig config = with(change, small_config(pattern, 40, 2, 2));
+          config.qk_width = 2 * head, config.width = 2 * head_v;
+          const RandomModel model(config);
+          const std::vector<uint8_t> tokens = random_bytes(2 * 40, 11);
+          const std::vector<float> expected = model.losses(tokens);
+          for (const DType product : {DType::f32, DType::bf16}) {
+            const OnGpu gpu(model, product);
+            for (const DecodeSchedule schedule : {DecodeSchedule::persistent, DecodeSchedule::graph}) {
+              Decoder decoder(model.config, gpu.parameters, kGpu, with(2, schedule));
+              expect_close(differences(decoder, tokens, expected, 0), product,
+                           fmt::format("{}, heads of {} and {}, change {}", pattern, head, head_v,
+                                       static_cast<int>(change)));
+            }
+          }
+        }
+}
+
+TEST_F(GpuSample, RotaryPositionsOfGivenAxesAgree) {
+  ModelConfig config = with(Change::turned_and_normalised, small_config("strided:9", 45));
+  config.position_axes = {5, 3, 3};
+  const RandomModel model(config);
+  const std::vector<uint8_t> tokens = random_bytes(2 * 45, 11);
+  const std::vector<float> expected = model.losses(tokens);
+  for (const DType product : {DType::f32, DType::bf16, DType::f16}) {
+    const OnGpu gpu(model, product);
+    for (const int64_t primed : {0, 20})
+      for (const DecodeSchedule schedule : {DecodeSchedule::persistent, DecodeSchedule::graph}) {
+        Decoder decoder(model.config, gpu.parameters, kGpu, with(2, schedule));
+        expect_close(differences(decoder, tokens, expected, primed), product,
+                     fmt::format("{} primed", primed));
+      }
+  }
+}
+
+TEST_F(GpuSample, WhatRotaryPositionsTakeIsPlanned) {
+  const ModelConfig plain = small_config("strided:9", 64);
+  DecoderOptions options = with(2);
+  options.positions = 32;
+  const auto bytes = [&](Change change) {
+    return Decoder::bytes(with(change, plain), kGpu, DType::f32, options);
+  };
+  const int64_t keys = 2 * plain.qk() * static_cast<int64_t>(sizeof(float));
+  const int64_t table = 32 * plain.qk_head() * static_cast<int64_t>(sizeof(float));
+  EXPECT_GE(bytes(Change::normalised) - bytes(Change::none), keys);
+  EXPECT_LE(bytes(Change::normalised) - bytes(Change::none), keys + 256);
+  EXPECT_GE(bytes(Change::turned) - bytes(Change::normalised), table);
+  EXPECT_LE(bytes(Change::turned) - bytes(Change::normalised), table + 256);
+}
+
 // Sequences at their own positions, alone and beside others, by both schedules: the very bits.
-TEST_F(GpuSample, SequencesDoNotSeeEachOther) {
-  for (const ModelConfig& config : {small_config("strided:8", 40, 3, 4), wide_config("fixed:16,4", 40)})
+void expect_sequences_not_to_see_each_other(std::initializer_list<ModelConfig> configs) {
+  for (const ModelConfig& config : configs)
     for (const DType product : {DType::f32, DType::bf16}) {
       const RandomModel model(config);
       const OnGpu gpu(model, product);
@@ -165,6 +259,19 @@ TEST_F(GpuSample, SequencesDoNotSeeEachOther) {
     }
 }
 
+TEST_F(GpuSample, SequencesDoNotSeeEachOther) {
+  expect_sequences_not_to_see_each_other(
+      {small_config("strided:8", 40, 3, 4), wide_config("fixed:16,4", 40)});
+}
+
+TEST_F(GpuSample, SequencesOfChangedQueriesAndKeysDoNotSeeEachOther) {
+  const Change both = Change::turned_and_normalised;
+  expect_sequences_not_to_see_each_other(
+      {with(both, small_config("strided:8", 40, 3, 4)), with(both, wide_config("fixed:16,4", 40)),
+       with(both, wide_config("summary:8,2,1", 40)),
+       with(Change::turned, wide_config("window:3+previous-row:9+summary:6,2+stride:5", 40))});
+}
+
 std::vector<uint8_t> advanced(Decoder& decoder, int64_t stream, const SamplerConfig& sampler, int64_t length,
                               int64_t steps) {
   std::vector<uint8_t> bytes;
@@ -182,8 +289,8 @@ std::vector<uint8_t> advanced(Decoder& decoder, int64_t stream, const SamplerCon
   return bytes;
 }
 
-TEST_F(GpuSample, BytesAreDrawnAsOnTheCpuWhateverTheSteps) {
-  const RandomModel model(small_config("fixed:16,4", 400));
+void expect_bytes_drawn_as_on_the_cpu(Change change) {
+  const RandomModel model(with(change, small_config("fixed:16,4", 400)));
   const OnGpu gpu(model, DType::bf16);
   for (const SamplerConfig& sampler :
        {SamplerConfig{1, 0, 1, 5}, SamplerConfig{0, 0, 1, 5}, SamplerConfig{0.7, 10, 1, 5},
@@ -200,6 +307,42 @@ TEST_F(GpuSample, BytesAreDrawnAsOnTheCpuWhateverTheSteps) {
       EXPECT_EQ(advanced(decoder, 1, sampler, 400, steps), expected) << steps;
     Decoder by_graph(model.config, gpu.parameters, kGpu, with(20, DecodeSchedule::graph));
     EXPECT_EQ(advanced(by_graph, 13, sampler, 400, 64), expected);
+  }
+}
+
+TEST_F(GpuSample, BytesAreDrawnAsOnTheCpuWhateverTheSteps) { expect_bytes_drawn_as_on_the_cpu(Change::none); }
+
+TEST_F(GpuSample, BytesOfChangedQueriesAndKeysAreDrawnAsOnTheCpu) {
+  expect_bytes_drawn_as_on_the_cpu(Change::turned_and_normalised);
+}
+
+// One sequence comes to its end, after which there are no angles, while another goes on; and a table that
+// ends with the positions that are decoded.
+TEST_F(GpuSample, TurnedSequencesThatHaveEndedRest) {
+  for (const ModelConfig& shape : {small_config("fixed:16,4", 64), wide_config("strided:8", 64)}) {
+    const RandomModel model(with(Change::turned_and_normalised, shape));
+    const OnGpu gpu(model, DType::bf16);
+    const std::vector<uint8_t> prime = random_bytes(30, 4);
+    for (const auto& [streams, schedule] :
+         {std::pair{int64_t{2}, DecodeSchedule::persistent}, {int64_t{20}, DecodeSchedule::graph}}) {
+      DecoderOptions options = with(streams, schedule);
+      options.positions = 40;
+      const auto drawn = [&](bool first, bool second) {
+        Decoder decoder(model.config, gpu.parameters, kGpu, options);
+        decoder.prefill(0, prime);
+        decoder.prefill(1, {prime.data(), 6});
+        std::vector<Continuation> list(static_cast<size_t>(streams));
+        if (first) list[0] = {30, prime[29], 10, {}, 0, 0};
+        if (second) list[1] = {6, prime[5], 34, {}, 1, 0};
+        std::vector<uint8_t> out(static_cast<size_t>(34 * streams));
+        decoder.advance(list, 34, out);
+        return out;
+      };
+      const std::vector<uint8_t> both = drawn(true, true), one = drawn(true, false),
+                                 other = drawn(false, true);
+      EXPECT_TRUE(std::equal(one.begin(), one.begin() + 10, both.begin()));
+      EXPECT_TRUE(std::equal(other.begin() + 34, other.begin() + 68, both.begin() + 34));
+    }
   }
 }
 

@@ -1,7 +1,8 @@
 #!/usr/bin/env python3
 """Writes the golden files of the model tests: tiny Sparse Transformers in plain PyTorch, double precision.
 
-Everything here is written from the paper (Child et al. 2019, sections 4.2, 5.2 and 5.3) with explicit masks and autograd;
+Everything here is written from the paper (Child et al. 2019, sections 4.2, 5.2 and 5.3), rotary positions from Su et al. 2021
+and normalised queries and keys from Henry et al. 2020 with Zhang and Sennrich 2019, with explicit masks and autograd;
 it shares no code with longstride. Each file holds, for one model,
 
   __metadata__.model     the model's configuration as TOML
@@ -52,6 +53,16 @@ MODELS = {
                     position_axes=[5, 4], positions="paper"),
         sees=lambda layer, head: window(4) if head < 2 else stride(4),
         seed=3),
+    "rotary_normalised": dict(
+        config=dict(context=20, layers=2, heads=2, width=8, qk_width=12, feed_forward=16, pattern="fixed:8,2",
+                    positions="rotary", qk_norm=True),
+        sees=lambda layer, head: fixed(8, 2),
+        seed=4),
+    "rotary_grid": dict(
+        config=dict(context=20, layers=2, heads=2, width=8, qk_width=12, feed_forward=16, pattern="window:5,stride:5",
+                    position_axes=[4, 5], positions="rotary"),
+        sees=lambda layer, head: window(5) if layer % 2 == 0 else stride(5),
+        seed=5),
 }
 
 
@@ -78,7 +89,7 @@ def make_weights(c, generator):
 
     draw("embedding.token", [VOCABULARY, d], 0.7)
     draw("embedding.start", [d], 0.7)
-    for axis, extent in enumerate(c["position_axes"]):
+    for axis, extent in enumerate([] if c["positions"] == "rotary" else c["position_axes"]):
         draw(f"embedding.position.{axis}", [extent, d], 0.5)
     for layer in range(c["layers"]):
         norm(f"blocks.{layer}.norm1")
@@ -107,8 +118,10 @@ def position_embedding(c, w):
 
 def embed(c, w, tokens):
     start = w["embedding.start"].expand(tokens.shape[0], 1, -1)
-    positions = position_embedding(c, w)
     tokens = w["embedding.token"][tokens]
+    if c["positions"] == "rotary":
+        return torch.cat([start, tokens[:, :-1]], dim=1)
+    positions = position_embedding(c, w)
     if c["positions"] == "released":  # a position joins its own token, then everything moves one slot to the right
         return torch.cat([start, (tokens + positions)[:, :-1]], dim=1)
     return torch.cat([start, tokens[:, :-1]], dim=1) + positions
@@ -124,6 +137,33 @@ def linear(x, w, name):
     return x @ w[name + ".weight"].T + w[name + ".bias"]
 
 
+def angles(c, pairs):
+    """(N, pairs): by what each pair turns at each position. Pairs are dealt to the axes in turn."""
+    axes = c.get("position_axes", [c["context"]])
+    columns = []
+    for pair in range(pairs):
+        axis = pair % len(axes)
+        faster = 1  # positions from one coordinate of this axis to the next
+        for extent in axes[axis + 1:]:
+            faster *= extent
+        coordinate = torch.arange(c["context"]) // faster % axes[axis]
+        base = max(10000, axes[axis]) if len(axes) == 1 else axes[axis]
+        of_axis = len(range(axis, pairs, len(axes)))
+        columns.append(coordinate.double() * float(base) ** (-(pair // len(axes)) / of_axis))
+    return torch.stack(columns, dim=-1)
+
+
+def changed(c, x):
+    """A head's queries or keys (B, N, D), normalised and turned as the model has it."""
+    if c.get("qk_norm"):
+        x = x / torch.sqrt((x ** 2).mean(-1, keepdim=True) + 1e-6)
+    if c["positions"] == "rotary":
+        a, b = x.chunk(2, dim=-1)
+        turn = angles(c, a.shape[-1])
+        x = torch.cat([a * turn.cos() - b * turn.sin(), b * turn.cos() + a * turn.sin()], dim=-1)
+    return x
+
+
 def attention(c, qkv, masks):
     heads, d, qk = c["heads"], c["width"], c["qk_width"] or c["width"]
     q, k, v = qkv.split([qk, qk, d], dim=-1)
@@ -132,7 +172,7 @@ def attention(c, qkv, masks):
         def part(x):
             size = x.shape[-1] // heads
             return x[..., head * size:(head + 1) * size]
-        scores = part(q) @ part(k).transpose(-1, -2) / (qk // heads) ** 0.5
+        scores = changed(c, part(q)) @ changed(c, part(k)).transpose(-1, -2) / (qk // heads) ** 0.5
         scores = scores.masked_fill(~masks[head], float("-inf"))
         results.append(torch.softmax(scores, dim=-1) @ part(v))
     return torch.cat(results, dim=-1)
@@ -153,8 +193,9 @@ def losses_of(model, w, tokens):
 
 
 def as_toml(config):
-    return "".join(f'{key} = "{value}"\n' if isinstance(value, str) else f"{key} = {value}\n"
-                   for key, value in config.items())
+    def written(value):
+        return f'"{value}"' if isinstance(value, str) else str(value).lower()
+    return "".join(f"{key} = {written(value)}\n" for key, value in config.items())
 
 
 def main():

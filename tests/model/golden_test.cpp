@@ -79,7 +79,9 @@ TEST_P(Golden, TheFastModelAgrees) {
   }
 }
 
-INSTANTIATE_TEST_SUITE_P(Files, Golden, testing::Values("fixed_merged", "strided_interleaved", "per_head"),
+INSTANTIATE_TEST_SUITE_P(Files, Golden,
+                         testing::Values("fixed_merged", "strided_interleaved", "per_head",
+                                         "rotary_normalised", "rotary_grid"),
                          [](const auto& info) { return info.param; });
 
 }  // namespace

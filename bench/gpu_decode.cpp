@@ -1,7 +1,8 @@
 // How fast a model on a GPU draws one byte after another, and how near that is to the pace at which its
 // memory can be read.
 //
-//   bench_gpu_decode [--config FILE] [--streams N,N,..] [--steps N] [--whole N,N,..] [--json FILE]
+//   bench_gpu_decode [--config FILE] [--set model.X=Y].. [--streams N,N,..] [--steps N] [--whole N,N,..]
+//                    [--json FILE]
 //
 // A model with random weights in bf16, by default of the shape of configs/enwik8.toml (94.9M parameters,
 // context 12,288), draws bytes at positions spread over its context for 1, 4, 16 and 64 sequences at once, by
@@ -37,6 +38,7 @@ constexpr int64_t kMostPersistent = 16;
 
 struct Request {
   std::string config, json;
+  std::vector<std::string> overrides;  // of --set
   std::vector<int64_t> streams{1, 4, 16, 64}, whole;
   int64_t steps = 64;
 };
@@ -52,12 +54,19 @@ std::vector<int64_t> numbers(const std::string& text) {
 }
 
 ModelConfig model_of(const Request& request) {
-  if (!request.config.empty()) return RunConfig::from_file(request.config).model;
-  ModelConfig model;
-  model.context = 12288, model.layers = 30, model.heads = 8, model.width = 512;
-  model.pattern = "fixed:128,32";
-  model.position_axes = {96, 128};
-  return model;
+  RunConfig config;
+  if (!request.config.empty()) {
+    config = RunConfig::from_file(request.config);
+  } else {
+    ModelConfig& model = config.model;
+    model.context = 12288, model.layers = 30, model.heads = 8, model.width = 512;
+    model.pattern = "fixed:128,32";
+    model.position_axes = {96, 128};
+  }
+  const FieldList fields = config.fields();
+  for (const std::string& assignment : request.overrides) apply_override(assignment, fields);
+  config.model.check();
+  return config.model;
 }
 
 // Random weights, in bf16 where products read them.
@@ -218,6 +227,7 @@ int main(int argc, char** argv) {
   Request request;
   const Options options{
       {"--config", [&](const std::string& value) { request.config = value; }},
+      {"--set", [&](const std::string& value) { request.overrides.push_back(value); }},
       {"--streams", [&](const std::string& value) { request.streams = numbers(value); }},
       {"--whole", [&](const std::string& value) { request.whole = numbers(value); }},
       {"--steps", [&](const std::string& value) { request.steps = parse_integer(value, "--steps"); }},

@@ -187,6 +187,7 @@ void take_pictures(RunConfig& config, const Corpus& corpus, bool axes) {
   // The paper's embedding of pictures.
   config.model.position_axes = {shape.height, shape.width};
   if (shape.channels > 1) config.model.position_axes.push_back(shape.channels);
+  config.model.check();
 }
 
 void record_run_data(const std::string& run, const DataConfig& config, const Splits& splits) {

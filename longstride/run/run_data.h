@@ -22,7 +22,7 @@ Splits open_run_data(const DataConfig& config, const std::string& run);
 
 // What a config takes from its pictures: their shape, so that a run knows it without the data, and with
 // `axes`, where it names no axes of positions, rows, columns and channels. Throws Error if the context is not
-// one picture.
+// one picture, or the model cannot have such axes.
 void take_pictures(RunConfig& config, const Corpus& corpus, bool axes);
 
 // Writes RUN/data.json. Throws Error.

@@ -153,6 +153,16 @@ TEST_F(RunStartTest, PicturesGetAxesOfRowsColumnsAndChannels) {
   } catch (const Error& error) {
     EXPECT_THAT(error.what(), testing::HasSubstr("are learnt whole; leave it empty"));
   }
+  // Three axes that the pictures give are more than this head can turn by; nothing is begun.
+  config_.train.context_schedule.clear();
+  config_.model.positions = "rotary", config_.model.width = 4 * config_.model.heads;
+  try {
+    train("e", config_);
+    ADD_FAILURE() << "three axes, two pairs";
+  } catch (const Error& error) {
+    EXPECT_THAT(error.what(), testing::HasSubstr("has 3 axes, but a head of queries has 2 pairs"));
+  }
+  EXPECT_FALSE(fs::exists(run("e")));
 }
 
 TEST_F(RunStartTest, TheLockIsWaitedForAndItsHolderIsNamed) {

@@ -30,18 +30,6 @@ std::string parent_of(const std::string& path) {
   return parent.empty() ? "." : parent;
 }
 
-// The reason for the current errno and what can be done about it.
-std::string reason_with_advice() {
-  const int error = errno;
-  const std::string reason = last_system_error();
-  if (error == ENOSPC || error == EDQUOT) return reason + "; free some space or write to another disk";
-  if (error == EFBIG) return reason + "; raise the file size limit (ulimit -f) or write to another disk";
-  if (error == EACCES || error == EPERM || error == EROFS)
-    return reason + "; choose a folder that you may write to";
-  if (error == ENOENT || error == ENOTDIR) return reason + "; the folder above it must exist";
-  return reason;
-}
-
 // ".tmp-NAME-", NAME being that of `path`: as much of it as leaves room for the two numbers behind it within
 // what the folder's file system takes. A character of several bytes is not cut in two.
 std::string temporary_prefix_for(const std::string& path) {
@@ -202,6 +190,17 @@ void move_into_place(const std::string& temporary, const std::string& path, bool
 
 }  // namespace
 
+std::string reason_with_advice() {
+  const int error = errno;
+  const std::string reason = last_system_error();
+  if (error == ENOSPC || error == EDQUOT) return reason + "; free some space or write to another disk";
+  if (error == EFBIG) return reason + "; raise the file size limit (ulimit -f) or write to another disk";
+  if (error == EACCES || error == EPERM || error == EROFS)
+    return reason + "; choose a folder that you may write to";
+  if (error == ENOENT || error == ENOTDIR) return reason + "; the folder above it must exist";
+  return reason;
+}
+
 void write_file_atomically(const std::string& path, const FileWriter& writer,
                            const AtomicFileOptions& options) {
   constexpr mode_t kPrivate = 0600;
@@ -349,7 +348,10 @@ void make_directories(const std::string& path) {
     folder = folder.parent_path();
   }
   fs::create_directories(path, error);
-  LONGSTRIDE_CHECK(!error, "cannot create folder {}: {}", path, error.message());
+  if (error) {
+    errno = error.value();
+    fail("cannot create folder {}: {}", path, reason_with_advice());
+  }
   // A folder may be one to create in and none to read, and then it cannot be synced.
   for (auto parent = parents.rbegin(); parent != parents.rend(); ++parent)
     if (access(parent->c_str(), R_OK) == 0) sync_directory(*parent);

@@ -20,6 +20,9 @@ class ByteSink {
   void write(std::string_view text) { write(text.data(), static_cast<int64_t>(text.size())); }
 };
 
+// Why writing failed, by errno, and what can be done about it.
+std::string reason_with_advice();
+
 using FileWriter = std::function<void(ByteSink&)>;
 
 struct AtomicFileOptions {

@@ -151,6 +151,13 @@ void prepare_run_directory(const std::string& run_directory) {
   for (const CheckpointInfo& info : list_checkpoints(run_directory)) remove_stale_temporaries(info.path);
 }
 
+void check_can_save(const std::string& run_directory) {
+  for (const std::string& folder : {run_directory, checkpoints_folder(run_directory)}) {
+    std::error_code ignored;
+    if (fs::is_directory(folder, ignored)) check_creatable(folder + "/file");
+  }
+}
+
 std::string save_checkpoint(const std::string& run_directory, int64_t step,
                             const CheckpointContents& contents) {
   LONGSTRIDE_CHECK(step >= 0, "a checkpoint of step {}; steps count from 0", step);

@@ -34,6 +34,10 @@ struct CheckpointInfo {
 // Creates the run's folders and sweeps up what a killed process left there. Call it when training starts.
 void prepare_run_directory(const std::string& run_directory);
 
+// Throws Error if the run's folders are there and no checkpoint could be saved in them, so that training does
+// not find out hours later. Changes nothing.
+void check_can_save(const std::string& run_directory);
+
 // Saves the state after `step` steps and returns the checkpoint's folder. One of the same step is replaced.
 // When this returns, the files are on the disk. Throws Error (no space, ...); then no checkpoint appears and
 // older ones stay.

@@ -1,6 +1,7 @@
 #include "longstride/run/prepared_run.h"
 
 #include <algorithm>
+#include <cerrno>
 #include <filesystem>
 
 #include <unistd.h>
@@ -15,6 +16,18 @@ namespace longstride {
 
 namespace fs = std::filesystem;
 
+namespace {
+
+// They are appended to, which asks for more than a folder that may be written to.
+void check_metrics(const std::string& directory) {
+  const std::string path = (fs::path(directory) / "metrics.jsonl").string();
+  check_file_or_absent(path);
+  LONGSTRIDE_CHECK(access(path.c_str(), W_OK) == 0 || errno == ENOENT || errno == ENOTDIR,
+                   "cannot write {}: {}", path, last_system_error());
+}
+
+}  // namespace
+
 std::optional<RunLock> lock_existing_run(const std::string& directory, const Notes& note) {
   if (!is_run_directory(directory)) return {};
   RunLockOptions options;
@@ -27,7 +40,8 @@ PreparedRun::PreparedRun(RunRequest request, std::optional<RunLock> lock, const 
   request.directory = directory_;
   check_directory(request);
   // Before anything of the run is changed.
-  check_file_or_absent((fs::path(directory_) / "metrics.jsonl").string());
+  check_can_save(directory_);
+  check_metrics(directory_);
   const bool trained = state_of_directory(directory_) == RunDirectoryState::trained;
   if (trained) check_model();
   open_data(request, trained, note);

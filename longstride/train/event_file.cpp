@@ -12,6 +12,7 @@
 #include <fcntl.h>
 #include <unistd.h>
 
+#include "longstride/base/atomic_file.h"
 #include "longstride/base/check.h"
 #include "longstride/train/event.pb.h"
 
@@ -90,7 +91,7 @@ void append_bytes(int descriptor, std::string_view bytes, const std::string& pat
   while (!bytes.empty()) {
     const ssize_t written = write(descriptor, bytes.data(), bytes.size());
     if (written < 0 && errno == EINTR) continue;
-    LONGSTRIDE_CHECK(written > 0, "cannot write {}: {}", path, last_system_error());
+    LONGSTRIDE_CHECK(written > 0, "cannot write {}: {}", path, reason_with_advice());
     bytes.remove_prefix(static_cast<size_t>(written));
   }
 }

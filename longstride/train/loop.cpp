@@ -59,8 +59,7 @@ class Loop {
       return go_on();
     } catch (const InputError&) {
       // The data are gone; what was learnt from them need not be.
-      save_last();
-      if (saved_step_ > 0) observer_.note(fmt::format("step {} is saved in {}", saved_step_, run_));
+      save_last_and_tell();
       throw;
     }
   }
@@ -68,12 +67,12 @@ class Loop {
  private:
   TrainSummary go_on() {
     const bool owed = validation_is_owed();
-    MetricsLog& metrics = metrics_.emplace(run_, trainer_.state().step, owed);
+    metrics_.emplace(run_, trainer_.state().step, owed);
     ProgressLine progress(progress_options(observer_.show_progress));
     const InterruptGuard interrupts;
     if (trainer_.has_stages()) tell(progress, stage_line());
     const int64_t step_bytes = config_.train.batch * config_.model.context;
-    if (owed) validate(metrics, progress, trainer_.progress() >= 1), settle();
+    if (owed) validate(progress, trainer_.progress() >= 1), settle();
     Interval& interval = trainer_.state().interval;  // a resumed run goes on with its sums
     int64_t memory = 0;
     int64_t looks = 0;
@@ -119,14 +118,14 @@ class Loop {
           scalars.emplace_back("train/loss_scale", trainer_.state().loss_scale);
           scalars.emplace_back("train/skipped_steps", static_cast<double>(trainer_.state().skipped));
         }
-        metrics.log(report.step, scalars);
+        log(report.step, scalars);
         interval = {};
       }
       // First what must not be lost: validation may fail.
       if (due(report.step, config_.train.checkpoint_every) || last || late() ||
           InterruptGuard::take_save_request())
         save();
-      if (due(report.step, config_.train.validate_every) || last) validate(metrics, progress, last);
+      if (due(report.step, config_.train.validate_every) || last) validate(progress, last);
       if (saved_step_ == report.step) settle();
     }
     summary_.complete = trainer_.progress() >= 1;
@@ -210,7 +209,7 @@ class Loop {
     return config_.train.checkpoint_minutes > 0 && since.count() > 60 * config_.train.checkpoint_minutes;
   }
 
-  void validate(MetricsLog& metrics, ProgressLine& progress, bool last) {
+  void validate(ProgressLine& progress, bool last) {
     if (splits_.validation.size() == 0) return;
     const Evaluation evaluation = trainer_.validate(config_.train.validate_bytes);
     summary_.validation_bits = evaluation.bits();
@@ -220,7 +219,7 @@ class Loop {
       discard_checkpoints_after(run_, state.step - 1);
       fail("step {}: the validation loss is not finite; the last good checkpoint is kept", state.step);
     }
-    metrics.log(state.step, {{"validation/bits", evaluation.bits()}});
+    log(state.step, {{"validation/bits", evaluation.bits()}});
     const bool better = state.best_step == 0 || evaluation.bits() < state.best_bits;
     state.validated_step = state.step;
     const std::string train =
@@ -257,6 +256,21 @@ class Loop {
     } catch (const Error& error) {
       observer_.note(fmt::format("warning    {}", error.what()));  // the checkpoint is worth more
     }
+  }
+
+  // A log that cannot be written ends the run, but what was learnt need not be lost with it.
+  void log(int64_t step, const Scalars& scalars) {
+    try {
+      metrics_->log(step, scalars);
+    } catch (const Error&) {
+      save_last_and_tell();
+      throw;
+    }
+  }
+
+  void save_last_and_tell() {
+    save_last();
+    if (saved_step_ > 0) observer_.note(fmt::format("step {} is saved in {}", saved_step_, run_));
   }
 
   // The state that is reached, unless it is saved already.

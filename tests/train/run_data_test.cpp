@@ -90,6 +90,78 @@ TEST_F(RunDataTest, ChangedDataAreRefusedBeforeAnythingIsTrained) {
   EXPECT_EQ(train("a", config_).state.step, 17);
 }
 
+// A file with holes: large, and nearly nothing on the disk.
+class LargeDataTest : public RunDataTest {
+ protected:
+  static constexpr int64_t kWhole = int64_t{1} << 30, kBlock = 256 << 10, kRest = 8192;
+
+  // Records a file whose training part has `bytes`.
+  void record(int64_t bytes) {
+    config_.data.split = {static_cast<double>(bytes), kRest / 2, kRest / 2};
+    fs::remove(config_.data.path);
+    write_bytes(config_.data.path, babble(1000));
+    fs::resize_file(config_.data.path, static_cast<uintmax_t>(bytes + kRest));
+    put(bytes - 4, "last");
+    record_run_data(directory_.path(), config_.data, open_splits(config_.data));
+    ASSERT_EQ(what_changed(), "");
+  }
+  void put(int64_t at, const std::string& text) {
+    std::fstream file(config_.data.path, std::ios::in | std::ios::out | std::ios::binary);
+    file.seekp(at);
+    file << text;
+    ASSERT_TRUE(file.flush().good());
+  }
+  // The refusal with one byte changed, which is changed back then.
+  std::string with_another_byte(int64_t at) {
+    std::ifstream file(config_.data.path, std::ios::binary);
+    file.seekg(at);
+    const char before = static_cast<char>(file.get());
+    put(at, std::string(1, static_cast<char>(before ^ 1)));
+    const std::string refusal = what_changed();
+    put(at, std::string(1, before));
+    return refusal;
+  }
+  std::string what_changed() {
+    try {
+      EXPECT_TRUE(check_run_data(directory_.path(), config_.data, open_splits(config_.data)));
+    } catch (const Error& error) {
+      return error.what();
+    }
+    return "";
+  }
+};
+
+TEST_F(LargeDataTest, EveryByteOfOneGibibyteIsCompared) {
+  record(kWhole);
+  for (const int64_t at : {int64_t{3}, 3 * kBlock / 2, kWhole / 2 + 12345, kWhole - 1})
+    EXPECT_THAT(with_another_byte(at), HasSubstr("another content")) << at;
+  EXPECT_EQ(what_changed(), "");
+}
+
+TEST_F(LargeDataTest, OfMoreThanOneGibibyteBlocksAreCompared) {
+  constexpr int64_t kBlocks = 1024, kBytes = kWhole + (kWhole >> 2) + 77,
+                    kApart = (kBytes - kBlock) / (kBlocks - 1);
+  record(kBytes);
+  for (const int64_t block : {int64_t{0}, int64_t{1}, int64_t{511}, kBlocks - 1})
+    for (const int64_t at : {block * kApart, block * kApart + kBlock - 1})
+      EXPECT_THAT(with_another_byte(at), HasSubstr("another content")) << at;
+  EXPECT_THAT(with_another_byte(kBytes - 1), HasSubstr("another content"));
+  // What is documented not to be found: the bytes between two blocks.
+  EXPECT_EQ(with_another_byte(kBlock), "");
+  EXPECT_EQ(with_another_byte(511 * kApart + kBlock), "");
+  EXPECT_EQ(with_another_byte(511 * kApart - 1), "");
+  // The other parts are small, and compared whole.
+  EXPECT_THAT(with_another_byte(kBytes + 17), HasSubstr("the validation part"));
+
+  // Another size is another source, also where the blocks would stand at the same places.
+  fs::resize_file(config_.data.path, static_cast<uintmax_t>(kBytes + kRest - 1));
+  EXPECT_THAT(message_of<Error>([&] { open_splits(config_.data); }), HasSubstr("asks for"));
+  config_.data.split = {static_cast<double>(kBytes - 1), kRest / 2, kRest / 2};
+  EXPECT_THAT(what_changed(), HasSubstr("has shrunk"));
+  fs::resize_file(config_.data.path, static_cast<uintmax_t>(kBytes + kRest));
+  EXPECT_THAT(what_changed(), HasSubstr("the train part"));
+}
+
 TEST_F(RunDataTest, DataThatMovedAreKnownByTheirContent) {
   train("a", config_);
   fs::rename(config_.data.path, directory_ / "moved.txt");

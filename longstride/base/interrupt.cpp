@@ -16,6 +16,7 @@ namespace {
 std::atomic<int> noted_signal{0};
 std::atomic<int64_t> noted_at{0};  // nanoseconds
 std::atomic<bool> save_requested{false};
+std::atomic<bool> interrupt_was_ignored{false};
 
 int64_t now() {
   timespec time{};
@@ -23,7 +24,14 @@ int64_t now() {
   return int64_t{time.tv_sec} * 1'000'000'000 + time.tv_nsec;
 }
 
-void note_signal(int number) {
+// A shell starts its background jobs with SIGINT ignored, so that Ctrl-C ends the job in front alone. A
+// process that sends them one all the same means it.
+bool is_key_for_others(int number, const siginfo_t* sent) {
+  return number == SIGINT && interrupt_was_ignored && sent != nullptr && sent->si_code == SI_KERNEL;
+}
+
+void note_signal(int number, siginfo_t* sent, void*) {
+  if (is_key_for_others(number, sent)) return;
   if (number == SIGUSR1) {
     save_requested = true;
     return;
@@ -51,14 +59,15 @@ InterruptGuard::InterruptGuard() {
   pthread_sigmask(SIG_BLOCK, &noted, &mask_before_);
 
   struct sigaction action {};
-  action.sa_handler = note_signal;
-  action.sa_flags = SA_RESTART;
+  action.sa_sigaction = note_signal;
+  action.sa_flags = SA_RESTART | SA_SIGINFO;
   action.sa_mask = noted;  // one handler at a time
   for (size_t i = 0; i < kSignals.size(); ++i) {
     const int number = kSignals[i];
     sigaction(number, nullptr, &actions_before_[i]);
-    // A shell starts its background jobs with SIGINT ignored; someone who sends it all the same means it.
-    if (actions_before_[i].sa_handler == SIG_IGN && number != SIGINT) continue;
+    const bool ignored = actions_before_[i].sa_handler == SIG_IGN;
+    if (number == SIGINT) interrupt_was_ignored = ignored;
+    if (ignored && number != SIGINT) continue;
     sigaction(number, &action, nullptr);
   }
 }

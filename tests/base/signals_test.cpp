@@ -3,9 +3,11 @@
 #include <atomic>
 #include <chrono>
 #include <csignal>
+#include <cstdlib>
 #include <functional>
 #include <thread>
 
+#include <fcntl.h>
 #include <gtest/gtest.h>
 #include <pthread.h>
 #include <sys/wait.h>
@@ -60,6 +62,7 @@ TEST(Signals, HandlersRunOnTheSignalThread) {
 TEST(Signals, WithoutAGuardTheyEndTheProcessAsUsual) {
   for (const int number : {SIGINT, SIGTERM, SIGHUP, SIGALRM}) {
     const int status = status_of_child([number] {
+      std::signal(number, SIG_DFL);  // background jobs of a shell begin with SIGINT ignored
       leave_signals_to_signal_thread();
       kill(getpid(), number);
       std::this_thread::sleep_for(5s);
@@ -97,14 +100,40 @@ TEST(Interrupt, ASecondOneASecondLaterEndsTheProcess) {
 }
 
 TEST(Interrupt, WhatWasIgnoredStaysIgnored) {
-  const int status = status_of_child([] {
-    std::signal(SIGHUP, SIG_IGN);
+  for (const int number : {SIGTERM, SIGHUP, SIGXCPU, SIGUSR1}) {
+    const int status = status_of_child([number] {
+      std::signal(number, SIG_IGN);
+      const InterruptGuard guard;
+      kill(getpid(), number);
+      std::this_thread::sleep_for(50ms);
+      return InterruptGuard::requested() || InterruptGuard::take_save_request() ? 1 : 0;
+    });
+    EXPECT_EQ(status, 0) << number;
+  }
+}
+
+// Presses Ctrl-C on a terminal whose process in front has a guard, and sends it a SIGINT then. Returns the
+// exit code: 0 if the key had no effect, 1 if it was noted, more if something went wrong.
+int press_interrupt_key(void (*action_before)(int)) {
+  const int status = status_of_child([action_before] {
+    std::signal(SIGINT, action_before);
+    const int keys = posix_openpt(O_RDWR | O_NOCTTY);
+    if (keys < 0 || grantpt(keys) != 0 || unlockpt(keys) != 0 || setsid() < 0) return 2;
+    if (open(ptsname(keys), O_RDWR) < 0) return 3;  // the first terminal of a session is its own
     const InterruptGuard guard;
-    kill(getpid(), SIGHUP);
-    std::this_thread::sleep_for(50ms);
-    return InterruptGuard::requested() ? 1 : 0;
+    if (write(keys, "\x03", 1) != 1) return 4;
+    std::this_thread::sleep_for(100ms);
+    const bool noted = InterruptGuard::requested();
+    kill(getpid(), SIGINT);
+    if (!soon(InterruptGuard::requested)) return 5;
+    return noted ? 1 : 0;
   });
-  EXPECT_EQ(status, 0);
+  return WIFEXITED(status) ? WEXITSTATUS(status) : -1;
+}
+
+TEST(Interrupt, KeysForTheJobInFrontDoNotEndOneThatIgnoresThem) {
+  EXPECT_EQ(press_interrupt_key(SIG_DFL), 1);
+  EXPECT_EQ(press_interrupt_key(SIG_IGN), 0);
 }
 
 TEST(Interrupt, UserSignalAsksForACheckpointOnly) {

@@ -37,6 +37,7 @@ void prepare_standard_streams() {
 }
 
 void write_result(std::string_view bytes) {
+  if (bytes.empty()) return;  // its pointer may be null, which fwrite does not allow
   if (results_on_standard_error) return write_to_standard_error(bytes);
   if (std::fwrite(bytes.data(), 1, bytes.size(), stdout) != bytes.size()) refuse();
 }

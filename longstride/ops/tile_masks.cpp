@@ -3,31 +3,42 @@
 #include <unordered_map>
 
 #include "longstride/base/check.h"
+#include "longstride/pattern/pass_bits.h"
 
 namespace longstride {
 
 namespace {
 
-// Positions of a tile's indices, so that each is computed once and not once a pair.
-struct TilePositions {
-  std::array<int64_t, kMaskTile> position;
-  int64_t count;
-  TilePositions(const TileGrid& grid, int64_t tile) : count(grid.size(tile)) {
-    for (int64_t i = 0; i < count; ++i) position[i] = grid.order.position(grid.begin(tile) + i);
+// The queries of a tile, so that what they have in common for all key tiles is found once.
+std::vector<PassBits::Row> rows_of(PassBits& bits, const TileGrid& queries, int64_t tile) {
+  std::vector<PassBits::Row> rows(static_cast<size_t>(queries.size(tile)));
+  for (size_t i = 0; i < rows.size(); ++i) {
+    const int64_t q = queries.order.position(queries.begin(tile) + static_cast<int64_t>(i));
+    if (q < queries.order.n) rows[i] = bits.row(q);  // else padding, which sees nothing
   }
-};
+  return rows;
+}
 
-TileMask make_mask(const Pass& pass, const TilePositions& queries, const TilePositions& keys) {
-  TileMask mask;
-  for (int64_t q = 0; q < queries.count; ++q) {
-    if (queries.position[q] >= pass.queries.order.n) continue;
-    for (int64_t k = 0; k < keys.count; ++k) {
-      if (keys.position[k] >= pass.keys.order.n || !pass.allows(queries.position[q], keys.position[k]))
-        continue;
-      mask.rows[q] |= uint64_t{1} << k;
-      mask.columns[k] |= uint64_t{1} << q;
+// Rows become columns: the halves of ever smaller squares change places across the diagonal.
+std::array<uint64_t, kMaskTile> transposed(std::array<uint64_t, kMaskTile> rows) {
+  uint64_t low = 0xffffffff;  // the left columns of each square
+  for (size_t half = 32; half > 0; half /= 2, low ^= low << half)
+    for (size_t i = 0; i < rows.size(); ++i) {
+      if ((i & half) != 0) continue;
+      const uint64_t moved = (rows[i] >> half ^ rows[i + half]) & low;
+      rows[i] ^= moved << half;
+      rows[i + half] ^= moved;
     }
-  }
+  return rows;
+}
+
+TileMask make_mask(const PassBits& bits, const std::vector<PassBits::Row>& rows, const TileGrid& keys,
+                   int64_t key_tile) {
+  const int64_t begin = key_tile % keys.tiles_per_lane() * keys.tile;
+  const uint64_t tile_bits = ~uint64_t{0} >> (kMaskTile - keys.size(key_tile));
+  TileMask mask;
+  for (size_t q = 0; q < rows.size(); ++q) mask.rows[q] = bits.bits(rows[q], begin) & tile_bits;
+  mask.columns = transposed(mask.rows);
   return mask;
 }
 
@@ -68,12 +79,13 @@ TileMasks make_tile_masks(const Pass& pass) {
   // reach them.
   std::vector<int64_t> next_in_column(result.column_offsets.begin(), result.column_offsets.end() - 1);
   std::unordered_map<TileMask, int32_t, HashRows> known;
+  PassBits bits(pass.terms, pass.excluded, pass.keys.order);
   for (int64_t query_tile = 0; query_tile < pass.queries.count(); ++query_tile) {
-    const TilePositions queries(pass.queries, query_tile);
+    const std::vector<PassBits::Row> rows = rows_of(bits, pass.queries, query_tile);
     for (const TileRun& run : pass.rows.of(query_tile)) {
       if (run.full) continue;
       for (int32_t key_tile = run.begin; key_tile < run.end; ++key_tile) {
-        const TileMask mask = make_mask(pass, queries, TilePositions(pass.keys, key_tile));
+        const TileMask mask = make_mask(bits, rows, pass.keys, key_tile);
         const auto [found, added] = known.try_emplace(mask, static_cast<int32_t>(result.masks.size()));
         if (added) result.masks.push_back(mask);
         result.row_ids.push_back(found->second);

@@ -1,9 +1,8 @@
 // The partial tiles of a pass as bits, found once when a layer is planned.
 //
 // Inside a kernel a mask has to cost next to nothing, while allows() divides. Partial tiles repeat (all tiles
-// on the edge of a window look alike), so each distinct one is stored once, as allows_index gave it, and a
-// partial tile is a number. Only tiles that a plan lists appear here: memory grows with the work, never with
-// the square of the length.
+// on the edge of a window look alike), so each distinct one is stored once, and a partial tile is a number.
+// Only tiles that a plan lists appear here: memory grows with the work, never with the square of the length.
 #pragma once
 
 #include <array>
@@ -39,8 +38,8 @@ struct TileMasks {
   }
 };
 
-// Evaluates allows_index once for every pair of every partial tile of `pass`, whose tiles are at most
-// kMaskTile wide.
+// The masks of every partial tile of `pass`, whose tiles are at most kMaskTile wide: what allows_index says
+// of each pair.
 TileMasks make_tile_masks(const Pass& pass);
 
 }  // namespace longstride

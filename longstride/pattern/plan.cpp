@@ -1,9 +1,12 @@
 #include "longstride/pattern/plan.h"
 
 #include <algorithm>
+#include <bit>
 #include <limits>
+#include <utility>
 
 #include "longstride/base/check.h"
+#include "longstride/pattern/pass_bits.h"
 #include "longstride/pattern/ranges.h"
 
 namespace longstride {
@@ -11,6 +14,9 @@ namespace longstride {
 namespace {
 
 constexpr int32_t kNoTile = std::numeric_limits<int32_t>::max();
+constexpr int64_t kWord = 64;  // keys that PassBits tells at a time
+
+uint64_t first_bits(int64_t count) { return ~uint64_t{0} >> (kWord - std::min(count, kWord)); }
 
 // Where the number of a tile's queries that do something with key tiles from here on changes.
 struct Step {
@@ -18,6 +24,14 @@ struct Step {
   int32_t touching = 0;  // queries with a key in the tile
   int32_t covering = 0;  // queries with all keys of the tile
 };
+
+// Lengthens the last run, if it is of this query tile (its runs begin at `first`), or adds one.
+void append_run(const TileRun& run, size_t first, std::vector<TileRun>& runs) {
+  if (runs.size() > first && runs.back().end == run.begin && runs.back().full == run.full)
+    runs.back().end = run.end;
+  else
+    runs.push_back(run);
+}
 
 // Turns the steps of one query tile into runs. A key tile that all `queries` cover is full.
 void append_runs(std::vector<Step>& steps, int64_t queries, std::vector<TileRun>& runs) {
@@ -31,12 +45,59 @@ void append_runs(std::vector<Step>& steps, int64_t queries, std::vector<TileRun>
       covering += steps[i].covering;
     }
     if (touching == 0) continue;
-    const TileRun run{begin, steps[i].tile, covering == queries};
-    if (runs.size() > first && runs.back().end == run.begin && runs.back().full == run.full)
-      runs.back().end = run.end;
-    else
-      runs.push_back(run);
+    append_run({begin, steps[i].tile, covering == queries}, first, runs);
   }
+}
+
+// What one query tile's queries see of a key tile.
+struct TileCount {
+  int64_t pairs = 0;
+  int64_t covering = 0;  // queries with all keys of the tile
+};
+
+// As build_rows, by the bits of every key.
+int64_t build_rows_by_bits(Pass& pass) {
+  const TokenOrder& query_order = pass.queries.order;
+  const int64_t tiles_per_lane = pass.keys.tiles_per_lane(), lane_length = pass.keys.order.lane_length();
+  const int64_t tile = pass.keys.tile;
+  PassBits bits(pass.terms, pass.excluded, pass.keys.order);
+  std::vector<TileCount> counts(static_cast<size_t>(tiles_per_lane));
+  int64_t pairs = 0;
+  pass.rows.offsets.assign(1, 0);
+  for (int64_t t = 0; t < pass.queries.count(); ++t) {
+    const int64_t lane = t / pass.queries.tiles_per_lane();
+    const int64_t first = t % pass.queries.tiles_per_lane() * pass.queries.tile;
+    const int64_t size = pass.queries.size(t);
+    int64_t first_tile = tiles_per_lane, last_tile = 0;  // that any of them reaches, and one behind
+    for (int64_t offset = first; offset < first + size; ++offset) {
+      const int64_t q = position_at(query_order, lane, offset);
+      if (q >= query_order.n) continue;
+      const PassBits::Row row = bits.row(q);
+      if (row.count == 0) continue;
+      first_tile = std::min(first_tile, row.begin() / tile);
+      last_tile = std::max(last_tile, (row.end() - 1) / tile + 1);
+      for (int64_t key_tile = row.begin() / tile; key_tile * tile < row.end(); ++key_tile) {
+        const int64_t end = std::min((key_tile + 1) * tile, lane_length);
+        int64_t seen = 0;
+        for (int64_t begin = key_tile * tile; begin < end; begin += kWord)
+          seen += std::popcount(bits.bits(row, begin) & first_bits(end - begin));
+        TileCount& count = counts[static_cast<size_t>(key_tile)];
+        count.pairs += seen;
+        count.covering += seen == end - key_tile * tile;
+      }
+    }
+    const size_t first_run = pass.rows.runs.size();
+    const auto lane_base = static_cast<int32_t>(lane * tiles_per_lane);
+    for (int64_t key_tile = first_tile; key_tile < last_tile; ++key_tile) {
+      const TileCount count = std::exchange(counts[static_cast<size_t>(key_tile)], {});
+      if (count.pairs == 0) continue;
+      pairs += count.pairs;
+      const int32_t begin = lane_base + static_cast<int32_t>(key_tile);
+      append_run({begin, begin + 1, count.covering == size}, first_run, pass.rows.runs);
+    }
+    pass.rows.offsets.push_back(static_cast<int64_t>(pass.rows.runs.size()));
+  }
+  return pairs;
 }
 
 // Fills pass.rows query tile by query tile; returns the pairs of the pass.
@@ -139,18 +200,25 @@ TileLists transpose(const TileLists& rows, int64_t row_count, int64_t column_cou
   return columns;
 }
 
-// What takes minutes to plan is refused before it begins: about a second is 10^7 ranges.
-constexpr double kMostRanges = 3e8;
+// A range takes as long as so many words of bits.
+constexpr double kWordsOfRange = 16;
+// What takes minutes to plan is refused before it begins: about a second is 10^7 ranges or 2 * 10^8 words.
+constexpr double kMostRanges = 3e8, kMostWords = 1e9;
 
-// The passes of `pattern`. Throws Error where later ones must leave out too many keys one by one.
-std::vector<PassTerms> passes_to_plan(const Pattern& pattern, int64_t n) {
+bool better_by_bits(const PassTerms& pass, int64_t n, int64_t tile) {
+  return leaves_out_single_keys(pass) &&
+         words_of_pass(pass, n, tile) < kWordsOfRange * ranges_of_pass(pass, n);
+}
+
+// The passes of `pattern`. Throws Error where later ones must leave out too many keys.
+std::vector<PassTerms> passes_to_plan(const Pattern& pattern, int64_t n, int64_t tile) {
   std::vector<PassTerms> passes = group_passes(pattern, n);
   for (const PassTerms& pass : passes)
-    LONGSTRIDE_CHECK(ranges_of_pass(pass, n) <= kMostRanges,
-                     "pattern '{}' over {} positions: too many keys of '{}' belong to '{}' too and would "
-                     "have to be left out "
-                     "one by one; choose widths that divide one another, larger ones, or fewer positions",
-                     to_string(pattern), n, to_string(pass.terms), to_string(pass.excluded));
+    LONGSTRIDE_CHECK(
+        ranges_of_pass(pass, n) <= kMostRanges || words_of_pass(pass, n, tile) <= kMostWords,
+        "pattern '{}' over {} positions: too many keys of '{}' belong to '{}' too and would have to be left "
+        "out one by one; choose widths that divide one another, larger ones, or fewer positions",
+        to_string(pattern), n, to_string(pass.terms), to_string(pass.excluded));
   return passes;
 }
 
@@ -169,7 +237,7 @@ Plan make_plan(const Pattern& pattern, int64_t n, int64_t query_tile, int64_t ke
   Plan plan;
   plan.pattern = pattern;
   plan.n = n;
-  for (const PassTerms& terms : passes_to_plan(pattern, n)) {
+  for (const PassTerms& terms : passes_to_plan(pattern, n, key_tile)) {
     Pass pass;
     pass.terms = terms.terms;
     pass.excluded = terms.excluded;
@@ -177,7 +245,7 @@ Plan make_plan(const Pattern& pattern, int64_t n, int64_t query_tile, int64_t ke
     pass.keys = {terms.keys, key_tile};
     check_tile_count(pass.queries);
     check_tile_count(pass.keys);
-    const int64_t pairs = build_rows(pass);
+    const int64_t pairs = better_by_bits(terms, n, key_tile) ? build_rows_by_bits(pass) : build_rows(pass);
     if (pairs == 0) continue;  // earlier passes have all its pairs
     pass.columns = transpose(pass.rows, pass.queries.count(), pass.keys.count());
     plan.pairs += pairs;
@@ -189,7 +257,16 @@ Plan make_plan(const Pattern& pattern, int64_t n, int64_t query_tile, int64_t ke
 int64_t count_pairs(const Pattern& pattern, int64_t n) {
   LONGSTRIDE_CHECK(n >= 1, "pairs are counted over at least 1 position, here n = {}", n);
   int64_t pairs = 0;
-  for (const PassTerms& pass : passes_to_plan(pattern, n)) {
+  for (const PassTerms& pass : passes_to_plan(pattern, n, kWord)) {
+    if (better_by_bits(pass, n, kWord)) {
+      PassBits bits(pass.terms, pass.excluded, pass.keys);
+      for (int64_t q = 0; q < n; ++q) {
+        const PassBits::Row row = bits.row(q);
+        for (int64_t begin = row.begin(); begin < row.end(); begin += kWord)
+          pairs += std::popcount(bits.bits(row, begin));
+      }
+      continue;
+    }
     PassRanges ranges(pass.terms, pass.excluded, pass.keys);
     for (int64_t q = 0; q < n; ++q)
       for (const IndexRange& range : ranges.of(q)) pairs += range.end - range.begin;

@@ -137,8 +137,8 @@ struct Plan {
 // tile is listed only if it holds an allowed pair of the pass, and marked full only if all its pairs are
 // allowed and none is padding. A pass without pairs is left out; a pattern that allows nothing over n
 // positions has no pass. Memory grows with the number of query tiles and runs and time with n, never with
-// n * n; where a later pass must leave out a stride or summary of an unrelated width, time may grow with its
-// pairs, and more than a minute of it is refused. Throws Error for n < 1 or tiles < 1.
+// n * n; where a later pass must leave out a stride or summary of an unrelated width, time may grow with a
+// 64th of its pairs, and more than half a minute of it is refused. Throws Error for n < 1 or tiles < 1.
 Plan make_plan(const Pattern& pattern, int64_t n, int64_t query_tile, int64_t key_tile);
 
 // Allowed pairs of `pattern` over n positions, without tiles.

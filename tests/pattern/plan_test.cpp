@@ -253,15 +253,33 @@ TEST(Plan, AMillionPositions) {
   }
 }
 
+// Keys that a later pass leaves out one by one, between most of those that it keeps.
+TEST(Plan, UnrelatedWidthsAtRealLengths) {
+  constexpr int64_t n = 65536;
+  const auto pairs_of = [](const auto& sees_at_distance) {
+    int64_t pairs = 0, keys = 0;
+    for (int64_t distance = 0; distance < n; ++distance) pairs += keys += sees_at_distance(distance) ? 1 : 0;
+    return pairs;
+  };
+  // What a summary keeps depends on the key alone, so that the same sum serves.
+  const std::pair<const char*, int64_t> cases[]{
+      {"summary:3,1+summary:2,1", pairs_of([](int64_t k) { return k % 3 == 2 || k % 2 == 1; })},
+      {"stride:2+stride:3+window:5", pairs_of([](int64_t d) { return d % 2 == 0 || d % 3 == 0 || d < 5; })},
+      {"dilated:1000,3+stride:7",
+       pairs_of([](int64_t d) { return d % 7 == 0 || (d % 3 == 0 && d < 3000); })}};
+  for (const auto& [text, truth] : cases) {
+    const Pattern pattern = parse_pattern(text);
+    EXPECT_EQ(count_pairs(pattern, n), truth) << text;
+    EXPECT_EQ(make_plan(pattern, n, 64, 64).pairs, truth) << text;
+  }
+}
+
 // Patterns whose keys would have to be left out one by one are refused at once, not after an hour.
 TEST(Plan, RefusesWhatWouldTakeTooLongToPlan) {
   for (const char* text : {"summary:3,1+summary:2,1", "stride:2+stride:3+window:5"}) {
     const Pattern pattern = parse_pattern(text);
-    EXPECT_GT(count_pairs(pattern, 4096), 0) << text;
-    for (const int64_t n : {65536, 1 << 20}) {
-      EXPECT_THROW(make_plan(pattern, n, 64, 64), Error) << text;
-      EXPECT_THROW(count_pairs(pattern, n), Error) << text;
-    }
+    EXPECT_THROW(make_plan(pattern, 1 << 20, 64, 64), Error) << text;
+    EXPECT_THROW(count_pairs(pattern, 1 << 20), Error) << text;
   }
   // Those of models that are in use are not.
   for (const char* text : {"fixed:1024,16", "strided:1024", "window:256+stride:256+summary:256,8",

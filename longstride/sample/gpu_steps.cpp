@@ -89,9 +89,6 @@ class GpuSteps : public StepEngine {
 std::unique_ptr<StepEngine> make_gpu_steps(const ModelConfig& config, const ModelParameters& parameters,
                                            const KeyCaches& caches, Device device,
                                            const DecoderOptions& options) {
-  LONGSTRIDE_CHECK(
-      kGpuChangesQueries || (!config.rotary() && !config.qk_norm),
-      "a GPU does not sample models with rotary positions or model.qk_norm yet; use --device cpu");
   return std::make_unique<GpuSteps>(config, parameters, caches, device, options);
 }
 

@@ -8,10 +8,6 @@
 
 namespace longstride {
 
-// Decoding of rotary positions and of normalised queries and keys is written and compiled but has not run on
-// a GPU yet. Until it has, such models are refused there.
-inline constexpr bool kGpuChangesQueries = false;
-
 // `parameters` and `caches` must outlive what is returned.
 std::unique_ptr<StepEngine> make_gpu_steps(const ModelConfig& config, const ModelParameters& parameters,
                                            const KeyCaches& caches, Device device,

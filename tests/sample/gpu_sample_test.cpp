@@ -8,7 +8,6 @@
 
 #include "longstride/device/cuda.h"
 #include "longstride/sample/decoder.h"
-#include "longstride/sample/gpu_steps.h"
 
 #include "tests/sample/gpu_weights.h"
 
@@ -115,7 +114,6 @@ TEST_P(GpuPatterns, TheCacheGivesWhatTheParallelForwardGives) {
 
 // The position's own key is kept as the parallel forward gives it to the attention, and read before it is.
 TEST_P(GpuPatterns, ChangedQueriesAndKeysGiveWhatTheParallelForwardGives) {
-  if (!kGpuChangesQueries) GTEST_SKIP() << "refused as long as it has not run on a GPU";
   const auto& [pattern, product] = GetParam();
   for (const Change change : kChanges) {
     const RandomModel model(with(change, small_config(pattern, 60, 3, 4)));
@@ -163,13 +161,11 @@ void expect_wide_models_to_agree(Change change) {
 TEST_F(GpuSample, WideModelsAgree) { expect_wide_models_to_agree(Change::none); }
 
 TEST_F(GpuSample, WideModelsOfChangedQueriesAndKeysAgree) {
-  if (!kGpuChangesQueries) GTEST_SKIP() << "refused as long as it has not run on a GPU";
   for (const Change change : kChanges) expect_wide_models_to_agree(change);
 }
 
 // Heads whose halves are eights or not, that fill a warp's lanes or not, and whose last channel has no pair.
 TEST_F(GpuSample, ChangedHeadsOfAnyWidthAgree) {
-  if (!kGpuChangesQueries) GTEST_SKIP() << "refused as long as it has not run on a GPU";
   for (const std::string pattern : {"strided:8", "window:3+previous-row:9+summary:6,2+stride:5", "block:8"})
     for (const int64_t head : {2, 3, 5, 6, 8, 13, 16, 24, 40, 64, 72, 96, 160, 250, 256})
       for (const int64_t head_v : {16, 12})
@@ -193,7 +189,6 @@ TEST_F(GpuSample, ChangedHeadsOfAnyWidthAgree) {
 }
 
 TEST_F(GpuSample, RotaryPositionsOfGivenAxesAgree) {
-  if (!kGpuChangesQueries) GTEST_SKIP() << "refused as long as it has not run on a GPU";
   ModelConfig config = with(Change::turned_and_normalised, small_config("strided:9", 45));
   config.position_axes = {5, 3, 3};
   const RandomModel model(config);
@@ -211,7 +206,6 @@ TEST_F(GpuSample, RotaryPositionsOfGivenAxesAgree) {
 }
 
 TEST_F(GpuSample, WhatRotaryPositionsTakeIsPlanned) {
-  if (!kGpuChangesQueries) GTEST_SKIP() << "refused as long as it has not run on a GPU";
   const ModelConfig plain = small_config("strided:9", 64);
   DecoderOptions options = with(2);
   options.positions = 32;
@@ -271,7 +265,6 @@ TEST_F(GpuSample, SequencesDoNotSeeEachOther) {
 }
 
 TEST_F(GpuSample, SequencesOfChangedQueriesAndKeysDoNotSeeEachOther) {
-  if (!kGpuChangesQueries) GTEST_SKIP() << "refused as long as it has not run on a GPU";
   const Change both = Change::turned_and_normalised;
   expect_sequences_not_to_see_each_other(
       {with(both, small_config("strided:8", 40, 3, 4)), with(both, wide_config("fixed:16,4", 40)),
@@ -320,14 +313,12 @@ void expect_bytes_drawn_as_on_the_cpu(Change change) {
 TEST_F(GpuSample, BytesAreDrawnAsOnTheCpuWhateverTheSteps) { expect_bytes_drawn_as_on_the_cpu(Change::none); }
 
 TEST_F(GpuSample, BytesOfChangedQueriesAndKeysAreDrawnAsOnTheCpu) {
-  if (!kGpuChangesQueries) GTEST_SKIP() << "refused as long as it has not run on a GPU";
   expect_bytes_drawn_as_on_the_cpu(Change::turned_and_normalised);
 }
 
 // One sequence comes to its end, after which there are no angles, while another goes on; and a table that
 // ends with the positions that are decoded.
 TEST_F(GpuSample, TurnedSequencesThatHaveEndedRest) {
-  if (!kGpuChangesQueries) GTEST_SKIP() << "refused as long as it has not run on a GPU";
   for (const ModelConfig& shape : {small_config("fixed:16,4", 64), wide_config("strided:8", 64)}) {
     const RandomModel model(with(Change::turned_and_normalised, shape));
     const OnGpu gpu(model, DType::bf16);

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "longstride/model/attention_plans.h"
 #include "longstride/model/rotary.h"
 #include "longstride/ops/cross_entropy.h"
 #include "longstride/ops/layer_norm.h"
@@ -49,18 +50,8 @@ Transformer::Workspace Transformer::allocate_workspace(const ModelConfig& config
   return w;
 }
 
-std::vector<std::unique_ptr<AttentionPlan>> Transformer::plan_layers(const ModelConfig& config, Device device,
-                                                                     bool upload) {
-  const Schedule schedule = config.schedule();
-  std::vector<std::unique_ptr<AttentionPlan>> plans;
-  for (size_t i = 0; i < schedule.cycle.size(); ++i)
-    plans.push_back(std::make_unique<AttentionPlan>(
-        plan_attention(device, schedule.cycle[i], config.heads, config.context, upload)));
-  return plans;
-}
-
 int64_t Transformer::scratch_bytes(const ModelConfig& config, const ComputePlan& plan,
-                                   std::span<const std::unique_ptr<AttentionPlan>> attention) {
+                                   std::span<const std::shared_ptr<const AttentionPlan>> attention) {
   int64_t bytes = 0;
   for (const auto& layer : attention)
     bytes = std::max(
@@ -90,18 +81,18 @@ MemoryPlan plan_memory(const ModelConfig& config, const ComputePlan& plan, bool 
   }
   Arena arena = Arena::measuring(plan.device);
   const auto workspace = Transformer::allocate_workspace(config, plan, arena);
-  const auto attention = Transformer::plan_layers(config, plan.device, false);
+  const auto attention = attention_plans_of(config, plan.device, false);
   memory.activations = workspace.activation_bytes;
   memory.temporaries =
       arena.peak() - workspace.activation_bytes + Transformer::scratch_bytes(config, plan, attention);
-  for (const auto& layer : attention) memory.plans += attention_plan_bytes(plan.device, *layer);
+  memory.plans = attention_plan_bytes(plan.device, attention);
   if (offloads(plan))
     memory.offloaded = OffloadedInputs::bytes(config.layers, workspace.streams.front().bytes());
   return memory;
 }
 
 Transformer::Transformer(const ModelConfig& config, const ComputePlan& plan)
-    : config_(config), plan_(plan), attention_(plan_layers(config, plan.device, true)) {
+    : config_(config), plan_(plan), attention_(attention_plans_of(config, plan.device, true)) {
   LONGSTRIDE_CHECK(plan.batch >= 1, "batch = {}, must be at least 1", plan.batch);
   LONGSTRIDE_CHECK(!plan.offload || plan.recompute, "what is offloaded is the inputs of recomputation");
   for (int64_t layer = 0; layer < config.layers; ++layer)
@@ -117,9 +108,7 @@ Transformer::Transformer(const ModelConfig& config, const ComputePlan& plan)
 }
 
 int64_t Transformer::planned_attention_bytes() const {
-  int64_t bytes = 0;
-  for (const auto& layer : attention_) bytes += attention_plan_bytes(plan_.device, *layer);
-  return bytes;
+  return attention_plan_bytes(plan_.device, attention_);
 }
 
 const BlockActivations& Transformer::saved(int64_t layer) const {

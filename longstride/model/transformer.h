@@ -93,9 +93,7 @@ class Transformer {
   };
   static Workspace allocate_workspace(const ModelConfig& config, const ComputePlan& plan, Arena& arena);
   static int64_t scratch_bytes(const ModelConfig& config, const ComputePlan& plan,
-                               std::span<const std::unique_ptr<AttentionPlan>> attention);
-  static std::vector<std::unique_ptr<AttentionPlan>> plan_layers(const ModelConfig& config, Device device,
-                                                                 bool upload);
+                               std::span<const std::shared_ptr<const AttentionPlan>> attention);
 
   BlockCall block_call(const ModelParameters& parameters, int64_t layer, const TrainingPass& pass) const;
   NextNorm norm_after(const ModelParameters& parameters, int64_t layer) const;
@@ -109,7 +107,7 @@ class Transformer {
 
   ModelConfig config_;
   ComputePlan plan_;
-  std::vector<std::unique_ptr<AttentionPlan>> attention_;  // one a layer of the schedule's cycle
+  std::vector<std::shared_ptr<const AttentionPlan>> attention_;  // one a layer of the schedule's cycle
   std::vector<const AttentionPlan*> attention_of_layer_;
   Arena arena_ = Arena::measuring({});
   Arena scratch_ = Arena::measuring({});

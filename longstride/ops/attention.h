@@ -33,6 +33,8 @@ struct AttentionPlan {
 // the plan can be measured but not run there.
 AttentionPlan plan_attention(Device device, const LayerPattern& layer, int64_t heads, int64_t n,
                              bool upload = true);
+// The same plan with its lists in the memory of that GPU.
+AttentionPlan uploaded(AttentionPlan plan, Device device);
 // Bytes that its lists of tiles take on that device, or would take.
 int64_t attention_plan_bytes(Device device, const AttentionPlan& plan);
 

@@ -1,5 +1,6 @@
 // Attention: checks of arguments, plans, and the choice of an implementation by device.
 #include <algorithm>
+#include <utility>
 
 #include <fmt/ranges.h>
 
@@ -81,6 +82,7 @@ void check_tensors(const char* op, const OpContext& context, const AttentionPlan
 
 AttentionPlan plan_attention(Device device, const LayerPattern& layer, int64_t heads, int64_t n,
                              bool upload) {
+  const OpTimer timer("plan_attention", {});
   check_device("plan_attention", device);
   LONGSTRIDE_CHECK(heads > 0, "plan_attention: {} heads, must be positive", heads);
   AttentionPlan plan;
@@ -98,7 +100,11 @@ AttentionPlan plan_attention(Device device, const LayerPattern& layer, int64_t h
     std::vector<TileMasks>& masks = plan.masks.emplace_back();
     for (const Pass& pass : p.passes) masks.push_back(make_tile_masks(pass));
   }
-  if (upload && on_gpu(device)) plan.on_gpu = cuda::upload_lists(plan, device.index);
+  return upload && on_gpu(device) ? uploaded(std::move(plan), device) : plan;
+}
+
+AttentionPlan uploaded(AttentionPlan plan, Device device) {
+  plan.on_gpu = cuda::upload_lists(plan, device.index);
   return plan;
 }
 

@@ -39,6 +39,7 @@ constexpr Group kGroups[] = {
     {"activation", verify::check_activation},
     {"dropout", verify::check_dropout},
     {"query-key", verify::check_query_key},
+    {"value mix", verify::check_value_mix},
     {"residual", verify::check_residual},
     {"embedding", verify::check_embedding},
     {"cross-entropy", verify::check_cross_entropy},

@@ -92,7 +92,7 @@ TEST_F(InstructionLimit, EverySetOfThisCpuGivesRightAnswers) {
     EXPECT_FALSE(cpu::multiply_in_pairs(DType::f32));
     for (const auto& check : {verify::check_attention, verify::check_linear, verify::check_quantized_linear,
                               verify::check_activation, verify::check_layer_norm, verify::check_residual,
-                              verify::check_query_key})
+                              verify::check_query_key, verify::check_value_mix})
       expect_all_pass(check({}, verify::Effort::quick));
   }
 }

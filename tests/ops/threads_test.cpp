@@ -231,9 +231,10 @@ TEST(InstructionSets, AllAgreeWithTheReference) {
     hwy::SetSupportedTargetsForTest(target);
     hwy::GetChosenTarget().Update(hwy::SupportedTargets());
     SCOPED_TRACE(hwy::TargetName(target));
-    for (const auto& check : {verify::check_activation, verify::check_layer_norm, verify::check_cross_entropy,
-                              verify::check_dropout, verify::check_residual, verify::check_query_key,
-                              verify::check_adam, verify::check_linear, verify::check_quantized_linear})
+    for (const auto& check :
+         {verify::check_activation, verify::check_layer_norm, verify::check_cross_entropy,
+          verify::check_dropout, verify::check_residual, verify::check_query_key, verify::check_value_mix,
+          verify::check_adam, verify::check_linear, verify::check_quantized_linear})
       expect_all_pass(check({}, verify::Effort::quick));
     ++tried;
   }

@@ -6,6 +6,7 @@
 #include "longstride/ops/key_cache.h"
 #include "longstride/ops/query_key.h"
 #include "longstride/ops/update.h"
+#include "longstride/ops/value_mix.h"
 
 namespace longstride::cuda {
 
@@ -65,6 +66,7 @@ void linear_backward_weight(const OpContext&, const Tensor&, const Tensor&, DTyp
 }
 void query_key_forward(const OpContext&, const QueryKey&) { unavailable(); }
 void query_key_backward(const OpContext&, const QueryKey&, const Tensor&) { unavailable(); }
+void value_mix(const OpContext&, const ValueMix&) { unavailable(); }
 void residual_forward(const OpContext&, const ResidualForward&) { unavailable(); }
 void residual_backward(const OpContext&, const ResidualBackward&) { unavailable(); }
 void quantize(const OpContext&, const Tensor&, const QuantizedMatrix&) { unavailable(); }

@@ -6,7 +6,6 @@
 
 #include <fmt/format.h>
 #include <nlohmann/json.hpp>
-#include <unistd.h>
 
 #include "longstride/base/check.h"
 #include "longstride/base/interrupt.h"
@@ -22,6 +21,7 @@
 #include "cli/commands.h"
 #include "cli/compress_material.h"
 #include "cli/load_run.h"
+#include "cli/memory_note.h"
 #include "cli/output_file.h"
 #include "cli/saved_settings.h"
 #include "cli/standard_streams.h"
@@ -68,8 +68,7 @@ int64_t choose_streams(const LoadedModel& loaded, DecoderOptions options, int64_
   const ModelConfig& model = loaded.config().model;
   const bool cpu = loaded.device().kind == DeviceKind::cpu;
   const int64_t most = cpu ? kMostOnCpu : kMostOnGpu;
-  const int64_t room = cpu ? static_cast<int64_t>(sysconf(_SC_PHYS_PAGES)) * sysconf(_SC_PAGESIZE) / 4
-                           : gpu_room(loaded.device());
+  const int64_t room = cpu ? cpu_cache_room() : gpu_room(loaded.device());
   const int64_t windows = std::max<int64_t>(1, (size + model.context - 1) / model.context);
   const auto balanced = [&](int64_t limit) {
     const int64_t rounds = (windows + limit - 1) / limit;
@@ -88,8 +87,9 @@ DecoderOptions decoder_options(const LoadedModel& loaded, int64_t size) {
 std::unique_ptr<Decoder> make_decoder(const LoadedModel& loaded, const DecoderOptions& options,
                                       std::string_view what) {
   const ModelConfig& model = loaded.config().model;
-  check_gpu_room(loaded.device(), Decoder::bytes(model, loaded.device(), loaded.product(), options), what,
-                 "free some of the GPU's memory");
+  const int64_t needed = Decoder::bytes(model, loaded.device(), loaded.product(), options);
+  check_gpu_room(loaded.device(), needed, what, "free some of the GPU's memory");
+  note_little_memory(check_cpu_room(loaded.device(), needed, what, "free some memory"));
   note_slow_cpu(loaded.device());
   return std::make_unique<Decoder>(model, loaded.parameters(), loaded.device(), options, loaded.quantized());
 }

@@ -17,6 +17,7 @@
 
 #include "cli/commands.h"
 #include "cli/load_run.h"
+#include "cli/memory_note.h"
 #include "cli/output_file.h"
 #include "cli/standard_streams.h"
 #include "cli/status_line.h"
@@ -199,8 +200,10 @@ int run_eval(const EvalOptions& options) {
   const MemoryPlan memory = plan_memory(config.model, plan, false);
   const int64_t needed =
       memory.activations + memory.temporaries + memory.plans + BatchRoom::bytes(plan.batch, context);
-  check_gpu_room(plan.device, needed, "evaluation",
-                 plan.batch > 1 ? "choose a smaller --batch" : "use --device cpu");
+  const char* smaller = "choose a smaller --batch";
+  check_gpu_room(plan.device, needed, "evaluation", plan.batch > 1 ? smaller : "use --device cpu");
+  note_little_memory(
+      check_cpu_room(plan.device, needed, "evaluation", plan.batch > 1 ? smaller : "free some memory"));
   Transformer model(config.model, plan);
   note_slow_cpu(plan.device);
 

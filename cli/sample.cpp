@@ -8,7 +8,6 @@
 
 #include <fmt/format.h>
 #include <nlohmann/json.hpp>
-#include <unistd.h>
 
 #include "longstride/base/check.h"
 #include "longstride/base/interrupt.h"
@@ -20,6 +19,7 @@
 
 #include "cli/commands.h"
 #include "cli/load_run.h"
+#include "cli/memory_note.h"
 #include "cli/sample_job.h"
 #include "cli/sample_output.h"
 #include "cli/standard_streams.h"
@@ -60,11 +60,11 @@ std::unique_ptr<Decoder> make_decoder(const SampleOptions& options, const Sample
   const int64_t prefill = longest_prefill(sequences, job.windows);
   const int64_t prefill_bytes =
       prefill > 0 ? Decoder::prefill_bytes(model, device, loaded.product(), prefill) : 0;
-  const int64_t room =
-      cpu ? static_cast<int64_t>(sysconf(_SC_PHYS_PAGES)) * sysconf(_SC_PAGESIZE) / 4 : gpu_room(device);
+  const int64_t room = cpu ? cpu_cache_room() : gpu_room(device);
   decoder.streams = streams_that_fit(model, device, loaded.product(), decoder, room - prefill_bytes);
-  check_gpu_room(device, Decoder::bytes(model, device, loaded.product(), decoder) + prefill_bytes, "sampling",
-                 "use --device cpu");
+  const int64_t needed = Decoder::bytes(model, device, loaded.product(), decoder) + prefill_bytes;
+  check_gpu_room(device, needed, "sampling", "use --device cpu");
+  note_little_memory(check_cpu_room(device, needed, "sampling", "take a smaller --length or --prime"));
   return std::make_unique<Decoder>(model, loaded.parameters(), device, decoder, loaded.quantized());
 }
 

@@ -274,8 +274,7 @@ LoadedModel load_model(const SampleOptions& options, SampleJob& job) {
   const std::string device = describe_device(loaded.device());
   if (job.resumed && job.saved_on != device)
     say("note: {} was saved on {}, this is {}; what was drawn is drawn again and compared, what comes after "
-        "may "
-        "still differ from what would have come there",
+        "may still differ from what would have come there",
         options.resume, job.saved_on, device);
   session.model = loaded.digest();
   session.run = options.run;

@@ -3,12 +3,11 @@
 #include <algorithm>
 #include <cmath>
 #include <fstream>
-#include <vector>
 
 #include <sched.h>
 #include <unistd.h>
 
-#include "longstride/base/text.h"
+#include "longstride/base/control_groups.h"
 
 namespace longstride {
 
@@ -28,19 +27,6 @@ double quota_in(const std::string& folder) {
   return ratio(std::ifstream(folder + "/cpu.cfs_quota_us"), std::ifstream(folder + "/cpu.cfs_period_us"));
 }
 
-// The least limit of `group` ("/a/b") and the groups above it, below `mount`. Inside a container the group's
-// name may be one of the host's, of which nothing is mounted: only the top is found then, which is its own.
-double least_quota(const std::string& mount, std::string group) {
-  double least = 0;
-  for (;;) {
-    const double limit = quota_in(mount + group);
-    if (limit > 0 && (least == 0 || limit < least)) least = limit;
-    const size_t slash = group.rfind('/');
-    if (group.empty() || slash == std::string::npos) return least;
-    group.resize(slash);
-  }
-}
-
 int processors_of_mask() {
   // The kernel refuses masks that are smaller than its own.
   for (int most = 1024; most <= 1 << 20; most *= 2) {
@@ -58,23 +44,9 @@ int processors_of_mask() {
 
 double cpu_quota(const std::string& root) {
   double least = 0;
-  std::ifstream groups(root + "/proc/self/cgroup");
-  for (std::string line; std::getline(groups, line);) {
-    // "0::/group" in version 2, "4:cpu,cpuacct:/group" in version 1.
-    const size_t first = line.find(':'), second = line.find(':', first + 1);
-    if (first == std::string::npos || second == std::string::npos) continue;
-    const std::string controllers = line.substr(first + 1, second - first - 1);
-    const std::string group = line.substr(second + 1) == "/" ? "" : line.substr(second + 1);
-    const std::vector<std::string> names = split(controllers, ',');
-    std::vector<std::string> mounts;
-    if (controllers.empty())
-      mounts = {"/sys/fs/cgroup", "/sys/fs/cgroup/unified"};
-    else if (std::find(names.begin(), names.end(), "cpu") != names.end())
-      mounts = {"/sys/fs/cgroup/cpu", "/sys/fs/cgroup/" + controllers};
-    for (const std::string& mount : mounts) {
-      const double limit = least_quota(root + mount, group);
-      if (limit > 0 && (least == 0 || limit < least)) least = limit;
-    }
+  for (const std::string& folder : control_group_folders("cpu", root)) {
+    const double limit = quota_in(folder);
+    if (limit > 0 && (least == 0 || limit < least)) least = limit;
   }
   return least;
 }

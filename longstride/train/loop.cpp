@@ -49,6 +49,7 @@ class Loop {
         memory_before_(memory.before),
         trainer_(config_, splits_) {
     if (!observer_.note) observer_.note = [](const std::string&) {};
+    if (!memory.warning.empty()) observer_.note("warning    " + memory.warning);
     summary_.planned_memory = memory.plan.total();
     if (!on_gpu()) summary_.planned_memory += memory_before_ + kLibraryMemory;
   }

@@ -9,6 +9,7 @@
 #include "longstride/base/text.h"
 #include "longstride/device/cuda.h"
 #include "longstride/device/memory.h"
+#include "longstride/run/cpu_room.h"
 #include "longstride/run/gpu_room.h"
 #include "longstride/run/stages.h"
 #include "longstride/train/optimizer.h"
@@ -95,6 +96,12 @@ MemoryVerdict check_training_memory(const RunConfig& config) {
   if (device.kind == DeviceKind::cpu) {
     verdict.before = resident_memory();
     verdict.plan = training_memory(config);
+    const CpuMemory memory = cpu_memory();
+    const int64_t needed = verdict.plan.total() + kLibraryMemory;
+    const bool fits = needed <= memory.most - verdict.before, now = needed <= memory.free;
+    const std::string advice =
+        now ? "" : advice_for(config, (fits ? memory.free : memory.most - verdict.before) - kLibraryMemory);
+    verdict.warning = check_cpu_room(device, needed, "training", advice, memory);
     return verdict;
   }
   verdict.before = cuda::memory(device.index).free;

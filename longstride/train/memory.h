@@ -1,6 +1,8 @@
 // What training needs of its device, and settings that need less.
 #pragma once
 
+#include <string>
+
 #include "longstride/model/transformer.h"
 #include "longstride/run/config.h"
 
@@ -14,12 +16,13 @@ MemoryPlan training_memory(const RunConfig& config);
 
 struct MemoryVerdict {
   MemoryPlan plan;
-  int64_t before = 0;  // of the CPU in use, of a GPU free, when it was looked at
+  int64_t before = 0;   // of the CPU in use, of a GPU free, when it was looked at
+  std::string warning;  // of a CPU's memory that is not free now; else ""
 };
 
-// training_memory(config), before anything is taken. On a GPU: throws Error, with settings of
-// train.activations and train.micro_batch that would do, if the plan needs more than is free or takes more
-// sequences at a time than a GPU does.
+// training_memory(config), before anything is taken. Throws Error, with settings of train.activations and
+// train.micro_batch that would do, if the plan needs more than a GPU has free, or than a CPU could have at
+// all, or if it takes more sequences at a time than a GPU does.
 MemoryVerdict check_training_memory(const RunConfig& config);
 
 }  // namespace longstride

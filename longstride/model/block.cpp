@@ -8,10 +8,15 @@
 #include "longstride/ops/linear.h"
 #include "longstride/ops/query_key.h"
 #include "longstride/ops/residual.h"
+#include "longstride/ops/value_mix.h"
 
 namespace longstride {
 
 namespace {
+
+Tensor values_of(const ModelConfig& config, const Tensor& qkv) {
+  return qkv.columns(2 * config.qk(), config.qkv());
+}
 
 // Queries, keys and values are columns of one projection; the attention reads them in place.
 AttentionTensors attention_tensors(const BlockCall& call, const BlockActivations& saved) {
@@ -23,7 +28,7 @@ AttentionTensors attention_tensors(const BlockCall& call, const BlockActivations
   AttentionTensors t;
   t.q = by_head(saved.qkv.columns(0, qk));
   t.k = by_head(saved.qkv.columns(qk, 2 * qk));
-  t.v = by_head(saved.qkv.columns(2 * qk, config.qkv()));
+  t.v = by_head(values_of(config, saved.qkv));
   t.o = by_head(saved.attended);
   t.lse = saved.lse;
   t.scale = 1.0f / std::sqrt(static_cast<float>(config.qk_head()));
@@ -37,12 +42,31 @@ QueryKey query_key(const BlockCall& call, const BlockActivations& saved) {
           saved.reciprocal_rms};
 }
 
+// A block's values, mixed with the first block's, which are kept for the others.
+void mix_values(const OpContext& context, const BlockCall& call, const BlockActivations& saved) {
+  const ModelConfig& config = *call.config;
+  if (!config.mixes_values()) return;
+  const Tensor values = values_of(config, saved.qkv);
+  if (call.layer > 0)
+    return value_mix_forward(context, call.values.first, static_cast<float>(config.value_residual), values);
+  if (call.values.first.data != values.data) value_mix_keep(context, values, call.values.first);
+}
+// dv, of what the attention read, becomes that of the projection.
+void mix_values_backward(const OpContext& context, const BlockCall& call, const Tensor& dv) {
+  const ModelConfig& config = *call.config;
+  if (!config.mixes_values()) return;
+  if (call.layer == 0) return value_mix_backward_first(context, call.values.d_first, dv);
+  const bool adds = call.layer + 1 < config.layers;
+  value_mix_backward(context, static_cast<float>(config.value_residual), adds, dv, call.values.d_first);
+}
+
 // From `normed`, LN(x), which what the attention's branch ends in replaces, to what the activation reads.
 void forward_to_up(const OpContext& context, const BlockCall& call, const Tensor& x,
                    const BlockActivations& saved, const Tensor& normed) {
   const BlockParameters& p = *call.parameters;
   linear_forward(context, normed, p.qkv_weight, p.qkv_bias, saved.qkv);
   if (changes_queries(*call.config)) query_key_forward(context, query_key(call, saved));
+  mix_values(context, call, saved);
   attention_forward(context, *call.attention, attention_tensors(call, saved));
   linear_forward(context, saved.attended, p.projection_weight, p.projection_bias, normed);
   residual_forward(context, {.x = x,
@@ -167,9 +191,10 @@ void block_backward(const OpContext& context, const BlockCall& call, const Tenso
                      {.d_o = by_head(room.d_attended),
                       .dq = by_head(room.d_qkv.columns(0, qk)),
                       .dk = by_head(room.d_qkv.columns(qk, 2 * qk)),
-                      .dv = by_head(room.d_qkv.columns(2 * qk, config.qkv()))});
+                      .dv = by_head(values_of(config, room.d_qkv))});
   if (changes_queries(config))
     query_key_backward(context, query_key(call, saved), room.d_qkv.columns(0, 2 * qk));
+  mix_values_backward(context, call, values_of(config, room.d_qkv));
   layer_norm_apply(context, x, p.norm1_gain, p.norm1_bias, saved.mean1, saved.rstd1, branch);
   linear_backward_weight(context, room.d_qkv, branch, call.product, gradients.qkv_weight, gradients.qkv_bias);
   linear_backward_input(context, room.d_qkv, p.qkv_weight, branch);

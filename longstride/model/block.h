@@ -3,6 +3,7 @@
 //   a = drop(W_p attention(LN(x)));  mid = x + a;  y = mid + drop(W_2 f(W_1 LN(mid) + b_1) + b_2)
 //
 // x, mid and y, the residual stream, are f32; what lies on a branch is held in the dtype of the products.
+// With model.value_residual the attention reads values that are mixed with those of the first block.
 #pragma once
 
 #include "longstride/model/config.h"
@@ -46,6 +47,12 @@ struct BlockTemporaries {
                                    DType product, bool training, Arena& arena);
 };
 
+// What blocks share with the first one where values are mixed; else empty.
+struct SharedValues {
+  Tensor first;    // (M, d): the first block's values, its own columns of qkv where those are kept
+  Tensor d_first;  // (M, d) f32, training only: what the blocks after it add up for their gradient
+};
+
 // Everything that is the same for a block's forward and backward.
 struct BlockCall {
   const ModelConfig* config = nullptr;
@@ -55,6 +62,8 @@ struct BlockCall {
   int64_t batch = 1;
   Dropout attention_dropout, feed_forward_dropout;
   DType product = DType::f32;
+  int64_t layer = 0;
+  SharedValues values;
   Tensor mid;  // (M, d) f32: saved.mid, or the block's output until that is computed
 };
 

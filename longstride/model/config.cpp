@@ -36,6 +36,10 @@ void ModelConfig::fields(FieldList& list) {
       .at_least(0)
       .at_most(1e12);
   list.add("qk_norm", qk_norm, "queries and keys of each head are divided by their root mean square");
+  list.add("value_residual", value_residual,
+           "part of the first block's values in those of every later one; below 1, and 0 = none")
+      .at_least(0)
+      .at_most(1);
   list.add("init", init,
            "weights of standard deviation 0.125 / sqrt(fan-in) (paper) or sqrt(0.125 / fan-in) (released)")
       .one_of({"paper", "released"});
@@ -61,6 +65,9 @@ void ModelConfig::check() const {
                    axes().size(), qk_head() / 2);
   LONGSTRIDE_CHECK(rotary_base == 0 || rotary_base >= 1, "model.rotary_base = {}, must be 0, or 1 or more",
                    rotary_base);
+  LONGSTRIDE_CHECK(static_cast<float>(value_residual) < 1,
+                   "model.value_residual = {}, must be below 1: blocks keep a part of their own values",
+                   value_residual);
   int64_t covered = 1;
   for (int64_t extent : axes()) {
     LONGSTRIDE_CHECK(extent <= context,

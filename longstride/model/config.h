@@ -24,6 +24,7 @@ struct ModelConfig {
   std::string positions = "paper";
   double rotary_base = 0;  // 0: see rotary.h
   bool qk_norm = false;
+  double value_residual = 0;
   std::string init = "paper";
 
   void fields(FieldList& list);
@@ -38,6 +39,8 @@ struct ModelConfig {
   int64_t qkv() const { return 2 * qk() + width; }
   Schedule schedule() const { return parse_schedule(pattern); }
   bool rotary() const { return positions == "rotary"; }
+  // Whether blocks mix their values with those of the first: one block has nothing to mix with.
+  bool mixes_values() const { return value_residual > 0 && layers > 1; }
   // Extents of the positions' axes, slowest first. Without position_axes: one axis of rotary positions, and
   // of others a grid whose rows are those of pattern_row().
   std::vector<int64_t> axes() const;

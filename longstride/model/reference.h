@@ -3,6 +3,7 @@
 //
 //   H = embed(tokens);  for each block:  mid = H + drop(W_p attention(LN(H)) + b_p)
 //                                        H   = mid + drop(W_2 f(W_1 LN(mid) + b_1) + b_2)
+//   where the attention reads, with model.value_residual, values mixed with those of the first block
 //   losses = cross_entropy(LN(H) W_out^T, tokens)
 #pragma once
 
@@ -25,6 +26,7 @@
 #include "longstride/ops/reference/layer_norm.h"
 #include "longstride/ops/reference/linear.h"
 #include "longstride/ops/reference/query_key.h"
+#include "longstride/ops/reference/value_mix.h"
 
 namespace longstride::reference {
 
@@ -86,6 +88,7 @@ class Model {
     Vector dx(last_.size(), T(0));
     norm_backward(linear_backward(dlogits, final_.y, output_weight(), gradients), last_, final_, final_gain(),
                   dx, gradients);
+    d_first_values_.assign(rows_ * config_.width, T(0));
     for (int64_t layer = config_.layers - 1; layer >= 0; --layer) block_backward(layer, dx, gradients);
     EmbeddingTables<T> tables = embedding_of(gradients);
     embedding_backward<T>(tokens.data(), dx.data(), tables, run_.batch, config_.context);
@@ -130,6 +133,10 @@ class Model {
       change_queries(b);
       b.qkv = stored(std::move(b.qkv));
     }
+    if (layer > 0 && config_.mixes_values()) {
+      mix_values(b);
+      b.qkv = stored(std::move(b.qkv));
+    }
     b.attended.resize(rows_ * config_.width);
     b.lse.resize(rows_ * config_.heads);
     attention_forward<T>(schedule_.layer(layer), score_scale(), queries(b.qkv), keys(b.qkv), values(b.qkv),
@@ -164,6 +171,10 @@ class Model {
     dqkv = stored(std::move(dqkv));
     if (config_.rotary() || config_.qk_norm) {
       change_queries_back(b, dqkv);
+      dqkv = stored(std::move(dqkv));
+    }
+    if (config_.mixes_values()) {
+      mix_values_back(layer, dqkv);
       dqkv = stored(std::move(dqkv));
     }
     norm_backward(linear_backward(dqkv, b.norm1.y, at(layer, kQkv), gradients), b.x, b.norm1,
@@ -206,6 +217,27 @@ class Model {
       head_norm_backward(dx, y.data(), b.reciprocal_rms[row * 2 * config_.heads + head], config_.qk_head(),
                          dx);
     });
+  }
+
+  // Values of every position: `width` elements of a row of qkv from there on.
+  int64_t values_at(int64_t row) const { return row * config_.qkv() + 2 * config_.qk(); }
+  T value_share() const { return T(config_.value_residual); }
+  void mix_values(Block& b) const {
+    for (int64_t row = 0; row < rows_; ++row)
+      value_mix_forward(blocks_[0].qkv.data() + values_at(row), value_share(), config_.width,
+                        b.qkv.data() + values_at(row));
+  }
+  // Later blocks add up what the first block's values get.
+  void mix_values_back(int64_t layer, Vector& dqkv) {
+    for (int64_t row = 0; row < rows_; ++row) {
+      T* const dv = dqkv.data() + values_at(row);
+      T* const d_first = d_first_values_.data() + row * config_.width;
+      if (layer > 0) {
+        value_mix_backward(value_share(), config_.width, dv, d_first);
+      } else {
+        for (int64_t i = 0; i < config_.width; ++i) dv[i] += d_first[i];
+      }
+    }
   }
 
   // The pieces of a block over all rows, in terms of the ops.
@@ -318,6 +350,7 @@ class Model {
   int64_t rows_;
   std::vector<Block> blocks_;
   Vector last_, logits_;
+  Vector d_first_values_;  // (rows, width)
   Norm final_;
 };
 

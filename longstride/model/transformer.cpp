@@ -40,10 +40,12 @@ Transformer::Workspace Transformer::allocate_workspace(const ModelConfig& config
   const bool keep = plan.training && !plan.recompute;
   for (int64_t i = 0; i < (keep ? config.layers : 1); ++i)
     w.activations.push_back(BlockActivations::allocate(config, plan.batch, plan.product, keep, arena));
+  if (config.mixes_values() && !keep) w.values.first = arena.allocate(plan.product, {rows, d});
   w.activation_bytes = arena.used();
   w.room = BlockTemporaries::allocate(config, plan.batch, logit_rows(plan.device, rows), plan.product,
                                       plan.training, arena);
   if (plan.training) w.d_stream = arena.allocate(DType::f32, {rows, d});
+  if (plan.training && config.mixes_values()) w.values.d_first = arena.allocate(DType::f32, {rows, d});
   w.mean = arena.allocate(DType::f32, {rows});
   w.rstd = arena.allocate(DType::f32, {rows});
   w.rotation = allocate_rotation(config, arena);
@@ -115,6 +117,13 @@ const BlockActivations& Transformer::saved(int64_t layer) const {
   return work_.activations[work_.activations.size() > 1 ? layer : 0];
 }
 
+SharedValues Transformer::shared_values() const {
+  SharedValues values = work_.values;
+  if (config_.mixes_values() && !values.first)
+    values.first = saved(0).qkv.columns(2 * config_.qk(), config_.qkv());
+  return values;
+}
+
 BlockCall Transformer::block_call(const ModelParameters& parameters, int64_t layer,
                                   const TrainingPass& pass) const {
   BlockCall call;
@@ -123,6 +132,8 @@ BlockCall Transformer::block_call(const ModelParameters& parameters, int64_t lay
   call.attention = attention_of_layer_[layer];
   call.rotation = work_.rotation;
   call.batch = plan_.batch;
+  call.layer = layer;
+  call.values = shared_values();
   call.attention_dropout = dropout_of(pass, layer, 0);
   call.feed_forward_dropout = dropout_of(pass, layer, 1);
   call.product = plan_.product;

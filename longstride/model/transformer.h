@@ -86,15 +86,17 @@ class Transformer {
     std::vector<Tensor> streams;
     std::vector<BlockActivations> activations;  // one a block if kept, else one
     BlockTemporaries room;
-    Tensor d_stream;    // (M, d) gradient of the residual stream
-    Tensor mean, rstd;  // (M) of the final layer norm
-    Tensor rotation;    // see rotary.h; (context, D) or empty
+    Tensor d_stream;      // (M, d) gradient of the residual stream
+    Tensor mean, rstd;    // (M) of the final layer norm
+    Tensor rotation;      // see rotary.h; (context, D) or empty
+    SharedValues values;  // of blocks; `first` is empty where activations are kept, and those hold it
     int64_t activation_bytes = 0;
   };
   static Workspace allocate_workspace(const ModelConfig& config, const ComputePlan& plan, Arena& arena);
   static int64_t scratch_bytes(const ModelConfig& config, const ComputePlan& plan,
                                std::span<const std::shared_ptr<const AttentionPlan>> attention);
 
+  SharedValues shared_values() const;
   BlockCall block_call(const ModelParameters& parameters, int64_t layer, const TrainingPass& pass) const;
   NextNorm norm_after(const ModelParameters& parameters, int64_t layer) const;
   // Leaves the final layer norm of the last block's output in room.branch. `pass` is null where no backward

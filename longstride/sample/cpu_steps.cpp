@@ -13,6 +13,7 @@
 #include "longstride/ops/layer_norm.h"
 #include "longstride/ops/linear.h"
 #include "longstride/ops/query_key.h"
+#include "longstride/ops/value_mix.h"
 #include "longstride/sample/small_work.h"
 
 namespace longstride {
@@ -25,6 +26,7 @@ struct Rows {
   Tensor x, normed, attended, branch;  // (M, d)
   Tensor qkv;                          // (M, 2 * qk + d)
   Tensor reciprocal_rms;               // (M, 2 * heads); empty without model.qk_norm
+  Tensor first_values;                 // (M, d) of the first block; empty where values are not mixed
   Tensor hidden;                       // (M, ff)
   Tensor mean, rstd;                   // (M)
   Tensor logits;                       // (M, 256)
@@ -39,6 +41,7 @@ struct Rows {
     rows.branch = arena.allocate(DType::f32, {count, d});
     rows.qkv = arena.allocate(DType::f32, {count, config.qkv()});
     if (config.qk_norm) rows.reciprocal_rms = arena.allocate(DType::f32, {count, 2 * config.heads});
+    if (config.mixes_values()) rows.first_values = arena.allocate(DType::f32, {count, d});
     rows.hidden = arena.allocate(DType::f32, {count, config.ff()});
     rows.mean = arena.allocate(DType::f32, {count});
     rows.rstd = arena.allocate(DType::f32, {count});
@@ -50,7 +53,8 @@ struct Rows {
     for (Tensor* t : {&rows.previous, &rows.x, &rows.normed, &rows.attended, &rows.branch, &rows.qkv,
                       &rows.hidden, &rows.mean, &rows.rstd, &rows.logits})
       *t = t->rows(0, count);
-    if (rows.reciprocal_rms) rows.reciprocal_rms = rows.reciprocal_rms.rows(0, count);
+    for (Tensor* t : {&rows.reciprocal_rms, &rows.first_values})
+      if (*t) *t = t->rows(0, count);
     return rows;
   }
 };
@@ -177,6 +181,7 @@ class CpuSteps final : public StepEngine {
       query_key_at(context_,
                    {r.qkv.columns(0, 2 * config_.qk()), config_.heads, room_.rotation, r.reciprocal_rms},
                    places_);
+    if (config_.mixes_values()) mix_values(layer, r);
     attend(caches_.layer(layer), r);
     product(r.attended, p.projection_weight, q.projection, p.projection_bias, r.branch);
     dropout_add_forward(context_, r.x, r.branch, no_dropout, r.x);
@@ -186,6 +191,12 @@ class CpuSteps final : public StepEngine {
     activation_forward(context_, r.hidden, r.hidden);
     product(r.hidden, p.down_weight, q.down, p.down_bias, r.branch);
     dropout_add_forward(context_, r.x, r.branch, no_dropout, r.x);
+  }
+
+  void mix_values(int64_t layer, const Rows& r) {
+    const Tensor values = r.qkv.columns(2 * config_.qk(), config_.qkv());
+    if (layer == 0) return value_mix_keep(context_, values, r.first_values);
+    value_mix_forward(context_, r.first_values, static_cast<float>(config_.value_residual), values);
   }
 
   void attend(const KeyCache& cache, const Rows& r) {

@@ -28,9 +28,10 @@ struct Case {
 
   std::string name() const {
     return fmt::format(
-        "model {}, n {}, batch {}, {} layers, {} heads, width {}/{}/{}, {}/{}{}, dropout {}, {}",
+        "model {}, n {}, batch {}, {} layers, {} heads, width {}/{}/{}, {}/{}{}{}, dropout {}, {}",
         config.pattern, config.context, batch, config.layers, config.heads, config.width, config.qk(),
-        config.ff(), config.init, config.positions, config.qk_norm ? ", qk_norm" : "", dropout,
+        config.ff(), config.init, config.positions, config.qk_norm ? ", qk_norm" : "",
+        config.value_residual > 0 ? fmt::format(", value_residual {}", config.value_residual) : "", dropout,
         name_of(product));
   }
 };
@@ -66,7 +67,17 @@ std::vector<Case> cases(Effort effort) {
   ModelConfig rotary = shape("fixed:8,2", 45, 2, 2, 32);
   rotary.positions = "rotary", rotary.qk_norm = true, rotary.init = "released";
   add(rotary, 0.3, {DType::f32, DType::bf16});
+
+  ModelConfig mixed = rotary;
+  mixed.layers = 4, mixed.value_residual = 0.4;
+  add(mixed, 0.3, {DType::f32, DType::bf16});
   if (effort == Effort::quick) return list;
+
+  mixed.positions = "paper", mixed.qk_norm = false, mixed.qk_width = 20, mixed.width = 36;
+  mixed.pattern = "window:4|stride:4";
+  add(mixed, 0, {DType::f32, DType::bf16});
+  mixed.layers = 1;
+  add(mixed, 0, {DType::f32});
 
   rotary.qk_norm = false, rotary.qk_width = 20;
   add(rotary, 0, {DType::f32, DType::bf16});

@@ -63,6 +63,11 @@ MODELS = {
                     position_axes=[4, 5], positions="rotary"),
         sees=lambda layer, head: window(5) if layer % 2 == 0 else stride(5),
         seed=5),
+    "mixed_values": dict(
+        config=dict(context=20, layers=3, heads=2, width=8, qk_width=12, feed_forward=16, pattern="window:5,stride:5",
+                    positions="rotary", qk_norm=True, value_residual=0.4),
+        sees=lambda layer, head: window(5) if layer % 2 == 0 else stride(5),
+        seed=6),
 }
 
 
@@ -164,9 +169,13 @@ def changed(c, x):
     return x
 
 
-def attention(c, qkv, masks):
-    heads, d, qk = c["heads"], c["width"], c["qk_width"] or c["width"]
-    q, k, v = qkv.split([qk, qk, d], dim=-1)
+def projected(c, qkv):
+    qk = c["qk_width"] or c["width"]
+    return qkv.split([qk, qk, c["width"]], dim=-1)
+
+
+def attention(c, q, k, v, masks):
+    heads, qk = c["heads"], q.shape[-1]
     results = []
     for head in range(heads):
         def part(x):
@@ -181,11 +190,16 @@ def attention(c, qkv, masks):
 def losses_of(model, w, tokens):
     c = model["config"]
     h = embed(c, w, tokens)
+    share = c.get("value_residual", 0)
     for layer in range(c["layers"]):
         block = f"blocks.{layer}."
         masks = [mask_of(model["sees"](layer, head), c["context"]) for head in range(c["heads"])]
-        qkv = linear(layer_norm(h, w, block + "norm1", 1e-5), w, block + "attention.qkv")
-        h = h + linear(attention(c, qkv, masks), w, block + "attention.projection")
+        q, k, v = projected(c, linear(layer_norm(h, w, block + "norm1", 1e-5), w, block + "attention.qkv"))
+        if layer == 0:
+            first = v
+        else:
+            v = (1 - share) * v + share * first
+        h = h + linear(attention(c, q, k, v, masks), w, block + "attention.projection")
         up = linear(layer_norm(h, w, block + "norm2", 1e-5), w, block + "feed_forward.up")
         h = h + linear(up * torch.sigmoid(1.702 * up), w, block + "feed_forward.down")
     logits = layer_norm(h, w, "final_norm", 1e-6) @ w["output.weight"].T

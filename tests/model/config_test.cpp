@@ -112,6 +112,11 @@ TEST(ModelConfig, ErrorsNameTheFieldAndTheValues) {
   config.pattern = "window:4|stride:4|dense";
   EXPECT_THAT(message_of(config), AllOf(HasSubstr("model.pattern"), HasSubstr("4"), HasSubstr("head")));
   config = {};
+  config.value_residual = 0.99999999999;
+  EXPECT_THAT(message_of(config), AllOf(HasSubstr("model.value_residual"), HasSubstr("below 1")));
+  config.value_residual = 0.9;
+  EXPECT_EQ(message_of(config), "no error");
+  config = {};
   config.position_axes = {10, 100};
   EXPECT_THAT(message_of(config),
               AllOf(HasSubstr("model.position_axes"), HasSubstr("1000"), HasSubstr("1024")));

@@ -69,13 +69,16 @@ TEST_F(GpuModel, GradientsAreThoseOfTheCpu) {
   config.heads = 4;
   config.width = 64;
   config.pattern = "fixed:32,8";
-  const auto cpu = pass_of(config, {}, true, false);
-  for (const auto& [recompute, offload] : {std::pair{false, false}, {true, false}, {true, true}}) {
-    const auto gpu = pass_of(config, kGpu, recompute, offload);
-    ASSERT_EQ(gpu.size(), cpu.size());
-    for (size_t i = 0; i < cpu.size(); ++i) {
-      const std::vector<double> expected(cpu[i].begin(), cpu[i].end());
-      EXPECT_LT(verify::relative_error(gpu[i], expected), 2e-5) << "tensor " << i;
+  for (const double share : {0.0, 0.4}) {
+    config.value_residual = share;
+    const auto cpu = pass_of(config, {}, true, false);
+    for (const auto& [recompute, offload] : {std::pair{false, false}, {true, false}, {true, true}}) {
+      const auto gpu = pass_of(config, kGpu, recompute, offload);
+      ASSERT_EQ(gpu.size(), cpu.size());
+      for (size_t i = 0; i < cpu.size(); ++i) {
+        const std::vector<double> expected(cpu[i].begin(), cpu[i].end());
+        EXPECT_LT(verify::relative_error(gpu[i], expected), 2e-5) << "tensor " << i << ", share " << share;
+      }
     }
   }
 }

@@ -101,6 +101,14 @@ TEST(ReferenceModel, GradientsOfRotaryAndNormalisedQueriesAreDerivatives) {
   }
 }
 
+TEST(ReferenceModel, GradientsOfMixedValuesAreDerivatives) {
+  for (const int64_t layers : {1, 2, 4}) {
+    ModelConfig config = small("fixed:4,1", 7);
+    config.layers = layers, config.value_residual = 0.3;
+    check_gradients(make_problem(config, {.batch = 2}));
+  }
+}
+
 TEST(ReferenceModel, DropoutChangesLossesByStepLayerAndSeed) {
   Problem problem = make_problem(small("window:4", 10), {.batch = 1, .dropout = 0.4, .seed = 1, .step = 1});
   const auto losses = [&](double dropout, uint64_t seed, uint32_t step) {

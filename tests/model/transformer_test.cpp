@@ -84,9 +84,7 @@ TEST(Transformer, GradientsAreAddedTo) {
   for (size_t i = 0; i < once.size(); ++i) EXPECT_NEAR(twice[i], 2 * once[i], 1e-4);
 }
 
-TEST(Transformer, TheMemoryPlanIsWhatAModelTakes) {
-  ModelConfig config = small();
-  config.pattern = "stride:8,window:8";
+void expect_planned_memory(const ModelConfig& config) {
   for (const bool training : {false, true}) {
     for (const bool recompute : {false, true}) {
       for (const DType product : {DType::f32, DType::bf16}) {
@@ -98,6 +96,35 @@ TEST(Transformer, TheMemoryPlanIsWhatAModelTakes) {
       }
     }
   }
+}
+
+TEST(Transformer, TheMemoryPlanIsWhatAModelTakes) {
+  ModelConfig config = small();
+  config.pattern = "stride:8,window:8";
+  expect_planned_memory(config);
+  config.value_residual = 0.4;
+  expect_planned_memory(config);
+}
+
+// The first block's values have a place of their own only where they would be overwritten; the sum of their
+// gradients is in f32.
+TEST(Transformer, MixedValuesTakeOnePlaceAndOneSum) {
+  ModelConfig config = small();
+  const int64_t values = 2 * 64 * 16;
+  const auto more = [&](const ComputePlan& plan) {
+    ModelConfig mixed = config;
+    mixed.value_residual = 0.4;
+    const MemoryPlan with = plan_memory(mixed, plan, false), without = plan_memory(config, plan, false);
+    return std::pair{with.activations - without.activations, with.temporaries - without.temporaries};
+  };
+  using Bytes = std::pair<int64_t, int64_t>;
+  const ComputePlan kept{.product = DType::bf16, .batch = 2, .training = true, .recompute = false};
+  const ComputePlan again{.product = DType::bf16, .batch = 2, .training = true, .recompute = true};
+  EXPECT_EQ(more(kept), Bytes(0, 4 * values));
+  EXPECT_EQ(more(again), Bytes(2 * values, 4 * values));
+  EXPECT_EQ(more({.product = DType::bf16, .batch = 2}), Bytes(2 * values, 0));
+  config.layers = 1;
+  EXPECT_EQ(more(again), Bytes(0, 0));
 }
 
 // All extents are multiples of 16 elements, so that alignment adds nothing to the sums by hand.

@@ -92,6 +92,15 @@ TEST_P(EveryWeight, TurnedSequencesAreTheSameBitsAloneAndBesideOthers) {
   }
 }
 
+// Each row's first values are those of its own sequence.
+TEST_P(EveryWeight, SequencesOfMixedValuesAreTheSameBitsAloneAndBesideOthers) {
+  for (const char* pattern : {"fixed:8,2", "window:4|stride:4"}) {
+    ModelConfig config = small_config(pattern, 37, 3, 4);
+    config.value_residual = 0.4;
+    for (const int64_t streams : {2, 5}) expect_the_bits_of_being_alone(model(config), streams);
+  }
+}
+
 // The same with enough weights that a step is shared out.
 TEST_P(EveryWeight, ThreadsDoNotMatter) {
   ModelConfig config = small_config("fixed:16,4", 40, 4, 4);

@@ -115,6 +115,22 @@ TEST_P(EveryPattern, DecodesTheBeginningsOfLongerContexts) {
           << positions << " positions, " << primed << " primed";
 }
 
+// Values are kept as mixed with those of the first block, which are those of the same position.
+TEST_P(EveryPattern, AgreesForMixedValues) {
+  for (const bool changed : {false, true}) {
+    ModelConfig config = small_config(GetParam(), 45, 4, 4);
+    config.value_residual = 0.4;
+    if (changed) config.positions = "rotary", config.qk_norm = true;
+    const RandomModel model(config);
+    for (const int64_t primed : {0, 17, 31})
+      for (const int64_t positions : {0, 37})
+        EXPECT_LE(largest_difference(model, {.primed = primed, .positions = positions}), 2e-5)
+            << changed << ", " << primed << " primed, " << positions << " positions";
+    RandomModel rounded(config, 7, DType::bf16);
+    expect_rounding_as_in_parallel(rounded);
+  }
+}
+
 // Turned and normalised keys are kept as the parallel forward gives them to the attention.
 TEST_P(EveryPattern, AgreesForChangedQueriesAndKeys) {
   for (const bool rotary : {true, false})
@@ -168,6 +184,17 @@ TEST(Decoder, PlansWhatRotaryPositionsTake) {
                        Decoder::bytes(plain, Device{}, DType::f32, options);
   EXPECT_GE(more, table);
   EXPECT_LE(more, table + 256);
+}
+
+TEST(Decoder, PlansWhatMixedValuesTake) {
+  ModelConfig plain = small_config("strided:9", 64), mixed = plain;
+  mixed.value_residual = 0.4;
+  const DecoderOptions options{.streams = 2};
+  const int64_t values = 2 * mixed.width * static_cast<int64_t>(sizeof(float));
+  const int64_t more = Decoder::bytes(mixed, Device{}, DType::f32, options) -
+                       Decoder::bytes(plain, Device{}, DType::f32, options);
+  EXPECT_GE(more, values);
+  EXPECT_LE(more, values + 256);
 }
 
 TEST(Decoder, AgreesForReleasedPositionsAndGivenAxes) {

@@ -114,18 +114,34 @@ TEST_P(GpuResumeTest, TheSameBitsTwiceAndAfterAResumeWithMuon) {
   for (int64_t step : {16, 24}) expect_same_checkpoints("whole", "cut", step);
 }
 
+TEST_P(GpuResumeTest, TheSameBitsTwiceAndAfterAResumeWithMixedValues) {
+  config_.model.layers = 3, config_.model.value_residual = 0.4;
+  config_.compute.precision = GetParam();
+  train("whole", config_);
+  train("again", config_);
+  expect_same_checkpoints("whole", "again", 24);
+  train("cut", config_);
+  discard_checkpoints_after(run("cut"), 12);
+  train("cut", config_);
+  for (int64_t step : {16, 24}) expect_same_checkpoints("whole", "cut", step);
+}
+
 INSTANTIATE_TEST_SUITE_P(Precisions, GpuResumeTest, testing::Values("f32", "bf16", "f16"));
 
 TEST_F(GpuTrainTest, KeepingRecomputingAndOffloadingGiveTheSameBits) {
   config_.model.layers = 7;
   config_.train.steps = 6;
   config_.train.checkpoint_every = 6;
-  for (const char* activations : {"keep", "recompute", "offload"}) {
-    config_.train.activations = activations;
-    train(activations, config_);
+  for (const double share : {0.0, 0.4}) {
+    config_.model.value_residual = share;
+    const std::string values = share > 0 ? "-mixed" : "";
+    for (const char* activations : {"keep", "recompute", "offload"}) {
+      config_.train.activations = activations;
+      train(activations + values, config_);
+    }
+    expect_same_checkpoints("keep" + values, "recompute" + values, 6);
+    expect_same_checkpoints("keep" + values, "offload" + values, 6);
   }
-  expect_same_checkpoints("keep", "recompute", 6);
-  expect_same_checkpoints("keep", "offload", 6);
 }
 
 TEST_F(GpuTrainTest, F16LearnsAndKeepsItsLossScale) {

@@ -99,6 +99,17 @@ TEST_P(ResumeTest, GoesOnToTheVeryBits) {
                         OpenCheckpoint(find_checkpoint(run("cut"), step)));
 }
 
+TEST_P(ResumeTest, GoesOnToTheVeryBitsWithMixedValues) {
+  config_.compute.precision = GetParam();
+  config_.model.layers = 3, config_.model.value_residual = 0.4;
+  train("whole", config_);
+  train("cut", config_);
+  discard_checkpoints_after(run("cut"), 12);
+  train("cut", config_);
+  expect_same_tensors(OpenCheckpoint(find_checkpoint(run("whole"), 24)),
+                      OpenCheckpoint(find_checkpoint(run("cut"), 24)));
+}
+
 INSTANTIATE_TEST_SUITE_P(Precisions, ResumeTest, testing::Values("f32", "bf16"));
 
 TEST_F(TrainerTest, MicroBatchesGiveTheGradientOfTheBatch) {
@@ -114,6 +125,16 @@ TEST_F(TrainerTest, MicroBatchesGiveTheGradientOfTheBatch) {
 
 TEST_F(TrainerTest, KeepingActivationsGivesTheSameBitsAsRecomputing) {
   config_.train.steps = 4;
+  train("recompute", config_);
+  config_.train.activations = "keep";
+  train("keep", config_);
+  expect_same_tensors(OpenCheckpoint(find_checkpoint(run("recompute"), 4)),
+                      OpenCheckpoint(find_checkpoint(run("keep"), 4)));
+}
+
+TEST_F(TrainerTest, KeepingActivationsGivesTheSameBitsWithMixedValues) {
+  config_.train.steps = 4;
+  config_.model.layers = 4, config_.model.value_residual = 0.4;
   train("recompute", config_);
   config_.train.activations = "keep";
   train("keep", config_);

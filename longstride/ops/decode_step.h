@@ -36,6 +36,9 @@ struct DecodeModel {
   // Queries and keys, as in ops/query_key.h; caches hold keys that are normalised and turned.
   Tensor rotation;       // (positions, D), for all positions that are decoded; empty: nothing turns
   bool qk_norm = false;  // they are normalised
+  // The part of the first layer's values in those of every later one (ops/value_mix.h); caches hold mixed
+  // ones.
+  float value_residual = 0;
 };
 
 // The sizes of a model that decide what decoding needs.
@@ -44,6 +47,7 @@ struct DecodeShape {
   int64_t stores = 0;  // distinct key stores
   DType product = DType::f32;
   bool changes = false;  // queries and keys are normalised or turned
+  bool mixes = false;    // values are mixed with those of the first layer
 };
 
 // Where one sequence stands and how its bytes are drawn.

@@ -43,6 +43,7 @@ DecodeModel decode_model(const ModelConfig& config, const ModelParameters& param
   model.output_weight = parameters.output_weight;
   model.epsilon = kNormEpsilon, model.final_epsilon = kFinalNormEpsilon;
   model.rotation = rotation.table(), model.qk_norm = config.qk_norm;
+  if (config.mixes_values()) model.value_residual = static_cast<float>(config.value_residual);
   return model;
 }
 
@@ -96,10 +97,10 @@ int64_t gpu_steps_bytes(const ModelConfig& config, DType product, const DecoderO
   const int64_t positions = options.positions > 0 ? options.positions : config.context;
   const CachePlan plan = plan_caches(config, positions, product, options.exact_scores);
   return Rotation::bytes(decoded(config, options), {DeviceKind::cuda, 0}) +
-         cuda::DecodeSteps::bytes(
-             {config.layers, config.heads, config.qk_head(), config.v_head(), config.ff(),
-              static_cast<int64_t>(plan.stores.size()), product, config.rotary() || config.qk_norm},
-             options.streams);
+         cuda::DecodeSteps::bytes({config.layers, config.heads, config.qk_head(), config.v_head(),
+                                   config.ff(), static_cast<int64_t>(plan.stores.size()), product,
+                                   config.rotary() || config.qk_norm, config.mixes_values()},
+                                  options.streams);
 }
 
 }  // namespace longstride

@@ -34,13 +34,20 @@ ModelConfig wide_config(const std::string& pattern, int64_t context) {
   return config;
 }
 
-// How a model changes queries and keys.
-enum class Change { none, turned, turned_and_normalised, normalised };
-constexpr Change kChanges[] = {Change::turned, Change::turned_and_normalised, Change::normalised};
+// How a model changes queries and keys, and values, which it mixes with those of the first block.
+enum class Change { none, turned, turned_and_normalised, normalised, mixed, all };
+constexpr Change kChanges[] = {Change::turned, Change::turned_and_normalised, Change::normalised,
+                               Change::mixed, Change::all};
+
+bool turns(Change change) {
+  return change == Change::turned || change == Change::turned_and_normalised || change == Change::all;
+}
 
 ModelConfig with(Change change, ModelConfig config) {
-  if (change == Change::turned || change == Change::turned_and_normalised) config.positions = "rotary";
-  config.qk_norm = change == Change::normalised || change == Change::turned_and_normalised;
+  if (turns(change)) config.positions = "rotary";
+  config.qk_norm =
+      change == Change::normalised || change == Change::turned_and_normalised || change == Change::all;
+  if (change == Change::mixed || change == Change::all) config.value_residual = 0.4;
   return config;
 }
 
@@ -170,7 +177,7 @@ TEST_F(GpuSample, ChangedHeadsOfAnyWidthAgree) {
     for (const int64_t head : {2, 3, 5, 6, 8, 13, 16, 24, 40, 64, 72, 96, 160, 250, 256})
       for (const int64_t head_v : {16, 12})
         for (const Change change : kChanges) {
-          if (change != Change::normalised && head % 2 == 1) continue;
+          if (turns(change) && head % 2 == 1) continue;
           ModelConfig config = with(change, small_config(pattern, 40, 2, 2));
           config.qk_width = 2 * head, config.width = 2 * head_v;
           const RandomModel model(config);
@@ -218,6 +225,17 @@ TEST_F(GpuSample, WhatRotaryPositionsTakeIsPlanned) {
   EXPECT_LE(bytes(Change::normalised) - bytes(Change::none), keys + 256);
   EXPECT_GE(bytes(Change::turned) - bytes(Change::normalised), table);
   EXPECT_LE(bytes(Change::turned) - bytes(Change::normalised), table + 256);
+}
+
+TEST_F(GpuSample, WhatMixedValuesTakeIsPlanned) {
+  const ModelConfig plain = small_config("strided:9", 64);
+  const auto bytes = [&](Change change) {
+    return Decoder::bytes(with(change, plain), kGpu, DType::f32, with(2));
+  };
+  const int64_t values = 2 * plain.width * static_cast<int64_t>(sizeof(float));
+  const int64_t more = bytes(Change::all) - bytes(Change::turned_and_normalised);
+  EXPECT_GE(more, values);
+  EXPECT_LE(more, values + 256);
 }
 
 // Sequences at their own positions, alone and beside others, by both schedules: the very bits.
@@ -269,7 +287,9 @@ TEST_F(GpuSample, SequencesOfChangedQueriesAndKeysDoNotSeeEachOther) {
   expect_sequences_not_to_see_each_other(
       {with(both, small_config("strided:8", 40, 3, 4)), with(both, wide_config("fixed:16,4", 40)),
        with(both, wide_config("summary:8,2,1", 40)),
-       with(Change::turned, wide_config("window:3+previous-row:9+summary:6,2+stride:5", 40))});
+       with(Change::turned, wide_config("window:3+previous-row:9+summary:6,2+stride:5", 40)),
+       with(Change::mixed, small_config("strided:8", 40, 3, 4)),
+       with(Change::all, wide_config("fixed:16,4", 40))});
 }
 
 std::vector<uint8_t> advanced(Decoder& decoder, int64_t stream, const SamplerConfig& sampler, int64_t length,
@@ -313,7 +333,8 @@ void expect_bytes_drawn_as_on_the_cpu(Change change) {
 TEST_F(GpuSample, BytesAreDrawnAsOnTheCpuWhateverTheSteps) { expect_bytes_drawn_as_on_the_cpu(Change::none); }
 
 TEST_F(GpuSample, BytesOfChangedQueriesAndKeysAreDrawnAsOnTheCpu) {
-  expect_bytes_drawn_as_on_the_cpu(Change::turned_and_normalised);
+  for (const Change change : {Change::turned_and_normalised, Change::mixed, Change::all})
+    expect_bytes_drawn_as_on_the_cpu(change);
 }
 
 // One sequence comes to its end, after which there are no angles, while another goes on; and a table that

@@ -34,6 +34,7 @@ struct Layer {
   void *keys, *values;  // (S, rows, D), (S, rows, Dv)
   int64_t rows;         // of a sequence
   int32_t heads_from;   // this layer's heads begin there in Args::heads
+  float value_share;    // of the first layer in its values; 0: nothing is mixed in
 };
 
 struct Head {
@@ -108,7 +109,8 @@ struct Args {
   int32_t distinct_heads;   // entries of `heads`
   bool vectors, vectors_v;  // rows of D and of Dv elements can be read eight at a time
   bool wide_keys;           // keys are f32 whatever the product
-  bool changes;             // queries and keys are normalised or turned
+  bool changes;             // queries and keys are normalised or turned, or values are mixed
+  bool mixes;               // values are mixed with those of the first layer
   bool normalised;
   bool turn_vectors;      // halves of D elements can be read eight at a time
   const float* rotation;  // (positions, D): cosines, then sines; null: nothing turns
@@ -118,6 +120,7 @@ struct Args {
   OwnRows* own_rows;                 // (stores, S)
   float *x, *q;                      // (S, d), (S, qk)
   float* k;                          // (S, qk) where queries and keys are changed: as projected, like q
+  float* first_values;               // (S, d) of the first layer where values are mixed, else null
   float* sums;                       // (S, H, pieces, Dv): of exp2(score - highest) v
   float2* totals;                    // (S, H, pieces): highest and sum
   void *normed, *attended, *hidden;  // (S, x_stride), (S, x_stride), (S, hidden_stride) of the product's type

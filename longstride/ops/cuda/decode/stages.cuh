@@ -273,16 +273,36 @@ struct NothingEarly {
   __device__ float early(int, int) const { return 0.0f; }
 };
 
-// kChanges: queries and keys stay as they are for the attention, which changes and keeps them.
+// kChanges: queries and keys stay as they are for the attention, which changes and keeps them; values may be
+// mixed with those of the first layer, which keeps them aside.
 template <class T, bool kChanges>
-struct WriteQkv : NothingEarly {
+struct WriteQkv {
   const Args& a;
   const Layer& layer;
   const Head* heads;  // of the layer
   const OwnRows* own_rows;
   __device__ WriteQkv(const Args& args, const Layer& l, const Head* h, const OwnRows* rows)
       : a(args), layer(l), heads(h), own_rows(rows) {}
-  __device__ void write(int s, int output, float value, float) const {
+  // The value of the first layer that stands at the same place.
+  __device__ float* first_value(int s, int output) const {
+    return a.first_values + static_cast<int64_t>(s) * a.width + (output - 2 * a.qk);
+  }
+  // Products of f32 have no register left for what is read early.
+  static constexpr bool kReadsEarly = kChanges && sizeof(T) == 2;
+  __device__ float early(int s, int output) const {
+    if constexpr (!kReadsEarly) return 0.0f;
+    return layer.value_share > 0 && output >= 2 * a.qk ? __ldcg(first_value(s, output)) : 0.0f;
+  }
+  __device__ float mixed(int s, int output, float value, float first) const {
+    const float share = layer.value_share;
+    if (share > 0) {
+      if constexpr (!kReadsEarly) first = __ldcg(first_value(s, output));
+      return __fmaf_rn(first, share, __fmul_rn(value, 1.0f - share));
+    }
+    *first_value(s, output) = value;
+    return value;
+  }
+  __device__ void write(int s, int output, float value, float first) const {
     if (output < a.qk) {
       a.q[static_cast<int64_t>(s) * a.qk + output] = value;
       return;
@@ -291,6 +311,9 @@ struct WriteQkv : NothingEarly {
     if (kChanges && is_key) {
       a.k[static_cast<int64_t>(s) * a.qk + output - a.qk] = value;
       return;
+    }
+    if constexpr (kChanges) {
+      if (a.mixes) value = mixed(s, output, value, first);
     }
     const int width = is_key ? a.head_width : a.head_width_v, from = output - (is_key ? a.qk : 2 * a.qk);
     const int h = (is_key ? a.head_width_divisor : a.head_width_v_divisor).quotient(from);

@@ -99,7 +99,8 @@ Args args_of(const DecodeShape& shape, int64_t streams) {
   a.vectors = a.head_width % 8 == 0, a.vectors_v = a.head_width_v % 8 == 0;
   a.head_width_divisor = Divisor(a.head_width), a.head_width_v_divisor = Divisor(a.head_width_v);
   a.x_stride_divisor = Divisor(a.x_stride);
-  a.changes = shape.changes, a.turn_vectors = a.head_width % 16 == 0;
+  a.changes = shape.changes || shape.mixes, a.mixes = shape.mixes;
+  a.turn_vectors = a.head_width % 16 == 0;
   while ((8 << a.lane_shift) < std::max(a.head_width, a.head_width_v)) ++a.lane_shift;
   return a;
 }
@@ -116,7 +117,8 @@ Described describe(const DecodeModel& model, int64_t streams) {
         d.stores.push_back(*head.store);
   d.args = args_of({static_cast<int64_t>(model.layers.size()), static_cast<int64_t>(cache.heads.size()),
                     cache.keys.shape[2], cache.values.shape[2], model.layers[0].up_weight.shape[0],
-                    static_cast<int64_t>(d.stores.size()), d.product, model.rotation || model.qk_norm},
+                    static_cast<int64_t>(d.stores.size()), d.product, model.rotation || model.qk_norm,
+                    model.value_residual > 0},
                    streams);
   Args& a = d.args;
   a.wide_keys = cache.keys.dtype != d.product;
@@ -138,6 +140,8 @@ Described describe(const DecodeModel& model, int64_t streams) {
     l.down = weight(layer.down_weight, layer.down_bias, d.product);
     l.keys = layer.cache.keys.data, l.values = layer.cache.values.data;
     l.rows = layer.cache.keys.shape[1];
+    // The first layer has none before it to mix with.
+    l.value_share = d.layers.size() > 1 ? model.value_residual : 0;
     // Layers of the schedule's cycle share their heads.
     std::vector<Head> heads;
     for (const HeadRows& head : layer.cache.heads)
@@ -168,6 +172,7 @@ void lay_out(Args& a, DType product, Arena& arena) {
   a.x = room_for<float>(arena, streams * a.width);
   a.q = room_for<float>(arena, streams * a.qk);
   if (a.changes) a.k = room_for<float>(arena, streams * a.qk);
+  if (a.mixes) a.first_values = room_for<float>(arena, streams * a.width);
   const int64_t pieces = streams * a.head_count * a.most_pieces;
   a.sums = room_for<float>(arena, pieces * a.head_width_v);
   a.totals = room_for<float2>(arena, pieces);

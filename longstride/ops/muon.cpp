@@ -1,11 +1,51 @@
 // Muon: checks of arguments and the choice of an implementation by device.
 #include "longstride/ops/muon.h"
 
+#include <array>
+
 #include "longstride/ops/arguments.h"
 #include "longstride/ops/cpu/ops.h"
 #include "longstride/ops/profile.h"
 
 namespace longstride {
+
+namespace {
+
+constexpr NewtonSchulzStep kOfJordan{3.4445, -4.7750, 2.0315};
+constexpr std::array<NewtonSchulzStep, 5> kJordan{kOfJordan, kOfJordan, kOfJordan, kOfJordan, kOfJordan};
+
+// The polynomial of a value times `factor`.
+constexpr NewtonSchulzStep stretched(double factor, const NewtonSchulzStep& p) {
+  const double square = factor * factor;
+  return {p.a * factor, p.b * factor * square, p.c * factor * square * square};
+}
+
+// Amsel and others, 2025 (arXiv 2505.16932), whose sequence makes the most of values from 0.001 to 1 when as
+// many steps are taken as it needs: the first four end in 0.42 to 1.56. The second to fifth alone make the
+// most of values from 0.004 to 1, once these are stretched to the interval that the second is made for, which
+// ends at 1.9917. Of fours of the published steps these come nearest to 1 in the log-uniform mean over
+// [0.001, 1] (docs/training.md).
+// Each step but the last, and the norm of the start, leave a hundredth for rounding, as published: beyond
+// their interval the polynomials grow without bound.
+constexpr double kRoom = 1 / 1.01, kSecondEnds = 1.9917;
+constexpr std::array<NewtonSchulzStep, 4> kPolar{
+    stretched(kSecondEnds * kRoom * kRoom, {4.107059111542203, -2.9478499167379106, 0.5448431082926601}),
+    stretched(kRoom, {3.9486908534822946, -2.908902115951949, 0.5518191394370137}),
+    stretched(kRoom, {3.3184196573706015, -2.488488024314874, 0.51004894012372}),
+    NewtonSchulzStep{2.300652019954817, -1.6689039845747493, 0.4188073119525673}};
+
+}  // namespace
+
+NewtonSchulz parse_newton_schulz(std::string_view name) {
+  if (name == "jordan") return NewtonSchulz::jordan;
+  LONGSTRIDE_CHECK(name == "polar", "unknown steps of Muon: {}; known: polar, jordan", name);
+  return NewtonSchulz::polar;
+}
+
+std::span<const NewtonSchulzStep> steps_of(NewtonSchulz kind) {
+  if (kind == NewtonSchulz::jordan) return kJordan;
+  return kPolar;
+}
 
 std::vector<MuonMatrix> in_working_order(std::span<const MuonMatrix> matrices) {
   std::vector<MuonMatrix> sorted(matrices.begin(), matrices.end());
@@ -21,10 +61,10 @@ DType newton_schulz_dtype(Device device, DType product) {
   return cpu::linear_has_bf16() ? DType::bf16 : DType::f32;
 }
 
-double newton_schulz_flops(int64_t rows, int64_t columns) {
+double newton_schulz_flops(NewtonSchulz kind, int64_t rows, int64_t columns) {
   const double shorter = static_cast<double>(std::min(rows, columns));
   const double longer = static_cast<double>(std::max(rows, columns));
-  return static_cast<double>(kNewtonSchulz.size()) * 2 * shorter * shorter * (2 * longer + shorter);
+  return static_cast<double>(steps_of(kind).size()) * 2 * shorter * shorter * (2 * longer + shorter);
 }
 
 int64_t newton_schulz_scratch_bytes(Device device, int64_t count, int64_t rows, int64_t columns,
@@ -34,11 +74,10 @@ int64_t newton_schulz_scratch_bytes(Device device, int64_t count, int64_t rows, 
                         : cpu::newton_schulz_scratch_bytes(count, rows, columns, dtype);
 }
 
-void newton_schulz(const OpContext& context, const Tensor& x) {
-  const OpTimer timer("newton_schulz", {.bytes = 2 * x.bytes(),
-                                        .flops = x.rank == 3 ? static_cast<double>(x.shape[0]) *
-                                                                   newton_schulz_flops(x.shape[1], x.shape[2])
-                                                             : 0});
+void newton_schulz(const OpContext& context, NewtonSchulz kind, const Tensor& x) {
+  const double flops =
+      x.rank == 3 ? static_cast<double>(x.shape[0]) * newton_schulz_flops(kind, x.shape[1], x.shape[2]) : 0;
+  const OpTimer timer("newton_schulz", {.bytes = 2 * x.bytes(), .flops = flops});
   const Arguments arguments("newton_schulz", context.device);
   arguments.product("x", x.dtype);
   LONGSTRIDE_CHECK(x.rank == 3, "newton_schulz: x is {}, must be (count, rows, columns)", x.describe());
@@ -48,8 +87,8 @@ void newton_schulz(const OpContext& context, const Tensor& x) {
   if (x.count() == 0) return;
   arguments.scratch(context,
                     newton_schulz_scratch_bytes(context.device, x.shape[0], x.shape[1], x.shape[2], x.dtype));
-  if (on_gpu(context.device)) return cuda::newton_schulz(context, x);
-  cpu::newton_schulz(context, x);
+  if (on_gpu(context.device)) return cuda::newton_schulz(context, kind, x);
+  cpu::newton_schulz(context, kind, x);
 }
 
 int64_t muon_scratch_bytes(Device device, std::span<const MuonMatrix> matrices, DType dtype) {

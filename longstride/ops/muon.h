@@ -3,17 +3,18 @@
 //   g' = gradient_scale * g;  m = m + (1 - momentum) (g' - m);  u = g' + momentum (m - g')
 //   X = newton_schulz(u / (||u|| + 1e-7)), with ||u|| the root of the sum of squares
 //   w = w - rate * (sqrt(max(1, rows / columns)) * X + decay * w);  e = ema * e + (1 - ema) * w
-// Newton-Schulz is five times X = a X + (b A + c A^2) X with A = X X^T, or from the right with A = X^T X
-// where that is smaller. It moves the singular values to between 0.7 and 1.2 and leaves the directions alone.
+// Newton-Schulz is a few times X = a X + (b A + c A^2) X with A = X X^T, or from the right with A = X^T X
+// where that is smaller: an odd polynomial of each singular value. It moves them near 1 and leaves the
+// directions alone.
 //
 // f32 but for X, A and what lies between them: see newton_schulz_dtype(). Products sum in f32, squares in
 // double.
 #pragma once
 
 #include <algorithm>
-#include <array>
 #include <cmath>
 #include <span>
+#include <string_view>
 #include <vector>
 
 #include "longstride/ops/context.h"
@@ -38,9 +39,18 @@ struct MuonMatrix {
 struct NewtonSchulzStep {
   double a, b, c;
 };
-// Each step's polynomial. Source: Jordan, 2024.
-inline constexpr NewtonSchulzStep kJordan{3.4445, -4.7750, 2.0315};
-inline constexpr std::array<NewtonSchulzStep, 5> kNewtonSchulz{kJordan, kJordan, kJordan, kJordan, kJordan};
+
+enum class NewtonSchulz : uint8_t {
+  jordan,  // five steps of one polynomial (Jordan, 2024): values from 0.0016 to 1 end in 0.68 to 1.21
+  polar,   // four steps, each of its own (Polar Express): values from 0.0044 to 1 end in 0.87 to 1.13
+};
+
+// Throws Error for any name but "jordan" and "polar".
+NewtonSchulz parse_newton_schulz(std::string_view name);
+
+// The steps' polynomials, in their order.
+std::span<const NewtonSchulzStep> steps_of(NewtonSchulz kind);
+
 inline constexpr double kMuonEpsilon = 1e-7;
 
 inline double muon_scale(int64_t rows, int64_t columns) {
@@ -58,23 +68,23 @@ DType newton_schulz_dtype(Device device, DType product);
 // x = newton_schulz(x), each of the matrices (count, rows, columns), contiguous, of norm 1 at most; f32,
 // bf16 or, on a GPU, f16. On a CPU bf16 needs its hardware. Deterministic, on a CPU for any number of
 // threads.
-void newton_schulz(const OpContext& context, const Tensor& x);
+void newton_schulz(const OpContext& context, NewtonSchulz kind, const Tensor& x);
 int64_t newton_schulz_scratch_bytes(Device device, int64_t count, int64_t rows, int64_t columns, DType dtype);
 
 // FLOPs of its products by their definition.
-double newton_schulz_flops(int64_t rows, int64_t columns);
+double newton_schulz_flops(NewtonSchulz kind, int64_t rows, int64_t columns);
 
 // Of the update of these matrices (ops/update.h), in their working order.
 int64_t muon_scratch_bytes(Device device, std::span<const MuonMatrix> matrices, DType dtype);
 
 namespace cpu {
-void newton_schulz(const OpContext& context, const Tensor& x);
+void newton_schulz(const OpContext& context, NewtonSchulz kind, const Tensor& x);
 int64_t newton_schulz_scratch_bytes(int64_t count, int64_t rows, int64_t columns, DType dtype);
 int64_t muon_scratch_bytes(std::span<const MuonMatrix> matrices, DType dtype);
 }  // namespace cpu
 
 namespace cuda {
-void newton_schulz(const OpContext& context, const Tensor& x);
+void newton_schulz(const OpContext& context, NewtonSchulz kind, const Tensor& x);
 int64_t newton_schulz_scratch_bytes(int64_t count, int64_t rows, int64_t columns, DType dtype);
 int64_t muon_scratch_bytes(std::span<const MuonMatrix> matrices, DType dtype);
 }  // namespace cuda

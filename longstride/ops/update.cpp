@@ -23,10 +23,11 @@ int64_t UpdateTable::bytes(Device device, std::span<const ParameterSlice> slices
 }
 
 UpdateTable::UpdateTable(Device device, std::span<const ParameterSlice> slices,
-                         std::span<const MuonMatrix> matrices, DType orthogonal)
+                         std::span<const MuonMatrix> matrices, DType orthogonal, NewtonSchulz kind)
     : slices_(slices.begin(), slices.end()),
       matrices_(in_working_order(matrices)),
       orthogonal_(orthogonal),
+      kind_(kind),
       buffer_(device, bytes(device, slices, matrices)) {
   for (const MuonMatrix& matrix : matrices)
     LONGSTRIDE_CHECK(matrix.rows >= 1 && matrix.columns >= 1,
@@ -64,7 +65,7 @@ OpWork adam_work(const UpdateTable& table, const UpdateTensors& t) {
 OpWork muon_work(const UpdateTable& table, const UpdateTensors& t) {
   OpWork work;
   for (const MuonMatrix& matrix : table.matrices()) {
-    work.flops += newton_schulz_flops(matrix.rows, matrix.columns);
+    work.flops += newton_schulz_flops(table.kind(), matrix.rows, matrix.columns);
     work.bytes +=
         matrix.count() * (4 * (4 + 2 + (t.average ? 2 : 0)) +
                           (t.products && matrix.product_offset >= 0 ? size_of(t.products.dtype) : 0));

@@ -44,15 +44,17 @@ struct ParameterSlice {
 class UpdateTable {
  public:
   UpdateTable() = default;
-  // Newton-Schulz works in `orthogonal` (newton_schulz_dtype()).
+  // Newton-Schulz takes the steps of `kind` in `orthogonal` (newton_schulz_dtype()).
   UpdateTable(Device device, std::span<const ParameterSlice> slices,
-              std::span<const MuonMatrix> matrices = {}, DType orthogonal = DType::f32);
+              std::span<const MuonMatrix> matrices = {}, DType orthogonal = DType::f32,
+              NewtonSchulz kind = NewtonSchulz::polar);
   static int64_t bytes(Device device, std::span<const ParameterSlice> slices,
                        std::span<const MuonMatrix> matrices = {});
 
   const std::vector<ParameterSlice>& slices() const { return slices_; }
   const std::vector<MuonMatrix>& matrices() const { return matrices_; }  // in their working order
   DType orthogonal() const { return orthogonal_; }
+  NewtonSchulz kind() const { return kind_; }
   int64_t chunks() const { return chunks_; }  // pieces that the GPU takes at a time
   void* data() const { return buffer_.data(); }
   Device device() const { return buffer_.device(); }
@@ -61,6 +63,7 @@ class UpdateTable {
   std::vector<ParameterSlice> slices_;
   std::vector<MuonMatrix> matrices_;
   DType orthogonal_ = DType::f32;
+  NewtonSchulz kind_ = NewtonSchulz::polar;
   int64_t chunks_ = 0;
   Buffer buffer_;
 };

@@ -95,8 +95,9 @@ void PreparedRun::check_directory(const RunRequest& request) const {
 // optimizer, for its state.
 void PreparedRun::check_model() {
   RunConfig saved = read_run_config(directory_);
-  // A curve that has begun goes on.
+  // What has begun goes on as it began.
   config_.train.schedule = saved.train.schedule;
+  config_.train.newton_schulz = saved.train.newton_schulz;
   // A config that leaves the axes open means those that the run took from its pictures.
   if (config_.model.position_axes.empty()) config_.model.position_axes = saved.model.position_axes;
   LONGSTRIDE_CHECK(config_.train.optimizer == saved.train.optimizer,

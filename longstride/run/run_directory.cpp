@@ -88,7 +88,9 @@ RunConfig read_run_config(const std::string& path) {
   RunConfig defaults;
   defaults.train.optimizer = "adam";
   defaults.train.context_schedule = defaults.train.pattern_schedule = "";
-  defaults.train.schedule = 1;  // of runs from before the field
+  // Of runs from before the fields.
+  defaults.train.schedule = 1;
+  defaults.train.newton_schulz = "jordan";
   return RunConfig::from_file(config_path(path), defaults);
 }
 

@@ -33,7 +33,8 @@ Optimizer::Optimizer(const RunConfig& config, Device device, DType product)
   refresh_products(weights_);
   const Moves moves = Optimizer::moves(config, table_, &weights_, &second_, &products_);
   const DType orthogonal = newton_schulz_dtype(device, product);
-  update_table_ = UpdateTable(device, moves.adam, moves.muon, orthogonal);
+  update_table_ = UpdateTable(device, moves.adam, moves.muon, orthogonal,
+                              parse_newton_schulz(config.train.newton_schulz));
   scratch_ = Arena(device, muon_scratch_bytes(device, update_table_.matrices(), orthogonal));
   context_.scratch = &scratch_;
 }

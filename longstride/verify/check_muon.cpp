@@ -26,8 +26,11 @@ auto stored_as(DType dtype) {
 }
 double exact(double value) { return value; }
 
-// Five steps multiply what the rounding of X leaves in its smallest singular values by up to 485.
+// The steps multiply what the rounding of X leaves in its smallest singular values by up to 485.
 double floor_of(DType dtype) { return dtype == DType::f32 ? 3e-5 : dtype == DType::f16 ? 3e-3 : 2e-2; }
+
+// Of matrices of one singular value: all other directions hold what rounding leaves there, as multiplied.
+double floor_of_one_value(DType dtype) { return dtype == DType::f32 ? 1e-2 : 0.2; }
 
 // `count` matrices of norm 1.
 Floats unit_matrices(uint32_t which, int64_t count, Shape shape) {
@@ -41,15 +44,28 @@ Floats unit_matrices(uint32_t which, int64_t count, Shape shape) {
   return x;
 }
 
-void check_newton_schulz(Device device, DType dtype, int64_t count, Shape shape, CheckList& list) {
+const char* name_of(NewtonSchulz kind) { return kind == NewtonSchulz::jordan ? "jordan" : "polar"; }
+
+// The same row throughout: its singular value, 1, is the largest that the steps are made for, and what
+// rounding makes of it lies beyond.
+Floats unit_rows(Shape shape) {
+  Floats x = unit_matrices(1, 1, {1, shape.columns});
+  for (float& value : x) value /= static_cast<float>(std::sqrt(static_cast<double>(shape.rows)));
+  Floats all;
+  for (int64_t row = 0; row < shape.rows; ++row) all.insert(all.end(), x.begin(), x.end());
+  return all;
+}
+
+void check_newton_schulz(Device device, NewtonSchulz kind, DType dtype, int64_t count, Shape shape,
+                         const Floats& matrices, double floor, CheckList& list) {
   const auto [rows, columns] = shape;
-  const Floats x = as_stored(unit_matrices(1, count, shape), dtype);
+  const Floats x = as_stored(matrices, dtype);
   Floats naive;
   Doubles truth;
   for (int64_t i = 0; i < count; ++i) {
     const Floats one(x.begin() + i * shape.count(), x.begin() + (i + 1) * shape.count());
-    const Floats rough = reference::newton_schulz(one, rows, columns, stored_as(dtype));
-    const Doubles fine = reference::newton_schulz(widened(one), rows, columns, exact);
+    const Floats rough = reference::newton_schulz(kind, one, rows, columns, stored_as(dtype));
+    const Doubles fine = reference::newton_schulz(kind, widened(one), rows, columns, exact);
     naive.insert(naive.end(), rough.begin(), rough.end());
     truth.insert(truth.end(), fine.begin(), fine.end());
   }
@@ -57,11 +73,11 @@ void check_newton_schulz(Device device, DType dtype, int64_t count, Shape shape,
   Workbench bench(device, scratch), twin(device, scratch);
   const Tensor ours = bench.put(x, {count, rows, columns}, dtype);
   const Tensor again = twin.put(x, {count, rows, columns}, dtype);
-  newton_schulz(bench.context(), ours);
-  newton_schulz(twin.context(), again);
-  const std::string name =
-      fmt::format("newton_schulz, {}, {} of ({}, {})", name_of(dtype), count, rows, columns);
-  list.compare(name, bench.get(ours), naive, truth, floor_of(dtype));
+  newton_schulz(bench.context(), kind, ours);
+  newton_schulz(twin.context(), kind, again);
+  const std::string name = fmt::format("newton_schulz, {}, {}, {} of ({}, {})", name_of(kind),
+                                       longstride::name_of(dtype), count, rows, columns);
+  list.compare(name, bench.get(ours), naive, truth, floor);
   list.same_bits(name + ", twice", bench.get(ours), twin.get(again));
 }
 
@@ -112,8 +128,8 @@ double norm_of(const Layout& layout, const UpdateControl& control, const Floats&
 }
 
 template <class T, class Stored>
-void reference_update(const Layout& layout, const UpdateControl& control, const Floats& g, State<T>& state,
-                      const Stored& stored) {
+void reference_update(const Layout& layout, NewtonSchulz kind, const UpdateControl& control, const Floats& g,
+                      State<T>& state, const Stored& stored) {
   AdamStep adam = control.adam;
   adam.gradient_scale = 1.0 / control.loss_scale;
   if (control.clip > 0) adam.gradient_scale *= std::min(1.0, control.clip / norm_of(layout, control, g));
@@ -126,18 +142,19 @@ void reference_update(const Layout& layout, const UpdateControl& control, const 
   }
   for (const MuonMatrix& matrix : layout.matrices) {
     const int64_t i = matrix.offset;
-    reference::muon_step(control.muon, adam.gradient_scale, adam.ema, matrix.rows, matrix.columns,
+    reference::muon_step(control.muon, kind, adam.gradient_scale, adam.ema, matrix.rows, matrix.columns,
                          state.w.data() + i, gradient.data() + i, state.m.data() + i, average(i), stored);
   }
 }
 
 class MuonCase {
  public:
-  MuonCase(Device device, Layout layout, bool average, DType product)
+  MuonCase(Device device, Layout layout, NewtonSchulz kind, bool average, DType product)
       : device_(device),
         layout_(std::move(layout)),
+        kind_(kind),
         orthogonal_(newton_schulz_dtype(device, product)),
-        table_(device, layout_.slices, layout_.matrices, orthogonal_),
+        table_(device, layout_.slices, layout_.matrices, orthogonal_, kind),
         bench_(device, muon_scratch_bytes(device, table_.matrices(), orthogonal_)),
         control_(device, sizeof(UpdateControl)) {
     const Floats start = normal_values(50, layout_.flat), zeros(layout_.flat), seconds(layout_.second);
@@ -148,8 +165,8 @@ class MuonCase {
     t_.m = bench_.put(zeros, shape), t_.v = bench_.put(seconds, {layout_.second});
     if (average) t_.average = bench_.put(start, shape), naive_.average = start, truth_.average = truth_.w;
     if (product != DType::f32) t_.products = bench_.poisoned(product, {layout_.products});
-    name_ = fmt::format("muon, {}{}, {} elements, ", name_of(product), average ? "" : ", no average",
-                        layout_.flat);
+    name_ = fmt::format("muon, {}, {}{}, {} elements, ", name_of(kind), longstride::name_of(product),
+                        average ? "" : ", no average", layout_.flat);
   }
 
   void check(CheckList& list) {
@@ -188,8 +205,8 @@ class MuonCase {
     if (!t_.average) control.adam.ema = 0;
     control.clip = clip;
     const Floats g = normal_values(static_cast<uint32_t>(100 * step), layout_.flat, 2 * control.loss_scale);
-    reference_update(layout_, control, g, naive_, stored_as(orthogonal_));
-    reference_update(layout_, control, g, truth_, exact);
+    reference_update(layout_, kind_, control, g, naive_, stored_as(orthogonal_));
+    reference_update(layout_, kind_, control, g, truth_, exact);
     const UpdateControl done = run(control, g, 5);
     const double norm = norm_of(layout_, control, g);
     list.require(name_ + "applied", done.applied == 1);
@@ -245,6 +262,7 @@ class MuonCase {
 
   Device device_;
   Layout layout_;
+  NewtonSchulz kind_;
   DType orthogonal_;
   UpdateTable table_;
   Workbench bench_;
@@ -269,12 +287,19 @@ std::vector<Check> check_muon(Device device, Effort effort) {
   if (effort == Effort::thorough)
     for (const Shape& shape : {Shape{1, 1}, {1, 9}, {9, 1}, {5, 7}, {33, 31}, {128, 256}, {300, 72}})
       shapes.push_back(shape);
-  for (const DType dtype : dtypes)
-    for (const Shape& shape : shapes)
-      for (const int64_t count : {1, 5}) check_newton_schulz(device, dtype, count, shape, list);
+  constexpr NewtonSchulz kKinds[] = {NewtonSchulz::polar, NewtonSchulz::jordan};
+  for (const NewtonSchulz kind : kKinds)
+    for (const DType dtype : dtypes)
+      for (const Shape& shape : shapes) {
+        for (const int64_t count : {1, 5})
+          check_newton_schulz(device, kind, dtype, count, shape, unit_matrices(1, count, shape),
+                              floor_of(dtype), list);
+        check_newton_schulz(device, kind, dtype, 1, shape, unit_rows(shape), floor_of_one_value(dtype), list);
+      }
   const Layout layout = layout_of({{16, 24}, {16, 24}, {31, 24}, {96, 24}, {24, 24}, {24, 96}, {130, 66}});
-  for (const DType product : stored_dtypes(device))
-    for (const bool average : {true, false}) MuonCase(device, layout, average, product).check(list);
+  for (const NewtonSchulz kind : kKinds)
+    for (const DType product : stored_dtypes(device))
+      for (const bool average : {true, false}) MuonCase(device, layout, kind, average, product).check(list);
   return list.take();
 }
 

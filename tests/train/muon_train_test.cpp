@@ -109,6 +109,27 @@ TEST_F(MuonTrainTest, ARunFromBeforeTheFieldIsOneOfAdam) {
   EXPECT_EQ(read_run_config(run("a")).train.optimizer, "adam");
 }
 
+TEST_F(MuonTrainTest, ARunFromBeforeTheStepsHadANameGoesOnWithJordans) {
+  EXPECT_EQ(config_.train.newton_schulz, "polar");
+  train("polar", config_);
+  config_.train.newton_schulz = "jordan";
+  train("whole", config_);
+  train("old", config_);
+  discard_checkpoints_after(run("old"), 12);
+  std::string text = read_bytes(run("old") + "/config.toml");
+  const std::string field = "newton_schulz = \"jordan\"";
+  ASSERT_NE(text.find(field), std::string::npos);
+  text.erase(text.find(field), field.size());
+  write_bytes(run("old") + "/config.toml", text);
+  // The config of a new run does not change what has begun.
+  config_.train.newton_schulz = "polar";
+  train("old", config_);
+  EXPECT_EQ(read_run_config(run("old")).train.newton_schulz, "jordan");
+  const OpenCheckpoint whole(find_checkpoint(run("whole"), 24)), old(find_checkpoint(run("old"), 24));
+  expect_same_tensors(whole, old);
+  EXPECT_NE(bytes_of("polar", 24, "model.safetensors"), bytes_of("whole", 24, "model.safetensors"));
+}
+
 TEST_F(MuonTrainTest, PlansTheMomentsThatAreAllocated) {
   const auto bytes_of_state = [](const RunConfig& config) {
     const Optimizer optimizer(config, {}, DType::f32);

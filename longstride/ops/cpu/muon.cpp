@@ -220,7 +220,7 @@ void make_factor(const NewtonSchulzStep& step, const Room& room, int64_t n, DTyp
 }
 
 // Of the matrix in room.x; returns where the result lies.
-const void* orthogonalized(Room room, int64_t rows, int64_t columns, DType dtype) {
+const void* orthogonalized(NewtonSchulz kind, Room room, int64_t rows, int64_t columns, DType dtype) {
   const bool wide = rows <= columns;
   const int64_t n = std::min(rows, columns), longer = std::max(rows, columns);
   const Side plain{columns, 1}, across{1, columns}, square{n, 1};
@@ -236,8 +236,9 @@ const void* orthogonalized(Room room, int64_t rows, int64_t columns, DType dtype
     multiply_symmetric(dtype, dtype, n, longer, room.x, wide ? plain : across, room.x, wide ? across : plain,
                        room.gram);
   };
+  const std::span<const NewtonSchulzStep> steps = steps_of(kind);
   if (room.whole == nullptr) {
-    for (const NewtonSchulzStep& step : kNewtonSchulz) {
+    for (const NewtonSchulzStep& step : steps) {
       take_gram();
       make_factor(step, room, n, dtype);
       apply(room.factor);
@@ -245,8 +246,8 @@ const void* orthogonalized(Room room, int64_t rows, int64_t columns, DType dtype
     return room.x;
   }
   take_gram();
-  for (size_t i = 0; i < kNewtonSchulz.size(); ++i) {
-    make_factor(kNewtonSchulz[i], room, n, dtype);
+  for (size_t i = 0; i < steps.size(); ++i) {
+    make_factor(steps[i], room, n, dtype);
     const auto times = [&](const void* a, const void* b, void* c) {
       multiply_symmetric(DType::f32, DType::f32, n, n, a, square, b, square, c);
     };
@@ -256,7 +257,7 @@ const void* orthogonalized(Room room, int64_t rows, int64_t columns, DType dtype
       times(room.factor, room.whole, room.other);
       std::swap(room.whole, room.other);
     }
-    if (i + 1 == kNewtonSchulz.size()) break;
+    if (i + 1 == steps.size()) break;
     times(room.factor, room.gram, room.other);
     times(room.factor, room.other, room.gram);
   }
@@ -286,7 +287,8 @@ int64_t most_room(std::span<const MuonMatrix> matrices, DType dtype) {
 
 // The step of one matrix, of which nothing is refused.
 void update_matrix(const OpContext& context, const MuonMatrix& matrix, const UpdateControl& control,
-                   const UpdateTensors& t, DType dtype, const Room& room) {
+                   const UpdateTensors& t, const UpdateTable& table, const Room& room) {
+  const DType dtype = table.orthogonal();
   const MuonStep& step = control.muon;
   const int64_t count = matrix.count();
   const MuonFactors factors{static_cast<float>(gradient_scale(control)), static_cast<float>(step.momentum),
@@ -302,7 +304,7 @@ void update_matrix(const OpContext& context, const MuonMatrix& matrix, const Upd
   in_pieces([&](int64_t begin, int64_t end) {
     HWY_DYNAMIC_DISPATCH(take_scaled)(scale, g, begin, end, dtype, room.x);
   });
-  const void* const x = orthogonalized(room, matrix.rows, matrix.columns, dtype);
+  const void* const x = orthogonalized(table.kind(), room, matrix.rows, matrix.columns, dtype);
   const MuonMove move{static_cast<float>(step.rate * muon_scale(matrix.rows, matrix.columns)),
                       static_cast<float>(step.rate * step.decay), static_cast<float>(1 - control.adam.ema)};
   MuonWeights to{t.w.as<float>() + matrix.offset, nullptr, nullptr};
@@ -323,14 +325,14 @@ int64_t muon_scratch_bytes(std::span<const MuonMatrix> matrices, DType dtype) {
   return workers(static_cast<int64_t>(matrices.size())) * most_room(matrices, dtype);
 }
 
-void newton_schulz(const OpContext& context, const Tensor& x) {
+void newton_schulz(const OpContext& context, NewtonSchulz kind, const Tensor& x) {
   const int64_t rows = x.shape[1], columns = x.shape[2], bytes = rows * columns * size_of(x.dtype);
   const int64_t room_bytes = room_at(nullptr, rows, columns, x.dtype).bytes;
   with_rooms(*context.scratch, x.shape[0], room_bytes, [&](int64_t i, char* base) {
     const Room room = room_at(base, rows, columns, x.dtype);
     char* const matrix = static_cast<char*>(x.data) + i * bytes;
     std::memcpy(room.x, matrix, static_cast<size_t>(bytes));
-    std::memcpy(matrix, orthogonalized(room, rows, columns, x.dtype), static_cast<size_t>(bytes));
+    std::memcpy(matrix, orthogonalized(kind, room, rows, columns, x.dtype), static_cast<size_t>(bytes));
   });
 }
 
@@ -345,7 +347,7 @@ void muon_update(const OpContext& context, const UpdateTable& table, const Updat
   with_rooms(*context.scratch, static_cast<int64_t>(matrices.size()), most_room(matrices, dtype),
              [&](int64_t i, char* base) {
                const MuonMatrix& matrix = matrices[static_cast<size_t>(i)];
-               update_matrix(context, matrix, *control, t, dtype,
+               update_matrix(context, matrix, *control, t, table,
                              room_at(base, matrix.rows, matrix.columns, dtype));
              });
 }

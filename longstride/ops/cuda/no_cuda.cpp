@@ -97,7 +97,7 @@ int64_t update_table_bytes(std::span<const ParameterSlice>, std::span<const Muon
   unavailable();
 }
 void fill_update_table(std::span<const ParameterSlice>, std::span<const MuonMatrix>, void*) { unavailable(); }
-void newton_schulz(const OpContext&, const Tensor&) { unavailable(); }
+void newton_schulz(const OpContext&, NewtonSchulz, const Tensor&) { unavailable(); }
 int64_t newton_schulz_scratch_bytes(int64_t, int64_t, int64_t, DType) { unavailable(); }
 int64_t muon_scratch_bytes(std::span<const MuonMatrix>, DType) { unavailable(); }
 void muon_update(const OpContext&, const UpdateTable&, const UpdateTensors&, UpdateControl*) {

@@ -213,7 +213,7 @@ void muon_update(const OpContext& context, const UpdateTable& table, const Updat
   const TableView view = view_of(table.data(), table.chunks());
   muon_update(context, table.matrices(),
               {view.decision, view.squares + adam_chunks(table.slices()), view.muon_chunks}, t,
-              table.orthogonal());
+              table.orthogonal(), table.kind());
 }
 
 }  // namespace longstride::cuda

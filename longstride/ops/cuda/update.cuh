@@ -44,9 +44,9 @@ struct MuonTable {
 // The pieces in the order of the matrices.
 std::vector<MuonChunk> muon_chunks(std::span<const MuonMatrix> matrices);
 
-// The step of the matrices; zeroes their gradients.
+// The step of the matrices by `kind` in `orthogonal`; zeroes their gradients.
 void muon_update(const OpContext& context, std::span<const MuonMatrix> matrices, const MuonTable& table,
-                 const UpdateTensors& tensors, DType orthogonal);
+                 const UpdateTensors& tensors, DType orthogonal, NewtonSchulz kind);
 
 // The sum over the block, in thread 0; always in the same order.
 template <int Threads>

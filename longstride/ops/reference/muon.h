@@ -30,15 +30,17 @@ std::vector<T> transposed(const std::vector<T>& a, int64_t rows, int64_t columns
 
 // `stored` rounds what is kept between products: X, A and b A + c A^2.
 template <class T, class Stored>
-std::vector<T> newton_schulz(std::vector<T> x, int64_t rows, int64_t columns, const Stored& stored) {
+std::vector<T> newton_schulz(NewtonSchulz kind, std::vector<T> x, int64_t rows, int64_t columns,
+                             const Stored& stored) {
   if (rows > columns)
-    return transposed(newton_schulz(transposed(x, rows, columns), columns, rows, stored), columns, rows);
+    return transposed(newton_schulz(kind, transposed(x, rows, columns), columns, rows, stored), columns,
+                      rows);
   const auto rounded = [&](std::vector<T> values) {
     for (T& value : values) value = stored(value);
     return values;
   };
   x = rounded(x);
-  for (const NewtonSchulzStep& step : kNewtonSchulz) {
+  for (const NewtonSchulzStep& step : steps_of(kind)) {
     const std::vector<T> gram = rounded(product(x, transposed(x, rows, columns), rows, columns, rows));
     std::vector<T> factor = product(gram, gram, rows, rows, rows);
     for (size_t i = 0; i < factor.size(); ++i) factor[i] = T(step.b) * gram[i] + T(step.c) * factor[i];
@@ -51,8 +53,8 @@ std::vector<T> newton_schulz(std::vector<T> x, int64_t rows, int64_t columns, co
 
 // One matrix; g is scaled by `gradient_scale`, `average` may be null and has the decay `ema`.
 template <class T, class Stored>
-void muon_step(const MuonStep& step, double gradient_scale, double ema, int64_t rows, int64_t columns, T* w,
-               const T* g, T* m, T* average, const Stored& stored) {
+void muon_step(const MuonStep& step, NewtonSchulz kind, double gradient_scale, double ema, int64_t rows,
+               int64_t columns, T* w, const T* g, T* m, T* average, const Stored& stored) {
   using std::sqrt;
   std::vector<T> u(rows * columns);
   T squares = 0;
@@ -64,7 +66,7 @@ void muon_step(const MuonStep& step, double gradient_scale, double ema, int64_t 
   }
   const T divisor = sqrt(squares) + T(kMuonEpsilon);
   for (T& value : u) value /= divisor;
-  const std::vector<T> x = newton_schulz(std::move(u), rows, columns, stored);
+  const std::vector<T> x = newton_schulz(kind, std::move(u), rows, columns, stored);
   for (size_t i = 0; i < x.size(); ++i) {
     w[i] -= T(step.rate) * (T(muon_scale(rows, columns)) * x[i] + T(step.decay) * w[i]);
     if (average) average[i] = T(ema) * average[i] + T(1 - ema) * w[i];

@@ -8,12 +8,14 @@
 #include <fmt/ranges.h>
 #include <nlohmann/json.hpp>
 
+#include "longstride/base/check.h"
 #include "longstride/base/text.h"
 #include "longstride/device/cuda.h"
 #include "longstride/model/cost.h"
 #include "longstride/model/transformer.h"
 #include "longstride/pattern/analyse.h"
 #include "longstride/pattern/draw.h"
+#include "longstride/run/choices.h"
 #include "longstride/run/gpu_room.h"
 #include "longstride/run/run_data.h"
 #include "longstride/sample/key_caches.h"
@@ -75,13 +77,25 @@ std::string rows_text(double rows) {
   return rows == std::floor(rows) ? fmt::format("{:.0f}", rows) : fmt::format("{:.1f}", rows);
 }
 
-// Pictures decide the context and the axes of positions, where they are there and a run does not know them.
-void look_at_pictures(RunConfig& config) {
+// What the config leaves open follows from its data, as do the context and the axes of pictures. Data that
+// are not there are only missed if something is open.
+void look_at_data(RunConfig& config) {
   const DataConfig& data = config.data;
-  if (data.kind != "image" || data.image_height > 0 || data.path.empty()) return;
+  const bool open = is_open(config);
+  if (!open && (data.kind != "image" || data.image_height > 0)) return;
   std::error_code error;
-  if (!std::filesystem::exists(data.path, error)) return;
-  take_pictures(config, *open_splits(data).train.corpus, true);
+  if (data.path.empty() || !std::filesystem::exists(data.path, error)) {
+    LONGSTRIDE_CHECK(
+        !open,
+        "the config leaves the model's shape to its data, but {}; set data.path, or every one of "
+        "model.context, layers, heads, width and pattern and train.batch",
+        data.path.empty() ? "data.path is not set" : data.path + " is not there");
+    return;
+  }
+  choose_kind(config.data);
+  const Splits splits = open_splits(data);
+  choose_shape(config, splits);
+  take_pictures(config, *splits.train.corpus, true);
 }
 
 }  // namespace
@@ -89,7 +103,7 @@ void look_at_pictures(RunConfig& config) {
 int run_inspect(const InspectOptions& options) {
   RunConfig config = load_config(options.target, options.overrides);
   use_instructions(config.compute);
-  look_at_pictures(config);
+  look_at_data(config);
   const ModelConfig& model = config.model;
   const Schedule schedule = model.schedule();
   const ModelCost cost = cost_of(model);

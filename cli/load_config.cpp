@@ -4,6 +4,7 @@
 
 #include "longstride/base/check.h"
 #include "longstride/base/toml.h"
+#include "longstride/run/choices.h"
 #include "longstride/run/run_directory.h"
 
 namespace longstride::cli {
@@ -11,9 +12,9 @@ namespace longstride::cli {
 namespace {
 
 // A user who gives the data themselves is told what is wanted.
-RunConfig read_config(const std::string& path) {
+RunConfig read_config(const std::string& path, RunConfig defaults, NamedKeys* named) {
   try {
-    return RunConfig::from_file(path);
+    return RunConfig::from_file(path, std::move(defaults), named);
   } catch (const Error& error) {
     if (std::filesystem::path(path).extension() == ".toml") throw;
     fail(
@@ -24,16 +25,48 @@ RunConfig read_config(const std::string& path) {
   }
 }
 
+void override(RunConfig& config, const std::vector<std::string>& overrides, NamedKeys* named) {
+  const FieldList fields = config.fields();
+  for (const std::string& assignment : overrides) {
+    const std::string key = apply_override(assignment, fields);
+    if (named != nullptr) named->insert(key);
+  }
+}
+
+// The recipe decides what the fields begin with, and the config which recipe that is.
+RunConfig defaults_for(const std::string& path, const std::vector<std::string>& overrides,
+                       const std::string& run, std::string* recipe_note) {
+  if (!run.empty() && state_of_directory(run) == RunDirectoryState::trained) return read_run_config(run);
+  NamedKeys named;
+  RunConfig config = read_config(path, {}, &named);
+  override(config, overrides, &named);
+  if (!means_fast_recipe(config, named)) {
+    if (recipe_note != nullptr && config.train.recipe == "auto")
+      *recipe_note = fmt::format(
+          "the config sets {}, so that what it does not say of learning is the paper's; with "
+          "train.recipe = \"fast\" it is what learns most in the same time",
+          named_recipe_field(named));
+    return paper_defaults();
+  }
+  RunConfig defaults = fast_defaults();
+  // Who counts steps or passes sets no time.
+  if (named.contains("train.steps") || named.contains("train.epochs")) defaults.train.minutes = 0;
+  return defaults;
+}
+
 }  // namespace
 
-RunConfig load_config(const std::string& target, const std::vector<std::string>& overrides) {
+RunConfig load_config(const std::string& target, const std::vector<std::string>& overrides,
+                      const std::string& run, std::string* recipe_note) {
   std::error_code ignored;
   LONGSTRIDE_CHECK(std::filesystem::exists(target, ignored), "{}: no such config file or run directory",
                    target);
-  RunConfig config =
-      std::filesystem::is_directory(target, ignored) ? read_run_config(target) : read_config(target);
-  const FieldList fields = config.fields();
-  for (const std::string& assignment : overrides) apply_override(assignment, fields);
+  const bool is_run = std::filesystem::is_directory(target, ignored);
+  RunConfig defaults = is_run ? read_run_config(target) : defaults_for(target, overrides, run, recipe_note);
+  const std::string recipe = defaults.train.recipe;
+  RunConfig config = is_run ? std::move(defaults) : read_config(target, std::move(defaults), nullptr);
+  override(config, overrides, nullptr);
+  if (config.train.recipe == "auto") config.train.recipe = recipe;
   config.check();
   return config;
 }

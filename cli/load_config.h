@@ -9,7 +9,10 @@
 namespace longstride::cli {
 
 // Reads a config file or a run directory's config.toml, applies `overrides` (section.key=value) and checks
-// the result. Throws Error or UsageError.
-RunConfig load_config(const std::string& target, const std::vector<std::string>& overrides);
+// the result. What a config file does not name is as in the trained run `run`, if there is one, and else as
+// in the recipe that it means (run/choices.h), which may leave it open; *recipe_note is what to tell a user
+// who may not have meant that recipe, or empty. Throws Error or UsageError.
+RunConfig load_config(const std::string& target, const std::vector<std::string>& overrides,
+                      const std::string& run = "", std::string* recipe_note = nullptr);
 
 }  // namespace longstride::cli

@@ -60,6 +60,7 @@ void describe(const PreparedRun& prepared) {
       prepared.resumes()       ? " (resumed)"
       : prepared.begins_anew() ? " (begun anew: an earlier start left no checkpoint)"
                                : "");
+  if (!prepared.chosen().empty()) say("chosen     {}", prepared.chosen());
   say("model      {} parameters, {} layers of {}, context {}",
       human_count(static_cast<double>(cost.parameters)), config.model.layers, config.model.pattern,
       config.model.context);
@@ -120,7 +121,8 @@ int run_train(const TrainOptions& options) {
   // What a command line or a config says wrong is said before anybody is waited for.
   if (!target_is_run) load_config(options.target, options.overrides);
   std::optional<RunLock> lock = lock_existing_run(run, note);
-  request.config = load_config(options.target, options.overrides);
+  std::string recipe_note;
+  request.config = load_config(options.target, options.overrides, run, &recipe_note);
   use_instructions(request.config.compute);
   if (options.step >= 0 && !(request.go_on && state_of_directory(run) == RunDirectoryState::trained))
     throw UsageError("--step goes with a run directory to go on with");
@@ -129,7 +131,10 @@ int run_train(const TrainOptions& options) {
   const RunConfig& config = prepared.config();
   const MemoryVerdict memory = check_training_memory(config);
 
-  if (!options.quiet) describe(prepared);
+  if (!options.quiet) {
+    describe(prepared);
+    if (!recipe_note.empty()) say("note       {}", recipe_note);
+  }
   note_slow_cpu(parse_device(config.compute.device));
   TrainObserver observer;
   observer.show_progress = !options.quiet;

@@ -208,7 +208,8 @@ const Field& FieldList::find(const std::string& key, const std::string& where) c
   fail("{}: unknown key {}; did you mean {}?", where, key, near);
 }
 
-void read_toml_text(const std::string& text, const std::string& source, const FieldList& fields) {
+std::vector<std::string> read_toml_text(const std::string& text, const std::string& source,
+                                        const FieldList& fields) {
   constexpr size_t kLongest = size_t{1} << 20;
   LONGSTRIDE_CHECK(text.size() <= kLongest, "{} has {} bytes; a config has at most {}", source, text.size(),
                    kLongest);
@@ -219,21 +220,26 @@ void read_toml_text(const std::string& text, const std::string& source, const Fi
   } catch (const toml::parse_error& error) {
     fail("{}:{}: {}", source, error.source().begin.line, error.description());
   }
+  std::vector<std::string> named;
   for (const auto& [name, node] : root) {
     const auto where = [&](const toml::node& at) {
       return fmt::format("{}:{}", source, at.source().begin.line);
     };
     const std::string section(name.str());
     if (const toml::table* table = node.as_table()) {
-      for (const auto& [key, value] : *table)
-        assign_checked(fields, section + "." + std::string(key.str()), value, where(value));
+      for (const auto& [key, value] : *table) {
+        named.push_back(section + "." + std::string(key.str()));
+        assign_checked(fields, named.back(), value, where(value));
+      }
     } else {
+      named.push_back(section);
       assign_checked(fields, section, node, where(node));
     }
   }
+  return named;
 }
 
-void read_toml_file(const std::string& path, const FieldList& fields) {
+std::vector<std::string> read_toml_file(const std::string& path, const FieldList& fields) {
   // It would be waited for until somebody writes into it. A pipe that a shell hands over is named by a link.
   std::error_code ignored;
   LONGSTRIDE_CHECK(!std::filesystem::is_fifo(std::filesystem::symlink_status(path, ignored)),
@@ -246,10 +252,10 @@ void read_toml_file(const std::string& path, const FieldList& fields) {
   file.read(text.data(), kMostRead);
   text.resize(static_cast<size_t>(file.gcount()));
   LONGSTRIDE_CHECK(!file.bad(), "cannot read {}: {} (is it a file?)", path, last_system_error());
-  read_toml_text(text, path, fields);
+  return read_toml_text(text, path, fields);
 }
 
-void apply_override(const std::string& assignment, const FieldList& fields) {
+std::string apply_override(const std::string& assignment, const FieldList& fields) {
   const size_t equals = assignment.find('=');
   if (equals == std::string::npos)
     throw UsageError(
@@ -259,7 +265,7 @@ void apply_override(const std::string& assignment, const FieldList& fields) {
   const std::string where = "--set " + assignment;
   try {
     const Field& field = fields.find(key, where);
-    if (assign_numbers(field, value)) return check_value(field, where);
+    if (assign_numbers(field, value)) return check_value(field, where), key;
     const bool bare_string = std::holds_alternative<std::string*>(field.target) && !value.starts_with('"');
     LONGSTRIDE_CHECK(
         is_utf8(value),
@@ -268,6 +274,7 @@ void apply_override(const std::string& assignment, const FieldList& fields) {
     check_depth(bare_string ? "" : value, where);
     const toml::table table = toml::parse("value = " + (bare_string ? quoted(value) : value));
     assign_checked(fields, key, *table.get("value"), where);
+    return key;
   } catch (const toml::parse_error&) {
     throw UsageError(fmt::format("{}: {} must be {}", where, key, fields.find(key, where).type_name()));
   } catch (const Error& error) {

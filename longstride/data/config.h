@@ -23,7 +23,8 @@ struct DataConfig {
 
   // The caller sets the section's name.
   void fields(FieldList& list) {
-    list.add("kind", kind, "text (any bytes), image or audio").one_of({"text", "image", "audio"});
+    list.add("kind", kind, "text (any bytes), image or audio; auto = what the data look like")
+        .one_of({"auto", "text", "image", "audio"});
     list.add("path", path, "file, archive or folder to learn from");
     list.add("validation_path", validation_path, "separate validation data; empty = a part of path");
     list.add("test_path", test_path, "separate test data; empty = a part of path");

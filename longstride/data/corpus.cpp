@@ -75,13 +75,15 @@ void check_values(const DataConfig& config) {
   for (const Field& field : fields.all()) field.check();
 }
 
-}  // namespace
+void check_named(const std::string& path) {
+  LONGSTRIDE_CHECK(!path.empty(), "data.path is not set: it names the file, archive or folder to read");
+}
 
-namespace {
 DataObserver& common_observer() {
   static DataObserver observer;
   return observer;
 }
+
 }  // namespace
 
 void set_data_observer(DataObserver observer) { common_observer() = std::move(observer); }
@@ -106,9 +108,15 @@ std::vector<uint8_t> Segment::read(int64_t from, int64_t count) const {
   return bytes;
 }
 
+std::string kind_of_data(const std::string& path) {
+  check_named(path);
+  return data::kind_by_looks(data::list_files(path, nullptr));
+}
+
 Corpus open_corpus(const DataConfig& config, const std::string& path, const DataObserver& observer) {
   check_values(config);
-  LONGSTRIDE_CHECK(!path.empty(), "data.path is not set: it names the file, archive or folder to read");
+  check_named(path);
+  LONGSTRIDE_CHECK(config.kind != "auto", "data.kind is left open; say text, image or audio");
   std::string links;
   const std::vector<SourceFile> files = data::list_files(path, &links);
   if (config.kind == "text" && observer.note) {

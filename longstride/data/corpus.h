@@ -62,6 +62,11 @@ const DataObserver& data_observer();
 Corpus open_corpus(const DataConfig& config, const std::string& path,
                    const DataObserver& observer = data_observer());
 
+// The data.kind of what most of `path` looks like by its first bytes; "text" if that is nothing in
+// particular.
+// Throws Error if it cannot be read.
+std::string kind_of_data(const std::string& path);
+
 // The bytes [begin, end) of a corpus; whole records if it has records. May be empty.
 struct Segment {
   std::shared_ptr<const Corpus> corpus;

@@ -184,6 +184,30 @@ std::string advice(const Look& look) {
   return "no other data.kind reads them";
 }
 
+struct Found {
+  const Look* most = nullptr;  // null unless more than half look like files of one sort
+  int64_t items = 0;
+};
+
+// Some of the files, and the first members of archives.
+Found look_at(const std::vector<SourceFile>& files) {
+  constexpr size_t kMostFiles = 16;
+  std::vector<SourceFile> some;
+  const size_t count = std::min(kMostFiles, files.size());
+  for (size_t i = 0; i < count; ++i) some.push_back(files[i * files.size() / count]);
+  std::map<const Look*, int64_t> times;
+  std::map<Sort, int64_t> of_sort;
+  Found found;
+  peek_items(some, [&](Item& item) {
+    ++found.items;
+    if (const Look* look = look_of_item(item)) ++times[look], ++of_sort[look->sort];
+  });
+  for (const auto& [look, count_of_look] : times)
+    if (found.most == nullptr || count_of_look > times.at(found.most)) found.most = look;
+  if (found.most != nullptr && 2 * of_sort[found.most->sort] <= found.items) found.most = nullptr;
+  return found;
+}
+
 }  // namespace
 
 const Look* look_of(std::span<const uint8_t> head) {
@@ -215,26 +239,17 @@ bool is_no_sound(Item& item, bool named_like_sound) {
   return !named_like_sound || look->sort == Sort::picture || look->sort == Sort::other_picture;
 }
 
+std::string kind_by_looks(const std::vector<SourceFile>& files) {
+  const Found found = look_at(files);
+  if (found.most == nullptr) return "text";
+  return found.most->sort == Sort::picture ? "image" : found.most->sort == Sort::sound ? "audio" : "text";
+}
+
 std::string looks_unlike_text(const std::string& path, const std::vector<SourceFile>& files) {
-  constexpr size_t kMostFiles = 16;
-  std::vector<SourceFile> some;
-  const size_t count = std::min(kMostFiles, files.size());
-  for (size_t i = 0; i < count; ++i) some.push_back(files[i * files.size() / count]);
-  std::map<const Look*, int64_t> found;
-  int64_t items = 0;
-  peek_items(some, [&](Item& item) {
-    ++items;
-    if (const Look* look = look_of_item(item)) ++found[look];
-  });
-  const Look* most = nullptr;
-  std::map<Sort, int64_t> of_sort;
-  for (const auto& [look, times] : found) {
-    if (most == nullptr || times > found.at(most)) most = look;
-    of_sort[look->sort] += times;
-  }
-  if (most == nullptr || 2 * of_sort[most->sort] <= items) return "";
-  const Look& look = *most;
-  const bool alone = items == 1 && files.size() == 1;
+  const Found found = look_at(files);
+  if (found.most == nullptr) return "";
+  const Look& look = *found.most;
+  const bool alone = found.items == 1 && files.size() == 1;
   return fmt::format("{} like {}; with data.kind = \"text\" the bytes are learnt as they are; {}",
                      alone ? path + " looks" : "most files of " + path + " look", look.name, advice(look));
 }

@@ -42,6 +42,10 @@ std::string look_hint(std::span<const uint8_t> head);
 // picture for that, since a recorded broadcast may begin with any bytes.
 bool is_no_sound(Item& item, bool named_like_sound);
 
+// "image" or "audio" if most of what `files` hold looks like pictures or sounds that are read here, else
+// "text". Looks where looks_unlike_text does. Throws Error as visit_items does.
+std::string kind_by_looks(const std::vector<SourceFile>& files);
+
 // One line if most of what `files` hold looks like something else than text: what it looks like, and what
 // would read it. Looks at some files and at the first members of archives. Empty if there is nothing to say.
 // Throws Error as visit_items does.

@@ -8,19 +8,22 @@
 namespace longstride {
 
 void ModelConfig::fields(FieldList& list) {
-  list.add("context", context, "positions n that the model sees at once, in bytes")
-      .at_least(1)
+  list.add("context", context, "positions n that the model sees at once, in bytes; 0 = chosen")
+      .at_least(0)
       .at_most(1 << 30);
-  list.add("layers", layers, "residual blocks").at_least(1).at_most(100000);
-  list.add("heads", heads, "attention heads; must divide width and qk_width").at_least(1).at_most(65536);
-  list.add("width", width, "channels d of the residual stream").at_least(1).at_most(1 << 20);
+  list.add("layers", layers, "residual blocks; 0 = chosen").at_least(0).at_most(100000);
+  list.add("heads", heads, "attention heads; must divide width and qk_width; 0 = chosen")
+      .at_least(0)
+      .at_most(65536);
+  list.add("width", width, "channels d of the residual stream; 0 = chosen").at_least(0).at_most(1 << 20);
   list.add("qk_width", qk_width, "channels of queries and keys, all heads together; 0 = width")
       .at_least(0)
       .at_most(1 << 20);
   list.add("feed_forward", feed_forward, "hidden channels of the feed-forward; 0 = 4 * width")
       .at_least(0)
       .at_most(1 << 22);
-  list.add("pattern", pattern, "attention pattern, or a cycle of layers such as stride:128,window:128*3");
+  list.add("pattern", pattern,
+           "attention pattern, or a cycle of layers such as stride:128,window:128*3; empty = chosen");
   list.add("position_axes", position_axes,
            "extents of the positions' axes, slowest first, as [32, 32, 3]; empty = rows, columns and "
            "channels of the pictures, for other data a grid fitting the pattern, or one axis if rotary")
@@ -46,6 +49,9 @@ void ModelConfig::fields(FieldList& list) {
 }
 
 void ModelConfig::check() const {
+  for (const auto& [name, value] :
+       {std::pair{"context", context}, {"layers", layers}, {"heads", heads}, {"width", width}})
+    LONGSTRIDE_CHECK(value >= 1, "model.{} = {}, must be at least 1", name, value);
   LONGSTRIDE_CHECK(width % heads == 0, "model.heads = {} does not divide model.width = {}", heads, width);
   LONGSTRIDE_CHECK(qk() % heads == 0, "model.heads = {} does not divide model.qk_width = {}", heads, qk());
   Schedule parsed;

@@ -4,11 +4,18 @@
 #include "longstride/base/toml.h"
 #include "longstride/device/device.h"
 #include "longstride/device/instructions.h"
+#include "longstride/run/choices.h"
 #include "longstride/run/stages.h"
 
 namespace longstride {
 
 void TrainConfig::fields(FieldList& list) {
+  list.add("recipe", recipe,
+           "how to learn, where the config does not say: fast = rotary positions, normalised queries and "
+           "keys, "
+           "Muon, a growing context, and a model as large as data and time allow; paper = as the Sparse "
+           "Transformer; auto = fast, but paper if the config names positions, an optimizer or a rate")
+      .one_of({"auto", "fast", "paper"});
   list.add("steps", steps, "optimizer steps").at_least(1).at_most(kMostSteps);
   list.add("epochs", epochs, "passes over the training data; above 0 it replaces steps")
       .at_least(0)
@@ -17,7 +24,7 @@ void TrainConfig::fields(FieldList& list) {
            "time budget that ends the schedule early; above 0 a run cannot be repeated exactly")
       .at_least(0)
       .at_most(1e8);
-  list.add("batch", batch, "sequences a step").at_least(1).at_most(1 << 20);
+  list.add("batch", batch, "sequences a step; 0 = chosen").at_least(0).at_most(1 << 20);
   list.add("micro_batch", micro_batch, "sequences computed at a time, gradients are accumulated; 0 = batch")
       .at_least(0);
   list.add(
@@ -52,7 +59,7 @@ void TrainConfig::fields(FieldList& list) {
   list.add(
       "context_schedule", context_schedule,
       "shorter contexts at first, as \"1024 until 0.25; 4096 until 0.75\" of the run, then model.context, "
-      "which each must divide; bytes a step stay the same; empty = model.context throughout");
+      "which each must divide; bytes a step stay the same; empty = model.context throughout; auto = chosen");
   list.add("pattern_schedule", pattern_schedule,
            "other patterns at first, as \"block:128 until 0.1; window:256 until 0.5\" of the run, then "
            "model.pattern; empty = model.pattern throughout");
@@ -73,8 +80,8 @@ void TrainConfig::fields(FieldList& list) {
   list.add("seed", seed, "of initialisation, batches and dropout").at_least(0);
   list.add("activations", activations,
            "recompute each block in the backward pass, also offload its input to the CPU's memory, or keep "
-           "its activations")
-      .one_of({"recompute", "offload", "keep"});
+           "its activations; auto = keep where memory allows")
+      .one_of({"auto", "recompute", "offload", "keep"});
   list.add("log_every", log_every, "steps between lines of metrics").at_least(1);
   list.add("validate_every", validate_every, "steps between validations; 0 = at the end only").at_least(0);
   list.add("validate_bytes", validate_bytes, "validation bytes used during training; 0 = all").at_least(0);
@@ -117,6 +124,7 @@ void RunConfig::check() const {
   RunConfig copy = *this;
   const FieldList list = copy.fields();  // named: a temporary would end before the loop
   for (const Field& field : list.all()) field.check();
+  if (is_open(*this)) return;
   model.check();
   LONGSTRIDE_CHECK(train.batch % train.micro() == 0,
                    "train.micro_batch = {} does not divide train.batch = {}", train.micro(), train.batch);
@@ -124,8 +132,9 @@ void RunConfig::check() const {
   product_precision(compute, parse_device(compute.device));
 }
 
-RunConfig RunConfig::from_file(const std::string& path, RunConfig config) {
-  read_toml_file(path, config.fields());
+RunConfig RunConfig::from_file(const std::string& path, RunConfig config, std::set<std::string>* named) {
+  const std::vector<std::string> keys = read_toml_file(path, config.fields());
+  if (named != nullptr) named->insert(keys.begin(), keys.end());
   return config;
 }
 

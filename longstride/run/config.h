@@ -1,6 +1,7 @@
 // The whole configuration of one experiment: what stands in its TOML file, section by section.
 #pragma once
 
+#include <set>
 #include <string>
 
 #include "longstride/data/config.h"
@@ -13,6 +14,7 @@ namespace longstride {
 inline constexpr int64_t kMostSteps = 1'000'000'000'000;
 
 struct TrainConfig {
+  std::string recipe = "auto";  // see choices.h
   int64_t steps = 1000;
   double epochs = 0;        // > 0 replaces steps
   double minutes = 0;       // > 0: the schedule ends when this much time has been spent (not repeatable)
@@ -63,10 +65,12 @@ struct RunConfig {
 
   // All fields of all sections; the list points into this object.
   FieldList fields();
-  // Throws Error for values that are each in range but do not go together.
+  // Throws Error for values that are each in range but do not go together. Of a config that leaves something
+  // open (choices.h) the ranges alone.
   void check() const;
-  // Fields that the file does not name are those of `defaults`.
-  static RunConfig from_file(const std::string& path, RunConfig defaults = {});
+  // Fields that the file does not name are those of `defaults`; the keys that it names are added to `named`.
+  static RunConfig from_file(const std::string& path, RunConfig defaults = {},
+                             std::set<std::string>* named = nullptr);
   std::string to_toml(bool with_help) const;
 };
 

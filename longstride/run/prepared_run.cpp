@@ -8,6 +8,7 @@
 
 #include "longstride/base/atomic_file.h"
 #include "longstride/base/check.h"
+#include "longstride/run/choices.h"
 #include "longstride/run/run_data.h"
 #include "longstride/run/run_directory.h"
 #include "longstride/run/stages.h"
@@ -121,11 +122,15 @@ void PreparedRun::open_data(const RunRequest& request, bool trained, const Notes
       trained ? note_relative_paths(read_run_config(directory_).data, directory_) : "";
   if (note && !relative.empty()) note(relative);
   make_paths_absolute(config_.data);
+  RunConfig as_given = config_;
+  choose_kind(config_.data);
   splits_ = open_run_data(config_.data, trained ? directory_ : "");
   if (trained && request.data_changed)
     validation_changed_ = !same_validation(directory_, config_.data, splits_);
   else if (trained)
     record_data_ = !check_run_data(directory_, config_.data, splits_);
+  if (is_open(config_)) choose_shape(config_, splits_);
+  chosen_ = changes_of(as_given, config_);
   const Corpus& corpus = *splits_.train.corpus;
   const int64_t context = config_.model.context;
   take_pictures(config_, corpus, !trained);

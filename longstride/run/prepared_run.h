@@ -43,6 +43,8 @@ class PreparedRun {
   bool resumes() const { return checkpoint_.has_value(); }
   // An earlier start left the directory without a checkpoint.
   bool begins_anew() const { return begins_anew_; }
+  // What the config left open, as "model.context = 256, ..."; empty for nothing.
+  const std::string& chosen() const { return chosen_; }
   // To go on from; null for a run that begins.
   const OpenCheckpoint* checkpoint() const { return checkpoint_ ? &*checkpoint_ : nullptr; }
   // The checkpoint's files are let go of.
@@ -63,7 +65,7 @@ class PreparedRun {
   void make_directory(const Notes& note);
   void remove_made();
 
-  std::string directory_;
+  std::string directory_, chosen_;
   RunConfig config_;
   std::optional<RunLock> lock_;
   Splits splits_;

@@ -86,6 +86,7 @@ RunDirectoryState state_of_directory(const std::string& path) {
 RunConfig read_run_config(const std::string& path) {
   check_run_directory(path);
   RunConfig defaults;
+  defaults.train.recipe = "paper";
   defaults.train.optimizer = "adam";
   defaults.train.context_schedule = defaults.train.pattern_schedule = "";
   // Of runs from before the fields.

@@ -1,0 +1,66 @@
+// How to learn: which recipe a config means, and what each begins with.
+#include <algorithm>
+#include <array>
+#include <string_view>
+
+#include "longstride/run/choices.h"
+
+namespace longstride {
+
+namespace {
+
+// Who sets one of these has a recipe.
+constexpr std::array<std::string_view, 17> kRecipeFields{
+    "model.positions",     "model.position_axes", "model.qk_norm",       "model.init",   "train.optimizer",
+    "train.learning_rate", "train.muon_rate",     "train.muon_momentum", "train.warmup", "train.schedule",
+    "train.decay",         "train.final_rate",    "train.weight_decay",  "train.beta1",  "train.beta2",
+    "train.epsilon",       "train.average"};
+
+}  // namespace
+
+std::string named_recipe_field(const NamedKeys& named) {
+  const auto* field = std::find_if(kRecipeFields.begin(), kRecipeFields.end(),
+                                   [&](std::string_view key) { return named.contains(std::string(key)); });
+  return field == kRecipeFields.end() ? "" : std::string(*field);
+}
+
+bool means_fast_recipe(const RunConfig& config, const NamedKeys& named) {
+  if (config.train.recipe != "auto") return config.train.recipe == "fast";
+  return named_recipe_field(named).empty();
+}
+
+RunConfig paper_defaults() {
+  RunConfig config;
+  config.train.recipe = "paper";
+  return config;
+}
+
+// Measured from 0.7M parameters on two cores to 95M on a GPU (docs/results.md): one set of rates does for
+// all. A decay to zero does what an average of the weights would.
+RunConfig fast_defaults() {
+  RunConfig config;
+  ModelConfig& model = config.model;
+  model.positions = "rotary";
+  model.qk_norm = true;
+  model.init = "released";
+  model.context = model.layers = model.heads = model.width = 0;
+  model.pattern = "";
+  config.data.kind = "auto";
+  TrainConfig& train = config.train;
+  train.recipe = "fast";
+  train.steps = kMostSteps;
+  train.minutes = 10;
+  train.batch = 0;
+  train.optimizer = "muon";
+  train.muon_rate = 0.02;
+  train.learning_rate = 3e-3;
+  train.decay = "linear";
+  train.weight_decay = 0.1;
+  train.beta2 = 0.95;
+  train.average = 0;
+  train.context_schedule = "auto";
+  train.activations = "auto";
+  return config;
+}
+
+}  // namespace longstride

@@ -1,0 +1,197 @@
+// The shape of a model that a config leaves open.
+//
+// The time and the device give the FLOPs F that there are; training takes about 6 a parameter and byte. Two
+// to three bytes a parameter did best, for 95M parameters and ten minutes of a GPU as for 1M and one minute
+// of two cores (docs/results.md), so N = sqrt(F / (6 * 2.5)). A model much larger than its data learns them
+// by heart: N is bounded by their bytes too.
+#include <algorithm>
+#include <array>
+#include <cmath>
+#include <utility>
+
+#include <unistd.h>
+
+#include "longstride/base/check.h"
+#include "longstride/device/device.h"
+#include "longstride/device/instructions.h"
+#include "longstride/model/transformer.h"
+#include "longstride/run/choices.h"
+#include "longstride/run/gpu_room.h"
+
+namespace longstride {
+
+namespace {
+
+constexpr double kBytesAParameter = 2.5;
+constexpr double kParametersAByte = 1.5;  // of training data, at most
+constexpr double kDefaultMinutes = 10;
+
+struct Size {
+  int64_t layers, width;
+};
+// Heads of 64 channels from a width of 128 on, as GPUs like them.
+constexpr std::array kSizes{Size{2, 96},   Size{3, 128},  Size{4, 192},  Size{6, 256},   Size{8, 384},
+                            Size{10, 512}, Size{12, 640}, Size{12, 768}, Size{16, 1024}, Size{24, 1024}};
+
+double parameters_of(const Size& size) {
+  return 12.0 * static_cast<double>(size.layers * size.width * size.width);
+}
+
+bool is_gpu(const RunConfig& config) { return parse_device(config.compute.device).kind == DeviceKind::cuda; }
+
+// Minutes that the run will take, as far as the config says; where it counts steps or epochs, what is
+// customary.
+double minutes_of(const TrainConfig& train) { return train.minutes > 0 ? train.minutes : kDefaultMinutes; }
+
+Size size_for(const RunConfig& config, int64_t train_bytes) {
+  const double flops = training_rate(config.compute) * 60 * minutes_of(config.train);
+  const double wanted = std::min(std::sqrt(flops / (6 * kBytesAParameter)),
+                                 kParametersAByte * static_cast<double>(train_bytes));
+  // The nearest, by ratio.
+  return *std::min_element(kSizes.begin(), kSizes.end(), [&](const Size& a, const Size& b) {
+    return std::abs(std::log(parameters_of(a) / wanted)) < std::abs(std::log(parameters_of(b) / wanted));
+  });
+}
+
+int64_t heads_for(const ModelConfig& model) {
+  const int64_t channels = model.qk_width > 0 ? std::min(model.qk_width, model.width) : model.width;
+  for (int64_t heads = std::max<int64_t>(channels >= 64 ? 2 : 1, channels / 64); heads > 1; --heads)
+    if (model.width % heads == 0 && model.qk() % (2 * heads) == 0) return heads;
+  return 1;
+}
+
+// Contexts of text and sound, of which a config gets the longest that its time can teach and its data fill.
+int64_t context_for(const RunConfig& config, const Splits& splits) {
+  constexpr std::array<int64_t, 4> kText{12288, 3072, 1024, 256}, kSound{16384, 4096, 1024, 256};
+  const auto& contexts = config.data.kind == "audio" ? kSound : kText;
+  const double minutes = minutes_of(config.train);
+  size_t at = is_gpu(config) ? (minutes >= 4 ? 0 : minutes >= 1 ? 1 : 2) : minutes >= 30 ? 2 : 3;
+  if (config.data.kind == "audio" && !is_gpu(config)) at = minutes >= 4 ? 1 : 2;
+  // Enough windows to learn from, and one to validate with.
+  const auto fits = [&](int64_t context) {
+    return 16 * context <= splits.train.size() &&
+           (splits.validation.size() == 0 || context <= splits.validation.size());
+  };
+  while (at + 1 < contexts.size() && !fits(contexts[at])) ++at;
+  int64_t context = contexts[at];
+  while (context > 16 && !fits(context)) context /= 2;
+  return context;
+}
+
+// A row near the root of the context, so that own row and summaries see about as many positions.
+std::string pattern_for(const RunConfig& config, const ImageShape& picture) {
+  if (picture.bytes() > 0) return fmt::format("strided:{}", picture.width * picture.channels);
+  int64_t row = 1;
+  while (row * row < config.model.context) row *= 2;
+  row = std::min(row, config.model.context);
+  if (config.data.kind == "audio") return fmt::format("strided:{}", row);
+  // fixed:32,8 did best on texts of 256 to 1024 bytes of context; more of a row than a quarter costs more.
+  row = std::min(std::max<int64_t>(32, row), config.model.context);
+  return row >= 8 ? fmt::format("fixed:{},{}", row, row / 4) : "dense";
+}
+
+int64_t batch_for(const RunConfig& config) {
+  const int64_t bytes = is_gpu(config) ? 24576 : config.data.kind == "text" ? 2048 : 4096;
+  return std::max<int64_t>(1, bytes / config.model.context);
+}
+
+// Short contexts first, for text and long contexts (docs/results.md); pictures are learnt whole.
+std::string context_schedule_for(const RunConfig& config) {
+  const int64_t context = config.model.context;
+  if (config.data.kind != "text" || context < 4096) return "";
+  std::string schedule;
+  if (context % 1024 == 0) schedule = "1024 until 0.1";
+  if (context % 4 == 0 && context / 4 > 1024)
+    schedule += fmt::format("{}{} until 0.7", schedule.empty() ? "" : "; ", context / 4);
+  return schedule;
+}
+
+std::string activations_for(const RunConfig& config) {
+  ComputePlan plan;
+  plan.device = parse_device(config.compute.device);
+  plan.product = product_precision(config.compute, plan.device);
+  plan.batch = config.train.micro();
+  plan.training = true;
+  plan.recompute = false;
+  const int64_t physical = static_cast<int64_t>(sysconf(_SC_PHYS_PAGES)) * sysconf(_SC_PAGESIZE);
+  const int64_t room = is_gpu(config) ? gpu_room(plan.device) : physical / 2;
+  return plan_memory(config.model, plan, config.train.average > 0).total() <= room / 10 * 9 ? "keep"
+                                                                                            : "recompute";
+}
+
+bool shape_is_open(const ModelConfig& model) {
+  return model.context == 0 || model.layers == 0 || model.heads == 0 || model.width == 0 ||
+         model.pattern.empty();
+}
+
+}  // namespace
+
+std::string changes_of(RunConfig before, RunConfig after) {
+  const FieldList was = before.fields(), is = after.fields();
+  std::string changes;
+  for (size_t i = 0; i < was.all().size(); ++i) {
+    const std::string value = is.all()[i].value_as_toml();
+    if (value != was.all()[i].value_as_toml())
+      changes += fmt::format("{}{} = {}", changes.empty() ? "" : ", ", is.all()[i].key(), value);
+  }
+  return changes;
+}
+
+// A GPU does not reach more than this of its rate with models of these sizes; what a core does was measured
+// with models of 0.7M to 4M parameters.
+double training_rate(const ComputeConfig& config) {
+  if (parse_device(config.device).kind == DeviceKind::cuda) return 2e14;
+  const int64_t cores = config.threads > 0 ? config.threads : threads();
+  const auto rate_of = [&](Instructions set) {
+    switch (set) {
+      case Instructions::amx:
+        return 1.6e11;
+      case Instructions::avx512_bf16:
+        return 1e11;
+      case Instructions::avx512:
+        return 6e10;
+      case Instructions::avx2:
+        return 3e10;
+      default:
+        return 8e9;
+    }
+  };
+  double rate = 0;
+  for (const Instructions set : instructions_of_cpu())
+    if (may_use(set)) rate = rate_of(set);
+  return rate * static_cast<double>(cores);
+}
+
+bool is_open(const RunConfig& config) {
+  return config.data.kind == "auto" || shape_is_open(config.model) || config.train.batch == 0 ||
+         config.train.context_schedule == "auto" || config.train.activations == "auto";
+}
+
+void choose_kind(DataConfig& config) {
+  if (config.kind == "auto") config.kind = kind_of_data(config.path);
+}
+
+void choose_shape(RunConfig& config, const Splits& splits) {
+  ModelConfig& model = config.model;
+  const Corpus& corpus = *splits.train.corpus;
+  if (model.context == 0)
+    model.context = corpus.record_bytes() > 0 ? corpus.record_bytes() : context_for(config, splits);
+  if (model.layers == 0 || model.width == 0) {
+    const Size size = size_for(config, splits.train.size());
+    if (model.layers == 0) model.layers = size.layers;
+    if (model.width == 0) model.width = model.heads > 0 ? 64 * model.heads : size.width;
+  }
+  if (model.heads == 0) model.heads = heads_for(model);
+  if (model.pattern.empty()) model.pattern = pattern_for(config, corpus.shape());
+  TrainConfig& train = config.train;
+  if (train.batch == 0) {
+    // Whole micro-batches.
+    const int64_t micro = std::max<int64_t>(1, train.micro_batch);
+    train.batch = (batch_for(config) + micro - 1) / micro * micro;
+  }
+  if (train.context_schedule == "auto") train.context_schedule = context_schedule_for(config);
+  config.check();
+  if (train.activations == "auto") train.activations = activations_for(config);
+}
+
+}  // namespace longstride

@@ -9,9 +9,8 @@
 #include <cmath>
 #include <utility>
 
-#include <unistd.h>
-
 #include "longstride/base/check.h"
+#include "longstride/base/cpu_memory.h"
 #include "longstride/device/device.h"
 #include "longstride/device/instructions.h"
 #include "longstride/model/transformer.h"
@@ -113,8 +112,7 @@ std::string activations_for(const RunConfig& config) {
   plan.batch = config.train.micro();
   plan.training = true;
   plan.recompute = false;
-  const int64_t physical = static_cast<int64_t>(sysconf(_SC_PHYS_PAGES)) * sysconf(_SC_PAGESIZE);
-  const int64_t room = is_gpu(config) ? gpu_room(plan.device) : physical / 2;
+  const int64_t room = is_gpu(config) ? gpu_room(plan.device) : cpu_memory().free;
   return plan_memory(config.model, plan, config.train.average > 0).total() <= room / 10 * 9 ? "keep"
                                                                                             : "recompute";
 }

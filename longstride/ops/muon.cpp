@@ -23,7 +23,7 @@ constexpr NewtonSchulzStep stretched(double factor, const NewtonSchulzStep& p) {
 // Amsel and others, 2025 (arXiv 2505.16932), whose sequence makes the most of values from 0.001 to 1 when as
 // many steps are taken as it needs: the first four end in 0.42 to 1.56. The second to fifth alone make the
 // most of values from 0.004 to 1, once these are stretched to the interval that the second is made for, which
-// ends at 1.9917. Of fours of the published steps these come nearest to 1 in the log-uniform mean over
+// ends at 1.9917. Of the fours that were tried these come nearest to 1 in the log-uniform mean over
 // [0.001, 1] (docs/training.md).
 // Each step but the last, and the norm of the start, leave a hundredth for rounding, as published: beyond
 // their interval the polynomials grow without bound.

@@ -38,8 +38,8 @@ void TrainConfig::fields(FieldList& list) {
       .at_most(10);
   list.add("muon_momentum", muon_momentum, "Muon's decay of its momentum").at_least(0).at_most(0.999999);
   list.add("newton_schulz", newton_schulz,
-           "Muon's steps to a matrix whose singular values are all near 1: polar: four, each of its own "
-           "polynomial (Polar Express, 2025); jordan: five of one (Jordan, 2024); stays as it is once a run "
+           "Muon's steps to a matrix whose singular values are all near 1: jordan: five of one polynomial "
+           "(Jordan, 2024); polar: four, each of its own (Polar Express, 2025); stays as it is once a run "
            "has checkpoints")
       .one_of({"polar", "jordan"});
   list.add("warmup", warmup,

@@ -23,9 +23,9 @@ struct TrainConfig {
   std::string optimizer = "adam";
   double learning_rate = 5e-4;
   double muon_rate = 0.02, muon_momentum = 0.95;
-  std::string newton_schulz = "polar";  // of runs that began without this field: jordan
-  int64_t warmup = -1;                  // see warmup_steps()
-  int64_t schedule = 2;                 // of runs that began without this field: 1
+  std::string newton_schulz = "jordan";
+  int64_t warmup = -1;   // see warmup_steps()
+  int64_t schedule = 2;  // of runs that began without this field: 1
   std::string decay = "cosine";
   std::string context_schedule;  // both: see stages.h
   std::string pattern_schedule;

@@ -10,11 +10,12 @@ namespace longstride {
 namespace {
 
 // Who sets one of these has a recipe.
-constexpr std::array<std::string_view, 17> kRecipeFields{
-    "model.positions",     "model.position_axes", "model.qk_norm",       "model.init",   "train.optimizer",
-    "train.learning_rate", "train.muon_rate",     "train.muon_momentum", "train.warmup", "train.schedule",
-    "train.decay",         "train.final_rate",    "train.weight_decay",  "train.beta1",  "train.beta2",
-    "train.epsilon",       "train.average"};
+constexpr std::array<std::string_view, 19> kRecipeFields{
+    "model.positions",      "model.position_axes", "model.qk_norm",      "model.init",
+    "model.value_residual", "train.newton_schulz", "train.optimizer",    "train.learning_rate",
+    "train.muon_rate",      "train.muon_momentum", "train.warmup",       "train.schedule",
+    "train.decay",          "train.final_rate",    "train.weight_decay", "train.beta1",
+    "train.beta2",          "train.epsilon",       "train.average"};
 
 }  // namespace
 

@@ -135,8 +135,22 @@ TEST(ModelConfig, FieldsRejectUnknownWordsAndNegativeSizes) {
   EXPECT_NO_THROW(read("layers = 2\npositions = \"released\""));
   EXPECT_THROW(read("positions = \"relased\""), Error);
   EXPECT_THROW(read("init = \"xavier\""), Error);
-  EXPECT_THROW(read("layers = 0"), Error);
+  EXPECT_THROW(read("layers = -1"), Error);
   EXPECT_THROW(read("position_axes = [4, 0]"), Error);
+}
+
+// 0 leaves it to the data; a model has no such shape.
+TEST(ModelConfig, AnOpenShapeIsNoModel) {
+  EXPECT_NO_THROW(ModelConfig{}.check());
+  for (int64_t ModelConfig::*field :
+       {&ModelConfig::context, &ModelConfig::layers, &ModelConfig::heads, &ModelConfig::width}) {
+    ModelConfig config;
+    config.*field = 0;
+    EXPECT_THROW(config.check(), Error);
+  }
+  ModelConfig config;
+  config.pattern = "";
+  EXPECT_THROW(config.check(), Error);
 }
 
 // Mean and standard deviation of the named parameter after initialise().

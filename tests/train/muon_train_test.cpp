@@ -110,7 +110,8 @@ TEST_F(MuonTrainTest, ARunFromBeforeTheFieldIsOneOfAdam) {
 }
 
 TEST_F(MuonTrainTest, ARunFromBeforeTheStepsHadANameGoesOnWithJordans) {
-  EXPECT_EQ(config_.train.newton_schulz, "polar");
+  EXPECT_EQ(config_.train.newton_schulz, "jordan");
+  config_.train.newton_schulz = "polar";
   train("polar", config_);
   config_.train.newton_schulz = "jordan";
   train("whole", config_);

@@ -18,6 +18,7 @@
 #include "longstride/run/choices.h"
 #include "longstride/run/gpu_room.h"
 #include "longstride/run/run_data.h"
+#include "longstride/run/stages.h"
 #include "longstride/sample/key_caches.h"
 #include "longstride/train/memory.h"
 
@@ -103,7 +104,10 @@ void look_at_data(RunConfig& config) {
 int run_inspect(const InspectOptions& options) {
   RunConfig config = load_config(options.target, options.overrides);
   use_instructions(config.compute);
+  const RunConfig as_given = config;
   look_at_data(config);
+  const std::string chosen = changes_of(as_given, config);
+  const std::vector<Stage> stages = stages_of(config);
   const ModelConfig& model = config.model;
   const Schedule schedule = model.schedule();
   const ModelCost cost = cost_of(model);
@@ -149,6 +153,12 @@ int run_inspect(const InspectOptions& options) {
                                {"cache_bytes", caches.bytes(layer)},
                                {"cache_of_dense", caches.of_dense(layer)}});
     }
+    for (const Stage& stage : stages)
+      out["stages"].push_back({{"from", stage.from},
+                               {"context", stage.config.model.context},
+                               {"pattern", stage.config.model.pattern},
+                               {"batch", stage.config.train.batch}});
+    out["recipe"] = config.train.recipe;
     out["memory"]["sampling"] = {{"cache_dtype", name_of(caches.plan.values)},
                                  {"cache_a_stream", caches.total},
                                  {"dense_cache_a_stream", caches.dense * model.layers}};
@@ -156,6 +166,7 @@ int run_inspect(const InspectOptions& options) {
     return 0;
   }
 
+  if (!chosen.empty()) print_result("chosen     {}\n", chosen);
   print_result("model      {} layers, {} heads, width {}, qk {}, feed-forward {}, context {}\n", model.layers,
                model.heads, model.width, model.qk(), model.ff(), model.context);
   print_result("parameters {} ({})\n", human_count(static_cast<double>(cost.parameters)), cost.parameters);
@@ -171,6 +182,11 @@ int run_inspect(const InspectOptions& options) {
   print_result("sampling   {} in {} a stream for {} layers, {:.3g} % of a dense cache\n",
                human_bytes(static_cast<double>(caches.total)), name_of(caches.plan.values), model.layers,
                100 * caches.total_of_dense());
+  if (stages.size() > 1)
+    for (const Stage& stage : stages)
+      print_result("stage      from {:.3g} % of the run: context {}, pattern {}, batch {}\n",
+                   100 * stage.from, stage.config.model.context, stage.config.model.pattern,
+                   stage.config.train.batch);
   print_result("reach      {}{}\n", reach.complete ? "" : "warning: ", describe(reach, model.context));
   print_result("cost       {}FLOP a token forward ({:.0f} % attention), {}FLOP to train on it; {} pairs\n",
                human_count(cost.forward_flops()), 100 * cost.attention_flops / cost.forward_flops(),

@@ -278,6 +278,23 @@ TEST_F(CliTest, InspectLooksAtPictures) {
   EXPECT_THAT(outcome.out, HasSubstr("positions  4 x 4 x 3"));
 }
 
+TEST_F(CliTest, InspectTellsTheStagesOfARun) {
+  write_small_config("context_schedule = '16 until 0.1; 32 until 0.75'\n");
+  Outcome outcome = longstride("inspect small.toml");
+  ASSERT_EQ(outcome.code, 0) << outcome.err;
+  EXPECT_THAT(outcome.out,
+              AllOf(HasSubstr("stage      from 0 % of the run: context 16, pattern fixed:16,4, batch 8\n"),
+                    HasSubstr("stage      from 10 % of the run: context 32, pattern fixed:16,4, batch 4\n"),
+                    HasSubstr("stage      from 75 % of the run: context 64, pattern fixed:16,4, batch 2\n")));
+  outcome = longstride("inspect small.toml --json");
+  const auto stages = nlohmann::json::parse(outcome.out)["stages"];
+  ASSERT_EQ(stages.size(), 3);
+  EXPECT_EQ(stages[1]["from"], 0.1);
+  EXPECT_EQ(stages[1]["context"], 32);
+  EXPECT_THAT(longstride("inspect small.toml --set train.context_schedule=\"\"").out,
+              Not(HasSubstr("stage ")));
+}
+
 TEST_F(CliTest, InspectTellsWhatASamplerKeeps) {
   const std::string model =
       "--set model.context=256 --set model.layers=4 --set model.heads=4 --set model.width=64 "

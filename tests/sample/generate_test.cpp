@@ -10,6 +10,7 @@
 namespace longstride {
 namespace {
 
+using testing::changed_config;
 using testing::random_bytes;
 using testing::RandomModel;
 using testing::small_config;
@@ -210,8 +211,7 @@ Bytes by_hand(const RandomModel& model, Bytes bytes, int64_t length, const Sampl
   return bytes;
 }
 
-TEST(Generator, WindowsEqualAHandMadeLoop) {
-  const RandomModel model(small_config("strided:8", 24));
+void expect_windows_of_a_hand_made_loop(const RandomModel& model) {
   for (const double hop : {0.04, 0.3, 0.5, 0.9, 1.0})
     for (const int64_t primed : {0, 1, 23, 24, 25, 60}) {
       const Bytes prime = random_bytes(primed, 3);
@@ -220,6 +220,15 @@ TEST(Generator, WindowsEqualAHandMadeLoop) {
       EXPECT_EQ(run(model, {sequence_after(prime, 90, seeded(8), 5)}, 1, 7, hop)[0], expected)
           << "hop " << hop << ", " << primed << " given";
     }
+}
+
+TEST(Generator, WindowsEqualAHandMadeLoop) {
+  expect_windows_of_a_hand_made_loop(RandomModel(small_config("strided:8", 24)));
+}
+
+// Keys that turned stay where they turned to: each window has positions of its own.
+TEST(Generator, SoDoThoseOfAModelThatChangesQueriesKeysAndValues) {
+  expect_windows_of_a_hand_made_loop(RandomModel(changed_config("strided:8", 24)));
 }
 
 TEST(Generator, AContextOfOneByteGoesOnForEver) {

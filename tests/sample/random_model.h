@@ -27,6 +27,15 @@ inline ModelConfig small_config(const std::string& pattern, int64_t context, int
   return config;
 }
 
+// The same with everything that a model may do to queries, keys and values.
+inline ModelConfig changed_config(const std::string& pattern, int64_t context) {
+  ModelConfig config = small_config(pattern, context);
+  config.positions = "rotary";
+  config.qk_norm = true;
+  config.value_residual = 0.4;
+  return config;
+}
+
 struct RandomModel {
   explicit RandomModel(const ModelConfig& shape, uint64_t seed = 7, DType product = DType::f32)
       : config(shape), table(parameter_table(shape)), weights(table, Device{}, DType::f32) {

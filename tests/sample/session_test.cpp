@@ -15,6 +15,7 @@ namespace longstride {
 namespace {
 
 using ::testing::AnyOf;
+using testing::changed_config;
 using ::testing::HasSubstr;
 using testing::random_bytes;
 using testing::RandomModel;
@@ -202,8 +203,7 @@ std::vector<Bytes> finish(Generator& generator, int64_t steps = 5) {
   return all;
 }
 
-TEST(Resume, AtEveryByteItEndsAsIfItHadNotStopped) {
-  const RandomModel model(small_config("strided:8", 24));
+void expect_every_stop_to_go_on(const RandomModel& model) {
   TemporaryFolder folder;
   for (const double hop : {0.5, 0.8}) {
     const Windows windows = windows_of(model.config, hop);
@@ -236,6 +236,14 @@ TEST(Resume, AtEveryByteItEndsAsIfItHadNotStopped) {
     }
     for (size_t i = 0; i < sequences.size(); ++i) EXPECT_EQ(sequences[i].bytes, expected[i]);
   }
+}
+
+TEST(Resume, AtEveryByteItEndsAsIfItHadNotStopped) {
+  expect_every_stop_to_go_on(RandomModel(small_config("strided:8", 24)));
+}
+
+TEST(Resume, SoDoesAModelThatChangesQueriesKeysAndValues) {
+  expect_every_stop_to_go_on(RandomModel(changed_config("strided:8", 24)));
 }
 
 TEST(Resume, OnAModelThatDrawsOtherBytesIsAnError) {

@@ -43,6 +43,7 @@ RunConfig fast_defaults() {
   ModelConfig& model = config.model;
   model.positions = "rotary";
   model.qk_norm = true;
+  model.value_residual = 0.5;
   model.init = "released";
   model.context = model.layers = model.heads = model.width = 0;
   model.pattern = "";

@@ -1,9 +1,10 @@
 // The shape of a model that a config leaves open.
 //
-// The time and the device give the FLOPs F that there are; training takes about 6 a parameter and byte. Two
-// to three bytes a parameter did best, for 95M parameters and ten minutes of a GPU as for 1M and one minute
-// of two cores (docs/results.md), so N = sqrt(F / (6 * 2.5)). A model much larger than its data learns them
-// by heart: N is bounded by their bytes too.
+// The time and the device give the FLOPs F that there are; training takes about 6 a parameter and byte, so a
+// model that is to read r bytes a parameter has N = sqrt(F / (6 r)). r is a GPU's where models of 85M to 95M
+// did well in ten minutes, and larger on a CPU, where a model that gets few steps learns next to nothing and
+// neighbours may take half of the time (docs/results.md). A model much larger than its data learns them by
+// heart: N is bounded by their bytes too.
 #include <algorithm>
 #include <array>
 #include <cmath>
@@ -21,7 +22,7 @@ namespace longstride {
 
 namespace {
 
-constexpr double kBytesAParameter = 2.5;
+constexpr double kBytesAParameterOfGpus = 2.5, kBytesAParameterOfCpus = 6;
 constexpr double kParametersAByte = 1.5;  // of training data, at most
 constexpr double kDefaultMinutes = 10;
 
@@ -44,8 +45,9 @@ double minutes_of(const TrainConfig& train) { return train.minutes > 0 ? train.m
 
 Size size_for(const RunConfig& config, int64_t train_bytes) {
   const double flops = training_rate(config.compute) * 60 * minutes_of(config.train);
-  const double wanted = std::min(std::sqrt(flops / (6 * kBytesAParameter)),
-                                 kParametersAByte * static_cast<double>(train_bytes));
+  const double bytes = is_gpu(config) ? kBytesAParameterOfGpus : kBytesAParameterOfCpus;
+  const double wanted =
+      std::min(std::sqrt(flops / (6 * bytes)), kParametersAByte * static_cast<double>(train_bytes));
   // The nearest, by ratio.
   return *std::min_element(kSizes.begin(), kSizes.end(), [&](const Size& a, const Size& b) {
     return std::abs(std::log(parameters_of(a) / wanted)) < std::abs(std::log(parameters_of(b) / wanted));

@@ -49,8 +49,10 @@ RunConfig defaults_for(const std::string& path, const std::vector<std::string>& 
     return paper_defaults();
   }
   RunConfig defaults = fast_defaults();
-  // Who counts steps or passes sets no time.
-  if (named.contains("train.steps") || named.contains("train.epochs")) defaults.train.minutes = 0;
+  // Who says how long it takes, in whichever way, means that alone.
+  const bool steps = named.contains("train.steps"), epochs = named.contains("train.epochs");
+  if (steps || epochs) defaults.train.minutes = 0;
+  if (steps || named.contains("train.minutes")) defaults.train.epochs = 0;
   return defaults;
 }
 

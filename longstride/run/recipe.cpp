@@ -52,6 +52,7 @@ RunConfig fast_defaults() {
   train.recipe = "fast";
   train.steps = kMostSteps;
   train.minutes = 10;
+  train.epochs = 12;  // small data are known by then
   train.batch = 0;
   train.optimizer = "muon";
   train.muon_rate = 0.02;

@@ -243,6 +243,24 @@ TEST_F(CliTest, AConfigOfNothingButDataLearns) {
   EXPECT_EQ(outcome.code, 0) << outcome.err;
 }
 
+TEST_F(CliTest, ALengthThatIsSetIsTheOnlyOne) {
+  write_small_config();
+  write("open.toml", "[data]\npath = 'text.txt'\n");
+  const auto saved = [&](const std::string& more) {
+    std::filesystem::remove_all(folder_ / "run");
+    const Outcome outcome = longstride("train open.toml --device cpu --run run --quiet " + more);
+    EXPECT_EQ(outcome.code, 0) << outcome.err;
+    return read_bytes(folder_ / "run/config.toml");
+  };
+  EXPECT_THAT(saved(""), AllOf(HasSubstr("\nepochs = 12.0\n"), HasSubstr("\nminutes = 10.0\n")));
+  EXPECT_THAT(saved("--set train.steps=3"),
+              AllOf(HasSubstr("\nepochs = 0.0\n"), HasSubstr("\nminutes = 0.0\n")));
+  EXPECT_THAT(saved("--set train.epochs=1"),
+              AllOf(HasSubstr("\nepochs = 1.0\n"), HasSubstr("\nminutes = 0.0\n")));
+  EXPECT_THAT(saved("--set train.minutes=0.02"),
+              AllOf(HasSubstr("\nepochs = 0.0\n"), HasSubstr("\nminutes = 0.02\n")));
+}
+
 TEST_F(CliTest, AConfigThatSetsARateIsToldOfTheOtherRecipe) {
   write_small_config();
   Outcome outcome = longstride("train small.toml --run a");

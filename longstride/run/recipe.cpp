@@ -36,7 +36,7 @@ RunConfig paper_defaults() {
   return config;
 }
 
-// Measured from 0.7M parameters on two cores to 95M on a GPU (docs/results.md): one set of rates does for
+// Measured with 0.7M parameters on a CPU and 95M on a GPU (docs/results.md): one set of rates does for
 // all. A decay to zero does what an average of the weights would.
 RunConfig fast_defaults() {
   RunConfig config;
@@ -56,7 +56,7 @@ RunConfig fast_defaults() {
   train.batch = 0;
   train.optimizer = "muon";
   train.muon_rate = 0.02;
-  train.learning_rate = 3e-3;
+  train.learning_rate = 6e-3;
   train.decay = "linear";
   train.weight_decay = 0.1;
   train.beta2 = 0.95;

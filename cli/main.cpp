@@ -15,6 +15,7 @@
 #include "longstride/base/signals.h"
 #include "longstride/base/text.h"
 #include "longstride/device/instructions.h"
+#include "longstride/run/choices.h"
 #include "longstride/run/config.h"
 
 #include "cli/command_line.h"
@@ -25,13 +26,22 @@
 namespace longstride::cli {
 namespace {
 
-// The configuration's fields with their defaults, for the help of the commands that take --set.
+// The configuration's fields with their defaults by recipe, for the help of the commands that take --set.
 std::string describe_fields() {
-  RunConfig defaults;
-  std::string text = "Configuration fields (TOML sections; --set section.key=value overrides one):\n";
-  const FieldList list = defaults.fields();
-  for (const Field& field : list.all())
-    text += fmt::format("  {:<26} {} [{}]\n", field.key(), field.help, field.value_as_toml());
+  RunConfig paper = paper_defaults(), fast = fast_defaults();
+  paper.train.recipe = fast.train.recipe = "auto";
+  std::string text =
+      "Configuration fields (TOML sections; --set section.key=value overrides one). In brackets: what it is\n"
+      "where the config does not say, fast and paper by train.recipe:\n";
+  const FieldList of_paper = paper.fields(), of_fast = fast.fields();
+  for (size_t i = 0; i < of_paper.all().size(); ++i) {
+    const Field& field = of_paper.all()[i];
+    const std::string papers = field.value_as_toml(), fasts = of_fast.all()[i].value_as_toml();
+    const bool open = fasts == "0" || fasts == "\"\"" || fasts == "\"auto\"";
+    text += fmt::format(
+        "  {:<26} {} [{}]\n", field.key(), field.help,
+        papers == fasts ? papers : fmt::format("fast: {}; paper: {}", open ? "chosen" : fasts, papers));
+  }
   return text;
 }
 

@@ -79,7 +79,7 @@ std::string rows_text(double rows) {
 }
 
 // What the config leaves open follows from its data, as do the context and the axes of pictures. Data that
-// are not there are only missed if something is open.
+// are not there are only missed if the model's shape is open.
 void look_at_data(RunConfig& config) {
   const DataConfig& data = config.data;
   const bool open = is_open(config);
@@ -87,15 +87,17 @@ void look_at_data(RunConfig& config) {
   std::error_code error;
   if (data.path.empty() || !std::filesystem::exists(data.path, error)) {
     LONGSTRIDE_CHECK(
-        !open,
+        !shape_is_open(config.model),
         "the config leaves the model's shape to its data, but {}; set data.path, or every one of "
-        "model.context, layers, heads, width and pattern and train.batch",
+        "model.context, layers, heads, width and pattern",
         data.path.empty() ? "data.path is not set" : data.path + " is not there");
+    if (data.kind == "auto") config.data.kind = "text";
+    if (open) choose_training(config);
     return;
   }
   choose_kind(config.data);
   const Splits splits = open_splits(data);
-  choose_shape(config, splits);
+  if (open) choose_shape(config, splits);
   take_pictures(config, *splits.train.corpus, true);
 }
 

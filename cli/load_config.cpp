@@ -41,7 +41,9 @@ RunConfig defaults_for(const std::string& path, const std::vector<std::string>& 
   RunConfig config = read_config(path, {}, &named);
   override(config, overrides, &named);
   if (!means_fast_recipe(config, named)) {
-    if (recipe_note != nullptr && config.train.recipe == "auto")
+    // Who names both the positions and the optimizer knows what they want.
+    const bool deliberate = named.contains("model.positions") && named.contains("train.optimizer");
+    if (recipe_note != nullptr && config.train.recipe == "auto" && !deliberate)
       *recipe_note = fmt::format(
           "the config sets {}, so that what it does not say of learning is the paper's; with "
           "train.recipe = \"fast\" it is what learns most in the same time",

@@ -47,7 +47,7 @@ class UpdateTable {
   // Newton-Schulz takes the steps of `kind` in `orthogonal` (newton_schulz_dtype()).
   UpdateTable(Device device, std::span<const ParameterSlice> slices,
               std::span<const MuonMatrix> matrices = {}, DType orthogonal = DType::f32,
-              NewtonSchulz kind = NewtonSchulz::polar);
+              NewtonSchulz kind = NewtonSchulz::jordan);
   static int64_t bytes(Device device, std::span<const ParameterSlice> slices,
                        std::span<const MuonMatrix> matrices = {});
 
@@ -63,7 +63,7 @@ class UpdateTable {
   std::vector<ParameterSlice> slices_;
   std::vector<MuonMatrix> matrices_;
   DType orthogonal_ = DType::f32;
-  NewtonSchulz kind_ = NewtonSchulz::polar;
+  NewtonSchulz kind_ = NewtonSchulz::jordan;
   int64_t chunks_ = 0;
   Buffer buffer_;
 };

@@ -30,19 +30,19 @@ std::string named_recipe_field(const NamedKeys& named);
 RunConfig paper_defaults();
 RunConfig fast_defaults();
 
-// Something is open: data.kind, activations or context_schedule "auto", or a shape of 0 or "".
+// Something is open: data.kind, activations or context_schedule "auto", a batch of 0, or the model's shape.
 bool is_open(const RunConfig& config);
+// An extent of 0, or a pattern of "".
+bool shape_is_open(const ModelConfig& model);
 
 // data.kind = "auto" becomes what most of the data look like; text if they look like nothing in particular.
 void choose_kind(DataConfig& config);
-// Chooses all that is open, for data whose kind is known. Throws Error if the data are too short for any
-// model.
+// Chooses all that is open, for data whose kind is known. Throws Error if what the config names fits nothing.
 void choose_shape(RunConfig& config, const Splits& splits);
+// The same for a model whose shape is not open: what is left does not ask for the data.
+void choose_training(RunConfig& config);
 
 // Fields in which `after` differs, as "model.context = 256, train.batch = 8".
 std::string changes_of(RunConfig before, RunConfig after);
-
-// Time is budgeted by what training computes in a second, roughly: FLOP.
-double training_rate(const ComputeConfig& config);
 
 }  // namespace longstride

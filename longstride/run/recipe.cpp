@@ -52,7 +52,7 @@ RunConfig fast_defaults() {
   train.recipe = "fast";
   train.steps = kMostSteps;
   train.minutes = 10;
-  train.epochs = 12;  // small data are known by then
+  train.epochs = 12;  // an end for small data, before they are learnt by heart; not measured
   train.batch = 0;
   train.optimizer = "muon";
   train.muon_rate = 0.02;

@@ -23,7 +23,7 @@ namespace longstride {
 namespace {
 
 constexpr double kBytesAParameterOfGpus = 2.5, kBytesAParameterOfCpus = 6;
-constexpr double kParametersAByte = 1.5;  // of training data, at most
+constexpr double kParametersAByte = 1.5;  // of training data, at most; not measured
 constexpr double kDefaultMinutes = 10;
 
 struct Size {
@@ -38,6 +38,22 @@ double parameters_of(const Size& size) {
 }
 
 bool is_gpu(const RunConfig& config) { return parse_device(config.compute.device).kind == DeviceKind::cuda; }
+
+// FLOP a second that training does, roughly, so that the same machine chooses the same model each time. GPU:
+// the 85M and 95M models of docs/results.md on an H100 and an H200. A core: three layers of width 128 on one
+// core of an EPYC (Zen 4), set by set; AMX was not measured and is taken as BF16.
+double training_rate(const ComputeConfig& config) {
+  if (parse_device(config.device).kind == DeviceKind::cuda) return 2e14;
+  const int64_t cores = config.threads > 0 ? config.threads : threads();
+  const auto of_core = [] {
+    if (may_use(Instructions::avx512_bf16)) return 1.1e11;
+    if (may_use(Instructions::avx512)) return 7e10;
+    if (may_use(Instructions::avx2)) return 6.5e10;
+    if (may_use(Instructions::sse4)) return 2.3e10;
+    return 1.6e10;
+  };
+  return of_core() * static_cast<double>(cores);
+}
 
 // Minutes that the run will take, as far as the config says; where it counts steps or epochs, what is
 // customary.
@@ -86,7 +102,7 @@ std::string pattern_for(const RunConfig& config, const ImageShape& picture) {
   while (row * row < config.model.context) row *= 2;
   row = std::min(row, config.model.context);
   if (config.data.kind == "audio") return fmt::format("strided:{}", row);
-  // fixed:32,8 did best on texts of 256 to 1024 bytes of context; more of a row than a quarter costs more.
+  // As in the configs of this project: a quarter of a block is its summary, and no block is below 32.
   row = std::min(std::max<int64_t>(32, row), config.model.context);
   return row >= 8 ? fmt::format("fixed:{},{}", row, row / 4) : "dense";
 }
@@ -119,11 +135,6 @@ std::string activations_for(const RunConfig& config) {
                                                                                             : "recompute";
 }
 
-bool shape_is_open(const ModelConfig& model) {
-  return model.context == 0 || model.layers == 0 || model.heads == 0 || model.width == 0 ||
-         model.pattern.empty();
-}
-
 }  // namespace
 
 std::string changes_of(RunConfig before, RunConfig after) {
@@ -137,29 +148,9 @@ std::string changes_of(RunConfig before, RunConfig after) {
   return changes;
 }
 
-// A GPU does not reach more than this of its rate with models of these sizes; what a core does was measured
-// with models of 0.7M to 4M parameters.
-double training_rate(const ComputeConfig& config) {
-  if (parse_device(config.device).kind == DeviceKind::cuda) return 2e14;
-  const int64_t cores = config.threads > 0 ? config.threads : threads();
-  const auto rate_of = [&](Instructions set) {
-    switch (set) {
-      case Instructions::amx:
-        return 1.6e11;
-      case Instructions::avx512_bf16:
-        return 1e11;
-      case Instructions::avx512:
-        return 6e10;
-      case Instructions::avx2:
-        return 3e10;
-      default:
-        return 8e9;
-    }
-  };
-  double rate = 0;
-  for (const Instructions set : instructions_of_cpu())
-    if (may_use(set)) rate = rate_of(set);
-  return rate * static_cast<double>(cores);
+bool shape_is_open(const ModelConfig& model) {
+  return model.context == 0 || model.layers == 0 || model.heads == 0 || model.width == 0 ||
+         model.pattern.empty();
 }
 
 bool is_open(const RunConfig& config) {
@@ -183,6 +174,10 @@ void choose_shape(RunConfig& config, const Splits& splits) {
   }
   if (model.heads == 0) model.heads = heads_for(model);
   if (model.pattern.empty()) model.pattern = pattern_for(config, corpus.shape());
+  choose_training(config);
+}
+
+void choose_training(RunConfig& config) {
   TrainConfig& train = config.train;
   if (train.batch == 0) {
     // Whole micro-batches.

@@ -223,63 +223,6 @@ TEST_F(CliTest, WithoutCheckpointsThePublishedModelIsUsed) {
   expect_complaint(longstride("train run"), 1, {"no checkpoint is left", "--run"});
 }
 
-TEST_F(CliTest, AConfigOfNothingButDataLearns) {
-  write_small_config();
-  write("open.toml", "[data]\npath = 'text.txt'\n");
-  Outcome outcome = longstride("inspect open.toml --device cpu");
-  ASSERT_EQ(outcome.code, 0) << outcome.err;
-  outcome = longstride("train open.toml --device cpu --set train.steps=60");
-  ASSERT_EQ(outcome.code, 0) << outcome.err;
-  EXPECT_THAT(outcome.err, AllOf(HasSubstr("chosen     model.context = "), HasSubstr("train.batch = "),
-                                 Not(HasSubstr("the paper's"))));
-  const std::string saved = read_bytes(folder_ / "runs/open/config.toml");
-  EXPECT_THAT(saved, AllOf(HasSubstr("positions = \"rotary\""), HasSubstr("optimizer = \"muon\""),
-                           HasSubstr("kind = \"text\""), Not(HasSubstr("kind = \"auto\""))));
-  // The same config goes on with the run, whatever it would choose now.
-  outcome = longstride("train open.toml --device cpu --resume --set train.steps=70");
-  ASSERT_EQ(outcome.code, 0) << outcome.err;
-  EXPECT_THAT(outcome.err, HasSubstr("(resumed)"));
-  outcome = longstride("sample runs/open --length 40 --device cpu");
-  EXPECT_EQ(outcome.code, 0) << outcome.err;
-}
-
-TEST_F(CliTest, ALengthThatIsSetIsTheOnlyOne) {
-  write_small_config();
-  write("open.toml", "[data]\npath = 'text.txt'\n");
-  const auto saved = [&](const std::string& more) {
-    std::filesystem::remove_all(folder_ / "run");
-    const Outcome outcome = longstride("train open.toml --device cpu --run run --quiet " + more);
-    EXPECT_EQ(outcome.code, 0) << outcome.err;
-    return read_bytes(folder_ / "run/config.toml");
-  };
-  EXPECT_THAT(saved(""), AllOf(HasSubstr("\nepochs = 12.0\n"), HasSubstr("\nminutes = 10.0\n")));
-  EXPECT_THAT(saved("--set train.steps=3"),
-              AllOf(HasSubstr("\nepochs = 0.0\n"), HasSubstr("\nminutes = 0.0\n")));
-  EXPECT_THAT(saved("--set train.epochs=1"),
-              AllOf(HasSubstr("\nepochs = 1.0\n"), HasSubstr("\nminutes = 0.0\n")));
-  EXPECT_THAT(saved("--set train.minutes=0.02"),
-              AllOf(HasSubstr("\nepochs = 0.0\n"), HasSubstr("\nminutes = 0.02\n")));
-}
-
-TEST_F(CliTest, AConfigThatSetsARateIsToldOfTheOtherRecipe) {
-  write_small_config();
-  Outcome outcome = longstride("train small.toml --run a");
-  ASSERT_EQ(outcome.code, 0) << outcome.err;
-  EXPECT_THAT(outcome.err,
-              AllOf(HasSubstr("sets train.learning_rate"), HasSubstr("train.recipe = \"fast\"")));
-  EXPECT_THAT(read_bytes(folder_ / "a/config.toml"), HasSubstr("optimizer = \"adam\""));
-  outcome = longstride("train small.toml --run b --set train.recipe=fast");
-  ASSERT_EQ(outcome.code, 0) << outcome.err;
-  EXPECT_THAT(read_bytes(folder_ / "b/config.toml"),
-              AllOf(HasSubstr("optimizer = \"muon\""), HasSubstr("learning_rate = 0.003")));
-}
-
-TEST_F(CliTest, AnOpenConfigNeedsItsData) {
-  write("open.toml", "[data]\npath = 'absent.txt'\n");
-  expect_complaint(longstride("inspect open.toml"), 1, {"absent.txt", "data.path"});
-  expect_complaint(longstride("train open.toml"), 1, {"absent.txt"});
-}
-
 TEST_F(CliTest, InspectLooksAtPictures) {
   std::string header = "{'descr': '|u1', 'fortran_order': False, 'shape': (99, 4, 4, 3), }";
   header.resize(117, ' ');

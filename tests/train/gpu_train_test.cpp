@@ -89,41 +89,34 @@ TEST_F(GpuTrainTest, StagesFollowTheCpu) {
   expect_curves_near(curve(on("cuda", "bf16"), 60), cpu, 0.06);
 }
 
-class GpuResumeTest : public GpuTrainTest, public testing::WithParamInterface<const char*> {};
+class GpuResumeTest : public GpuTrainTest, public testing::WithParamInterface<const char*> {
+ protected:
+  void expect_the_same_bits() {
+    train("whole", config_);
+    train("again", config_);
+    expect_same_checkpoints("whole", "again", 24);
+    train("cut", config_);
+    discard_checkpoints_after(run("cut"), 12);
+    train("cut", config_);
+    for (int64_t step : {16, 24}) expect_same_checkpoints("whole", "cut", step);
+  }
+};
 
 TEST_P(GpuResumeTest, TheSameBitsTwiceAndAfterAResume) {
   config_.compute.precision = GetParam();
-  train("whole", config_);
-  train("again", config_);
-  expect_same_checkpoints("whole", "again", 24);
-  train("cut", config_);
-  discard_checkpoints_after(run("cut"), 12);
-  train("cut", config_);
-  for (int64_t step : {16, 24}) expect_same_checkpoints("whole", "cut", step);
+  expect_the_same_bits();
 }
 
 TEST_P(GpuResumeTest, TheSameBitsTwiceAndAfterAResumeWithMuon) {
   config_.train.optimizer = "muon";
   config_.compute.precision = GetParam();
-  train("whole", config_);
-  train("again", config_);
-  expect_same_checkpoints("whole", "again", 24);
-  train("cut", config_);
-  discard_checkpoints_after(run("cut"), 12);
-  train("cut", config_);
-  for (int64_t step : {16, 24}) expect_same_checkpoints("whole", "cut", step);
+  expect_the_same_bits();
 }
 
 TEST_P(GpuResumeTest, TheSameBitsTwiceAndAfterAResumeWithMixedValues) {
   config_.model.layers = 3, config_.model.value_residual = 0.4;
   config_.compute.precision = GetParam();
-  train("whole", config_);
-  train("again", config_);
-  expect_same_checkpoints("whole", "again", 24);
-  train("cut", config_);
-  discard_checkpoints_after(run("cut"), 12);
-  train("cut", config_);
-  for (int64_t step : {16, 24}) expect_same_checkpoints("whole", "cut", step);
+  expect_the_same_bits();
 }
 
 INSTANTIATE_TEST_SUITE_P(Precisions, GpuResumeTest, testing::Values("f32", "bf16", "f16"));

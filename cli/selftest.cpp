@@ -40,6 +40,7 @@ constexpr Group kGroups[] = {
     {"dropout", verify::check_dropout},
     {"query-key", verify::check_query_key},
     {"value mix", verify::check_value_mix},
+    {"causal convolution", verify::check_causal_convolution},
     {"residual", verify::check_residual},
     {"embedding", verify::check_embedding},
     {"cross-entropy", verify::check_cross_entropy},

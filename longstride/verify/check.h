@@ -48,6 +48,7 @@ std::vector<Check> check_embedding(Device device, Effort effort);
 std::vector<Check> check_cross_entropy(Device device, Effort effort);
 std::vector<Check> check_adam(Device device, Effort effort);
 std::vector<Check> check_update(Device device, Effort effort);
+std::vector<Check> check_causal_convolution(Device device, Effort effort);
 std::vector<Check> check_value_mix(Device device, Effort effort);
 std::vector<Check> check_muon(Device device, Effort effort);
 // Forward, backward and a sampler's key cache, every pattern kind.

@@ -35,6 +35,9 @@ TEST_F(GpuOps, Embedding) { expect_all_pass(verify::check_embedding(kGpu, verify
 TEST_F(GpuOps, LayerNorm) { expect_all_pass(verify::check_layer_norm(kGpu, verify::Effort::thorough)); }
 TEST_F(GpuOps, Residual) { expect_all_pass(verify::check_residual(kGpu, verify::Effort::thorough)); }
 TEST_F(GpuOps, QueryKey) { expect_all_pass(verify::check_query_key(kGpu, verify::Effort::thorough)); }
+TEST_F(GpuOps, CausalConvolution) {
+  expect_all_pass(verify::check_causal_convolution(kGpu, verify::Effort::thorough));
+}
 TEST_F(GpuOps, ValueMix) { expect_all_pass(verify::check_value_mix(kGpu, verify::Effort::thorough)); }
 TEST_F(GpuOps, Linear) { expect_all_pass(verify::check_linear(kGpu, verify::Effort::thorough)); }
 TEST_F(GpuOps, QuantizedLinear) {

@@ -90,9 +90,10 @@ TEST_F(InstructionLimit, EverySetOfThisCpuGivesRightAnswers) {
     EXPECT_STREQ(cpu::pair_instruction_set(), expected.pairs);
     EXPECT_EQ(cpu::multiply_in_pairs(DType::bf16), expected.engine != cpu::PairEngine::none);
     EXPECT_FALSE(cpu::multiply_in_pairs(DType::f32));
-    for (const auto& check : {verify::check_attention, verify::check_linear, verify::check_quantized_linear,
-                              verify::check_activation, verify::check_layer_norm, verify::check_residual,
-                              verify::check_query_key, verify::check_value_mix})
+    for (const auto& check :
+         {verify::check_attention, verify::check_linear, verify::check_quantized_linear,
+          verify::check_activation, verify::check_layer_norm, verify::check_residual, verify::check_query_key,
+          verify::check_value_mix, verify::check_causal_convolution})
       expect_all_pass(check({}, verify::Effort::quick));
   }
 }

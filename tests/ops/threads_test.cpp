@@ -8,6 +8,7 @@
 #include "longstride/ops/activation.h"
 #include "longstride/ops/adam.h"
 #include "longstride/ops/attention.h"
+#include "longstride/ops/causal_convolution.h"
 #include "longstride/ops/cross_entropy.h"
 #include "longstride/ops/dropout.h"
 #include "longstride/ops/embedding.h"
@@ -64,6 +65,21 @@ TEST(Threads, Activation) {
     activation_forward({}, flat(x), flat(y));
     activation_backward({}, flat(dy), flat(x), flat(dx));
     append(y, dx);
+    return y;
+  });
+}
+
+TEST(Threads, CausalConvolution) {
+  expect_same_bits([] {
+    std::vector<float> x = sample(1, kRows * kWidth), dy = sample(2, kRows * kWidth), y(x.size(), NAN),
+                       w = sample(3, kConvolutionTaps * kWidth), dw(w.size());
+    Arena scratch({}, causal_convolution_scratch_bytes({}, kRows, kWidth));
+    const Tensor taps = matrix(w, kConvolutionTaps, kWidth), rows = matrix(x, kRows, kWidth);
+    causal_convolution_forward({}, rows, taps, 43, matrix(y, kRows, kWidth));
+    causal_convolution_backward({{}, &scratch}, matrix(dy, kRows, kWidth), taps, 43, rows,
+                                matrix(dw, kConvolutionTaps, kWidth));
+    append(y, x);
+    append(y, dw);
     return y;
   });
 }
@@ -231,10 +247,10 @@ TEST(InstructionSets, AllAgreeWithTheReference) {
     hwy::SetSupportedTargetsForTest(target);
     hwy::GetChosenTarget().Update(hwy::SupportedTargets());
     SCOPED_TRACE(hwy::TargetName(target));
-    for (const auto& check :
-         {verify::check_activation, verify::check_layer_norm, verify::check_cross_entropy,
-          verify::check_dropout, verify::check_residual, verify::check_query_key, verify::check_value_mix,
-          verify::check_adam, verify::check_linear, verify::check_quantized_linear})
+    for (const auto& check : {verify::check_activation, verify::check_layer_norm, verify::check_cross_entropy,
+                              verify::check_dropout, verify::check_residual, verify::check_query_key,
+                              verify::check_value_mix, verify::check_causal_convolution, verify::check_adam,
+                              verify::check_linear, verify::check_quantized_linear})
       expect_all_pass(check({}, verify::Effort::quick));
     ++tried;
   }

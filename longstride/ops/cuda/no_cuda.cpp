@@ -1,6 +1,7 @@
 // Stands in for the .cu files in a build without CUDA. Nothing gets here: no tensor lies on a GPU then.
 #include "longstride/base/check.h"
 #include "longstride/device/cuda.h"
+#include "longstride/ops/causal_convolution.h"
 #include "longstride/ops/cuda/ops.h"
 #include "longstride/ops/decode_step.h"
 #include "longstride/ops/key_cache.h"
@@ -66,6 +67,14 @@ void linear_backward_weight(const OpContext&, const Tensor&, const Tensor&, DTyp
 }
 void query_key_forward(const OpContext&, const QueryKey&) { unavailable(); }
 void query_key_backward(const OpContext&, const QueryKey&, const Tensor&) { unavailable(); }
+void causal_convolution_forward(const OpContext&, const Tensor&, const Tensor&, int64_t, const Tensor&) {
+  unavailable();
+}
+void causal_convolution_backward(const OpContext&, const Tensor&, const Tensor&, int64_t, const Tensor&,
+                                 const Tensor&) {
+  unavailable();
+}
+int64_t causal_convolution_scratch_bytes(int64_t, int64_t) { unavailable(); }
 void value_mix(const OpContext&, const ValueMix&) { unavailable(); }
 void residual_forward(const OpContext&, const ResidualForward&) { unavailable(); }
 void residual_backward(const OpContext&, const ResidualBackward&) { unavailable(); }

@@ -1,0 +1,149 @@
+// The causal convolution (contract: longstride/ops/causal_convolution.h). The same bits for any number of
+// threads: rows are independent, and dw is summed over fixed pieces of rows, then over the pieces in order.
+// The backward goes by the row of x: it reads the rows of dy that this row had a part in, so that the
+// gradient may take the row's place. Scratch in the backward: the sums of each piece.
+#include "longstride/ops/causal_convolution.h"
+
+#include <algorithm>
+
+#include "longstride/ops/cpu/parallel.h"
+
+#undef HWY_TARGET_INCLUDE
+#define HWY_TARGET_INCLUDE "longstride/ops/cpu/causal_convolution.cpp"
+#include <hwy/foreach_target.h>
+#include <hwy/highway.h>
+
+#include "longstride/ops/cpu/vector_math-inl.h"
+
+HWY_BEFORE_NAMESPACE();
+namespace longstride::cpu::HWY_NAMESPACE {
+namespace {
+
+// One row; rows[0] is its own and rows[tap], for tap < count, those that came before, or after.
+template <class T>
+HWY_INLINE void convolve(const T* const* rows, int64_t count, const float* w, int64_t width, T* y) {
+  for_each_vector(width, [&](auto d, int64_t i) HWY_ATTR {
+    const auto own = load(d, rows[0] + i);
+    auto sum = hn::MulAdd(hn::LoadU(d, w + i), own, own);
+    for (int64_t tap = 1; tap < count; ++tap)
+      sum = hn::MulAdd(hn::LoadU(d, w + tap * width + i), load(d, rows[tap] + i), sum);
+    store(sum, d, y + i);
+  });
+}
+
+// dw += for one row of x and the rows of dy that it had a part in.
+template <class T>
+HWY_INLINE void add_products(const T* x, const T* const* dy, int64_t count, int64_t width, float* dw) {
+  for_each_vector(width, [&](auto d, int64_t i) HWY_ATTR {
+    const auto own = load(d, x + i);
+    for (int64_t tap = 0; tap < count; ++tap) {
+      float* const sum = dw + tap * width + i;
+      hn::StoreU(hn::MulAdd(own, load(d, dy[tap] + i), hn::LoadU(d, sum)), d, sum);
+    }
+  });
+}
+
+// Rows [begin, end).
+void forward_rows(const Tensor& x, const Tensor& w, int64_t positions, const Tensor& y, int64_t begin,
+                  int64_t end) {
+  const int64_t width = x.shape[1];
+  with_type(x.dtype, [&](auto element) HWY_ATTR {
+    using T = decltype(element);
+    for (int64_t row = begin; row < end; ++row) {
+      const int64_t count = std::min(kConvolutionTaps, row % positions + 1);
+      const T* rows[kConvolutionTaps];
+      for (int64_t tap = 0; tap < count; ++tap) rows[tap] = x.as<T>() + (row - tap) * width;
+      convolve<T>(rows, count, w.as<float>(), width, y.as<T>() + row * width);
+    }
+  });
+}
+
+void backward_rows(const Tensor& dy, const Tensor& w, int64_t positions, const Tensor& x, int64_t begin,
+                   int64_t end, float* dw) {
+  const int64_t width = x.shape[1];
+  with_type(x.dtype, [&](auto element) HWY_ATTR {
+    using T = decltype(element);
+    for (int64_t row = begin; row < end; ++row) {
+      const int64_t count = std::min(kConvolutionTaps, positions - row % positions);
+      const T* rows[kConvolutionTaps];
+      for (int64_t tap = 0; tap < count; ++tap) rows[tap] = dy.as<T>() + (row + tap) * width;
+      T* const own = x.as<T>() + row * width;
+      add_products<T>(own, rows, count, width, dw);
+      convolve<T>(rows, count, w.as<float>(), width, own);
+    }
+  });
+}
+
+void rows_at(const Tensor& x, const Tensor& w, std::span<const int64_t> sequences,
+             std::span<const int64_t> positions, const Tensor& recent, const Tensor& y, int64_t begin,
+             int64_t end) {
+  const int64_t width = x.shape[1];
+  for (int64_t row = begin; row < end; ++row) {
+    const int64_t position = positions[row], count = std::min(kConvolutionTaps, position + 1);
+    float* const kept = recent.as<float>() + sequences[row] * kConvolutionTaps * width;
+    const float* rows[kConvolutionTaps];
+    for (int64_t tap = 0; tap < count; ++tap) rows[tap] = kept + (position - tap) % kConvolutionTaps * width;
+    std::copy_n(x.as<float>() + row * width, width, kept + position % kConvolutionTaps * width);
+    convolve<float>(rows, count, w.as<float>(), width, y.as<float>() + row * width);
+  }
+}
+
+}  // namespace
+}  // namespace longstride::cpu::HWY_NAMESPACE
+HWY_AFTER_NAMESPACE();
+
+#if HWY_ONCE
+namespace longstride::cpu {
+
+HWY_EXPORT(forward_rows);
+HWY_EXPORT(backward_rows);
+HWY_EXPORT(rows_at);
+
+void causal_convolution_forward(const OpContext&, const Tensor& x, const Tensor& w, int64_t positions,
+                                const Tensor& y) {
+  parallel_rows(x.shape[0], x.shape[1], [&](int64_t begin, int64_t end) {
+    HWY_DYNAMIC_DISPATCH(forward_rows)(x, w, positions, y, begin, end);
+  });
+}
+
+namespace {
+// Pieces that the backward sums apart: at least 32 rows each, at most 128 in number.
+int64_t rows_per_piece(int64_t rows) { return std::max<int64_t>(32, (rows + 127) / 128); }
+int64_t piece_count(int64_t rows) { return (rows + rows_per_piece(rows) - 1) / rows_per_piece(rows); }
+}  // namespace
+
+int64_t causal_convolution_scratch_bytes(int64_t rows, int64_t width) {
+  return (piece_count(rows) * kConvolutionTaps * width * size_of(DType::f32) + 63) / 64 * 64;
+}
+
+void causal_convolution_backward(const OpContext& context, const Tensor& dy, const Tensor& w,
+                                 int64_t positions, const Tensor& x, const Tensor& dw) {
+  const int64_t rows = x.shape[0], pieces = piece_count(rows), size = rows_per_piece(rows),
+                sums = kConvolutionTaps * x.shape[1];
+  Arena::Scope scope(*context.scratch);
+  float* const partial = context.scratch->allocate(DType::f32, {pieces, sums}).as<float>();
+  parallel_pieces(rows, size, [&](int64_t begin, int64_t end) {
+    float* const piece = partial + begin / size * sums;
+    std::fill_n(piece, sums, 0.0f);
+    HWY_DYNAMIC_DISPATCH(backward_rows)(dy, w, positions, x, begin, end, piece);
+  });
+  float* const total = dw.as<float>();
+  parallel_pieces(sums, 256, [&](int64_t begin, int64_t end) {
+    for (int64_t i = begin; i < end; ++i) {
+      double sum = 0;
+      for (int64_t piece = 0; piece < pieces; ++piece) sum += partial[piece * sums + i];
+      total[i] = static_cast<float>(total[i] + sum);
+    }
+  });
+}
+
+void causal_convolution_at(const OpContext&, const Tensor& x, const Tensor& w,
+                           std::span<const int64_t> sequences, std::span<const int64_t> positions,
+                           const Tensor& recent, const Tensor& y) {
+  parallel_rows(x.shape[0], x.shape[1], [&](int64_t begin, int64_t end) {
+    HWY_DYNAMIC_DISPATCH(rows_at)(x, w, sequences, positions, recent, y, begin, end);
+  });
+}
+
+}  // namespace longstride::cpu
+#endif

@@ -4,6 +4,7 @@
 #include <cmath>
 
 #include "longstride/ops/activation.h"
+#include "longstride/ops/causal_convolution.h"
 #include "longstride/ops/layer_norm.h"
 #include "longstride/ops/linear.h"
 #include "longstride/ops/query_key.h"
@@ -60,9 +61,16 @@ void mix_values_backward(const OpContext& context, const BlockCall& call, const 
   value_mix_backward(context, static_cast<float>(config.value_residual), adds, dv, call.values.d_first);
 }
 
+// From room.unconvolved, LN(mid), to what the feed-forward reads.
+void convolve(const OpContext& context, const BlockCall& call, const BlockTemporaries& room,
+              const Tensor& convolved) {
+  causal_convolution_forward(context, room.unconvolved, call.parameters->convolution, call.config->context,
+                             convolved);
+}
+
 // From `normed`, LN(x), which what the attention's branch ends in replaces, to what the activation reads.
 void forward_to_up(const OpContext& context, const BlockCall& call, const Tensor& x,
-                   const BlockActivations& saved, const Tensor& normed) {
+                   const BlockActivations& saved, const BlockTemporaries& room, const Tensor& normed) {
   const BlockParameters& p = *call.parameters;
   linear_forward(context, normed, p.qkv_weight, p.qkv_bias, saved.qkv);
   if (changes_queries(*call.config)) query_key_forward(context, query_key(call, saved));
@@ -76,9 +84,10 @@ void forward_to_up(const OpContext& context, const BlockCall& call, const Tensor
                              .bias = p.norm2_bias,
                              .epsilon = kNormEpsilon,
                              .y = call.mid,
-                             .normed = normed,
+                             .normed = call.config->convolves() ? room.unconvolved : normed,
                              .mean = saved.mean2,
                              .rstd = saved.rstd2});
+  if (call.config->convolves()) convolve(context, call, room, normed);
   linear_forward(context, normed, p.up_weight, p.up_bias, saved.up);
 }
 
@@ -106,6 +115,7 @@ BlockTemporaries BlockTemporaries::allocate(const ModelConfig& config, int64_t b
   const int64_t rows = batch * config.context, d = config.width;
   BlockTemporaries t;
   t.branch = arena.allocate(product, {rows, d});
+  if (config.convolves()) t.unconvolved = arena.allocate(product, {rows, d});
   if (!training) {
     t.logits = arena.allocate(DType::f32, {logit_rows, kVocabulary});
     return t;
@@ -131,7 +141,7 @@ void block_forward(const OpContext& context, const BlockCall& call, const Tensor
                    const BlockActivations& saved, const BlockTemporaries& room, const NextNorm& next,
                    const Tensor& y) {
   const BlockParameters& p = *call.parameters;
-  forward_to_up(context, call, x, saved, room.branch);
+  forward_to_up(context, call, x, saved, room, room.branch);
   const Tensor& hidden = room.hidden ? room.hidden : saved.up;
   activation_forward(context, saved.up, hidden);
   linear_forward(context, hidden, p.down_weight, p.down_bias, room.branch);
@@ -152,7 +162,7 @@ void block_recompute(const OpContext& context, const BlockCall& call, const Tens
   const BlockParameters& p = *call.parameters;
   layer_norm_forward(context, x, p.norm1_gain, p.norm1_bias, kNormEpsilon, room.normed_again, saved.mean1,
                      saved.rstd1);
-  forward_to_up(context, call, x, saved, room.normed_again);
+  forward_to_up(context, call, x, saved, room, room.normed_again);
 }
 
 void block_backward(const OpContext& context, const BlockCall& call, const Tensor& x,
@@ -166,11 +176,18 @@ void block_backward(const OpContext& context, const BlockCall& call, const Tenso
   const Tensor& hidden = saved.up;
   activation_backward(context, d_hidden, saved.up, d_hidden, hidden);
   linear_backward_weight(context, branch, hidden, call.product, gradients.down_weight, gradients.down_bias);
-  layer_norm_apply(context, call.mid, p.norm2_gain, p.norm2_bias, saved.mean2, saved.rstd2, branch);
+  // What the layer norm gave is still there where it has just been computed again.
+  const Tensor& normed = config.convolves() ? room.unconvolved : branch;
+  if (!config.convolves() || saved.mid)
+    layer_norm_apply(context, call.mid, p.norm2_gain, p.norm2_bias, saved.mean2, saved.rstd2, normed);
+  if (config.convolves()) convolve(context, call, room, branch);
   linear_backward_weight(context, d_hidden, branch, call.product, gradients.up_weight, gradients.up_bias);
   linear_backward_input(context, d_hidden, p.up_weight, branch);
+  if (config.convolves())
+    causal_convolution_backward(context, branch, p.convolution, config.context, normed,
+                                gradients.convolution);
 
-  residual_backward(context, {.dy = branch,
+  residual_backward(context, {.dy = normed,
                               .x = call.mid,
                               .gain = p.norm2_gain,
                               .mean = saved.mean2,
@@ -221,6 +238,8 @@ int64_t block_scratch_bytes(const ModelConfig& config, int64_t batch, DType prod
   for (const auto& [out, in] : {std::pair{config.qkv(), d}, {d, d}, {config.ff(), d}, {d, config.ff()}})
     bytes = std::max(bytes, linear_scratch_bytes(device, rows, in, out, product, product));
   if (training) bytes = std::max(bytes, layer_norm_backward_scratch_bytes(device, rows, d));
+  if (training && config.convolves())
+    bytes = std::max(bytes, causal_convolution_scratch_bytes(device, rows, d));
   return bytes;
 }
 

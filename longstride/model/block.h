@@ -3,7 +3,8 @@
 //   a = drop(W_p attention(LN(x)));  mid = x + a;  y = mid + drop(W_2 f(W_1 LN(mid) + b_1) + b_2)
 //
 // x, mid and y, the residual stream, are f32; what lies on a branch is held in the dtype of the products.
-// With model.value_residual the attention reads values that are mixed with those of the first block.
+// With model.value_residual the attention reads values that are mixed with those of the first block, with
+// model.convolution W_1 reads a convolution of LN(mid) over the last positions.
 #pragma once
 
 #include "longstride/model/config.h"
@@ -35,13 +36,15 @@ struct BlockActivations {
 };
 
 // Room for what lives only inside one block's forward or backward, or in the head, in the products' dtype.
-// When training all but `branch` share memory, line by line: nothing of one line is alive with another's.
+// When training all but the first two share memory, line by line: nothing of one line is alive with
+// another's.
 struct BlockTemporaries {
   Tensor branch;                // (M, d) what a branch begins with (normed) and ends in, and its gradient
+  Tensor unconvolved;           // (M, d) LN(mid), and its gradient; empty without model.convolution
   Tensor hidden;                // (M, ff) forward; d_hidden in the backward
   Tensor normed_again, logits;  // (M, d) of recomputation, or d_normed of the head; (R, 256) f32, R at a time
   Tensor d_qkv, d_attended;     // (M, 2 * qk + d), (M, d)
-  // Without training there are `branch` and `logits` alone: the hidden layer takes the place of `up`.
+  // Without training there are these two and `logits` alone: the hidden layer takes the place of `up`.
 
   static BlockTemporaries allocate(const ModelConfig& config, int64_t batch, int64_t logit_rows,
                                    DType product, bool training, Arena& arena);
@@ -80,13 +83,15 @@ void block_forward(const OpContext& context, const BlockCall& call, const Tensor
                    const BlockActivations& saved, const BlockTemporaries& room, const NextNorm& next,
                    const Tensor& y);
 
-// Fills `saved` and call.mid from x, to the bits of the forward; leaves room.branch as it is.
+// Fills `saved`, call.mid and room.unconvolved from x, to the bits of the forward; leaves room.branch as it
+// is.
 void block_recompute(const OpContext& context, const BlockCall& call, const Tensor& x,
                      const BlockActivations& saved, const BlockTemporaries& room);
 
-// dy (M, d) holds the gradient of y, room.branch that of the feed-forward branch, dropout'(dy). Turns dy into
-// the gradient of x in place, and room.branch, if there is a block `before`, into dropout'(dy) for its
-// feed-forward branch. Adds to the gradients of parameters; saved.up is overwritten.
+// Where activations are not kept, block_recompute() comes just before. dy (M, d) holds the gradient of y,
+// room.branch that of the feed-forward branch, dropout'(dy). Turns dy into the gradient of x in place, and
+// room.branch, if there is a block `before`, into dropout'(dy) for its feed-forward branch. Adds to the
+// gradients of parameters; saved.up is overwritten.
 void block_backward(const OpContext& context, const BlockCall& call, const Tensor& x,
                     const BlockActivations& saved, const BlockTemporaries& room,
                     const BlockParameters& gradients, const Dropout* before, const Tensor& dy);

@@ -4,6 +4,7 @@
 #include <cmath>
 
 #include "longstride/base/check.h"
+#include "longstride/ops/causal_convolution.h"
 
 namespace longstride {
 
@@ -43,6 +44,9 @@ void ModelConfig::fields(FieldList& list) {
            "part of the first block's values in those of every later one; below 1, and 0 = none")
       .at_least(0)
       .at_most(1);
+  list.add("convolution", convolution,
+           "the feed-forward reads a convolution, channel by channel, of the last 4 positions; 0 = none")
+      .at_least(0);
   list.add("init", init,
            "weights of standard deviation 0.125 / sqrt(fan-in) (paper) or sqrt(0.125 / fan-in) (released)")
       .one_of({"paper", "released"});
@@ -74,6 +78,9 @@ void ModelConfig::check() const {
   LONGSTRIDE_CHECK(static_cast<float>(value_residual) < 1,
                    "model.value_residual = {}, must be below 1: blocks keep a part of their own values",
                    value_residual);
+  LONGSTRIDE_CHECK(convolution == 0 || convolution == kConvolutionTaps,
+                   "model.convolution = {}, must be {}, the positions that are convolved, or 0 for none",
+                   convolution, kConvolutionTaps);
   int64_t covered = 1;
   for (int64_t extent : axes()) {
     LONGSTRIDE_CHECK(extent <= context,

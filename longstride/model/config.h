@@ -25,6 +25,7 @@ struct ModelConfig {
   double rotary_base = 0;  // 0: see rotary.h
   bool qk_norm = false;
   double value_residual = 0;
+  int64_t convolution = 0;
   std::string init = "paper";
 
   void fields(FieldList& list);
@@ -41,6 +42,8 @@ struct ModelConfig {
   bool rotary() const { return positions == "rotary"; }
   // Whether blocks mix their values with those of the first: one block has nothing to mix with.
   bool mixes_values() const { return value_residual > 0 && layers > 1; }
+  // Whether what the feed-forward reads is convolved over the last positions first.
+  bool convolves() const { return convolution > 0; }
   // Extents of the positions' axes, slowest first. Without position_axes: one axis of rotary positions, and
   // of others a grid whose rows are those of pattern_row().
   std::vector<int64_t> axes() const;

@@ -57,6 +57,15 @@ std::vector<ParameterSpec> parameter_table(const ModelConfig& config) {
   }
   add_norm("final_norm");
   table.push_back({"output.weight", {kVocabulary, d}, 0, 0, true, true});
+  // Last, so that a seed draws all others as it does without them. Zero: they do nothing at first.
+  if (config.convolves())
+    for (int64_t layer = 0; layer < config.layers; ++layer)
+      table.push_back({fmt::format("blocks.{}.feed_forward.convolution", layer),
+                       {config.convolution, d},
+                       0,
+                       0,
+                       false,
+                       false});
   return table;
 }
 
@@ -157,6 +166,8 @@ ModelParameters by_role(const ModelConfig& config, const ParameterStore& store,
   }
   p.final_gain = plain(), p.final_bias = plain();
   p.output_weight = product();
+  if (config.convolves())
+    for (BlockParameters& b : p.blocks) b.convolution = plain();
   return p;
 }
 

@@ -17,7 +17,7 @@ struct ParameterSpec {
   std::vector<int64_t> shape;  // (out, in) for weights
   double mean = 0;
   double deviation = 0;  // of the initial normal distribution
-  bool decay = false;    // weight decay applies: tensors of more than one axis
+  bool decay = false;    // weight decay applies: matrices and tables
   bool product =
       false;  // multiplied by activations in a matrix product, so kept in the product's precision too
   // Of a block's matrix, which Muon may move (ops/muon.h): the rows of each of the matrices that lie one
@@ -71,6 +71,7 @@ struct BlockParameters {
   Tensor norm2_gain, norm2_bias;
   Tensor up_weight, up_bias;      // (ff, d)
   Tensor down_weight, down_bias;  // (d, ff)
+  Tensor convolution;             // (taps, d) before the feed-forward; empty without model.convolution
 };
 
 struct ModelParameters {

@@ -4,6 +4,7 @@
 //   H = embed(tokens);  for each block:  mid = H + drop(W_p attention(LN(H)) + b_p)
 //                                        H   = mid + drop(W_2 f(W_1 LN(mid) + b_1) + b_2)
 //   where the attention reads, with model.value_residual, values mixed with those of the first block
+//   and W_1, with model.convolution, a convolution of LN(mid) over the last positions
 //   losses = cross_entropy(LN(H) W_out^T, tokens)
 #pragma once
 
@@ -20,6 +21,7 @@
 #include "longstride/ops/query_key.h"
 #include "longstride/ops/reference/activation.h"
 #include "longstride/ops/reference/attention.h"
+#include "longstride/ops/reference/causal_convolution.h"
 #include "longstride/ops/reference/cross_entropy.h"
 #include "longstride/ops/reference/dropout.h"
 #include "longstride/ops/reference/embedding.h"
@@ -111,6 +113,7 @@ class Model {
   size_t at(int64_t layer, InBlock which) const { return first_block() + layer * kInBlock + which; }
   size_t final_gain() const { return at(config_.layers, kNorm1); }
   size_t output_weight() const { return final_gain() + 2; }
+  size_t convolution(int64_t layer) const { return output_weight() + 1 + layer; }
 
   struct Norm {
     Vector y, mean, rstd;
@@ -121,7 +124,9 @@ class Model {
     Vector qkv, attended, lse, mid;
     Vector reciprocal_rms;  // (rows, 2 heads)
     Norm norm2;
+    Vector convolved;  // or empty
     Vector up, hidden;
+    const Vector& to_up() const { return convolved.empty() ? norm2.y : convolved; }
   };
 
   Vector block_forward(int64_t layer, Vector x) {
@@ -145,7 +150,14 @@ class Model {
     b.mid = add_dropped(b.x, linear(b.attended, at(layer, kProjection)), dropout(layer, 0));
 
     b.norm2 = norm_forward(b.mid, at(layer, kNorm2), kBlockEpsilon);
-    b.up = linear(b.norm2.y, at(layer, kUp));
+    if (config_.convolves()) {
+      b.convolved.resize(b.norm2.y.size());
+      causal_convolution_forward(b.norm2.y.data(), parameters_[convolution(layer)].data(),
+                                 config_.convolution, run_.batch, config_.context, config_.width,
+                                 b.convolved.data());
+      b.convolved = stored(std::move(b.convolved));
+    }
+    b.up = linear(b.to_up(), at(layer, kUp));
     b.hidden.resize(b.up.size());
     activation_forward<T>(b.up.data(), count(b.up), b.hidden.data());
     b.hidden = stored(std::move(b.hidden));
@@ -159,8 +171,9 @@ class Model {
     Vector dup(dhidden.size());
     activation_backward<T>(dhidden.data(), b.up.data(), count(dup), dup.data());
     dup = stored(std::move(dup));
-    norm_backward(linear_backward(dup, b.norm2.y, at(layer, kUp), gradients), b.mid, b.norm2,
-                  at(layer, kNorm2), dx, gradients);
+    Vector dnorm2 = linear_backward(dup, b.to_up(), at(layer, kUp), gradients);
+    if (config_.convolves()) dnorm2 = convolution_backward(layer, dnorm2, gradients);
+    norm_backward(dnorm2, b.mid, b.norm2, at(layer, kNorm2), dx, gradients);
 
     Vector dattended =
         linear_backward(dropped(dx, dropout(layer, 0)), b.attended, at(layer, kProjection), gradients);
@@ -238,6 +251,14 @@ class Model {
         for (int64_t i = 0; i < config_.width; ++i) dv[i] += d_first[i];
       }
     }
+  }
+
+  Vector convolution_backward(int64_t layer, const Vector& dy, Parameters<T>& gradients) const {
+    Vector dx(dy.size());
+    causal_convolution_backward(
+        dy.data(), blocks_[layer].norm2.y.data(), parameters_[convolution(layer)].data(), config_.convolution,
+        run_.batch, config_.context, config_.width, dx.data(), gradients[convolution(layer)].data());
+    return stored(std::move(dx));
   }
 
   // The pieces of a block over all rows, in terms of the ops.

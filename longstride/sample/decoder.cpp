@@ -17,6 +17,9 @@ DecoderOptions resolved(const ModelConfig& config, DecoderOptions options) {
   LONGSTRIDE_CHECK(options.positions >= 0 && options.positions <= config.context,
                    "decoding sequences of {} positions; the model's context is {}", options.positions,
                    config.context);
+  LONGSTRIDE_CHECK(!config.convolves(),
+                   "models with model.convolution = {} cannot be sampled yet, only trained and evaluated",
+                   config.convolution);
   if (options.positions == 0) options.positions = config.context;
   return options;
 }

@@ -28,11 +28,11 @@ struct Case {
 
   std::string name() const {
     return fmt::format(
-        "model {}, n {}, batch {}, {} layers, {} heads, width {}/{}/{}, {}/{}{}{}, dropout {}, {}",
+        "model {}, n {}, batch {}, {} layers, {} heads, width {}/{}/{}, {}/{}{}{}{}, dropout {}, {}",
         config.pattern, config.context, batch, config.layers, config.heads, config.width, config.qk(),
         config.ff(), config.init, config.positions, config.qk_norm ? ", qk_norm" : "",
-        config.value_residual > 0 ? fmt::format(", value_residual {}", config.value_residual) : "", dropout,
-        name_of(product));
+        config.value_residual > 0 ? fmt::format(", value_residual {}", config.value_residual) : "",
+        config.convolves() ? ", convolution" : "", dropout, name_of(product));
   }
 };
 
@@ -71,7 +71,20 @@ std::vector<Case> cases(Effort effort) {
   ModelConfig mixed = rotary;
   mixed.layers = 4, mixed.value_residual = 0.4;
   add(mixed, 0.3, {DType::f32, DType::bf16});
+
+  ModelConfig convolved = shape("fixed:8,2", 45, 2, 2, 24);
+  convolved.convolution = 4;
+  add(convolved, 0.3, {DType::f32, DType::bf16});
   if (effort == Effort::quick) return list;
+
+  // Channels that are no whole vectors, sequences shorter than what is convolved, and beside all else.
+  convolved.feed_forward = 20, convolved.width = 36;
+  add(convolved, 0, {DType::f32, DType::bf16});
+  convolved.context = 3;
+  add(convolved, 0, {DType::f32});
+  mixed.convolution = 4;
+  add(mixed, 0.3, {DType::f32, DType::bf16});
+  mixed.convolution = 0;
 
   mixed.positions = "paper", mixed.qk_norm = false, mixed.qk_width = 20, mixed.width = 36;
   mixed.pattern = "window:4|stride:4";

@@ -68,6 +68,11 @@ MODELS = {
                     positions="rotary", qk_norm=True, value_residual=0.4),
         sees=lambda layer, head: window(5) if layer % 2 == 0 else stride(5),
         seed=6),
+    "convolved": dict(
+        config=dict(context=20, layers=3, heads=2, width=8, qk_width=12, feed_forward=16, pattern="window:5,stride:5",
+                    positions="rotary", qk_norm=True, value_residual=0.4, convolution=4),
+        sees=lambda layer, head: window(5) if layer % 2 == 0 else stride(5),
+        seed=7),
 }
 
 
@@ -105,6 +110,8 @@ def make_weights(c, generator):
         linear(f"blocks.{layer}.feed_forward.down", d, ff)
     norm("final_norm")
     draw("output.weight", [VOCABULARY, d], d ** -0.5)
+    for layer in range(c["layers"] if c.get("convolution") else 0):
+        draw(f"blocks.{layer}.feed_forward.convolution", [c["convolution"], d], 0.5)
     return weights
 
 
@@ -187,6 +194,16 @@ def attention(c, q, k, v, masks):
     return torch.cat(results, dim=-1)
 
 
+def convolved(c, w, x, block):
+    """x, and what each position and those before it have of it by a weight for each channel and distance."""
+    if not c.get("convolution"):
+        return x
+    taps = w[block + "feed_forward.convolution"]
+    kernel = taps.flip(0).T[:, None]  # (d, 1, taps), the newest position last
+    padded = torch.nn.functional.pad(x.transpose(-1, -2), (len(taps) - 1, 0))
+    return x + torch.nn.functional.conv1d(padded, kernel, groups=x.shape[-1]).transpose(-1, -2)
+
+
 def losses_of(model, w, tokens):
     c = model["config"]
     h = embed(c, w, tokens)
@@ -200,7 +217,8 @@ def losses_of(model, w, tokens):
         else:
             v = (1 - share) * v + share * first
         h = h + linear(attention(c, q, k, v, masks), w, block + "attention.projection")
-        up = linear(layer_norm(h, w, block + "norm2", 1e-5), w, block + "feed_forward.up")
+        normed = convolved(c, w, layer_norm(h, w, block + "norm2", 1e-5), block)
+        up = linear(normed, w, block + "feed_forward.up")
         h = h + linear(up * torch.sigmoid(1.702 * up), w, block + "feed_forward.down")
     logits = layer_norm(h, w, "final_norm", 1e-6) @ w["output.weight"].T
     return -torch.log_softmax(logits, dim=-1).gather(-1, tokens[..., None])[..., 0]

@@ -83,6 +83,30 @@ TEST(ModelConfig, TheParameterTableNamesEachTensorOnce) {
   EXPECT_EQ(std::adjacent_find(names.begin(), names.end()), names.end());
 }
 
+// What convolves comes last, so that a seed draws all else as it does without it.
+TEST(ModelConfig, ConvolutionsAreTheLastOfTheTableAndZeroAtFirst) {
+  ModelConfig config;
+  config.width = 16, config.layers = 2, config.heads = 2, config.context = 64;
+  const auto without = parameter_table(config);
+  config.convolution = 4;
+  const auto table = parameter_table(config);
+  ASSERT_EQ(table.size(), without.size() + 2);
+  for (size_t i = 0; i < without.size(); ++i) EXPECT_EQ(table[i].name, without[i].name);
+  const int64_t more = count_parameters(config);
+  config.convolution = 0;
+  EXPECT_EQ(more - count_parameters(config), 2 * 4 * 16);
+  const ParameterStore store(table, {}, DType::f32);
+  initialise(table, 1, store);
+  for (size_t layer = 0; layer < 2; ++layer) {
+    const size_t i = without.size() + layer;
+    EXPECT_EQ(table[i].name, fmt::format("blocks.{}.feed_forward.convolution", layer));
+    EXPECT_EQ(table[i].shape, (std::vector<int64_t>{4, 16}));
+    EXPECT_FALSE(table[i].decay || table[i].product);
+    EXPECT_TRUE(table[i].muon_rows.empty());
+    for (int64_t e = 0; e < table[i].count(); ++e) EXPECT_EQ(store[i].as<float>()[e], 0);
+  }
+}
+
 TEST(ModelConfig, AxesWithoutPositionAxesFollowThePattern) {
   ModelConfig config;
   config.context = 1000;
@@ -115,6 +139,11 @@ TEST(ModelConfig, ErrorsNameTheFieldAndTheValues) {
   config.value_residual = 0.99999999999;
   EXPECT_THAT(message_of(config), AllOf(HasSubstr("model.value_residual"), HasSubstr("below 1")));
   config.value_residual = 0.9;
+  EXPECT_EQ(message_of(config), "no error");
+  config = {};
+  config.convolution = 3;
+  EXPECT_THAT(message_of(config), HasSubstr("model.convolution = 3, must be 4"));
+  config.convolution = 4;
   EXPECT_EQ(message_of(config), "no error");
   config = {};
   config.position_axes = {10, 100};

@@ -81,7 +81,7 @@ TEST_P(Golden, TheFastModelAgrees) {
 
 INSTANTIATE_TEST_SUITE_P(Files, Golden,
                          testing::Values("fixed_merged", "strided_interleaved", "per_head",
-                                         "rotary_normalised", "rotary_grid", "mixed_values"),
+                                         "rotary_normalised", "rotary_grid", "mixed_values", "convolved"),
                          [](const auto& info) { return info.param; });
 
 }  // namespace

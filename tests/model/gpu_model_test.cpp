@@ -34,12 +34,15 @@ std::vector<std::vector<float>> pass_of(const ModelConfig& config, Device device
   const std::vector<ParameterSpec> table = parameter_table(config);
   const ParameterStore weights(table, device, DType::f32), gradients(table, device, DType::f32);
   initialise(table, 3, weights);
-  // The output matrix begins as zeros, which no gradient passes.
-  const size_t last = table.size() - 1;
-  std::vector<float> output(table[last].count());
+  // The output matrix begins as zeros, which no gradient passes, and so do convolutions.
   const RandomStream random{5, 0, 0};
-  for (size_t i = 0; i < output.size(); ++i) output[i] = static_cast<float>(0.05 * random.normal(i));
-  copy(Tensor(output.data(), DType::f32, {static_cast<int64_t>(output.size())}), weights[last]);
+  for (size_t w = 0; w < table.size(); ++w) {
+    if (table[w].shape.size() == 1 || table[w].deviation > 0) continue;
+    std::vector<float> drawn(table[w].count());
+    const double deviation = table[w].name == "output.weight" ? 0.05 : 0.5;
+    for (size_t i = 0; i < drawn.size(); ++i) drawn[i] = static_cast<float>(deviation * random.normal(i));
+    copy(Tensor(drawn.data(), DType::f32, {table[w].count()}), weights[w]);
+  }
 
   const int64_t batch = 2, count = batch * config.context;
   std::vector<uint8_t> bytes(count);
@@ -69,15 +72,16 @@ TEST_F(GpuModel, GradientsAreThoseOfTheCpu) {
   config.heads = 4;
   config.width = 64;
   config.pattern = "fixed:32,8";
-  for (const double share : {0.0, 0.4}) {
-    config.value_residual = share;
+  for (const auto& [share, convolution] : {std::pair{0.0, 0}, {0.4, 0}, {0.4, 4}}) {
+    config.value_residual = share, config.convolution = convolution;
     const auto cpu = pass_of(config, {}, true, false);
     for (const auto& [recompute, offload] : {std::pair{false, false}, {true, false}, {true, true}}) {
       const auto gpu = pass_of(config, kGpu, recompute, offload);
       ASSERT_EQ(gpu.size(), cpu.size());
       for (size_t i = 0; i < cpu.size(); ++i) {
         const std::vector<double> expected(cpu[i].begin(), cpu[i].end());
-        EXPECT_LT(verify::relative_error(gpu[i], expected), 2e-5) << "tensor " << i << ", share " << share;
+        EXPECT_LT(verify::relative_error(gpu[i], expected), 2e-5)
+            << "tensor " << i << ", share " << share << ", " << convolution << " convolved";
       }
     }
   }

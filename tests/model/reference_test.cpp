@@ -109,6 +109,19 @@ TEST(ReferenceModel, GradientsOfMixedValuesAreDerivatives) {
   }
 }
 
+TEST(ReferenceModel, GradientsOfConvolutionsAreDerivatives) {
+  for (const bool all : {false, true}) {
+    ModelConfig config = small("fixed:4,1", 7);
+    config.convolution = 4;
+    if (all)
+      config.positions = "rotary", config.qk_norm = true, config.value_residual = 0.3, config.width = 12;
+    check_gradients(make_problem(config, {.batch = 2}));
+  }
+  ModelConfig config = small("dense", 3);  // fewer positions than are convolved
+  config.convolution = 4;
+  check_gradients(make_problem(config, {.batch = 2}));
+}
+
 TEST(ReferenceModel, DropoutChangesLossesByStepLayerAndSeed) {
   Problem problem = make_problem(small("window:4", 10), {.batch = 1, .dropout = 0.4, .seed = 1, .step = 1});
   const auto losses = [&](double dropout, uint64_t seed, uint32_t step) {

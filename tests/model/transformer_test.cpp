@@ -104,6 +104,23 @@ TEST(Transformer, TheMemoryPlanIsWhatAModelTakes) {
   expect_planned_memory(config);
   config.value_residual = 0.4;
   expect_planned_memory(config);
+  config.convolution = 4;
+  expect_planned_memory(config);
+}
+
+TEST(Transformer, ConvolutionsTakeOnePlace) {
+  ModelConfig plain = small(), convolved = plain;
+  convolved.convolution = 4;
+  const int64_t rows = 2 * 64 * 16;
+  for (const ComputePlan& plan :
+       {ComputePlan{.product = DType::bf16, .batch = 2, .training = true, .recompute = false},
+        {.product = DType::bf16, .batch = 2, .training = true, .recompute = true},
+        {.product = DType::bf16, .batch = 2}}) {
+    const MemoryPlan with = plan_memory(convolved, plan, true), without = plan_memory(plain, plan, true);
+    EXPECT_EQ(with.activations, without.activations);
+    EXPECT_EQ(with.temporaries - without.temporaries, 2 * rows);
+    EXPECT_EQ(with.products, without.products);
+  }
 }
 
 // The first block's values have a place of their own only where they would be overwritten; the sum of their

@@ -119,15 +119,22 @@ TEST_P(GpuResumeTest, TheSameBitsTwiceAndAfterAResumeWithMixedValues) {
   expect_the_same_bits();
 }
 
+TEST_P(GpuResumeTest, TheSameBitsTwiceAndAfterAResumeWithConvolutions) {
+  config_.model.layers = 3, config_.model.value_residual = 0.4, config_.model.convolution = 4;
+  config_.train.optimizer = "muon";
+  config_.compute.precision = GetParam();
+  expect_the_same_bits();
+}
+
 INSTANTIATE_TEST_SUITE_P(Precisions, GpuResumeTest, testing::Values("f32", "bf16", "f16"));
 
 TEST_F(GpuTrainTest, KeepingRecomputingAndOffloadingGiveTheSameBits) {
   config_.model.layers = 7;
   config_.train.steps = 6;
   config_.train.checkpoint_every = 6;
-  for (const double share : {0.0, 0.4}) {
-    config_.model.value_residual = share;
-    const std::string values = share > 0 ? "-mixed" : "";
+  for (const auto& [share, convolution] : {std::pair{0.0, 0}, {0.4, 0}, {0.0, 4}}) {
+    config_.model.value_residual = share, config_.model.convolution = convolution;
+    const std::string values = share > 0 ? "-mixed" : convolution > 0 ? "-convolved" : "";
     for (const char* activations : {"keep", "recompute", "offload"}) {
       config_.train.activations = activations;
       train(activations + values, config_);

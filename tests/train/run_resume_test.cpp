@@ -147,18 +147,21 @@ TEST_F(RunResumeTest, ACheckpointIsSavedByTimeToo) {
   EXPECT_EQ(list_checkpoints(run("a")).size(), 8u);
 }
 
-TEST_F(RunResumeTest, ARunFromBeforeMixedValuesHasNone) {
+TEST_F(RunResumeTest, ARunFromBeforeMixedValuesAndConvolutionsHasNone) {
   train("a", config_);
   std::string text = read_bytes(run("a") + "/config.toml");
-  const std::string line = "value_residual = 0";
-  ASSERT_NE(text.find(line), std::string::npos);
-  const size_t begin = text.find(line), end = text.find('\n', begin);
-  text.erase(begin, end + 1 - begin);
+  for (const std::string line : {"value_residual = 0", "convolution = 0"}) {
+    ASSERT_NE(text.find(line), std::string::npos);
+    const size_t begin = text.find(line), end = text.find('\n', begin);
+    text.erase(begin, end + 1 - begin);
+  }
   write_bytes(run("a") + "/config.toml", text);
   EXPECT_EQ(read_run_config(run("a")).model.value_residual, 0);
+  EXPECT_EQ(read_run_config(run("a")).model.convolution, 0);
   config_.train.steps = 9;
   train("a", config_);
   EXPECT_EQ(read_run_config(run("a")).model.value_residual, 0);
+  EXPECT_EQ(read_run_config(run("a")).model.convolution, 0);
 }
 
 TEST_F(RunResumeTest, ARunFromBeforeTheScheduleFieldKeepsItsCurve) {

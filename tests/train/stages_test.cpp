@@ -88,6 +88,7 @@ TEST_F(StagesTest, TakeTheMemoryThatWasPlanned) {
   for (const char* positions : {"paper", "released", "rotary"}) {
     config_.model.positions = positions;
     config_.model.value_residual = positions == std::string("rotary") ? 0.4 : 0;
+    config_.model.convolution = positions == std::string("released") ? 0 : 4;
     const Splits splits = open_splits(config_.data);
     Trainer trainer(config_, splits);
     int64_t most = 0;

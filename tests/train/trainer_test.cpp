@@ -110,6 +110,18 @@ TEST_P(ResumeTest, GoesOnToTheVeryBitsWithMixedValues) {
                       OpenCheckpoint(find_checkpoint(run("cut"), 24)));
 }
 
+TEST_P(ResumeTest, GoesOnToTheVeryBitsWithConvolutions) {
+  config_.compute.precision = GetParam();
+  config_.model.convolution = 4;
+  config_.train.optimizer = "muon";
+  train("whole", config_);
+  train("cut", config_);
+  discard_checkpoints_after(run("cut"), 12);
+  train("cut", config_);
+  const OpenCheckpoint whole(find_checkpoint(run("whole"), 24));
+  expect_same_tensors(whole, OpenCheckpoint(find_checkpoint(run("cut"), 24)));
+}
+
 INSTANTIATE_TEST_SUITE_P(Precisions, ResumeTest, testing::Values("f32", "bf16"));
 
 TEST_F(TrainerTest, MicroBatchesGiveTheGradientOfTheBatch) {
@@ -135,6 +147,16 @@ TEST_F(TrainerTest, KeepingActivationsGivesTheSameBitsAsRecomputing) {
 TEST_F(TrainerTest, KeepingActivationsGivesTheSameBitsWithMixedValues) {
   config_.train.steps = 4;
   config_.model.layers = 4, config_.model.value_residual = 0.4;
+  train("recompute", config_);
+  config_.train.activations = "keep";
+  train("keep", config_);
+  expect_same_tensors(OpenCheckpoint(find_checkpoint(run("recompute"), 4)),
+                      OpenCheckpoint(find_checkpoint(run("keep"), 4)));
+}
+
+TEST_F(TrainerTest, KeepingActivationsGivesTheSameBitsWithConvolutions) {
+  config_.train.steps = 4;
+  config_.model.convolution = 4;
   train("recompute", config_);
   config_.train.activations = "keep";
   train("keep", config_);

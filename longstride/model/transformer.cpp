@@ -172,7 +172,8 @@ void Transformer::run_blocks(const ModelParameters& parameters, const Tensor& to
       return t.split_last(config_.heads).split_first(plan_.batch);
     };
     (*sink)(layer, by_head(saved(layer).qkv.columns(config_.qk(), 2 * config_.qk())),
-            by_head(saved(layer).qkv.columns(2 * config_.qk(), config_.qkv())));
+            by_head(saved(layer).qkv.columns(2 * config_.qk(), config_.qkv())),
+            config_.convolves() ? work_.room.unconvolved.split_first(plan_.batch) : Tensor{});
   }
 }
 

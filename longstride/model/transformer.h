@@ -37,9 +37,10 @@ struct MemoryPlan {
 // What a Transformer with these plans would allocate (activations, temporaries, plans), plus its stores.
 MemoryPlan plan_memory(const ModelConfig& config, const ComputePlan& plan, bool average);
 
-// Called after each layer's projection with its keys (B, N, H, D) and values (B, N, H, Dv), in the products'
-// dtype.
-using KeyValueSink = std::function<void(int64_t layer, const Tensor& keys, const Tensor& values)>;
+// What a sampler keeps of a layer, in the products' dtype: called after each of them with its keys (B, N, H,
+// D), its values (B, N, H, Dv) and, with model.convolution, the rows (B, N, d) that are convolved, else none.
+using KeyValueSink =
+    std::function<void(int64_t layer, const Tensor& keys, const Tensor& values, const Tensor& unconvolved)>;
 
 // One forward and backward pass of training.
 struct TrainingPass {
@@ -67,7 +68,7 @@ class Transformer {
   void forward_backward(const ModelParameters& parameters, const Tensor& tokens, const TrainingPass& pass,
                         const Tensor& loss, const ModelParameters& gradients);
 
-  // Runs the blocks over tokens and hands out keys and values, to fill a sampler's cache.
+  // Runs the blocks over tokens and hands out what fills a sampler's caches.
   void prefill(const ModelParameters& parameters, const Tensor& tokens, const KeyValueSink& sink);
 
   const ModelConfig& config() const { return config_; }

@@ -9,6 +9,7 @@
 
 #include "longstride/model/rotary.h"
 #include "longstride/ops/activation.h"
+#include "longstride/ops/causal_convolution.h"
 #include "longstride/ops/dropout.h"
 #include "longstride/ops/layer_norm.h"
 #include "longstride/ops/linear.h"
@@ -187,7 +188,10 @@ class CpuSteps final : public StepEngine {
     dropout_add_forward(context_, r.x, r.branch, no_dropout, r.x);
 
     layer_norm_forward(context_, r.x, p.norm2_gain, p.norm2_bias, kNormEpsilon, r.normed, r.mean, r.rstd);
-    product(r.normed, p.up_weight, q.up, p.up_bias, r.hidden);
+    if (config_.convolves())
+      causal_convolution_at(context_, r.normed, p.convolution, sequences_, places_, caches_.recent(layer),
+                            r.branch);
+    product(config_.convolves() ? r.branch : r.normed, p.up_weight, q.up, p.up_bias, r.hidden);
     activation_forward(context_, r.hidden, r.hidden);
     product(r.hidden, p.down_weight, q.down, p.down_bias, r.branch);
     dropout_add_forward(context_, r.x, r.branch, no_dropout, r.x);

@@ -4,6 +4,8 @@
 
 #include "longstride/base/rng.h"
 #include "longstride/base/threads.h"
+#include "longstride/ops/adam.h"
+#include "longstride/ops/causal_convolution.h"
 #include "longstride/sample/cpu_steps.h"
 #include "longstride/sample/gpu_steps.h"
 #include "longstride/sample/small_work.h"
@@ -17,15 +19,15 @@ DecoderOptions resolved(const ModelConfig& config, DecoderOptions options) {
   LONGSTRIDE_CHECK(options.positions >= 0 && options.positions <= config.context,
                    "decoding sequences of {} positions; the model's context is {}", options.positions,
                    config.context);
-  LONGSTRIDE_CHECK(!config.convolves(),
-                   "models with model.convolution = {} cannot be sampled yet, only trained and evaluated",
-                   config.convolution);
   if (options.positions == 0) options.positions = config.context;
   return options;
 }
 
-CachePlan plan_for(const ModelConfig& config, DType product, const DecoderOptions& options) {
-  return plan_caches(config, options.positions, product, options.exact_scores);
+CachePlan plan_for(const ModelConfig& config, Device device, DType product, const DecoderOptions& options) {
+  CachePlan plan = plan_caches(config, options.positions, product, options.exact_scores);
+  // As the steps have the rows that are convolved.
+  plan.recent = device.kind == DeviceKind::cpu ? DType::f32 : product;
+  return plan;
 }
 
 ComputePlan forward_plan(Device device, DType product) {
@@ -61,7 +63,7 @@ void fill_with_noise(const Tensor& t) {
 int64_t Decoder::bytes(const ModelConfig& config, Device device, DType product,
                        const DecoderOptions& options) {
   const DecoderOptions all = resolved(config, options);
-  const int64_t caches = KeyCaches::bytes(config, plan_for(config, product, all), all.streams);
+  const int64_t caches = KeyCaches::bytes(config, plan_for(config, device, product, all), all.streams);
   return caches + (device.kind == DeviceKind::cpu ? cpu_steps_bytes(config, product, all)
                                                   : gpu_steps_bytes(config, product, all));
 }
@@ -80,8 +82,10 @@ Decoder::Decoder(const ModelConfig& config, const ModelParameters& parameters, D
       device_(device),
       product_(parameters.output_weight.dtype),
       options_(resolved(config, options)),
-      caches_(config_, plan_for(config_, product_, options_), device, options_.streams),
+      caches_(config_, plan_for(config_, device, product_, options_), device, options_.streams),
       filled_(static_cast<size_t>(options_.streams), 0) {
+  LONGSTRIDE_CHECK(device.kind == DeviceKind::cpu || !config.convolves(),
+                   "models with model.convolution are not sampled on a GPU yet; use --device cpu");
   if (device.kind == DeviceKind::cpu)
     engine_ = make_cpu_steps(config_, parameters_, caches_, options_, quantized);
   else
@@ -199,17 +203,33 @@ void Decoder::prefill_in_parallel(int64_t sequence, std::span<const uint8_t> byt
     copy(tokens, on_device);
     tokens = on_device;
   }
-  // (1, N, H, D) as (N, H, D).
+  // (1, N, ...) as (N, ...).
   const auto of_one = [](Tensor t) {
-    t.rank = 3;
+    --t.rank;
     std::copy(t.shape.begin() + 1, t.shape.end(), t.shape.begin());
     std::copy(t.stride.begin() + 1, t.stride.end(), t.stride.begin());
     return t;
   };
-  transformer.prefill(parameters_, tokens, [&](int64_t layer, const Tensor& keys, const Tensor& values) {
-    store_keys({device_, nullptr}, caches_.layer(layer), sequence, 0, of_one(keys), of_one(values));
-  });
+  transformer.prefill(
+      parameters_, tokens,
+      [&](int64_t layer, const Tensor& keys, const Tensor& values, const Tensor& unconvolved) {
+        store_keys({device_, nullptr}, caches_.layer(layer), sequence, 0, of_one(keys), of_one(values));
+        if (unconvolved) keep_recent(layer, sequence, of_one(unconvolved));
+      });
   filled_[sequence] = length;
+}
+
+void Decoder::keep_recent(int64_t layer, int64_t sequence, const Tensor& rows) const {
+  const int64_t taps = kConvolutionTaps, length = rows.shape[0];
+  const Tensor kept = caches_.recent(layer).rows(sequence, sequence + 1).reshaped({taps, rows.shape[1]});
+  for (int64_t position = std::max<int64_t>(0, length - taps); position < length; ++position) {
+    const Tensor from = rows.rows(position, position + 1);
+    const Tensor to = kept.rows(position % taps, position % taps + 1);
+    if (from.dtype == to.dtype)
+      copy(from, to);
+    else
+      convert({device_, nullptr}, from, to);
+  }
 }
 
 void Decoder::copy_sequence(int64_t from, int64_t to) {
@@ -217,7 +237,7 @@ void Decoder::copy_sequence(int64_t from, int64_t to) {
     LONGSTRIDE_CHECK(sequence >= 0 && sequence < streams(), "sequence {} of {}", sequence, streams());
   if (from == to) return;
   for (int64_t layer = 0; layer < caches_.layers(); ++layer)
-    for (const Tensor& cache : {caches_.layer(layer).keys, caches_.layer(layer).values})
+    for (const Tensor& cache : caches_.tensors(layer))
       copy(cache.rows(from, from + 1), cache.rows(to, to + 1));
   filled_[to] = filled_[from];
 }
@@ -226,7 +246,7 @@ void Decoder::fill_with_noise(int64_t positions) {
   LONGSTRIDE_CHECK(positions >= 0 && positions <= options_.positions, "{} positions of sequences of {}",
                    positions, options_.positions);
   for (int64_t layer = 0; layer < caches_.layers(); ++layer)
-    for (const Tensor& cache : {caches_.layer(layer).keys, caches_.layer(layer).values}) {
+    for (const Tensor& cache : caches_.tensors(layer)) {
       if (device_.kind == DeviceKind::cpu) {
         longstride::fill_with_noise(cache);
         continue;

@@ -105,6 +105,8 @@ class Decoder {
  private:
   void check_next(int64_t sequence, int64_t position) const;
   void prefill_in_parallel(int64_t sequence, std::span<const uint8_t> bytes);
+  // The last of a sequence's rows (N, d), positions 0..N-1, that are convolved.
+  void keep_recent(int64_t layer, int64_t sequence, const Tensor& rows) const;
 
   ModelConfig config_;
   const ModelParameters parameters_;

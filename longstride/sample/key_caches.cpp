@@ -2,18 +2,22 @@
 
 #include <algorithm>
 
+#include "longstride/ops/causal_convolution.h"
+
 namespace longstride {
 
 namespace {
 
-// Keys or values (streams, rows, width) of one layer; laid out where the memory is planned and where it is
-// dealt out.
+// Keys or values (streams, rows, width) of one layer, and what is convolved; laid out where the memory is
+// planned and where it is dealt out.
 KeyCache lay_out(const CachePlan& plan, const ModelConfig& config, int64_t layer, int64_t streams,
-                 Arena& arena) {
+                 Arena& arena, Tensor* recent) {
   const int64_t rows = plan.layer(layer).rows;
   KeyCache cache;
   cache.keys = arena.allocate(plan.keys, {streams, rows, config.qk_head()});
   cache.values = arena.allocate(plan.values, {streams, rows, config.v_head()});
+  *recent =
+      config.convolves() ? arena.allocate(plan.recent, {streams, kConvolutionTaps, config.width}) : Tensor{};
   return cache;
 }
 
@@ -53,7 +57,9 @@ int64_t dense_cache_bytes(const CachePlan& plan, const ModelConfig& config) {
 
 int64_t KeyCaches::bytes(const ModelConfig& config, const CachePlan& plan, int64_t streams) {
   Arena measure = Arena::measuring({});
-  for (int64_t layer = 0; layer < config.layers; ++layer) lay_out(plan, config, layer, streams, measure);
+  Tensor recent;
+  for (int64_t layer = 0; layer < config.layers; ++layer)
+    lay_out(plan, config, layer, streams, measure, &recent);
   return measure.peak();
 }
 
@@ -65,9 +71,15 @@ KeyCaches::KeyCaches(const ModelConfig& config, CachePlan plan, Device device, i
       heads.push_back({&plan_.stores[layer.store_of_head[head]], layer.first_row[head]});
   }
   for (int64_t layer = 0; layer < config.layers; ++layer) {
-    layers_.push_back(lay_out(plan_, config, layer, streams, arena_));
+    layers_.push_back(lay_out(plan_, config, layer, streams, arena_, &recent_.emplace_back()));
     layers_.back().heads = heads_[layer % heads_.size()];
   }
+}
+
+std::vector<Tensor> KeyCaches::tensors(int64_t layer) const {
+  std::vector<Tensor> all{layers_[layer].keys, layers_[layer].values};
+  if (recent_[layer]) all.push_back(recent_[layer]);
+  return all;
 }
 
 }  // namespace longstride

@@ -1,5 +1,5 @@
-// The key and value caches of all layers for several sequences: which rows each head keeps, planned from the
-// schedule, and the memory behind them.
+// What all layers keep of several sequences: keys and values, of which the schedule says which rows each head
+// needs, and the last rows of what model.convolution reads; and the memory behind them.
 #pragma once
 
 #include <cstdint>
@@ -23,6 +23,7 @@ struct CachePlan {
   std::vector<KeyStore> stores;        // distinct ones
   std::vector<LayerCachePlan> layers;  // one a layer of the schedule's cycle
   DType keys = DType::f32, values = DType::f32;
+  DType recent = DType::f32;
   const LayerCachePlan& layer(int64_t index) const { return layers[index % layers.size()]; }
 };
 
@@ -44,12 +45,17 @@ class KeyCaches {
 
   const CachePlan& plan() const { return plan_; }
   const KeyCache& layer(int64_t index) const { return layers_[index]; }
+  // (S, kConvolutionTaps, d), as ops/causal_convolution.h keeps them; empty without model.convolution.
+  const Tensor& recent(int64_t layer) const { return recent_[layer]; }
+  // All tensors of a layer, the first axis of each being the sequences.
+  std::vector<Tensor> tensors(int64_t layer) const;
   int64_t layers() const { return static_cast<int64_t>(layers_.size()); }
 
  private:
   CachePlan plan_;
   std::vector<std::vector<HeadRows>> heads_;  // a layer of the cycle
   std::vector<KeyCache> layers_;
+  std::vector<Tensor> recent_;
   Arena arena_ = Arena::measuring({});
 };
 

@@ -253,10 +253,11 @@ class Subject {
     Transformer model(case_.config, {device_, case_.product, case_.batch, false, false});
     const ModelParameters parameters = by_role(case_.config, weights_, products_);
     Result<float> result;
-    model.prefill(parameters, bytes(tokens), [&](int64_t, const Tensor& keys, const Tensor& values) {
-      append(keys, result.keys);
-      append(values, result.values);
-    });
+    model.prefill(parameters, bytes(tokens),
+                  [&](int64_t, const Tensor& keys, const Tensor& values, const Tensor&) {
+                    append(keys, result.keys);
+                    append(values, result.values);
+                  });
     result.losses_without_dropout.assign(tokens.size(), kNan);
     const Tensor losses = floats(result.losses_without_dropout);
     model.evaluate(parameters, bytes(tokens), losses);

@@ -101,6 +101,20 @@ TEST_P(EveryWeight, SequencesOfMixedValuesAreTheSameBitsAloneAndBesideOthers) {
   }
 }
 
+// With a feed-forward that reads earlier positions.
+ModelConfig convolved(ModelConfig config) {
+  config.convolution = 4;
+  return config;
+}
+
+// Each row's earlier ones are those of its own sequence.
+TEST_P(EveryWeight, ConvolvedSequencesAreTheSameBitsAloneAndBesideOthers) {
+  for (const char* pattern : {"fixed:8,2", "window:4|stride:4"}) {
+    const ModelConfig config = convolved(small_config(pattern, 37, 3, 4));
+    for (const int64_t streams : {2, 5}) expect_the_bits_of_being_alone(model(config), streams);
+  }
+}
+
 // The same with enough weights that a step is shared out.
 TEST_P(EveryWeight, ThreadsDoNotMatter) {
   ModelConfig config = small_config("fixed:16,4", 40, 4, 4);
@@ -187,7 +201,7 @@ INSTANTIATE_TEST_SUITE_P(DecoderSequences, EveryWeight, ::testing::Values("f32",
                          [](const auto& info) { return std::string(info.param); });
 
 TEST(DecoderSequences, APrefillLeavesTheOthersAlone) {
-  const WeightedModel model(small_config("strided:8", 40));
+  const WeightedModel model(convolved(small_config("strided:8", 40)));
   for (const int64_t length : {5, 30}) {
     const std::vector<uint8_t> first = random_bytes(40, 1), second = random_bytes(40, 2);
     const auto decoder = model.decoder({.streams = 2});
@@ -209,7 +223,7 @@ TEST(DecoderSequences, APrefillLeavesTheOthersAlone) {
 
 TEST(DecoderSequences, ACopyGoesOnAsTheOriginal) {
   for (const DType product : {DType::f32, DType::bf16}) {
-    const WeightedModel model(small_config("fixed:8,2,dense", 40), product);
+    const WeightedModel model(convolved(small_config("fixed:8,2,dense", 40)), product);
     const std::vector<uint8_t> tokens = random_bytes(40, 6), other = random_bytes(40, 7);
     const auto decoder = model.decoder({.streams = 3, .exact_scores = product == DType::bf16});
     for (int64_t position = 0; position < 25; ++position)

@@ -131,6 +131,22 @@ TEST_P(EveryPattern, AgreesForMixedValues) {
   }
 }
 
+// The last rows that are convolved are kept, of a prefill too.
+TEST_P(EveryPattern, AgreesForConvolutions) {
+  for (const bool changed : {false, true}) {
+    ModelConfig config = small_config(GetParam(), 45, 3, 4);
+    config.convolution = 4;
+    if (changed) config.positions = "rotary", config.qk_norm = true, config.value_residual = 0.4;
+    const RandomModel model(config);
+    for (const int64_t primed : {0, 1, 3, 17, 18, 31})
+      for (const int64_t positions : {0, 37})
+        EXPECT_LE(largest_difference(model, {.primed = primed, .positions = positions}), 2e-5)
+            << changed << ", " << primed << " primed, " << positions << " positions";
+    RandomModel rounded(config, 7, DType::bf16);
+    expect_rounding_as_in_parallel(rounded);
+  }
+}
+
 // Turned and normalised keys are kept as the parallel forward gives them to the attention.
 TEST_P(EveryPattern, AgreesForChangedQueriesAndKeys) {
   for (const bool rotary : {true, false})
@@ -184,6 +200,17 @@ TEST(Decoder, PlansWhatRotaryPositionsTake) {
                        Decoder::bytes(plain, Device{}, DType::f32, options);
   EXPECT_GE(more, table);
   EXPECT_LE(more, table + 256);
+}
+
+TEST(Decoder, PlansWhatConvolutionsTake) {
+  ModelConfig plain = small_config("strided:9", 64), convolved = plain;
+  convolved.convolution = 4;
+  const DecoderOptions options{.streams = 2};
+  const int64_t kept = convolved.layers * 2 * 4 * convolved.width * static_cast<int64_t>(sizeof(float));
+  const int64_t more = Decoder::bytes(convolved, Device{}, DType::f32, options) -
+                       Decoder::bytes(plain, Device{}, DType::f32, options);
+  EXPECT_GE(more, kept);
+  EXPECT_LE(more, kept + convolved.layers * 64);
 }
 
 TEST(Decoder, PlansWhatMixedValuesTake) {

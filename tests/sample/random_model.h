@@ -27,12 +27,13 @@ inline ModelConfig small_config(const std::string& pattern, int64_t context, int
   return config;
 }
 
-// The same with everything that a model may do to queries, keys and values.
+// The same with everything that a model may do to queries, keys, values and what the feed-forward reads.
 inline ModelConfig changed_config(const std::string& pattern, int64_t context) {
   ModelConfig config = small_config(pattern, context);
   config.positions = "rotary";
   config.qk_norm = true;
   config.value_residual = 0.4;
+  config.convolution = 4;
   return config;
 }
 

@@ -24,6 +24,9 @@ struct DecodeLayer {
   Tensor up_weight, up_bias;      // (ff, d)
   Tensor down_weight, down_bias;  // (d, ff)
   KeyCache cache;
+  // (kConvolutionTaps, d) f32 of ops/causal_convolution.h for what the feed-forward reads, and the ring of
+  // rows (S, kConvolutionTaps, d) of the weights' type that it goes over; of all layers or of none.
+  Tensor convolution = {}, recent = {};
 };
 
 // Weights are all f32, all bf16 or all f16; so are the caches' values, and keys are like them or f32.
@@ -48,6 +51,7 @@ struct DecodeShape {
   DType product = DType::f32;
   bool changes = false;  // queries and keys are normalised or turned
   bool mixes = false;    // values are mixed with those of the first layer
+  bool convolves = false;
 };
 
 // Where one sequence stands and how its bytes are drawn.

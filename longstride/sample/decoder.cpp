@@ -84,8 +84,6 @@ Decoder::Decoder(const ModelConfig& config, const ModelParameters& parameters, D
       options_(resolved(config, options)),
       caches_(config_, plan_for(config_, device, product_, options_), device, options_.streams),
       filled_(static_cast<size_t>(options_.streams), 0) {
-  LONGSTRIDE_CHECK(device.kind == DeviceKind::cpu || !config.convolves(),
-                   "models with model.convolution are not sampled on a GPU yet; use --device cpu");
   if (device.kind == DeviceKind::cpu)
     engine_ = make_cpu_steps(config_, parameters_, caches_, options_, quantized);
   else

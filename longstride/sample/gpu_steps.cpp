@@ -37,7 +37,7 @@ DecodeModel decode_model(const ModelConfig& config, const ModelParameters& param
     const BlockParameters& p = parameters.blocks[static_cast<size_t>(i)];
     model.layers.push_back({p.norm1_gain, p.norm1_bias, p.qkv_weight, p.qkv_bias, p.projection_weight,
                             p.projection_bias, p.norm2_gain, p.norm2_bias, p.up_weight, p.up_bias,
-                            p.down_weight, p.down_bias, caches.layer(i)});
+                            p.down_weight, p.down_bias, caches.layer(i), p.convolution, caches.recent(i)});
   }
   model.final_gain = parameters.final_gain, model.final_bias = parameters.final_bias;
   model.output_weight = parameters.output_weight;
@@ -97,10 +97,11 @@ int64_t gpu_steps_bytes(const ModelConfig& config, DType product, const DecoderO
   const int64_t positions = options.positions > 0 ? options.positions : config.context;
   const CachePlan plan = plan_caches(config, positions, product, options.exact_scores);
   return Rotation::bytes(decoded(config, options), {DeviceKind::cuda, 0}) +
-         cuda::DecodeSteps::bytes({config.layers, config.heads, config.qk_head(), config.v_head(),
-                                   config.ff(), static_cast<int64_t>(plan.stores.size()), product,
-                                   config.rotary() || config.qk_norm, config.mixes_values()},
-                                  options.streams);
+         cuda::DecodeSteps::bytes(
+             {config.layers, config.heads, config.qk_head(), config.v_head(), config.ff(),
+              static_cast<int64_t>(plan.stores.size()), product, config.rotary() || config.qk_norm,
+              config.mixes_values(), config.convolves()},
+             options.streams);
 }
 
 }  // namespace longstride

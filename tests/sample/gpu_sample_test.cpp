@@ -34,10 +34,12 @@ ModelConfig wide_config(const std::string& pattern, int64_t context) {
   return config;
 }
 
-// How a model changes queries and keys, and values, which it mixes with those of the first block.
-enum class Change { none, turned, turned_and_normalised, normalised, mixed, all };
-constexpr Change kChanges[] = {Change::turned, Change::turned_and_normalised, Change::normalised,
-                               Change::mixed, Change::all};
+// How a model changes queries and keys, values, which it mixes with those of the first block, and what the
+// feed-forward reads, which it convolves.
+enum class Change { none, turned, turned_and_normalised, normalised, mixed, convolved, all };
+constexpr Change kChanges[] = {Change::turned,     Change::turned_and_normalised,
+                               Change::normalised, Change::mixed,
+                               Change::convolved,  Change::all};
 
 bool turns(Change change) {
   return change == Change::turned || change == Change::turned_and_normalised || change == Change::all;
@@ -48,6 +50,7 @@ ModelConfig with(Change change, ModelConfig config) {
   config.qk_norm =
       change == Change::normalised || change == Change::turned_and_normalised || change == Change::all;
   if (change == Change::mixed || change == Change::all) config.value_residual = 0.4;
+  if (change == Change::convolved || change == Change::all) config.convolution = 4;
   return config;
 }
 
@@ -289,6 +292,8 @@ TEST_F(GpuSample, SequencesOfChangedQueriesAndKeysDoNotSeeEachOther) {
        with(both, wide_config("summary:8,2,1", 40)),
        with(Change::turned, wide_config("window:3+previous-row:9+summary:6,2+stride:5", 40)),
        with(Change::mixed, small_config("strided:8", 40, 3, 4)),
+       with(Change::convolved, small_config("strided:8", 40, 3, 4)),
+       with(Change::convolved, wide_config("fixed:16,4", 40)),
        with(Change::all, wide_config("fixed:16,4", 40))});
 }
 
@@ -333,15 +338,18 @@ void expect_bytes_drawn_as_on_the_cpu(Change change) {
 TEST_F(GpuSample, BytesAreDrawnAsOnTheCpuWhateverTheSteps) { expect_bytes_drawn_as_on_the_cpu(Change::none); }
 
 TEST_F(GpuSample, BytesOfChangedQueriesAndKeysAreDrawnAsOnTheCpu) {
-  for (const Change change : {Change::turned_and_normalised, Change::mixed, Change::all})
+  for (const Change change : {Change::turned_and_normalised, Change::mixed, Change::convolved, Change::all})
     expect_bytes_drawn_as_on_the_cpu(change);
 }
 
 // One sequence comes to its end, after which there are no angles, while another goes on; and a table that
 // ends with the positions that are decoded.
-TEST_F(GpuSample, TurnedSequencesThatHaveEndedRest) {
-  for (const ModelConfig& shape : {small_config("fixed:16,4", 64), wide_config("strided:8", 64)}) {
-    const RandomModel model(with(Change::turned_and_normalised, shape));
+TEST_F(GpuSample, SequencesThatHaveEndedRest) {
+  for (const ModelConfig& config : {with(Change::turned_and_normalised, small_config("fixed:16,4", 64)),
+                                    with(Change::turned_and_normalised, wide_config("strided:8", 64)),
+                                    with(Change::convolved, small_config("fixed:16,4", 64)),
+                                    with(Change::all, wide_config("strided:8", 64))}) {
+    const RandomModel model(config);
     const OnGpu gpu(model, DType::bf16);
     const std::vector<uint8_t> prime = random_bytes(30, 4);
     for (const auto& [streams, schedule] :
@@ -368,7 +376,7 @@ TEST_F(GpuSample, TurnedSequencesThatHaveEndedRest) {
 }
 
 TEST_F(GpuSample, CopiesGoOnAsTheirOriginals) {
-  const RandomModel model(small_config("window:4|stride:4", 60, 2, 4));
+  const RandomModel model(with(Change::convolved, small_config("window:4|stride:4", 60, 2, 4)));
   const OnGpu gpu(model, DType::bf16);
   const std::vector<uint8_t> prime = random_bytes(30, 4);
   Decoder decoder(model.config, gpu.parameters, kGpu, with(3));

@@ -31,10 +31,12 @@ struct Norm {
 struct Layer {
   Norm norm1, norm2;
   Weight qkv, projection, up, down;
-  void *keys, *values;  // (S, rows, D), (S, rows, Dv)
-  int64_t rows;         // of a sequence
-  int32_t heads_from;   // this layer's heads begin there in Args::heads
-  float value_share;    // of the first layer in its values; 0: nothing is mixed in
+  void *keys, *values;       // (S, rows, D), (S, rows, Dv)
+  int64_t rows;              // of a sequence
+  int32_t heads_from;        // this layer's heads begin there in Args::heads
+  float value_share;         // of the first layer in its values; 0: nothing is mixed in
+  const float* convolution;  // (kConvolutionTaps, d) of what the feed-forward reads; null: none
+  void* recent;              // (S, kConvolutionTaps, d) of the product's type: rows that it goes over
 };
 
 struct Head {
@@ -109,7 +111,7 @@ struct Args {
   int32_t distinct_heads;   // entries of `heads`
   bool vectors, vectors_v;  // rows of D and of Dv elements can be read eight at a time
   bool wide_keys;           // keys are f32 whatever the product
-  bool changes;             // queries and keys are normalised or turned, or values are mixed
+  bool changes;             // queries and keys are normalised or turned, values are mixed, or `convolves`
   bool mixes;               // values are mixed with those of the first layer
   bool normalised;
   bool turn_vectors;      // halves of D elements can be read eight at a time
@@ -129,6 +131,7 @@ struct Args {
   int32_t out_stride;
   int32_t* fault;     // 0, or 1 + the sequence whose logits cannot be drawn from
   uint32_t* arrived;  // blocks that have come to the barriers of a persistent kernel
+  bool convolves;     // what the feed-forward reads is convolved over the last positions
 };
 
 // Candidates of a position are read in pieces, a block or a warp a piece; how many depends on the position

@@ -48,7 +48,7 @@ __device__ Entry* copied(const Entry* from, int count, unsigned char* to) {
   return reinterpret_cast<Entry*>(to);
 }
 
-template <class T, bool kChanges>
+template <class T, bool kChanges, bool kConvolves>
 __global__ void __launch_bounds__(kThreads, 1)
     persistent_kernel(const __grid_constant__ Args a, int steps, bool draws) {
   unsigned char* const shared = shared_memory();
@@ -79,6 +79,7 @@ __global__ void __launch_bounds__(kThreads, 1)
       prefetch_tiles<T>(layer.projection, block.index, block.count);
       run_stage<Stage::qkv, kChanges>(a, layer, heads, block, ahead);
       barrier.arrive();
+      if constexpr (kConvolves) look_back(a, layer, block.rows);
       barrier.wait();
       prefetch_tiles<T>(layer.up, block.index, block.count);
       prefetch_tiles<T>(layer.down, block.index, block.count);
@@ -91,7 +92,7 @@ __global__ void __launch_bounds__(kThreads, 1)
       begin_stage<Stage::up>(a, layer, block, ahead);
       barrier.wait();
       prefetch_tiles<T>(l + 1 < a.layer_count ? layers[l + 1].qkv : a.output, block.index, block.count);
-      run_stage<Stage::up, false>(a, layer, heads, block, ahead);
+      run_stage<Stage::up, kConvolves>(a, layer, heads, block, ahead);
       barrier.arrive();
       begin_stage<Stage::down>(a, layer, block, ahead);
       barrier.wait();
@@ -153,7 +154,8 @@ __global__ void __launch_bounds__(kThreads, kBlocksAtOnce)
 
 template <class T>
 auto persistent_kernel_for(const Args& args) {
-  return args.changes ? persistent_kernel<T, true> : persistent_kernel<T, false>;
+  if (args.convolves) return persistent_kernel<T, true, true>;
+  return args.changes ? persistent_kernel<T, true, false> : persistent_kernel<T, false, false>;
 }
 
 template <bool kFused>
@@ -183,8 +185,10 @@ struct Queue {
   template <Stage kStage>
   void add(int layer, int64_t blocks, bool first = false, int64_t groups = 1) const {
     constexpr bool kMayChange = kStage == Stage::qkv || kStage == Stage::attention;
-    launch(args.changes ? stage_kernel<kStage, T, kMayChange> : stage_kernel<kStage, T, false>, layer, blocks,
-           first, groups);
+    constexpr bool kMayConvolve = kStage == Stage::norm2;
+    const bool changes = kMayConvolve ? args.convolves : args.changes;
+    launch(changes ? stage_kernel < kStage, T, kMayChange || kMayConvolve > : stage_kernel<kStage, T, false>,
+           layer, blocks, first, groups);
   }
 
  private:

@@ -12,6 +12,7 @@
 #pragma once
 
 #include "longstride/ops/cuda/decode/attention.cuh"
+#include "longstride/ops/cuda/decode/convolution.cuh"
 #include "longstride/ops/cuda/decode/sampling.cuh"
 #include "longstride/ops/cuda/decode/writes.cuh"
 
@@ -59,6 +60,7 @@ struct Places {
     heads = place(kFused ? a.distinct_heads * static_cast<int64_t>(sizeof(Head)) : 0);
     own_rows = place(kFused ? a.store_count * a.streams * static_cast<int64_t>(sizeof(OwnRows)) : 0);
     rows = place(kFused ? a.streams * a.x_stride * element : 0);
+    if (kFused && a.convolves) place(floats_of_before(a) * static_cast<int64_t>(sizeof(float)));
     bytes = at;
   }
 };
@@ -70,7 +72,7 @@ struct Block {
   Room& room;
   float* pieces;       // (kParts, 2 + Dv), for each warp where stages are not fused
   float *gain, *bias;  // (d) of a norm
-  T* rows;             // (S, x_stride) where stages are fused
+  T* rows;             // (S, x_stride) where stages are fused; before_of() follows
   OwnRows* own_rows;   // (stores, S), in shared memory where stages are fused
 
   __device__ Block(const Args& a, unsigned char* shared)
@@ -369,7 +371,8 @@ __device__ inline void attention_stage(const Args& a, const Layer& layer, const 
 }
 
 // Runs a stage of `layer` (of no meaning for the last three), whose heads are `heads`, as one block. It has
-// been begun.
+// been begun. kChanges: of qkv, that queries, keys or values are changed; of norm2 and up, that what is
+// normed is convolved.
 template <Stage kStage, bool kChanges, bool kFused, class T>
 __device__ inline void run_stage(const Args& a, const Layer& layer, const Head* heads,
                                  const Block<kFused, T>& block, Ahead<T>& ahead) {
@@ -377,7 +380,13 @@ __device__ inline void run_stage(const Args& a, const Layer& layer, const Head* 
   if constexpr (kStage == Stage::prepare) {
     for (int s = index; s < a.streams; s += blocks) prepare(a, s, a.sequences[s]);
   } else if constexpr (kStage == Stage::norm1 || kStage == Stage::norm2 || kStage == Stage::final_norm) {
-    norm_rows(a, block, norm_of<kFused>(a, kStage, layer)->epsilon, static_cast<T*>(a.normed), index, blocks);
+    T* const normed = static_cast<T*>(a.normed);
+    norm_rows(a, block, norm_of<kFused>(a, kStage, layer)->epsilon, normed, index, blocks);
+    if constexpr (kStage == Stage::norm2 && kChanges) {
+      const int warp = static_cast<int>(threadIdx.x) / kWarp;
+      for (int s = index * kWarps + warp; s < a.streams; s += blocks * kWarps)
+        convolve_row(a, layer, s, normed + static_cast<int64_t>(s) * a.x_stride);
+    }
   } else if constexpr (kStage == Stage::join) {
     join_rows(a, static_cast<T*>(a.attended), index, blocks);
   } else if constexpr (kStage == Stage::draw) {
@@ -399,6 +408,10 @@ __device__ inline void run_stage(const Args& a, const Layer& layer, const Head* 
     const Share<T> share(weight, index, blocks);
     if (const Norm* norm = norm_of<kFused>(a, kStage, layer); kFused && norm != nullptr && share.has(0))
       norm_rows(a, block, norm->epsilon, block.rows, 0, 1);
+    if constexpr (kFused && kStage == Stage::up && kChanges) {
+      __syncthreads();  // the rows are normed
+      convolve_rows(a, layer, block.rows, index == 0);
+    }
     if (kFused && kStage == Stage::projection && share.has(0)) join_rows(a, block.rows, 0, 1);
     if constexpr (kStage == Stage::qkv)
       product_of_rows(a, block, share, weight, a.normed, ahead,

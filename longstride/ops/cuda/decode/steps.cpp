@@ -9,6 +9,7 @@
 #include "longstride/base/check.h"
 #include "longstride/device/cuda.h"
 #include "longstride/device/staging.h"
+#include "longstride/ops/causal_convolution.h"
 #include "longstride/ops/cuda/decode/launch.h"
 #include "longstride/ops/decode_step.h"
 
@@ -73,6 +74,20 @@ const float* rotation(const Tensor& table, int64_t head_width) {
   return f32(table);
 }
 
+void set_convolution(const DecodeLayer& layer, int64_t streams, int64_t width, DType product, Layer& to) {
+  const Tensor &w = layer.convolution, &recent = layer.recent;
+  LONGSTRIDE_CHECK(w && w.dtype == DType::f32 && w.rank == 2 && w.contiguous() &&
+                       w.shape[0] == kConvolutionTaps && w.shape[1] == width,
+                   "decoding: a convolution is {}, must be f32 ({}, {}), of all layers or of none",
+                   w.describe(), kConvolutionTaps, width);
+  LONGSTRIDE_CHECK(recent && recent.dtype == product && recent.rank == 3 && recent.contiguous() &&
+                       recent.shape[0] == streams && recent.shape[1] == kConvolutionTaps &&
+                       recent.shape[2] == width,
+                   "decoding: rows to convolve are {}, must be {} ({}, {}, {})", recent.describe(),
+                   name_of(product), streams, kConvolutionTaps, width);
+  to.convolution = f32(w), to.recent = recent.data;
+}
+
 // The sizes alone.
 Args args_of(const DecodeShape& shape, int64_t streams) {
   LONGSTRIDE_CHECK(shape.head_width <= kWidestHead && shape.head_width_v <= kWidestHead,
@@ -99,7 +114,8 @@ Args args_of(const DecodeShape& shape, int64_t streams) {
   a.vectors = a.head_width % 8 == 0, a.vectors_v = a.head_width_v % 8 == 0;
   a.head_width_divisor = Divisor(a.head_width), a.head_width_v_divisor = Divisor(a.head_width_v);
   a.x_stride_divisor = Divisor(a.x_stride);
-  a.changes = shape.changes || shape.mixes, a.mixes = shape.mixes;
+  a.mixes = shape.mixes, a.convolves = shape.convolves;
+  a.changes = shape.changes || shape.mixes || shape.convolves;
   a.turn_vectors = a.head_width % 16 == 0;
   while ((8 << a.lane_shift) < std::max(a.head_width, a.head_width_v)) ++a.lane_shift;
   return a;
@@ -118,7 +134,7 @@ Described describe(const DecodeModel& model, int64_t streams) {
   d.args = args_of({static_cast<int64_t>(model.layers.size()), static_cast<int64_t>(cache.heads.size()),
                     cache.keys.shape[2], cache.values.shape[2], model.layers[0].up_weight.shape[0],
                     static_cast<int64_t>(d.stores.size()), d.product, model.rotation || model.qk_norm,
-                    model.value_residual > 0},
+                    model.value_residual > 0, static_cast<bool>(model.layers[0].convolution)},
                    streams);
   Args& a = d.args;
   a.wide_keys = cache.keys.dtype != d.product;
@@ -140,6 +156,7 @@ Described describe(const DecodeModel& model, int64_t streams) {
     l.down = weight(layer.down_weight, layer.down_bias, d.product);
     l.keys = layer.cache.keys.data, l.values = layer.cache.values.data;
     l.rows = layer.cache.keys.shape[1];
+    if (a.convolves || layer.convolution) set_convolution(layer, streams, a.width, d.product, l);
     // The first layer has none before it to mix with.
     l.value_share = d.layers.size() > 1 ? model.value_residual : 0;
     // Layers of the schedule's cycle share their heads.

@@ -185,8 +185,11 @@ void choose_training(RunConfig& config) {
     train.batch = (batch_for(config) + micro - 1) / micro * micro;
   }
   if (train.context_schedule == "auto") train.context_schedule = context_schedule_for(config);
+  // Checked as if it were chosen: what is open is not, and a plan needs a model that makes sense.
+  const bool open = train.activations == "auto";
+  if (open) train.activations = "keep";
   config.check();
-  if (train.activations == "auto") train.activations = activations_for(config);
+  if (open) train.activations = activations_for(config);
 }
 
 }  // namespace longstride

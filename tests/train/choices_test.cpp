@@ -91,6 +91,24 @@ TEST_F(ChoicesTest, WhatIsNamedStays) {
   EXPECT_EQ(chosen(config).model.width, 128);
 }
 
+TEST_F(ChoicesTest, WhatIsNamedIsChecked) {
+  const auto refusal = [&](const auto& change) -> std::string {
+    RunConfig config = fast(text(1000000));
+    change(config.model);
+    try {
+      chosen(config);
+    } catch (const Error& error) {
+      return error.what();
+    }
+    return "no error";
+  };
+  EXPECT_THAT(refusal([](ModelConfig& model) { model.width = 128, model.heads = 3; }),
+              HasSubstr("model.heads = 3 does not divide model.width = 128"));
+  EXPECT_THAT(refusal([](ModelConfig& model) { model.convolution = 3; }),
+              HasSubstr("model.convolution = 3, must be 4"));
+  EXPECT_EQ(refusal([](ModelConfig& model) { model.convolution = 4; }), "no error");
+}
+
 TEST_F(ChoicesTest, BatchesAreWholeMicroBatches) {
   RunConfig config = fast(text(1'000'000));
   config.train.micro_batch = 3;

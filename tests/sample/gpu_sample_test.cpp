@@ -236,9 +236,20 @@ TEST_F(GpuSample, WhatMixedValuesTakeIsPlanned) {
     return Decoder::bytes(with(change, plain), kGpu, DType::f32, with(2));
   };
   const int64_t values = 2 * plain.width * static_cast<int64_t>(sizeof(float));
-  const int64_t more = bytes(Change::all) - bytes(Change::turned_and_normalised);
+  const int64_t more = bytes(Change::mixed) - bytes(Change::normalised);
   EXPECT_GE(more, values);
   EXPECT_LE(more, values + 256);
+}
+
+TEST_F(GpuSample, WhatConvolutionsTakeIsPlanned) {
+  const ModelConfig plain = small_config("strided:9", 64);
+  const auto bytes = [&](Change change) {
+    return Decoder::bytes(with(change, plain), kGpu, DType::bf16, with(2));
+  };
+  const int64_t kept = plain.layers * 2 * 4 * plain.width * 2;
+  const int64_t more = bytes(Change::convolved) - bytes(Change::normalised);
+  EXPECT_GE(more, kept);
+  EXPECT_LE(more, kept + plain.layers * 256 + 256);
 }
 
 // Sequences at their own positions, alone and beside others, by both schedules: the very bits.

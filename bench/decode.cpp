@@ -11,6 +11,7 @@
 // after each pass over memory, and the fastest of each is taken: a pass and a step last about as long, and on
 // a shared machine all others measure the neighbours. Before anything is timed, a small model's steps are
 // compared with its parallel forward.
+#include <algorithm>
 #include <atomic>
 #include <chrono>
 #include <cmath>

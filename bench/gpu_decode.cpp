@@ -11,6 +11,7 @@
 // the keys and values that its pattern lets the position look at; divided by the rate at which this GPU
 // copies memory, that is the floor. Before anything is timed, a small model's bytes are compared: drawn alone
 // and beside others, by both schedules.
+#include <algorithm>
 #include <cstdio>
 #include <memory>
 #include <string>

@@ -21,26 +21,7 @@ constexpr Colour kPast{244, 245, 247}, kFuture{255, 255, 255}, kGrid{225, 228, 2
     kText{70, 76, 86};
 
 Colour colour_of(TermKind kind) {
-  switch (kind) {
-    case TermKind::dense:
-      return {84, 110, 140};
-    case TermKind::window:
-      return {45, 114, 200};
-    case TermKind::block:
-      return {31, 143, 133};
-    case TermKind::stride:
-      return {224, 104, 54};
-    case TermKind::summary:
-    case TermKind::spread_summary:
-      return {233, 161, 32};
-    case TermKind::prefix:
-      return {133, 92, 190};
-    case TermKind::previous_row:
-      return {201, 62, 92};
-    case TermKind::dilated:
-      return {96, 150, 52};
-  }
-  return kText;
+  return terms::visit(kind, [](auto t) { return decltype(t)::colour; });
 }
 
 uint8_t channel(double value) { return static_cast<uint8_t>(std::lround(std::clamp(value, 0.0, 255.0))); }

@@ -11,38 +11,24 @@ namespace {
 
 constexpr int64_t kMostPositions = int64_t{1} << 30;
 
-// Keys back from a position, its own included, that a term may look at; 0 for terms with rows of their own,
-// n for those that look back to the beginning.
-int64_t reach_of(const Term& term, int64_t n) {
-  switch (term.kind) {
-    case TermKind::window:
-    case TermKind::block:
-      return std::min(term.size, n);
-    case TermKind::previous_row:
-      return std::min(2 * term.size, n);
-    case TermKind::dilated:
-      return std::min((term.count - 1) * term.size + 1, n);
-    case TermKind::summary:
-    case TermKind::spread_summary:
-    case TermKind::prefix:
-      return 0;
-    case TermKind::dense:
-    case TermKind::stride:
-      return n;
-  }
-  return n;
-}
-
-int64_t own_rows(const Term& term, int64_t n) {
-  if (term.kind == TermKind::prefix) return std::min(term.size, n);
-  return is_summary(term) ? summary_rank(term.size, term.count, term.run, n) : 0;
+// Of how many of n positions the ring must hold the keys; 0 for terms with rows of their own.
+int64_t ring_of(const Term& term, int64_t n) {
+  return terms::visit(term.kind, [&](auto t) -> int64_t {
+    return decltype(t)::rows == terms::Rows::ring ? std::min(decltype(t)::reach(term), n) : 0;
+  });
 }
 
 // Rings before prefixes before summaries before strides: what repeats earlier terms is then found by ranges.
-int order_of(const Term& term) {
-  if (term.kind == TermKind::prefix) return 1;
-  if (is_contiguous(term)) return 0;
-  return is_summary(term) ? 2 : 3;
+int order_of(const Term& term, int64_t n) {
+  switch (key_order_kind(term)) {
+    case TokenOrder::Kind::natural:
+      return ring_of(term, n) > 0 ? 0 : 1;
+    case TokenOrder::Kind::summary:
+      return 2;
+    case TokenOrder::Kind::lanes:
+      return 3;
+  }
+  return 3;
 }
 
 }  // namespace
@@ -56,10 +42,10 @@ KeyStore make_key_store(const Pattern& pattern, int64_t n) {
   Term* const terms = store.pattern.terms;
   const int count = store.pattern.count;
   std::stable_sort(terms, terms + count,
-                   [](const Term& a, const Term& b) { return order_of(a) < order_of(b); });
+                   [n](const Term& a, const Term& b) { return order_of(a, n) < order_of(b, n); });
   int64_t ring = 0, own = 0;
   for (int t = 0; t < count; ++t) {
-    ring = std::max(ring, reach_of(terms[t], n));
+    ring = std::max(ring, ring_of(terms[t], n));
     own += own_rows(terms[t], n);
   }
   store.everything = ring + own >= n;
@@ -68,7 +54,7 @@ KeyStore make_key_store(const Pattern& pattern, int64_t n) {
   for (int t = 0; t < count; ++t) {
     const int64_t rows = own_rows(terms[t], n);
     store.first_row[t] = -1;
-    if (store.everything || reach_of(terms[t], n) > 0) continue;
+    if (store.everything || ring_of(terms[t], n) > 0) continue;
     store.first_row[t] = store.rows;
     store.rows += static_cast<int32_t>(rows);
   }

@@ -1,7 +1,7 @@
 // Which keys a sampler has to keep, and in which rows.
 //
 // A sampler goes forward one position at a time and keeps a key only as long as the pattern lets a later
-// position look at it:
+// position look at it. Each kind of term says where (terms/):
 //   window, block, previous-row, dilated   a ring of the latest keys, as many as the term reaches back
 //   summary, prefix                        a row for each of their positions
 //   dense, stride                          all keys: the key at k is looked at again from k + l
@@ -13,7 +13,7 @@
 
 #include <cstdint>
 
-#include "longstride/pattern/own_range.h"
+#include "longstride/pattern/pattern.h"
 
 namespace longstride {
 
@@ -67,19 +67,9 @@ LONGSTRIDE_HOST_DEVICE void for_rows_of_key(const KeyStore& store, int64_t k, in
   for (int t = 0; t < store.pattern.count; ++t) {
     if (store.first_row[t] < 0) continue;
     const Term& term = store.pattern.terms[t];
-    if (term.kind == TermKind::prefix) {
-      if (k < term.size) visit(store.first_row[t] + static_cast<int32_t>(k));
-    } else {
-      const int64_t rank = summary_rank(term.size, term.count, term.run, k);
-      if (rank < summary_rank(term.size, term.count, term.run, k + 1))
-        visit(store.first_row[t] + static_cast<int32_t>(rank));
-    }
+    const int64_t row = own_rows(term, k);
+    if (row < own_rows(term, k + 1)) visit(store.first_row[t] + static_cast<int32_t>(row));
   }
-}
-
-// Its keys are neighbours, from one position to another.
-LONGSTRIDE_HOST_DEVICE inline bool is_contiguous(const Term& term) {
-  return !is_summary(term) && term.kind != TermKind::stride && term.kind != TermKind::dilated;
 }
 
 // What position q reads, whose own key is stored already.

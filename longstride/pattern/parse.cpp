@@ -6,6 +6,7 @@
 #include "longstride/base/check.h"
 #include "longstride/base/text.h"
 #include "longstride/pattern/pattern.h"
+#include "longstride/pattern/terms/table.h"
 
 namespace longstride {
 
@@ -15,39 +16,42 @@ constexpr int64_t kMaxNumber = std::numeric_limits<int32_t>::max();
 constexpr int64_t kMaxCycle = 65536;    // layers in a cycle, so that a typo in *count cannot fill the memory
 constexpr int64_t kMaxGroups = 262144;  // patterns of heads in all layers of a cycle, likewise
 
-// How a name is written: its numbers in order, the last `optional` of which may be left out.
+// What a pattern may name: a kind of term, or a preset of several. A preset's numbers are those of its last
+// kind; each kind takes as many of them, from the first on, as it has.
 struct Name {
   std::string_view text;
-  std::vector<std::string_view> numbers;
-  size_t optional = 0;
+  std::vector<TermKind> kinds;
+  std::vector<terms::Number> numbers;
 
   std::string usage() const {
     std::string usage(text);
-    for (size_t i = 0; i < numbers.size(); ++i) {
-      const char* separator = i == 0 ? ":" : ",";
-      const bool may_miss = i + optional >= numbers.size();
-      usage += fmt::format("{}{}{}{}", may_miss ? "[" : "", separator, numbers[i], may_miss ? "]" : "");
-    }
+    for (size_t i = 0; i < numbers.size(); ++i)
+      usage += fmt::format("{}{}{}{}", numbers[i].optional ? "[" : "", i == 0 ? ":" : ",", numbers[i].name,
+                           numbers[i].optional ? "]" : "");
     return usage;
   }
 };
 
+const terms::Entry& entry_of(TermKind kind) { return terms::table()[static_cast<size_t>(kind)]; }
+
+Name preset(std::string_view text, std::vector<TermKind> kinds) {
+  Name name{text, std::move(kinds), {}};
+  for (const terms::Number& number : entry_of(name.kinds.back()).numbers)
+    if (!number.optional) name.numbers.push_back(number);
+  return name;
+}
+
 const std::vector<Name>& names() {
-  static const std::vector<Name> table{
-      {"dense", {}},
-      {"window", {"w"}},
-      {"block", {"l"}},
-      {"stride", {"l"}},
-      {"summary", {"l", "c", "r"}, 1},
-      {"spread-summary", {"l", "c"}},
-      {"prefix", {"g"}},
-      {"previous-row", {"l"}},
-      {"dilated", {"w", "d"}},
-      {"strided", {"l"}},
-      {"fixed", {"l", "c"}},
-      {"spread-fixed", {"l", "c"}},
-  };
-  return table;
+  static const std::vector<Name> all = [] {
+    std::vector<Name> list;
+    for (const terms::Entry& entry : terms::table())
+      list.push_back({entry.name, {entry.kind}, {entry.numbers.begin(), entry.numbers.end()}});
+    list.push_back(preset("strided", {TermKind::window, TermKind::stride}));
+    list.push_back(preset("fixed", {TermKind::block, TermKind::summary}));
+    list.push_back(preset("spread-fixed", {TermKind::block, TermKind::spread_summary}));
+    return list;
+  }();
+  return all;
 }
 
 std::string known_names() {
@@ -122,20 +126,15 @@ class Parser {
     if (found == names().end()) unknown(word);
     const std::vector<int64_t> numbers = read_numbers(*found);
     check_ranges(*found, numbers);
+    for (const TermKind kind : found->kinds) add(pattern, term_of(kind, numbers));
+  }
 
-    const int64_t first = numbers.empty() ? 0 : numbers[0];
-    const int64_t second = numbers.size() > 1 ? numbers[1] : 0;
-    const int64_t third = numbers.size() > 2 ? numbers[2] : 0;
-    if (word == "dense") add(pattern, {TermKind::dense});
-    if (word == "window" || word == "strided") add(pattern, {TermKind::window, first});
-    if (word == "block" || word == "fixed" || word == "spread-fixed") add(pattern, {TermKind::block, first});
-    if (word == "stride" || word == "strided") add(pattern, {TermKind::stride, first});
-    if (word == "summary" || word == "fixed") add(pattern, {TermKind::summary, first, second, third});
-    if (word == "spread-summary" || word == "spread-fixed")
-      add(pattern, {TermKind::spread_summary, first, second});
-    if (word == "prefix") add(pattern, {TermKind::prefix, first});
-    if (word == "previous-row") add(pattern, {TermKind::previous_row, first});
-    if (word == "dilated") add(pattern, {TermKind::dilated, second, first});
+  // The term of this kind with the first of `numbers`, as many as it has.
+  static Term term_of(TermKind kind, const std::vector<int64_t>& numbers) {
+    Term term{kind};
+    const auto fields = entry_of(kind).numbers;
+    for (size_t i = 0; i < std::min(fields.size(), numbers.size()); ++i) term.*fields[i].field = numbers[i];
+    return term;
   }
 
   void add(Pattern& pattern, const Term& term) const {
@@ -178,10 +177,10 @@ class Parser {
       do {
         if (numbers.size() == name.numbers.size())
           complain("'{}' has too many numbers, it is written {}", name.text, name.usage());
-        numbers.push_back(read_number(fmt::format("{}'s {}", name.text, name.numbers[numbers.size()])));
+        numbers.push_back(read_number(fmt::format("{}'s {}", name.text, name.numbers[numbers.size()].name)));
       } while (accept_comma_before_number());
     }
-    if (numbers.size() + name.optional < name.numbers.size())
+    if (numbers.size() < name.numbers.size() && !name.numbers[numbers.size()].optional)
       complain("'{}' has {} number{}, it is written {}", name.text, numbers.empty() ? "no" : "only 1",
                numbers.empty() ? "s" : "", name.usage());
     return numbers;
@@ -219,20 +218,25 @@ class Parser {
   }
 
   void check_ranges(const Name& name, const std::vector<int64_t>& numbers) const {
-    const bool summary = name.numbers.size() > 1 && name.numbers[1] == "c";
-    if (!numbers.empty() && numbers[0] < 1)
-      complain("{}: {} must be at least 1", written(name, numbers), name.numbers[0]);
-    if (summary && (numbers[1] < 1 || numbers[1] > numbers[0]))
-      complain("{}:l,c needs 1 <= c <= l, here l = {}, c = {}", name.text, numbers[0], numbers[1]);
-    if (summary && numbers.size() > 2 && (numbers[2] < 0 || numbers[2] >= numbers[0] / numbers[1]))
-      complain("{}:l,c,r needs 0 <= r < l/c, here l = {}, c = {}, so r is at most {}, not {}", name.text,
-               numbers[0], numbers[1], numbers[0] / numbers[1] - 1, numbers[2]);
-    if (!summary && numbers.size() > 1 && numbers[1] < 1)
-      complain("{}: {} must be at least 1", written(name, numbers), name.numbers[1]);
-  }
-
-  static std::string written(const Name& name, const std::vector<int64_t>& numbers) {
-    return fmt::format("{}:{}", name.text, fmt::join(numbers, ","));
+    const Term term = term_of(name.kinds.back(), numbers);
+    std::string letters, values;  // "l,c" and "l = 8, c = 9", of the numbers so far
+    for (size_t i = 0; i < numbers.size(); ++i) {
+      const terms::Number& number = name.numbers[i];
+      const char* separator = i == 0 ? "" : ",";
+      letters += fmt::format("{}{}", separator, number.name);
+      const int64_t most = number.most == nullptr ? kMaxNumber : number.most(term);
+      if (numbers[i] >= number.least && numbers[i] <= most) {
+        values += fmt::format("{}{} = {}", i == 0 ? "" : ", ", number.name, numbers[i]);
+        continue;
+      }
+      if (number.rule == nullptr)
+        complain("{}:{}: {} must be at least {}", name.text, fmt::join(numbers, ","), number.name,
+                 number.least);
+      const std::string wrong =
+          number.says_most ? fmt::format("so {} is at most {}, not {}", number.name, most, numbers[i])
+                           : fmt::format("{} = {}", number.name, numbers[i]);
+      complain("{}:{} needs {}, here {}, {}", name.text, letters, number.rule, values, wrong);
+    }
   }
 
   void skip_space() {
@@ -269,28 +273,14 @@ class Parser {
 };
 
 std::string to_string(const Term& term) {
-  switch (term.kind) {
-    case TermKind::dense:
-      return "dense";
-    case TermKind::window:
-      return fmt::format("window:{}", term.size);
-    case TermKind::block:
-      return fmt::format("block:{}", term.size);
-    case TermKind::stride:
-      return fmt::format("stride:{}", term.size);
-    case TermKind::summary:
-      if (term.run == 0) return fmt::format("summary:{},{}", term.size, term.count);
-      return fmt::format("summary:{},{},{}", term.size, term.count, term.run);
-    case TermKind::spread_summary:
-      return fmt::format("spread-summary:{},{}", term.size, term.count);
-    case TermKind::prefix:
-      return fmt::format("prefix:{}", term.size);
-    case TermKind::previous_row:
-      return fmt::format("previous-row:{}", term.size);
-    case TermKind::dilated:
-      return fmt::format("dilated:{},{}", term.count, term.size);
+  const terms::Entry& entry = entry_of(term.kind);
+  std::string text = entry.name;
+  for (size_t i = 0; i < entry.numbers.size(); ++i) {
+    const terms::Number& number = entry.numbers[i];
+    if (number.optional && term.*number.field == 0) break;
+    text += fmt::format("{}{}", i == 0 ? ":" : ",", term.*number.field);
   }
-  fail("a term of kind {} has no name", static_cast<int>(term.kind));
+  return text;
 }
 
 }  // namespace
@@ -305,12 +295,8 @@ Pattern Pattern::for_head(int64_t head) const {
   LONGSTRIDE_CHECK(head >= 0, "head is {}, must not be negative", head);
   Pattern resolved;
   for (int t = 0; t < count; ++t) {
-    Term term = terms[t];
-    if (term.kind == TermKind::spread_summary) {
-      term.kind = TermKind::summary;
-      term.run = head % (term.size / term.count);
-    }
-    resolved.add(term);
+    const Term& term = terms[t];
+    resolved.add(terms::visit(term.kind, [&](auto kind) { return decltype(kind)::for_head(term, head); }));
   }
   return resolved;
 }

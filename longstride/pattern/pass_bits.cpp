@@ -8,13 +8,11 @@ namespace longstride {
 
 namespace {
 
-bool is_lanes(const Term& term) { return term.kind == TermKind::stride || term.kind == TermKind::dilated; }
-
 // Those of `excluded` that are one range in any order.
 Pattern contiguous_terms(const Pattern& excluded) {
   Pattern contiguous;
   for (int t = 0; t < excluded.count; ++t)
-    if (!is_summary(excluded.terms[t]) && !is_lanes(excluded.terms[t])) contiguous.add(excluded.terms[t]);
+    if (is_contiguous(excluded.terms[t])) contiguous.add(excluded.terms[t]);
   return contiguous;
 }
 
@@ -33,7 +31,8 @@ PassBits::PassBits(const Pattern& terms, const Pattern& excluded, const TokenOrd
     const Term& term = excluded.terms[t];
     if (is_lanes(term)) {
       Progression other{term.size / std::gcd(term.size, keys.width), std::numeric_limits<int64_t>::max()};
-      if (term.kind == TermKind::dilated) other.reach = ((term.count - 1) * term.size) / keys.width;
+      const int64_t places = places_of(term);
+      if (places < other.reach) other.reach = (places - 1) * term.size / keys.width;
       for (int64_t bit = 0; bit < 64; bit += other.step) other.multiples |= uint64_t{1} << bit;
       progressions_.push_back(other);
     }
@@ -92,7 +91,7 @@ double words_of_pass(const PassTerms& pass, int64_t n, int64_t tile) {
   for (int t = 0; t < pass.terms.count; ++t) {
     const Term& term = pass.terms.terms[t];
     const double half = static_cast<double>(pass.keys.lane_length()) / 2;
-    const double most = term.kind == TermKind::dilated ? static_cast<double>(term.count) : half;
+    const double most = is_lanes(term) ? static_cast<double>(places_of(term)) : half;
     keys = std::max(keys, std::min(half, most));
   }
   return static_cast<double>(n) * (2 + keys / static_cast<double>(std::min<int64_t>(tile, 64)));

@@ -3,18 +3,7 @@
 // A Pattern is a union of closed-form terms; `allows` is its one definition. Everything else (tiles, row
 // lists, pair counts, pictures) is derived from the terms by exact arithmetic in plan.h and tested against
 // `allows`.
-//
-// Terms, with q the query's position, k the key's, always k <= q (paper: section 4.2-4.3, and neighbours):
-//   dense                  every k
-//   window:w               q - k < w                       the last w positions, own included
-//   block:l                floor(k/l) = floor(q/l)         own block
-//   stride:l               (q - k) mod l = 0               own column, when rows are l wide
-//   summary:l,c            k mod l >= l - c                the last c positions of every block of l
-//   summary:l,c,r          the r-th run of c counted from the block's end (r = 0 is the line above)
-//   spread-summary:l,c     summary:l,c,r with r = head mod (l/c): each head has its own run
-//   prefix:g               k < g                           the first g positions
-//   previous-row:l         floor(k/l) = floor(q/l) - 1     the whole row above
-//   dilated:w,d            q - k in {0, d, ..., (w-1)d}
+// The kinds of terms, each with what is known of it, stand in terms/; docs/patterns.md has a table of them.
 #pragma once
 
 #include <cstdint>
@@ -23,54 +12,9 @@
 #include <vector>
 
 #include "longstride/base/host_device.h"
+#include "longstride/pattern/terms/terms.h"
 
 namespace longstride {
-
-enum class TermKind : uint8_t {
-  dense,
-  window,
-  block,
-  stride,
-  summary,
-  spread_summary,
-  prefix,
-  previous_row,
-  dilated
-};
-
-struct Term {
-  TermKind kind = TermKind::dense;
-  int64_t size = 0;   // w, l, g, or d of dilated
-  int64_t count = 0;  // c of summary, w of dilated
-  int64_t run = 0;    // r of summary
-
-  LONGSTRIDE_HOST_DEVICE bool allows(int64_t q, int64_t k) const {
-    if (k > q) return false;
-    switch (kind) {
-      case TermKind::dense:
-        return true;
-      case TermKind::window:
-        return q - k < size;
-      case TermKind::block:
-        return q / size == k / size;
-      case TermKind::stride:
-        return (q - k) % size == 0;
-      case TermKind::summary:
-      case TermKind::spread_summary: {  // a spread summary that no head has resolved reads as run 0
-        const int64_t from_end = size - 1 - k % size;
-        return from_end / count == run;
-      }
-      case TermKind::prefix:
-        return k < size;
-      case TermKind::previous_row:
-        return k / size == q / size - 1;
-      case TermKind::dilated:
-        return (q - k) % size == 0 && (q - k) / size < count;
-    }
-    return false;
-  }
-  bool operator==(const Term&) const = default;
-};
 
 inline constexpr int kMaxTerms = 6;
 

@@ -6,12 +6,9 @@
 #include <string_view>
 #include <vector>
 
-namespace longstride {
+#include "longstride/pattern/colour.h"
 
-struct Colour {
-  uint8_t red = 255, green = 255, blue = 255;
-  bool operator==(const Colour&) const = default;
-};
+namespace longstride {
 
 class Picture {
  public:

@@ -16,62 +16,9 @@
 #include <vector>
 
 #include "longstride/pattern/pattern.h"
+#include "longstride/pattern/token_order.h"
 
 namespace longstride {
-
-// A closed-form map from a compact index to a position in the sequence. It is increasing within a lane.
-struct TokenOrder {
-  enum class Kind : uint8_t { natural, lanes, summary };
-  Kind kind = Kind::natural;
-  int64_t n = 0;      // positions in the sequence
-  int64_t width = 1;  // l of lanes and summary
-  int64_t count = 0;  // c of summary
-  int64_t run = 0;    // r of summary
-
-  // Lanes hold consecutive indices, all of the same padded length: natural and summary have one lane, lanes
-  // has min(l, n) of ceil(n/l). The last index of a lane may stand for no position (position() >= n): skip
-  // it.
-  LONGSTRIDE_HOST_DEVICE int64_t lanes() const { return kind == Kind::lanes ? (width < n ? width : n) : 1; }
-  LONGSTRIDE_HOST_DEVICE int64_t lane_length() const;
-  LONGSTRIDE_HOST_DEVICE int64_t size() const { return lanes() * lane_length(); }
-  // The position of compact index `index`; n or more if the index is padding.
-  LONGSTRIDE_HOST_DEVICE int64_t position(int64_t index) const;
-  // Distance in positions between neighbouring indices of a lane where it is constant (natural 1, lanes l).
-  bool operator==(const TokenOrder&) const = default;
-};
-
-LONGSTRIDE_HOST_DEVICE inline int64_t TokenOrder::lane_length() const {
-  switch (kind) {
-    case Kind::natural:
-      return n;
-    case Kind::lanes:
-      return (n + width - 1) / width;
-    case Kind::summary: {
-      // Position of index i: (i / count) * width + start + i % count, where start is the run's first offset;
-      // the run may be cut by the block's beginning (offset < 0 never occurs: parsing requires (run + 1) *
-      // count <= width).
-      const int64_t start = width - (run + 1) * count;
-      const int64_t tail = n % width - start;
-      const int64_t in_tail = tail < 0 ? 0 : (tail < count ? tail : count);
-      return n / width * count + in_tail;
-    }
-  }
-  return 0;
-}
-
-LONGSTRIDE_HOST_DEVICE inline int64_t TokenOrder::position(int64_t index) const {
-  switch (kind) {
-    case Kind::natural:
-      return index;
-    case Kind::lanes: {
-      const int64_t length = lane_length();
-      return index % length * width + index / length;
-    }
-    case Kind::summary:
-      return index / count * width + (width - (run + 1) * count) + index % count;
-  }
-  return n;
-}
 
 // Cuts an order into tiles of at most `tile` consecutive indices; no tile crosses a lane.
 struct TileGrid {

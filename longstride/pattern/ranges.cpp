@@ -9,8 +9,6 @@ namespace {
 
 int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
-bool is_lanes(const Term& term) { return term.kind == TermKind::stride || term.kind == TermKind::dilated; }
-
 // The offsets in a lane of `order` whose positions lie in [begin, end).
 IndexRange offsets_between(const TokenOrder& order, int64_t lane, int64_t begin, int64_t end) {
   switch (order.kind) {
@@ -87,9 +85,7 @@ double holes_of(const Term& term, const TokenOrder& order, int64_t n) {
   }
   if (!is_lanes(term)) return 1;
   const double apart = static_cast<double>(std::lcm(term.size, order.width));
-  const double reach = term.kind == TermKind::dilated
-                           ? static_cast<double>(term.size) * static_cast<double>(term.count)
-                           : positions;
+  const double reach = static_cast<double>(term.size) * static_cast<double>(places_of(term));
   return 1 + std::min(positions, reach) / apart;
 }
 
@@ -99,6 +95,11 @@ double ranges_of_pass(const PassTerms& pass, int64_t n) {
   double last = pass.terms.count;
   for (int t = 0; t < pass.excluded.count; ++t) last += holes_of(pass.excluded.terms[t], pass.keys, n);
   return last * static_cast<double>(n) / 2;
+}
+
+int64_t places_of(const Term& term) {
+  const int64_t reach = terms::visit(term.kind, [&](auto t) { return decltype(t)::reach(term); });
+  return reach == terms::kUnlimited ? reach : (reach - 1) / term.size + 1;
 }
 
 TokenOrder query_order_of(const Term& term, int64_t n) {

@@ -8,7 +8,6 @@
 #include <cstdint>
 #include <vector>
 
-#include "longstride/pattern/own_range.h"
 #include "longstride/pattern/plan.h"
 
 namespace longstride {
@@ -16,6 +15,9 @@ namespace longstride {
 // The orders of queries and of keys in which `term` is one range per query.
 TokenOrder query_order_of(const Term& term, int64_t n);
 TokenOrder key_order_of(const Term& term, int64_t n);
+
+// Of how many places of its lane a query sees the keys, at most, by a stride or dilation.
+int64_t places_of(const Term& term);
 
 inline int64_t lane_of(const TokenOrder& order, int64_t position) {
   return order.kind == TokenOrder::Kind::lanes ? position % order.width : 0;

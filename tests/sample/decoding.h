@@ -1,6 +1,7 @@
 // What the tests of the decoder share.
 #pragma once
 
+#include <algorithm>
 #include <cmath>
 #include <span>
 #include <vector>

@@ -1,5 +1,6 @@
 #include "longstride/sample/generate.h"
 
+#include <algorithm>
 #include <map>
 
 #include <gmock/gmock.h>

@@ -1,4 +1,6 @@
 // The kernels of a decoding step: all stages in one that stays, or one each.
+#include <algorithm>
+
 #include "longstride/ops/cuda/decode/launch.h"
 #include "longstride/ops/cuda/decode/stages.cuh"
 

@@ -9,8 +9,8 @@
 #include <vector>
 
 #include "longstride/ops/context.h"
-#include "longstride/ops/tile_masks.h"
 #include "longstride/pattern/plan.h"
+#include "longstride/pattern/tile_masks.h"
 
 namespace longstride {
 

@@ -122,10 +122,13 @@ LONGSTRIDE_HOST_DEVICE inline Reading reading_of(const KeyStore& store, int64_t 
     TermReading& r = reading.terms[t];
     for (int e = 0; e < t && r.count > 0; ++e) {
       const TermReading& earlier = reading.terms[e];
-      const bool to_the_end = is_contiguous(store.pattern.terms[e]) && earlier.key >= reading.neighbours;
-      const bool apart = is_contiguous(store.pattern.terms[e]) && is_contiguous(store.pattern.terms[t]) &&
-                         (earlier.key >= r.key + r.count || r.key >= earlier.key + earlier.count);
-      if (earlier.count > 0 && !to_the_end && !apart) r.may_repeat = true;
+      // Two runs of neighbours are compared; what is no such run ends before the neighbours.
+      bool apart = false;
+      if (is_contiguous(store.pattern.terms[e]))
+        apart = is_contiguous(store.pattern.terms[t])
+                    ? earlier.key >= r.key + r.count || r.key >= earlier.key + earlier.count
+                    : earlier.key >= reading.neighbours;
+      if (earlier.count > 0 && !apart) r.may_repeat = true;
     }
     reading.candidates += r.count;
     if (store.everything) continue;

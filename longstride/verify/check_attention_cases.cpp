@@ -4,6 +4,7 @@
 
 #include <fmt/format.h>
 
+#include "longstride/pattern/terms/table.h"
 #include "longstride/verify/check_attention.h"
 
 namespace longstride::verify {
@@ -26,32 +27,19 @@ std::vector<DType> narrow_dtypes(Device device) {
 
 namespace {
 
-const char* const kPatterns[] = {
-    "dense",
-    "window:5",
-    "window:1",
-    "block:8",
-    "stride:7",
-    "summary:8,3",
-    "summary:8,2,1",
-    "spread-summary:8,2",
-    "prefix:3",
-    "previous-row:6",
-    "dilated:4,3",
-    "strided:8",
-    "fixed:8,2",
-    "spread-fixed:8,2",
-    "window:70+prefix:16",
-    "window:4|stride:4",
-    "summary:8,3|block:6",
-    "stride:7+summary:8,2",
-    "stride:300",
-    "fixed:64,16",
-    "strided:64",
-    "block:100+summary:100,30",
-    "dilated:3,5+stride:8+window:3",
-    "stride:16+prefix:5+previous-row:10",
-};
+// The examples of each kind of term (only the first, if quick), and what belongs together.
+std::vector<const char*> patterns_of(Effort effort) {
+  std::vector<const char*> patterns;
+  for (const terms::Entry& entry : terms::table())
+    patterns.insert(patterns.end(), entry.examples.begin(),
+                    effort == Effort::quick ? entry.examples.begin() + 1 : entry.examples.end());
+  patterns.insert(patterns.end(),
+                  {"window:1", "summary:8,2,1", "strided:8", "fixed:8,2", "spread-fixed:8,2",
+                   "window:70+prefix:16", "window:4|stride:4", "summary:8,3|block:6", "stride:7+summary:8,2",
+                   "stride:300", "fixed:64,16", "strided:64", "block:100+summary:100,30",
+                   "dilated:3,5+stride:8+window:3", "stride:16+prefix:5+previous-row:10"});
+  return patterns;
+}
 
 int64_t groups_of(const std::string& pattern) { return 1 + std::count(pattern.begin(), pattern.end(), '|'); }
 
@@ -71,10 +59,11 @@ std::vector<AttentionCase> attention_cases(Device device, Effort effort) {
     for (const DType dtype : narrow_dtypes(device))
       if (dtype == DType::bf16 || gain < 1000) list.push_back({pattern, n, shape, gap, gain, dtype});
   };
+  const std::vector<const char*> patterns = patterns_of(effort);
   size_t turn = 0;
   if (effort == Effort::quick) {
     const int64_t lengths[] = {77, 16, 130};
-    for (const char* pattern : kPatterns) add(pattern, lengths[turn % 3], shapes[turn % 2]), ++turn;
+    for (const char* pattern : patterns) add(pattern, lengths[turn % 3], shapes[turn % 2]), ++turn;
     add("strided:64", 257, shapes[4]);
     if (device.kind == DeviceKind::cuda) {
       add("fixed:64,16", 130, {1, 2, 64, 64});
@@ -84,7 +73,7 @@ std::vector<AttentionCase> attention_cases(Device device, Effort effort) {
   } else {
     // Lengths and shapes turn at different speeds, so that they meet in all combinations.
     for (const int64_t n : {1, 2, 7, 33, 64, 77, 130, 257})
-      for (const char* pattern : kPatterns) add(pattern, n, shapes[turn++ % 6]);
+      for (const char* pattern : patterns) add(pattern, n, shapes[turn++ % 6]);
     for (const AttentionShape& shape : shapes)
       for (const char* pattern : {"strided:24", "fixed:24,8", "dense"})
         add(pattern, 200, shape), add(pattern, 63, shape);

@@ -4,7 +4,9 @@
 
 #include <gtest/gtest.h>
 
+#include "longstride/base/text.h"
 #include "longstride/pattern/pattern.h"
+#include "longstride/pattern/terms/table.h"
 
 namespace longstride {
 namespace {
@@ -21,103 +23,18 @@ Picture picture_of(const char* text, int64_t n, int64_t head = 0) {
   return picture;
 }
 
-TEST(Allows, Dense) { EXPECT_EQ(picture_of("dense", 4), (Picture{"#...", "##..", "###.", "####"})); }
-
-TEST(Allows, Window) {
-  EXPECT_EQ(picture_of("window:3", 8), (Picture{"#.......",  //
-                                                "##......",  //
-                                                "###.....",  //
-                                                ".###....",  //
-                                                "..###...",  //
-                                                "...###..",  //
-                                                "....###.",  //
-                                                ".....###"}));
-}
-
-TEST(Allows, Block) {
-  EXPECT_EQ(picture_of("block:3", 8), (Picture{"#.......",  //
-                                               "##......",  //
-                                               "###.....",  //
-                                               "...#....",  //
-                                               "...##...",  //
-                                               "...###..",  //
-                                               "......#.",  //
-                                               "......##"}));
-}
-
-TEST(Allows, Stride) {
-  EXPECT_EQ(picture_of("stride:3", 8), (Picture{"#.......",  //
-                                                ".#......",  //
-                                                "..#.....",  //
-                                                "#..#....",  //
-                                                ".#..#...",  //
-                                                "..#..#..",  //
-                                                "#..#..#.",  //
-                                                ".#..#..#"}));
-}
-
-TEST(Allows, Summary) {
-  EXPECT_EQ(picture_of("summary:4,1", 9), (Picture{".........",  //
-                                                   ".........",  //
-                                                   ".........",  //
-                                                   "...#.....",  //
-                                                   "...#.....",  //
-                                                   "...#.....",  //
-                                                   "...#.....",  //
-                                                   "...#...#.",  //
-                                                   "...#...#."}));
-  EXPECT_EQ(picture_of("summary:5,2", 10), (Picture{"..........",  //
-                                                    "..........",  //
-                                                    "..........",  //
-                                                    "...#......",  //
-                                                    "...##.....",  //
-                                                    "...##.....",  //
-                                                    "...##.....",  //
-                                                    "...##.....",  //
-                                                    "...##...#.",  //
-                                                    "...##...##"}));
-  EXPECT_EQ(picture_of("summary:5,2,1", 10), (Picture{"..........",  //
-                                                      ".#........",  //
-                                                      ".##.......",  //
-                                                      ".##.......",  //
-                                                      ".##.......",  //
-                                                      ".##.......",  //
-                                                      ".##...#...",  //
-                                                      ".##...##..",  //
-                                                      ".##...##..",  //
-                                                      ".##...##.."}));
+TEST(Allows, IsWhatEachKindDraws) {
+  for (const terms::Entry& entry : terms::table())
+    for (const terms::Drawing& drawing : entry.drawings) {
+      const Picture rows = split(drawing.rows, ' ');
+      EXPECT_EQ(picture_of(drawing.pattern, static_cast<int64_t>(rows.size())), rows) << drawing.pattern;
+    }
 }
 
 TEST(Allows, SpreadSummaryDealsRunsToHeads) {
   EXPECT_EQ(picture_of("spread-summary:5,2", 10, 0), picture_of("summary:5,2", 10));
   EXPECT_EQ(picture_of("spread-summary:5,2", 10, 1), picture_of("summary:5,2,1", 10));
   EXPECT_EQ(picture_of("spread-summary:5,2", 10, 2), picture_of("summary:5,2", 10));  // 5/2 = 2 runs
-}
-
-TEST(Allows, Prefix) {
-  EXPECT_EQ(picture_of("prefix:2", 5), (Picture{"#....", "##...", "##...", "##...", "##..."}));
-}
-
-TEST(Allows, PreviousRow) {
-  EXPECT_EQ(picture_of("previous-row:3", 8), (Picture{"........",  //
-                                                      "........",  //
-                                                      "........",  //
-                                                      "###.....",  //
-                                                      "###.....",  //
-                                                      "###.....",  //
-                                                      "...###..",  //
-                                                      "...###.."}));
-}
-
-TEST(Allows, Dilated) {
-  EXPECT_EQ(picture_of("dilated:3,2", 8), (Picture{"#.......",  //
-                                                   ".#......",  //
-                                                   "#.#.....",  //
-                                                   ".#.#....",  //
-                                                   "#.#.#...",  //
-                                                   ".#.#.#..",  //
-                                                   "..#.#.#.",  //
-                                                   "...#.#.#"}));
 }
 
 TEST(Allows, PaperPatterns) {

@@ -2,10 +2,12 @@
 #include "longstride/pattern/analyse.h"
 
 #include <chrono>
+#include <vector>
 
 #include <gtest/gtest.h>
 
 #include "longstride/base/check.h"
+#include "longstride/pattern/terms/table.h"
 
 namespace longstride {
 namespace {
@@ -69,28 +71,14 @@ void expect_reach(const char* text, int64_t layers, int64_t heads, int64_t n) {
 }
 
 TEST(Reach, AgreesWithMatrixProducts) {
-  for (const char* text : {"dense",
-                           "window:4",
-                           "window:1",
-                           "strided:6",
-                           "fixed:8,2",
-                           "fixed:9,1",
-                           "fixed:8,8",
-                           "stride:6,window:6*3",
-                           "window:6*2,stride:6",
-                           "block:8,summary:8,2",
-                           "summary:8,2,block:8",
-                           "summary:8,2,1",
-                           "window:5|stride:5",
-                           "spread-fixed:8,2",
-                           "previous-row:6+block:6",
-                           "previous-row:6,stride:6",
-                           "dilated:3,4,window:4",
-                           "prefix:3",
-                           "prefix:3+window:5",
-                           "window:3,stride:3,stride:9",
-                           "stride:7",
-                           "dilated:2,5|summary:7,2"})
+  std::vector<const char*> schedules = terms::examples();
+  schedules.insert(
+      schedules.end(),
+      {"strided:6", "fixed:8,2", "fixed:9,1", "fixed:8,8", "stride:6,window:6*3", "window:6*2,stride:6",
+       "block:8,summary:8,2", "summary:8,2,block:8", "window:5|stride:5", "spread-fixed:8,2",
+       "previous-row:6+block:6", "previous-row:6,stride:6", "dilated:3,4,window:4", "prefix:3+window:5",
+       "window:3,stride:3,stride:9", "dilated:2,5|summary:7,2"});
+  for (const char* text : schedules)
     for (const int64_t n : {1, 2, 7, 30, 61})
       for (const int64_t layers : {1, 2, 3, 5}) expect_reach(text, layers, 4, n);
   expect_reach("window:20,stride:20", 4, 2, 600);  // more keys than are followed at a time

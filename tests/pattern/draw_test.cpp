@@ -7,6 +7,7 @@
 #include <filesystem>
 #include <fstream>
 #include <sstream>
+#include <vector>
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
@@ -14,6 +15,7 @@
 #include <unistd.h>
 
 #include "longstride/base/check.h"
+#include "longstride/pattern/terms/table.h"
 
 namespace longstride {
 namespace {
@@ -87,8 +89,9 @@ void expect_panel(const Image& image, const PanelPlace& place, const Pattern& pa
 }
 
 TEST_F(Draw, EveryPairAtItsPlace) {
-  for (const char* text : {"dense", "strided:7", "fixed:8,3", "window:5", "block:6", "stride:9", "prefix:4",
-                           "previous-row:5", "dilated:4,3", "summary:7,2,1"}) {
+  std::vector<const char*> patterns = terms::examples();
+  patterns.insert(patterns.end(), {"strided:7", "fixed:8,3"});
+  for (const char* text : patterns) {
     draw_schedule(parse_schedule(text), 1, 40, 300, file("a.png"));
     const Image image = read_png(file("a.png"));
     const auto panels = panels_in(image);

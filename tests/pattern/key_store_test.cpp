@@ -10,6 +10,7 @@
 #include <rapidcheck.h>
 
 #include "longstride/base/check.h"
+#include "longstride/pattern/terms/table.h"
 
 namespace longstride {
 namespace {
@@ -62,32 +63,24 @@ std::string fault(const Pattern& pattern, int64_t n, int64_t given) {
   return "";
 }
 
-const char* const kPatterns[] = {"dense",
-                                 "window:7",
-                                 "window:1",
-                                 "block:8",
-                                 "block:1",
-                                 "stride:6",
-                                 "stride:1",
-                                 "summary:8,3",
-                                 "summary:8,2,1",
-                                 "prefix:5",
-                                 "previous-row:9",
-                                 "dilated:4,3",
-                                 "strided:8",
-                                 "fixed:8,2",
-                                 "window:12+block:8+previous-row:8+prefix:4",
-                                 "window:3+previous-row:9+summary:6,2+stride:5",
-                                 "summary:8,2+summary:12,3,1+prefix:9+dilated:3,5",
-                                 "prefix:20+window:3",
-                                 "block:4+prefix:30+summary:5,1"};
-
 TEST(KeyStore, GivesEachPositionItsKeys) {
-  for (const char* text : kPatterns)
+  std::vector<const char*> patterns = terms::examples();
+  patterns.insert(
+      patterns.end(),
+      {"strided:8", "fixed:8,2", "prefix:3+previous-row:1", "window:12+block:8+previous-row:8+prefix:4",
+       "window:3+previous-row:9+summary:6,2+stride:5", "summary:8,2+summary:12,3,1+prefix:9+dilated:3,5",
+       "prefix:20+window:3", "block:4+prefix:30+summary:5,1"});
+  for (const char* text : patterns)
     for (const int64_t n : {1, 2, 5, 8, 9, 31, 64, 65})
       for (const int64_t given : {int64_t{0}, n / 3, n - 1})
         EXPECT_EQ(fault(parse_pattern(text), n, given), "")
             << text << " over " << n << ", " << given << " given";
+}
+
+TEST(KeyStore, GivesEachPositionItsKeysOfPairsOfAllKinds) {
+  for (const char* one : terms::examples())
+    for (const char* other : terms::examples())
+      EXPECT_EQ(fault(parse_pattern(fmt::format("{}+{}", one, other)), 40, 0), "") << one << '+' << other;
 }
 
 TEST(KeyStore, GivesEachPositionItsKeysInAnyUnion) {

@@ -6,6 +6,7 @@
 
 #include "longstride/base/check.h"
 #include "longstride/pattern/pattern.h"
+#include "longstride/pattern/terms/table.h"
 
 namespace longstride {
 namespace {
@@ -161,12 +162,11 @@ Term random_term() {
   const auto number = [](int64_t low, int64_t high) {
     return *rc::gen::resize(100, rc::gen::inRange(low, high));
   };
-  Term term{static_cast<TermKind>(number(0, 9))};
-  if (term.kind != TermKind::dense) term.size = number(1, 5000);
-  if (term.kind == TermKind::dilated) term.count = number(1, 5000);
-  if (term.kind == TermKind::summary || term.kind == TermKind::spread_summary)
-    term.count = number(1, term.size + 1);
-  if (term.kind == TermKind::summary) term.run = number(0, term.size / term.count);
+  const terms::Entry& entry =
+      terms::table()[static_cast<size_t>(number(0, static_cast<int64_t>(terms::table().size())))];
+  Term term{entry.kind};
+  for (const terms::Number& field : entry.numbers)
+    term.*field.field = number(field.least, field.most == nullptr ? 5000 : field.most(term) + 1);
   return term;
 }
 

@@ -8,6 +8,8 @@
 
 #include <gtest/gtest.h>
 
+#include "longstride/pattern/terms/table.h"
+
 #include "tests/sample/decoding.h"
 
 namespace longstride {
@@ -165,22 +167,26 @@ TEST_P(EveryPattern, AgreesForChangedQueriesAndKeys) {
     }
 }
 
-INSTANTIATE_TEST_SUITE_P(
-    Decoder, EveryPattern,
-    ::testing::Values("dense", "window:7", "window:1", "block:8", "block:1", "stride:6", "stride:1",
-                      "summary:8,3", "summary:8,2,1", "summary:100,2", "prefix:5", "previous-row:9",
-                      "dilated:4,3", "strided:8", "fixed:8,2", "spread-fixed:8,2", "spread-summary:8,2",
-                      "window:5+prefix:3+stride:16", "block:16+previous-row:16", "window:100",
-                      "window:3+previous-row:9+summary:6,2+stride:5", "dilated:3,5+stride:8+window:3",
-                      "summary:7,2+summary:7,2,1+prefix:9", "window:6|stride:6", "window:4|stride:4",
-                      "spread-fixed:8,1|window:3", "summary:100,2|dilated:4,3", "stride:8,window:8*2",
-                      "fixed:16,4,dense", "summary:90,1,window:3"),
-    [](const auto& info) {
-      std::string name = info.param;
-      for (char& c : name)
-        if (!std::isalnum(static_cast<unsigned char>(c))) c = '_';
-      return name;
-    });
+std::vector<std::string> patterns_to_decode() {
+  const std::vector<const char*> examples = terms::examples();
+  std::vector<std::string> patterns(examples.begin(), examples.end());
+  patterns.insert(
+      patterns.end(),
+      {"summary:100,2", "strided:8", "fixed:8,2", "spread-fixed:8,2", "window:5+prefix:3+stride:16",
+       "block:16+previous-row:16", "window:3+previous-row:9+summary:6,2+stride:5",
+       "dilated:3,5+stride:8+window:3", "summary:7,2+summary:7,2,1+prefix:9", "window:6|stride:6",
+       "window:4|stride:4", "spread-fixed:8,1|window:3", "summary:100,2|dilated:4,3", "stride:8,window:8*2",
+       "fixed:16,4,dense", "summary:90,1,window:3"});
+  return patterns;
+}
+
+INSTANTIATE_TEST_SUITE_P(Decoder, EveryPattern, ::testing::ValuesIn(patterns_to_decode()),
+                         [](const auto& info) {
+                           std::string name = info.param;
+                           for (char& c : name)
+                             if (!std::isalnum(static_cast<unsigned char>(c))) c = '_';
+                           return name;
+                         });
 
 TEST(Decoder, AgreesForRotaryPositionsOfGivenAxes) {
   ModelConfig config = small_config("strided:9", 45);

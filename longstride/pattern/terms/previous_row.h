@@ -12,7 +12,7 @@ struct PreviousRow : SameForAllHeads, ContainsItself {
   static constexpr const char* name = "previous-row";
   static constexpr std::array numbers{Number{"l", &Term::size}};
   static constexpr std::array lines{Line{"previous-row:l", "`k / l = q / l - 1`", "the whole row above"}};
-  static constexpr std::array examples{"previous-row:6", "previous-row:1", "previous-row:50"};
+  static constexpr std::array examples{"previous-row:6", "previous-row:50"};
   static constexpr std::array drawings{
       Drawing{"previous-row:3", "........ ........ ........ ###..... ###..... ###..... ...###.. ...###.."}};
   static constexpr Colour colour{201, 62, 92};

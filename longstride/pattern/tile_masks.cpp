@@ -1,4 +1,4 @@
-#include "longstride/ops/tile_masks.h"
+#include "longstride/pattern/tile_masks.h"
 
 #include <unordered_map>
 

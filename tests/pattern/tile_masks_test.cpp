@@ -1,10 +1,13 @@
 // Masks of partial tiles against Pass::allows_index, bit by bit.
-#include "longstride/ops/tile_masks.h"
+#include "longstride/pattern/tile_masks.h"
 
 #include <algorithm>
 #include <string>
+#include <vector>
 
 #include <gtest/gtest.h>
+
+#include "longstride/pattern/terms/table.h"
 
 namespace longstride {
 namespace {
@@ -38,12 +41,14 @@ std::string fault(const Pass& pass, const TileMasks& masks) {
 }
 
 TEST(TileMasks, AreWhatAllowsIndexSays) {
-  for (const char* text :
-       {"dense", "window:70", "window:5+prefix:3+block:16", "fixed:16,4", "strided:24",
-        "dilated:3,4+window:9", "previous-row:20+stride:20", "summary:3,1+summary:2,1",
-        "summary:9,2,1+summary:70,30", "stride:2+stride:3+window:5", "stride:3+dilated:20,2",
-        "stride:2+summary:3,1+dilated:5,7", "summary:6,1+stride:5+dilated:3,7+window:2",
-        "stride:2+stride:3+stride:5+summary:7,3+summary:4,1"})
+  std::vector<const char*> patterns = terms::examples();
+  patterns.insert(
+      patterns.end(),
+      {"window:5+prefix:3+block:16", "fixed:16,4", "strided:24", "dilated:3,4+window:9",
+       "previous-row:20+stride:20", "summary:3,1+summary:2,1", "summary:9,2,1+summary:70,30",
+       "stride:2+stride:3+window:5", "stride:3+dilated:20,2", "stride:2+summary:3,1+dilated:5,7",
+       "summary:6,1+stride:5+dilated:3,7+window:2", "stride:2+stride:3+stride:5+summary:7,3+summary:4,1"});
+  for (const char* text : patterns)
     for (const int64_t n : {1, 63, 64, 200, 517})
       for (const auto& [queries, keys] : {std::pair<int64_t, int64_t>{64, 64}, {5, 64}, {64, 7}, {1, 1}}) {
         const Plan plan = make_plan(parse_pattern(text), n, queries, keys);

@@ -27,17 +27,26 @@ std::vector<DType> narrow_dtypes(Device device) {
 
 namespace {
 
-// The examples of each kind of term (only the first, if quick), and what belongs together.
-std::vector<const char*> patterns_of(Effort effort) {
+const char* const kUnions[] = {"window:1",
+                               "summary:8,2,1",
+                               "strided:8",
+                               "fixed:8,2",
+                               "spread-fixed:8,2",
+                               "window:70+prefix:16",
+                               "window:4|stride:4",
+                               "summary:8,3|block:6",
+                               "stride:7+summary:8,2",
+                               "stride:300",
+                               "fixed:64,16",
+                               "strided:64",
+                               "block:100+summary:100,30",
+                               "dilated:3,5+stride:8+window:3",
+                               "stride:16+prefix:5+previous-row:10"};
+
+// The first example of each kind of term.
+std::vector<const char*> examples_of_kinds() {
   std::vector<const char*> patterns;
-  for (const terms::Entry& entry : terms::table())
-    patterns.insert(patterns.end(), entry.examples.begin(),
-                    effort == Effort::quick ? entry.examples.begin() + 1 : entry.examples.end());
-  patterns.insert(patterns.end(),
-                  {"window:1", "summary:8,2,1", "strided:8", "fixed:8,2", "spread-fixed:8,2",
-                   "window:70+prefix:16", "window:4|stride:4", "summary:8,3|block:6", "stride:7+summary:8,2",
-                   "stride:300", "fixed:64,16", "strided:64", "block:100+summary:100,30",
-                   "dilated:3,5+stride:8+window:3", "stride:16+prefix:5+previous-row:10"});
+  for (const terms::Entry& entry : terms::table()) patterns.push_back(entry.examples.front());
   return patterns;
 }
 
@@ -59,11 +68,13 @@ std::vector<AttentionCase> attention_cases(Device device, Effort effort) {
     for (const DType dtype : narrow_dtypes(device))
       if (dtype == DType::bf16 || gain < 1000) list.push_back({pattern, n, shape, gap, gain, dtype});
   };
-  const std::vector<const char*> patterns = patterns_of(effort);
-  size_t turn = 0;
+  const std::vector<const char*> examples = examples_of_kinds();
+  size_t turn = 0, union_turn = 0;  // apart, so that a new kind leaves the unions their shapes
   if (effort == Effort::quick) {
     const int64_t lengths[] = {77, 16, 130};
-    for (const char* pattern : patterns) add(pattern, lengths[turn % 3], shapes[turn % 2]), ++turn;
+    for (const char* pattern : examples) add(pattern, lengths[turn % 3], shapes[turn % 2]), ++turn;
+    for (const char* pattern : kUnions)
+      add(pattern, lengths[union_turn % 3], shapes[union_turn % 2]), ++union_turn;
     add("strided:64", 257, shapes[4]);
     if (device.kind == DeviceKind::cuda) {
       add("fixed:64,16", 130, {1, 2, 64, 64});
@@ -72,8 +83,10 @@ std::vector<AttentionCase> attention_cases(Device device, Effort effort) {
     }
   } else {
     // Lengths and shapes turn at different speeds, so that they meet in all combinations.
-    for (const int64_t n : {1, 2, 7, 33, 64, 77, 130, 257})
-      for (const char* pattern : patterns) add(pattern, n, shapes[turn++ % 6]);
+    for (const int64_t n : {1, 2, 7, 33, 64, 77, 130, 257}) {
+      for (const char* pattern : examples) add(pattern, n, shapes[turn++ % 6]);
+      for (const char* pattern : kUnions) add(pattern, n, shapes[union_turn++ % 6]);
+    }
     for (const AttentionShape& shape : shapes)
       for (const char* pattern : {"strided:24", "fixed:24,8", "dense"})
         add(pattern, 200, shape), add(pattern, 63, shape);

@@ -48,11 +48,11 @@ PlannedAttention::PlannedAttention(const std::string& pattern, int64_t n)
                                            AttentionProblem::kWidth)) {}
 
 void PlannedAttention::forward(const AttentionProblem& problem) const {
-  attention_forward({{}, &scratch_}, plan_, problem.tensors);
+  run({{}, &scratch_}, AttentionForward{plan_, problem.tensors});
 }
 
 void PlannedAttention::backward(const AttentionProblem& problem) const {
-  attention_backward({{}, &scratch_}, plan_, problem.tensors, problem.gradients);
+  run({{}, &scratch_}, AttentionBackward{plan_, problem.tensors, problem.gradients});
 }
 
 void check_attention(const std::string& pattern, DType dtype) {

@@ -99,7 +99,7 @@ struct Model {
     products = ParameterStore(table, {}, DType::bf16, kProducts);
     dequantized = ParameterStore(table, {}, DType::bf16, kProducts);
     for (size_t i = 0; i < table.size(); ++i)
-      if (products[i]) convert({}, weights[i], products[i]);
+      if (products[i]) run({}, Convert{weights[i], products[i]});
     quantized = QuantizedParameters(config, weights, {});
     quantized.dequantize_to(dequantized);
   }

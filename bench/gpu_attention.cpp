@@ -18,7 +18,7 @@
 #include "longstride/base/threads.h"
 #include "longstride/device/cuda.h"
 #include "longstride/ops/attention.h"
-#include "longstride/ops/cuda/ops.h"
+#include "longstride/ops/cuda/attention_lists.h"
 
 #include "bench/gpu_rates.h"
 #include "bench/measure.h"
@@ -106,8 +106,8 @@ struct Planned {
       : plan(plan_attention(device, parse_schedule(s.pattern).layer(0), s.heads, s.n)),
         scratch(device, attention_scratch_bytes(device, plan, s.batch, s.heads, s.width, s.v_width)),
         context{device, &scratch} {}
-  void forward(const Problem& p) const { attention_forward(context, plan, p.tensors); }
-  void backward(const Problem& p) const { attention_backward(context, plan, p.tensors, p.gradients); }
+  void forward(const Problem& p) const { run(context, AttentionForward{plan, p.tensors}); }
+  void backward(const Problem& p) const { run(context, AttentionBackward{plan, p.tensors, p.gradients}); }
   AttentionPlan plan;
   mutable Arena scratch;
   OpContext context;

@@ -85,7 +85,7 @@ struct Model {
     copy(here.flat(), weights.flat());
     products = ParameterStore(table, kGpu, DType::bf16, ParameterStore::Which::products);
     for (size_t i = 0; i < table.size(); ++i)
-      if (products[i]) convert({kGpu, nullptr}, weights[i], products[i]);
+      if (products[i]) run({kGpu, nullptr}, Convert{weights[i], products[i]});
     parameters = by_role(config, weights, products);
   }
   std::unique_ptr<Decoder> decoder(int64_t streams, DecodeSchedule schedule) const {

@@ -46,10 +46,10 @@ class LinearProducts {
     dw_ = matrix(DType::f32, out, in);
   }
   double flops() const { return flops_; }  // of each product
-  void forward() const { linear_forward(context(), x_, w_, {}, y_); }
+  void forward() const { run(context(), LinearForward{x_, w_, {}, y_}); }
   void backward() const {
-    linear_backward_weight(context(), dy_, x_, DType::bf16, dw_, {});
-    linear_backward_input(context(), dy_, w_, dx_);
+    run(context(), LinearBackwardWeight{dy_, x_, DType::bf16, dw_, {}});
+    run(context(), LinearBackwardInput{dy_, w_, dx_});
   }
 
  private:

@@ -12,7 +12,13 @@
 
 namespace longstride::cuda {
 
-bool built();        // this binary has a CUDA backend
+// This binary has a CUDA backend.
+#ifdef LONGSTRIDE_WITH_CUDA
+inline constexpr bool kBuilt = true;
+#else
+inline constexpr bool kBuilt = false;
+#endif
+bool built();
 int device_count();  // GPUs that it can use; 0 without a driver
 // Why device `index` cannot be used, as one line for people; empty if it can. Also without CUDA in the build.
 std::string why_not(int index);

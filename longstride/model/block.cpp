@@ -49,46 +49,47 @@ void mix_values(const OpContext& context, const BlockCall& call, const BlockActi
   if (!config.mixes_values()) return;
   const Tensor values = values_of(config, saved.qkv);
   if (call.layer > 0)
-    return value_mix_forward(context, call.values.first, static_cast<float>(config.value_residual), values);
-  if (call.values.first.data != values.data) value_mix_keep(context, values, call.values.first);
+    return run(context,
+               ValueMixForward{call.values.first, static_cast<float>(config.value_residual), values});
+  if (call.values.first.data != values.data) run(context, ValueMixKeep{values, call.values.first});
 }
 // dv, of what the attention read, becomes that of the projection.
 void mix_values_backward(const OpContext& context, const BlockCall& call, const Tensor& dv) {
   const ModelConfig& config = *call.config;
   if (!config.mixes_values()) return;
-  if (call.layer == 0) return value_mix_backward_first(context, call.values.d_first, dv);
+  if (call.layer == 0) return run(context, ValueMixBackwardFirst{call.values.d_first, dv});
   const bool adds = call.layer + 1 < config.layers;
-  value_mix_backward(context, static_cast<float>(config.value_residual), adds, dv, call.values.d_first);
+  run(context, ValueMixBackward{static_cast<float>(config.value_residual), adds, dv, call.values.d_first});
 }
 
 // From room.unconvolved, LN(mid), to what the feed-forward reads.
 void convolve(const OpContext& context, const BlockCall& call, const BlockTemporaries& room,
               const Tensor& convolved) {
-  causal_convolution_forward(context, room.unconvolved, call.parameters->convolution, call.config->context,
-                             convolved);
+  run(context, CausalConvolutionForward{room.unconvolved, call.parameters->convolution, call.config->context,
+                                        convolved});
 }
 
 // From `normed`, LN(x), which what the attention's branch ends in replaces, to what the activation reads.
 void forward_to_up(const OpContext& context, const BlockCall& call, const Tensor& x,
                    const BlockActivations& saved, const BlockTemporaries& room, const Tensor& normed) {
   const BlockParameters& p = *call.parameters;
-  linear_forward(context, normed, p.qkv_weight, p.qkv_bias, saved.qkv);
-  if (changes_queries(*call.config)) query_key_forward(context, query_key(call, saved));
+  run(context, LinearForward{normed, p.qkv_weight, p.qkv_bias, saved.qkv});
+  if (changes_queries(*call.config)) run(context, QueryKeyForward{query_key(call, saved)});
   mix_values(context, call, saved);
-  attention_forward(context, *call.attention, attention_tensors(call, saved));
-  linear_forward(context, saved.attended, p.projection_weight, p.projection_bias, normed);
-  residual_forward(context, {.x = x,
-                             .branch = normed,
-                             .dropout = call.attention_dropout,
-                             .gain = p.norm2_gain,
-                             .bias = p.norm2_bias,
-                             .epsilon = kNormEpsilon,
-                             .y = call.mid,
-                             .normed = call.config->convolves() ? room.unconvolved : normed,
-                             .mean = saved.mean2,
-                             .rstd = saved.rstd2});
+  run(context, AttentionForward{*call.attention, attention_tensors(call, saved)});
+  run(context, LinearForward{saved.attended, p.projection_weight, p.projection_bias, normed});
+  run(context, ResidualForward{.x = x,
+                               .branch = normed,
+                               .dropout = call.attention_dropout,
+                               .gain = p.norm2_gain,
+                               .bias = p.norm2_bias,
+                               .epsilon = kNormEpsilon,
+                               .y = call.mid,
+                               .normed = call.config->convolves() ? room.unconvolved : normed,
+                               .mean = saved.mean2,
+                               .rstd = saved.rstd2});
   if (call.config->convolves()) convolve(context, call, room, normed);
-  linear_forward(context, normed, p.up_weight, p.up_bias, saved.up);
+  run(context, LinearForward{normed, p.up_weight, p.up_bias, saved.up});
 }
 
 }  // namespace
@@ -143,25 +144,25 @@ void block_forward(const OpContext& context, const BlockCall& call, const Tensor
   const BlockParameters& p = *call.parameters;
   forward_to_up(context, call, x, saved, room, room.branch);
   const Tensor& hidden = room.hidden ? room.hidden : saved.up;
-  activation_forward(context, saved.up, hidden);
-  linear_forward(context, hidden, p.down_weight, p.down_bias, room.branch);
-  residual_forward(context, {.x = call.mid,
-                             .branch = room.branch,
-                             .dropout = call.feed_forward_dropout,
-                             .gain = next.gain,
-                             .bias = next.bias,
-                             .epsilon = next.epsilon,
-                             .y = y,
-                             .normed = room.branch,
-                             .mean = next.mean,
-                             .rstd = next.rstd});
+  run(context, ActivationForward{saved.up, hidden});
+  run(context, LinearForward{hidden, p.down_weight, p.down_bias, room.branch});
+  run(context, ResidualForward{.x = call.mid,
+                               .branch = room.branch,
+                               .dropout = call.feed_forward_dropout,
+                               .gain = next.gain,
+                               .bias = next.bias,
+                               .epsilon = next.epsilon,
+                               .y = y,
+                               .normed = room.branch,
+                               .mean = next.mean,
+                               .rstd = next.rstd});
 }
 
 void block_recompute(const OpContext& context, const BlockCall& call, const Tensor& x,
                      const BlockActivations& saved, const BlockTemporaries& room) {
   const BlockParameters& p = *call.parameters;
-  layer_norm_forward(context, x, p.norm1_gain, p.norm1_bias, kNormEpsilon, room.normed_again, saved.mean1,
-                     saved.rstd1);
+  run(context, LayerNormForward{x, p.norm1_gain, p.norm1_bias, kNormEpsilon, room.normed_again, saved.mean1,
+                                saved.rstd1});
   forward_to_up(context, call, x, saved, room, room.normed_again);
 }
 
@@ -172,62 +173,65 @@ void block_backward(const OpContext& context, const BlockCall& call, const Tenso
   const ModelConfig& config = *call.config;
   const Tensor &branch = room.branch, &d_hidden = room.hidden;
 
-  linear_backward_input(context, branch, p.down_weight, d_hidden);
+  run(context, LinearBackwardInput{branch, p.down_weight, d_hidden});
   const Tensor& hidden = saved.up;
-  activation_backward(context, d_hidden, saved.up, d_hidden, hidden);
-  linear_backward_weight(context, branch, hidden, call.product, gradients.down_weight, gradients.down_bias);
+  run(context, ActivationBackward{d_hidden, saved.up, d_hidden, hidden});
+  run(context,
+      LinearBackwardWeight{branch, hidden, call.product, gradients.down_weight, gradients.down_bias});
   // What the layer norm gave is still there where it has just been computed again.
   const Tensor& normed = config.convolves() ? room.unconvolved : branch;
   if (!config.convolves() || saved.mid)
-    layer_norm_apply(context, call.mid, p.norm2_gain, p.norm2_bias, saved.mean2, saved.rstd2, normed);
+    run(context, LayerNormApply{call.mid, p.norm2_gain, p.norm2_bias, saved.mean2, saved.rstd2, normed});
   if (config.convolves()) convolve(context, call, room, branch);
-  linear_backward_weight(context, d_hidden, branch, call.product, gradients.up_weight, gradients.up_bias);
-  linear_backward_input(context, d_hidden, p.up_weight, branch);
+  run(context, LinearBackwardWeight{d_hidden, branch, call.product, gradients.up_weight, gradients.up_bias});
+  run(context, LinearBackwardInput{d_hidden, p.up_weight, branch});
   if (config.convolves())
-    causal_convolution_backward(context, branch, p.convolution, config.context, normed,
-                                gradients.convolution);
+    run(context,
+        CausalConvolutionBackward{branch, p.convolution, config.context, normed, gradients.convolution});
 
-  residual_backward(context, {.dy = normed,
-                              .x = call.mid,
-                              .gain = p.norm2_gain,
-                              .mean = saved.mean2,
-                              .rstd = saved.rstd2,
-                              .dx = dy,
-                              .dgain = gradients.norm2_gain,
-                              .dbias = gradients.norm2_bias,
-                              .dropout = call.attention_dropout,
-                              .dbranch = branch});
-  linear_backward_weight(context, branch, saved.attended, call.product, gradients.projection_weight,
-                         gradients.projection_bias);
-  linear_backward_input(context, branch, p.projection_weight, room.d_attended);
+  run(context, ResidualBackward{.dy = normed,
+                                .x = call.mid,
+                                .gain = p.norm2_gain,
+                                .mean = saved.mean2,
+                                .rstd = saved.rstd2,
+                                .dx = dy,
+                                .dgain = gradients.norm2_gain,
+                                .dbias = gradients.norm2_bias,
+                                .dropout = call.attention_dropout,
+                                .dbranch = branch});
+  run(context, LinearBackwardWeight{branch, saved.attended, call.product, gradients.projection_weight,
+                                    gradients.projection_bias});
+  run(context, LinearBackwardInput{branch, p.projection_weight, room.d_attended});
   const auto by_head = [&](const Tensor& rows) {
     return rows.split_last(config.heads).split_first(call.batch);
   };
   const int64_t qk = config.qk();
-  attention_backward(context, *call.attention, attention_tensors(call, saved),
-                     {.d_o = by_head(room.d_attended),
-                      .dq = by_head(room.d_qkv.columns(0, qk)),
-                      .dk = by_head(room.d_qkv.columns(qk, 2 * qk)),
-                      .dv = by_head(values_of(config, room.d_qkv))});
+  run(context, AttentionBackward{*call.attention,
+                                 attention_tensors(call, saved),
+                                 {.d_o = by_head(room.d_attended),
+                                  .dq = by_head(room.d_qkv.columns(0, qk)),
+                                  .dk = by_head(room.d_qkv.columns(qk, 2 * qk)),
+                                  .dv = by_head(values_of(config, room.d_qkv))}});
   if (changes_queries(config))
-    query_key_backward(context, query_key(call, saved), room.d_qkv.columns(0, 2 * qk));
+    run(context, QueryKeyBackward{query_key(call, saved), room.d_qkv.columns(0, 2 * qk)});
   mix_values_backward(context, call, values_of(config, room.d_qkv));
-  layer_norm_apply(context, x, p.norm1_gain, p.norm1_bias, saved.mean1, saved.rstd1, branch);
-  linear_backward_weight(context, room.d_qkv, branch, call.product, gradients.qkv_weight, gradients.qkv_bias);
-  linear_backward_input(context, room.d_qkv, p.qkv_weight, branch);
+  run(context, LayerNormApply{x, p.norm1_gain, p.norm1_bias, saved.mean1, saved.rstd1, branch});
+  run(context,
+      LinearBackwardWeight{room.d_qkv, branch, call.product, gradients.qkv_weight, gradients.qkv_bias});
+  run(context, LinearBackwardInput{room.d_qkv, p.qkv_weight, branch});
   if (before == nullptr)
-    return layer_norm_backward(context, branch, x, p.norm1_gain, saved.mean1, saved.rstd1, dy,
-                               gradients.norm1_gain, gradients.norm1_bias);
-  residual_backward(context, {.dy = branch,
-                              .x = x,
-                              .gain = p.norm1_gain,
-                              .mean = saved.mean1,
-                              .rstd = saved.rstd1,
-                              .dx = dy,
-                              .dgain = gradients.norm1_gain,
-                              .dbias = gradients.norm1_bias,
-                              .dropout = *before,
-                              .dbranch = branch});
+    return run(context, LayerNormBackward{branch, x, p.norm1_gain, saved.mean1, saved.rstd1, dy,
+                                          gradients.norm1_gain, gradients.norm1_bias});
+  run(context, ResidualBackward{.dy = branch,
+                                .x = x,
+                                .gain = p.norm1_gain,
+                                .mean = saved.mean1,
+                                .rstd = saved.rstd1,
+                                .dx = dy,
+                                .dgain = gradients.norm1_gain,
+                                .dbias = gradients.norm1_bias,
+                                .dropout = *before,
+                                .dbranch = branch});
 }
 
 int64_t block_scratch_bytes(const ModelConfig& config, int64_t batch, DType product, bool training,

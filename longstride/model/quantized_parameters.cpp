@@ -28,7 +28,7 @@ QuantizedParameters::QuantizedParameters(const ModelConfig& config, const Parame
   OpContext context;
   context.device = device;
   for (size_t i = 0; i < values_.tensors().size(); ++i)
-    if (values_[i]) quantize(context, weights[i], {values_[i], scales_[i]});
+    if (values_[i]) run(context, Quantize{weights[i], {values_[i], scales_[i]}});
   const ModelParameters values = by_role(config, values_, {}), scales = by_role(config, scales_, {});
   for (int64_t layer = 0; layer < config.layers; ++layer) {
     const BlockParameters &v = values.blocks[layer], &s = scales.blocks[layer];
@@ -45,7 +45,7 @@ void QuantizedParameters::dequantize_to(const ParameterStore& store) const {
     if (!values_[i]) continue;
     OpContext context;
     context.device.kind = values_[i].device;
-    dequantize(context, {values_[i], scales_[i]}, store[i]);
+    run(context, Dequantize{{values_[i], scales_[i]}, store[i]});
   }
 }
 

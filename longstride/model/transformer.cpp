@@ -160,9 +160,9 @@ void Transformer::check_tokens(const Tensor& tokens, const Tensor& loss) const {
 
 void Transformer::run_blocks(const ModelParameters& parameters, const Tensor& tokens,
                              const TrainingPass* pass, const KeyValueSink* sink) {
-  embedding_forward(context_, tokens, parameters.embedding, input(0));
-  layer_norm_forward(context_, input(0), parameters.blocks[0].norm1_gain, parameters.blocks[0].norm1_bias,
-                     kNormEpsilon, work_.room.branch, saved(0).mean1, saved(0).rstd1);
+  run(context_, EmbeddingForward{tokens, parameters.embedding, input(0)});
+  run(context_, LayerNormForward{input(0), parameters.blocks[0].norm1_gain, parameters.blocks[0].norm1_bias,
+                                 kNormEpsilon, work_.room.branch, saved(0).mean1, saved(0).rstd1});
   for (int64_t layer = 0; layer < config_.layers; ++layer) {
     if (offloaded_ && pass != nullptr) offloaded_->forward(layer);
     block_forward(context_, block_call(parameters, layer, pass != nullptr ? *pass : TrainingPass{}),
@@ -186,8 +186,8 @@ void Transformer::evaluate(const ModelParameters& parameters, const Tensor& toke
   for (int64_t begin = 0; begin < rows; begin += chunk) {
     const int64_t end = std::min(rows, begin + chunk);
     const Tensor logits = work_.room.logits.rows(0, end - begin);
-    linear_forward(context_, normed.rows(begin, end), parameters.output_weight, {}, logits);
-    cross_entropy_forward(context_, logits, flat_tokens.rows(begin, end), flat_loss.rows(begin, end));
+    run(context_, LinearForward{normed.rows(begin, end), parameters.output_weight, {}, logits});
+    run(context_, CrossEntropyForward{logits, flat_tokens.rows(begin, end), flat_loss.rows(begin, end)});
   }
 }
 
@@ -205,27 +205,27 @@ void Transformer::forward_backward(const ModelParameters& parameters, const Tens
   for (int64_t begin = 0; begin < rows; begin += chunk) {
     const int64_t end = std::min(rows, begin + chunk);
     const Tensor logits = work_.room.logits.rows(0, end - begin);
-    linear_forward(context_, normed.rows(begin, end), parameters.output_weight, {}, logits);
-    cross_entropy_backward(context_, logits, flat_tokens.rows(begin, end), pass.scale,
-                           flat_loss.rows(begin, end), logits, pass.loss_scale);
-    linear_backward_weight(context_, logits, normed.rows(begin, end), plan_.product, gradients.output_weight,
-                           {});
-    linear_backward_input(context_, logits, parameters.output_weight, d_normed.rows(begin, end));
+    run(context_, LinearForward{normed.rows(begin, end), parameters.output_weight, {}, logits});
+    run(context_, CrossEntropyBackward{logits, flat_tokens.rows(begin, end), pass.scale,
+                                       flat_loss.rows(begin, end), logits, pass.loss_scale});
+    run(context_,
+        LinearBackwardWeight{logits, normed.rows(begin, end), plan_.product, gradients.output_weight, {}});
+    run(context_, LinearBackwardInput{logits, parameters.output_weight, d_normed.rows(begin, end)});
   }
 
   const Tensor& stream = work_.d_stream;
   const int64_t last = config_.layers - 1;
   fill_zero(stream);
-  residual_backward(context_, {.dy = d_normed,
-                               .x = input(config_.layers),
-                               .gain = parameters.final_gain,
-                               .mean = work_.mean,
-                               .rstd = work_.rstd,
-                               .dx = stream,
-                               .dgain = gradients.final_gain,
-                               .dbias = gradients.final_bias,
-                               .dropout = dropout_of(pass, last, 1),
-                               .dbranch = work_.room.branch});
+  run(context_, ResidualBackward{.dy = d_normed,
+                                 .x = input(config_.layers),
+                                 .gain = parameters.final_gain,
+                                 .mean = work_.mean,
+                                 .rstd = work_.rstd,
+                                 .dx = stream,
+                                 .dgain = gradients.final_gain,
+                                 .dbias = gradients.final_bias,
+                                 .dropout = dropout_of(pass, last, 1),
+                                 .dbranch = work_.room.branch});
   for (int64_t layer = last; layer >= 0; --layer) {
     if (offloaded_) offloaded_->backward(layer);
     const BlockCall call = block_call(parameters, layer, pass);
@@ -234,7 +234,7 @@ void Transformer::forward_backward(const ModelParameters& parameters, const Tens
     block_backward(context_, call, input(layer), saved(layer), work_.room, gradients.blocks[layer],
                    layer > 0 ? &before : nullptr, stream);
   }
-  embedding_backward(context_, tokens, stream, gradients.embedding);
+  run(context_, EmbeddingBackward{tokens, stream, gradients.embedding});
 }
 
 void Transformer::prefill(const ModelParameters& parameters, const Tensor& tokens, const KeyValueSink& sink) {

@@ -4,7 +4,7 @@
 //   w -= rate * (m / (1 - b1^t) / (sqrt(v / (1 - b2^t)) + epsilon) + decay * w);  e = ema * e + (1 - ema) * w
 #pragma once
 
-#include "longstride/ops/context.h"
+#include "longstride/ops/run.h"
 
 namespace longstride {
 
@@ -17,17 +17,38 @@ struct AdamStep {
   double gradient_scale = 1;  // 1 / accumulated weight, and clipping
 };
 
-// All f32, contiguous, equal counts; w, m, v +=-like in place. `average` may be empty; `compute` is empty or
-// a copy of w in bf16 or, on a GPU, f16, that is rewritten.
-void adam_step(const OpContext& context, const AdamStep& step, const Tensor& w, const Tensor& g,
-               const Tensor& m, const Tensor& v, const Tensor& average, const Tensor& compute);
+// The step of flat parameters: all f32, contiguous, equal counts; w, m, v in place. `average` may be empty;
+// `compute` is empty or a copy of w in bf16 or, on a GPU, f16, that is rewritten.
+struct AdamUpdate {
+  const AdamStep& step;
+  Tensor w, g, m, v;
+  Tensor average, compute;
 
-// Sum of squares in double, the same bits for any number of threads. Not finite if an element is not. On a
-// GPU the call waits for it.
+  const char* name() const { return "adam_step"; }
+  OpWork work() const;
+  void check(const Arguments& arguments) const;
+};
+
+// *sum = the sum of squares of x, f32 and contiguous, in double, the same bits for any number of threads. Not
+// finite if an element is not. On a GPU the call waits for it. `sum` lies in the CPU's memory.
+struct SumOfSquares {
+  Tensor x;
+  double* sum;
+
+  const char* name() const { return "sum_of_squares"; }
+  OpWork work() const;
+  void check(const Arguments& arguments) const;
+};
 double sum_of_squares(const OpContext& context, const Tensor& x);
 
 // to = from in the dtype of `to`, each f32, bf16 or, on a GPU, f16: rounded to nearest, ties to even, or
 // exact. NaN stays NaN, if not the same one.
-void convert(const OpContext& context, const Tensor& from, const Tensor& to);
+struct Convert {
+  Tensor from, to;
+
+  const char* name() const { return "convert"; }
+  OpWork work() const;
+  void check(const Arguments& arguments) const;
+};
 
 }  // namespace longstride

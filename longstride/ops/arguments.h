@@ -18,6 +18,20 @@ class Arguments {
  public:
   Arguments(const char* op, Device device) : op_(op), device_(device) { check_device(op, device); }
 
+  // On the call's device, and there.
+  void memory(const char* name, const Tensor& t) const {
+    LONGSTRIDE_CHECK(t.device == device_.kind, "{}: {} is on a different device from {}", op_, name,
+                     name_of(device_));
+    LONGSTRIDE_CHECK(t.data != nullptr || t.count() == 0, "{}: {} {} has no memory", op_, name, t.describe());
+  }
+
+  // Neighbours in the last axis are neighbours in memory.
+  void neighbours(const char* name, const Tensor& t) const {
+    LONGSTRIDE_CHECK(t.stride[t.rank - 1] == 1 || t.shape[t.rank - 1] <= 1,
+                     "{}: neighbours in the last axis of {} {} are {} elements apart, must be 1", op_, name,
+                     t.describe(), t.stride[t.rank - 1]);
+  }
+
   // Rows may be parts of wider ones: only the last stride must be 1.
   void rows(const char* name, const Tensor& t, DType dtype, std::initializer_list<int64_t> shape) const {
     LONGSTRIDE_CHECK(
@@ -25,12 +39,8 @@ class Arguments {
             std::equal(shape.begin(), shape.end(), t.shape.begin(),
                        [](int64_t want, int64_t have) { return want == kAny ? have >= 0 : want == have; }),
         "{}: {} is {}, must be {}", op_, name, t.describe(), wanted(dtype, shape));
-    LONGSTRIDE_CHECK(t.device == device_.kind, "{}: {} lies on another device than {}", op_, name,
-                     name_of(device_));
-    LONGSTRIDE_CHECK(t.data != nullptr || t.count() == 0, "{}: {} {} has no memory", op_, name, t.describe());
-    LONGSTRIDE_CHECK(t.stride[t.rank - 1] == 1 || t.shape[t.rank - 1] <= 1,
-                     "{}: neighbours in the last axis of {} {} are {} elements apart, must be 1", op_, name,
-                     t.describe(), t.stride[t.rank - 1]);
+    memory(name, t);
+    neighbours(name, t);
     LONGSTRIDE_CHECK(t.rank < 2 || t.shape[0] <= 1 || t.stride[0] >= t.shape[1], "{}: rows of {} {} overlap",
                      op_, name, t.describe());
   }
@@ -45,10 +55,13 @@ class Arguments {
     LONGSTRIDE_CHECK(t.dtype == dtype && t.rank > 0 && t.count() == count,
                      "{}: {} is {}, must be {} of {} elements", op_, name, t.describe(), name_of(dtype),
                      count);
-    LONGSTRIDE_CHECK(t.device == device_.kind, "{}: {} lies on another device than {}", op_, name,
-                     name_of(device_));
-    LONGSTRIDE_CHECK(t.data != nullptr || count == 0, "{}: {} {} has no memory", op_, name, t.describe());
+    memory(name, t);
     LONGSTRIDE_CHECK(t.contiguous(), "{}: {} {} is not contiguous", op_, name, t.describe());
+  }
+
+  // Of an op that no other device has.
+  void on_cpu() const {
+    LONGSTRIDE_CHECK(!on_gpu(device_), "{}: runs on the CPU, not on {}", op_, name_of(device_));
   }
 
   // What is multiplied, or lies on a branch: f32, bf16, or f16 on a GPU.
@@ -79,6 +92,9 @@ class Arguments {
     LONGSTRIDE_CHECK(bytes == 0 || context.scratch != nullptr,
                      "{}: needs {} bytes of scratch, the context has none", op_, bytes);
   }
+
+  const char* op() const { return op_; }
+  Device device() const { return device_; }
 
  private:
   static std::string wanted(DType dtype, std::initializer_list<int64_t> shape) {

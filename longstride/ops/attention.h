@@ -8,34 +8,37 @@
 #include <memory>
 #include <vector>
 
-#include "longstride/ops/context.h"
+#include "longstride/ops/run.h"
 #include "longstride/pattern/plan.h"
 #include "longstride/pattern/tile_masks.h"
 
 namespace longstride {
 
-namespace cuda {
-class AttentionLists;
-}
+// A plan as a device's kernels read it, in its memory; a CPU reads the plan itself.
+class AttentionLists {
+ public:
+  virtual ~AttentionLists() = default;
+  virtual int64_t bytes() const = 0;
+};
 
 // The plans of one layer's heads: equal patterns share a plan.
 struct AttentionPlan {
   std::vector<Plan> plans;
   std::vector<std::vector<TileMasks>> masks;  // by plan and pass
   std::vector<int> plan_of_head;
-  std::shared_ptr<const cuda::AttentionLists> on_gpu;  // of a plan for a GPU: the same there
+  std::shared_ptr<const AttentionLists> on_device;  // of a plan for a GPU
   int64_t n = 0;
   int64_t pairs = 0;  // allowed pairs summed over heads, for one sequence
   const Plan& head(int64_t h) const { return plans[plan_of_head[h]]; }
 };
 
-// Plans with the tile sizes that the device's kernels want. Without `upload` a GPU's memory is left alone:
-// the plan can be measured but not run there.
+// Plans in tiles of kMaskTile. Without `upload` a GPU's memory is left alone: the plan can be measured but
+// not run there.
 AttentionPlan plan_attention(Device device, const LayerPattern& layer, int64_t heads, int64_t n,
                              bool upload = true);
-// The same plan with its lists in the memory of that GPU.
+// The same plan with its lists in the memory of that device.
 AttentionPlan uploaded(AttentionPlan plan, Device device);
-// Bytes that its lists of tiles take on that device, or would take.
+// Bytes that its lists take on that device, or would take.
 int64_t attention_plan_bytes(Device device, const AttentionPlan& plan);
 
 // All of one dtype but lse: f32, bf16, or f16 on a GPU. In 16 bits the inputs of every product are rounded to
@@ -50,22 +53,44 @@ struct AttentionTensors {
   float scale = 1;  // positive
 };
 
-// Scratch: a few tiles for each thread.
-void attention_forward(const OpContext& context, const AttentionPlan& plan, const AttentionTensors& t);
-
 struct AttentionGradients {
   Tensor d_o;         // (B, N, H, Dv), read
   Tensor dq, dk, dv;  // =, shaped and possibly strided like q, k, v, of their type
 };
 
-// Scratch: delta (B, H, N) f32 and a few tiles for each thread. The same bits from run to run; on the CPU
-// those of f32 may differ between numbers of threads, because few threads share out heads (five products a
-// tile) and many share out tiles (seven); bf16 always takes the second way.
-void attention_backward(const OpContext& context, const AttentionPlan& plan, const AttentionTensors& t,
-                        const AttentionGradients& gradients);
+struct AttentionForward {
+  const AttentionPlan& plan;
+  const AttentionTensors& t;
 
-// Bytes of scratch that the two calls above need for tensors of this shape and the present number of threads.
+  static constexpr bool kUsesScratch = true;
+  const char* name() const { return "attention_forward"; }
+  OpWork work() const;
+  void check(const Arguments& arguments) const;
+};
+
+// The same bits from run to run; on the CPU those of f32 may differ between numbers of threads, because few
+// threads share out heads (five products a tile) and many share out tiles (seven); bf16 always takes the
+// second way.
+struct AttentionBackward {
+  const AttentionPlan& plan;
+  const AttentionTensors& t;
+  const AttentionGradients& gradients;
+
+  static constexpr bool kUsesScratch = true;
+  const char* name() const { return "attention_backward"; }
+  OpWork work() const;
+  void check(const Arguments& arguments) const;
+};
+
+// Bytes of scratch that the two calls above use for tensors of this shape and the present number of threads.
 int64_t attention_scratch_bytes(Device device, const AttentionPlan& plan, int64_t batch, int64_t heads,
                                 int64_t qk_width, int64_t v_width);
+
+// What a device keeps of a plan: *bytes of it, and the lists unless `lists` is null.
+struct ListTiles {
+  const AttentionPlan& plan;
+  int64_t* bytes;
+  std::shared_ptr<const AttentionLists>* lists;
+};
 
 }  // namespace longstride

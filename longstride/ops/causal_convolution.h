@@ -6,7 +6,7 @@
 
 #include <span>
 
-#include "longstride/ops/context.h"
+#include "longstride/ops/run.h"
 
 namespace longstride {
 
@@ -16,40 +16,44 @@ inline constexpr int64_t kConvolutionTaps = 4;
 // type. w (kConvolutionTaps, d) f32. Arithmetic is f32 and a result is rounded once.
 
 // y = ...; y is not x.
-void causal_convolution_forward(const OpContext& context, const Tensor& x, const Tensor& w, int64_t positions,
-                                const Tensor& y);
+struct CausalConvolutionForward {
+  Tensor x, w;
+  int64_t positions;
+  Tensor y;
+
+  const char* name() const { return "causal_convolution_forward"; }
+  OpWork work() const;
+  void check(const Arguments& arguments) const;
+};
 
 // From dy and what the forward was given in x: x becomes, in place, the gradient of that, and dw += that of
-// w. Scratch: causal_convolution_scratch_bytes(M, d).
-void causal_convolution_backward(const OpContext& context, const Tensor& dy, const Tensor& w,
-                                 int64_t positions, const Tensor& x, const Tensor& dw);
+// w.
+struct CausalConvolutionBackward {
+  Tensor dy, w;
+  int64_t positions;
+  Tensor x, dw;
 
-// Bytes of context.scratch that the backward needs for x (rows, width).
+  static constexpr bool kUsesScratch = true;
+  const char* name() const { return "causal_convolution_backward"; }
+  OpWork work() const;
+  void check(const Arguments& arguments) const;
+};
+
+// Bytes of scratch that the backward uses for x (rows, width).
 int64_t causal_convolution_scratch_bytes(Device device, int64_t rows, int64_t width);
 
-// One position of each of some sequences, for sampling, on the CPU, in f32: row m of x and y (M, d) stands at
+// One position of each of some sequences, for sampling, in f32: row m of x and y (M, d) stands at
 // positions[m] of sequence sequences[m]. recent (S, kConvolutionTaps, d) keeps the last rows of x of every
 // sequence, that of position p in slot p mod kConvolutionTaps, and takes these.
-void causal_convolution_at(const OpContext& context, const Tensor& x, const Tensor& w,
-                           std::span<const int64_t> sequences, std::span<const int64_t> positions,
-                           const Tensor& recent, const Tensor& y);
+struct CausalConvolutionAt {
+  Tensor x, w;
+  std::span<const int64_t> sequences, positions;
+  Tensor recent, y;
 
-namespace cpu {
-void causal_convolution_forward(const OpContext& context, const Tensor& x, const Tensor& w, int64_t positions,
-                                const Tensor& y);
-void causal_convolution_backward(const OpContext& context, const Tensor& dy, const Tensor& w,
-                                 int64_t positions, const Tensor& x, const Tensor& dw);
-int64_t causal_convolution_scratch_bytes(int64_t rows, int64_t width);
-void causal_convolution_at(const OpContext& context, const Tensor& x, const Tensor& w,
-                           std::span<const int64_t> sequences, std::span<const int64_t> positions,
-                           const Tensor& recent, const Tensor& y);
-}  // namespace cpu
-namespace cuda {
-void causal_convolution_forward(const OpContext& context, const Tensor& x, const Tensor& w, int64_t positions,
-                                const Tensor& y);
-void causal_convolution_backward(const OpContext& context, const Tensor& dy, const Tensor& w,
-                                 int64_t positions, const Tensor& x, const Tensor& dw);
-int64_t causal_convolution_scratch_bytes(int64_t rows, int64_t width);
-}  // namespace cuda
+  static constexpr bool kOnCpuOnly = true;
+  const char* name() const { return "causal_convolution_at"; }
+  OpWork work() const;
+  void check(const Arguments& arguments) const;
+};
 
 }  // namespace longstride

@@ -4,7 +4,7 @@
 #pragma once
 
 #include "longstride/base/rng.h"
-#include "longstride/ops/context.h"
+#include "longstride/ops/run.h"
 
 namespace longstride {
 
@@ -38,14 +38,31 @@ struct Dropout {
   }
 };
 
+// Throws Error unless the probability is at least 0 and below 1.
+void check_dropout(const char* op, const Dropout& dropout);
+
 // y = x + drop(branch), contiguous, equal shapes; x and y f32, branch f32, bf16 or, on a GPU, f16. y may
 // be x, or branch if that is f32.
-void dropout_add_forward(const OpContext& context, const Tensor& x, const Tensor& branch,
-                         const Dropout& dropout, const Tensor& y);
+struct DropoutAddForward {
+  Tensor x, branch;
+  Dropout dropout;
+  Tensor y;
+
+  const char* name() const { return "dropout_add_forward"; }
+  OpWork work() const;
+  void check(const Arguments& arguments) const;
+};
 
 // dbranch = drop'(dy) with the same mask: the gradient of the branch; that of x is dy itself. dy f32, dbranch
 // f32 (it may be dy), bf16 or, on a GPU, f16.
-void dropout_backward(const OpContext& context, const Tensor& dy, const Dropout& dropout,
-                      const Tensor& dbranch);
+struct DropoutBackward {
+  Tensor dy;
+  Dropout dropout;
+  Tensor dbranch;
+
+  const char* name() const { return "dropout_backward"; }
+  OpWork work() const;
+  void check(const Arguments& arguments) const;
+};
 
 }  // namespace longstride

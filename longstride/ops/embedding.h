@@ -15,7 +15,7 @@
 #include <span>
 #include <vector>
 
-#include "longstride/ops/context.h"
+#include "longstride/ops/run.h"
 
 namespace longstride {
 
@@ -30,20 +30,43 @@ struct EmbeddingTables {
 
 // tokens (B, N) u8 -> y (B*N, d) f32 =. Slot i of y is what predicts token i; the last token of a row is not
 // read.
-void embedding_forward(const OpContext& context, const Tensor& tokens, const EmbeddingTables& tables,
-                       const Tensor& y);
+struct EmbeddingForward {
+  Tensor tokens;
+  const EmbeddingTables& tables;
+  Tensor y;
 
-// One slot of each sequence while sampling, CPU only: row b of y (B, d) = slot positions[b], given the
-// previous tokens (B) u8 (ignored at 0). At -1 a sequence rests, and its row is left as it is.
-void embedding_one(const OpContext& context, const Tensor& previous, std::span<const int64_t> positions,
-                   const EmbeddingTables& tables, const Tensor& y);
+  const char* name() const { return "embedding_forward"; }
+  OpWork work() const;
+  void check(const Arguments& arguments) const;
+};
 
-// gradients.* += for dy (B*N, d) f32. Scratch: embedding_backward_scratch_bytes.
-void embedding_backward(const OpContext& context, const Tensor& tokens, const Tensor& dy,
-                        const EmbeddingTables& gradients);
+// One slot of each sequence while sampling: row b of y (B, d) = slot positions[b], given the previous tokens
+// (B) u8 (ignored at 0). At -1 a sequence rests, and its row is left as it is.
+struct EmbeddingOne {
+  Tensor previous;
+  std::span<const int64_t> positions;
+  const EmbeddingTables& tables;
+  Tensor y;
 
-// Bytes of context.scratch that embedding_backward needs for tokens (batch, length), a token table
-// (vocabulary, width) and position tables of these extents, whatever the shift.
+  static constexpr bool kOnCpuOnly = true;
+  const char* name() const { return "embedding_one"; }
+  OpWork work() const;
+  void check(const Arguments& arguments) const;
+};
+
+// gradients.* += for dy (B*N, d) f32.
+struct EmbeddingBackward {
+  Tensor tokens, dy;
+  const EmbeddingTables& gradients;
+
+  static constexpr bool kUsesScratch = true;
+  const char* name() const { return "embedding_backward"; }
+  OpWork work() const;
+  void check(const Arguments& arguments) const;
+};
+
+// Bytes of scratch that it uses for tokens (batch, length), a token table (vocabulary, width) and position
+// tables of these extents, whatever the shift.
 int64_t embedding_backward_scratch_bytes(Device device, int64_t batch, int64_t length, int64_t vocabulary,
                                          int64_t width, std::span<const int64_t> extents);
 

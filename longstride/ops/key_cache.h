@@ -5,7 +5,7 @@
 #include <cstdint>
 #include <span>
 
-#include "longstride/ops/context.h"
+#include "longstride/ops/run.h"
 #include "longstride/pattern/key_store.h"
 
 namespace longstride {
@@ -28,24 +28,30 @@ struct KeyCache {
 // N) of `sequence`, whose positions before `begin` are there already. Rounded to nearest even where the cache
 // is narrower, exact elsewhere: either the cache or what is kept must be f32, unless both are the same. Any
 // strides but the last, which is 1.
-void store_keys(const OpContext& context, const KeyCache& cache, int64_t sequence, int64_t begin,
-                const Tensor& keys, const Tensor& values);
+struct StoreKeys {
+  const KeyCache& cache;
+  int64_t sequence, begin;
+  Tensor keys, values;
 
-// Attention of one position of each sequence, CPU only: q (B, H, D) f32, o (B, H, Dv) f32 =. Sequence b
+  const char* name() const { return "store_keys"; }
+  OpWork work() const;
+  void check(const Arguments& arguments) const;
+};
+
+// Attention of one position of each sequence: q (B, H, D) f32, o (B, H, Dv) f32 =. Sequence b
 // stands at positions[b], whose own key is stored already; at -1 it rests, and its o is left as it is.
 // Arithmetic and accumulation are f32, in an order that depends on the sequence's own keys alone.
-void attention_one(const OpContext& context, const KeyCache& cache, std::span<const int64_t> positions,
-                   const Tensor& q, float scale, const Tensor& o);
+struct AttentionOne {
+  const KeyCache& cache;
+  std::span<const int64_t> positions;
+  Tensor q;
+  float scale;
+  Tensor o;
 
-namespace cpu {
-void store_keys(const OpContext& context, const KeyCache& cache, int64_t sequence, int64_t begin,
-                const Tensor& keys, const Tensor& values);
-void attention_one(const OpContext& context, const KeyCache& cache, std::span<const int64_t> positions,
-                   const Tensor& q, float scale, const Tensor& o);
-}  // namespace cpu
-namespace cuda {
-void store_keys(const OpContext& context, const KeyCache& cache, int64_t sequence, int64_t begin,
-                const Tensor& keys, const Tensor& values);
-}
+  static constexpr bool kOnCpuOnly = true;
+  const char* name() const { return "attention_one"; }
+  OpWork work() const;
+  void check(const Arguments& arguments) const;
+};
 
 }  // namespace longstride

@@ -1,38 +1,73 @@
 // Linear layer, y = x w^T + b.
+//
+// Products accumulate in f32. What is multiplied is decided by the dtype of w (in LinearBackwardWeight by
+// `product`):
+//   f32          x, y and their gradients are f32
+//   bf16         each of them is f32 or bf16; f32 is rounded to bf16 in scratch first, and a bf16 result is
+//                rounded once, at the end
+//   f16 (GPUs)   likewise with f16
+// On a GPU the bias may be rounded to the dtype of y before it is added. Rows of x, y and their gradients may
+// be part of wider ones (row stride > width).
 #pragma once
 
-#include "longstride/ops/context.h"
+#include "longstride/ops/run.h"
 
 namespace longstride {
 
-// Products accumulate in f32. With a bf16 weight (in linear_backward_weight: with `product` bf16) the tensors
-// that are multiplied and their results may each be f32 or bf16: what is f32 is rounded to bf16 in scratch
-// first, and a bf16 result is rounded once, at the end; on a GPU likewise with f16, and there the bias may be
-// rounded to the dtype of y before it is added. Else all is f32. Rows of x, y and their gradients may be part
-// of wider ones (row stride > width).
+// y (M, N) = x w^T + b.
+struct LinearForward {
+  Tensor x;  // (M, K)
+  Tensor w;  // (N, K) f32, bf16 or f16
+  Tensor b;  // (N) f32, or empty
+  Tensor y;  // (M, N) =
 
-// Rows x (M, K), weight w (N, K) f32, bf16 or f16, bias b (N) f32 or an empty tensor; y (M, N) =. Scratch:
-// linear_scratch_bytes.
-void linear_forward(const OpContext& context, const Tensor& x, const Tensor& w, const Tensor& b,
-                    const Tensor& y);
+  static constexpr bool kUsesScratch = true;
+  const char* name() const { return "linear_forward"; }
+  OpWork work() const;
+  void check(const Arguments& arguments) const;
+};
 
-// The same for sampling, CPU only: x and y f32, and a row of y is the same bits whatever rows stand beside it
-// and for any number of threads. Scratch with a bf16 weight: x in bf16.
-void linear_each_row(const OpContext& context, const Tensor& x, const Tensor& w, const Tensor& b,
-                     const Tensor& y);
+// The same for sampling: x and y f32, and a row of y is the same bits whatever rows stand beside it and for
+// any number of threads.
+struct LinearEachRow {
+  Tensor x, w, b, y;
+
+  static constexpr bool kUsesScratch = true;
+  static constexpr bool kOnCpuOnly = true;
+  const char* name() const { return "linear_each_row"; }
+  OpWork work() const;
+  void check(const Arguments& arguments) const;
+};
 
 // dx (M, K) = dy w, for dy (M, N).
-void linear_backward_input(const OpContext& context, const Tensor& dy, const Tensor& w, const Tensor& dx);
+struct LinearBackwardInput {
+  Tensor dy, w, dx;
+
+  static constexpr bool kUsesScratch = true;
+  const char* name() const { return "linear_backward_input"; }
+  OpWork work() const;
+  void check(const Arguments& arguments) const;
+};
 
 // dw (N, K) f32 += dy^T x and db (N) f32 += column sums of dy (db may be empty). Sums of db are of dy as it
 // is, in f32.
-void linear_backward_weight(const OpContext& context, const Tensor& dy, const Tensor& x, DType product,
-                            const Tensor& dw, const Tensor& db);
+struct LinearBackwardWeight {
+  Tensor dy, x;
+  DType product;
+  Tensor dw, db;
 
-// The most bytes of context.scratch that any of the three calls needs for x (rows, in), y (rows, out) and
-// products in `product`, the dtype of w in the first two. `stored` is bf16 or f16 if x, y and their
-// gradients all are.
+  static constexpr bool kUsesScratch = true;
+  const char* name() const { return "linear_backward_weight"; }
+  OpWork work() const;
+  void check(const Arguments& arguments) const;
+};
+
+// The most bytes of scratch that LinearForward and its two gradients use for x (rows, in), y (rows, out) and
+// products in `product`, where x, y and their gradients are each in `stored` or `product`.
 int64_t linear_scratch_bytes(Device device, int64_t rows, int64_t in, int64_t out, DType product,
                              DType stored = DType::f32);
+
+// Of the product of a matrix with one that gives `columns` columns; `bytes` of all operands.
+OpWork product_work(const Tensor& matrix, int64_t columns, int64_t bytes);
 
 }  // namespace longstride

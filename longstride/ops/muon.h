@@ -17,7 +17,7 @@
 #include <string_view>
 #include <vector>
 
-#include "longstride/ops/context.h"
+#include "longstride/ops/run.h"
 
 namespace longstride {
 
@@ -68,25 +68,17 @@ DType newton_schulz_dtype(Device device, DType product);
 // x = newton_schulz(x), each of the matrices (count, rows, columns), contiguous, of norm 1 at most; f32,
 // bf16 or, on a GPU, f16. On a CPU bf16 needs its hardware. Deterministic, on a CPU for any number of
 // threads.
-void newton_schulz(const OpContext& context, NewtonSchulz kind, const Tensor& x);
-int64_t newton_schulz_scratch_bytes(Device device, int64_t count, int64_t rows, int64_t columns, DType dtype);
+struct Orthogonalize {
+  NewtonSchulz kind;
+  Tensor x;
+
+  static constexpr bool kUsesScratch = true;
+  const char* name() const { return "newton_schulz"; }
+  OpWork work() const;
+  void check(const Arguments& arguments) const;
+};
 
 // FLOPs of its products by their definition.
 double newton_schulz_flops(NewtonSchulz kind, int64_t rows, int64_t columns);
-
-// Of the update of these matrices (ops/update.h), in their working order.
-int64_t muon_scratch_bytes(Device device, std::span<const MuonMatrix> matrices, DType dtype);
-
-namespace cpu {
-void newton_schulz(const OpContext& context, NewtonSchulz kind, const Tensor& x);
-int64_t newton_schulz_scratch_bytes(int64_t count, int64_t rows, int64_t columns, DType dtype);
-int64_t muon_scratch_bytes(std::span<const MuonMatrix> matrices, DType dtype);
-}  // namespace cpu
-
-namespace cuda {
-void newton_schulz(const OpContext& context, NewtonSchulz kind, const Tensor& x);
-int64_t newton_schulz_scratch_bytes(int64_t count, int64_t rows, int64_t columns, DType dtype);
-int64_t muon_scratch_bytes(std::span<const MuonMatrix> matrices, DType dtype);
-}  // namespace cuda
 
 }  // namespace longstride

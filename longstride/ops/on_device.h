@@ -1,4 +1,4 @@
-// What both dispatchers ask of a device.
+// What ops ask of a device.
 #pragma once
 
 #include "longstride/device/cuda.h"

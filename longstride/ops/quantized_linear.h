@@ -4,7 +4,7 @@
 // rows, so that a product needs nothing but one factor an output.
 #pragma once
 
-#include "longstride/ops/context.h"
+#include "longstride/ops/run.h"
 
 namespace longstride {
 
@@ -16,15 +16,36 @@ struct QuantizedMatrix {
 // q = w (N, K) f32, each element rounded to the nearest multiple of its row's scale, which is the row's
 // largest magnitude over 127 (0 for a row of zeros). If an element is not finite, throws Error
 // on the CPU; on a GPU, whose memory is not looked at first, the row is of no use.
-void quantize(const OpContext& context, const Tensor& w, const QuantizedMatrix& q);
+struct Quantize {
+  Tensor w;
+  QuantizedMatrix q;
+
+  const char* name() const { return "quantize"; }
+  OpWork work() const;
+  void check(const Arguments& arguments) const;
+};
 
 // w (N, K) f32, bf16 or, on a GPU, f16 = what q stands for.
-void dequantize(const OpContext& context, const QuantizedMatrix& q, const Tensor& w);
+struct Dequantize {
+  QuantizedMatrix q;
+  Tensor w;
+
+  const char* name() const { return "dequantize"; }
+  OpWork work() const;
+  void check(const Arguments& arguments) const;
+};
 
 // y (M, N) f32 = x w^T + b for x (M, K) f32 and a bias (N) f32 or an empty tensor; products and sums in f32,
 // x is not rounded. The columns of x and y may be part of wider rows. Meant for few rows; the same bits for a
-// row whatever rows stand beside it. No scratch.
-void quantized_linear_forward(const OpContext& context, const Tensor& x, const QuantizedMatrix& w,
-                              const Tensor& b, const Tensor& y);
+// row whatever rows stand beside it.
+struct QuantizedLinearForward {
+  Tensor x;
+  QuantizedMatrix w;
+  Tensor b, y;
+
+  const char* name() const { return "quantized_linear_forward"; }
+  OpWork work() const;
+  void check(const Arguments& arguments) const;
+};
 
 }  // namespace longstride

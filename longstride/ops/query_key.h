@@ -7,7 +7,7 @@
 
 #include <span>
 
-#include "longstride/ops/context.h"
+#include "longstride/ops/run.h"
 
 namespace longstride {
 
@@ -26,22 +26,34 @@ struct QueryKey {
 inline constexpr float kQueryKeyEpsilon = 1e-6f;
 
 // x and reciprocal_rms =. Arithmetic is f32 and x is rounded once.
-void query_key_forward(const OpContext& context, const QueryKey& t);
+struct QueryKeyForward {
+  QueryKey t;
 
-// The same for sampling, CPU only: row m stands at positions[m] instead, one a row.
-void query_key_at(const OpContext& context, const QueryKey& t, std::span<const int64_t> positions);
+  const char* name() const { return "query_key_forward"; }
+  OpWork work() const;
+  void check(const Arguments& arguments) const;
+};
+
+// The same for sampling: row m stands at positions[m] instead, one a row.
+struct QueryKeyAt {
+  QueryKey t;
+  std::span<const int64_t> positions;
+
+  static constexpr bool kOnCpuOnly = true;
+  const char* name() const { return "query_key_at"; }
+  OpWork work() const;
+  void check(const Arguments& arguments) const;
+};
 
 // dx, shaped like x and of its type, holds the gradient of what the forward gave and becomes, in place, that
 // of what it was given. t is as the forward left it.
-void query_key_backward(const OpContext& context, const QueryKey& t, const Tensor& dx);
+struct QueryKeyBackward {
+  QueryKey t;
+  Tensor dx;
 
-namespace cpu {
-void query_key_forward(const OpContext& context, const QueryKey& t, std::span<const int64_t> positions);
-void query_key_backward(const OpContext& context, const QueryKey& t, const Tensor& dx);
-}  // namespace cpu
-namespace cuda {
-void query_key_forward(const OpContext& context, const QueryKey& t);
-void query_key_backward(const OpContext& context, const QueryKey& t, const Tensor& dx);
-}  // namespace cuda
+  const char* name() const { return "query_key_backward"; }
+  OpWork work() const;
+  void check(const Arguments& arguments) const;
+};
 
 }  // namespace longstride

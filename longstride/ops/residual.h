@@ -3,9 +3,12 @@
 #pragma once
 
 #include "longstride/ops/dropout.h"
+#include "longstride/ops/layer_norm.h"
 
 namespace longstride {
 
+// DropoutAddForward{x, branch, dropout, y}, then LayerNormForward{y, gain, bias, epsilon, normed, mean,
+// rstd}.
 struct ResidualForward {
   Tensor x;       // (M, d) f32
   Tensor branch;  // (M, d) f32, bf16 or, on a GPU, f16
@@ -15,12 +18,13 @@ struct ResidualForward {
   Tensor y;           // (M, d) f32 =, may be x
   Tensor normed;      // (M, d) = in the branch's dtype, may be branch
   Tensor mean, rstd;  // (M) f32 =
+
+  const char* name() const { return "residual_forward"; }
+  OpWork work() const;
+  void check(const Arguments& arguments) const;
 };
 
-// dropout_add_forward(x, branch, dropout, y), then layer_norm_forward(y, gain, bias, epsilon, normed, mean,
-// rstd).
-void residual_forward(const OpContext& context, const ResidualForward& t);
-
+// LayerNormBackward{dy, x, gain, mean, rstd, dx, dgain, dbias}, then DropoutBackward{dx, dropout, dbranch}.
 struct ResidualBackward {
   Tensor dy;            // (M, d) f32, bf16 or, on a GPU, f16: of what the layer norm gave
   Tensor x, gain;       // (M, d) and (d) f32: what it read
@@ -29,10 +33,11 @@ struct ResidualBackward {
   Tensor dgain, dbias;  // (d) f32 +=
   Dropout dropout;      // of the branch before
   Tensor dbranch;       // (M, d) = in the dtype of dy, may be dy
-};
 
-// layer_norm_backward(dy, x, gain, mean, rstd, dx, dgain, dbias), then dropout_backward(dx, dropout,
-// dbranch). Scratch: layer_norm_backward_scratch_bytes(M, d).
-void residual_backward(const OpContext& context, const ResidualBackward& t);
+  static constexpr bool kUsesScratch = true;
+  const char* name() const { return "residual_backward"; }
+  OpWork work() const;
+  void check(const Arguments& arguments) const;
+};
 
 }  // namespace longstride

@@ -50,6 +50,8 @@ class UpdateTable {
               NewtonSchulz kind = NewtonSchulz::jordan);
   static int64_t bytes(Device device, std::span<const ParameterSlice> slices,
                        std::span<const MuonMatrix> matrices = {});
+  // Of matrices alone and without memory, for scratch_bytes().
+  static UpdateTable to_measure(std::span<const MuonMatrix> matrices, DType orthogonal);
 
   const std::vector<ParameterSlice>& slices() const { return slices_; }
   const std::vector<MuonMatrix>& matrices() const { return matrices_; }  // in their working order
@@ -75,31 +77,51 @@ struct UpdateTensors {
 };
 
 // control->losses += the sum of `losses`, f32, in double and in a fixed order. `control` lies on the device.
-void add_losses(const OpContext& context, const Tensor& losses, UpdateControl* control);
+struct AddLosses {
+  Tensor losses;
+  UpdateControl* control;
 
-// The step. `control` lies on the device. With matrices `context` has scratch: muon_scratch_bytes().
+  const char* name() const { return "add_losses"; }
+  OpWork work() const;
+  void check(const Arguments& arguments) const;
+};
+
+// The norm, the decision and Adam's step. `control` lies on the device.
+struct UpdateWithAdam {
+  const UpdateTable& table;
+  const UpdateTensors& tensors;
+  UpdateControl* control;
+
+  const char* name() const { return "update_parameters"; }
+  OpWork work() const;
+  void check(const Arguments& arguments) const;
+};
+
+// The step of the table's matrices, after UpdateWithAdam, which has decided.
+struct UpdateWithMuon {
+  const UpdateTable& table;
+  const UpdateTensors& tensors;
+  UpdateControl* control;
+
+  static constexpr bool kUsesScratch = true;
+  const char* name() const { return "muon"; }
+  OpWork work() const;
+  void check(const Arguments& arguments) const;
+};
+
+// The step of all parameters: both of the above.
 void update_parameters(const OpContext& context, const UpdateTable& table, const UpdateTensors& tensors,
                        UpdateControl* control);
+// Bytes of scratch that it uses for these matrices.
+int64_t update_scratch_bytes(Device device, std::span<const MuonMatrix> matrices, DType orthogonal);
 
-namespace cpu {
-void add_losses(const OpContext& context, const Tensor& losses, UpdateControl* control);
-void update_parameters(const OpContext& context, const UpdateTable& table, const UpdateTensors& tensors,
-                       UpdateControl* control);
-// After update_parameters(), which has decided.
-void muon_update(const OpContext& context, const UpdateTable& table, const UpdateTensors& tensors,
-                 UpdateControl* control);
-}  // namespace cpu
-
-namespace cuda {
-int64_t update_table_bytes(std::span<const ParameterSlice> slices, std::span<const MuonMatrix> matrices,
-                           int64_t* chunks);
-void fill_update_table(std::span<const ParameterSlice> slices, std::span<const MuonMatrix> matrices,
-                       void* data);
-void add_losses(const OpContext& context, const Tensor& losses, UpdateControl* control);
-void update_parameters(const OpContext& context, const UpdateTable& table, const UpdateTensors& tensors,
-                       UpdateControl* control);
-void muon_update(const OpContext& context, const UpdateTable& table, const UpdateTensors& tensors,
-                 UpdateControl* control);
-}  // namespace cuda
+// What a device keeps of an UpdateTable: *bytes of it in *chunks pieces, written to `data` unless that is
+// null.
+struct LayOutUpdate {
+  std::span<const ParameterSlice> slices;
+  std::span<const MuonMatrix> matrices;
+  void* data;
+  int64_t *bytes, *chunks;
+};
 
 }  // namespace longstride

@@ -146,7 +146,7 @@ LoadedModel::LoadedModel(const std::string& run_directory, const ComputeConfig& 
     OpContext context;
     context.device = device_;
     for (size_t i = 0; i < table.size(); ++i)
-      if (products_[i]) convert(context, weights_[i], products_[i]);
+      if (products_[i]) run(context, Convert{weights_[i], products_[i]});
   }
   if (choice.int8) {
     quantized_ = QuantizedParameters(config_.model, weights_, device_);

@@ -130,10 +130,10 @@ class CpuSteps final : public StepEngine {
     if (count == 0) return room_.rows.logits;
     const ThreadLimit limit(too_small_to_share(weights_, count));
     const Rows rows = room_.rows.first(count);
-    embedding_one(context_, rows.previous, places_, parameters_.embedding, rows.x);
+    run(context_, EmbeddingOne{rows.previous, places_, parameters_.embedding, rows.x});
     for (int64_t layer = 0; layer < config_.layers; ++layer) block(layer, rows);
-    layer_norm_forward(context_, rows.x, parameters_.final_gain, parameters_.final_bias, kFinalNormEpsilon,
-                       rows.normed, rows.mean, rows.rstd);
+    run(context_, LayerNormForward{rows.x, parameters_.final_gain, parameters_.final_bias, kFinalNormEpsilon,
+                                   rows.normed, rows.mean, rows.rstd});
     product(rows.normed, parameters_.output_weight, quantized_ ? quantized_->output() : QuantizedMatrix{}, {},
             rows.logits);
     // Each to the row of its sequence, which is no earlier one.
@@ -165,9 +165,9 @@ class CpuSteps final : public StepEngine {
   void product(const Tensor& x, const Tensor& w, const QuantizedMatrix& quantized, const Tensor& b,
                const Tensor& y) const {
     if (quantized.values)
-      quantized_linear_forward(context_, x, quantized, b, y);
+      run(context_, QuantizedLinearForward{x, quantized, b, y});
     else
-      linear_each_row(context_, x, w, b, y);
+      run(context_, LinearEachRow{x, w, b, y});
   }
 
   // The same computation as block_forward for one position of each sequence.
@@ -176,31 +176,31 @@ class CpuSteps final : public StepEngine {
     const QuantizedBlock q = quantized_ ? quantized_->blocks()[layer] : QuantizedBlock{};
     const auto no_dropout = Dropout{};
 
-    layer_norm_forward(context_, r.x, p.norm1_gain, p.norm1_bias, kNormEpsilon, r.normed, r.mean, r.rstd);
+    run(context_, LayerNormForward{r.x, p.norm1_gain, p.norm1_bias, kNormEpsilon, r.normed, r.mean, r.rstd});
     product(r.normed, p.qkv_weight, q.qkv, p.qkv_bias, r.qkv);
     if (config_.rotary() || config_.qk_norm)
-      query_key_at(context_,
-                   {r.qkv.columns(0, 2 * config_.qk()), config_.heads, room_.rotation, r.reciprocal_rms},
-                   places_);
+      run(context_,
+          QueryKeyAt{{r.qkv.columns(0, 2 * config_.qk()), config_.heads, room_.rotation, r.reciprocal_rms},
+                     places_});
     if (config_.mixes_values()) mix_values(layer, r);
     attend(caches_.layer(layer), r);
     product(r.attended, p.projection_weight, q.projection, p.projection_bias, r.branch);
-    dropout_add_forward(context_, r.x, r.branch, no_dropout, r.x);
+    run(context_, DropoutAddForward{r.x, r.branch, no_dropout, r.x});
 
-    layer_norm_forward(context_, r.x, p.norm2_gain, p.norm2_bias, kNormEpsilon, r.normed, r.mean, r.rstd);
+    run(context_, LayerNormForward{r.x, p.norm2_gain, p.norm2_bias, kNormEpsilon, r.normed, r.mean, r.rstd});
     if (config_.convolves())
-      causal_convolution_at(context_, r.normed, p.convolution, sequences_, places_, caches_.recent(layer),
-                            r.branch);
+      run(context_,
+          CausalConvolutionAt{r.normed, p.convolution, sequences_, places_, caches_.recent(layer), r.branch});
     product(config_.convolves() ? r.branch : r.normed, p.up_weight, q.up, p.up_bias, r.hidden);
-    activation_forward(context_, r.hidden, r.hidden);
+    run(context_, ActivationForward{r.hidden, r.hidden});
     product(r.hidden, p.down_weight, q.down, p.down_bias, r.branch);
-    dropout_add_forward(context_, r.x, r.branch, no_dropout, r.x);
+    run(context_, DropoutAddForward{r.x, r.branch, no_dropout, r.x});
   }
 
   void mix_values(int64_t layer, const Rows& r) {
     const Tensor values = r.qkv.columns(2 * config_.qk(), config_.qkv());
-    if (layer == 0) return value_mix_keep(context_, values, r.first_values);
-    value_mix_forward(context_, r.first_values, static_cast<float>(config_.value_residual), values);
+    if (layer == 0) return run(context_, ValueMixKeep{values, r.first_values});
+    run(context_, ValueMixForward{r.first_values, static_cast<float>(config_.value_residual), values});
   }
 
   void attend(const KeyCache& cache, const Rows& r) {
@@ -210,13 +210,13 @@ class CpuSteps final : public StepEngine {
     const Tensor queries = r.qkv.columns(0, qk), keys = r.qkv.columns(qk, 2 * qk).split_last(heads),
                  values = r.qkv.columns(2 * qk, config_.qkv()).split_last(heads);
     for (int64_t i = 0; i < count; ++i)
-      store_keys(context_, cache, sequences_[i], places_[i], keys.rows(i, i + 1), values.rows(i, i + 1));
+      run(context_, StoreKeys{cache, sequences_[i], places_[i], keys.rows(i, i + 1), values.rows(i, i + 1)});
     if (count == streams_)
-      return attention_one(context_, cache, positions_, queries.split_last(heads), scale,
-                           r.attended.split_last(heads));
+      return run(context_, AttentionOne{cache, positions_, queries.split_last(heads), scale,
+                                        r.attended.split_last(heads)});
     for (int64_t i = 0; i < count; ++i) copy_row(queries, i, room_.queries, sequences_[i]);
-    attention_one(context_, cache, positions_, room_.queries.split_last(heads), scale,
-                  room_.attended.split_last(heads));
+    run(context_, AttentionOne{cache, positions_, room_.queries.split_last(heads), scale,
+                               room_.attended.split_last(heads)});
     for (int64_t i = 0; i < count; ++i) copy_row(room_.attended, sequences_[i], r.attended, i);
   }
 

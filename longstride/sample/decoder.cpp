@@ -211,7 +211,7 @@ void Decoder::prefill_in_parallel(int64_t sequence, std::span<const uint8_t> byt
   transformer.prefill(
       parameters_, tokens,
       [&](int64_t layer, const Tensor& keys, const Tensor& values, const Tensor& unconvolved) {
-        store_keys({device_, nullptr}, caches_.layer(layer), sequence, 0, of_one(keys), of_one(values));
+        run({device_, nullptr}, StoreKeys{caches_.layer(layer), sequence, 0, of_one(keys), of_one(values)});
         if (unconvolved) keep_recent(layer, sequence, of_one(unconvolved));
       });
   filled_[sequence] = length;
@@ -226,7 +226,7 @@ void Decoder::keep_recent(int64_t layer, int64_t sequence, const Tensor& rows) c
     if (from.dtype == to.dtype)
       copy(from, to);
     else
-      convert({device_, nullptr}, from, to);
+      run({device_, nullptr}, Convert{from, to});
   }
 }
 

@@ -35,7 +35,7 @@ Optimizer::Optimizer(const RunConfig& config, Device device, DType product)
   const DType orthogonal = newton_schulz_dtype(device, product);
   update_table_ = UpdateTable(device, moves.adam, moves.muon, orthogonal,
                               parse_newton_schulz(config.train.newton_schulz));
-  scratch_ = Arena(device, muon_scratch_bytes(device, update_table_.matrices(), orthogonal));
+  scratch_ = Arena(device, update_scratch_bytes(device, update_table_.matrices(), orthogonal));
   context_.scratch = &scratch_;
 }
 
@@ -102,13 +102,13 @@ int64_t Optimizer::moment_bytes(const RunConfig& config) {
 int64_t Optimizer::working_bytes(const RunConfig& config, Device device, DType product) {
   const Moves moves = Optimizer::moves(config, parameter_table(config.model), nullptr, nullptr, nullptr);
   return UpdateTable::bytes(device, moves.adam, moves.muon) +
-         muon_scratch_bytes(device, in_working_order(moves.muon), newton_schulz_dtype(device, product));
+         update_scratch_bytes(device, in_working_order(moves.muon), newton_schulz_dtype(device, product));
 }
 
 void Optimizer::refresh_products(const ParameterStore& from) const {
   if (products_.empty()) return;
   for (size_t i = 0; i < table_.size(); ++i)
-    if (products_[i]) convert(context_, from[i], products_[i]);
+    if (products_[i]) run(context_, Convert{from[i], products_[i]});
 }
 
 std::vector<NamedTensor> Optimizer::model_tensors() const {

@@ -193,7 +193,7 @@ void Trainer::queue_step() const {
     pass.step_from = reinterpret_cast<const uint32_t*>(base + steps_at_) + part;
     model_->forward_backward(optimizer_->parameters(), tokens.rows(part * micro, (part + 1) * micro), pass,
                              loss_, optimizer_->gradients());
-    add_losses(context, loss_, control);
+    run(context, AddLosses{loss_, control});
   }
   optimizer_->update(control);
   staging_.download(0, sizeof(UpdateControl));

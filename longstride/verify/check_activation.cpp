@@ -20,7 +20,7 @@ void check_case(Device device, int64_t count, double deviation, DType dtype, Che
   const auto forward = [&](DType as, int64_t offset = 0) {
     Workbench bench(device, 0, offset);
     const Tensor y = bench.poisoned(as, {count});
-    activation_forward(bench.context(), bench.put(x, {count}, as), y);
+    run(bench.context(), ActivationForward{bench.put(x, {count}, as), y});
     return bench.get(y);
   };
   reference::activation_forward(x.data(), count, naive.data());
@@ -38,7 +38,7 @@ void check_case(Device device, int64_t count, double deviation, DType dtype, Che
     const Tensor d_out = bench.put(dy, {count}, as), from = bench.put(x, {count}, as);
     const Tensor dx = how == How::apart ? bench.poisoned(as, {count}) : d_out;
     const Tensor again = how == How::over_x ? from : bench.poisoned(as, {count});
-    activation_backward(bench.context(), d_out, from, dx, how == How::apart ? Tensor() : again);
+    run(bench.context(), ActivationBackward{d_out, from, dx, how == How::apart ? Tensor() : again});
     if (how != How::apart) list.same_bits("activation of the backward, " + name, y, bench.get(again));
     return bench.get(dx);
   };

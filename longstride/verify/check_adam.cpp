@@ -48,8 +48,8 @@ void check_steps(Device device, int64_t count, int64_t steps, double deviation, 
     const Floats g = normal_values(static_cast<uint32_t>(10 + t), count, deviation);
     reference_step(sample_step(t), g, naive);
     reference_step(sample_step(t), g, truth);
-    adam_step(bench.context(), sample_step(t), w, put(bench, g), m, v, average, compute);
-    adam_step(twin.context(), sample_step(t), w2, put(twin, g), m2, v2, {}, {});
+    run(bench.context(), AdamUpdate{sample_step(t), w, put(bench, g), m, v, average, compute});
+    run(twin.context(), AdamUpdate{sample_step(t), w2, put(twin, g), m2, v2, {}, {}});
   }
   const std::string name =
       fmt::format("{}, count {}, {} steps, gradients of {}", name_of(copied), count, steps, deviation);
@@ -94,7 +94,7 @@ void check_convert(Device device, Effort effort, CheckList& list) {
     for (DType target : stored_dtypes(device)) {
       Workbench bench(device);
       const Tensor to = bench.poisoned(target, {count});
-      convert(bench.context(), bench.put(x, {count}, source), to);
+      run(bench.context(), Convert{bench.put(x, {count}, source), to});
       list.same_bits(fmt::format("convert {} to {}", name_of(source), name_of(target)),
                      with_one_nan(bench.get(to)), with_one_nan(as_stored(as_stored(x, source), target)));
     }

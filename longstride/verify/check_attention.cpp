@@ -63,9 +63,9 @@ Ours run(const AttentionCase& c, Device device, const AttentionValues<float>& in
     copy(host_lse, lse);
     outputs.poison(), gradients.poison();
     poison(scratch, bytes);
-    attention_forward(context, plan, tensors);
+    run(context, AttentionForward{plan, tensors});
     poison(scratch, bytes);
-    attention_backward(context, plan, tensors, {upstream[0], gradients[0], gradients[1], gradients[2]});
+    run(context, AttentionBackward{plan, tensors, {upstream[0], gradients[0], gradients[1], gradients[2]}});
     copy(lse, host_lse);
     AttentionValues<float> values{
         {}, {}, {}, {}, outputs.read(0), lse_values, gradients.read(0), gradients.read(1), gradients.read(2)};

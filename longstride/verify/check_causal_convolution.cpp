@@ -46,8 +46,8 @@ Results<float> run_ours(Device device, const Case& c, const Inputs& in, bool una
   const Tensor x = matrix(in.x), dy = matrix(in.dy), w = bench.put(in.w, {kConvolutionTaps, c.width}),
                dw = bench.put(in.dw, {kConvolutionTaps, c.width});
   const Tensor y = bench.poisoned(c.dtype, {c.rows(), c.width});
-  causal_convolution_forward(bench.context(), x, w, c.positions, y);
-  causal_convolution_backward(bench.context(), dy, w, c.positions, x, dw);
+  run(bench.context(), CausalConvolutionForward{x, w, c.positions, y});
+  run(bench.context(), CausalConvolutionBackward{dy, w, c.positions, x, dw});
   return {bench.get(y), bench.get(x), bench.get(dw)};
 }
 
@@ -67,8 +67,8 @@ Floats run_stepwise(const Case& c, const Inputs& in) {
     }
     positions.assign(c.sequences, position);
     const Tensor out = bench.poisoned(DType::f32, {c.sequences, c.width});
-    causal_convolution_at(bench.context(), bench.put(rows, {c.sequences, c.width}), w, sequences, positions,
-                          recent, out);
+    run(bench.context(),
+        CausalConvolutionAt{bench.put(rows, {c.sequences, c.width}), w, sequences, positions, recent, out});
     const Floats got = bench.get(out);
     for (int64_t m = 0; m < c.sequences; ++m)
       std::copy_n(got.begin() + m * c.width, c.width,

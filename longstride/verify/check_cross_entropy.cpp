@@ -23,8 +23,8 @@ void check_case(Device device, int64_t rows, int64_t classes, double deviation, 
   const Tensor from = bench.put(logits, {rows, classes}), target = bench.put(targets, {rows});
   const Tensor loss = bench.poisoned(DType::f32, {rows}), loss_too = bench.poisoned(DType::f32, {rows});
   const Tensor dlogits = bench.poisoned(DType::f32, {rows, classes});
-  cross_entropy_forward(bench.context(), from, target, loss);
-  cross_entropy_backward(bench.context(), from, target, scale, loss_too, dlogits);
+  run(bench.context(), CrossEntropyForward{from, target, loss});
+  run(bench.context(), CrossEntropyBackward{from, target, scale, loss_too, dlogits});
   // Where classes == 1 the loss is 0: nothing to divide by.
   list.compare("cross_entropy loss, " + name, bench.get(loss), naive_loss, true_loss);
   list.compare("cross_entropy dlogits, " + name, bench.get(dlogits), naive, truth);
@@ -32,12 +32,12 @@ void check_case(Device device, int64_t rows, int64_t classes, double deviation, 
   const Floats gradient = bench.get(dlogits);
   Workbench unaligned(device, 0, 1);
   const Tensor elsewhere = unaligned.poisoned(DType::f32, {rows, classes});
-  cross_entropy_backward(unaligned.context(), unaligned.put(logits, {rows, classes}),
-                         unaligned.put(targets, {rows}), scale / 2, unaligned.poisoned(DType::f32, {rows}),
-                         elsewhere, unaligned.put(Floats{2}, {1}));
+  run(unaligned.context(),
+      CrossEntropyBackward{unaligned.put(logits, {rows, classes}), unaligned.put(targets, {rows}), scale / 2,
+                           unaligned.poisoned(DType::f32, {rows}), elsewhere, unaligned.put(Floats{2}, {1})});
   list.same_bits("cross_entropy with half the scale, times two, of unaligned memory, " + name, gradient,
                  unaligned.get(elsewhere));
-  cross_entropy_backward(bench.context(), from, target, scale, loss_too, from);
+  run(bench.context(), CrossEntropyBackward{from, target, scale, loss_too, from});
   list.same_bits("cross_entropy in place, " + name, gradient, bench.get(from));
 }
 

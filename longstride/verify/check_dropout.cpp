@@ -21,7 +21,7 @@ void check_case(Device device, int64_t count, double probability, DType dtype, C
 
   const Tensor base = bench.put(x, {count}), added = bench.put(branch, {count}, dtype);
   const Tensor y = bench.poisoned(DType::f32, {count});
-  dropout_add_forward(bench.context(), base, added, dropout, y);
+  run(bench.context(), DropoutAddForward{base, added, dropout, y});
   Floats naive(x.size());
   Doubles truth(x.size());
   reference::dropout_add_forward(x.data(), branch.data(), dropout, count, naive.data());
@@ -29,18 +29,18 @@ void check_case(Device device, int64_t count, double probability, DType dtype, C
   const Floats ours = bench.get(y);
   list.compare("dropout forward, " + name, ours, naive, truth);
   const Tensor target = dtype == DType::f32 ? added : base;
-  dropout_add_forward(bench.context(), base, added, dropout, target);
+  run(bench.context(), DropoutAddForward{base, added, dropout, target});
   list.same_bits("dropout forward in place, " + name, ours, bench.get(target));
 
   const Floats dy = normal_values(3, count);
   const Tensor d_out = bench.put(dy, {count}), dbranch = bench.poisoned(dtype, {count});
-  dropout_backward(bench.context(), d_out, dropout, dbranch);
+  run(bench.context(), DropoutBackward{d_out, dropout, dbranch});
   reference::dropout_backward(dy.data(), dropout, count, naive.data());
   reference::dropout_backward(widened(dy).data(), dropout, count, truth.data());
   list.compare("dropout backward, " + name, bench.get(dbranch), as_stored(naive, dtype), truth);
   if (dtype == DType::f32) {
     const Floats apart = bench.get(dbranch);
-    dropout_backward(bench.context(), d_out, dropout, d_out);
+    run(bench.context(), DropoutBackward{d_out, dropout, d_out});
     list.same_bits("dropout backward in place, " + name, apart, bench.get(d_out));
   }
 
@@ -54,16 +54,16 @@ void check_case(Device device, int64_t count, double probability, DType dtype, C
   replayed.step_from = static_cast<const uint32_t*>(aligned.put(step, {4}).data);
   const Tensor y_too = elsewhere.poisoned(DType::f32, {count}),
                dbranch_too = elsewhere.poisoned(dtype, {count});
-  dropout_add_forward(elsewhere.context(), elsewhere.put(x, {count}), elsewhere.put(branch, {count}, dtype),
-                      replayed, y_too);
-  dropout_backward(elsewhere.context(), elsewhere.put(dy, {count}), replayed, dbranch_too);
+  run(elsewhere.context(),
+      DropoutAddForward{elsewhere.put(x, {count}), elsewhere.put(branch, {count}, dtype), replayed, y_too});
+  run(elsewhere.context(), DropoutBackward{elsewhere.put(dy, {count}), replayed, dbranch_too});
   list.same_bits("dropout forward of a step in memory, " + name, ours, elsewhere.get(y_too));
   list.same_bits("dropout backward of a step in memory, " + name, bench.get(dbranch),
                  elsewhere.get(dbranch_too));
 
   // A gradient of ones shows the mask itself.
   const Tensor ones = bench.put(Floats(x.size(), 1.0f), {count});
-  dropout_backward(bench.context(), ones, dropout, dbranch);
+  run(bench.context(), DropoutBackward{ones, dropout, dbranch});
   Floats expected(x.size());
   for (int64_t i = 0; i < count; ++i)
     expected[i] = dropout.keeps(static_cast<uint64_t>(i)) ? dropout.scale() : 0.0f;
@@ -74,7 +74,7 @@ void check_case(Device device, int64_t count, double probability, DType dtype, C
 void check_rate(Device device, int64_t count, double probability, CheckList& list) {
   Workbench bench(device);
   const Tensor dy = bench.put(Floats(static_cast<size_t>(count), 1.0f), {count});
-  dropout_backward(bench.context(), dy, sample_dropout(probability, 0), dy);
+  run(bench.context(), DropoutBackward{dy, sample_dropout(probability, 0), dy});
   int64_t dropped = 0;
   for (float value : bench.get(dy)) dropped += value == 0;
   const double deviation = std::sqrt(probability * (1 - probability) / static_cast<double>(count));

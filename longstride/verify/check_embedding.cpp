@@ -53,7 +53,7 @@ Floats one_by_one(Workbench& bench, const Case& c, const Bytes& tokens, const Em
       if (positions[b] > 0) previous[b] = tokens[b * c.length + positions[b] - 1];
     }
     const Tensor row = bench.poisoned(DType::f32, {c.batch, c.width});
-    embedding_one(bench.context(), bench.put(previous, {c.batch}), positions, tables, row);
+    run(bench.context(), EmbeddingOne{bench.put(previous, {c.batch}), positions, tables, row});
     const Floats values = bench.get(row);
     for (int64_t b = 0; b < c.batch; ++b) {
       const auto from = values.begin() + b * c.width;
@@ -79,7 +79,7 @@ void check_case(Device device, const Case& c, CheckList& list) {
   const EmbeddingTables tables = put_tables(bench, host);
   const Tensor token = bench.put(tokens, {c.batch, c.length});
   const Tensor y = bench.poisoned(DType::f32, {rows, c.width});
-  embedding_forward(bench.context(), token, tables, y);
+  run(bench.context(), EmbeddingForward{token, tables, y});
   Floats naive(static_cast<size_t>(rows * c.width));
   Doubles truth(naive.size());
   reference::embedding_forward(tokens.data(), host, c.batch, c.length, naive.data());
@@ -94,8 +94,8 @@ void check_case(Device device, const Case& c, CheckList& list) {
   const Floats dy = normal_values(30, rows * c.width);
   const Tensor d_out = bench.put(dy, {rows, c.width});
   const EmbeddingTables gradients = put_tables(bench, host), again = put_tables(bench, host);
-  embedding_backward(bench.context(), token, d_out, gradients);
-  embedding_backward(bench.context(), token, d_out, again);
+  run(bench.context(), EmbeddingBackward{token, d_out, gradients});
+  run(bench.context(), EmbeddingBackward{token, d_out, again});
   reference::embedding_backward(tokens.data(), dy.data(), host, c.batch, c.length);
   reference::embedding_backward(tokens.data(), widened(dy).data(), wide, c.batch, c.length);
   list.compare("embedding d token, " + name, bench.get(gradients.token), host.token, wide.token);

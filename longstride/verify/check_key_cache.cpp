@@ -71,8 +71,8 @@ Check check_stored(const AttentionCase& c, Device device, const AttentionValues<
   for (int64_t b = 0; b < c.shape.batch; ++b)
     for (int64_t begin = 0; begin < c.n; begin += at_a_time) {
       const int64_t end = std::min(c.n, begin + at_a_time);
-      store_keys({device, nullptr}, *cache, b, begin, part_of(qkv[1], b, begin, end),
-                 part_of(qkv[2], b, begin, end));
+      run({device, nullptr},
+          StoreKeys{*cache, b, begin, part_of(qkv[1], b, begin, end), part_of(qkv[2], b, begin, end)});
     }
   const bool same = same_rows(cache.keys(), expected_rows(c, *cache, (*cache).keys, inputs.k)) &&
                     same_rows(cache.values(), expected_rows(c, *cache, (*cache).values, inputs.v));
@@ -102,12 +102,12 @@ std::vector<float> one_by_one(const AttentionCase& c, const AttentionValues<floa
     std::fill(results.begin(), results.end(), std::numeric_limits<float>::quiet_NaN());
     for (int64_t b = 0; b < batch; ++b) {
       if (positions[b] < 0) continue;
-      store_keys({}, *cache, b, positions[b], values(inputs.k, b, positions[b], width),
-                 values(inputs.v, b, positions[b], v_width));
+      run({}, StoreKeys{*cache, b, positions[b], values(inputs.k, b, positions[b], width),
+                        values(inputs.v, b, positions[b], v_width)});
       std::copy_n(values(inputs.q, b, positions[b], width).as<float>(), heads * width,
                   q.as<float>() + b * q.stride[0]);
     }
-    attention_one({}, *cache, positions, q.split_last(heads), c.scale(), result.split_last(heads));
+    run({}, AttentionOne{*cache, positions, q.split_last(heads), c.scale(), result.split_last(heads)});
     for (int64_t b = 0; b < batch; ++b) {
       const float* from = result.as<float>() + b * result.stride[0];
       if (positions[b] >= 0)

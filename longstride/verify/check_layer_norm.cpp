@@ -47,12 +47,12 @@ Results<float> run_ours(Device device, const Inputs& in, Floats* applied, int64_
   const Tensor y = bench.poisoned(in.dtype, {in.rows, in.width}),
                again = bench.poisoned(in.dtype, {in.rows, in.width});
   const Tensor mean = bench.poisoned(DType::f32, {in.rows}), rstd = bench.poisoned(DType::f32, {in.rows});
-  layer_norm_forward(bench.context(), x, gain, bias, kEpsilon, y, mean, rstd);
-  layer_norm_apply(bench.context(), x, gain, bias, mean, rstd, again);
+  run(bench.context(), LayerNormForward{x, gain, bias, kEpsilon, y, mean, rstd});
+  run(bench.context(), LayerNormApply{x, gain, bias, mean, rstd, again});
   const Tensor dx = matrix(in.dx), dgain = bench.put(in.dgain, {in.width}),
                dbias = bench.put(in.dbias, {in.width});
-  layer_norm_backward(bench.context(), bench.put(in.dy, {in.rows, in.width}, in.dtype), x, gain, mean, rstd,
-                      dx, dgain, dbias);
+  run(bench.context(), LayerNormBackward{bench.put(in.dy, {in.rows, in.width}, in.dtype), x, gain, mean, rstd,
+                                         dx, dgain, dbias});
   *applied = bench.get(again);
   return {bench.get(y), bench.get(mean), bench.get(rstd), bench.get(dx), bench.get(dgain), bench.get(dbias)};
 }

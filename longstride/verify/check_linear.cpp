@@ -49,9 +49,9 @@ Results<float> run_ours(Device device, const Case& c, const Inputs& in, bool* pa
   const Tensor b = c.bias ? bench.put(in.b, {c.n}) : Tensor(), db = bench.put(in.db, {c.n});
   const Tensor y = bench.poisoned_rows(c.stored_y, c.m, c.n, c.padding);
   const Tensor dx = bench.poisoned_rows(c.stored_x, c.m, c.k, c.padding);
-  linear_forward(bench.context(), x, w, b, y);
-  linear_backward_input(bench.context(), dy, w, dx);
-  linear_backward_weight(bench.context(), dy, x, c.product, dw, c.bias ? db : Tensor());
+  run(bench.context(), LinearForward{x, w, b, y});
+  run(bench.context(), LinearBackwardInput{dy, w, dx});
+  run(bench.context(), LinearBackwardWeight{dy, x, c.product, dw, c.bias ? db : Tensor()});
   *padding_intact = bench.padding_is_intact(y, c.padding) && bench.padding_is_intact(dx, c.padding);
   return {bench.get(y), bench.get(dx), bench.get(dw), bench.get(db)};
 }

@@ -221,7 +221,7 @@ class Subject {
   const ParameterStore& weights() const { return weights_; }
   void round_products() {
     for (size_t i = 0; i < table_.size(); ++i)
-      if (!products_.empty() && products_[i]) convert({device_, nullptr}, weights_[i], products_[i]);
+      if (!products_.empty() && products_[i]) run({device_, nullptr}, Convert{weights_[i], products_[i]});
   }
 
   // One training step's losses and gradients, on a model that was used before so that leftovers would show.

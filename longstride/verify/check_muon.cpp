@@ -69,12 +69,13 @@ void check_newton_schulz(Device device, NewtonSchulz kind, DType dtype, int64_t 
     naive.insert(naive.end(), rough.begin(), rough.end());
     truth.insert(truth.end(), fine.begin(), fine.end());
   }
-  const int64_t scratch = newton_schulz_scratch_bytes(device, count, rows, columns, dtype);
+  const int64_t scratch =
+      scratch_bytes(device, Orthogonalize{kind, Tensor(nullptr, dtype, {count, rows, columns}, device.kind)});
   Workbench bench(device, scratch), twin(device, scratch);
   const Tensor ours = bench.put(x, {count, rows, columns}, dtype);
   const Tensor again = twin.put(x, {count, rows, columns}, dtype);
-  newton_schulz(bench.context(), kind, ours);
-  newton_schulz(twin.context(), kind, again);
+  run(bench.context(), Orthogonalize{kind, ours});
+  run(twin.context(), Orthogonalize{kind, again});
   const std::string name = fmt::format("newton_schulz, {}, {}, {} of ({}, {})", name_of(kind),
                                        longstride::name_of(dtype), count, rows, columns);
   list.compare(name, bench.get(ours), naive, truth, floor);
@@ -155,7 +156,7 @@ class MuonCase {
         kind_(kind),
         orthogonal_(newton_schulz_dtype(device, product)),
         table_(device, layout_.slices, layout_.matrices, orthogonal_, kind),
-        bench_(device, muon_scratch_bytes(device, table_.matrices(), orthogonal_)),
+        bench_(device, update_scratch_bytes(device, table_.matrices(), orthogonal_)),
         control_(device, sizeof(UpdateControl)) {
     const Floats start = normal_values(50, layout_.flat), zeros(layout_.flat), seconds(layout_.second);
     naive_ = {start, zeros, seconds, {}};
@@ -184,7 +185,7 @@ class MuonCase {
     };
     copy(as_bytes(&control, DeviceKind::cpu), as_bytes(there, device_.kind));
     copy(Tensor(const_cast<float*>(g.data()), DType::f32, {layout_.flat}), t_.g);
-    add_losses(bench_.context(), bench_.put(Floats{loss}, {1}), there);
+    longstride::run(bench_.context(), AddLosses{bench_.put(Floats{loss}, {1}), there});
     update_parameters(bench_.context(), table_, t_, there);
     copy(as_bytes(there, device_.kind), as_bytes(&control, DeviceKind::cpu));
     return control;

@@ -36,7 +36,7 @@ void check_case(Device device, const Case& c, CheckList& list) {
   Workbench bench(device);
   const Tensor w = bench.put(weights, {c.n, c.k});
   const QuantizedMatrix q{bench.poisoned(DType::i8, {c.n, c.k}), bench.poisoned(DType::f32, {c.n})};
-  quantize(bench.context(), w, q);
+  run(bench.context(), Quantize{w, q});
   std::vector<int8_t> values(c.n * c.k);
   copy(q.values, Tensor(values.data(), DType::i8, {c.n * c.k}));
   const Floats scales = bench.get(q.scales);
@@ -50,7 +50,7 @@ void check_case(Device device, const Case& c, CheckList& list) {
   list.require("quantize rounds to the nearest, " + name, worst <= 0.5 + 1e-5);
   for (const DType dtype : stored_dtypes(device)) {
     const Tensor back = bench.poisoned(dtype, {c.n, c.k});
-    dequantize(bench.context(), q, back);
+    run(bench.context(), Dequantize{q, back});
     Floats expected;
     for (int64_t i = 0; i < c.n * c.k; ++i)
       expected.push_back(scales[i / c.k] * static_cast<float>(values[i]));
@@ -58,20 +58,20 @@ void check_case(Device device, const Case& c, CheckList& list) {
                    as_stored(expected, dtype));
   }
 
-  const auto run = [&](int64_t first = 0) {
+  const auto product = [&](int64_t first = 0) {
     const Tensor y = bench.poisoned_rows(DType::f32, c.m - first, c.n, c.padding);
     const Floats some(x.begin() + first * c.k, x.end());
-    quantized_linear_forward(bench.context(), bench.put_rows(some, c.m - first, c.k, c.padding), q,
-                             c.bias ? bench.put(b, {c.n}) : Tensor(), y);
+    run(bench.context(), QuantizedLinearForward{bench.put_rows(some, c.m - first, c.k, c.padding), q,
+                                                c.bias ? bench.put(b, {c.n}) : Tensor(), y});
     list.require("quantized linear writes its columns alone, " + name, bench.padding_is_intact(y, c.padding));
     return bench.get(y);
   };
-  const Floats ours = run();
+  const Floats ours = product();
   list.compare("quantized linear y, " + name, ours, run_reference<float>(c, x, values, scales, b),
                run_reference<double>(c, x, values, scales, b));
-  list.same_bits("quantized linear y twice, " + name, ours, run());
+  list.same_bits("quantized linear y twice, " + name, ours, product());
   list.same_bits("quantized linear y of the last row alone, " + name,
-                 std::span(ours).last(static_cast<size_t>(c.n)), run(c.m - 1));
+                 std::span(ours).last(static_cast<size_t>(c.n)), product(c.m - 1));
 }
 
 }  // namespace

@@ -82,12 +82,12 @@ Results<float> run_ours(Device device, const Case& c, const Inputs& in, How how,
   if (how == How::one_by_one) {
     std::vector<int64_t> positions(c.rows());
     for (int64_t row = 0; row < c.rows(); ++row) positions[row] = row % c.positions;
-    query_key_at(bench.context(), t, positions);
+    run(bench.context(), QueryKeyAt{t, positions});
   } else {
-    query_key_forward(bench.context(), t);
+    run(bench.context(), QueryKeyForward{t});
   }
   const Tensor dx = bench.put_rows(in.dy, c.rows(), c.columns(), padding, c.dtype);
-  query_key_backward(bench.context(), t, dx);
+  run(bench.context(), QueryKeyBackward{t, dx});
   list.require("query_key leaves what lies beside its rows, " + c.name(),
                bench.padding_is_intact(t.x, padding) && bench.padding_is_intact(dx, padding));
   return {bench.get(t.x), c.normalises ? bench.get(t.reciprocal_rms) : Floats{}, bench.get(dx)};

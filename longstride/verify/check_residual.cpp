@@ -63,13 +63,13 @@ Results<float> run_ours(Device device, const Case& c, const Inputs& in, How how)
   b.dx = matrix(in.dx, DType::f32), b.dropout = c.dropout, b.dbranch = in_place ? b.dy : poisoned(c.dtype);
   b.dgain = bench.put(in.dgain, {c.width}), b.dbias = bench.put(in.dbias, {c.width});
   if (how == How::apart) {
-    dropout_add_forward(bench.context(), f.x, f.branch, f.dropout, f.y);
-    layer_norm_forward(bench.context(), f.y, f.gain, f.bias, kEpsilon, f.normed, f.mean, f.rstd);
-    layer_norm_backward(bench.context(), b.dy, b.x, b.gain, b.mean, b.rstd, b.dx, b.dgain, b.dbias);
-    dropout_backward(bench.context(), b.dx, b.dropout, b.dbranch);
+    run(bench.context(), DropoutAddForward{f.x, f.branch, f.dropout, f.y});
+    run(bench.context(), LayerNormForward{f.y, f.gain, f.bias, kEpsilon, f.normed, f.mean, f.rstd});
+    run(bench.context(), LayerNormBackward{b.dy, b.x, b.gain, b.mean, b.rstd, b.dx, b.dgain, b.dbias});
+    run(bench.context(), DropoutBackward{b.dx, b.dropout, b.dbranch});
   } else {
-    residual_forward(bench.context(), f);
-    residual_backward(bench.context(), b);
+    run(bench.context(), f);
+    run(bench.context(), b);
   }
   return {bench.get(f.y),  bench.get(f.normed), bench.get(f.mean),  bench.get(f.rstd),
           bench.get(b.dx), bench.get(b.dgain),  bench.get(b.dbias), bench.get(b.dbranch)};

@@ -116,8 +116,8 @@ class UpdateCase {
     copy(as_bytes(&control, DeviceKind::cpu), as_bytes(there, device_.kind));
     copy(Tensor(const_cast<float*>(g.data()), DType::f32, {layout_.flat}), t_.g);
     const Tensor on_device = bench_.put(losses, {static_cast<int64_t>(losses.size())});
-    add_losses(bench_.context(), on_device, there);
-    add_losses(bench_.context(), on_device, there);
+    longstride::run(bench_.context(), AddLosses{on_device, there});
+    longstride::run(bench_.context(), AddLosses{on_device, there});
     update_parameters(bench_.context(), table_, t_, there);
     copy(as_bytes(there, device_.kind), as_bytes(&control, DeviceKind::cpu));
     return control;

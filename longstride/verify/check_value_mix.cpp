@@ -51,11 +51,11 @@ Results<float> run_ours(Device device, const Case& c, const Inputs& in, bool una
   const Tensor kept = bench.poisoned(c.dtype, {c.rows, c.width});
   const Tensor d_first = bench.poisoned(DType::f32, {c.rows, c.width});
   const OpContext context = bench.context();
-  value_mix_keep(context, first, kept);
-  value_mix_forward(context, kept, c.share, x);
-  value_mix_backward(context, c.share, false, dx, d_first);
-  value_mix_backward(context, c.share, true, dx_before, d_first);
-  value_mix_backward_first(context, d_first, d_own);
+  run(context, ValueMixKeep{first, kept});
+  run(context, ValueMixForward{kept, c.share, x});
+  run(context, ValueMixBackward{c.share, false, dx, d_first});
+  run(context, ValueMixBackward{c.share, true, dx_before, d_first});
+  run(context, ValueMixBackwardFirst{d_first, d_own});
   bool intact = true;
   for (const Tensor& t : {x, first, dx, dx_before, d_own})
     intact = intact && bench.padding_is_intact(t, padding);

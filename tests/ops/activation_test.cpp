@@ -33,9 +33,9 @@ TEST(Activation, ReferenceGradientIsTheDerivative) {
 TEST(Activation, KnownValues) {
   // f(1) = 1 / (1 + e^-1.702); f'(0) = 1/2; far out f is the identity or zero.
   std::vector<float> x{0, 1, -1, 100, -100}, y(5, NAN), dx(5, NAN), dy(5, 2.0f);
-  activation_forward({}, flat(x), flat(y));
+  run({}, ActivationForward{flat(x), flat(y)});
   EXPECT_THAT(y, testing::Pointwise(testing::FloatNear(1e-6f), {0.0f, 0.845796f, -0.154204f, 100.0f, 0.0f}));
-  activation_backward({}, flat(dy), flat(x), flat(dx));
+  run({}, ActivationBackward{flat(dy), flat(x), flat(dx)});
   EXPECT_NEAR(dx[0], 1.0f, 1e-6f);
   EXPECT_NEAR(dx[3], 2.0f, 1e-6f);
   EXPECT_NEAR(dx[4], 0.0f, 1e-6f);
@@ -44,8 +44,8 @@ TEST(Activation, KnownValues) {
 TEST(Activation, NanStaysNan) {
   std::vector<float> x(40, 1.0f), y(40, 0.0f), dx(40, 0.0f), dy(40, 1.0f);
   x[3] = x[39] = NAN;
-  activation_forward({}, flat(x), flat(y));
-  activation_backward({}, flat(dy), flat(x), flat(dx));
+  run({}, ActivationForward{flat(x), flat(y)});
+  run({}, ActivationBackward{flat(dy), flat(x), flat(dx)});
   for (int i = 0; i < 40; ++i) {
     EXPECT_EQ(std::isnan(y[i]), i == 3 || i == 39) << i;
     EXPECT_EQ(std::isnan(dx[i]), i == 3 || i == 39) << i;
@@ -56,24 +56,34 @@ TEST(Activation, RefusesWrongTensors) {
   std::vector<float> x(6), y(5);
   std::vector<double> wide(6);
   std::vector<Bf16> half(6);
-  EXPECT_THAT(error_of([&] { activation_forward({}, flat(x), flat(half)); }),
+  EXPECT_THAT(error_of([&] {
+                run({}, ActivationForward{flat(x), flat(half)});
+              }),
               testing::HasSubstr("y is bf16 (6), must be f32 of 6 elements"));
-  EXPECT_THAT(error_of([&] { activation_forward({}, flat(x), flat(y)); }),
+  EXPECT_THAT(error_of([&] {
+                run({}, ActivationForward{flat(x), flat(y)});
+              }),
               testing::HasSubstr("activation_forward: y is f32 (5), must be f32 of 6 elements"));
-  EXPECT_THAT(error_of([&] { activation_forward({}, flat(wide), flat(x)); }),
+  EXPECT_THAT(error_of([&] {
+                run({}, ActivationForward{flat(wide), flat(x)});
+              }),
               testing::HasSubstr("x is f64, must be f32 or bf16"));
-  EXPECT_THAT(error_of([&] { activation_forward({}, matrix(x, 2, 3).columns(0, 2), flat(y)); }),
+  EXPECT_THAT(error_of([&] {
+                run({}, ActivationForward{matrix(x, 2, 3).columns(0, 2), flat(y)});
+              }),
               testing::HasSubstr("not contiguous"));
   EXPECT_THAT(
       error_of([&] {
-        activation_forward({{DeviceKind::cuda, 0}, nullptr}, flat(x), flat(x));
+        run({{DeviceKind::cuda, 0}, nullptr}, ActivationForward{flat(x), flat(x)});
       }),
       testing::HasSubstr(cuda::built() ? "x lies on another device than cuda:0" : "built without CUDA"));
 }
 
 TEST(Activation, F16NeedsAGpu) {
   std::vector<F16> x(6);
-  EXPECT_EQ(error_of([&] { activation_forward({}, flat(x), flat(x)); }),
+  EXPECT_EQ(error_of([&] {
+              run({}, ActivationForward{flat(x), flat(x)});
+            }),
             "activation_forward: x is f16, must be f32 or bf16 (f16 needs a GPU)");
 }
 

@@ -15,7 +15,7 @@ TEST(Adam, TheFirstStepMovesByTheRate) {
   AdamStep step;
   step.rate = 0.125;
   step.ema = 0.75;
-  adam_step({}, step, flat(w), flat(g), flat(m), flat(v), flat(average), {});
+  run({}, AdamUpdate{step, flat(w), flat(g), flat(m), flat(v), flat(average), {}});
   EXPECT_THAT(w, testing::Pointwise(testing::FloatNear(1e-6f), {0.875f, 1.125f, 1.0f}));
   EXPECT_NEAR(m[0], 0.5f, 1e-7f);    // (1 - 0.9) 5
   EXPECT_NEAR(v[0], 0.025f, 1e-8f);  // (1 - 0.999) 25
@@ -28,10 +28,10 @@ TEST(Adam, TheSecondStepByHand) {
   AdamStep step;
   step.rate = 1;
   step.beta1 = step.beta2 = 0.5;
-  adam_step({}, step, flat(w), flat(g), flat(m), flat(v), {}, {});
+  run({}, AdamUpdate{step, flat(w), flat(g), flat(m), flat(v), {}, {}});
   EXPECT_FLOAT_EQ(w[0], -1.0f);
   g[0] = 6, step.gradient_scale = 0.5, step.step = 2;
-  adam_step({}, step, flat(w), flat(g), flat(m), flat(v), {}, {});
+  run({}, AdamUpdate{step, flat(w), flat(g), flat(m), flat(v), {}, {}});
   EXPECT_FLOAT_EQ(m[0], 1.75f);
   EXPECT_FLOAT_EQ(v[0], 4.75f);
   EXPECT_FLOAT_EQ(w[0], -1.0f - static_cast<float>(7.0 / 3 / std::sqrt(19.0 / 3)));
@@ -41,7 +41,7 @@ TEST(Adam, DecayIsDecoupled) {
   std::vector<float> w{2}, g{0}, m(1), v(1);
   AdamStep step;
   step.rate = 0.25, step.decay = 0.5;
-  adam_step({}, step, flat(w), flat(g), flat(m), flat(v), {}, {});
+  run({}, AdamUpdate{step, flat(w), flat(g), flat(m), flat(v), {}, {}});
   EXPECT_FLOAT_EQ(w[0], 2.0f - 0.25f * 0.5f * 2.0f);
   EXPECT_EQ(m[0], 0.0f);
 }
@@ -50,19 +50,19 @@ TEST(Adam, RefusesWrongArguments) {
   std::vector<float> w(4), other(3);
   std::vector<Bf16> half(4);
   AdamStep step;
-  const auto run = [&](const Tensor& g, const Tensor& average, const Tensor& compute) {
-    return error_of([&] { adam_step({}, step, flat(w), g, flat(w), flat(w), average, compute); });
+  const auto error = [&](const Tensor& g, const Tensor& average, const Tensor& compute) {
+    return error_of([&] { run({}, AdamUpdate{step, flat(w), g, flat(w), flat(w), average, compute}); });
   };
-  EXPECT_THAT(run(flat(other), {}, {}),
+  EXPECT_THAT(error(flat(other), {}, {}),
               testing::HasSubstr("adam_step: g is f32 (3), must be f32 of 4 elements"));
-  EXPECT_THAT(run(flat(w), flat(other), {}), testing::HasSubstr("average is f32 (3)"));
-  EXPECT_THAT(run(flat(w), {}, flat(w)), testing::HasSubstr("compute is f32 (4), must be bf16"));
+  EXPECT_THAT(error(flat(w), flat(other), {}), testing::HasSubstr("average is f32 (3)"));
+  EXPECT_THAT(error(flat(w), {}, flat(w)), testing::HasSubstr("compute is f32 (4), must be bf16"));
   std::vector<F16> f16(4);
-  EXPECT_EQ(run(flat(w), {}, flat(f16)), "adam_step: compute is f16, must be bf16 (f16 needs a GPU)");
+  EXPECT_EQ(error(flat(w), {}, flat(f16)), "adam_step: compute is f16, must be bf16 (f16 needs a GPU)");
   step.step = 0;
-  EXPECT_THAT(run(flat(w), {}, {}), testing::HasSubstr("step is 0"));
+  EXPECT_THAT(error(flat(w), {}, {}), testing::HasSubstr("step is 0"));
   step.step = 1, step.beta2 = 1;
-  EXPECT_THAT(run(flat(w), {}, {}), testing::HasSubstr("betas are 0.9 and 1"));
+  EXPECT_THAT(error(flat(w), {}, {}), testing::HasSubstr("betas are 0.9 and 1"));
 }
 
 TEST(SumOfSquares, KnownValues) {
@@ -78,8 +78,10 @@ TEST(Convert, RefusesOtherDtypes) {
   std::vector<float> x(4);
   std::vector<uint8_t> bytes(4);
   std::vector<F16> half(4);
-  EXPECT_THAT(error_of([&] { convert({}, flat(x), flat(bytes)); }), testing::HasSubstr("to is u8"));
-  EXPECT_EQ(error_of([&] { convert({}, flat(x), flat(half)); }),
+  EXPECT_THAT(error_of([&] { run({}, Convert{flat(x), flat(bytes)}); }), testing::HasSubstr("to is u8"));
+  EXPECT_EQ(error_of([&] {
+              run({}, Convert{flat(x), flat(half)});
+            }),
             "convert: to is f16, must be f32 or bf16 (f16 needs a GPU)");
 }
 

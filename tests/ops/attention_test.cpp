@@ -168,8 +168,8 @@ struct Problem {
   void run(const char* pattern) {
     const AttentionPlan plan = plan_attention({}, layer_of(pattern), heads, n);
     Arena scratch({}, attention_scratch_bytes({}, plan, 1, heads, 4, 4));
-    attention_forward({{}, &scratch}, plan, tensors);
-    attention_backward({{}, &scratch}, plan, tensors, gradients);
+    longstride::run({{}, &scratch}, AttentionForward{plan, tensors});
+    longstride::run({{}, &scratch}, AttentionBackward{plan, tensors, gradients});
   }
 };
 
@@ -249,8 +249,9 @@ TEST(Attention, NaNDoesNotVanishInBf16) {
   const auto rows = [&](std::vector<Bf16>& data) { return Tensor(data.data(), DType::bf16, {1, n, 1, 4}); };
   const AttentionPlan plan = plan_attention({}, layer_of("window:10"), 1, n);
   Arena scratch({}, attention_scratch_bytes({}, plan, 1, 1, 4, 4));
-  attention_forward({{}, &scratch}, plan,
-                    {rows(q), rows(k), rows(v), rows(o), Tensor(lse.data(), DType::f32, {1, 1, n}), 0.5f});
+  longstride::run({{}, &scratch}, AttentionForward{plan,
+                                                   {rows(q), rows(k), rows(v), rows(o),
+                                                    Tensor(lse.data(), DType::f32, {1, 1, n}), 0.5f}});
   for (int64_t i = 0; i < n; ++i) {
     EXPECT_EQ(std::isnan(static_cast<float>(o[4 * i])), i >= 70 && i < 80) << i;
     EXPECT_EQ(std::isnan(lse[i]), i >= 70 && i < 80) << i;
@@ -384,14 +385,14 @@ TEST(AttentionOne, JoinsThePiecesOfManyKeys) {
         const auto rows = [&](std::vector<float>& all) {
           return Tensor(all.data(), DType::f32, {n, heads, width}).rows(stored, position + 1);
         };
-        store_keys({}, *cache, 0, stored, rows(k), rows(v));
+        longstride::run({}, StoreKeys{*cache, 0, stored, rows(k), rows(v)});
         stored = position + 1;
         const auto truth = one_by_definition<double>(layer, position, heads, width, scale, q, k, v);
         const auto naive = one_by_definition<float>(layer, position, heads, width, scale, q, k, v);
         std::vector<float> o(heads * width, kNaN);
-        attention_one({}, *cache, std::vector<int64_t>{position},
-                      Tensor(q.data(), DType::f32, {1, heads, width}), scale,
-                      Tensor(o.data(), DType::f32, {1, heads, width}));
+        longstride::run({}, AttentionOne{*cache, std::vector<int64_t>{position},
+                                         Tensor(q.data(), DType::f32, {1, heads, width}), scale,
+                                         Tensor(o.data(), DType::f32, {1, heads, width})});
         // The scores reach 20, and their last bit is the floor.
         const verify::Check check = verify::compare(
             fmt::format("{} at {}, {} and {}", pattern, position, name_of(keys), name_of(values)), o, naive,
@@ -425,29 +426,41 @@ TEST(AttentionErrors, NameTheTensorAndTheShape) {
   AttentionTensors wrong = p.tensors;
   wrong.k = Tensor(p.k.data(), DType::f32, {1, 20, 2, 2});
   EXPECT_THAT(
-      error_of([&] { attention_forward(context, plan, wrong); }),
+      error_of([&] {
+        longstride::run(context, AttentionForward{plan, wrong});
+      }),
       testing::AllOf(HasSubstr("attention_forward: k is f32 (1, 20, 2, 2)"), HasSubstr("(1, 20, 1, 4)")));
   wrong = p.tensors;
   wrong.lse = Tensor(p.lse.data(), DType::f32, {1, 20, 1});
-  EXPECT_THAT(error_of([&] { attention_forward(context, plan, wrong); }), HasSubstr("lse"));
+  EXPECT_THAT(error_of([&] { longstride::run(context, AttentionForward{plan, wrong}); }), HasSubstr("lse"));
   wrong = p.tensors;
   wrong.v.dtype = DType::bf16;
-  EXPECT_THAT(error_of([&] { attention_forward(context, plan, wrong); }), HasSubstr("v is bf16"));
+  EXPECT_THAT(error_of([&] {
+                longstride::run(context, AttentionForward{plan, wrong});
+              }),
+              HasSubstr("v is bf16"));
   AttentionGradients gradients = p.gradients;
   gradients.dk = Tensor(p.dk.data(), DType::f32, {1, 19, 1, 4});
-  EXPECT_THAT(error_of([&] { attention_backward(context, plan, p.tensors, gradients); }),
+  EXPECT_THAT(error_of([&] {
+                longstride::run(context, AttentionBackward{plan, p.tensors, gradients});
+              }),
               HasSubstr("attention_backward: dk is"));
   EXPECT_THAT(p.o, testing::Each(testing::IsNan()));  // nothing was written
 
   EXPECT_THAT(error_of([&] {
-                attention_forward(context, plan_attention({}, layer_of("window:4"), 1, 21), p.tensors);
+                longstride::run(context,
+                                AttentionForward{plan_attention({}, layer_of("window:4"), 1, 21), p.tensors});
               }),
               HasSubstr("21 positions"));
   EXPECT_THAT(error_of([&] {
-                attention_forward(context, plan_attention({}, layer_of("window:4"), 2, 20), p.tensors);
+                longstride::run(context,
+                                AttentionForward{plan_attention({}, layer_of("window:4"), 2, 20), p.tensors});
               }),
               HasSubstr("2 heads"));
-  EXPECT_THAT(error_of([&] { attention_forward({}, plan, p.tensors); }), HasSubstr("scratch"));
+  EXPECT_THAT(error_of([&] {
+                longstride::run({}, AttentionForward{plan, p.tensors});
+              }),
+              HasSubstr("scratch"));
   EXPECT_THAT(error_of([&] { plan_attention({}, layer_of("window:4"), 0, 20); }), HasSubstr("0 heads"));
 }
 
@@ -459,7 +472,7 @@ TEST(KeyCacheErrors, NameWhatDoesNotFit) {
     return Tensor(memory.data(), DType::f32, {count, 1, width});
   };
   const auto stored = [&](int64_t sequence, int64_t begin, const Tensor& keys, const Tensor& values) {
-    return error_of([&] { store_keys({}, *cache, sequence, begin, keys, values); });
+    return error_of([&] { longstride::run({}, StoreKeys{*cache, sequence, begin, keys, values}); });
   };
   EXPECT_EQ(stored(1, 15, rows(5, 4), rows(5, 3)), "no error");
   EXPECT_THAT(stored(1, 16, rows(5, 4), rows(5, 3)), HasSubstr("store_keys: position 20 of 20"));
@@ -471,7 +484,7 @@ TEST(KeyCacheErrors, NameWhatDoesNotFit) {
   EXPECT_THAT(stored(0, 0, rows(5, 4), half), HasSubstr("values is f16 (5, 1, 3), the cache bf16"));
 
   const auto attended = [&](std::vector<int64_t> positions, const Tensor& q, const Tensor& o) {
-    return error_of([&] { attention_one({}, *cache, positions, q, 1, o); });
+    return error_of([&] { longstride::run({}, AttentionOne{*cache, positions, q, 1, o}); });
   };
   EXPECT_EQ(attended({0, -1}, rows(2, 4), rows(2, 3)), "no error");
   EXPECT_THAT(attended({0, 20}, rows(2, 4), rows(2, 3)), HasSubstr("position 20 of 20"));

@@ -38,11 +38,11 @@ TEST(CausalConvolution, ReferenceGradientIsTheDerivative) {
 TEST(CausalConvolution, KnownValues) {
   std::vector<float> x{1, 2, 4, 8, 0, 1}, w{1, 10, 100, 1000}, y(6, NAN), dy{1, 0, 0, 0, 0, 1},
       dw{0, 0, 0, 5};
-  causal_convolution_forward({}, matrix(x, 6, 1), matrix(w, 4, 1), 3, matrix(y, 6, 1));
+  run({}, CausalConvolutionForward{matrix(x, 6, 1), matrix(w, 4, 1), 3, matrix(y, 6, 1)});
   EXPECT_THAT(y, testing::ElementsAre(2, 14, 128, 16, 80, 802));
   Arena scratch({}, causal_convolution_scratch_bytes({}, 6, 1));
-  causal_convolution_backward({{}, &scratch}, matrix(dy, 6, 1), matrix(w, 4, 1), 3, matrix(x, 6, 1),
-                              matrix(dw, 4, 1));
+  run({{}, &scratch},
+      CausalConvolutionBackward{matrix(dy, 6, 1), matrix(w, 4, 1), 3, matrix(x, 6, 1), matrix(dw, 4, 1)});
   EXPECT_THAT(x, testing::ElementsAre(2, 0, 0, 100, 10, 2));
   EXPECT_THAT(dw, testing::ElementsAre(2, 0, 8, 5));
 }
@@ -51,19 +51,19 @@ TEST(CausalConvolution, KnownValues) {
 TEST(CausalConvolution, SequencesDoNotMeet) {
   const float bad = std::numeric_limits<float>::infinity();
   std::vector<float> x{1, 1, 1, bad, 1, 1, 1, 1}, w(4), y(8, NAN), dy{1, 1, 1, 1, bad, 1, 1, 1}, dw(4);
-  causal_convolution_forward({}, matrix(x, 8, 1), matrix(w, 4, 1), 4, matrix(y, 8, 1));
+  run({}, CausalConvolutionForward{matrix(x, 8, 1), matrix(w, 4, 1), 4, matrix(y, 8, 1)});
   for (const int at : {0, 1, 2, 4, 5, 6, 7}) EXPECT_EQ(y[at], 1) << at;
   std::fill(x.begin(), x.end(), 1.0f);
   Arena scratch({}, causal_convolution_scratch_bytes({}, 8, 1));
-  causal_convolution_backward({{}, &scratch}, matrix(dy, 8, 1), matrix(w, 4, 1), 4, matrix(x, 8, 1),
-                              matrix(dw, 4, 1));
+  run({{}, &scratch},
+      CausalConvolutionBackward{matrix(dy, 8, 1), matrix(w, 4, 1), 4, matrix(x, 8, 1), matrix(dw, 4, 1)});
   for (const int at : {0, 1, 2, 3, 5, 6, 7}) EXPECT_EQ(x[at], 1) << at;
 }
 
 TEST(CausalConvolution, RefusesWrongTensors) {
   std::vector<float> x(12), y(12), w(8);
   const auto message = [&](const Tensor& from, const Tensor& taps, int64_t positions, const Tensor& to) {
-    return error_of([&] { causal_convolution_forward({}, from, taps, positions, to); });
+    return error_of([&] { run({}, CausalConvolutionForward{from, taps, positions, to}); });
   };
   EXPECT_THAT(message(matrix(x, 6, 2), matrix(w, 4, 2), 4, matrix(y, 6, 2)),
               testing::HasSubstr("6 rows are no whole sequences of 4 positions"));

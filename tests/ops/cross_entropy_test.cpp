@@ -37,10 +37,10 @@ TEST(CrossEntropy, KnownValues) {
   std::vector<float> logits{0, std::log(2.0f), std::log(5.0f), 1e4f, 1e4f, 1e4f, 0, -INFINITY, 0};
   std::vector<uint8_t> targets{1, 0, 2};
   std::vector<float> loss(3, NAN), dlogits(9, NAN);
-  cross_entropy_forward({}, matrix(logits, 3, 3), flat(targets), flat(loss));
+  run({}, CrossEntropyForward{matrix(logits, 3, 3), flat(targets), flat(loss)});
   EXPECT_THAT(
       loss, testing::Pointwise(testing::FloatNear(1e-6f), {std::log(4.0f), std::log(3.0f), std::log(2.0f)}));
-  cross_entropy_backward({}, matrix(logits, 3, 3), flat(targets), 8.0f, flat(loss), matrix(dlogits, 3, 3));
+  run({}, CrossEntropyBackward{matrix(logits, 3, 3), flat(targets), 8.0f, flat(loss), matrix(dlogits, 3, 3)});
   EXPECT_THAT(dlogits, testing::Pointwise(testing::FloatNear(2e-6f), {1.0f, -6.0f, 5.0f, -16.0f / 3, 8.0f / 3,
                                                                       8.0f / 3, 4.0f, 0.0f, -4.0f}));
 }
@@ -50,8 +50,8 @@ TEST(CrossEntropy, NanStaysInItsRow) {
     std::vector<float> logits(3 * 40, 1.0f), loss(3), dlogits(120);
     logits[40 + at] = NAN;
     std::vector<uint8_t> targets{0, 1, 2};
-    cross_entropy_backward({}, matrix(logits, 3, 40), flat(targets), 1.0f, flat(loss),
-                           matrix(dlogits, 3, 40));
+    run({},
+        CrossEntropyBackward{matrix(logits, 3, 40), flat(targets), 1.0f, flat(loss), matrix(dlogits, 3, 40)});
     for (int i = 0; i < 120; ++i) EXPECT_EQ(std::isnan(dlogits[i]), i / 40 == 1) << i;
     EXPECT_TRUE(!std::isnan(loss[0]) && std::isnan(loss[1]) && !std::isnan(loss[2]));
   }
@@ -60,16 +60,20 @@ TEST(CrossEntropy, NanStaysInItsRow) {
 TEST(CrossEntropy, RefusesTargetsOutOfRange) {
   std::vector<float> logits(6), loss(2, 7.0f), dlogits(6, 7.0f);
   std::vector<uint8_t> targets{2, 3};
-  EXPECT_THAT(error_of([&] { cross_entropy_forward({}, matrix(logits, 2, 3), flat(targets), flat(loss)); }),
+  EXPECT_THAT(error_of([&] {
+                run({}, CrossEntropyForward{matrix(logits, 2, 3), flat(targets), flat(loss)});
+              }),
               testing::HasSubstr("cross_entropy_forward: targets[1] is 3, must be below 3"));
   EXPECT_THAT(error_of([&] {
-                cross_entropy_backward({}, matrix(logits, 2, 3), flat(targets), 1.0f, flat(loss),
-                                       matrix(dlogits, 2, 3));
+                run({}, CrossEntropyBackward{matrix(logits, 2, 3), flat(targets), 1.0f, flat(loss),
+                                             matrix(dlogits, 2, 3)});
               }),
               testing::HasSubstr("targets[1] is 3"));
   EXPECT_THAT(loss, testing::Each(7.0f));
   EXPECT_THAT(dlogits, testing::Each(7.0f));
-  EXPECT_THAT(error_of([&] { cross_entropy_forward({}, matrix(logits, 3, 2), flat(targets), flat(loss)); }),
+  EXPECT_THAT(error_of([&] {
+                run({}, CrossEntropyForward{matrix(logits, 3, 2), flat(targets), flat(loss)});
+              }),
               testing::HasSubstr("targets is u8 (2), must be u8 (3)"));
 }
 

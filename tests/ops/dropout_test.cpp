@@ -20,7 +20,7 @@ TEST(Dropout, ReadsTheSixteenBitLanesInOrder) {
     const Dropout dropout{{0, 0, 0}, probability};
     for (int i = 0; i < 8; ++i) EXPECT_EQ(dropout.keeps(i), lanes[i] >= probability * 65536) << i;
     std::vector<float> dy(8, 1.0f), d(8, NAN);
-    dropout_backward({}, flat(dy), dropout, flat(d));
+    run({}, DropoutBackward{flat(dy), dropout, flat(d)});
     for (int i = 0; i < 8; ++i) EXPECT_EQ(d[i] != 0, lanes[i] >= probability * 65536) << i;
   }
 }
@@ -46,7 +46,7 @@ TEST(Dropout, ReferenceGradientIsTheDerivative) {
 TEST(Dropout, KeepsTheExpectation) {
   // Half of the elements doubled: the sum of many ones stays.
   std::vector<float> ones(100000, 1.0f), zeros(100000, 0.0f), y(100000, NAN);
-  dropout_add_forward({}, flat(zeros), flat(ones), {{1, 2, 3}, 0.5}, flat(y));
+  run({}, DropoutAddForward{flat(zeros), flat(ones), {{1, 2, 3}, 0.5}, flat(y)});
   double sum = 0;
   for (float value : y) {
     EXPECT_TRUE(value == 0 || value == 2);
@@ -57,33 +57,33 @@ TEST(Dropout, KeepsTheExpectation) {
 
 TEST(Dropout, ZeroProbabilityAddsEverything) {
   std::vector<float> x{1, 2, 3}, branch{10, 20, 30}, y(3, NAN);
-  dropout_add_forward({}, flat(x), flat(branch), {{1, 2, 3}, 0.0}, flat(y));
+  run({}, DropoutAddForward{flat(x), flat(branch), {{1, 2, 3}, 0.0}, flat(y)});
   EXPECT_THAT(y, testing::ElementsAre(11, 22, 33));
 }
 
 TEST(Dropout, ADroppedNanIsGone) {
   const Dropout dropout{{9, 9, 9}, 0.5};
   std::vector<float> x(64, 1.0f), branch(64, NAN), y(64);
-  dropout_add_forward({}, flat(x), flat(branch), dropout, flat(y));
+  run({}, DropoutAddForward{flat(x), flat(branch), dropout, flat(y)});
   for (int i = 0; i < 64; ++i) EXPECT_EQ(std::isnan(y[i]), dropout.keeps(i)) << i;
 }
 
 TEST(Dropout, RefusesWrongArguments) {
   std::vector<float> x(4), y(5);
   EXPECT_THAT(error_of([&] {
-                dropout_add_forward({}, flat(x), flat(x), {{}, 1.0}, flat(x));
+                run({}, DropoutAddForward{flat(x), flat(x), {{}, 1.0}, flat(x)});
               }),
               testing::HasSubstr("probability is 1"));
   EXPECT_THAT(error_of([&] {
-                dropout_add_forward({}, flat(x), flat(x), {{}, -0.1}, flat(x));
+                run({}, DropoutAddForward{flat(x), flat(x), {{}, -0.1}, flat(x)});
               }),
               testing::HasSubstr("probability is -0.1"));
   EXPECT_THAT(error_of([&] {
-                dropout_add_forward({}, flat(x), flat(x), {{}, NAN}, flat(x));
+                run({}, DropoutAddForward{flat(x), flat(x), {{}, NAN}, flat(x)});
               }),
               testing::HasSubstr("probability is nan"));
   EXPECT_THAT(error_of([&] {
-                dropout_add_forward({}, flat(x), flat(y), {{}, 0.1}, flat(x));
+                run({}, DropoutAddForward{flat(x), flat(y), {{}, 0.1}, flat(x)});
               }),
               testing::HasSubstr("branch is f32 (5), must be f32 of 4 elements"));
 }

@@ -25,7 +25,7 @@ TEST(Embedding, KnownValuesWithThePositionOfTheSlot) {
   Digits digits;
   std::vector<uint8_t> tokens{0, 1, 2, 0, 1, 2, 2};  // seven slots on a grid of six: the last wraps to row 0
   std::vector<float> y(7, NAN);
-  embedding_forward({}, matrix(tokens, 1, 7), digits.tables(PositionShift::before), matrix(y, 7, 1));
+  run({}, EmbeddingForward{matrix(tokens, 1, 7), digits.tables(PositionShift::before), matrix(y, 7, 1)});
   EXPECT_THAT(y, testing::ElementsAre(911, 112, 213, 321, 122, 223, 311));
 }
 
@@ -33,7 +33,7 @@ TEST(Embedding, KnownValuesWithThePositionOfTheToken) {
   Digits digits;
   std::vector<uint8_t> tokens{0, 1, 2, 0, 1, 2};  // two sequences of three
   std::vector<float> y(6, NAN);
-  embedding_forward({}, matrix(tokens, 2, 3), digits.tables(PositionShift::after), matrix(y, 6, 1));
+  run({}, EmbeddingForward{matrix(tokens, 2, 3), digits.tables(PositionShift::after), matrix(y, 6, 1)});
   EXPECT_THAT(y, testing::ElementsAre(900, 111, 212, 900, 111, 212));
 }
 
@@ -42,7 +42,7 @@ TEST(Embedding, KnownGradients) {
   digits.token = {0, 0, 0}, digits.start = {0.5f}, digits.row = {0, 0}, digits.column = {0, 0, 0};
   std::vector<uint8_t> tokens{0, 1, 1, 0, 2};
   std::vector<float> dy{1, 10, 100, 1000, 10000};
-  embedding_backward({}, matrix(tokens, 1, 5), matrix(dy, 5, 1), digits.tables(PositionShift::before));
+  run({}, EmbeddingBackward{matrix(tokens, 1, 5), matrix(dy, 5, 1), digits.tables(PositionShift::before)});
   EXPECT_THAT(digits.start, testing::ElementsAre(1.5f));
   EXPECT_THAT(digits.token, testing::ElementsAre(10010, 1100, 0));  // the last token is not read
   EXPECT_THAT(digits.row, testing::ElementsAre(111, 11000));
@@ -87,19 +87,25 @@ TEST(Embedding, RefusesWrongArguments) {
   const EmbeddingTables tables = digits.tables(PositionShift::before);
   std::vector<uint8_t> tokens{0, 1, 3};
   std::vector<float> y(3, 7.0f);
-  EXPECT_THAT(error_of([&] { embedding_forward({}, matrix(tokens, 1, 3), tables, matrix(y, 3, 1)); }),
+  EXPECT_THAT(error_of([&] {
+                run({}, EmbeddingForward{matrix(tokens, 1, 3), tables, matrix(y, 3, 1)});
+              }),
               testing::HasSubstr("embedding_forward: tokens[2] is 3, must be below 3"));
   EXPECT_THAT(y, testing::Each(7.0f));
-  EXPECT_THAT(error_of([&] { embedding_backward({}, matrix(tokens, 1, 3), matrix(y, 3, 1), tables); }),
+  EXPECT_THAT(error_of([&] {
+                run({}, EmbeddingBackward{matrix(tokens, 1, 3), matrix(y, 3, 1), tables});
+              }),
               testing::HasSubstr("tokens[2] is 3"));
-  EXPECT_THAT(error_of([&] { embedding_forward({}, matrix(tokens, 1, 3), tables, matrix(y, 1, 3)); }),
+  EXPECT_THAT(error_of([&] {
+                run({}, EmbeddingForward{matrix(tokens, 1, 3), tables, matrix(y, 1, 3)});
+              }),
               testing::HasSubstr("y is f32 (1, 3), must be f32 (3, 1)"));
   EXPECT_THAT(error_of([&] {
-                embedding_one({}, flat(tokens), std::vector<int64_t>{0, 0, -2}, tables, matrix(y, 3, 1));
+                run({}, EmbeddingOne{flat(tokens), std::vector<int64_t>{0, 0, -2}, tables, matrix(y, 3, 1)});
               }),
               testing::HasSubstr("position is -2"));
   EXPECT_THAT(error_of([&] {
-                embedding_one({}, flat(tokens), std::vector<int64_t>{1, 1, 1}, tables, matrix(y, 3, 1));
+                run({}, EmbeddingOne{flat(tokens), std::vector<int64_t>{1, 1, 1}, tables, matrix(y, 3, 1)});
               }),
               testing::HasSubstr("previous[2] is 3"));
 }

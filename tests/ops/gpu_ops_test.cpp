@@ -3,7 +3,7 @@
 #include "longstride/device/cuda.h"
 #include "longstride/ops/activation.h"
 #include "longstride/ops/cross_entropy.h"
-#include "longstride/ops/cuda/ops.h"
+#include "longstride/ops/cuda/attention_lists.h"
 #include "longstride/ops/dropout.h"
 #include "longstride/ops/embedding.h"
 #include "longstride/verify/workbench.h"
@@ -57,23 +57,24 @@ TEST_F(GpuOps, PortableAttention) {
 TEST_F(GpuOps, ValuesBeyondATableGiveNan) {
   verify::Workbench bench(kGpu);
   const Tensor loss = bench.poisoned(DType::f32, {2});
-  cross_entropy_forward(bench.context(), bench.put(verify::Floats(6, 1.0f), {2, 3}),
-                        bench.put(verify::Bytes{2, 3}, {2}), loss);
+  run(bench.context(), CrossEntropyForward{bench.put(verify::Floats(6, 1.0f), {2, 3}),
+                                           bench.put(verify::Bytes{2, 3}, {2}), loss});
   EXPECT_THAT(bench.get(loss), testing::ElementsAre(testing::FloatNear(1.0986123f, 1e-6f), testing::IsNan()));
 
   EmbeddingTables tables;
   tables.token = bench.put(verify::Floats{1, 2, 3}, {3, 1}), tables.start = bench.put(verify::Floats{7}, {1});
   const Tensor y = bench.poisoned(DType::f32, {3, 1});
-  embedding_forward(bench.context(), bench.put(verify::Bytes{3, 1, 0}, {1, 3}), tables, y);
+  run(bench.context(), EmbeddingForward{bench.put(verify::Bytes{3, 1, 0}, {1, 3}), tables, y});
   EXPECT_THAT(bench.get(y), testing::ElementsAre(7.0f, testing::IsNan(), 2.0f));
 }
 
 TEST_F(GpuOps, RefusesWhatLiesOnTheCpu) {
   verify::Workbench bench(kGpu);
   std::vector<float> x(6);
-  EXPECT_THAT(
-      error_of([&] { activation_forward(bench.context(), flat(x), bench.poisoned(DType::f32, {6})); }),
-      testing::HasSubstr("x lies on another device than cuda:0"));
+  EXPECT_THAT(error_of([&] {
+                run(bench.context(), ActivationForward{flat(x), bench.poisoned(DType::f32, {6})});
+              }),
+              testing::HasSubstr("x lies on another device than cuda:0"));
 }
 
 // Work that was recorded once draws other masks when the step in memory is another.
@@ -87,12 +88,14 @@ TEST_F(GpuOps, RecordedDropoutReadsTheStepWhenItRuns) {
   Dropout dropout{RandomStream{5, 6, 0}, 0.5};
   dropout.step_from = static_cast<const uint32_t*>(step.data);
   const OpContext context = bench.context();
-  const cuda::Graph graph = cuda::Graph::record([&] { dropout_backward(context, dy, dropout, recorded); });
+  const cuda::Graph graph = cuda::Graph::record([&] {
+    run(context, DropoutBackward{dy, dropout, recorded});
+  });
   for (uint32_t value : {1u, 2u}) {
     if (value == 2) copy(later, step);
     graph.launch();
     const Dropout plain{RandomStream{5, 6, value}, 0.5};
-    dropout_backward(context, dy, plain, fresh);
+    run(context, DropoutBackward{dy, plain, fresh});
     EXPECT_EQ(bench.get(recorded), bench.get(fresh)) << "step " << value;
   }
 }

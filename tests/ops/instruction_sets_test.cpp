@@ -5,7 +5,7 @@
 #include "longstride/base/text.h"
 #include "longstride/ops/cpu/attention_pairs.h"
 #include "longstride/ops/cpu/attention_pairs_products.h"
-#include "longstride/ops/cpu/ops.h"
+#include "longstride/ops/cpu/bf16_products.h"
 
 #include "tests/ops/op_test.h"
 
@@ -58,7 +58,7 @@ TEST_F(InstructionLimit, NothingAboveItMayBeUsed) {
     EXPECT_EQ(instruction_limit(), most);
     for (const Instructions set : sets) EXPECT_EQ(may_use(set), set <= most) << name_of(set);
     EXPECT_EQ(cpu_has_bf16(), most >= Instructions::avx512_bf16);
-    EXPECT_LE(cpu::linear_has_bf16(), cpu_has_bf16());
+    EXPECT_LE(cpu::multiplies_bf16(), cpu_has_bf16());
   }
   cpu::limit_our_instructions(Instructions::any);
   for (const Instructions set : sets) EXPECT_TRUE(may_use(set));

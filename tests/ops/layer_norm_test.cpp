@@ -49,8 +49,8 @@ TEST(LayerNorm, ReferenceGradientIsTheDerivative) {
 TEST(LayerNorm, KnownValues) {
   // Mean 5, variance 5: (x - 5) / sqrt(5) without epsilon.
   std::vector<float> x{2, 4, 6, 8}, gain{1, 1, 2, 1}, bias{0, 1, 0, 0}, y(4, NAN), mean(1, NAN), rstd(1, NAN);
-  layer_norm_forward({}, matrix(x, 1, 4), flat(gain), flat(bias), 0.0f, matrix(y, 1, 4), flat(mean),
-                     flat(rstd));
+  run({}, LayerNormForward{matrix(x, 1, 4), flat(gain), flat(bias), 0.0f, matrix(y, 1, 4), flat(mean),
+                           flat(rstd)});
   EXPECT_FLOAT_EQ(mean[0], 5.0f);
   EXPECT_FLOAT_EQ(rstd[0], 0.4472136f);
   EXPECT_THAT(
@@ -60,8 +60,8 @@ TEST(LayerNorm, KnownValues) {
 TEST(LayerNorm, NanStaysInItsRow) {
   std::vector<float> x(3 * 20, 1.0f), gain(20, 1.0f), bias(20, 0.5f), y(60), mean(3), rstd(3);
   x[25] = NAN;
-  layer_norm_forward({}, matrix(x, 3, 20), flat(gain), flat(bias), 1e-5f, matrix(y, 3, 20), flat(mean),
-                     flat(rstd));
+  run({}, LayerNormForward{matrix(x, 3, 20), flat(gain), flat(bias), 1e-5f, matrix(y, 3, 20), flat(mean),
+                           flat(rstd)});
   for (int i = 0; i < 60; ++i) EXPECT_EQ(std::isnan(y[i]), i / 20 == 1) << i;
   EXPECT_TRUE(std::isnan(mean[1]) && std::isnan(rstd[1]));
 }
@@ -69,7 +69,7 @@ TEST(LayerNorm, NanStaysInItsRow) {
 TEST(LayerNorm, RefusesWrongTensors) {
   std::vector<float> x(12), gain(4), bias(3), y(12), mean(3), rstd(3);
   const auto forward = [&](const Tensor& to, const Tensor& with_bias) {
-    layer_norm_forward({}, matrix(x, 3, 4), flat(gain), with_bias, 1e-5f, to, flat(mean), flat(rstd));
+    run({}, LayerNormForward{matrix(x, 3, 4), flat(gain), with_bias, 1e-5f, to, flat(mean), flat(rstd)});
   };
   EXPECT_THAT(error_of([&] { forward(matrix(y, 3, 4), flat(bias)); }),
               testing::HasSubstr("layer_norm_forward: bias is f32 (3), must be f32 (4)"));
@@ -80,8 +80,8 @@ TEST(LayerNorm, RefusesWrongTensors) {
               }),
               testing::HasSubstr("has no memory"));
   EXPECT_THAT(error_of([&] {
-                layer_norm_backward({}, matrix(x, 3, 4), matrix(y, 3, 4), flat(gain), flat(mean), flat(rstd),
-                                    matrix(y, 3, 4), flat(gain), flat(gain));
+                run({}, LayerNormBackward{matrix(x, 3, 4), matrix(y, 3, 4), flat(gain), flat(mean),
+                                          flat(rstd), matrix(y, 3, 4), flat(gain), flat(gain)});
               }),
               testing::HasSubstr("scratch"));
 }

@@ -2,7 +2,7 @@
 
 #include <cmath>
 
-#include "longstride/ops/cpu/ops.h"
+#include "longstride/ops/cpu/bf16_products.h"
 #include "longstride/ops/reference/linear.h"
 
 #include "tests/ops/op_test.h"
@@ -42,12 +42,12 @@ TEST(Linear, ReferenceGradientIsTheDerivative) {
 
 TEST(Linear, KnownValues) {
   std::vector<float> x{1, 2, 3, 4, 5, 6}, w{1, 0, -1, 2, 1, 0}, b{10, 20}, y(4, NAN);  // x (2, 3), w (2, 3)
-  linear_forward({}, matrix(x, 2, 3), matrix(w, 2, 3), flat(b), matrix(y, 2, 2));
+  run({}, LinearForward{matrix(x, 2, 3), matrix(w, 2, 3), flat(b), matrix(y, 2, 2)});
   EXPECT_THAT(y, testing::ElementsAre(8, 24, 8, 33));
   std::vector<float> dy{1, 2, 3, 4}, dx(6, NAN), dw(6, 1.0f), db{1, 1};
-  linear_backward_input({}, matrix(dy, 2, 2), matrix(w, 2, 3), matrix(dx, 2, 3));
+  run({}, LinearBackwardInput{matrix(dy, 2, 2), matrix(w, 2, 3), matrix(dx, 2, 3)});
   EXPECT_THAT(dx, testing::ElementsAre(5, 2, -1, 11, 4, -3));
-  linear_backward_weight({}, matrix(dy, 2, 2), matrix(x, 2, 3), DType::f32, matrix(dw, 2, 3), flat(db));
+  run({}, LinearBackwardWeight{matrix(dy, 2, 2), matrix(x, 2, 3), DType::f32, matrix(dw, 2, 3), flat(db)});
   EXPECT_THAT(dw, testing::ElementsAre(14, 18, 22, 19, 25, 31));
   EXPECT_THAT(db, testing::ElementsAre(5, 7));
 }
@@ -57,7 +57,7 @@ TEST(Linear, RoundsXToBf16WithABf16Weight) {
   std::vector<float> x{1.00390625f}, y(1, NAN);
   std::vector<Bf16> w{Bf16(3.0f)};
   Arena scratch({}, linear_scratch_bytes({}, 1, 1, 1, DType::bf16));
-  linear_forward({{}, &scratch}, matrix(x, 1, 1), matrix(w, 1, 1), {}, matrix(y, 1, 1));
+  run({{}, &scratch}, LinearForward{matrix(x, 1, 1), matrix(w, 1, 1), {}, matrix(y, 1, 1)});
   EXPECT_EQ(y[0], 3.0f);
   EXPECT_EQ(scratch.used(), 0);
 }
@@ -65,8 +65,7 @@ TEST(Linear, RoundsXToBf16WithABf16Weight) {
 TEST(Linear, Bf16TensorsNeedNoScratchWhereTheHardwareMultipliesThem) {
   const int64_t bytes = linear_scratch_bytes({}, 8, 32, 32, DType::bf16, DType::bf16);
   cpu::use_bf16_hardware(false);
-  EXPECT_EQ(linear_scratch_bytes({}, 8, 32, 32, DType::bf16, DType::bf16),
-            linear_scratch_bytes({}, 8, 32, 32, DType::bf16));
+  EXPECT_EQ(linear_scratch_bytes({}, 8, 32, 32, DType::bf16, DType::bf16), (8 * 32 + 8 * 32 + 32 * 32) * 4);
   cpu::use_bf16_hardware(true);
   EXPECT_EQ(linear_scratch_bytes({}, 8, 32, 32, DType::f32, DType::f32), 0);
   if (cpu_has_bf16()) {
@@ -79,37 +78,53 @@ TEST(Linear, RefusesWrongTensors) {
   std::vector<Bf16> half(6);
   std::vector<F16> f16(6);
   std::vector<uint8_t> bytes(6);
-  EXPECT_THAT(error_of([&] { linear_forward({}, matrix(x, 3, 2), matrix(w, 2, 3), {}, matrix(y, 2, 2)); }),
+  EXPECT_THAT(error_of([&] {
+                run({}, LinearForward{matrix(x, 3, 2), matrix(w, 2, 3), {}, matrix(y, 2, 2)});
+              }),
               testing::HasSubstr("linear_forward: x is f32 (3, 2), must be f32 (any, 3)"));
-  EXPECT_THAT(
-      error_of([&] { linear_forward({}, matrix(x, 2, 3), matrix(w, 2, 3), flat(b), matrix(y, 2, 2)); }),
-      testing::HasSubstr("b is f32 (3), must be f32 (2)"));
-  EXPECT_THAT(
-      error_of([&] { linear_forward({}, matrix(x, 2, 3), matrix(bytes, 2, 3), {}, matrix(y, 2, 2)); }),
-      testing::HasSubstr("w is u8, must be f32 or bf16"));
-  EXPECT_THAT(error_of([&] { linear_forward({}, matrix(x, 2, 3), matrix(half, 2, 3), {}, matrix(y, 2, 2)); }),
+  EXPECT_THAT(error_of([&] {
+                run({}, LinearForward{matrix(x, 2, 3), matrix(w, 2, 3), flat(b), matrix(y, 2, 2)});
+              }),
+              testing::HasSubstr("b is f32 (3), must be f32 (2)"));
+  EXPECT_THAT(error_of([&] {
+                run({}, LinearForward{matrix(x, 2, 3), matrix(bytes, 2, 3), {}, matrix(y, 2, 2)});
+              }),
+              testing::HasSubstr("w is u8, must be f32 or bf16"));
+  EXPECT_THAT(error_of([&] {
+                run({}, LinearForward{matrix(x, 2, 3), matrix(half, 2, 3), {}, matrix(y, 2, 2)});
+              }),
               testing::HasSubstr("scratch"));
-  EXPECT_THAT(error_of([&] { linear_forward({}, matrix(half, 2, 3), matrix(w, 2, 3), {}, matrix(y, 2, 2)); }),
+  EXPECT_THAT(error_of([&] {
+                run({}, LinearForward{matrix(half, 2, 3), matrix(w, 2, 3), {}, matrix(y, 2, 2)});
+              }),
               testing::HasSubstr("x is bf16 (2, 3), must be f32 (any, 3)"));
+  EXPECT_THAT(error_of([&] {
+                run({}, LinearBackwardInput{matrix(y, 2, 2), matrix(w, 2, 3), matrix(half, 2, 3)});
+              }),
+              testing::HasSubstr("dx is bf16 (2, 3), must be f32 (2, 3)"));
   EXPECT_THAT(
-      error_of([&] { linear_backward_input({}, matrix(y, 2, 2), matrix(w, 2, 3), matrix(half, 2, 3)); }),
-      testing::HasSubstr("dx is bf16 (2, 3), must be f32 (2, 3)"));
+      error_of([&] {
+        run({}, LinearBackwardWeight{matrix(y, 2, 2), matrix(half, 2, 3), DType::f32, matrix(w, 2, 3), {}});
+      }),
+      testing::HasSubstr("x is bf16 (2, 3), must be f32 (2, any)"));
   EXPECT_THAT(error_of([&] {
-                linear_backward_weight({}, matrix(y, 2, 2), matrix(half, 2, 3), DType::f32, matrix(w, 2, 3),
-                                       {});
+                run({}, LinearBackwardInput{matrix(y, 2, 2), matrix(w, 2, 3), matrix(x, 3, 2)});
               }),
-              testing::HasSubstr("x is bf16 (2, 3), must be f32 (2, any)"));
-  EXPECT_THAT(error_of([&] { linear_backward_input({}, matrix(y, 2, 2), matrix(w, 2, 3), matrix(x, 3, 2)); }),
               testing::HasSubstr("dx is f32 (3, 2), must be f32 (2, 3)"));
-  EXPECT_THAT(error_of([&] {
-                linear_backward_weight({}, matrix(y, 2, 2), matrix(x, 2, 3), DType::f16, matrix(w, 2, 3), {});
-              }),
-              testing::HasSubstr("product is f16"));
-  EXPECT_EQ(error_of([&] { linear_forward({}, matrix(x, 2, 3), matrix(f16, 2, 3), {}, matrix(y, 2, 2)); }),
+  EXPECT_THAT(
+      error_of([&] {
+        run({}, LinearBackwardWeight{matrix(y, 2, 2), matrix(x, 2, 3), DType::f16, matrix(w, 2, 3), {}});
+      }),
+      testing::HasSubstr("product is f16"));
+  EXPECT_EQ(error_of([&] {
+              run({}, LinearForward{matrix(x, 2, 3), matrix(f16, 2, 3), {}, matrix(y, 2, 2)});
+            }),
             "linear_forward: w is f16, must be f32 or bf16 (f16 needs a GPU)");
   Tensor across = matrix(x, 2, 3);
   across.stride = {1, 2};
-  EXPECT_THAT(error_of([&] { linear_forward({}, across, matrix(w, 2, 3), {}, matrix(y, 2, 2)); }),
+  EXPECT_THAT(error_of([&] {
+                run({}, LinearForward{across, matrix(w, 2, 3), {}, matrix(y, 2, 2)});
+              }),
               testing::HasSubstr("2 elements apart"));
 }
 

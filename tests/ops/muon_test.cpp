@@ -35,7 +35,7 @@ struct OneMatrix {
     control.muon.rate = 0.25;
   }
   void step() {
-    Arena scratch({}, muon_scratch_bytes({}, table.matrices(), DType::f32));
+    Arena scratch({}, update_scratch_bytes({}, table.matrices(), DType::f32));
     update_parameters({{}, &scratch}, table, {flat(w), flat(g), flat(m), flat(v), flat(average), {}},
                       &control);
   }
@@ -61,8 +61,9 @@ TEST_P(MuonKindTest, SingularValuesComeNearOneAndDirectionsStay) {
         x[2 * row + column] += static_cast<float>(values[i] * part);
         wanted[2 * row + column] += static_cast<float>(moved(GetParam(), values[i]) * part);
       }
-  Arena scratch({}, newton_schulz_scratch_bytes({}, 1, 2, 2, DType::f32));
-  newton_schulz({{}, &scratch}, GetParam(), Tensor(x.data(), DType::f32, {1, 2, 2}));
+  const Orthogonalize call{GetParam(), Tensor(x.data(), DType::f32, {1, 2, 2})};
+  Arena scratch({}, scratch_bytes({}, call));
+  run({{}, &scratch}, call);
   EXPECT_THAT(x, testing::Pointwise(testing::FloatNear(1e-5f), wanted));
 }
 
@@ -189,7 +190,7 @@ TEST(Muon, TheSameBitsForAnyNumberOfThreads) {
                    v(8), products(w.size());
     for (const DType product : {DType::f32, DType::bf16}) {
       const UpdateTable table({}, {}, matrices, newton_schulz_dtype({}, product));
-      Arena scratch({}, muon_scratch_bytes({}, table.matrices(), table.orthogonal()));
+      Arena scratch({}, update_scratch_bytes({}, table.matrices(), table.orthogonal()));
       UpdateControl control;
       update_parameters({{}, &scratch}, table, {flat(w), flat(g), flat(m), flat(v), {}, {}}, &control);
       g = verify::normal_values(3, offset);
@@ -208,11 +209,11 @@ TEST(Muon, TheSameBitsForAnyNumberOfThreads) {
 TEST(Muon, RefusesWrongArguments) {
   std::vector<float> x(12);
   std::vector<F16> half(12);
-  const auto run = [](const Tensor& t) { return error_of([&] { newton_schulz({}, kPolar, t); }); };
-  EXPECT_EQ(run(flat(x)), "newton_schulz: x is f32 (12), must be (count, rows, columns)");
-  EXPECT_EQ(run(Tensor(half.data(), DType::f16, {1, 3, 4})),
+  const auto error = [](const Tensor& t) { return error_of([&] { run({}, Orthogonalize{kPolar, t}); }); };
+  EXPECT_EQ(error(flat(x)), "newton_schulz: x is f32 (12), must be (count, rows, columns)");
+  EXPECT_EQ(error(Tensor(half.data(), DType::f16, {1, 3, 4})),
             "newton_schulz: x is f16, must be f32 or bf16 (f16 needs a GPU)");
-  EXPECT_THAT(run(Tensor(x.data(), DType::f32, {1, 3, 4})),
+  EXPECT_THAT(error(Tensor(x.data(), DType::f32, {1, 3, 4})),
               testing::MatchesRegex("newton_schulz: needs [0-9]+ bytes of scratch, the context has none"));
   const MuonMatrix empty{0, 0, 4};
   EXPECT_EQ(error_of([&] {

@@ -14,16 +14,16 @@ TEST(Profile, CountsOnlyWhileItIsOn) {
   std::vector<float> x(12), y(12);
   profile_ops(true);
   profile_ops(false);
-  activation_forward({}, flat(x), flat(y));
+  run({}, ActivationForward{flat(x), flat(y)});
   EXPECT_TRUE(op_times().empty());
 }
 
 TEST(Profile, AddsUpTheCallsOfAnOp) {
   std::vector<float> x(12), w(8), y(6), z(12);
   profile_ops(true);
-  activation_forward({}, flat(x), flat(z));
-  activation_forward({}, flat(x), flat(z));
-  linear_forward({}, matrix(x, 3, 4), matrix(w, 2, 4), {}, matrix(y, 3, 2));
+  run({}, ActivationForward{flat(x), flat(z)});
+  run({}, ActivationForward{flat(x), flat(z)});
+  run({}, LinearForward{matrix(x, 3, 4), matrix(w, 2, 4), {}, matrix(y, 3, 2)});
   profile_ops(false);
   std::vector<OpTime> times = op_times();
   ASSERT_EQ(times.size(), 2);
@@ -45,10 +45,10 @@ TEST(Profile, AddsUpTheCallsOfAnOp) {
 TEST(Profile, TellsCallsOfUnlikeWorkApart) {
   std::vector<float> x(12), y(12);
   profile_ops(true);
-  activation_forward({}, flat(x), flat(y));
-  activation_forward({}, flat(x), flat(y));
+  run({}, ActivationForward{flat(x), flat(y)});
+  run({}, ActivationForward{flat(x), flat(y)});
   x.resize(8), y.resize(8);
-  activation_forward({}, flat(x), flat(y));
+  run({}, ActivationForward{flat(x), flat(y)});
   profile_ops(false);
   std::vector<OpTime> times = op_times(true);
   ASSERT_EQ(times.size(), 2);
@@ -77,8 +77,8 @@ TEST(Profile, AnOpWithinAnOpBelongsToTheOuterOne) {
 TEST(Profile, AnOpThatThrowsEndsItsTimer) {
   std::vector<float> x(12), y(11);
   profile_ops(true);
-  EXPECT_ANY_THROW(activation_forward({}, flat(x), flat(y)));
-  activation_forward({}, flat(x), flat(x));
+  EXPECT_ANY_THROW(run({}, ActivationForward{flat(x), flat(y)}));
+  run({}, ActivationForward{flat(x), flat(x)});
   profile_ops(false);
   ASSERT_EQ(op_times().size(), 1);
   EXPECT_EQ(op_times()[0].calls, 2);

@@ -16,11 +16,11 @@ TEST(QuantizedLinear, KnownValues) {
   std::vector<int8_t> values(9, 99);
   std::vector<float> scales(3, NAN);
   const QuantizedMatrix q{matrix(values, 3, 3), flat(scales)};
-  quantize({}, matrix(w, 3, 3), q);
+  run({}, Quantize{matrix(w, 3, 3), q});
   EXPECT_THAT(values, testing::ElementsAre(127, -64, 1, 0, 0, 0, -127, 50, 127));
   EXPECT_THAT(scales, testing::ElementsAre(1, 0, testing::FloatEq(0.002f)));
   std::vector<float> x{1, 1, 1}, b{0.5f, 7, 0}, y(3, NAN);
-  quantized_linear_forward({}, matrix(x, 1, 3), q, flat(b), matrix(y, 1, 3));
+  run({}, QuantizedLinearForward{matrix(x, 1, 3), q, flat(b), matrix(y, 1, 3)});
   EXPECT_THAT(y, testing::ElementsAre(64.5f, 7, testing::FloatEq(0.1f)));
 }
 
@@ -29,7 +29,7 @@ TEST(QuantizedLinear, TakesAnyFiniteMagnitude) {
   std::vector<float> w{1e-45f, -1e-45f, 3.4e38f, -3.4e38f, 1e-39f, -1e-39f};
   std::vector<int8_t> values(6, 99);
   std::vector<float> scales(3, NAN);
-  quantize({}, matrix(w, 3, 2), {matrix(values, 3, 2), flat(scales)});
+  run({}, Quantize{matrix(w, 3, 2), {matrix(values, 3, 2), flat(scales)}});
   for (const float scale : scales) EXPECT_TRUE(std::isfinite(scale));
   for (const int value : values) EXPECT_LE(std::abs(value), 127);
   EXPECT_EQ(values[2], 127);
@@ -41,21 +41,25 @@ TEST(QuantizedLinear, RefusesWrongTensors) {
   std::vector<int8_t> values(6);
   std::vector<uint8_t> bytes(6);
   const QuantizedMatrix q{matrix(values, 2, 3), flat(scales)};
-  EXPECT_THAT(error_of([&] { quantize({}, matrix(w, 3, 2), q); }),
+  EXPECT_THAT(error_of([&] {
+                run({}, Quantize{matrix(w, 3, 2), q});
+              }),
               testing::HasSubstr("quantize: w is f32 (3, 2), must be f32 (2, 3)"));
   EXPECT_THAT(error_of([&] {
-                quantize({}, matrix(w, 2, 3), {matrix(bytes, 2, 3), flat(scales)});
+                run({}, Quantize{matrix(w, 2, 3), {matrix(bytes, 2, 3), flat(scales)}});
               }),
               testing::HasSubstr("values is u8 (2, 3), must be i8"));
   EXPECT_THAT(error_of([&] {
-                quantize({}, matrix(w, 2, 3), {matrix(values, 2, 3), flat(x)});
+                run({}, Quantize{matrix(w, 2, 3), {matrix(values, 2, 3), flat(x)}});
               }),
               testing::HasSubstr("scales is f32 (3), must be f32 (2)"));
-  EXPECT_THAT(error_of([&] { dequantize({}, q, matrix(bytes, 2, 3)); }), testing::HasSubstr("w is u8"));
-  EXPECT_THAT(error_of([&] { quantized_linear_forward({}, matrix(y, 1, 2), q, {}, matrix(y, 1, 2)); }),
+  EXPECT_THAT(error_of([&] { run({}, Dequantize{q, matrix(bytes, 2, 3)}); }), testing::HasSubstr("w is u8"));
+  EXPECT_THAT(error_of([&] {
+                run({}, QuantizedLinearForward{matrix(y, 1, 2), q, {}, matrix(y, 1, 2)});
+              }),
               testing::HasSubstr("x is f32 (1, 2), must be f32 (any, 3)"));
   w[4] = NAN;
-  EXPECT_THAT(error_of([&] { quantize({}, matrix(w, 2, 3), q); }), testing::HasSubstr("w[4] is nan"));
+  EXPECT_THAT(error_of([&] { run({}, Quantize{matrix(w, 2, 3), q}); }), testing::HasSubstr("w[4] is nan"));
 }
 
 }  // namespace

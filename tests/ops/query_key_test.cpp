@@ -37,7 +37,7 @@ TEST(QueryKey, KnownValues) {
   // rms 5: (3, 7, 4, sqrt(26)) / 5. Pairs are (0, 2) and (1, 3); the first turns by a quarter.
   std::vector<float> x{3, 7, 4, std::sqrt(26.0f), 1, 0, 0, 0}, turn{0, 1, 1, 0}, reciprocal(2, NAN);
   const QueryKey t{matrix(x, 1, 8), 1, matrix(turn, 1, 4), matrix(reciprocal, 1, 2)};
-  query_key_forward({}, t);
+  run({}, QueryKeyForward{t});
   EXPECT_THAT(x, testing::Pointwise(testing::FloatNear(1e-5f),
                                     {-0.8f, 1.4f, 0.6f, 1.0198039f, 0.0f, 0.0f, 2.0f, 0.0f}));
   EXPECT_THAT(reciprocal, testing::Pointwise(testing::FloatNear(1e-5f), {0.2f, 2.0f}));
@@ -55,7 +55,7 @@ TEST(QueryKey, ProductsKnowDistancesAlone) {
     }
     for (int64_t c = 0; c < 2 * kWidth; ++c) x[i * 2 * kWidth + c] = static_cast<float>((c * 7 + 3) % 5) - 2;
   }
-  query_key_forward({}, {matrix(x, kPositions, 2 * kWidth), 1, matrix(turn, kPositions, kWidth), {}});
+  run({}, QueryKeyForward{{matrix(x, kPositions, 2 * kWidth), 1, matrix(turn, kPositions, kWidth), {}}});
   const auto product = [&](int64_t query, int64_t key) {
     float sum = 0;
     for (int64_t c = 0; c < kWidth; ++c) sum += x[query * 2 * kWidth + c] * x[key * 2 * kWidth + kWidth + c];
@@ -68,13 +68,13 @@ TEST(QueryKey, ProductsKnowDistancesAlone) {
 TEST(QueryKey, NanStaysInItsHead) {
   std::vector<float> x(2 * 4 * 6, 1.0f), reciprocal(2 * 4);
   x[13] = NAN;
-  query_key_forward({}, {matrix(x, 2, 24), 2, {}, matrix(reciprocal, 2, 4)});
+  run({}, QueryKeyForward{{matrix(x, 2, 24), 2, {}, matrix(reciprocal, 2, 4)}});
   for (size_t i = 0; i < x.size(); ++i) EXPECT_EQ(std::isnan(x[i]), i / 6 == 2) << i;
 }
 
 TEST(QueryKey, RefusesWrongTensors) {
   std::vector<float> x(24), turn(12), reciprocal(4);
-  const auto message = [&](const QueryKey& t) { return error_of([&] { query_key_forward({}, t); }); };
+  const auto message = [&](const QueryKey& t) { return error_of([&] { run({}, QueryKeyForward{t}); }); };
   EXPECT_THAT(message({matrix(x, 2, 12), 5, {}, {}}), testing::HasSubstr("2 * heads = 10"));
   EXPECT_THAT(message({matrix(x, 2, 12), 2, matrix(turn, 4, 3), {}}),
               testing::HasSubstr("pairs of channels"));
@@ -84,7 +84,7 @@ TEST(QueryKey, RefusesWrongTensors) {
               testing::HasSubstr("reciprocal_rms is f32 (2, 2), must be f32 (2, 4)"));
   const std::vector<int64_t> beyond{0, 2};
   EXPECT_THAT(error_of([&] {
-                query_key_at({}, {matrix(x, 2, 12), 1, matrix(turn, 2, 6), {}}, beyond);
+                run({}, QueryKeyAt{{matrix(x, 2, 12), 1, matrix(turn, 2, 6), {}}, beyond});
               }),
               testing::HasSubstr("position is 2, must be below 2"));
 }

@@ -22,7 +22,7 @@ std::vector<float> products() {
   const std::vector<double> values = normal_doubles(1, kRows * kIn), weights = normal_doubles(2, kIn * kOut);
   std::vector<float> x(values.begin(), values.end()), w(weights.begin(), weights.end()), y(kRows * kOut, NAN);
   for (int again = 0; again < 200; ++again)
-    linear_forward({}, matrix(x, kRows, kIn), matrix(w, kOut, kIn), {}, matrix(y, kRows, kOut));
+    run({}, LinearForward{matrix(x, kRows, kIn), matrix(w, kOut, kIn), {}, matrix(y, kRows, kOut)});
   return y;
 }
 

@@ -52,8 +52,8 @@ TEST(Threads, Dropout) {
   expect_same_bits([&] {
     std::vector<float> base = x, added = branch, y(x.size(), NAN), d(x.size(), NAN);
     const Dropout dropout{{3, 4, 5}, 0.4};
-    dropout_add_forward({}, flat(base), flat(added), dropout, flat(y));
-    dropout_backward({}, flat(added), dropout, flat(d));
+    run({}, DropoutAddForward{flat(base), flat(added), dropout, flat(y)});
+    run({}, DropoutBackward{flat(added), dropout, flat(d)});
     append(y, d);
     return y;
   });
@@ -62,8 +62,8 @@ TEST(Threads, Dropout) {
 TEST(Threads, Activation) {
   expect_same_bits([] {
     std::vector<float> x = sample(1, 50001), dy = sample(2, 50001), y(x.size(), NAN), dx(x.size(), NAN);
-    activation_forward({}, flat(x), flat(y));
-    activation_backward({}, flat(dy), flat(x), flat(dx));
+    run({}, ActivationForward{flat(x), flat(y)});
+    run({}, ActivationBackward{flat(dy), flat(x), flat(dx)});
     append(y, dx);
     return y;
   });
@@ -75,9 +75,9 @@ TEST(Threads, CausalConvolution) {
                        w = sample(3, kConvolutionTaps * kWidth), dw(w.size());
     Arena scratch({}, causal_convolution_scratch_bytes({}, kRows, kWidth));
     const Tensor taps = matrix(w, kConvolutionTaps, kWidth), rows = matrix(x, kRows, kWidth);
-    causal_convolution_forward({}, rows, taps, 43, matrix(y, kRows, kWidth));
-    causal_convolution_backward({{}, &scratch}, matrix(dy, kRows, kWidth), taps, 43, rows,
-                                matrix(dw, kConvolutionTaps, kWidth));
+    run({}, CausalConvolutionForward{rows, taps, 43, matrix(y, kRows, kWidth)});
+    run({{}, &scratch}, CausalConvolutionBackward{matrix(dy, kRows, kWidth), taps, 43, rows,
+                                                  matrix(dw, kConvolutionTaps, kWidth)});
     append(y, x);
     append(y, dw);
     return y;
@@ -91,10 +91,11 @@ TEST(Threads, LayerNorm) {
     std::vector<float> gain = sample(3, kWidth), bias = sample(4, kWidth), dgain(kWidth), dbias(kWidth);
     std::vector<float> mean(kRows, NAN), rstd(kRows, NAN);
     Arena scratch({}, layer_norm_backward_scratch_bytes({}, kRows, kWidth));
-    layer_norm_forward({}, matrix(x, kRows, kWidth), flat(gain), flat(bias), 1e-5f, matrix(y, kRows, kWidth),
-                       flat(mean), flat(rstd));
-    layer_norm_backward({{}, &scratch}, matrix(dy, kRows, kWidth), matrix(x, kRows, kWidth), flat(gain),
-                        flat(mean), flat(rstd), matrix(dx, kRows, kWidth), flat(dgain), flat(dbias));
+    run({}, LayerNormForward{matrix(x, kRows, kWidth), flat(gain), flat(bias), 1e-5f,
+                             matrix(y, kRows, kWidth), flat(mean), flat(rstd)});
+    run({{}, &scratch},
+        LayerNormBackward{matrix(dy, kRows, kWidth), matrix(x, kRows, kWidth), flat(gain), flat(mean),
+                          flat(rstd), matrix(dx, kRows, kWidth), flat(dgain), flat(dbias)});
     for (const auto& part : {mean, rstd, dx, dgain, dbias}) append(y, part);
     return y;
   });
@@ -109,13 +110,13 @@ TEST(Threads, Residual) {
     std::vector<float> gain = sample(4, kWidth), bias = sample(5, kWidth), dgain(kWidth), dbias(kWidth);
     std::vector<float> y(x.size(), NAN), mean(kRows, NAN), rstd(kRows, NAN);
     const Dropout dropout{{3, 4, 5}, 0.4};
-    residual_forward(
-        {}, {matrix(x, kRows, kWidth), matrix(branch, kRows, kWidth), dropout, flat(gain), flat(bias), 1e-5f,
-             matrix(y, kRows, kWidth), matrix(normed, kRows, kWidth), flat(mean), flat(rstd)});
+    run({}, ResidualForward{matrix(x, kRows, kWidth), matrix(branch, kRows, kWidth), dropout, flat(gain),
+                            flat(bias), 1e-5f, matrix(y, kRows, kWidth), matrix(normed, kRows, kWidth),
+                            flat(mean), flat(rstd)});
     Arena scratch({}, layer_norm_backward_scratch_bytes({}, kRows, kWidth));
-    residual_backward({{}, &scratch}, {matrix(dy, kRows, kWidth), matrix(y, kRows, kWidth), flat(gain),
-                                       flat(mean), flat(rstd), matrix(dx, kRows, kWidth), flat(dgain),
-                                       flat(dbias), dropout, matrix(dbranch, kRows, kWidth)});
+    run({{}, &scratch}, ResidualBackward{matrix(dy, kRows, kWidth), matrix(y, kRows, kWidth), flat(gain),
+                                         flat(mean), flat(rstd), matrix(dx, kRows, kWidth), flat(dgain),
+                                         flat(dbias), dropout, matrix(dbranch, kRows, kWidth)});
     for (const auto& part : {mean, rstd, dx, dgain, dbias}) append(y, part);
     for (size_t i = 0; i < normed.size(); ++i) {
       y.push_back(static_cast<float>(normed[i]));
@@ -130,8 +131,8 @@ TEST(Threads, CrossEntropy) {
     std::vector<float> logits = sample(1, kRows * kWidth), loss(kRows, NAN), d(logits.size(), NAN);
     std::vector<uint8_t> targets(kRows);
     for (int64_t i = 0; i < kRows; ++i) targets[i] = static_cast<uint8_t>(i % kWidth);
-    cross_entropy_backward({}, matrix(logits, kRows, kWidth), flat(targets), 0.1f, flat(loss),
-                           matrix(d, kRows, kWidth));
+    run({}, CrossEntropyBackward{matrix(logits, kRows, kWidth), flat(targets), 0.1f, flat(loss),
+                                 matrix(d, kRows, kWidth)});
     append(d, loss);
     return d;
   });
@@ -144,7 +145,7 @@ TEST(Threads, Embedding) {
     std::vector<uint8_t> tokens(kRows);
     for (int64_t i = 0; i < kRows; ++i) tokens[i] = static_cast<uint8_t>(i * i);
     const EmbeddingTables tables{matrix(token, 256, kWidth), flat(start), {matrix(axis, kRows, kWidth)}};
-    embedding_backward({}, matrix(tokens, 1, kRows), matrix(dy, kRows, kWidth), tables);
+    run({}, EmbeddingBackward{matrix(tokens, 1, kRows), matrix(dy, kRows, kWidth), tables});
     append(token, start);
     append(token, axis);
     return token;
@@ -154,7 +155,7 @@ TEST(Threads, Embedding) {
 TEST(Threads, AdamAndSumOfSquares) {
   expect_same_bits([] {
     std::vector<float> w = sample(1, 100003), g = sample(2, 100003), m(w.size()), v(w.size());
-    adam_step({}, {}, flat(w), flat(g), flat(m), flat(v), {}, {});
+    run({}, AdamUpdate{{}, flat(w), flat(g), flat(m), flat(v), {}, {}});
     const double sum = sum_of_squares({}, flat(g));
     float halves[2];
     std::memcpy(halves, &sum, sizeof(sum));
@@ -167,8 +168,8 @@ TEST(Threads, AdamAndSumOfSquares) {
 TEST(Threads, LinearBias) {
   expect_same_bits([] {
     std::vector<float> dy = sample(1, kRows * kWidth), x = sample(2, kRows), dw(kWidth), db(kWidth);
-    linear_backward_weight({}, matrix(dy, kRows, kWidth), matrix(x, kRows, 1), DType::f32,
-                           matrix(dw, kWidth, 1), flat(db));
+    run({}, LinearBackwardWeight{matrix(dy, kRows, kWidth), matrix(x, kRows, 1), DType::f32,
+                                 matrix(dw, kWidth, 1), flat(db)});
     return db;
   });
   expect_same_bits([] {
@@ -177,8 +178,8 @@ TEST(Threads, LinearBias) {
     for (float value : sample(2, kRows)) x.emplace_back(value);
     std::vector<float> dw(kWidth), db(kWidth);
     Arena scratch({}, linear_scratch_bytes({}, kRows, 1, kWidth, DType::bf16, DType::bf16));
-    linear_backward_weight({{}, &scratch}, matrix(dy, kRows, kWidth), matrix(x, kRows, 1), DType::bf16,
-                           matrix(dw, kWidth, 1), flat(db));
+    run({{}, &scratch}, LinearBackwardWeight{matrix(dy, kRows, kWidth), matrix(x, kRows, 1), DType::bf16,
+                                             matrix(dw, kWidth, 1), flat(db)});
     return db;
   });
 }
@@ -190,22 +191,24 @@ TEST(Threads, LinearOfEachRow) {
   std::vector<Bf16> half(w.begin(), w.end());
   std::vector<int8_t> values(w.size());
   const QuantizedMatrix quantized{matrix(values, out, in), flat(scales)};
-  quantize({}, matrix(w, out, in), quantized);
+  run({}, Quantize{matrix(w, out, in), quantized});
   Arena scratch({}, linear_scratch_bytes({}, most, in, out, DType::bf16));
-  const auto run = [&](int64_t first, int64_t rows, const auto& linear) {
+  LinearEachRow* const each_row = nullptr;  // only their types are of use
+  LinearForward* const forward = nullptr;
+  const auto products = [&]<class Linear>(int64_t first, int64_t rows, Linear*) {
     const Tensor from = matrix(x, most, in).rows(first, first + rows);
     std::vector<float> y(3 * rows * out, NAN);
     const Tensor to = matrix(y, 3 * rows, out);
-    linear(OpContext{}, from, matrix(w, out, in), flat(b), to.rows(0, rows));
-    linear(OpContext{{}, &scratch}, from, matrix(half, out, in), flat(b), to.rows(rows, 2 * rows));
-    quantized_linear_forward({}, from, quantized, flat(b), to.rows(2 * rows, 3 * rows));
+    run({}, Linear{from, matrix(w, out, in), flat(b), to.rows(0, rows)});
+    run({{}, &scratch}, Linear{from, matrix(half, out, in), flat(b), to.rows(rows, 2 * rows)});
+    run({}, QuantizedLinearForward{from, quantized, flat(b), to.rows(2 * rows, 3 * rows)});
     return y;
   };
   for (const int64_t rows : {int64_t{7}, int64_t{8}, most}) {
-    expect_same_bits([&] { return run(0, rows, linear_each_row); });
-    const std::vector<float> all = run(0, rows, linear_each_row);
+    expect_same_bits([&] { return products(0, rows, each_row); });
+    const std::vector<float> all = products(0, rows, each_row);
     for (int64_t row = 0; row < rows; ++row) {
-      const std::vector<float> alone = run(row, 1, linear_forward);
+      const std::vector<float> alone = products(row, 1, forward);
       for (int64_t kind = 0; kind < 3; ++kind)
         EXPECT_EQ(std::memcmp(&alone[kind * out], &all[(kind * rows + row) * out], out * sizeof(float)), 0)
             << row << " of " << rows;
@@ -222,10 +225,10 @@ TEST(Threads, AttentionOfOneQuery) {
                                  DType::f32, DType::f32);
   expect_same_bits([&] {
     std::vector<float> o(heads * width, NAN);
-    store_keys({}, *cache, 0, 0, Tensor(k.data(), DType::f32, {n, heads, width}),
-               Tensor(v.data(), DType::f32, {n, heads, width}));
-    attention_one({}, *cache, std::vector<int64_t>{n - 1}, Tensor(q.data(), DType::f32, {1, heads, width}),
-                  0.3f, Tensor(o.data(), DType::f32, {1, heads, width}));
+    run({}, StoreKeys{*cache, 0, 0, Tensor(k.data(), DType::f32, {n, heads, width}),
+                      Tensor(v.data(), DType::f32, {n, heads, width})});
+    run({}, AttentionOne{*cache, std::vector<int64_t>{n - 1}, Tensor(q.data(), DType::f32, {1, heads, width}),
+                         0.3f, Tensor(o.data(), DType::f32, {1, heads, width})});
     return o;
   });
 }

@@ -34,14 +34,14 @@ TEST(ValueMix, ReferenceGradientIsTheDerivative) {
 
 TEST(ValueMix, KnownValues) {
   std::vector<float> x{4, 8, -4, 0}, first{8, 0, 4, 1}, dx{4, 8, -4, 0}, sums{NAN, NAN, NAN, NAN}, own{1, 1};
-  value_mix_forward({}, matrix(first, 2, 2), 0.25f, matrix(x, 2, 2));
+  run({}, ValueMixForward{matrix(first, 2, 2), 0.25f, matrix(x, 2, 2)});
   EXPECT_THAT(x, testing::ElementsAre(5, 6, -2, 0.25f));
-  value_mix_backward({}, 0.25f, false, matrix(dx, 2, 2), matrix(sums, 2, 2));
+  run({}, ValueMixBackward{0.25f, false, matrix(dx, 2, 2), matrix(sums, 2, 2)});
   EXPECT_THAT(dx, testing::ElementsAre(3, 6, -3, 0));
   EXPECT_THAT(sums, testing::ElementsAre(1, 2, -1, 0));
-  value_mix_backward({}, 0.25f, true, matrix(dx, 2, 2), matrix(sums, 2, 2));
+  run({}, ValueMixBackward{0.25f, true, matrix(dx, 2, 2), matrix(sums, 2, 2)});
   EXPECT_THAT(sums, testing::ElementsAre(1.75f, 3.5f, -1.75f, 0));
-  value_mix_backward_first({}, matrix(sums, 2, 2).rows(1, 2), matrix(own, 1, 2));
+  run({}, ValueMixBackwardFirst{matrix(sums, 2, 2).rows(1, 2), matrix(own, 1, 2)});
   EXPECT_THAT(own, testing::ElementsAre(-0.75f, 1));
 }
 
@@ -51,7 +51,7 @@ TEST(ValueMix, GradientsOfManyBlocksAddUpInFullPrecision) {
   std::vector<float> sum(1);
   for (int block = 0; block < 1000; ++block) {
     dx.assign(1, Bf16(1.0f));
-    value_mix_backward({}, 0.5f, block > 0, matrix(dx, 1, 1), matrix(sum, 1, 1));
+    run({}, ValueMixBackward{0.5f, block > 0, matrix(dx, 1, 1), matrix(sum, 1, 1)});
   }
   EXPECT_EQ(sum[0], 500.0f);
 }
@@ -59,7 +59,7 @@ TEST(ValueMix, GradientsOfManyBlocksAddUpInFullPrecision) {
 TEST(ValueMix, RefusesWrongTensors) {
   std::vector<float> x(6), first(6);
   const auto message = [&](const Tensor& a, const Tensor& b, float share) {
-    return error_of([&] { value_mix_forward({}, a, share, b); });
+    return error_of([&] { run({}, ValueMixForward{a, share, b}); });
   };
   EXPECT_THAT(message(matrix(first, 3, 2), matrix(x, 2, 3), 0.5f),
               testing::HasSubstr("first is f32 (3, 2), must be f32 (2, 3)"));
@@ -68,7 +68,9 @@ TEST(ValueMix, RefusesWrongTensors) {
   std::vector<Bf16> half(6);
   EXPECT_THAT(message(matrix(first, 2, 3), matrix(half, 2, 3), 0.5f),
               testing::HasSubstr("first is f32 (2, 3), must be bf16 (2, 3)"));
-  EXPECT_THAT(error_of([&] { value_mix_backward({}, 0.5f, true, matrix(half, 2, 3), matrix(half, 2, 3)); }),
+  EXPECT_THAT(error_of([&] {
+                run({}, ValueMixBackward{0.5f, true, matrix(half, 2, 3), matrix(half, 2, 3)});
+              }),
               testing::HasSubstr("d_first is bf16 (2, 3), must be f32 (2, 3)"));
 }
 

@@ -14,7 +14,7 @@ struct OnGpu {
     if (product != DType::f32) {
       products = ParameterStore(model.table, kGpu, product, ParameterStore::Which::products);
       for (size_t i = 0; i < model.table.size(); ++i)
-        if (products[i]) convert({kGpu, nullptr}, weights[i], products[i]);
+        if (products[i]) run({kGpu, nullptr}, Convert{weights[i], products[i]});
     }
     parameters = by_role(model.config, weights, products);
   }

@@ -55,7 +55,7 @@ struct RandomModel {
     if (product != DType::f32) {
       products = ParameterStore(table, Device{}, product, ParameterStore::Which::products);
       for (size_t i = 0; i < table.size(); ++i)
-        if (products[i]) convert(OpContext{}, weights[i], products[i]);
+        if (products[i]) run(OpContext{}, Convert{weights[i], products[i]});
     }
     parameters = by_role(config, weights, products);
   }

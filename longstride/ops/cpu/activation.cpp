@@ -1,6 +1,7 @@
 // f(x) = x s, f'(x) = s + 1.702 x s (1 - s) with s = sigmoid(1.702 x). Element by element, computed in f32
 // whatever the tensors hold: the same bits for any number of threads. No scratch.
-#include "longstride/ops/cpu/ops.h"
+#include "longstride/ops/activation.h"
+
 #include "longstride/ops/cpu/parallel.h"
 
 #undef HWY_TARGET_INCLUDE
@@ -73,16 +74,17 @@ namespace longstride::cpu {
 HWY_EXPORT(activation);
 HWY_EXPORT(activation_gradient);
 
-void activation_forward(const OpContext& context, const Tensor& x, const Tensor& y) {
-  parallel_pieces(x.count(), kElementsPerPiece, [&](int64_t begin, int64_t end) {
-    HWY_DYNAMIC_DISPATCH(activation)(x, y, begin, end);
+template <>
+void compute(const OpContext& context, const ActivationForward& t) {
+  parallel_pieces(t.x.count(), kElementsPerPiece, [&](int64_t begin, int64_t end) {
+    HWY_DYNAMIC_DISPATCH(activation)(t.x, t.y, begin, end);
   });
 }
 
-void activation_backward(const OpContext& context, const Tensor& dy, const Tensor& x, const Tensor& dx,
-                         const Tensor& y) {
-  parallel_pieces(x.count(), kElementsPerPiece, [&](int64_t begin, int64_t end) {
-    HWY_DYNAMIC_DISPATCH(activation_gradient)(dy, x, dx, y, begin, end);
+template <>
+void compute(const OpContext& context, const ActivationBackward& t) {
+  parallel_pieces(t.x.count(), kElementsPerPiece, [&](int64_t begin, int64_t end) {
+    HWY_DYNAMIC_DISPATCH(activation_gradient)(t.dy, t.x, t.dx, t.y, begin, end);
   });
 }
 

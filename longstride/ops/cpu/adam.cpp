@@ -1,9 +1,10 @@
 // Adam in one pass, and the sum of squares that clipping needs (contract: longstride/ops/adam.h). The same
 // bits for any number of threads. No scratch.
+#include "longstride/ops/adam.h"
+
 #include <array>
 #include <cmath>
 
-#include "longstride/ops/cpu/ops.h"
 #include "longstride/ops/cpu/parallel.h"
 
 #undef HWY_TARGET_INCLUDE
@@ -89,40 +90,42 @@ namespace longstride::cpu {
 HWY_EXPORT(adam);
 HWY_EXPORT(squares);
 
-void adam_step(const OpContext& context, const AdamStep& step, const Tensor& w, const Tensor& g,
-               const Tensor& m, const Tensor& v, const Tensor& average, const Tensor& compute) {
-  const double t = static_cast<double>(step.step);
+template <>
+void compute(const OpContext& context, const AdamUpdate& t) {
+  const AdamStep& step = t.step;
+  const double steps = static_cast<double>(step.step);
   AdamFactors f;
   f.gradient_scale = static_cast<float>(step.gradient_scale);
   f.beta1 = static_cast<float>(step.beta1);
   f.rest1 = static_cast<float>(1 - step.beta1);
   f.beta2 = static_cast<float>(step.beta2);
   f.rest2 = static_cast<float>(1 - step.beta2);
-  f.step_size = static_cast<float>(step.rate / (1 - std::pow(step.beta1, t)));
-  f.root_scale = static_cast<float>(1 / std::sqrt(1 - std::pow(step.beta2, t)));
+  f.step_size = static_cast<float>(step.rate / (1 - std::pow(step.beta1, steps)));
+  f.root_scale = static_cast<float>(1 / std::sqrt(1 - std::pow(step.beta2, steps)));
   f.epsilon = static_cast<float>(step.epsilon);
   f.decay = static_cast<float>(step.rate * step.decay);
   f.ema_rest = static_cast<float>(1 - step.ema);
-  AdamPointers p{w.as<float>(), g.as<float>(), m.as<float>(), v.as<float>(), nullptr, nullptr};
-  if (average) p.average = average.as<float>();
-  if (compute) p.compute = compute.as<Bf16>();
-  parallel_pieces(w.count(), kElementsPerPiece, [&](int64_t begin, int64_t end) {
+  AdamPointers p{t.w.as<float>(), t.g.as<float>(), t.m.as<float>(), t.v.as<float>(), nullptr, nullptr};
+  if (t.average) p.average = t.average.as<float>();
+  if (t.compute) p.compute = t.compute.as<Bf16>();
+  parallel_pieces(t.w.count(), kElementsPerPiece, [&](int64_t begin, int64_t end) {
     HWY_DYNAMIC_DISPATCH(adam)(f, p, begin, end);
   });
 }
 
-double sum_of_squares(const OpContext& context, const Tensor& x) {
+template <>
+void compute(const OpContext& context, const SumOfSquares& t) {
   // At most 256 pieces, whatever the size and the number of threads, summed in order.
   std::array<double, 256> partial{};
-  const int64_t count = x.count();
+  const int64_t count = t.x.count();
   const int64_t size = std::max(kElementsPerPiece, (count + 255) / 256);
-  const float* from = x.as<float>();
+  const float* from = t.x.as<float>();
   parallel_pieces(count, size, [&](int64_t begin, int64_t end) {
     partial[static_cast<size_t>(begin / size)] = HWY_DYNAMIC_DISPATCH(squares)(from + begin, end - begin);
   });
   double sum = 0;
   for (double value : partial) sum += value;
-  return sum;
+  *t.sum = sum;
 }
 
 }  // namespace longstride::cpu

@@ -331,13 +331,17 @@ bool one_thread_a_head(DType dtype, int64_t heads_of_all_sequences, int64_t thre
 
 }  // namespace
 
-void attention_backward(const OpContext& context, const AttentionPlan& plan, const AttentionTensors& t,
-                        const AttentionGradients& gradients) {
+template <>
+void compute(const OpContext& context, const AttentionBackward& call) {
+  const AttentionPlan& plan = call.plan;
+  const AttentionTensors& t = call.t;
+  const AttentionGradients& gradients = call.gradients;
   const int64_t batch = t.q.shape[0], heads = t.q.shape[2], width = t.q.shape[3], v_width = t.v.shape[3];
   const Arena::Scope scope(*context.scratch);
   const Tensor delta = context.scratch->allocate(DType::f32, {batch, heads, plan.n});
   const Tensor scratch =
       context.scratch->allocate(DType::u8, {threads(), tile_scratch_bytes(width, v_width)});
+  if (context.scratch->is_measuring()) return;
   const int team = team_for(batch * plan.pairs, width + v_width);
   const auto task_of = [&](int64_t b, int64_t h, size_t pass, int64_t tile) {
     const int plan_index = plan.plan_of_head[h];
@@ -430,12 +434,16 @@ void attention_backward(const OpContext& context, const AttentionPlan& plan, con
   }
 }
 
-int64_t attention_scratch_bytes(const AttentionPlan& plan, int64_t batch, int64_t heads, int64_t qk_width,
-                                int64_t v_width) {
-  Arena arena = Arena::measuring({});
-  arena.allocate(DType::f32, {batch, heads, plan.n});  // delta
-  arena.allocate(DType::u8, {threads(), tile_scratch_bytes(qk_width, v_width)});
-  return arena.peak();
+// A CPU reads the plan itself.
+template <>
+void compute(const OpContext&, const ListTiles& t) {
+  int64_t bytes = 0;
+  for (const Plan& plan : t.plan.plans)
+    for (const Pass& pass : plan.passes)
+      for (const TileLists* lists : {&pass.rows, &pass.columns})
+        bytes += static_cast<int64_t>(lists->offsets.capacity() * sizeof(int64_t) +
+                                      lists->runs.capacity() * sizeof(TileRun));
+  *t.bytes = bytes;
 }
 
 }  // namespace longstride::cpu

@@ -346,8 +346,11 @@ PartialSum attend_to(const KeyCache& cache, const Task& task, const float* q, fl
 
 }  // namespace
 
-void attention_one(const OpContext& context, const KeyCache& cache, std::span<const int64_t> positions,
-                   const Tensor& q, float scale, const Tensor& o) {
+template <>
+void compute(const OpContext& context, const AttentionOne& t) {
+  const KeyCache& cache = t.cache;
+  const std::span<const int64_t> positions = t.positions;
+  const Tensor &q = t.q, &o = t.o;
   const int64_t batch = q.shape[0], heads = q.shape[1], width = q.shape[2], v_width = o.shape[2];
   thread_local RowLists lists;
   thread_local std::vector<Task> tasks_of_thread;
@@ -377,7 +380,7 @@ void attention_one(const OpContext& context, const KeyCache& cache, std::span<co
   parallel_for(count, team, [&](int64_t i) {
     Task& task = tasks[i];
     const float* query = q.as<float>() + task.sequence * q.stride[0] + task.head * q.stride[1];
-    task.result = attend_to(cache, task, query, scale, room + i * room_size, partial + i * v_width);
+    task.result = attend_to(cache, task, query, t.scale, room + i * room_size, partial + i * v_width);
   });
   for (int64_t begin = 0, end = 1; begin < count; begin = end++) {
     while (end < count && !tasks[end].first) ++end;

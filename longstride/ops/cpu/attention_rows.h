@@ -5,9 +5,12 @@
 #include <bit>
 #include <cstring>
 
-#include "longstride/ops/cpu/attention.h"
+#include "longstride/ops/attention.h"
 
 namespace longstride::cpu {
+
+// Queries and keys in a tile.
+inline constexpr int64_t kAttentionTile = kMaskTile;
 
 // Widths of rows in scratch are rounded up to this, the longest vector; what is added is zero.
 inline constexpr int64_t kWidthStep = 16;

@@ -99,35 +99,28 @@ HWY_EXPORT(forward_rows);
 HWY_EXPORT(backward_rows);
 HWY_EXPORT(rows_at);
 
-void causal_convolution_forward(const OpContext&, const Tensor& x, const Tensor& w, int64_t positions,
-                                const Tensor& y) {
-  parallel_rows(x.shape[0], x.shape[1], [&](int64_t begin, int64_t end) {
-    HWY_DYNAMIC_DISPATCH(forward_rows)(x, w, positions, y, begin, end);
+template <>
+void compute(const OpContext&, const CausalConvolutionForward& t) {
+  parallel_rows(t.x.shape[0], t.x.shape[1], [&](int64_t begin, int64_t end) {
+    HWY_DYNAMIC_DISPATCH(forward_rows)(t.x, t.w, t.positions, t.y, begin, end);
   });
 }
 
-namespace {
-// Pieces that the backward sums apart: at least 32 rows each, at most 128 in number.
-int64_t rows_per_piece(int64_t rows) { return std::max<int64_t>(32, (rows + 127) / 128); }
-int64_t piece_count(int64_t rows) { return (rows + rows_per_piece(rows) - 1) / rows_per_piece(rows); }
-}  // namespace
-
-int64_t causal_convolution_scratch_bytes(int64_t rows, int64_t width) {
-  return (piece_count(rows) * kConvolutionTaps * width * size_of(DType::f32) + 63) / 64 * 64;
-}
-
-void causal_convolution_backward(const OpContext& context, const Tensor& dy, const Tensor& w,
-                                 int64_t positions, const Tensor& x, const Tensor& dw) {
-  const int64_t rows = x.shape[0], pieces = piece_count(rows), size = rows_per_piece(rows),
-                sums = kConvolutionTaps * x.shape[1];
+template <>
+void compute(const OpContext& context, const CausalConvolutionBackward& t) {
+  // Pieces that are summed apart: at least 32 rows each, at most 128 in number.
+  const int64_t rows = t.x.shape[0], size = std::max<int64_t>(32, (rows + 127) / 128);
+  const int64_t pieces = (rows + size - 1) / size, sums = kConvolutionTaps * t.x.shape[1];
   Arena::Scope scope(*context.scratch);
-  float* const partial = context.scratch->allocate(DType::f32, {pieces, sums}).as<float>();
+  const Tensor partial_sums = context.scratch->allocate(DType::f32, {pieces, sums});
+  if (context.scratch->is_measuring()) return;
+  float* const partial = partial_sums.as<float>();
   parallel_pieces(rows, size, [&](int64_t begin, int64_t end) {
     float* const piece = partial + begin / size * sums;
     std::fill_n(piece, sums, 0.0f);
-    HWY_DYNAMIC_DISPATCH(backward_rows)(dy, w, positions, x, begin, end, piece);
+    HWY_DYNAMIC_DISPATCH(backward_rows)(t.dy, t.w, t.positions, t.x, begin, end, piece);
   });
-  float* const total = dw.as<float>();
+  float* const total = t.dw.as<float>();
   parallel_pieces(sums, 256, [&](int64_t begin, int64_t end) {
     for (int64_t i = begin; i < end; ++i) {
       double sum = 0;
@@ -137,11 +130,10 @@ void causal_convolution_backward(const OpContext& context, const Tensor& dy, con
   });
 }
 
-void causal_convolution_at(const OpContext&, const Tensor& x, const Tensor& w,
-                           std::span<const int64_t> sequences, std::span<const int64_t> positions,
-                           const Tensor& recent, const Tensor& y) {
-  parallel_rows(x.shape[0], x.shape[1], [&](int64_t begin, int64_t end) {
-    HWY_DYNAMIC_DISPATCH(rows_at)(x, w, sequences, positions, recent, y, begin, end);
+template <>
+void compute(const OpContext&, const CausalConvolutionAt& t) {
+  parallel_rows(t.x.shape[0], t.x.shape[1], [&](int64_t begin, int64_t end) {
+    HWY_DYNAMIC_DISPATCH(rows_at)(t.x, t.w, t.sequences, t.positions, t.recent, t.y, begin, end);
   });
 }
 

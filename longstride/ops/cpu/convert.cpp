@@ -1,7 +1,7 @@
 // Conversions between f32 and bf16. The same bits for any number of threads. No scratch.
 #include "longstride/ops/cpu/convert.h"
 
-#include "longstride/ops/cpu/ops.h"
+#include "longstride/ops/adam.h"
 #include "longstride/ops/cpu/parallel.h"
 
 #undef HWY_TARGET_INCLUDE
@@ -73,14 +73,15 @@ void widen_rows(const Bf16* from, int64_t from_stride, int64_t rows, int64_t wid
   convert_rows(from, from_stride, rows, width, to, to_stride, HWY_DYNAMIC_DISPATCH(widen_bf16));
 }
 
-void convert(const OpContext& context, const Tensor& from, const Tensor& to) {
-  const int64_t count = from.count();
-  if (from.dtype == to.dtype)
-    copy(from, to);
-  else if (to.dtype == DType::bf16)
-    round_rows(from.as<float>(), count, 1, count, to.as<Bf16>(), count);
+template <>
+void compute(const OpContext& context, const Convert& t) {
+  const int64_t count = t.from.count();
+  if (t.from.dtype == t.to.dtype)
+    copy(t.from, t.to);
+  else if (t.to.dtype == DType::bf16)
+    round_rows(t.from.as<float>(), count, 1, count, t.to.as<Bf16>(), count);
   else
-    widen_rows(from.as<Bf16>(), count, 1, count, to.as<float>(), count);
+    widen_rows(t.from.as<Bf16>(), count, 1, count, t.to.as<float>(), count);
 }
 
 }  // namespace longstride::cpu

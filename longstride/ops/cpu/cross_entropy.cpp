@@ -1,9 +1,10 @@
 // Softmax cross-entropy by rows in f32, shifted by the row's maximum (contract:
 // longstride/ops/cross_entropy.h). The same bits for any number of threads. No scratch.
+#include "longstride/ops/cross_entropy.h"
+
 #include <cmath>
 #include <limits>
 
-#include "longstride/ops/cpu/ops.h"
 #include "longstride/ops/cpu/parallel.h"
 
 #undef HWY_TARGET_INCLUDE
@@ -86,24 +87,24 @@ namespace longstride::cpu {
 HWY_EXPORT(losses);
 HWY_EXPORT(losses_and_gradients);
 
-void cross_entropy_forward(const OpContext& context, const Tensor& logits, const Tensor& targets,
-                           const Tensor& loss) {
-  const int64_t width = logits.shape[1];
-  parallel_rows(logits.shape[0], width, [&](int64_t begin, int64_t end) {
+template <>
+void compute(const OpContext& context, const CrossEntropyForward& t) {
+  const int64_t width = t.logits.shape[1];
+  parallel_rows(t.logits.shape[0], width, [&](int64_t begin, int64_t end) {
     HWY_DYNAMIC_DISPATCH(losses)
-    (logits.as<float>() + begin * width, targets.as<uint8_t>() + begin, end - begin, width,
-     loss.as<float>() + begin);
+    (t.logits.as<float>() + begin * width, t.targets.as<uint8_t>() + begin, end - begin, width,
+     t.loss.as<float>() + begin);
   });
 }
 
-void cross_entropy_backward(const OpContext& context, const Tensor& logits, const Tensor& targets,
-                            float scale, const Tensor& loss, const Tensor& dlogits, const Tensor& times) {
-  const int64_t width = logits.shape[1];
-  parallel_rows(logits.shape[0], width, [&](int64_t begin, int64_t end) {
+template <>
+void compute(const OpContext& context, const CrossEntropyBackward& t) {
+  const int64_t width = t.logits.shape[1];
+  parallel_rows(t.logits.shape[0], width, [&](int64_t begin, int64_t end) {
     HWY_DYNAMIC_DISPATCH(losses_and_gradients)
-    (logits.as<float>() + begin * width, targets.as<uint8_t>() + begin, end - begin, width,
-     times ? scale * *times.as<float>() : scale, loss.as<float>() + begin,
-     dlogits.as<float>() + begin * width);
+    (t.logits.as<float>() + begin * width, t.targets.as<uint8_t>() + begin, end - begin, width,
+     t.times ? t.scale * *t.times.as<float>() : t.scale, t.loss.as<float>() + begin,
+     t.dlogits.as<float>() + begin * width);
   });
 }
 

@@ -1,6 +1,7 @@
 // Dropout with Philox computed a vector of blocks at a time (contract: longstride/ops/dropout.h). The same
 // bits for any number of threads, and the same masks as Dropout::keeps. No scratch.
-#include "longstride/ops/cpu/ops.h"
+#include "longstride/ops/dropout.h"
+
 #include "longstride/ops/cpu/parallel.h"
 #include "longstride/ops/cpu/rows.h"
 
@@ -148,16 +149,16 @@ void keep_gradient(const Tensor& dy, const Dropout& dropout, const Tensor& dbran
   HWY_DYNAMIC_DISPATCH(keep_gradient)(dy, dropout, dbranch, begin, end);
 }
 
-void dropout_add_forward(const OpContext& context, const Tensor& x, const Tensor& branch,
-                         const Dropout& dropout, const Tensor& y) {
-  parallel_pieces(x.count(), kElementsPerPiece,
-                  [&](int64_t begin, int64_t end) { add_kept(x, branch, dropout, y, begin, end); });
+template <>
+void compute(const OpContext& context, const DropoutAddForward& t) {
+  parallel_pieces(t.x.count(), kElementsPerPiece,
+                  [&](int64_t begin, int64_t end) { add_kept(t.x, t.branch, t.dropout, t.y, begin, end); });
 }
 
-void dropout_backward(const OpContext& context, const Tensor& dy, const Dropout& dropout,
-                      const Tensor& dbranch) {
-  parallel_pieces(dy.count(), kElementsPerPiece,
-                  [&](int64_t begin, int64_t end) { keep_gradient(dy, dropout, dbranch, begin, end); });
+template <>
+void compute(const OpContext& context, const DropoutBackward& t) {
+  parallel_pieces(t.dy.count(), kElementsPerPiece,
+                  [&](int64_t begin, int64_t end) { keep_gradient(t.dy, t.dropout, t.dbranch, begin, end); });
 }
 
 }  // namespace longstride::cpu

@@ -1,7 +1,8 @@
 // Token and position embeddings (contract: longstride/ops/embedding.h). The same bits for any number of
 // threads: the forward is a sum of a few rows in a fixed order, and in the backward a thread owns columns of
 // every table and walks the slots in order. No scratch.
-#include "longstride/ops/cpu/ops.h"
+#include "longstride/ops/embedding.h"
+
 #include "longstride/ops/cpu/parallel.h"
 
 namespace longstride::cpu {
@@ -44,45 +45,46 @@ void write_slot(const EmbeddingTables& tables, int64_t slot, uint8_t previous, f
 
 }  // namespace
 
-void embedding_forward(const OpContext& context, const Tensor& tokens, const EmbeddingTables& tables,
-                       const Tensor& y) {
-  const int64_t length = tokens.shape[1], width = tables.token.shape[1];
-  const uint8_t* token = tokens.as<uint8_t>();
-  float* out = y.as<float>();
-  parallel_rows(tokens.count(), width, [&](int64_t begin, int64_t end) {
+template <>
+void compute(const OpContext& context, const EmbeddingForward& t) {
+  const int64_t length = t.tokens.shape[1], width = t.tables.token.shape[1];
+  const uint8_t* token = t.tokens.as<uint8_t>();
+  float* out = t.y.as<float>();
+  parallel_rows(t.tokens.count(), width, [&](int64_t begin, int64_t end) {
     for (int64_t row = begin; row < end; ++row)
-      write_slot(tables, row % length, row % length == 0 ? 0 : token[row - 1], out + row * width);
+      write_slot(t.tables, row % length, row % length == 0 ? 0 : token[row - 1], out + row * width);
   });
 }
 
-void embedding_one(const OpContext& context, const Tensor& previous, std::span<const int64_t> positions,
-                   const EmbeddingTables& tables, const Tensor& y) {
-  const int64_t width = tables.token.shape[1];
-  for (int64_t row = 0; row < y.shape[0]; ++row) {
-    const int64_t position = positions[row];
+template <>
+void compute(const OpContext& context, const EmbeddingOne& t) {
+  const int64_t width = t.tables.token.shape[1];
+  for (int64_t row = 0; row < t.y.shape[0]; ++row) {
+    const int64_t position = t.positions[row];
     if (position < 0) continue;
-    write_slot(tables, position, position == 0 ? 0 : previous.as<uint8_t>()[row],
-               y.as<float>() + row * width);
+    write_slot(t.tables, position, position == 0 ? 0 : t.previous.as<uint8_t>()[row],
+               t.y.as<float>() + row * width);
   }
 }
 
-void embedding_backward(const OpContext& context, const Tensor& tokens, const Tensor& dy,
-                        const EmbeddingTables& gradients) {
-  const int64_t rows = tokens.count(), length = tokens.shape[1], width = gradients.token.shape[1];
-  const uint8_t* token = tokens.as<uint8_t>();
-  const float* d_out = dy.as<float>();
+template <>
+void compute(const OpContext& context, const EmbeddingBackward& t) {
+  if (context.scratch != nullptr && context.scratch->is_measuring()) return;
+  const int64_t rows = t.tokens.count(), length = t.tokens.shape[1], width = t.gradients.token.shape[1];
+  const uint8_t* token = t.tokens.as<uint8_t>();
+  const float* d_out = t.dy.as<float>();
   parallel_pieces(width, columns_per_thread(width, kMostColumns), [&](int64_t begin, int64_t end) {
     const int64_t columns = end - begin;
-    float* d_token = gradients.token.as<float>() + begin;
-    float* d_start = gradients.start.as<float>() + begin;
+    float* d_token = t.gradients.token.as<float>() + begin;
+    float* d_start = t.gradients.start.as<float>() + begin;
     for (int64_t row = 0; row < rows; ++row) {
       const int64_t slot = row % length;
       const float* from = d_out + row * width + begin;
       add_row(from, slot == 0 ? d_start : d_token + token[row - 1] * width, columns);
-      const int64_t position = position_of_slot(gradients.shift, slot);
+      const int64_t position = position_of_slot(t.gradients.shift, slot);
       if (position < 0) continue;
-      for_each_coordinate(gradients.axes, position, [&](size_t axis, int64_t coordinate) {
-        add_row(from, gradients.axes[axis].as<float>() + coordinate * width + begin, columns);
+      for_each_coordinate(t.gradients.axes, position, [&](size_t axis, int64_t coordinate) {
+        add_row(from, t.gradients.axes[axis].as<float>() + coordinate * width + begin, columns);
       });
     }
   });

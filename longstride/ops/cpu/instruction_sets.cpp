@@ -5,8 +5,8 @@
 
 #include "longstride/base/check.h"
 #include "longstride/ops/cpu/attention_pairs.h"
+#include "longstride/ops/cpu/bf16_products.h"
 #include "longstride/ops/cpu/matmul.h"
-#include "longstride/ops/cpu/ops.h"
 
 #undef HWY_TARGET_INCLUDE
 #define HWY_TARGET_INCLUDE "longstride/ops/cpu/instruction_sets.cpp"
@@ -126,7 +126,7 @@ std::vector<InstructionUse> instructions_in_use() {
       {"attention f32", vectors},
       {"attention bf16", pairs.empty() ? "widened to f32, " + vectors : pairs},
       {"linear f32", products(DType::f32)},
-      {"linear bf16", linear_has_bf16() ? products(DType::bf16) : "widened to f32, " + products(DType::f32)},
+      {"linear bf16", multiplies_bf16() ? products(DType::bf16) : "widened to f32, " + products(DType::f32)},
       {"decode", vectors}};
 }
 

@@ -44,12 +44,12 @@ void store_head(const HeadRows& head, int64_t h, int64_t sequence, int64_t begin
 
 }  // namespace
 
-void store_keys(const OpContext&, const KeyCache& cache, int64_t sequence, int64_t begin, const Tensor& keys,
-                const Tensor& values) {
-  const int64_t heads = static_cast<int64_t>(cache.heads.size());
-  parallel_for(heads, keys.shape[0] >= kShareFrom ? threads() : 1, [&](int64_t h) {
-    store_head(cache.heads[h], h, sequence, begin, keys, cache.keys);
-    store_head(cache.heads[h], h, sequence, begin, values, cache.values);
+template <>
+void compute(const OpContext&, const StoreKeys& t) {
+  const int64_t heads = static_cast<int64_t>(t.cache.heads.size());
+  parallel_for(heads, t.keys.shape[0] >= kShareFrom ? threads() : 1, [&](int64_t h) {
+    store_head(t.cache.heads[h], h, t.sequence, t.begin, t.keys, t.cache.keys);
+    store_head(t.cache.heads[h], h, t.sequence, t.begin, t.values, t.cache.values);
   });
 }
 

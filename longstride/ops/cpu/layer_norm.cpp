@@ -2,9 +2,10 @@
 // hold; the mean is corrected in the pass that sums the squares, so that rows with a large mean lose nothing.
 // The same bits for any number of threads: rows are independent, and dgain and dbias are summed over fixed
 // pieces of rows, then over the pieces in order. Scratch in the backward: two rows of d for each piece.
+#include "longstride/ops/layer_norm.h"
+
 #include <cmath>
 
-#include "longstride/ops/cpu/ops.h"
 #include "longstride/ops/cpu/parallel.h"
 #include "longstride/ops/cpu/rows.h"
 
@@ -85,7 +86,7 @@ void normalise_rows(const LayerNormForward& t, int64_t begin, int64_t end) {
   });
 }
 
-void apply_rows(const LayerNormForward& t, int64_t begin, int64_t end) {
+void apply_rows(const LayerNormApply& t, int64_t begin, int64_t end) {
   const int64_t width = t.x.shape[1];
   const float *x = t.x.as<float>(), *gain = t.gain.as<float>(), *bias = t.bias.as<float>();
   const float *mean = t.mean.as<float>(), *rstd = t.rstd.as<float>();
@@ -151,16 +152,15 @@ void normalise_rows(const LayerNormForward& t, int64_t begin, int64_t end) {
   HWY_DYNAMIC_DISPATCH(normalise_rows)(t, begin, end);
 }
 
-void layer_norm_forward(const OpContext& context, const Tensor& x, const Tensor& gain, const Tensor& bias,
-                        float epsilon, const Tensor& y, const Tensor& mean, const Tensor& rstd) {
-  const LayerNormForward t{x, gain, bias, epsilon, y, mean, rstd};
-  parallel_rows(x.shape[0], x.shape[1], [&](int64_t begin, int64_t end) { normalise_rows(t, begin, end); });
+template <>
+void compute(const OpContext& context, const LayerNormForward& t) {
+  parallel_rows(t.x.shape[0], t.x.shape[1],
+                [&](int64_t begin, int64_t end) { normalise_rows(t, begin, end); });
 }
 
-void layer_norm_apply(const OpContext& context, const Tensor& x, const Tensor& gain, const Tensor& bias,
-                      const Tensor& mean, const Tensor& rstd, const Tensor& y) {
-  const LayerNormForward t{x, gain, bias, 0, y, mean, rstd};
-  parallel_rows(x.shape[0], x.shape[1], [&](int64_t begin, int64_t end) {
+template <>
+void compute(const OpContext& context, const LayerNormApply& t) {
+  parallel_rows(t.x.shape[0], t.x.shape[1], [&](int64_t begin, int64_t end) {
     HWY_DYNAMIC_DISPATCH(apply_rows)(t, begin, end);
   });
 }
@@ -174,15 +174,12 @@ int64_t rows_per_piece(int64_t rows) {
 int64_t piece_count(int64_t rows) { return (rows + rows_per_piece(rows) - 1) / rows_per_piece(rows); }
 }  // namespace
 
-int64_t layer_norm_backward_scratch_bytes(int64_t rows, int64_t width) {
-  return (piece_count(rows) * 2 * width * size_of(DType::f32) + 63) / 64 * 64;
-}
-
 void layer_norm_backward(const OpContext& context, const LayerNormBackward& t, const RowsDone& done) {
   const int64_t rows = t.x.shape[0], width = t.x.shape[1], pieces = piece_count(rows),
                 size = rows_per_piece(rows);
   Arena::Scope scope(*context.scratch);
   float* partial = context.scratch->allocate(DType::f32, {pieces, 2, width}).as<float>();
+  if (context.scratch->is_measuring()) return;
   parallel_pieces(rows, size, [&](int64_t begin, int64_t end) {
     float* d_gain = partial + begin / size * 2 * width;
     std::fill_n(d_gain, 2 * width, 0.0f);
@@ -204,10 +201,9 @@ void layer_norm_backward(const OpContext& context, const LayerNormBackward& t, c
   }
 }
 
-void layer_norm_backward(const OpContext& context, const Tensor& dy, const Tensor& x, const Tensor& gain,
-                         const Tensor& mean, const Tensor& rstd, const Tensor& dx, const Tensor& dgain,
-                         const Tensor& dbias) {
-  layer_norm_backward(context, {dy, x, gain, mean, rstd, dx, dgain, dbias}, {});
+template <>
+void compute(const OpContext& context, const LayerNormBackward& t) {
+  layer_norm_backward(context, t, {});
 }
 
 }  // namespace longstride::cpu

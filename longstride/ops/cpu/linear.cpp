@@ -8,10 +8,10 @@
 #include <array>
 #include <atomic>
 
+#include "longstride/ops/cpu/bf16_products.h"
 #include "longstride/ops/cpu/convert.h"
 #include "longstride/ops/cpu/linear_few_rows.h"
 #include "longstride/ops/cpu/matmul.h"
-#include "longstride/ops/cpu/ops.h"
 #include "longstride/ops/cpu/parallel.h"
 
 #undef HWY_TARGET_INCLUDE
@@ -77,7 +77,7 @@ bool bf16_hardware() {
   return has;
 }
 
-int64_t aligned(int64_t bytes) { return (bytes + 63) / 64 * 64; }
+DType multiplied(DType product) { return bf16_hardware() ? product : DType::f32; }
 
 // A matrix as the product wants it.
 struct Operand {
@@ -85,122 +85,116 @@ struct Operand {
   int64_t row_stride;
 };
 
-// `t` itself for f32 products, else a copy in scratch: rounded to bf16 unless it is, in the format that is
-// multiplied.
-Operand operand(Arena* scratch, const Tensor& t, DType product) {
-  const int64_t rows = t.shape[0], width = t.shape[1];
-  const bool in_hardware = bf16_hardware();
-  if (product == DType::f32 || (t.dtype == DType::bf16 && in_hardware)) return {t.data, t.stride[0]};
-  if (in_hardware) {
-    Bf16* copy = scratch->allocate(DType::bf16, {rows, width}).as<Bf16>();
-    round_rows(t.as<float>(), t.stride[0], rows, width, copy, width);
-    return {copy, width};
-  }
-  float* copy = scratch->allocate(DType::f32, {rows, width}).as<float>();
-  if (t.dtype == DType::bf16)
-    widen_rows(t.as<Bf16>(), t.stride[0], rows, width, copy, width);
-  else
-    round_rows(t.as<float>(), t.stride[0], rows, width, copy, width);
-  return {copy, width};
-}
-
-DType multiplied(DType product) { return bf16_hardware() ? product : DType::f32; }
-
-// Gives scratch back at the end of a call, if the context has any.
-class ScratchScope {
+// The scratch of a call, given back at its end. Products of f32 do without, and then the context may have
+// none.
+class Scratch {
  public:
-  explicit ScratchScope(Arena* scratch) : scratch_(scratch), mark_(scratch ? scratch->used() : 0) {}
-  ~ScratchScope() {
-    if (scratch_) scratch_->release_to(mark_);
+  explicit Scratch(Arena* arena) : arena_(arena), mark_(arena ? arena->used() : 0) {}
+  ~Scratch() {
+    if (arena_) arena_->release_to(mark_);
   }
-  ScratchScope(const ScratchScope&) = delete;
-  ScratchScope& operator=(const ScratchScope&) = delete;
+  Scratch(const Scratch&) = delete;
+  Scratch& operator=(const Scratch&) = delete;
+
+  bool measures() const { return arena_ != nullptr && arena_->is_measuring(); }
+  Tensor copy_of(const Tensor& t, DType dtype) const {
+    return arena_->allocate(dtype, {t.shape[0], t.shape[1]});
+  }
+
+  // `t` itself for f32 products, else a copy: rounded to bf16 unless it is, in the format that is multiplied.
+  Operand operand(const Tensor& t, DType product) const {
+    const int64_t rows = t.shape[0], width = t.shape[1];
+    const bool in_hardware = bf16_hardware();
+    if (product == DType::f32 || (t.dtype == DType::bf16 && in_hardware)) return {t.data, t.stride[0]};
+    const Tensor copy = copy_of(t, multiplied(product));
+    if (measures()) return {nullptr, width};
+    if (in_hardware)
+      round_rows(t.as<float>(), t.stride[0], rows, width, copy.as<Bf16>(), width);
+    else if (t.dtype == DType::bf16)
+      widen_rows(t.as<Bf16>(), t.stride[0], rows, width, copy.as<float>(), width);
+    else
+      round_rows(t.as<float>(), t.stride[0], rows, width, copy.as<float>(), width);
+    return {copy.data, width};
+  }
+
+  // t = a b [+ bias], for a shape that lacks the dtype and stride of t: straight into t, or, if this machine
+  // cannot write bf16, through a copy.
+  void multiply_into(MatmulShape shape, const Operand& a, const Operand& b, const float* bias,
+                     const Tensor& t) const {
+    const bool straight = t.dtype == DType::f32 || bf16_hardware();
+    const Tensor c = straight ? t : copy_of(t, DType::f32);
+    if (measures()) return;
+    shape.c_dtype = c.dtype;
+    shape.c_row = c.stride[0];
+    matmul(shape, a.data, b.data, bias, c.data);
+    if (!straight) round_rows(c.as<float>(), c.stride[0], t.shape[0], t.shape[1], t.as<Bf16>(), t.stride[0]);
+  }
 
  private:
-  Arena* scratch_;
+  Arena* arena_;
   int64_t mark_;
 };
-
-// t = a b [+ bias], for a shape that lacks the dtype and stride of t: straight into t, or, if this machine
-// cannot write bf16, through a copy in scratch.
-void multiply_into(Arena* scratch, MatmulShape shape, const void* a, const void* b, const float* bias,
-                   const Tensor& t) {
-  if (t.dtype == DType::f32 || bf16_hardware()) {
-    shape.c_dtype = t.dtype;
-    shape.c_row = t.stride[0];
-    matmul(shape, a, b, bias, t.data);
-    return;
-  }
-  const int64_t rows = t.shape[0], width = t.shape[1];
-  float* copy = scratch->allocate(DType::f32, {rows, width}).as<float>();
-  shape.c_row = width;
-  matmul(shape, a, b, bias, copy);
-  round_rows(copy, width, rows, width, t.as<Bf16>(), t.stride[0]);
-}
 
 }  // namespace
 
 void use_bf16_hardware(bool use) { use_hardware = use; }
-bool linear_has_bf16() { return bf16_hardware(); }
+bool multiplies_bf16() { return bf16_hardware(); }
 
-int64_t linear_scratch_bytes(int64_t rows, int64_t in, int64_t out, DType product, DType stored) {
-  if (product == DType::f32 || (stored == DType::bf16 && bf16_hardware())) return 0;
-  if (bf16_hardware()) return aligned(rows * in * 2) + aligned(rows * out * 2);
-  return aligned(rows * in * 4) + aligned(rows * out * 4) + aligned(in * out * 4);
+template <>
+void compute(const OpContext& context, const LinearEachRow& t) {
+  const Scratch scratch(context.scratch);
+  const bool rounds = t.w.dtype != DType::f32;
+  const Tensor x = rounds ? scratch.copy_of(t.x, DType::bf16) : t.x;
+  if (scratch.measures()) return;
+  if (rounds)
+    round_rows(t.x.as<float>(), t.x.stride[0], t.x.shape[0], t.x.shape[1], x.as<Bf16>(), x.stride[0]);
+  linear_few_rows(x, t.w, {}, t.b, t.y);
 }
 
-void linear_each_row(const OpContext& context, const Tensor& x, const Tensor& w, const Tensor& b,
-                     const Tensor& y) {
-  if (w.dtype == DType::f32) return linear_few_rows(x, w, {}, b, y);
-  const ScratchScope scope(context.scratch);
-  const Tensor rounded = context.scratch->allocate(DType::bf16, {x.shape[0], x.shape[1]});
-  round_rows(x.as<float>(), x.stride[0], x.shape[0], x.shape[1], rounded.as<Bf16>(), x.shape[1]);
-  linear_few_rows(rounded, w, {}, b, y);
-}
-
-void linear_forward(const OpContext& context, const Tensor& x, const Tensor& w, const Tensor& b,
-                    const Tensor& y) {
-  const ScratchScope scope(context.scratch);
+template <>
+void compute(const OpContext& context, const LinearForward& t) {
   // Of few rows the weight is better read once than multiplied fast.
-  if (x.shape[0] <= kFewRows && x.dtype == DType::f32 && y.dtype == DType::f32)
-    return cpu::linear_each_row(context, x, w, b, y);
-  const Operand from = operand(context.scratch, x, w.dtype), weight = operand(context.scratch, w, w.dtype);
+  if (t.x.shape[0] <= kFewRows && t.x.dtype == DType::f32 && t.y.dtype == DType::f32)
+    return compute(context, LinearEachRow{t.x, t.w, t.b, t.y});
+  const Scratch scratch(context.scratch);
+  const Operand from = scratch.operand(t.x, t.w.dtype), weight = scratch.operand(t.w, t.w.dtype);
   MatmulShape shape;
-  shape.dtype = multiplied(w.dtype);
-  shape.m = x.shape[0], shape.n = w.shape[0], shape.k = w.shape[1];
+  shape.dtype = multiplied(t.w.dtype);
+  shape.m = t.x.shape[0], shape.n = t.w.shape[0], shape.k = t.w.shape[1];
   shape.a_row = from.row_stride;
   shape.b_row = 1, shape.b_column = weight.row_stride;
-  shape.bias = static_cast<bool>(b);
-  multiply_into(context.scratch, shape, from.data, weight.data, b ? b.as<float>() : nullptr, y);
+  shape.bias = static_cast<bool>(t.b);
+  scratch.multiply_into(shape, from, weight, t.b ? t.b.as<float>() : nullptr, t.y);
 }
 
-void linear_backward_input(const OpContext& context, const Tensor& dy, const Tensor& w, const Tensor& dx) {
-  const ScratchScope scope(context.scratch);
-  const Operand d_out = operand(context.scratch, dy, w.dtype), weight = operand(context.scratch, w, w.dtype);
+template <>
+void compute(const OpContext& context, const LinearBackwardInput& t) {
+  const Scratch scratch(context.scratch);
+  const Operand d_out = scratch.operand(t.dy, t.w.dtype), weight = scratch.operand(t.w, t.w.dtype);
   MatmulShape shape;
-  shape.dtype = multiplied(w.dtype);
-  shape.m = dy.shape[0], shape.n = w.shape[1], shape.k = w.shape[0];
+  shape.dtype = multiplied(t.w.dtype);
+  shape.m = t.dy.shape[0], shape.n = t.w.shape[1], shape.k = t.w.shape[0];
   shape.a_row = d_out.row_stride;
   shape.b_row = weight.row_stride;
-  multiply_into(context.scratch, shape, d_out.data, weight.data, nullptr, dx);
+  scratch.multiply_into(shape, d_out, weight, nullptr, t.dx);
 }
 
-void linear_backward_weight(const OpContext& context, const Tensor& dy, const Tensor& x, DType product,
-                            const Tensor& dw, const Tensor& db) {
-  const ScratchScope scope(context.scratch);
-  const Operand d_out = operand(context.scratch, dy, product), from = operand(context.scratch, x, product);
+template <>
+void compute(const OpContext& context, const LinearBackwardWeight& t) {
+  const Scratch scratch(context.scratch);
+  const Operand d_out = scratch.operand(t.dy, t.product), from = scratch.operand(t.x, t.product);
   MatmulShape shape;
-  shape.dtype = multiplied(product);
-  shape.m = dy.shape[1], shape.n = x.shape[1], shape.k = dy.shape[0];
+  shape.dtype = multiplied(t.product);
+  shape.m = t.dy.shape[1], shape.n = t.x.shape[1], shape.k = t.dy.shape[0];
   shape.a_row = 1, shape.a_column = d_out.row_stride;
   shape.b_row = from.row_stride;
   shape.accumulate = true;
-  multiply_into(context.scratch, shape, d_out.data, from.data, nullptr, dw);
-  if (!db) return;
+  scratch.multiply_into(shape, d_out, from, nullptr, t.dw);
+  if (!t.db || scratch.measures()) return;
   // A thread owns columns.
-  parallel_pieces(dy.shape[1], columns_per_thread(dy.shape[1], kMostColumns),
+  parallel_pieces(t.dy.shape[1], columns_per_thread(t.dy.shape[1], kMostColumns),
                   [&](int64_t begin, int64_t end) {
-                    HWY_DYNAMIC_DISPATCH(column_sums)(dy, begin, end, db.as<float>());
+                    HWY_DYNAMIC_DISPATCH(column_sums)(t.dy, begin, end, t.db.as<float>());
                   });
 }
 

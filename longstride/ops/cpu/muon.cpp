@@ -7,7 +7,6 @@
 #include <cstring>
 
 #include "longstride/ops/cpu/matmul.h"
-#include "longstride/ops/cpu/ops.h"
 #include "longstride/ops/cpu/parallel.h"
 #include "longstride/ops/cpu/slices.h"
 
@@ -271,8 +270,12 @@ int64_t workers(int64_t count) { return std::min<int64_t>(count, std::min(thread
 template <class Body>
 void with_rooms(Arena& scratch, int64_t count, int64_t bytes, const Body& body) {
   const Arena::Scope scope(scratch);
-  const int64_t rooms = std::clamp<int64_t>((scratch.capacity() - scratch.used()) / bytes, 1, workers(count));
+  const int64_t most = workers(count);
+  const int64_t rooms = scratch.is_measuring()
+                            ? most
+                            : std::clamp<int64_t>((scratch.capacity() - scratch.used()) / bytes, 1, most);
   char* const base = static_cast<char*>(scratch.allocate(DType::u8, {rooms * bytes}).data);
+  if (scratch.is_measuring()) return;
   parallel_region(count, static_cast<int>(rooms), [&](LoopItems& items) {
     for (int64_t i; items.next(i);) body(i, base + items.thread() * bytes);
   });
@@ -299,7 +302,7 @@ void update_matrix(const OpContext& context, const MuonMatrix& matrix, const Upd
   in_pieces([&](int64_t begin, int64_t end) {
     HWY_DYNAMIC_DISPATCH(momentum)(factors, g + begin, m + begin, end - begin);
   });
-  const double norm = std::sqrt(cpu::sum_of_squares(context, slice_of(t.g, matrix.offset, count)));
+  const double norm = std::sqrt(squares_of(context, slice_of(t.g, matrix.offset, count)));
   const float scale = static_cast<float>(1 / (norm + kMuonEpsilon));
   in_pieces([&](int64_t begin, int64_t end) {
     HWY_DYNAMIC_DISPATCH(take_scaled)(scale, g, begin, end, dtype, room.x);
@@ -317,37 +320,33 @@ void update_matrix(const OpContext& context, const MuonMatrix& matrix, const Upd
 
 }  // namespace
 
-int64_t newton_schulz_scratch_bytes(int64_t count, int64_t rows, int64_t columns, DType dtype) {
-  return workers(count) * room_at(nullptr, rows, columns, dtype).bytes;
-}
-
-int64_t muon_scratch_bytes(std::span<const MuonMatrix> matrices, DType dtype) {
-  return workers(static_cast<int64_t>(matrices.size())) * most_room(matrices, dtype);
-}
-
-void newton_schulz(const OpContext& context, NewtonSchulz kind, const Tensor& x) {
+template <>
+void compute(const OpContext& context, const Orthogonalize& t) {
+  const Tensor& x = t.x;
+  if (x.count() == 0) return;
   const int64_t rows = x.shape[1], columns = x.shape[2], bytes = rows * columns * size_of(x.dtype);
   const int64_t room_bytes = room_at(nullptr, rows, columns, x.dtype).bytes;
   with_rooms(*context.scratch, x.shape[0], room_bytes, [&](int64_t i, char* base) {
     const Room room = room_at(base, rows, columns, x.dtype);
     char* const matrix = static_cast<char*>(x.data) + i * bytes;
     std::memcpy(room.x, matrix, static_cast<size_t>(bytes));
-    std::memcpy(matrix, orthogonalized(kind, room, rows, columns, x.dtype), static_cast<size_t>(bytes));
+    std::memcpy(matrix, orthogonalized(t.kind, room, rows, columns, x.dtype), static_cast<size_t>(bytes));
   });
 }
 
-void muon_update(const OpContext& context, const UpdateTable& table, const UpdateTensors& t,
-                 UpdateControl* control) {
-  const std::vector<MuonMatrix>& matrices = table.matrices();
-  if (control->applied == 0) {
+template <>
+void compute(const OpContext& context, const UpdateWithMuon& call) {
+  const UpdateTensors& t = call.tensors;
+  const std::vector<MuonMatrix>& matrices = call.table.matrices();
+  if (!context.scratch->is_measuring() && call.control->applied == 0) {
     for (const MuonMatrix& matrix : matrices) fill_zero(slice_of(t.g, matrix.offset, matrix.count()));
     return;
   }
-  const DType dtype = table.orthogonal();
+  const DType dtype = call.table.orthogonal();
   with_rooms(*context.scratch, static_cast<int64_t>(matrices.size()), most_room(matrices, dtype),
              [&](int64_t i, char* base) {
                const MuonMatrix& matrix = matrices[static_cast<size_t>(i)];
-               update_matrix(context, matrix, *control, t, table,
+               update_matrix(context, matrix, *call.control, t, call.table,
                              room_at(base, matrix.rows, matrix.columns, dtype));
              });
 }

@@ -5,7 +5,6 @@
 #include <cmath>
 
 #include "longstride/ops/cpu/linear_few_rows.h"
-#include "longstride/ops/cpu/ops.h"
 #include "longstride/ops/cpu/parallel.h"
 
 namespace longstride::cpu {
@@ -37,22 +36,24 @@ void dequantize_rows(const QuantizedMatrix& q, const Tensor& w) {
 
 }  // namespace
 
-void quantize(const OpContext& context, const Tensor& w, const QuantizedMatrix& q) {
-  const int64_t width = w.shape[1];
-  parallel_rows(w.shape[0], width, [&](int64_t begin, int64_t end) {
+template <>
+void compute(const OpContext& context, const Quantize& t) {
+  const int64_t width = t.w.shape[1];
+  parallel_rows(t.w.shape[0], width, [&](int64_t begin, int64_t end) {
     for (int64_t row = begin; row < end; ++row)
-      quantize_row(w.as<float>() + row * width, width, q.values.as<int8_t>() + row * width,
-                   q.scales.as<float>() + row);
+      quantize_row(t.w.as<float>() + row * width, width, t.q.values.as<int8_t>() + row * width,
+                   t.q.scales.as<float>() + row);
   });
 }
 
-void dequantize(const OpContext& context, const QuantizedMatrix& q, const Tensor& w) {
-  w.dtype == DType::bf16 ? dequantize_rows<Bf16>(q, w) : dequantize_rows<float>(q, w);
+template <>
+void compute(const OpContext& context, const Dequantize& t) {
+  t.w.dtype == DType::bf16 ? dequantize_rows<Bf16>(t.q, t.w) : dequantize_rows<float>(t.q, t.w);
 }
 
-void quantized_linear_forward(const OpContext& context, const Tensor& x, const QuantizedMatrix& w,
-                              const Tensor& b, const Tensor& y) {
-  linear_few_rows(x, w.values, w.scales, b, y);
+template <>
+void compute(const OpContext& context, const QuantizedLinearForward& t) {
+  linear_few_rows(t.x, t.w.values, t.w.scales, t.b, t.y);
 }
 
 }  // namespace longstride::cpu

@@ -142,16 +142,29 @@ namespace longstride::cpu {
 HWY_EXPORT(forward_rows);
 HWY_EXPORT(backward_rows);
 
-void query_key_forward(const OpContext&, const QueryKey& t, std::span<const int64_t> positions) {
-  const int64_t* at = positions.empty() ? nullptr : positions.data();
+namespace {
+void forward(const QueryKey& t, const int64_t* positions) {
   parallel_rows(t.x.shape[0], t.x.shape[1], [&](int64_t begin, int64_t end) {
-    HWY_DYNAMIC_DISPATCH(forward_rows)(t, at, begin, end);
+    HWY_DYNAMIC_DISPATCH(forward_rows)(t, positions, begin, end);
   });
 }
+}  // namespace
 
-void query_key_backward(const OpContext&, const QueryKey& t, const Tensor& dx) {
+template <>
+void compute(const OpContext&, const QueryKeyForward& call) {
+  forward(call.t, nullptr);
+}
+
+template <>
+void compute(const OpContext&, const QueryKeyAt& call) {
+  forward(call.t, call.positions.data());
+}
+
+template <>
+void compute(const OpContext&, const QueryKeyBackward& call) {
+  const QueryKey& t = call.t;
   parallel_rows(t.x.shape[0], t.x.shape[1], [&](int64_t begin, int64_t end) {
-    HWY_DYNAMIC_DISPATCH(backward_rows)(t, dx, begin, end);
+    HWY_DYNAMIC_DISPATCH(backward_rows)(t, call.dx, begin, end);
   });
 }
 

@@ -3,13 +3,13 @@
 // backward: that of layer_norm_backward.
 #include "longstride/ops/residual.h"
 
-#include "longstride/ops/cpu/ops.h"
 #include "longstride/ops/cpu/parallel.h"
 #include "longstride/ops/cpu/rows.h"
 
 namespace longstride::cpu {
 
-void residual_forward(const OpContext& context, const ResidualForward& t) {
+template <>
+void compute(const OpContext& context, const ResidualForward& t) {
   const int64_t rows = t.x.shape[0], width = t.x.shape[1];
   const LayerNormForward norm{t.y, t.gain, t.bias, t.epsilon, t.normed, t.mean, t.rstd};
   parallel_rows((rows + kRunRows - 1) / kRunRows, kRunRows * width, [&](int64_t first, int64_t last) {
@@ -21,7 +21,8 @@ void residual_forward(const OpContext& context, const ResidualForward& t) {
   });
 }
 
-void residual_backward(const OpContext& context, const ResidualBackward& t) {
+template <>
+void compute(const OpContext& context, const ResidualBackward& t) {
   const int64_t width = t.x.shape[1];
   layer_norm_backward(context, {t.dy, t.x, t.gain, t.mean, t.rstd, t.dx, t.dgain, t.dbias},
                       [&](int64_t begin, int64_t end) {

@@ -5,6 +5,7 @@
 #include <functional>
 
 #include "longstride/ops/dropout.h"
+#include "longstride/ops/layer_norm.h"
 
 namespace longstride::cpu {
 
@@ -12,25 +13,17 @@ namespace longstride::cpu {
 // run begins with a Philox block, whatever the width.
 inline constexpr int64_t kRunRows = 8;
 
-// dropout_add_forward and dropout_backward of the elements [begin, end); begin is a multiple of 8.
+// DropoutAddForward and DropoutBackward of the elements [begin, end); begin is a multiple of 8.
 void add_kept(const Tensor& x, const Tensor& branch, const Dropout& dropout, const Tensor& y, int64_t begin,
               int64_t end);
 void keep_gradient(const Tensor& dy, const Dropout& dropout, const Tensor& dbranch, int64_t begin,
                    int64_t end);
 
-struct LayerNormForward {
-  Tensor x, gain, bias;
-  float epsilon = 0;
-  Tensor y, mean, rstd;
-};
-// layer_norm_forward of the rows [begin, end).
+// LayerNormForward of the rows [begin, end).
 void normalise_rows(const LayerNormForward& t, int64_t begin, int64_t end);
 
-struct LayerNormBackward {
-  Tensor dy, x, gain, mean, rstd, dx, dgain, dbias;
-};
 using RowsDone = std::function<void(int64_t begin, int64_t end)>;
-// layer_norm_backward on all threads; `done`, if any, is called with each run of rows whose dx is final, by
+// LayerNormBackward on all threads; `done`, if any, is called with each run of rows whose dx is final, by
 // the thread that has just written it. It may write these rows of dy.
 void layer_norm_backward(const OpContext& context, const LayerNormBackward& t, const RowsDone& done);
 

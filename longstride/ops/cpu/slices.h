@@ -14,7 +14,13 @@ inline Tensor slice_of(const Tensor& flat, int64_t offset, int64_t count) {
                 flat.device);
 }
 
-// What gradients are multiplied with, once their norm is known.
+inline double squares_of(const OpContext& context, const Tensor& x) {
+  double sum = 0;
+  cpu::compute(context, SumOfSquares{x, &sum});
+  return sum;
+}
+
+// What gradients are multiplied by, once their norm is known.
 inline double gradient_scale(const UpdateControl& control) {
   return (control.clip > 0 ? std::min(1.0, control.clip / (control.norm + 1e-12)) : 1.0) / control.loss_scale;
 }

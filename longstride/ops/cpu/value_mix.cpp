@@ -2,7 +2,7 @@
 // same bits for any number of threads. No scratch.
 #include "longstride/ops/value_mix.h"
 
-#include <algorithm>
+#include <cstring>
 
 #include "longstride/ops/cpu/parallel.h"
 
@@ -17,54 +17,54 @@ HWY_BEFORE_NAMESPACE();
 namespace longstride::cpu::HWY_NAMESPACE {
 namespace {
 
-// One row of `width` elements. `share` is that of the first block, `own` the rest.
 template <class T>
-HWY_INLINE void mix_row(T* x, const T* first, int64_t width, float share, float own) {
-  for_each_vector(width, [&](auto d, int64_t i) HWY_ATTR {
-    const auto kept = hn::Mul(load(d, x + i), hn::Set(d, own));
-    store(hn::MulAdd(load(d, first + i), hn::Set(d, share), kept), d, x + i);
-  });
+T* row_of(const Tensor& t, int64_t row) {
+  return t.as<T>() + row * t.stride[0];
 }
 
-template <class T>
-HWY_INLINE void split_gradient(T* dx, float* d_first, int64_t width, float share, float own, bool adds) {
-  for_each_vector(width, [&](auto d, int64_t i) HWY_ATTR {
-    const auto gradient = load(d, dx + i), part = hn::Set(d, share);
-    hn::StoreU(adds ? hn::MulAdd(gradient, part, hn::LoadU(d, d_first + i)) : hn::Mul(gradient, part), d,
-               d_first + i);
-    store(hn::Mul(gradient, hn::Set(d, own)), d, dx + i);
-  });
-}
+// Rows [begin, end) of each call.
 
-template <class T>
-HWY_INLINE void add_gradient(T* dx, const float* d_first, int64_t width) {
-  for_each_vector(width, [&](auto d, int64_t i) HWY_ATTR {
-    store(hn::Add(load(d, dx + i), hn::LoadU(d, d_first + i)), d, dx + i);
-  });
-}
-
-// Rows [begin, end).
-void mix_rows(const ValueMix& t, int64_t begin, int64_t end) {
-  const int64_t width = t.x.shape[1];
+void mix_rows(const ValueMixForward& t, int64_t begin, int64_t end) {
   const float own = 1.0f - t.share;
   with_type(t.x.dtype, [&](auto element) HWY_ATTR {
     using T = decltype(element);
     for (int64_t row = begin; row < end; ++row) {
-      T* const x = t.x.as<T>() + row * t.x.stride[0];
-      switch (t.pass) {
-        case ValueMix::Pass::forward:
-          mix_row<T>(x, t.first.as<T>() + row * t.first.stride[0], width, t.share, own);
-          break;
-        case ValueMix::Pass::backward:
-          split_gradient(x, t.first.as<float>() + row * t.first.stride[0], width, t.share, own, t.adds);
-          break;
-        case ValueMix::Pass::backward_first:
-          add_gradient(x, t.first.as<float>() + row * t.first.stride[0], width);
-          break;
-        case ValueMix::Pass::keep:
-          std::copy_n(x, width, t.first.as<T>() + row * t.first.stride[0]);
-          break;
-      }
+      T* const x = row_of<T>(t.x, row);
+      const T* const first = row_of<T>(t.first, row);
+      for_each_vector(t.x.shape[1], [&](auto d, int64_t i) HWY_ATTR {
+        const auto kept = hn::Mul(load(d, x + i), hn::Set(d, own));
+        store(hn::MulAdd(load(d, first + i), hn::Set(d, t.share), kept), d, x + i);
+      });
+    }
+  });
+}
+
+void split_gradients(const ValueMixBackward& t, int64_t begin, int64_t end) {
+  const float own = 1.0f - t.share;
+  with_type(t.dx.dtype, [&](auto element) HWY_ATTR {
+    using T = decltype(element);
+    for (int64_t row = begin; row < end; ++row) {
+      T* const dx = row_of<T>(t.dx, row);
+      float* const d_first = row_of<float>(t.d_first, row);
+      for_each_vector(t.dx.shape[1], [&](auto d, int64_t i) HWY_ATTR {
+        const auto gradient = load(d, dx + i), part = hn::Set(d, t.share);
+        hn::StoreU(t.adds ? hn::MulAdd(gradient, part, hn::LoadU(d, d_first + i)) : hn::Mul(gradient, part),
+                   d, d_first + i);
+        store(hn::Mul(gradient, hn::Set(d, own)), d, dx + i);
+      });
+    }
+  });
+}
+
+void add_gradients(const ValueMixBackwardFirst& t, int64_t begin, int64_t end) {
+  with_type(t.dx.dtype, [&](auto element) HWY_ATTR {
+    using T = decltype(element);
+    for (int64_t row = begin; row < end; ++row) {
+      T* const dx = row_of<T>(t.dx, row);
+      const float* const d_first = row_of<float>(t.d_first, row);
+      for_each_vector(t.dx.shape[1], [&](auto d, int64_t i) HWY_ATTR {
+        store(hn::Add(load(d, dx + i), hn::LoadU(d, d_first + i)), d, dx + i);
+      });
     }
   });
 }
@@ -77,10 +77,38 @@ HWY_AFTER_NAMESPACE();
 namespace longstride::cpu {
 
 HWY_EXPORT(mix_rows);
+HWY_EXPORT(split_gradients);
+HWY_EXPORT(add_gradients);
 
-void value_mix(const OpContext&, const ValueMix& t) {
+template <>
+void compute(const OpContext&, const ValueMixForward& t) {
   parallel_rows(t.x.shape[0], t.x.shape[1], [&](int64_t begin, int64_t end) {
     HWY_DYNAMIC_DISPATCH(mix_rows)(t, begin, end);
+  });
+}
+
+template <>
+void compute(const OpContext&, const ValueMixBackward& t) {
+  parallel_rows(t.dx.shape[0], t.dx.shape[1], [&](int64_t begin, int64_t end) {
+    HWY_DYNAMIC_DISPATCH(split_gradients)(t, begin, end);
+  });
+}
+
+template <>
+void compute(const OpContext&, const ValueMixBackwardFirst& t) {
+  parallel_rows(t.dx.shape[0], t.dx.shape[1], [&](int64_t begin, int64_t end) {
+    HWY_DYNAMIC_DISPATCH(add_gradients)(t, begin, end);
+  });
+}
+
+template <>
+void compute(const OpContext&, const ValueMixKeep& t) {
+  const auto row_bytes = static_cast<size_t>(t.x.shape[1] * size_of(t.x.dtype));
+  const auto at = [](const Tensor& rows, int64_t row) {
+    return static_cast<char*>(rows.data) + row * rows.stride[0] * size_of(rows.dtype);
+  };
+  parallel_rows(t.x.shape[0], t.x.shape[1], [&](int64_t begin, int64_t end) {
+    for (int64_t row = begin; row < end; ++row) std::memcpy(at(t.first, row), at(t.x, row), row_bytes);
   });
 }
 

@@ -1,8 +1,8 @@
 // f(x) = x s, f'(x) = s + 1.702 x s (1 - s) with s = sigmoid(1.702 x) (contract:
 // longstride/ops/activation.h). Element by element, eight a thread, computed in f32 whatever the tensors
 // hold. No scratch.
+#include "longstride/ops/activation.h"
 #include "longstride/ops/cuda/eights.cuh"
-#include "longstride/ops/cuda/ops.h"
 
 namespace longstride::cuda {
 
@@ -53,26 +53,27 @@ __global__ void __launch_bounds__(kThreads) backward_kernel(Gradient<T> t, int64
 
 }  // namespace
 
-void activation_forward(const OpContext&, const Tensor& x, const Tensor& y) {
-  const int64_t count = x.count();
+template <>
+void compute(const OpContext&, const ActivationForward& t) {
+  const int64_t count = t.x.count();
   if (count == 0) return;
-  with_float_type(x.dtype, [&](auto element) {
+  with_float_type(t.x.dtype, [&](auto element) {
     using T = decltype(element);
     forward_kernel<<<blocks_of_eights(count), kThreads, 0, current()>>>(
-        data_of<T>(x), data_of<T>(y), count, vectors_suit(data_of<T>(x), data_of<T>(y)));
+        data_of<T>(t.x), data_of<T>(t.y), count, vectors_suit(data_of<T>(t.x), data_of<T>(t.y)));
   });
   check_launch("activation_forward");
 }
 
-void activation_backward(const OpContext&, const Tensor& dy, const Tensor& x, const Tensor& dx,
-                         const Tensor& y) {
-  const int64_t count = x.count();
+template <>
+void compute(const OpContext&, const ActivationBackward& t) {
+  const int64_t count = t.x.count();
   if (count == 0) return;
-  with_float_type(x.dtype, [&](auto element) {
+  with_float_type(t.x.dtype, [&](auto element) {
     using T = decltype(element);
-    const Gradient<T> t{data_of<T>(dy), data_of<T>(x), data_of<T>(dx), data_of<T>(y)};
-    backward_kernel<<<blocks_of_eights(count), kThreads, 0, current()>>>(t, count,
-                                                                         vectors_suit(t.dy, t.x, t.dx, t.y));
+    const Gradient<T> p{data_of<T>(t.dy), data_of<T>(t.x), data_of<T>(t.dx), data_of<T>(t.y)};
+    backward_kernel<<<blocks_of_eights(count), kThreads, 0, current()>>>(p, count,
+                                                                         vectors_suit(p.dy, p.x, p.dx, p.y));
   });
   check_launch("activation_backward");
 }

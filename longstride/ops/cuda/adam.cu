@@ -1,9 +1,9 @@
 // Adam in one pass, the sum of squares that clipping needs, and conversions between float types (contract:
 // longstride/ops/adam.h). Element by element, eight a thread; the sum of squares in double, over a grid of
 // fixed size and then on the CPU, always in the same order. No scratch.
+#include "longstride/ops/adam.h"
 #include "longstride/ops/cuda/adam.cuh"
 #include "longstride/ops/cuda/eights.cuh"
-#include "longstride/ops/cuda/ops.h"
 
 namespace longstride::cuda {
 
@@ -75,23 +75,24 @@ __global__ void __launch_bounds__(kThreads)
 
 }  // namespace
 
-void adam_step(const OpContext&, const AdamStep& step, const Tensor& w, const Tensor& g, const Tensor& m,
-               const Tensor& v, const Tensor& average, const Tensor& compute) {
-  const int64_t count = w.count();
+template <>
+void compute(const OpContext&, const AdamUpdate& t) {
+  const int64_t count = t.w.count();
   if (count == 0) return;
-  with_float_type(compute ? compute.dtype : DType::bf16, [&](auto element) {
+  with_float_type(t.compute ? t.compute.dtype : DType::bf16, [&](auto element) {
     using T = decltype(element);
-    AdamPointers<T> p{data_of<float>(w), data_of<float>(g),       data_of<float>(m),
-                      data_of<float>(v), data_of<float>(average), data_of<T>(compute)};
+    AdamPointers<T> p{data_of<float>(t.w), data_of<float>(t.g),       data_of<float>(t.m),
+                      data_of<float>(t.v), data_of<float>(t.average), data_of<T>(t.compute)};
     adam_kernel<<<blocks_of_eights(count), kThreads, 0, current()>>>(
-        p, adam_numbers(step), count, vectors_suit(p.w, p.g, p.m, p.v, p.average, p.compute));
+        p, adam_numbers(t.step), count, vectors_suit(p.w, p.g, p.m, p.v, p.average, p.compute));
   });
   check_launch("adam_step");
 }
 
-double sum_of_squares(const OpContext&, const Tensor& x) {
-  const float* data = data_of<float>(x);
-  squares_kernel<<<kSquareBlocks, kThreads, 0, current()>>>(data, x.count(), vectors_suit(data));
+template <>
+void compute(const OpContext&, const SumOfSquares& t) {
+  const float* data = data_of<float>(t.x);
+  squares_kernel<<<kSquareBlocks, kThreads, 0, current()>>>(data, t.x.count(), vectors_suit(data));
   check_launch("sum_of_squares");
   void* sums = nullptr;
   LONGSTRIDE_CUDA_CHECK(cudaGetSymbolAddress(&sums, square_sums));
@@ -99,16 +100,17 @@ double sum_of_squares(const OpContext&, const Tensor& x) {
   copy(of_block, sums, sizeof(of_block));
   double sum = 0;
   for (double value : of_block) sum += value;
-  return sum;
+  *t.sum = sum;
 }
 
-void convert(const OpContext&, const Tensor& from, const Tensor& to) {
-  const int64_t count = from.count();
+template <>
+void compute(const OpContext&, const Convert& t) {
+  const int64_t count = t.from.count();
   if (count == 0) return;
-  with_float_type(from.dtype, [&](auto source) {
-    with_float_type(to.dtype, [&](auto target) {
-      const auto* x = data_of<decltype(source)>(from);
-      auto* y = data_of<decltype(target)>(to);
+  with_float_type(t.from.dtype, [&](auto source) {
+    with_float_type(t.to.dtype, [&](auto target) {
+      const auto* x = data_of<decltype(source)>(t.from);
+      auto* y = data_of<decltype(target)>(t.to);
       convert_kernel<<<blocks_of_eights(count), kThreads, 0, current()>>>(x, y, count, vectors_suit(x, y));
     });
   });

@@ -5,7 +5,6 @@
 // Scratch: delta (B, H, N) f32, and for Hopper's kernels pairs of f32.
 #include "longstride/ops/cuda/attention_common.cuh"
 #include "longstride/ops/cuda/hopper/hopper.h"
-#include "longstride/ops/cuda/ops.h"
 
 namespace longstride::cuda {
 
@@ -24,7 +23,7 @@ bool in_chunks(const Tensor& t) {
 
 AttentionArgs arguments_of(const AttentionPlan& plan, const AttentionTensors& t) {
   AttentionArgs args;
-  args.masks = plan.on_gpu->masks();
+  args.masks = lists_of(plan).masks();
   args.head_count = static_cast<int>(t.q.shape[2]);
   args.n = static_cast<int>(t.q.shape[1]);
   args.scale = t.scale;
@@ -140,7 +139,7 @@ bool uses_hopper(const HeadGroup& group) {
 bool forward_on_hopper(const AttentionPlan& plan, const HeadGroup& group, const AttentionArgs& args,
                        DType dtype, int batch) {
   if (!uses_hopper(group)) return false;
-  hopper::ForwardCall call{args, dtype, batch, plan.on_gpu->counters()};
+  hopper::ForwardCall call{args, dtype, batch, lists_of(plan).counters()};
   for (const Round& round : group.forward) {
     if (!hopper::forward(round, call, group)) return false;
     call.args.add = true;
@@ -151,12 +150,13 @@ bool forward_on_hopper(const AttentionPlan& plan, const HeadGroup& group, const 
 bool backward_closed_on_hopper(const AttentionPlan& plan, const HeadGroup& group, const AttentionArgs& args,
                                DType dtype, int batch) {
   return !group.closed.empty() &&
-         hopper::backward_closed(group.closed.front(), {args, dtype, batch, plan.on_gpu->counters()}, group);
+         hopper::backward_closed(group.closed.front(), {args, dtype, batch, lists_of(plan).counters()},
+                                 group);
 }
 
 bool backward_on_hopper(const AttentionPlan& plan, const HeadGroup& group, const AttentionArgs& args,
                         const float2* numbers, DType dtype, int batch) {
-  hopper::BackwardCall call{args, dtype, batch, plan.on_gpu->counters(), numbers};
+  hopper::BackwardCall call{args, dtype, batch, lists_of(plan).counters(), numbers};
   if (!group.backward.front().keys.sweep.covers) {
     zero_rows(args.dk, dtype, group, args.n, batch);
     zero_rows(args.dv, dtype, group, args.n, batch);
@@ -196,12 +196,17 @@ void backward_on_any(const HeadGroup& group, AttentionArgs args, DType dtype, in
 
 void prefer_portable_attention(bool prefer) { prefers_portable = prefer; }
 
-void attention_forward(const OpContext&, const AttentionPlan& plan, const AttentionTensors& t) {
+template <>
+void compute(const OpContext& context, const AttentionForward& call) {
+  if (context.scratch->is_measuring()) return;
+  const AttentionPlan& plan = call.plan;
+  const AttentionTensors& t = call.t;
+  const AttentionLists& lists = lists_of(plan);
   AttentionArgs args = arguments_of(plan, t);
   const int batch = static_cast<int>(t.q.shape[0]);
   const bool tiles = tiles_can_serve(t, nullptr);
   const auto run = tiles ? forward_by_tiles : forward_by_rows;
-  for (const HeadGroup& group : plan.on_gpu->groups()) {
+  for (const HeadGroup& group : lists.groups()) {
     args.heads = group.heads;
     args.add = false;
     if (tiles && forward_on_hopper(plan, group, args, t.q.dtype, batch)) continue;
@@ -213,19 +218,17 @@ void attention_forward(const OpContext&, const AttentionPlan& plan, const Attent
   }
 }
 
-int64_t attention_scratch_bytes(const AttentionPlan& plan, int64_t batch, int64_t heads, int64_t, int64_t) {
-  Arena arena = Arena::measuring({DeviceKind::cuda, 0});
-  arena.allocate(DType::f32, {batch, heads, plan.n});
-  arena.allocate(DType::f32, {batch, heads, plan.n, 2});
-  return arena.peak();
-}
-
-void attention_backward(const OpContext& context, const AttentionPlan& plan, const AttentionTensors& t,
-                        const AttentionGradients& gradients) {
+template <>
+void compute(const OpContext& context, const AttentionBackward& call) {
+  const AttentionPlan& plan = call.plan;
+  const AttentionTensors& t = call.t;
+  const AttentionGradients& gradients = call.gradients;
   const Arena::Scope scope(*context.scratch);
   const int64_t sequences = t.q.shape[0], heads = t.q.shape[2], n = t.q.shape[1];
   const Tensor delta = context.scratch->allocate(DType::f32, {sequences, heads, n});
   const Tensor numbers = context.scratch->allocate(DType::f32, {sequences, heads, n, 2});
+  if (context.scratch->is_measuring()) return;
+  const AttentionLists& lists = lists_of(plan);
   AttentionArgs args = arguments_of(plan, t);
   args.d_o = rows_of(gradients.d_o);
   args.dq = rows_of(gradients.dq), args.dk = rows_of(gradients.dk), args.dv = rows_of(gradients.dv);
@@ -233,7 +236,7 @@ void attention_backward(const OpContext& context, const AttentionPlan& plan, con
   const int batch = static_cast<int>(sequences);
   const bool tiles = tiles_can_serve(t, &gradients);
   bool have_delta = false, have_numbers = false;
-  for (const HeadGroup& group : plan.on_gpu->groups()) {
+  for (const HeadGroup& group : lists.groups()) {
     args.heads = group.heads;
     if (tiles && uses_hopper(group)) {
       if (backward_closed_on_hopper(plan, group, args, t.q.dtype, batch)) continue;

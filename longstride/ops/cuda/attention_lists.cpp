@@ -7,7 +7,6 @@
 #include <numeric>
 
 #include "longstride/device/cuda.h"
-#include "longstride/ops/cuda/ops.h"
 
 namespace longstride::cuda {
 
@@ -422,12 +421,15 @@ AttentionLists::AttentionLists(const AttentionPlan& plan, int device_index) {
   }
 }
 
-std::shared_ptr<const AttentionLists> upload_lists(const AttentionPlan& plan, int device_index) {
-  return std::make_shared<const AttentionLists>(plan, device_index);
-}
-
-int64_t attention_list_bytes(const AttentionPlan& plan) {
-  return static_cast<int64_t>(draft_lists(plan).image.bytes().size());
+template <>
+void compute(const OpContext& context, const ListTiles& t) {
+  if (t.lists == nullptr) {
+    *t.bytes = static_cast<int64_t>(draft_lists(t.plan).image.bytes().size());
+    return;
+  }
+  const auto lists = std::make_shared<const AttentionLists>(t.plan, context.device.index);
+  *t.bytes = lists->bytes();
+  *t.lists = lists;
 }
 
 }  // namespace longstride::cuda

@@ -141,13 +141,13 @@ struct HeadGroup {
   int head_count = 0;
 };
 
-class AttentionLists {
+class AttentionLists final : public longstride::AttentionLists {
  public:
   AttentionLists(const AttentionPlan& plan, int device_index);
   const std::vector<HeadGroup>& groups() const { return groups_; }
   const TileMask* masks() const { return masks_; }  // of all passes
   int* counters() const { return counters_; }       // two, zero between launches
-  int64_t bytes() const { return buffer_.bytes(); }
+  int64_t bytes() const override { return buffer_.bytes(); }
 
  private:
   Buffer buffer_;
@@ -155,5 +155,13 @@ class AttentionLists {
   const TileMask* masks_ = nullptr;
   int* counters_ = nullptr;
 };
+
+// Those of an uploaded plan.
+inline const AttentionLists& lists_of(const AttentionPlan& plan) {
+  return static_cast<const AttentionLists&>(*plan.on_device);
+}
+
+// Whether calls from now on leave kernels that are for one chip alone aside. For tests and benchmarks.
+void prefer_portable_attention(bool prefer);
 
 }  // namespace longstride::cuda

@@ -242,37 +242,36 @@ struct Launch {
 
 }  // namespace
 
-void causal_convolution_forward(const OpContext&, const Tensor& x, const Tensor& w, int64_t positions,
-                                const Tensor& y) {
-  with_float_type(x.dtype, [&](auto element) {
+template <>
+void compute(const OpContext&, const CausalConvolutionForward& t) {
+  if (t.x.count() == 0) return;
+  with_float_type(t.x.dtype, [&](auto element) {
     using T = decltype(element);
-    const Launch<T> launch(shares_of(x.shape[0], x.shape[1]), x, w, positions, y);
+    const Launch<T> launch(shares_of(t.x.shape[0], t.x.shape[1]), t.x, t.w, t.positions, t.y);
     forward_kernel<T><<<launch.grid, launch.threads, 0, current()>>>(launch.t);
   });
-  check_launch("causal_convolution_forward");
+  check_launch(t.name());
 }
 
-int64_t causal_convolution_scratch_bytes(int64_t rows, int64_t width) {
-  if (rows == 0 || width == 0) return 0;
-  return ceil_div(shares_of(rows, width).row_blocks * kTaps * width * size_of(DType::f32), 64) * 64;
-}
-
-void causal_convolution_backward(const OpContext& context, const Tensor& dy, const Tensor& w,
-                                 int64_t positions, const Tensor& x, const Tensor& dw) {
-  const int64_t width = x.shape[1];
-  const Shares shares = shares_of(x.shape[0], width);
+template <>
+void compute(const OpContext& context, const CausalConvolutionBackward& t) {
+  if (t.x.count() == 0) return;
+  const int64_t width = t.x.shape[1];
+  const Shares shares = shares_of(t.x.shape[0], width);
   Arena::Scope scope(*context.scratch);
   float* const partial =
       data_of<float>(context.scratch->allocate(DType::f32, {shares.row_blocks, kTaps, width}));
-  with_float_type(x.dtype, [&](auto element) {
+  if (context.scratch->is_measuring()) return;
+  with_float_type(t.x.dtype, [&](auto element) {
     using T = decltype(element);
-    Launch<T> launch(shares, dy, w, positions, x);
+    Launch<T> launch(shares, t.dy, t.w, t.positions, t.x);
     launch.t.partial = partial;
     backward_kernel<T><<<launch.grid, launch.threads, 0, current()>>>(launch.t);
   });
   static_assert(kTaps == 4);  // two halves of two taps
-  add_partial_sums(partial, shares.row_blocks, 2 * width, data_of<float>(dw), data_of<float>(dw) + 2 * width);
-  check_launch("causal_convolution_backward");
+  float* const dw = data_of<float>(t.dw);
+  add_partial_sums(partial, shares.row_blocks, 2 * width, dw, dw + 2 * width);
+  check_launch(t.name());
 }
 
 }  // namespace longstride::cuda

@@ -1,8 +1,8 @@
 // Softmax cross-entropy, a warp a row in f32, shifted by the row's maximum (contract:
 // longstride/ops/cross_entropy.h). Rows of up to 256 classes stay in registers; wider ones are read again. A
 // target beyond the classes gives NaN. No scratch.
+#include "longstride/ops/cross_entropy.h"
 #include "longstride/ops/cuda/eights.cuh"
-#include "longstride/ops/cuda/ops.h"
 
 namespace longstride::cuda {
 
@@ -114,17 +114,17 @@ Rows rows_of(const Tensor& logits, const Tensor& targets, const Tensor& loss) {
 
 }  // namespace
 
-void cross_entropy_forward(const OpContext&, const Tensor& logits, const Tensor& targets,
-                           const Tensor& loss) {
-  launch(rows_of(logits, targets, loss), "cross_entropy_forward");
+template <>
+void compute(const OpContext&, const CrossEntropyForward& t) {
+  launch(rows_of(t.logits, t.targets, t.loss), t.name());
 }
 
-void cross_entropy_backward(const OpContext&, const Tensor& logits, const Tensor& targets, float scale,
-                            const Tensor& loss, const Tensor& dlogits, const Tensor& times) {
-  Rows t = rows_of(logits, targets, loss);
-  t.dlogits = data_of<float>(dlogits), t.scale = scale, t.times = data_of<float>(times);
-  t.vectors = t.vectors && vectors_suit(t.dlogits);
-  launch(t, "cross_entropy_backward");
+template <>
+void compute(const OpContext&, const CrossEntropyBackward& t) {
+  Rows rows = rows_of(t.logits, t.targets, t.loss);
+  rows.dlogits = data_of<float>(t.dlogits), rows.scale = t.scale, rows.times = data_of<float>(t.times);
+  rows.vectors = rows.vectors && vectors_suit(rows.dlogits);
+  launch(rows, t.name());
 }
 
 }  // namespace longstride::cuda

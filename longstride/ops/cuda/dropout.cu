@@ -1,7 +1,7 @@
 // Dropout, eight elements and so one block of Philox a thread (contract: longstride/ops/dropout.h). No
 // scratch.
 #include "longstride/ops/cuda/dropout.cuh"
-#include "longstride/ops/cuda/ops.h"
+#include "longstride/ops/dropout.h"
 
 namespace longstride::cuda {
 
@@ -36,27 +36,28 @@ __global__ void __launch_bounds__(kThreads)
 
 }  // namespace
 
-void dropout_add_forward(const OpContext&, const Tensor& x, const Tensor& branch, const Dropout& dropout,
-                         const Tensor& y) {
-  const int64_t count = x.count();
+template <>
+void compute(const OpContext&, const DropoutAddForward& t) {
+  const int64_t count = t.x.count();
   if (count == 0) return;
-  with_float_type(branch.dtype, [&](auto element) {
+  with_float_type(t.branch.dtype, [&](auto element) {
     using T = decltype(element);
-    const Addition<T> t{data_of<float>(x), data_of<T>(branch), data_of<float>(y)};
-    add_kernel<<<blocks_of_eights(count), kThreads, 0, current()>>>(t, DropoutMask(dropout), count,
-                                                                    vectors_suit(t.x, t.branch, t.y));
+    const Addition<T> p{data_of<float>(t.x), data_of<T>(t.branch), data_of<float>(t.y)};
+    add_kernel<<<blocks_of_eights(count), kThreads, 0, current()>>>(p, DropoutMask(t.dropout), count,
+                                                                    vectors_suit(p.x, p.branch, p.y));
   });
   check_launch("dropout_add_forward");
 }
 
-void dropout_backward(const OpContext&, const Tensor& dy, const Dropout& dropout, const Tensor& dbranch) {
-  const int64_t count = dy.count();
+template <>
+void compute(const OpContext&, const DropoutBackward& t) {
+  const int64_t count = t.dy.count();
   if (count == 0) return;
-  with_float_type(dbranch.dtype, [&](auto element) {
+  with_float_type(t.dbranch.dtype, [&](auto element) {
     using T = decltype(element);
-    const float* from = data_of<float>(dy);
-    T* to = data_of<T>(dbranch);
-    gradient_kernel<<<blocks_of_eights(count), kThreads, 0, current()>>>(from, to, DropoutMask(dropout),
+    const float* from = data_of<float>(t.dy);
+    T* to = data_of<T>(t.dbranch);
+    gradient_kernel<<<blocks_of_eights(count), kThreads, 0, current()>>>(from, to, DropoutMask(t.dropout),
                                                                          count, vectors_suit(from, to));
   });
   check_launch("dropout_backward");

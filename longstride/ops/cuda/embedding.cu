@@ -12,7 +12,7 @@
 #include <vector>
 
 #include "longstride/ops/cuda/eights.cuh"
-#include "longstride/ops/cuda/ops.h"
+#include "longstride/ops/embedding.h"
 
 namespace longstride::cuda {
 
@@ -279,33 +279,35 @@ std::vector<int64_t> extents_of(const EmbeddingTables& tables) {
   return extents;
 }
 
+// Rows of partial sums: of tokens, or of the axis that needs the most.
+int64_t partial_rows_of(int64_t batch, int64_t length, int64_t vocabulary, std::span<const int64_t> extents,
+                        PositionShift shift) {
+  int64_t rows = run_count(batch * length) * vocabulary;
+  for (size_t axis = 0; axis < extents.size(); ++axis) {
+    const int64_t segments = segment_count(slots_of(batch, length, extents, axis, shift));
+    if (segments > 1) rows = std::max(rows, segments * extents[axis]);
+  }
+  return rows;
+}
+
 }  // namespace
 
-void embedding_forward(const OpContext&, const Tensor& tokens, const EmbeddingTables& tables,
-                       const Tensor& y) {
-  const int64_t rows = tokens.count();
+template <>
+void compute(const OpContext&, const EmbeddingForward& t) {
+  const int64_t rows = t.tokens.count();
   if (rows == 0) return;
   LONGSTRIDE_CHECK(rows < kMostRows, "embedding_forward: {} slots, a GPU takes fewer than {}", rows,
                    kMostRows);
   forward_kernel<<<static_cast<unsigned>(ceil_div(rows, kSlotWarps)), kSlotWarps * kWarp, 0, current()>>>(
-      tables_of(tables, y), data_of<uint8_t>(tokens), static_cast<uint32_t>(rows),
-      static_cast<uint32_t>(tokens.shape[1]), data_of<float>(y));
+      tables_of(t.tables, t.y), data_of<uint8_t>(t.tokens), static_cast<uint32_t>(rows),
+      static_cast<uint32_t>(t.tokens.shape[1]), data_of<float>(t.y));
   check_launch("embedding_forward");
 }
 
-int64_t embedding_backward_scratch_bytes(int64_t batch, int64_t length, int64_t vocabulary, int64_t width,
-                                         std::span<const int64_t> extents) {
-  int64_t partial_rows = run_count(batch * length) * std::min(vocabulary, kTokens);
-  for (size_t axis = 0; axis < extents.size(); ++axis)
-    for (PositionShift shift : {PositionShift::before, PositionShift::after}) {
-      const int64_t segments = segment_count(slots_of(batch, length, extents, axis, shift));
-      if (segments > 1) partial_rows = std::max(partial_rows, segments * extents[axis]);
-    }
-  return ceil_div(partial_rows * width * size_of(DType::f32), 64) * 64;
-}
-
-void embedding_backward(const OpContext& context, const Tensor& tokens, const Tensor& dy,
-                        const EmbeddingTables& gradients) {
+template <>
+void compute(const OpContext& context, const EmbeddingBackward& t) {
+  const Tensor &tokens = t.tokens, &dy = t.dy;
+  const EmbeddingTables& gradients = t.gradients;
   const int64_t batch = tokens.shape[0], length = tokens.shape[1], rows = batch * length;
   const int64_t width = dy.shape[1], vocabulary = std::min(gradients.token.shape[0], kTokens);
   if (rows == 0 || width == 0) return;
@@ -313,8 +315,9 @@ void embedding_backward(const OpContext& context, const Tensor& tokens, const Te
                    kMostRows);
   const std::vector<int64_t> extents = extents_of(gradients);
   Arena::Scope scope(*context.scratch);
-  float* partial = data_of<float>(context.scratch->allocate(
-      DType::u8, {embedding_backward_scratch_bytes(batch, length, vocabulary, width, extents)}));
+  const int64_t partial_rows = partial_rows_of(batch, length, vocabulary, extents, gradients.shift);
+  float* partial = data_of<float>(context.scratch->allocate(DType::f32, {partial_rows, width}));
+  if (context.scratch->is_measuring()) return;
   const float* d_out = data_of<float>(dy);
 
   const int64_t runs = run_count(rows);
@@ -340,18 +343,18 @@ void embedding_backward(const OpContext& context, const Tensor& tokens, const Te
     if (slots.count() == 0) continue;
     const int64_t segments = segment_count(slots), extent = extents[axis];
     float* gradient = data_of<float>(gradients.axes[axis]);
-    AxisSums t{slots,
-               d_out,
-               segments > 1 ? partial : gradient,
-               width,
-               static_cast<uint32_t>(segments),
-               segment_size(slots),
-               false,
-               segments == 1};
-    t.vectors = width % 8 == 0 && vectors_suit(d_out, t.to);
+    AxisSums sums{slots,
+                  d_out,
+                  segments > 1 ? partial : gradient,
+                  width,
+                  static_cast<uint32_t>(segments),
+                  segment_size(slots),
+                  false,
+                  segments == 1};
+    sums.vectors = width % 8 == 0 && vectors_suit(d_out, sums.to);
     const dim3 blocks(static_cast<unsigned>(ceil_div(segments * extent, kPositionWarps)),
                       static_cast<unsigned>(ceil_div(width, kChunk)));
-    axis_kernel<<<blocks, kPositionWarps * kWarp, 0, current()>>>(t);
+    axis_kernel<<<blocks, kPositionWarps * kWarp, 0, current()>>>(sums);
     check_launch("embedding_backward, positions");
     if (segments > 1) add_partials(partial, segments, extent * width, gradient);
   }

@@ -64,11 +64,11 @@ void store(const std::span<const HeadRows> heads, int64_t sequence, int64_t begi
 
 }  // namespace
 
-void store_keys(const OpContext&, const KeyCache& cache, int64_t sequence, int64_t begin, const Tensor& keys,
-                const Tensor& values) {
-  if (keys.shape[0] == 0) return;
-  if (keys.shape[2] > 0) store(cache.heads, sequence, begin, keys, cache.keys);
-  if (values.shape[2] > 0) store(cache.heads, sequence, begin, values, cache.values);
+template <>
+void compute(const OpContext&, const StoreKeys& t) {
+  if (t.keys.shape[0] == 0) return;
+  if (t.keys.shape[2] > 0) store(t.cache.heads, t.sequence, t.begin, t.keys, t.cache.keys);
+  if (t.values.shape[2] > 0) store(t.cache.heads, t.sequence, t.begin, t.values, t.cache.values);
 }
 
 }  // namespace longstride::cuda

@@ -6,7 +6,7 @@
 #include <algorithm>
 
 #include "longstride/ops/cuda/layer_norm.cuh"
-#include "longstride/ops/cuda/ops.h"
+#include "longstride/ops/layer_norm.h"
 
 namespace longstride::cuda {
 
@@ -137,14 +137,14 @@ __global__ void __launch_bounds__(kSumColumns* kSumGroups)
   *to += sum;
 }
 
-template <class T>
-NormForward<T> forward_arguments(const Tensor& x, const Tensor& gain, const Tensor& bias, float epsilon,
-                                 const Tensor& y, const Tensor& mean, const Tensor& rstd) {
+// Of a forward, or of an apply, which takes the moments as given.
+template <class T, class Call>
+NormForward<T> forward_arguments(const Call& call, float epsilon) {
   NormForward<T> t{};
-  t.x = data_of<float>(x), t.gain = data_of<float>(gain), t.bias = data_of<float>(bias);
+  t.x = data_of<float>(call.x), t.gain = data_of<float>(call.gain), t.bias = data_of<float>(call.bias);
   t.epsilon = epsilon;
-  t.y = data_of<T>(y), t.mean = data_of<float>(mean), t.rstd = data_of<float>(rstd);
-  t.rows = x.shape[0], t.width = x.shape[1];
+  t.y = data_of<T>(call.y), t.mean = data_of<float>(call.mean), t.rstd = data_of<float>(call.rstd);
+  t.rows = call.x.shape[0], t.width = call.x.shape[1];
   t.vectors = t.width % 8 == 0 && vectors_suit(t.x, t.gain, t.bias, t.y);
   return t;
 }
@@ -153,12 +153,11 @@ unsigned forward_blocks(int64_t rows) { return static_cast<unsigned>(ceil_div(ro
 
 }  // namespace
 
-void layer_norm_forward(const OpContext&, const Tensor& x, const Tensor& gain, const Tensor& bias,
-                        float epsilon, const Tensor& y, const Tensor& mean, const Tensor& rstd) {
-  if (x.shape[0] == 0 || x.shape[1] == 0) return;
-  with_float_type(y.dtype, [&](auto element) {
-    using T = decltype(element);
-    const NormForward<T> t = forward_arguments<T>(x, gain, bias, epsilon, y, mean, rstd);
+template <>
+void compute(const OpContext&, const LayerNormForward& call) {
+  if (call.x.count() == 0) return;
+  with_float_type(call.y.dtype, [&](auto element) {
+    const auto t = forward_arguments<decltype(element)>(call, call.epsilon);
     if (t.width > kWidestForward) {
       wide_forward_kernel<<<forward_blocks(t.rows), kForwardWarps * kWarp, 0, current()>>>(t);
       return;
@@ -168,21 +167,17 @@ void layer_norm_forward(const OpContext&, const Tensor& x, const Tensor& gain, c
           <<<forward_blocks(t.rows), kForwardWarps * kWarp, 0, current()>>>(t, DropoutMask(Dropout()));
     });
   });
-  check_launch("layer_norm_forward");
+  check_launch(call.name());
 }
 
-void layer_norm_apply(const OpContext&, const Tensor& x, const Tensor& gain, const Tensor& bias,
-                      const Tensor& mean, const Tensor& rstd, const Tensor& y) {
-  if (x.shape[0] == 0 || x.shape[1] == 0) return;
-  with_float_type(y.dtype, [&](auto element) {
-    const auto t = forward_arguments<decltype(element)>(x, gain, bias, 0, y, mean, rstd);
+template <>
+void compute(const OpContext&, const LayerNormApply& call) {
+  if (call.x.count() == 0) return;
+  with_float_type(call.y.dtype, [&](auto element) {
+    const auto t = forward_arguments<decltype(element)>(call, 0);
     apply_kernel<<<forward_blocks(t.rows), kForwardWarps * kWarp, 0, current()>>>(t);
   });
-  check_launch("layer_norm_apply");
-}
-
-int64_t layer_norm_backward_scratch_bytes(int64_t rows, int64_t width) {
-  return ceil_div(backward_blocks(rows) * 2 * width * size_of(DType::f32), 64) * 64;
+  check_launch(call.name());
 }
 
 void add_partial_sums(const float* partial, int64_t blocks, int64_t width, float* dgain, float* dbias) {
@@ -190,22 +185,22 @@ void add_partial_sums(const float* partial, int64_t blocks, int64_t width, float
                current()>>>(partial, blocks, width, dgain, dbias);
 }
 
-void layer_norm_backward(const OpContext& context, const Tensor& dy, const Tensor& x, const Tensor& gain,
-                         const Tensor& mean, const Tensor& rstd, const Tensor& dx, const Tensor& dgain,
-                         const Tensor& dbias) {
-  const int64_t rows = x.shape[0], width = x.shape[1];
+template <>
+void compute(const OpContext& context, const LayerNormBackward& call) {
+  const int64_t rows = call.x.shape[0], width = call.x.shape[1];
   if (rows == 0 || width == 0) return;
   const int64_t blocks = backward_blocks(rows);
   Arena::Scope scope(*context.scratch);
   float* partial = data_of<float>(context.scratch->allocate(DType::f32, {blocks, 2, width}));
-  with_float_type(dy.dtype, [&](auto element) {
+  if (context.scratch->is_measuring()) return;
+  with_float_type(call.dy.dtype, [&](auto element) {
     using T = decltype(element);
-    NormBackward<T> t{data_of<T>(dy),
-                      data_of<float>(x),
-                      data_of<float>(gain),
-                      data_of<float>(mean),
-                      data_of<float>(rstd),
-                      data_of<float>(dx),
+    NormBackward<T> t{data_of<T>(call.dy),
+                      data_of<float>(call.x),
+                      data_of<float>(call.gain),
+                      data_of<float>(call.mean),
+                      data_of<float>(call.rstd),
+                      data_of<float>(call.dx),
                       nullptr,
                       partial,
                       rows,
@@ -226,8 +221,8 @@ void layer_norm_backward(const OpContext& context, const Tensor& dy, const Tenso
           <<<grid, kBackwardThreads, 0, current()>>>(t, DropoutMask(Dropout()));
     });
   });
-  add_partial_sums(partial, blocks, width, data_of<float>(dgain), data_of<float>(dbias));
-  check_launch("layer_norm_backward");
+  add_partial_sums(partial, blocks, width, data_of<float>(call.dgain), data_of<float>(call.dbias));
+  check_launch(call.name());
 }
 
 }  // namespace longstride::cuda

@@ -8,7 +8,6 @@
 
 #include "longstride/ops/cuda/common.cuh"
 #include "longstride/ops/cuda/matmul.h"
-#include "longstride/ops/cuda/ops.h"
 
 namespace longstride::cuda {
 
@@ -44,6 +43,7 @@ Tensor in_dtype(const Tensor& t, DType dtype, Arena& scratch) {
   const bool is_row = t.rank == 1;
   const int64_t rows = is_row ? 1 : t.shape[0], width = is_row ? t.shape[0] : t.shape[1];
   const Tensor copy = is_row ? scratch.allocate(dtype, {width}) : scratch.allocate(dtype, {rows, width});
+  if (scratch.is_measuring()) return copy;
   const RoundArgs args{data_of<const float>(t), copy.data, is_row ? width : t.stride[0], rows,
                        static_cast<int>(width)};
   const bool by_eights = eights(t.data, width) && args.stride % 8 == 0;
@@ -167,6 +167,7 @@ void add_column_sums(const Tensor& x, const Tensor& to, Arena& scratch) {
   if (rows == 0 || width == 0) return;
   const int64_t parts = parts_of(rows, width);
   const Tensor sums = scratch.allocate(DType::f32, {parts, width});
+  if (scratch.is_measuring()) return;
   const SumArgs args{
       x.data, x.stride[0], rows, rows_of_part(rows, width), static_cast<int>(width), data_of<float>(sums)};
   const dim3 grid(static_cast<unsigned>(ceil_div(width, kSumColumns)), static_cast<unsigned>(parts));
@@ -188,48 +189,37 @@ void* workspace_of(Arena& scratch) { return scratch.allocate(DType::u8, {kMatmul
 
 }  // namespace
 
-int64_t linear_scratch_bytes(int64_t rows, int64_t in, int64_t out, DType product, DType stored) {
-  Arena arena = Arena::measuring({DeviceKind::cuda, 0});
-  arena.allocate(DType::u8, {kMatmulWorkspace});
-  if (product != DType::f32) {
-    arena.allocate(product, {out});  // a bias
-    if (stored == DType::f32) {
-      arena.allocate(product, {rows, in});
-      arena.allocate(product, {rows, out});
-    }
-  }
-  arena.allocate(DType::f32, {parts_of(rows, out), out});
-  return arena.peak();
-}
-
-void linear_forward(const OpContext& context, const Tensor& x, const Tensor& w, const Tensor& b,
-                    const Tensor& y) {
+template <>
+void compute(const OpContext& context, const LinearForward& t) {
   Arena& scratch = *context.scratch;
   const Arena::Scope scope(scratch);
   void* const workspace = workspace_of(scratch);
-  Matmul m{Product::a_bt, in_dtype(x, w.dtype, scratch), w, y, b, false};
-  if (matmul(m, workspace)) return;
-  m.bias = in_dtype(b, y.dtype, scratch);
+  Matmul m{Product::a_bt, in_dtype(t.x, t.w.dtype, scratch), t.w, t.y, t.b, false};
+  if (!scratch.is_measuring() && matmul(m, workspace)) return;
+  m.bias = in_dtype(t.b, t.y.dtype, scratch);
+  if (scratch.is_measuring()) return;
   LONGSTRIDE_CHECK(matmul(m, workspace), "linear_forward: cuBLAS has no kernel that adds a bias to {}",
-                   y.describe());
+                   t.y.describe());
 }
 
-void linear_backward_input(const OpContext& context, const Tensor& dy, const Tensor& w, const Tensor& dx) {
+template <>
+void compute(const OpContext& context, const LinearBackwardInput& t) {
   Arena& scratch = *context.scratch;
   const Arena::Scope scope(scratch);
   void* const workspace = workspace_of(scratch);
-  matmul({Product::a_b, in_dtype(dy, w.dtype, scratch), w, dx, {}, false}, workspace);
+  const Tensor dy = in_dtype(t.dy, t.w.dtype, scratch);
+  if (!scratch.is_measuring()) matmul({Product::a_b, dy, t.w, t.dx, {}, false}, workspace);
 }
 
-void linear_backward_weight(const OpContext& context, const Tensor& dy, const Tensor& x, DType product,
-                            const Tensor& dw, const Tensor& db) {
+template <>
+void compute(const OpContext& context, const LinearBackwardWeight& t) {
   Arena& scratch = *context.scratch;
   const Arena::Scope scope(scratch);
   void* const workspace = workspace_of(scratch);
-  matmul({Product::at_b, in_dtype(dy, product, scratch), in_dtype(x, product, scratch), dw, {}, true},
-         workspace);
+  const Tensor dy = in_dtype(t.dy, t.product, scratch), x = in_dtype(t.x, t.product, scratch);
+  if (!scratch.is_measuring()) matmul({Product::at_b, dy, x, t.dw, {}, true}, workspace);
   // Of dy as it is: sums of its rounded copy are not good enough.
-  if (db) add_column_sums(dy, db, scratch);
+  if (t.db.rank > 0) add_column_sums(t.dy, t.db, scratch);
 }
 
 }  // namespace longstride::cuda

@@ -247,31 +247,23 @@ std::vector<MuonChunk> muon_chunks(std::span<const MuonMatrix> matrices) {
   return chunks;
 }
 
-int64_t newton_schulz_scratch_bytes(int64_t count, int64_t rows, int64_t columns, DType dtype) {
-  return batch_bytes(batch_count(count, rows, columns, dtype), rows, columns, dtype);
-}
-
-int64_t muon_scratch_bytes(std::span<const MuonMatrix> matrices, DType dtype) {
-  int64_t most = 0;
-  for_each_batch(matrices, dtype, [&](size_t first, int64_t count) {
-    most = std::max(most, batch_bytes(count, matrices[first].rows, matrices[first].columns, dtype));
-  });
-  return most;
-}
-
-void newton_schulz(const OpContext& context, NewtonSchulz kind, const Tensor& x) {
+template <>
+void compute(const OpContext& context, const Orthogonalize& t) {
+  const Tensor& x = t.x;
+  if (x.count() == 0) return;
   const int64_t rows = x.shape[1], columns = x.shape[2], bytes = rows * columns * size_of(x.dtype);
   const int64_t size = batch_count(x.shape[0], rows, columns, x.dtype);
   for (int64_t first = 0; first < x.shape[0]; first += size) {
     const int64_t count = std::min(size, x.shape[0] - first);
     const Arena::Scope scope(*context.scratch);
     Batch b = allocate_batch(*context.scratch, count, rows, columns, x.dtype);
+    if (context.scratch->is_measuring()) continue;
     char* const there = static_cast<char*>(x.data) + first * bytes;
     const size_t step_bytes = static_cast<size_t>(b.step() * size_of(x.dtype));
     LONGSTRIDE_CUDA_CHECK(cudaMemcpy2DAsync(b.x.data, step_bytes, there, static_cast<size_t>(bytes),
                                             static_cast<size_t>(bytes), static_cast<size_t>(count),
                                             cudaMemcpyDeviceToDevice, current()));
-    orthogonalize(kind, b);
+    orthogonalize(t.kind, b);
     LONGSTRIDE_CUDA_CHECK(cudaMemcpy2DAsync(there, static_cast<size_t>(bytes), b.x.data, step_bytes,
                                             static_cast<size_t>(bytes), static_cast<size_t>(count),
                                             cudaMemcpyDeviceToDevice, current()));
@@ -282,14 +274,18 @@ void muon_update(const OpContext& context, std::span<const MuonMatrix> matrices,
                  const UpdateTensors& t, DType orthogonal, NewtonSchulz kind) {
   int64_t chunks = 0;
   for (const MuonMatrix& matrix : matrices) chunks += chunks_of(matrix);
-  momentum_kernel<<<static_cast<unsigned>(chunks), kThreads, 0, current()>>>(data_of<float>(t.g),
-                                                                             data_of<float>(t.m), table);
-  check_launch("momentum of muon");
+  const bool measures = context.scratch->is_measuring();
+  if (!measures) {
+    momentum_kernel<<<static_cast<unsigned>(chunks), kThreads, 0, current()>>>(data_of<float>(t.g),
+                                                                               data_of<float>(t.m), table);
+    check_launch("momentum of muon");
+  }
   int64_t first_chunk = 0;
   for_each_batch(matrices, orthogonal, [&](size_t first, int64_t count) {
     const MuonMatrix& shape = matrices[first];
     const Arena::Scope scope(*context.scratch);
     Batch b = allocate_batch(*context.scratch, count, shape.rows, shape.columns, orthogonal);
+    if (measures) return;
     const int64_t of_batch = count * chunks_of(shape);
     update_batch(kind, b, table, first_chunk, of_batch, t);
     first_chunk += of_batch;

@@ -5,7 +5,7 @@
 #include <algorithm>
 
 #include "longstride/ops/cuda/eights.cuh"
-#include "longstride/ops/cuda/ops.h"
+#include "longstride/ops/quantized_linear.h"
 
 namespace longstride::cuda {
 
@@ -120,36 +120,39 @@ unsigned blocks_of_warps(int64_t warps) { return static_cast<unsigned>(ceil_div(
 
 }  // namespace
 
-void quantize(const OpContext&, const Tensor& w, const QuantizedMatrix& q) {
-  const int64_t rows = w.shape[0], width = w.shape[1];
+template <>
+void compute(const OpContext&, const Quantize& t) {
+  const int64_t rows = t.w.shape[0], width = t.w.shape[1];
   if (rows == 0) return;
   quantize_kernel<<<blocks_of_warps(rows), kWarps * kWarp, 0, current()>>>(
-      data_of<float>(w), data_of<int8_t>(q.values), data_of<float>(q.scales), rows, width);
+      data_of<float>(t.w), data_of<int8_t>(t.q.values), data_of<float>(t.q.scales), rows, width);
   check_launch("quantize");
 }
 
-void dequantize(const OpContext&, const QuantizedMatrix& q, const Tensor& w) {
-  const int64_t rows = w.shape[0], width = w.shape[1];
+template <>
+void compute(const OpContext&, const Dequantize& t) {
+  const int64_t rows = t.w.shape[0], width = t.w.shape[1];
   if (rows == 0 || width == 0) return;
-  with_float_type(w.dtype, [&](auto element) {
+  with_float_type(t.w.dtype, [&](auto element) {
     dequantize_kernel<<<blocks_of_warps(rows), kWarps * kWarp, 0, current()>>>(
-        data_of<int8_t>(q.values), data_of<float>(q.scales), data_of<decltype(element)>(w), rows, width);
+        data_of<int8_t>(t.q.values), data_of<float>(t.q.scales), data_of<decltype(element)>(t.w), rows,
+        width);
   });
   check_launch("dequantize");
 }
 
-void quantized_linear_forward(const OpContext&, const Tensor& x, const QuantizedMatrix& w, const Tensor& b,
-                              const Tensor& y) {
-  Product t{data_of<float>(x),
-            x.stride[0],
-            data_of<int8_t>(w.values),
-            data_of<float>(w.scales),
-            data_of<float>(b),
-            data_of<float>(y),
-            y.stride[0],
-            x.shape[0],
-            w.values.shape[0],
-            w.values.shape[1],
+template <>
+void compute(const OpContext&, const QuantizedLinearForward& call) {
+  Product t{data_of<float>(call.x),
+            call.x.stride[0],
+            data_of<int8_t>(call.w.values),
+            data_of<float>(call.w.scales),
+            data_of<float>(call.b),
+            data_of<float>(call.y),
+            call.y.stride[0],
+            call.x.shape[0],
+            call.w.values.shape[0],
+            call.w.values.shape[1],
             false,
             false};
   if (t.m == 0 || t.n == 0) return;

@@ -163,14 +163,16 @@ void launch(const QueryKey& q, const Tensor& dx) {
 
 }  // namespace
 
-void query_key_forward(const OpContext&, const QueryKey& t) {
-  launch<false>(t, {});
-  check_launch("query_key_forward");
+template <>
+void compute(const OpContext&, const QueryKeyForward& call) {
+  launch<false>(call.t, {});
+  check_launch(call.name());
 }
 
-void query_key_backward(const OpContext&, const QueryKey& t, const Tensor& dx) {
-  launch<true>(t, dx);
-  check_launch("query_key_backward");
+template <>
+void compute(const OpContext&, const QueryKeyBackward& call) {
+  launch<true>(call.t, call.dx);
+  check_launch(call.name());
 }
 
 }  // namespace longstride::cuda

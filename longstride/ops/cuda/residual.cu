@@ -4,16 +4,17 @@
 #include <algorithm>
 
 #include "longstride/ops/cuda/layer_norm.cuh"
-#include "longstride/ops/cuda/ops.h"
+#include "longstride/ops/residual.h"
 
 namespace longstride::cuda {
 
-void residual_forward(const OpContext& context, const ResidualForward& r) {
+template <>
+void compute(const OpContext& context, const ResidualForward& r) {
   const int64_t rows = r.x.shape[0], width = r.x.shape[1];
   if (rows == 0 || width == 0) return;
   if (width > kWidestForward) {
-    cuda::dropout_add_forward(context, r.x, r.branch, r.dropout, r.y);
-    return cuda::layer_norm_forward(context, r.y, r.gain, r.bias, r.epsilon, r.normed, r.mean, r.rstd);
+    compute(context, DropoutAddForward{r.x, r.branch, r.dropout, r.y});
+    return compute(context, LayerNormForward{r.y, r.gain, r.bias, r.epsilon, r.normed, r.mean, r.rstd});
   }
   with_float_type(r.branch.dtype, [&](auto element) {
     using T = decltype(element);
@@ -39,16 +40,19 @@ void residual_forward(const OpContext& context, const ResidualForward& r) {
   check_launch("residual_forward");
 }
 
-void residual_backward(const OpContext& context, const ResidualBackward& r) {
+template <>
+void compute(const OpContext& context, const ResidualBackward& r) {
   const int64_t rows = r.x.shape[0], width = r.x.shape[1];
   if (rows == 0 || width == 0) return;
   if (width > kWidestBackward) {
-    cuda::layer_norm_backward(context, r.dy, r.x, r.gain, r.mean, r.rstd, r.dx, r.dgain, r.dbias);
-    return cuda::dropout_backward(context, r.dx, r.dropout, r.dbranch);
+    compute(context, LayerNormBackward{r.dy, r.x, r.gain, r.mean, r.rstd, r.dx, r.dgain, r.dbias});
+    if (!context.scratch->is_measuring()) compute(context, DropoutBackward{r.dx, r.dropout, r.dbranch});
+    return;
   }
   const int64_t blocks = backward_blocks(rows);
   Arena::Scope scope(*context.scratch);
   float* partial = data_of<float>(context.scratch->allocate(DType::f32, {blocks, 2, width}));
+  if (context.scratch->is_measuring()) return;
   with_float_type(r.dy.dtype, [&](auto element) {
     using T = decltype(element);
     NormBackward<T> t{data_of<T>(r.dy),

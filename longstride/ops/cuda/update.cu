@@ -155,25 +155,20 @@ __global__ void __launch_bounds__(kThreads) update_kernel(Buffers<T> buffers, Ta
 
 }  // namespace
 
-int64_t update_table_bytes(std::span<const ParameterSlice> slices, std::span<const MuonMatrix> matrices,
-                           int64_t* chunks) {
-  int64_t muon = 0;
-  for (const MuonMatrix& matrix : matrices) muon += chunks_in(matrix.count());
-  *chunks = adam_chunks(slices) + muon;
-  return kDecisionBytes + *chunks * static_cast<int64_t>(sizeof(double) + sizeof(Chunk)) +
-         muon * static_cast<int64_t>(sizeof(MuonChunk));
-}
-
-void fill_update_table(std::span<const ParameterSlice> slices, std::span<const MuonMatrix> matrices,
-                       void* data) {
-  for (const ParameterSlice& slice : slices)
+template <>
+void compute(const OpContext&, const LayOutUpdate& t) {
+  for (const ParameterSlice& slice : t.slices)
     LONGSTRIDE_CHECK(slice.offset % 8 == 0 && slice.second() % 8 == 0 &&
                          (slice.product_offset < 0 || slice.product_offset % 8 == 0),
                      "update_parameters: a parameter begins at element {}, must be a multiple of 8",
                      slice.offset);
-  const std::vector<Chunk> chunks = chunks_of(slices, matrices);
-  const std::vector<MuonChunk> muon = muon_chunks(matrices);
-  const TableView view = view_of(data, static_cast<int64_t>(chunks.size()));
+  const std::vector<Chunk> chunks = chunks_of(t.slices, t.matrices);
+  const std::vector<MuonChunk> muon = muon_chunks(t.matrices);
+  *t.chunks = static_cast<int64_t>(chunks.size());
+  *t.bytes = kDecisionBytes + *t.chunks * static_cast<int64_t>(sizeof(double) + sizeof(Chunk)) +
+             static_cast<int64_t>(muon.size() * sizeof(MuonChunk));
+  if (t.data == nullptr) return;
+  const TableView view = view_of(t.data, *t.chunks);
   const auto put = [](auto* to, const auto& from) {
     if (!from.empty()) copy(to, from.data(), static_cast<int64_t>(from.size() * sizeof(from[0])));
   };
@@ -181,13 +176,16 @@ void fill_update_table(std::span<const ParameterSlice> slices, std::span<const M
   put(view.muon_chunks, muon);
 }
 
-void add_losses(const OpContext&, const Tensor& losses, UpdateControl* control) {
-  losses_kernel<<<1, kSumThreads, 0, current()>>>(data_of<float>(losses), losses.count(), control);
-  check_launch("add_losses");
+template <>
+void compute(const OpContext&, const AddLosses& t) {
+  losses_kernel<<<1, kSumThreads, 0, current()>>>(data_of<float>(t.losses), t.losses.count(), t.control);
+  check_launch(t.name());
 }
 
-void update_parameters(const OpContext&, const UpdateTable& table, const UpdateTensors& t,
-                       UpdateControl* control) {
+template <>
+void compute(const OpContext&, const UpdateWithAdam& call) {
+  const UpdateTable& table = call.table;
+  const UpdateTensors& t = call.tensors;
   const TableView view = view_of(table.data(), table.chunks());
   if (table.chunks() == 0) return;
   LONGSTRIDE_CHECK(vectors_suit(data_of<char>(t.w), data_of<char>(t.g), data_of<char>(t.m),
@@ -196,7 +194,7 @@ void update_parameters(const OpContext&, const UpdateTable& table, const UpdateT
   squares_kernel<<<static_cast<unsigned>(table.chunks()), kThreads, 0, current()>>>(data_of<float>(t.g),
                                                                                     view);
   check_launch("squares of update_parameters");
-  decide_kernel<<<1, kSumThreads, 0, current()>>>(view, table.chunks(), control);
+  decide_kernel<<<1, kSumThreads, 0, current()>>>(view, table.chunks(), call.control);
   check_launch("decision of update_parameters");
   const auto blocks = static_cast<unsigned>(adam_chunks(table.slices()));
   if (blocks == 0) return;
@@ -209,10 +207,12 @@ void update_parameters(const OpContext&, const UpdateTable& table, const UpdateT
   check_launch("update_parameters");
 }
 
-void muon_update(const OpContext& context, const UpdateTable& table, const UpdateTensors& t, UpdateControl*) {
+template <>
+void compute(const OpContext& context, const UpdateWithMuon& call) {
+  const UpdateTable& table = call.table;
   const TableView view = view_of(table.data(), table.chunks());
   muon_update(context, table.matrices(),
-              {view.decision, view.squares + adam_chunks(table.slices()), view.muon_chunks}, t,
+              {view.decision, view.squares + adam_chunks(table.slices()), view.muon_chunks}, call.tensors,
               table.orthogonal(), table.kind());
 }
 

@@ -1,6 +1,7 @@
 // Values mixed with the first block's (contract: longstride/ops/value_mix.h). Neighbouring threads take the
 // eights of a row, and a block as many rows as it has threads for. Bound by memory. No scratch.
 #include <algorithm>
+#include <type_traits>
 
 #include "longstride/ops/cuda/eights.cuh"
 #include "longstride/ops/value_mix.h"
@@ -9,7 +10,7 @@ namespace longstride::cuda {
 
 namespace {
 
-using Pass = ValueMix::Pass;
+enum class Pass { forward, backward, backward_first, keep };
 
 // `F` is the type of first: f32 where it is a sum of gradients.
 template <class T, class F>
@@ -58,38 +59,47 @@ __global__ void __launch_bounds__(kThreads) mix_kernel(MixedRows<T, F> t) {
   }
 }
 
-template <Pass kPass, class T, class F>
-void launch(const ValueMix& m) {
-  MixedRows<T, F> t{};
-  t.x = data_of<T>(m.x), t.first = data_of<F>(m.first);
-  t.rows = m.x.shape[0], t.x_stride = m.x.stride[0], t.first_stride = m.first.stride[0];
-  t.width = static_cast<int>(m.x.shape[1]);
-  t.share = m.share, t.own = 1.0f - m.share, t.adds = m.adds;
-  t.vectors = t.x_stride % 8 == 0 && t.first_stride % 8 == 0 && vectors_suit(t.x, t.first);
-  const int64_t eights = ceil_div(t.width, 8);
-  const dim3 threads(static_cast<unsigned>(std::min<int64_t>(eights, kThreads)),
-                     static_cast<unsigned>(std::max<int64_t>(1, kThreads / eights)));
-  mix_kernel<kPass><<<static_cast<unsigned>(ceil_div(t.rows, threads.y)), threads, 0, current()>>>(t);
+template <Pass kPass>
+void launch(const Tensor& x, const Tensor& first, float share, bool adds, const char* name) {
+  if (x.count() == 0) return;
+  with_float_type(x.dtype, [&](auto element) {
+    using T = decltype(element);
+    constexpr bool kSumsGradients = kPass == Pass::backward || kPass == Pass::backward_first;
+    using F = std::conditional_t<kSumsGradients, float, T>;
+    MixedRows<T, F> t{};
+    t.x = data_of<T>(x), t.first = data_of<F>(first);
+    t.rows = x.shape[0], t.x_stride = x.stride[0], t.first_stride = first.stride[0];
+    t.width = static_cast<int>(x.shape[1]);
+    t.share = share, t.own = 1.0f - share, t.adds = adds;
+    t.vectors = t.x_stride % 8 == 0 && t.first_stride % 8 == 0 && vectors_suit(t.x, t.first);
+    const int64_t eights = ceil_div(t.width, 8);
+    const dim3 threads(static_cast<unsigned>(std::min<int64_t>(eights, kThreads)),
+                       static_cast<unsigned>(std::max<int64_t>(1, kThreads / eights)));
+    mix_kernel<kPass><<<static_cast<unsigned>(ceil_div(t.rows, threads.y)), threads, 0, current()>>>(t);
+  });
+  check_launch(name);
 }
 
 }  // namespace
 
-void value_mix(const OpContext&, const ValueMix& t) {
-  if (t.x.count() == 0) return;
-  with_float_type(t.x.dtype, [&](auto element) {
-    using T = decltype(element);
-    switch (t.pass) {
-      case Pass::forward:
-        return launch<Pass::forward, T, T>(t);
-      case Pass::backward:
-        return launch<Pass::backward, T, float>(t);
-      case Pass::backward_first:
-        return launch<Pass::backward_first, T, float>(t);
-      case Pass::keep:
-        return launch<Pass::keep, T, T>(t);
-    }
-  });
-  check_launch("value_mix");
+template <>
+void compute(const OpContext&, const ValueMixForward& t) {
+  launch<Pass::forward>(t.x, t.first, t.share, false, t.name());
+}
+
+template <>
+void compute(const OpContext&, const ValueMixBackward& t) {
+  launch<Pass::backward>(t.dx, t.d_first, t.share, t.adds, t.name());
+}
+
+template <>
+void compute(const OpContext&, const ValueMixBackwardFirst& t) {
+  launch<Pass::backward_first>(t.dx, t.d_first, 0, false, t.name());
+}
+
+template <>
+void compute(const OpContext&, const ValueMixKeep& t) {
+  launch<Pass::keep>(t.x, t.first, 0, false, t.name());
 }
 
 }  // namespace longstride::cuda

@@ -1,0 +1,70 @@
+// How an op runs: the one place that chooses an implementation by device.
+//
+// A call of an op is a struct in the op's header: its tensors and numbers, in the order of the contract, and
+//   const char* name() const;              what messages and the profile call it
+//   OpWork work() const;                   what it cannot do without, for the profile
+//   void check(const Arguments&) const;    throws Error for what the op cannot take
+// Where it uses scratch it says so by kUsesScratch; where only the CPU has it, by kOnCpuOnly.
+//
+// A backend is a namespace with a specialisation of compute() for each call, in the file of the op; a call
+// that it lacks does not link. A backend is added here and in its own folder, nowhere else.
+#pragma once
+
+#include "longstride/ops/arguments.h"
+#include "longstride/ops/context.h"
+#include "longstride/ops/profile.h"
+
+namespace longstride {
+
+template <class Call>
+concept UsesScratch = Call::kUsesScratch;
+template <class Call>
+concept OnCpuOnly = Call::kOnCpuOnly;
+
+// Arguments have been checked. With a scratch arena that measures, compute() allocates what it would use and
+// returns.
+namespace cpu {
+template <class Call>
+void compute(const OpContext& context, const Call& call);
+}  // namespace cpu
+namespace cuda {
+template <class Call>
+void compute(const OpContext& context, const Call& call);
+}  // namespace cuda
+
+// Without a look at the arguments.
+template <class Call>
+void dispatch(const OpContext& context, const Call& call) {
+  switch (context.device.kind) {
+    case DeviceKind::cpu:
+      return cpu::compute(context, call);
+    case DeviceKind::cuda:
+      if constexpr (cuda::kBuilt && !OnCpuOnly<Call>) return cuda::compute(context, call);
+  }
+}
+
+// Bytes of context.scratch that the call uses: what the code that computes it allocates. Only shapes, dtypes
+// and numbers of the call are looked at.
+template <class Call>
+int64_t scratch_bytes(Device device, const Call& call) {
+  if constexpr (UsesScratch<Call>) {
+    check_device(call.name(), device);
+    Arena scratch = Arena::measuring(device);
+    dispatch({device, &scratch}, call);
+    return scratch.peak();
+  }
+  return 0;
+}
+
+// Runs the call, or throws Error before anything is written.
+template <class Call>
+void run(const OpContext& context, const Call& call) {
+  const OpTimer timer(call.name(), call.work());
+  const Arguments arguments(call.name(), context.device);
+  if constexpr (OnCpuOnly<Call>) arguments.on_cpu();
+  call.check(arguments);
+  if constexpr (UsesScratch<Call>) arguments.scratch(context, scratch_bytes(context.device, call));
+  dispatch(context, call);
+}
+
+}  // namespace longstride

@@ -47,6 +47,7 @@ check:  ## formatting, and the direction of includes
 	@tools/setup check
 	@tools/check-format
 	@tools/check-includes
+	@tools/check-docs
 
 format:  ## format all sources, with clang-format 14 only
 	@tools/setup check

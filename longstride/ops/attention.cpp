@@ -3,22 +3,9 @@
 #include <algorithm>
 #include <utility>
 
-#include <fmt/ranges.h>
-
 namespace longstride {
 
 namespace {
-
-// A tensor of this type and shape whose rows may lie apart.
-void check_tensor(const Arguments& arguments, const char* name, const Tensor& t, DType dtype,
-                  std::initializer_list<int64_t> shape) {
-  const bool same = t.dtype == dtype && t.rank == static_cast<int>(shape.size()) &&
-                    std::equal(shape.begin(), shape.end(), t.shape.begin());
-  LONGSTRIDE_CHECK(same, "{}: {} is {}, must be {} ({})", arguments.op(), name, t.describe(), name_of(dtype),
-                   fmt::join(shape, ", "));
-  arguments.memory(name, t);
-  arguments.neighbours(name, t);
-}
 
 // The tensors and `bytes` more; FLOPs of `qk_products` products over the width of q and k and `v_products`
 // over that of v, a pair.
@@ -59,11 +46,11 @@ void check_tensors(const Arguments& arguments, const AttentionPlan& plan, const 
   const DType dtype = t.q.dtype;
   LONGSTRIDE_CHECK(is_product_dtype(device, dtype), "{}: q is {}, must be {}", op, t.q.describe(),
                    product_dtypes(device));
-  check_tensor(arguments, "q", t.q, dtype, {batch, n, heads, width});
-  check_tensor(arguments, "k", t.k, dtype, {batch, n, heads, width});
-  check_tensor(arguments, "v", t.v, dtype, {batch, n, heads, v_width});
-  check_tensor(arguments, "o", t.o, dtype, {batch, n, heads, v_width});
-  check_tensor(arguments, "lse", t.lse, DType::f32, {batch, heads, n});
+  arguments.rows("q", t.q, dtype, {batch, n, heads, width});
+  arguments.rows("k", t.k, dtype, {batch, n, heads, width});
+  arguments.rows("v", t.v, dtype, {batch, n, heads, v_width});
+  arguments.rows("o", t.o, dtype, {batch, n, heads, v_width});
+  arguments.rows("lse", t.lse, DType::f32, {batch, heads, n});
   LONGSTRIDE_CHECK(t.scale > 0, "{}: scale is {}, must be positive", op, t.scale);
 }
 
@@ -117,10 +104,10 @@ void AttentionBackward::check(const Arguments& arguments) const {
   check_tensors(arguments, plan, t);
   const int64_t batch = t.q.shape[0], n = t.q.shape[1], heads = t.q.shape[2];
   const int64_t width = t.q.shape[3], v_width = t.v.shape[3];
-  check_tensor(arguments, "d_o", gradients.d_o, t.q.dtype, {batch, n, heads, v_width});
-  check_tensor(arguments, "dq", gradients.dq, t.q.dtype, {batch, n, heads, width});
-  check_tensor(arguments, "dk", gradients.dk, t.q.dtype, {batch, n, heads, width});
-  check_tensor(arguments, "dv", gradients.dv, t.q.dtype, {batch, n, heads, v_width});
+  arguments.rows("d_o", gradients.d_o, t.q.dtype, {batch, n, heads, v_width});
+  arguments.rows("dq", gradients.dq, t.q.dtype, {batch, n, heads, width});
+  arguments.rows("dk", gradients.dk, t.q.dtype, {batch, n, heads, width});
+  arguments.rows("dv", gradients.dv, t.q.dtype, {batch, n, heads, v_width});
 }
 
 int64_t attention_scratch_bytes(Device device, const AttentionPlan& plan, int64_t batch, int64_t heads,

@@ -5,7 +5,7 @@ tree=$(cd "$(dirname "$0")/../.." && pwd)
 scratch="$1/a folder"
 rm -rf "$scratch"
 mkdir -p "$scratch/tree" "$scratch/bin"
-cp -r "$tree"/{tools,packages.txt,.clang-format,longstride} "$scratch/tree"
+cp -r "$tree"/{tools,packages.txt,.clang-format,README.md,longstride,cli,tests,configs,bench,docs} "$scratch/tree"
 cd "$scratch/tree"
 
 failures=0
@@ -41,6 +41,10 @@ for git in 'exit 127' 'echo "fatal: detected dubious ownership" >&2; exit 128' '
 done
 rm longstride/base/wrong.cpp
 expect "all is well" 0 'check-includes: ok, ' tools/check-includes
+# A page that names a file that is not there.
+printf 'See `longstride/base/none.h`.\n' >docs/wrong.md
+expect "docs" 1 'docs/wrong.md:1: there is no longstride/base/none.h' tools/check-docs
+rm docs/wrong.md
 mv longstride hidden.away && mkdir longstride
 expect "no source" 1 'no source' tools/list-sources nothing
 expect "no library" 1 'no file under longstride/' tools/check-includes

@@ -8,6 +8,7 @@
 
 #include "longstride/ops/cuda/common.cuh"
 #include "longstride/ops/cuda/matmul.h"
+#include "longstride/ops/linear.h"
 
 namespace longstride::cuda {
 

@@ -21,6 +21,8 @@ HWY_BEFORE_NAMESPACE();
 namespace longstride::cpu {
 namespace HWY_NAMESPACE {
 
+using Rows = RowGatherer::Rows<float>;
+
 // Turns scores into weights and d_weights into d_scores, in place. Rows are queries if `kQueryRows` and keys
 // lie along lanes, else the other way round; lse and delta are by query, `bits` the mask by row or null.
 template <bool kQueryRows>
@@ -116,7 +118,7 @@ void backward_key_tile(const BackwardTask& task, const BackwardTask* next, Query
   float *scores = scratch.scores(0), *d_weights = scratch.scores(1);
   float *lse = scratch.values(0), *delta = scratch.values(1);
 
-  if (!gatherer.has(task.index)) request_key_task(gatherer, task);
+  if (!gatherer.has(task.index)) request_task<WalkOverQueries>(gatherer, task);
   std::fill_n(dk, keys.count * padded, 0.0f);
   std::fill_n(dv, keys.count * v_padded, 0.0f);
   gatherer.finish();
@@ -124,18 +126,9 @@ void backward_key_tile(const BackwardTask& task, const BackwardTask* next, Query
   transpose(key_rows, keys.count, padded, keys_turned);
   transpose(gatherer.rows<float>(stream::kValues).half[0], keys.count, v_padded, values_turned);
 
-  Visits visits = task.visits_of_keys();
-  Visit visit, upcoming;
-  for (bool more = visits.next(visit); more; visit = upcoming) {
-    gatherer.finish();
-    const float *query_rows = gatherer.rows<float>(stream::kQueries).half[0],
-                *d_o_rows = gatherer.rows<float>(stream::kGradients).half[0];
-    more = visits.next(upcoming);
-    if (more)
-      request_queries(gatherer, task, upcoming.tile);
-    else if (next)
-      request_key_task(gatherer, *next);
+  const auto differentiate = [&](const Visit& visit, const Rows& of_queries, const Rows& of_d_o) HWY_ATTR {
     const TilePositions& queries = visit.tile;
+    const float *query_rows = of_queries.half[0], *d_o_rows = of_d_o.half[0];
     const uint64_t* by_query = visit.mask ? visit.mask->rows.data() : nullptr;
     const uint64_t* by_key = visit.mask ? visit.mask->columns.data() : nullptr;
     gather_values(task.lse, queries, lse);
@@ -187,7 +180,8 @@ void backward_key_tile(const BackwardTask& task, const BackwardTask* next, Query
                 .depths_of_row = by_query,
                 .gatherer = &gatherer});
     }
-  }
+  };
+  for_visits<WalkOverQueries, float>(gatherer, task, next, differentiate);
   const Write write = task.pass == 0 ? Write::over : Write::onto;
   write_rows(dk, padded, keys, write, task.dk);
   write_rows(dv, v_padded, keys, write, task.dv);
@@ -203,7 +197,7 @@ void backward_query_tile(const BackwardTask& task, const BackwardTask* next, con
   float *scores = scratch.scores(0), *d_weights = scratch.scores(1);
   float *lse = scratch.values(0), *delta = scratch.values(1);
 
-  if (!gatherer.has(task.index)) request_query_task(gatherer, task);
+  if (!gatherer.has(task.index)) request_task<WalkOverKeys>(gatherer, task);
   gather_values(task.lse, queries, lse);
   gather_values(task.delta, queries, delta);
   std::fill_n(dq, queries.count * padded, 0.0f);
@@ -211,18 +205,9 @@ void backward_query_tile(const BackwardTask& task, const BackwardTask* next, con
   transpose(gatherer.rows<float>(stream::kQueries).half[0], queries.count, padded, queries_turned);
   transpose(gatherer.rows<float>(stream::kGradients).half[0], queries.count, v_padded, d_o_turned);
 
-  Visits visits = task.visits_of_queries();
-  Visit visit, upcoming;
-  for (bool more = visits.next(visit); more; visit = upcoming) {
-    gatherer.finish();
-    const float *key_rows = gatherer.rows<float>(stream::kKeys).half[0],
-                *value_rows = gatherer.rows<float>(stream::kValues).half[0];
-    more = visits.next(upcoming);
-    if (more)
-      request_keys(gatherer, task, upcoming.tile);
-    else if (next)
-      request_query_task(gatherer, *next);
+  const auto differentiate = [&](const Visit& visit, const Rows& of_keys, const Rows& of_values) HWY_ATTR {
     const TilePositions& keys = visit.tile;
+    const float *key_rows = of_keys.half[0], *value_rows = of_values.half[0];
     const uint64_t* by_query = visit.mask ? visit.mask->rows.data() : nullptr;
     const uint64_t* by_key = visit.mask ? visit.mask->columns.data() : nullptr;
     multiply_scores(key_rows, padded, task.q.width, keys.count, queries_turned, vectors, by_key, scores,
@@ -244,7 +229,8 @@ void backward_query_tile(const BackwardTask& task, const BackwardTask* next, con
               .sum = Sum::onto,
               .depths_of_row = by_query,
               .gatherer = &gatherer});
-  }
+  };
+  for_visits<WalkOverKeys, float>(gatherer, task, next, differentiate);
   write_rows(dq, padded, queries, task.pass == 0 ? Write::over : Write::onto, task.dq);
 }
 
@@ -345,22 +331,22 @@ void compute(const OpContext& context, const AttentionBackward& call) {
   const int team = team_for(batch * plan.pairs, width + v_width);
   const auto task_of = [&](int64_t b, int64_t h, size_t pass, int64_t tile) {
     const int plan_index = plan.plan_of_head[h];
-    return BackwardTask{&plan.plans[plan_index],
-                        &plan.masks[plan_index],
-                        pass,
-                        tile,
-                        head_rows(t.q, b, h),
-                        head_rows(t.k, b, h),
-                        head_rows(t.v, b, h),
-                        head_rows(t.o, b, h),
-                        head_rows(gradients.d_o, b, h),
-                        head_rows(gradients.dq, b, h),
-                        head_rows(gradients.dk, b, h),
-                        head_rows(gradients.dv, b, h),
-                        head_values(t.lse, b, h),
-                        head_values(delta, b, h),
-                        t.scale,
-                        0};
+    return BackwardTask{.plan = &plan.plans[plan_index],
+                        .masks = &plan.masks[plan_index],
+                        .pass = pass,
+                        .tile = tile,
+                        .q = head_rows(t.q, b, h),
+                        .k = head_rows(t.k, b, h),
+                        .v = head_rows(t.v, b, h),
+                        .o = head_rows(t.o, b, h),
+                        .d_o = head_rows(gradients.d_o, b, h),
+                        .dq = head_rows(gradients.dq, b, h),
+                        .dk = head_rows(gradients.dk, b, h),
+                        .dv = head_rows(gradients.dv, b, h),
+                        .lse = head_values(t.lse, b, h),
+                        .delta = head_values(delta, b, h),
+                        .scale = t.scale,
+                        .index = 0};
   };
   // Calls work(task, next, worker) for all tiles that `count` names, next being null at the end.
   const auto for_tasks = [&](size_t pass, const auto& count, const auto& work) {

@@ -22,6 +22,8 @@ HWY_BEFORE_NAMESPACE();
 namespace longstride::cpu {
 namespace HWY_NAMESPACE {
 
+using Rows = RowGatherer::Rows<float>;
+
 // What a tile of queries has seen so far, by query.
 struct Running {
   float* highest;  // of scale * score
@@ -131,24 +133,14 @@ void forward_tile(const ForwardTask& task, const ForwardTask* next, const TileSc
   float *queries_turned = scratch.panel(0), *scores = scratch.scores(0);
   const Running running{scratch.values(0), scratch.values(1), scratch.values(2), scratch.panel(1)};
 
-  if (!gatherer.has(task.index)) request_task(gatherer, task);
+  if (!gatherer.has(task.index)) request_task<WalkOverKeys>(gatherer, task);
   begin_rows(task, queries, running);
   gatherer.finish();
   transpose(gatherer.rows<float>(stream::kQueries).half[0], queries.count, padded, queries_turned);
-  Visits visits = task.keys();
-  Visit visit, upcoming;
-  for (bool more = visits.next(visit); more; visit = upcoming) {
-    gatherer.finish();
-    const float *key_rows = gatherer.rows<float>(stream::kKeys).half[0],
-                *value_rows = gatherer.rows<float>(stream::kValues).half[0];
-    more = visits.next(upcoming);
-    if (more)
-      request_keys(gatherer, task, upcoming.tile);
-    else if (next)
-      request_task(gatherer, *next);
+  const auto attend = [&](const Visit& visit, const Rows& key_rows, const Rows& value_rows) HWY_ATTR {
     const TilePositions& keys = visit.tile;
     const TileMask* mask = visit.mask;
-    multiply({.a = key_rows,
+    multiply({.a = key_rows.half[0],
               .a_row = padded,
               .a_depth = 1,
               .b = queries_turned,
@@ -165,7 +157,7 @@ void forward_tile(const ForwardTask& task, const ForwardTask* next, const TileSc
     multiply({.a = scores,
               .a_row = 1,
               .a_depth = kAttentionTile,
-              .b = value_rows,
+              .b = value_rows.half[0],
               .b_row = v_padded,
               .c = running.o,
               .c_row = v_padded,
@@ -176,7 +168,8 @@ void forward_tile(const ForwardTask& task, const ForwardTask* next, const TileSc
               .row_scale = running.rescale,
               .depths_of_row = mask ? mask->rows.data() : nullptr,
               .gatherer = &gatherer});
-  }
+  };
+  for_visits<WalkOverKeys, float>(gatherer, task, next, attend);
   end_rows(task, queries, running);
 }
 
@@ -227,17 +220,17 @@ void compute(const OpContext& context, const AttentionForward& call) {
       if (!tasks.get(index, where)) return false;
       const auto [b, h, tile] = where;
       const int plan_index = plan.plan_of_head[h];
-      task = {&plan.plans[plan_index],
-              &plan.masks[plan_index],
-              pass,
-              tile,
-              head_rows(t.q, b, h),
-              head_rows(t.k, b, h),
-              head_rows(t.v, b, h),
-              head_rows(t.o, b, h),
-              head_values(t.lse, b, h),
-              t.scale,
-              index};
+      task = {.plan = &plan.plans[plan_index],
+              .masks = &plan.masks[plan_index],
+              .pass = pass,
+              .tile = tile,
+              .q = head_rows(t.q, b, h),
+              .k = head_rows(t.k, b, h),
+              .v = head_rows(t.v, b, h),
+              .o = head_rows(t.o, b, h),
+              .lse = head_values(t.lse, b, h),
+              .scale = t.scale,
+              .index = index};
       return true;
     };
     parallel_region(tasks.size(), team, [&](LoopItems& items) {

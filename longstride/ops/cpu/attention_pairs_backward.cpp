@@ -112,39 +112,31 @@ void pair_backward_query_tile(const BackwardTask& task, const BackwardTask* next
   float* dq = scratch.take<float>(wide * kT);
   const Statistics statistics{lse, delta, task.scale};
 
-  if (!gatherer.has(task.index)) request_query_task(gatherer, task);
+  if (!gatherer.has(task.index)) request_task<WalkOverKeys>(gatherer, task);
   gather_statistics(task, queries, lse, delta);
   std::fill_n(ones, kT, 1.0f);
   gatherer.finish();
   turn_queries(gatherer.rows<uint16_t>(stream::kQueries), queries.count, wide, queries_turned);
   turn_queries(gatherer.rows<uint16_t>(stream::kGradients), queries.count, v_wide, d_o_turned);
-  Visits visits = task.visits_of_queries();
-  Visit visit, upcoming;
   bool fresh = true;
-  for (bool more = visits.next(visit); more; visit = upcoming, fresh = false) {
-    gatherer.finish();
-    const Rows key_rows = gatherer.rows<uint16_t>(stream::kKeys),
-               value_rows = gatherer.rows<uint16_t>(stream::kValues);
-    more = visits.next(upcoming);
-    if (more)
-      request_keys(gatherer, task, upcoming.tile);
-    else if (next)
-      request_query_task(gatherer, *next);
-    const int64_t keys = visit.tile.count;
-    const Allowed allowed(visit.mask, queries.count, keys);
-    turn_rows(key_rows, keys, wide, keys_turned);
-    const auto gradients = allowed.all() ? gradient_pairs<false> : gradient_pairs<true>;
-    for (int first = 0; first < query_blocks; first += kHalfBlocks) {
-      const int end = std::min(query_blocks, first + kHalfBlocks), half = first / kHalfBlocks;
-      const UsedBlocks used = allowed.used.from(0, first);
-      multiply_scores(key_rows, 0, wide, queries_turned + half * wide / 2 * kHalf, blocks_of(keys),
-                      end - first, used, scores, kHalf);
-      multiply_scores(value_rows, 0, v_wide, d_o_turned + half * v_wide / 2 * kHalf, blocks_of(keys),
-                      end - first, used, d_weights, kHalf);
-      gradients(scores, d_weights, keys, first, end, allowed, statistics, d_scores, gatherer);
-      add_turned(keys_turned, wide, d_scores, keys, end - first, used, !fresh, dq + half * wide * kHalf);
-    }
-  }
+  for_visits<WalkOverKeys, uint16_t>(
+      gatherer, task, next, [&](const Visit& visit, const Rows& key_rows, const Rows& value_rows) {
+        const int64_t keys = visit.tile.count;
+        const Allowed allowed(visit.mask, queries.count, keys);
+        turn_rows(key_rows, keys, wide, keys_turned);
+        const auto gradients = allowed.all() ? gradient_pairs<false> : gradient_pairs<true>;
+        for (int first = 0; first < query_blocks; first += kHalfBlocks) {
+          const int end = std::min(query_blocks, first + kHalfBlocks), half = first / kHalfBlocks;
+          const UsedBlocks used = allowed.used.from(0, first);
+          multiply_scores(key_rows, 0, wide, queries_turned + half * wide / 2 * kHalf, blocks_of(keys),
+                          end - first, used, scores, kHalf);
+          multiply_scores(value_rows, 0, v_wide, d_o_turned + half * v_wide / 2 * kHalf, blocks_of(keys),
+                          end - first, used, d_weights, kHalf);
+          gradients(scores, d_weights, keys, first, end, allowed, statistics, d_scores, gatherer);
+          add_turned(keys_turned, wide, d_scores, keys, end - first, used, !fresh, dq + half * wide * kHalf);
+        }
+        fresh = false;
+      });
   if (fresh) std::fill_n(dq, wide * kT, 0.0f);  // nothing was visited
   write_turned(dq, ones, queries, task.pass == 0 ? Write::over : Write::onto, task.dq);
   _mm_sfence();
@@ -169,61 +161,53 @@ void pair_backward_key_tile(const BackwardTask& task, const BackwardTask* next, 
   float* dv = scratch.take<float>(kT * v_wide);
   const Statistics statistics{lse, delta, task.scale};
 
-  if (!gatherer.has(task.index)) request_key_task(gatherer, task);
+  if (!gatherer.has(task.index)) request_task<WalkOverQueries>(gatherer, task);
   gatherer.finish();
   const Rows key_rows = gatherer.rows<uint16_t>(stream::kKeys),
              value_rows = gatherer.rows<uint16_t>(stream::kValues);
-  Visits visits = task.visits_of_keys();
-  Visit visit, upcoming;
   bool fresh = true;
-  for (bool more = visits.next(visit); more; visit = upcoming, fresh = false) {
-    gatherer.finish();
-    const Rows query_rows = gatherer.rows<uint16_t>(stream::kQueries),
-               d_o_rows = gatherer.rows<uint16_t>(stream::kGradients);
-    more = visits.next(upcoming);
-    if (more)
-      request_queries(gatherer, task, upcoming.tile);
-    else if (next)
-      request_key_task(gatherer, *next);
-    const int64_t queries = visit.tile.count;
-    const Allowed allowed(visit.mask, queries, keys.count);
-    gather_statistics(task, visit.tile, lse, delta);
-    turn_queries(query_rows, queries, wide, queries_turned);
-    turn_queries(d_o_rows, queries, v_wide, d_o_turned);
-    pair_rows(query_rows, queries, wide, query_pairs);
-    pair_rows(d_o_rows, queries, v_wide, d_o_pairs);
-    const auto gradients = allowed.all() ? gradient_rows<false> : gradient_rows<true>;
-    for (int64_t begin = 0; begin < keys.count; begin += kHalf) {
-      const int64_t end = std::min(keys.count, begin + kHalf);
-      const int key_blocks = blocks_of(end - begin), first = static_cast<int>(begin / kBlock);
-      for (int64_t i = 0; i < queries; i += kHalf) {
-        const int query_blocks = blocks_of(std::min(queries - i, kHalf));
-        const UsedBlocks used = allowed.used.from(first, static_cast<int>(i / kBlock));
-        multiply_scores(key_rows, begin, wide, queries_turned + turned_at(wide / 2, 0, i), key_blocks,
-                        query_blocks, used, scores + i, kT);
-        multiply_scores(value_rows, begin, v_wide, d_o_turned + turned_at(v_wide / 2, 0, i), key_blocks,
-                        query_blocks, used, d_weights + i, kT);
-      }
-      gradients(scores, d_weights, begin, end, allowed, statistics, weights, d_scores, gatherer);
-      const UsedBlocks used = allowed.used.from(first, 0);
-      const auto add = [&](const uint16_t* a, const uint32_t* b, int64_t width, float* c) {
-        multiply_pairs({.a = a,
-                        .a_row = kT,
-                        .b = b,
-                        .b_row = width,
-                        .c = c + begin * width,
-                        .c_row = width,
-                        .rows = key_blocks,
-                        .columns = blocks_of(width),
-                        .depth = depths_of(queries),
-                        .onto = !fresh,
-                        .skip = Skip::depth_of_rows,
-                        .used = &used});
-      };
-      add(weights, d_o_pairs, v_wide, dv);
-      add(d_scores, query_pairs, wide, dk);
-    }
-  }
+  for_visits<WalkOverQueries, uint16_t>(
+      gatherer, task, next, [&](const Visit& visit, const Rows& query_rows, const Rows& d_o_rows) {
+        const int64_t queries = visit.tile.count;
+        const Allowed allowed(visit.mask, queries, keys.count);
+        gather_statistics(task, visit.tile, lse, delta);
+        turn_queries(query_rows, queries, wide, queries_turned);
+        turn_queries(d_o_rows, queries, v_wide, d_o_turned);
+        pair_rows(query_rows, queries, wide, query_pairs);
+        pair_rows(d_o_rows, queries, v_wide, d_o_pairs);
+        const auto gradients = allowed.all() ? gradient_rows<false> : gradient_rows<true>;
+        for (int64_t begin = 0; begin < keys.count; begin += kHalf) {
+          const int64_t end = std::min(keys.count, begin + kHalf);
+          const int key_blocks = blocks_of(end - begin), first = static_cast<int>(begin / kBlock);
+          for (int64_t i = 0; i < queries; i += kHalf) {
+            const int query_blocks = blocks_of(std::min(queries - i, kHalf));
+            const UsedBlocks used = allowed.used.from(first, static_cast<int>(i / kBlock));
+            multiply_scores(key_rows, begin, wide, queries_turned + turned_at(wide / 2, 0, i), key_blocks,
+                            query_blocks, used, scores + i, kT);
+            multiply_scores(value_rows, begin, v_wide, d_o_turned + turned_at(v_wide / 2, 0, i), key_blocks,
+                            query_blocks, used, d_weights + i, kT);
+          }
+          gradients(scores, d_weights, begin, end, allowed, statistics, weights, d_scores, gatherer);
+          const UsedBlocks used = allowed.used.from(first, 0);
+          const auto add = [&](const uint16_t* a, const uint32_t* b, int64_t width, float* c) {
+            multiply_pairs({.a = a,
+                            .a_row = kT,
+                            .b = b,
+                            .b_row = width,
+                            .c = c + begin * width,
+                            .c_row = width,
+                            .rows = key_blocks,
+                            .columns = blocks_of(width),
+                            .depth = depths_of(queries),
+                            .onto = !fresh,
+                            .skip = Skip::depth_of_rows,
+                            .used = &used});
+          };
+          add(weights, d_o_pairs, v_wide, dv);
+          add(d_scores, query_pairs, wide, dk);
+        }
+        fresh = false;
+      });
   if (fresh) {  // nothing was visited
     std::fill_n(dk, kT * wide, 0.0f);
     std::fill_n(dv, kT * v_wide, 0.0f);

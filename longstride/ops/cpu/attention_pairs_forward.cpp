@@ -149,38 +149,30 @@ void pair_forward_tile(const ForwardTask& task, const ForwardTask* next, void* m
   float* sum = scratch.take<float>(kT);
   const Running running{highest, sum, scratch.take<float>(v_wide * kT)};
 
-  if (!gatherer.has(task.index)) request_task(gatherer, task);
+  if (!gatherer.has(task.index)) request_task<WalkOverKeys>(gatherer, task);
   begin_queries(task, queries, running, scratch.take<float>(v_wide * kT));
   gatherer.finish();
   turn_queries(gatherer.rows<uint16_t>(stream::kQueries), queries.count, wide, queries_turned);
-  Visits visits = task.keys();
-  Visit visit, upcoming;
   bool fresh = task.pass == 0;
-  for (bool more = visits.next(visit); more; visit = upcoming, fresh = false) {
-    gatherer.finish();
-    const Rows key_rows = gatherer.rows<uint16_t>(stream::kKeys),
-               value_rows = gatherer.rows<uint16_t>(stream::kValues);
-    more = visits.next(upcoming);
-    if (more)
-      request_keys(gatherer, task, upcoming.tile);
-    else if (next)
-      request_task(gatherer, *next);
-    const int64_t keys = visit.tile.count;
-    const Allowed allowed(visit.mask, queries.count, keys);
-    turn_rows(value_rows, keys, v_wide, values_turned);
-    const auto softmax = allowed.all() ? pair_softmax<false> : pair_softmax<true>;
-    for (int first = 0; first < query_blocks; first += kHalfBlocks) {
-      const int end = std::min(query_blocks, first + kHalfBlocks), half = first / kHalfBlocks;
-      const UsedBlocks used = allowed.used.from(0, first);
-      multiply_scores(key_rows, 0, wide, queries_turned + half * wide / 2 * kHalf, blocks_of(keys),
-                      end - first, used, scores, kHalf);
-      gatherer.step();
-      softmax(scores, keys, first, end, allowed, task.scale * kLog2E, fresh ? 0 : v_wide, running, weights,
-              gatherer);
-      add_turned(values_turned, v_wide, weights, keys, end - first, used, !fresh,
-                 running.o + half * v_wide * kHalf);
-    }
-  }
+  for_visits<WalkOverKeys, uint16_t>(
+      gatherer, task, next, [&](const Visit& visit, const Rows& key_rows, const Rows& value_rows) {
+        const int64_t keys = visit.tile.count;
+        const Allowed allowed(visit.mask, queries.count, keys);
+        turn_rows(value_rows, keys, v_wide, values_turned);
+        const auto softmax = allowed.all() ? pair_softmax<false> : pair_softmax<true>;
+        for (int first = 0; first < query_blocks; first += kHalfBlocks) {
+          const int end = std::min(query_blocks, first + kHalfBlocks), half = first / kHalfBlocks;
+          const UsedBlocks used = allowed.used.from(0, first);
+          multiply_scores(key_rows, 0, wide, queries_turned + half * wide / 2 * kHalf, blocks_of(keys),
+                          end - first, used, scores, kHalf);
+          gatherer.step();
+          softmax(scores, keys, first, end, allowed, task.scale * kLog2E, fresh ? 0 : v_wide, running,
+                  weights, gatherer);
+          add_turned(values_turned, v_wide, weights, keys, end - first, used, !fresh,
+                     running.o + half * v_wide * kHalf);
+        }
+        fresh = false;
+      });
   if (fresh) std::fill_n(running.o, v_wide * kT, 0.0f);  // nothing was visited
   end_queries(task, queries, running);
 }

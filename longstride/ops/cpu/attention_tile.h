@@ -108,7 +108,7 @@ struct ForwardTask {
   int64_t index;  // among the tasks of its pass
 
   TilePositions queries() const { return {plan->passes[pass].queries, tile}; }
-  Visits keys() const { return Visits::of_query_tile(*plan, *masks, pass, tile); }
+  Visits visits_of_queries() const { return Visits::of_query_tile(*plan, *masks, pass, tile); }
 };
 
 // A tile of one sequence and head: of queries in the pass that leads its visits, or of keys in one pass.
@@ -133,40 +133,78 @@ struct BackwardTask {
   }
 };
 
-// The streams of each kernel, and what it asks for: the tiles of a visit, or of a task and its first visit.
 namespace stream {
 inline constexpr int kQueries = 0, kKeys = 1, kValues = 2, kGradients = 3;
 }
 
-template <class Task>
-void request_keys(RowGatherer& gatherer, const Task& task, const TilePositions& keys) {
-  gatherer.request(stream::kKeys, task.k, keys);
-  gatherer.request(stream::kValues, task.v, keys);
-}
-inline void request_queries(RowGatherer& gatherer, const BackwardTask& task, const TilePositions& queries) {
-  gatherer.request(stream::kQueries, task.q, queries);
-  gatherer.request(stream::kGradients, task.d_o, queries);
-}
-inline void request_task(RowGatherer& gatherer, const ForwardTask& task) {
+// A tile of queries that walks over the keys which they see.
+struct WalkOverKeys {
+  static constexpr int kFirst = stream::kKeys, kSecond = stream::kValues;  // of what is visited
+
+  template <class Task>
+  static Visits visits(const Task& task) {
+    return task.visits_of_queries();
+  }
+  static void request_own(RowGatherer& gatherer, const ForwardTask& task) {
+    gatherer.request(stream::kQueries, task.q, task.queries());
+  }
+  static void request_own(RowGatherer& gatherer, const BackwardTask& task) {
+    gatherer.request(stream::kQueries, task.q, task.queries());
+    gatherer.request(stream::kGradients, task.d_o, task.queries());
+  }
+  template <class Task>
+  static void request_visited(RowGatherer& gatherer, const Task& task, const TilePositions& keys) {
+    gatherer.request(stream::kKeys, task.k, keys);
+    gatherer.request(stream::kValues, task.v, keys);
+  }
+};
+
+// A tile of keys that walks over the queries which see them.
+struct WalkOverQueries {
+  static constexpr int kFirst = stream::kQueries, kSecond = stream::kGradients;
+
+  static Visits visits(const BackwardTask& task) { return task.visits_of_keys(); }
+  static void request_own(RowGatherer& gatherer, const BackwardTask& task) {
+    gatherer.request(stream::kKeys, task.k, task.keys());
+    gatherer.request(stream::kValues, task.v, task.keys());
+  }
+  static void request_visited(RowGatherer& gatherer, const BackwardTask& task, const TilePositions& queries) {
+    gatherer.request(stream::kQueries, task.q, queries);
+    gatherer.request(stream::kGradients, task.d_o, queries);
+  }
+};
+
+// Queues a task's own rows and those of its first visit.
+template <class Walk, class Task>
+void request_task(RowGatherer& gatherer, const Task& task) {
   Visit first;
-  Visits visits = task.keys();
+  Visits visits = Walk::visits(task);
   gatherer.begin(task.index);
-  gatherer.request(stream::kQueries, task.q, task.queries());
-  if (visits.next(first)) request_keys(gatherer, task, first.tile);
+  Walk::request_own(gatherer, task);
+  if (visits.next(first)) Walk::request_visited(gatherer, task, first.tile);
 }
-inline void request_query_task(RowGatherer& gatherer, const BackwardTask& task) {
-  Visit first;
-  Visits visits = task.visits_of_queries();
-  gatherer.begin(task.index);
-  request_queries(gatherer, task, task.queries());
-  if (visits.next(first)) request_keys(gatherer, task, first.tile);
-}
-inline void request_key_task(RowGatherer& gatherer, const BackwardTask& task) {
-  Visit first;
-  Visits visits = task.visits_of_keys();
-  gatherer.begin(task.index);
-  request_keys(gatherer, task, task.keys());
-  if (visits.next(first)) request_queries(gatherer, task, first.tile);
+
+// The walk of every kernel: calls work(visit, first, second) for each visit of a task whose rows have been
+// requested, with the visited rows of the walk's two streams as elements T. What comes next is queued before
+// the work that hides it: the rows of the next visit, or of `next`, the task that this thread takes up
+// afterwards, unless that is null. Inlined, so that it is compiled with the instructions of the kernel around
+// it.
+template <class Walk, class T, class Task, class Work>
+__attribute__((always_inline)) inline void for_visits(RowGatherer& gatherer, const Task& task,
+                                                      const Task* next, const Work& work) {
+  Visits visits = Walk::visits(task);
+  Visit visit, upcoming;
+  for (bool more = visits.next(visit); more; visit = upcoming) {
+    gatherer.finish();
+    const RowGatherer::Rows<T> first = gatherer.rows<T>(Walk::kFirst),
+                               second = gatherer.rows<T>(Walk::kSecond);
+    more = visits.next(upcoming);
+    if (more)
+      Walk::request_visited(gatherer, task, upcoming.tile);
+    else if (next)
+      request_task<Walk>(gatherer, *next);
+    work(visit, first, second);
+  }
 }
 
 // One thread's working memory for f32 arithmetic.

@@ -272,7 +272,7 @@ nlohmann::json report(const Row& row) {
           {"of_floor", row.floor() / row.seconds}};
 }
 
-void run(const Options& options) {
+void report(const Options& options) {
   check_result(options.config);
   const Model model(options.config);
   MemoryReader memory;
@@ -310,7 +310,7 @@ void run(const Options& options) {
 
 int main(int argc, char** argv) {
   try {
-    longstride::run(longstride::parse(argc, argv));
+    longstride::report(longstride::parse(argc, argv));
   } catch (const longstride::UsageError& error) {
     fmt::print(stderr, "bench_decode: {}\n", error.what());
     return 2;

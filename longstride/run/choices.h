@@ -16,7 +16,7 @@ using NamedKeys = std::set<std::string>;
 
 // Two recipes: "paper", that of the Sparse Transformer (Adam, learned positions), which the defaults of
 // RunConfig are, and "fast", what learns most in the same time here (rotary positions, normalised queries and
-// keys, mixed values, Muon, a growing context). docs/training.md has the comparison.
+// keys, mixed values, a short convolution, Muon, a growing context). docs/training.md has the comparison.
 //
 // train.recipe = "auto" means "fast", unless one of the recipe's own fields (which kind of positions, which
 // optimizer, which rates, ...) is among the named: such a config is taken at its word, and the rest is the

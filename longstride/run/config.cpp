@@ -12,9 +12,10 @@ namespace longstride {
 void TrainConfig::fields(FieldList& list) {
   list.add("recipe", recipe,
            "how to learn, where the config does not say: fast = rotary positions, normalised queries and "
-           "keys, mixed values, Muon, a growing context, and a model as large as data and time allow; paper "
-           "= as the Sparse "
-           "Transformer; auto = fast, but paper if the config names positions, an optimizer or a rate")
+           "keys, mixed values, a short convolution, Muon, a growing context, and a model as large as data "
+           "and "
+           "time allow; paper = as the Sparse Transformer; auto = fast, but paper if the config names "
+           "positions, an optimizer or a rate")
       .one_of({"auto", "fast", "paper"});
   list.add("steps", steps, "optimizer steps").at_least(1).at_most(kMostSteps);
   list.add("epochs", epochs, "passes over the training data; above 0 it replaces steps")

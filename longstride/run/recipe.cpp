@@ -3,6 +3,7 @@
 #include <array>
 #include <string_view>
 
+#include "longstride/ops/causal_convolution.h"
 #include "longstride/run/choices.h"
 
 namespace longstride {
@@ -10,12 +11,12 @@ namespace longstride {
 namespace {
 
 // Who sets one of these has a recipe.
-constexpr std::array<std::string_view, 19> kRecipeFields{
-    "model.positions",      "model.position_axes", "model.qk_norm",      "model.init",
-    "model.value_residual", "train.newton_schulz", "train.optimizer",    "train.learning_rate",
-    "train.muon_rate",      "train.muon_momentum", "train.warmup",       "train.schedule",
-    "train.decay",          "train.final_rate",    "train.weight_decay", "train.beta1",
-    "train.beta2",          "train.epsilon",       "train.average"};
+constexpr std::array<std::string_view, 20> kRecipeFields{
+    "model.positions",      "model.position_axes", "model.qk_norm",       "model.init",
+    "model.value_residual", "model.convolution",   "train.newton_schulz", "train.optimizer",
+    "train.learning_rate",  "train.muon_rate",     "train.muon_momentum", "train.warmup",
+    "train.schedule",       "train.decay",         "train.final_rate",    "train.weight_decay",
+    "train.beta1",          "train.beta2",         "train.epsilon",       "train.average"};
 
 }  // namespace
 
@@ -44,6 +45,7 @@ RunConfig fast_defaults() {
   model.positions = "rotary";
   model.qk_norm = true;
   model.value_residual = 0.5;
+  model.convolution = kConvolutionTaps;
   model.init = "released";
   model.context = model.layers = model.heads = model.width = 0;
   model.pattern = "";

@@ -1,5 +1,5 @@
-// Muon (contract: longstride/ops/muon.h). Matrices of one shape are made orthogonal together, as many at a
-// time as leave what their products read and write in the GPU's L2 cache; scratch is theirs alone. Passes
+// Muon (contract: longstride/ops/muon.h). Matrices of one shape are made orthogonal together, enough at a time
+// to fill the GPU; scratch is theirs alone. Passes
 // over the parameters besides: momentum, whose result u replaces the gradient; u / ||u|| into scratch, which
 // zeroes the gradient; the step of the weights. Sums of squares in double, a partial sum a chunk, always in
 // the same order.
@@ -19,8 +19,9 @@ namespace longstride::cuda {
 
 namespace {
 
-// What a batch may take of scratch: an H100 has an L2 cache of 50 MB.
-constexpr int64_t kBatchBytes = int64_t{40} << 20;
+// What a batch may take of scratch. Batches that fit an L2 cache of 50 MB are too small to fill the
+// multiprocessors, and slower (docs/results.md).
+constexpr int64_t kBatchBytes = int64_t{160} << 20;
 
 // ---- batches ----
 

@@ -1,5 +1,8 @@
+#include <algorithm>
+#include <array>
 #include <functional>
 #include <optional>
+#include <string_view>
 #include <utility>
 
 #include "longstride/base/check.h"
@@ -10,16 +13,32 @@
 
 namespace longstride {
 
+std::string identity_of(ModelConfig model) {
+  // Fields that came when there were digests already count only where they are not at their default.
+  constexpr std::array<std::string_view, 1> kLater{"convolution"};
+  ModelConfig plain;
+  FieldList fields, defaults;
+  model.fields(fields);
+  plain.fields(defaults);
+  std::string identity;
+  for (size_t i = 0; i < fields.all().size(); ++i) {
+    const Field& field = fields.all()[i];
+    const std::string value = field.value_as_toml();
+    const bool later = std::find(kLater.begin(), kLater.end(), field.name) != kLater.end();
+    if (!later || value != defaults.all()[i].value_as_toml())
+      identity += fmt::format("{} = {}\n", field.name, value);
+  }
+  return identity;
+}
+
 namespace {
 
-std::string digest_of(ModelConfig model, const SafetensorsFile& weights) {
+std::string digest_of(const ModelConfig& model, const SafetensorsFile& weights) {
   Checksum checksum;
   const auto add = [&](const std::string& line) {
     checksum.update(line.data(), static_cast<int64_t>(line.size()));
   };
-  FieldList fields;
-  model.fields(fields);
-  for (const Field& field : fields.all()) add(fmt::format("{} = {}\n", field.name, field.value_as_toml()));
+  add(identity_of(model));
   for (const std::string& name : weights.names()) {
     const Tensor tensor = weights.find_bytes(name);
     add(fmt::format("{} {}\n", name, tensor.describe()));
@@ -27,6 +46,7 @@ std::string digest_of(ModelConfig model, const SafetensorsFile& weights) {
   }
   return checksum.hex();
 }
+
 // A file of weights that is open.
 struct Weights {
   int64_t step = 0;

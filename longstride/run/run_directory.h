@@ -43,6 +43,10 @@ struct WeightChoice {
   std::string digest = {};
 };
 
+// What a digest says of the model besides its weights: the [model] section's values, a line each. A field
+// that a later version adds must leave that of older models alone.
+std::string identity_of(ModelConfig model);
+
 // A run's model ready for inference.
 class LoadedModel {
  public:

@@ -147,6 +147,16 @@ TEST_F(RunResumeTest, ACheckpointIsSavedByTimeToo) {
   EXPECT_EQ(list_checkpoints(run("a")).size(), 8u);
 }
 
+// Compressed files and states of samples name their model by a digest.
+TEST(ModelIdentity, FieldsOfLaterVersionsLeaveThatOfOlderModelsAlone) {
+  ModelConfig model;
+  const std::string before = identity_of(model);
+  EXPECT_THAT(before, testing::HasSubstr("value_residual = 0"));
+  EXPECT_THAT(before, testing::Not(testing::HasSubstr("convolution")));
+  model.convolution = 4;
+  EXPECT_THAT(identity_of(model), testing::HasSubstr("convolution = 4"));
+}
+
 TEST_F(RunResumeTest, ARunFromBeforeMixedValuesAndConvolutionsHasNone) {
   train("a", config_);
   std::string text = read_bytes(run("a") + "/config.toml");

@@ -49,6 +49,7 @@ struct ModelRun {
   double dropout = 0;
   uint64_t seed = 0;
   uint32_t step = 0;
+  int64_t first_sequence = 0;  // of the batch, where the run takes a part of it
   // What lies on a branch, its gradient, and both factors of every matrix product, those of the attention
   // included, are rounded to this type, as a model with such products does; f32: not rounded.
   DType products = DType::f32;
@@ -319,7 +320,9 @@ class Model {
   // Dropout number `site` of a layer: 0 after the attention, 1 after the feed-forward.
   Dropout dropout(int64_t layer, uint32_t site) const {
     return {{run_.seed, random_stream::kDropout + 2 * static_cast<uint32_t>(layer) + site, run_.step},
-            run_.dropout};
+            run_.dropout,
+            nullptr,
+            run_.first_sequence * config_.context * config_.width};
   }
   static Vector add_dropped(const Vector& x, const Vector& branch, const Dropout& dropout) {
     Vector y(x.size());

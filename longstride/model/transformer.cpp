@@ -18,10 +18,11 @@ int64_t logit_rows(Device device, int64_t rows) {
   return std::min<int64_t>(rows, device.kind == DeviceKind::cpu ? 4096 : 16384);
 }
 
-Dropout dropout_of(const TrainingPass& pass, int64_t layer, uint32_t site) {
+Dropout dropout_of(const ModelConfig& config, const TrainingPass& pass, int64_t layer, uint32_t site) {
   return {{pass.seed, random_stream::kDropout + 2 * static_cast<uint32_t>(layer) + site, pass.step},
           pass.dropout,
-          pass.step_from};
+          pass.step_from,
+          pass.first_sequence * config.context * config.width};
 }
 
 bool offloads(const ComputePlan& plan) {
@@ -134,8 +135,8 @@ BlockCall Transformer::block_call(const ModelParameters& parameters, int64_t lay
   call.batch = plan_.batch;
   call.layer = layer;
   call.values = shared_values();
-  call.attention_dropout = dropout_of(pass, layer, 0);
-  call.feed_forward_dropout = dropout_of(pass, layer, 1);
+  call.attention_dropout = dropout_of(config_, pass, layer, 0);
+  call.feed_forward_dropout = dropout_of(config_, pass, layer, 1);
   call.product = plan_.product;
   // Where activations are not kept the output is not needed any more when `mid` is computed again.
   call.mid = saved(layer).mid ? saved(layer).mid : input(layer + 1);
@@ -224,12 +225,12 @@ void Transformer::forward_backward(const ModelParameters& parameters, const Tens
                                  .dx = stream,
                                  .dgain = gradients.final_gain,
                                  .dbias = gradients.final_bias,
-                                 .dropout = dropout_of(pass, last, 1),
+                                 .dropout = dropout_of(config_, pass, last, 1),
                                  .dbranch = work_.room.branch});
   for (int64_t layer = last; layer >= 0; --layer) {
     if (offloaded_) offloaded_->backward(layer);
     const BlockCall call = block_call(parameters, layer, pass);
-    const Dropout before = dropout_of(pass, layer - 1, 1);
+    const Dropout before = dropout_of(config_, pass, layer - 1, 1);
     if (plan_.recompute) block_recompute(context_, call, input(layer), saved(layer), work_.room);
     block_backward(context_, call, input(layer), saved(layer), work_.room, gradients.blocks[layer],
                    layer > 0 ? &before : nullptr, stream);

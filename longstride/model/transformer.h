@@ -46,9 +46,10 @@ using KeyValueSink =
 struct TrainingPass {
   float scale = 1;         // gradients are those of the sum of the losses times this,
   Tensor loss_scale = {};  // and times this one f32 on the model's device, unless empty
-  double dropout = 0;      // masks are a function of (seed, step, layer, position in the batch)
+  double dropout = 0;      // masks are a function of (seed, step, layer, sequence of the batch, position)
   uint64_t seed = 0;
-  uint32_t step = 0;  // counts micro-batches
+  uint32_t step = 0;
+  int64_t first_sequence = 0;  // of the batch, where the pass takes a part of it
   // If not null, *step_from on the model's device replaces `step` when the work runs.
   const uint32_t* step_from = nullptr;
 };

@@ -5,6 +5,7 @@ namespace longstride {
 void check_dropout(const char* op, const Dropout& dropout) {
   LONGSTRIDE_CHECK(dropout.probability >= 0 && dropout.probability < 1 && dropout.threshold() < 65536,
                    "{}: probability is {}, must be at least 0 and below 1 - 2^-17", op, dropout.probability);
+  LONGSTRIDE_CHECK(dropout.first >= 0, "{}: first is {}, must not be negative", op, dropout.first);
 }
 
 OpWork DropoutAddForward::work() const { return {.bytes = x.bytes() + branch.bytes() + y.bytes()}; }

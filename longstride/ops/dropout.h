@@ -1,6 +1,6 @@
 // Dropout where a branch joins the residual stream, y = x + drop(branch), with masks from counter-based
-// random numbers: element i is kept or not as a function of (stream, i) alone, so recomputation, resuming and
-// every device replay it.
+// random numbers: element i is kept or not as a function of (stream, first + i) alone, so recomputation,
+// resuming and every device replay it, and a part of a batch gets what it would get in the whole.
 #pragma once
 
 #include "longstride/base/rng.h"
@@ -8,14 +8,16 @@
 
 namespace longstride {
 
-// The probability is quantised to a multiple of 2^-16. Element i reads 16-bit lane i % 8 of Philox block i /
-// 8 (word (i % 8) / 2 of the block, low half first) and is dropped if that lane is below probability * 65536.
+// The probability is quantised to a multiple of 2^-16. With e = first + i, element i reads 16-bit lane e % 8
+// of Philox block e / 8 (word (e % 8) / 2 of the block, low half first) and is dropped if that lane is below
+// probability * 65536.
 struct Dropout {
   RandomStream stream;
   double probability = 0;  // in [0, 1); 0 means none
   // If not null, *step_from replaces stream.step at the time the op runs; it lies in memory of the op's
   // device, so that work recorded once draws other masks each time it is replayed.
   const uint32_t* step_from = nullptr;
+  int64_t first = 0;  // where element 0 stands in what is drawn for together, a whole batch
 
   // The numbers that the op draws from.
   LONGSTRIDE_HOST_DEVICE RandomStream numbers() const {
@@ -32,8 +34,9 @@ struct Dropout {
     return 65536.0f / (65536.0f - static_cast<float>(threshold()));
   }
   LONGSTRIDE_HOST_DEVICE bool keeps(uint64_t element) const {
-    const PhiloxBlock block = numbers().block(element / 8);
-    const uint32_t lane = static_cast<uint32_t>(element % 8);
+    const uint64_t at = static_cast<uint64_t>(first) + element;
+    const PhiloxBlock block = numbers().block(at / 8);
+    const uint32_t lane = static_cast<uint32_t>(at % 8);
     return ((block[lane / 2] >> (lane % 2 * 16)) & 0xffffu) >= threshold();
   }
 };

@@ -27,15 +27,14 @@ constexpr int64_t kMostOverflows = 50;  // in a row: lower scales do not help an
 
 // The block that goes to the device and back.
 struct Exchange {
-  int64_t steps_at = 0, tokens_at = 0, bytes = 0;
+  int64_t step_at = 0, tokens_at = 0, bytes = 0;
 };
 
 Exchange exchange_of(const RunConfig& config) {
   const auto aligned = [](int64_t bytes) { return (bytes + 63) / 64 * 64; };
-  const int64_t parts = config.train.batch / config.train.micro();
   Exchange e;
-  e.steps_at = aligned(sizeof(UpdateControl));
-  e.tokens_at = aligned(e.steps_at + parts * static_cast<int64_t>(sizeof(uint32_t)));
+  e.step_at = aligned(sizeof(UpdateControl));
+  e.tokens_at = aligned(e.step_at + static_cast<int64_t>(sizeof(uint32_t)));
   e.bytes = e.tokens_at + config.train.batch * config.model.context;
   return e;
 }
@@ -137,7 +136,7 @@ void Trainer::build_stage(int64_t index) {
   model_ = std::make_unique<Transformer>(config.model, plan);
   room_ = std::make_unique<BatchRoom>(*model_);
   const Exchange exchange = exchange_of(config);
-  steps_at_ = exchange.steps_at, tokens_at_ = exchange.tokens_at;
+  step_at_ = exchange.step_at, tokens_at_ = exchange.tokens_at;
   staging_ = Staging(plan.device, exchange.bytes);
   const int64_t micro = config.train.micro();
   Arena measure = Arena::measuring(plan.device);
@@ -187,10 +186,11 @@ void Trainer::queue_step() const {
     pass.loss_scale = Tensor(&control->loss_scale, DType::f32, {1}, device.kind);
   pass.dropout = train.dropout;
   pass.seed = static_cast<uint64_t>(train.seed);
+  pass.step_from = reinterpret_cast<const uint32_t*>(base + step_at_);
 
   staging_.upload(0, staging_.bytes());
   for (int64_t part = 0; part < parts; ++part) {
-    pass.step_from = reinterpret_cast<const uint32_t*>(base + steps_at_) + part;
+    pass.first_sequence = part * micro;
     model_->forward_backward(optimizer_->parameters(), tokens.rows(part * micro, (part + 1) * micro), pass,
                              loss_, optimizer_->gradients());
     run(context, AddLosses{loss_, control});
@@ -203,7 +203,6 @@ StepReport Trainer::step() {
   const Clock::time_point start = Clock::now();
   const TrainConfig& train = stage().train;
   const bool f16 = model_->plan().product == DType::f16;
-  const int64_t parts = train.batch / train.micro();
   StepReport report;
   report.step = state_.step + 1;
   report.learning_rate = learning_rate(train, report.step, total_steps_, progress(), warmup_end());
@@ -215,9 +214,7 @@ StepReport Trainer::step() {
   control->muon = optimizer_->muon(muon_rate(train, report.step, total_steps_, progress(), warmup_end()));
   control->clip = train.clip;
   if (f16) control->loss_scale = static_cast<float>(state_.loss_scale);
-  // One dropout step a micro-batch, so that no two sequences share a mask.
-  for (int64_t part = 0; part < parts; ++part)
-    reinterpret_cast<uint32_t*>(base + steps_at_)[part] = static_cast<uint32_t>(state_.step * parts + part);
+  *reinterpret_cast<uint32_t*>(base + step_at_) = static_cast<uint32_t>(state_.step);
   loader_.load_pieces(state_.step, stages_[stage_].pieces, reinterpret_cast<uint8_t*>(base + tokens_at_));
 
   // A graph needs a step before it, in which libraries choose their kernels; a profile needs every op.

@@ -114,7 +114,7 @@ class Trainer {
   // What goes to the device each step and comes back: an UpdateControl, the dropout step of each micro-batch,
   // the tokens.
   Staging staging_;
-  int64_t steps_at_ = 0, tokens_at_ = 0;  // in bytes
+  int64_t step_at_ = 0, tokens_at_ = 0;  // in bytes
   Arena loss_arena_ = Arena::measuring({});
   Tensor loss_;  // (micro-batch, context)
   // On a GPU: the whole step, recorded once it has run.

@@ -1,3 +1,4 @@
+#include <algorithm>
 #include <cmath>
 #include <cstring>
 
@@ -9,12 +10,14 @@ namespace longstride::verify {
 
 namespace {
 
-Dropout sample_dropout(double probability, uint32_t step) {
-  return {RandomStream{0x123456789abcdefull, random_stream::kDropout + 3, step}, probability};
+Dropout sample_dropout(double probability, uint32_t step, int64_t first = 0) {
+  return {RandomStream{0x123456789abcdefull, random_stream::kDropout + 3, step}, probability, nullptr, first};
 }
 
 void check_case(Device device, int64_t count, double probability, DType dtype, CheckList& list) {
-  const Dropout dropout = sample_dropout(probability, static_cast<uint32_t>(count));
+  // The first element stands at the beginning of a Philox block, or inside one.
+  const int64_t first = count % 2 == 0 ? 8 * count : (int64_t{1} << 33) + 13 * count;
+  const Dropout dropout = sample_dropout(probability, static_cast<uint32_t>(count), first);
   const Floats x = normal_values(1, count), branch = as_stored(normal_values(2, count), dtype);
   const std::string name = fmt::format("{}, count {}, p {}", name_of(dtype), count, probability);
   Workbench bench(device);
@@ -70,6 +73,23 @@ void check_case(Device device, int64_t count, double probability, DType dtype, C
   list.same_bits("dropout mask, " + name, as_stored(expected, dtype), bench.get(dbranch));
 }
 
+// A part of a batch has the masks that it has in the whole, wherever it begins.
+void check_parts(Device device, int64_t count, int64_t part, CheckList& list) {
+  Workbench bench(device);
+  const auto mask = [&](int64_t first, int64_t size) {
+    const Tensor dy = bench.put(Floats(static_cast<size_t>(size), 1.0f), {size});
+    run(bench.context(), DropoutBackward{dy, sample_dropout(0.3, 5, first), dy});
+    return bench.get(dy);
+  };
+  const Floats whole = mask(0, count);
+  Floats parts;
+  for (int64_t first = 0; first < count; first += part) {
+    const Floats one = mask(first, std::min(part, count - first));
+    parts.insert(parts.end(), one.begin(), one.end());
+  }
+  list.same_bits(fmt::format("dropout mask of {} elements by {}", count, part), whole, parts);
+}
+
 // The share of dropped elements lies within six standard deviations.
 void check_rate(Device device, int64_t count, double probability, CheckList& list) {
   Workbench bench(device);
@@ -94,6 +114,7 @@ std::vector<Check> check_dropout(Device device, Effort effort) {
   for (int64_t count : counts)
     for (double probability : {0.0, 1e-4, 0.4, 0.999})
       for (DType dtype : stored_dtypes(device)) check_case(device, count, probability, dtype, list);
+  for (const int64_t part : {8, 13, 200, 1000}) check_parts(device, 1001, part, list);
   for (double probability : {0.0, 0.1, 0.4, 0.999})
     check_rate(device, quick ? 20000 : 500000, probability, list);
   return list.take();

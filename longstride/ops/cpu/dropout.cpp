@@ -71,12 +71,17 @@ HWY_INLINE void philox_blocks(const RandomStream& stream, uint64_t first, uint32
 template <class Body>
 HWY_INLINE void for_each_mask(const Dropout& dropout, int64_t begin, int64_t end, const Body& body) {
   const Words d;
-  HWY_ALIGN uint32_t words[4 * hn::MaxLanes(d)];
-  const uint16_t* lanes = reinterpret_cast<const uint16_t*>(words);
-  const int64_t step = 8 * static_cast<int64_t>(hn::Lanes(d));
+  HWY_ALIGN uint32_t words[8 * hn::MaxLanes(d)];
+  const size_t blocks = hn::Lanes(d);
+  const int64_t step = 8 * static_cast<int64_t>(blocks);
+  // Where `first` is no multiple of 8, elements read the end of one block and the beginning of the next.
+  const int64_t skipped = dropout.first % 8;
+  const uint16_t* lanes = reinterpret_cast<const uint16_t*>(words) + skipped;
   const int32_t threshold = static_cast<int32_t>(dropout.threshold());
   for (int64_t at = begin; at < end; at += step) {
-    philox_blocks(dropout.numbers(), static_cast<uint64_t>(at / 8), words);
+    const uint64_t block = static_cast<uint64_t>((dropout.first + at) / 8);
+    philox_blocks(dropout.numbers(), block, words);
+    if (skipped != 0) philox_blocks(dropout.numbers(), block + blocks, words + 4 * blocks);
     for_each_vector(std::min(step, end - at), [&](auto tag, int64_t i) HWY_ATTR {
       const hn::Rebind<uint16_t, decltype(tag)> d16;
       const hn::Rebind<int32_t, decltype(tag)> di;

@@ -29,11 +29,11 @@ __device__ inline uint32_t kept_of_block(const RandomStream& numbers, uint32_t t
   return kept;
 }
 
-// Bit j: whether element first + j is kept. One Philox block, two where `first` is not a multiple of eight.
-__device__ inline uint32_t kept8(const DropoutMask& mask, int64_t first) {
+// Bit j: whether element i + j is kept. One Philox block, two where it does not begin with one.
+__device__ inline uint32_t kept8(const DropoutMask& mask, int64_t i) {
   if (mask.threshold == 0) return 0xffu;
   const RandomStream numbers = mask.dropout.numbers();
-  const uint64_t block = static_cast<uint64_t>(first) / 8;
+  const uint64_t first = static_cast<uint64_t>(mask.dropout.first + i), block = first / 8;
   const uint32_t skipped = static_cast<uint32_t>(first) % 8;
   uint32_t kept = kept_of_block(numbers, mask.threshold, block);
   if (skipped != 0) kept = (kept | kept_of_block(numbers, mask.threshold, block + 1) << 8) >> skipped;

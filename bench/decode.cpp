@@ -123,7 +123,7 @@ struct Model {
   }
   // Keys and values that one stream reads at `position`.
   int64_t cache_bytes(Weights form, int64_t position) const {
-    const Schedule schedule = config.schedule();
+    const Schedule& schedule = config.schedule();
     const int64_t element = form == Weights::f32 ? 4 : 2;
     int64_t bytes = 0;
     std::vector<int64_t> keys;
@@ -280,7 +280,7 @@ void report(const Options& options) {
       {"cpu", describe_cpu()}, {"threads", threads()}, {"parameters", count_parameters(options.config)}};
   fmt::print("{}, {} threads; {} parameters, context {}, {}\n", describe_cpu(), threads(),
              human_count(static_cast<double>(count_parameters(options.config))), options.config.context,
-             options.config.pattern);
+             options.config.pattern.text());
   fmt::print("{:<8}{:>8}{:>10}{:>11}{:>10}{:>8}{:>10}{:>10}{:>9}{:>8}\n", "weights", "streams", "position",
              "weights MB", "cache MB", "GB/s", "floor ms", "step ms", "bytes/s", "ratio");
   const int64_t ram = static_cast<int64_t>(sysconf(_SC_AVPHYS_PAGES)) * sysconf(_SC_PAGESIZE);

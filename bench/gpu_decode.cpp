@@ -102,7 +102,7 @@ struct Model {
   }
   // Keys and values that one sequence reads at `position`.
   double cache_bytes(int64_t position) const {
-    const Schedule schedule = config.schedule();
+    const Schedule& schedule = config.schedule();
     double keys_read = 0;
     std::vector<int64_t> keys;
     for (size_t i = 0; i < schedule.cycle.size(); ++i) {
@@ -210,7 +210,7 @@ void run(const Request& request) {
   const double rate = gpu_copy_rate(kGpu);
   fmt::print("{}; copies at {:.0f} GB/s\n", cuda::describe(0), rate / 1e9);
   nlohmann::json out{
-      {"gpu", cuda::describe(0)}, {"copy_bytes_per_second", rate}, {"pattern", config.pattern}};
+      {"gpu", cuda::describe(0)}, {"copy_bytes_per_second", rate}, {"pattern", config.pattern.text()}};
   for (const int64_t streams : request.whole) out["whole"].push_back(measure_whole(model, streams, rate));
   for (const int64_t streams : request.streams)
     for (const DecodeSchedule schedule : {DecodeSchedule::persistent, DecodeSchedule::graph}) {

@@ -111,7 +111,7 @@ int run_inspect(const InspectOptions& options) {
   const std::string chosen = changes_of(as_given, config);
   const std::vector<Stage> stages = stages_of(config);
   const ModelConfig& model = config.model;
-  const Schedule schedule = model.schedule();
+  const Schedule& schedule = model.schedule();
   const ModelCost cost = cost_of(model);
   const Reach reach = analyse_reach(schedule, model.layers, model.heads, model.context);
   const Device device = parse_device(config.compute.device);
@@ -158,7 +158,7 @@ int run_inspect(const InspectOptions& options) {
     for (const Stage& stage : stages)
       out["stages"].push_back({{"from", stage.from},
                                {"context", stage.config.model.context},
-                               {"pattern", stage.config.model.pattern},
+                               {"pattern", stage.config.model.pattern.text()},
                                {"batch", stage.config.train.batch}});
     out["recipe"] = config.train.recipe;
     out["memory"]["sampling"] = {{"cache_dtype", name_of(caches.plan.values)},
@@ -187,7 +187,7 @@ int run_inspect(const InspectOptions& options) {
   if (stages.size() > 1)
     for (const Stage& stage : stages)
       print_result("stage      from {:.3g} % of the run: context {}, pattern {}, batch {}\n",
-                   100 * stage.from, stage.config.model.context, stage.config.model.pattern,
+                   100 * stage.from, stage.config.model.context, stage.config.model.pattern.text(),
                    stage.config.train.batch);
   print_result("reach      {}{}\n", reach.complete ? "" : "warning: ", describe(reach, model.context));
   print_result("cost       {}FLOP a token forward ({:.0f} % attention), {}FLOP to train on it; {} pairs\n",

@@ -62,7 +62,7 @@ void describe(const PreparedRun& prepared) {
                                : "");
   if (!prepared.chosen().empty()) say("chosen     {}", prepared.chosen());
   say("model      {} parameters, {} layers of {}, context {}",
-      human_count(static_cast<double>(cost.parameters)), config.model.layers, config.model.pattern,
+      human_count(static_cast<double>(cost.parameters)), config.model.layers, config.model.pattern.text(),
       config.model.context);
   const std::string limit =
       instruction_limit() == Instructions::any ? "" : ", limited to " + name_of(instruction_limit());

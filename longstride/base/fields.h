@@ -16,8 +16,16 @@
 
 namespace longstride {
 
-using FieldTarget =
-    std::variant<int64_t*, double*, bool*, std::string*, std::vector<int64_t>*, std::vector<double>*>;
+// A value that stands as a string in TOML and as something else in the program.
+class TextValue {
+ public:
+  virtual ~TextValue() = default;
+  virtual const std::string& text() const = 0;
+  virtual void set_text(std::string text) = 0;
+};
+
+using FieldTarget = std::variant<int64_t*, double*, bool*, std::string*, TextValue*, std::vector<int64_t>*,
+                                 std::vector<double>*>;
 
 struct Field {
   std::string section;  // "model"

@@ -105,6 +105,8 @@ bool assign(const Field& field, const toml::node& node) {
     if (auto value = node.value_exact<bool>()) return **target = *value, true;
   } else if (auto* target = std::get_if<std::string*>(&field.target)) {
     if (auto value = node.value_exact<std::string>()) return **target = *value, true;
+  } else if (auto* target = std::get_if<TextValue*>(&field.target)) {
+    if (auto value = node.value_exact<std::string>()) return (*target)->set_text(*value), true;
   } else if (const toml::array* array = node.as_array()) {
     std::vector<int64_t> integers;
     std::vector<double> numbers;
@@ -144,7 +146,8 @@ void assign_checked(const FieldList& fields, const std::string& key, const toml:
 
 std::string Field::type_name() const {
   constexpr const char* names[] = {"an integer",         "a number",           "true or false",
-                                   "a string in quotes", "a list of integers", "a list of numbers"};
+                                   "a string in quotes", "a string in quotes", "a list of integers",
+                                   "a list of numbers"};
   return names[target.index()];
 }
 
@@ -160,6 +163,8 @@ std::string Field::value_as_toml() const {
           return number_as_toml(*value);
         else if constexpr (std::is_same_v<T, std::string>)
           return quoted(*value);
+        else if constexpr (std::is_same_v<T, TextValue>)
+          return quoted(value->text());
         else if constexpr (std::is_same_v<T, std::vector<int64_t>>)
           return fmt::format("[{}]", fmt::join(*value, ", "));
         else {
@@ -266,7 +271,9 @@ std::string apply_override(const std::string& assignment, const FieldList& field
   try {
     const Field& field = fields.find(key, where);
     if (assign_numbers(field, value)) return check_value(field, where), key;
-    const bool bare_string = std::holds_alternative<std::string*>(field.target) && !value.starts_with('"');
+    const bool is_text = std::holds_alternative<std::string*>(field.target) ||
+                         std::holds_alternative<TextValue*>(field.target);
+    const bool bare_string = is_text && !value.starts_with('"');
     LONGSTRIDE_CHECK(
         is_utf8(value),
         "{}: '{}' is not UTF-8, as a config has to be; rename it, or go through a link with another name",

@@ -52,7 +52,7 @@ SharedPlan shared_attention_plan(Device device, const LayerPattern& layer, int64
 }
 
 std::vector<SharedPlan> attention_plans_of(const ModelConfig& config, Device device, bool upload) {
-  const Schedule schedule = config.schedule();
+  const Schedule& schedule = config.schedule();
   std::vector<SharedPlan> plans;
   for (size_t i = 0; i < schedule.cycle.size(); ++i) {
     const auto begin = schedule.cycle.begin(), here = begin + static_cast<std::ptrdiff_t>(i);

@@ -58,10 +58,8 @@ void ModelConfig::check() const {
     LONGSTRIDE_CHECK(value >= 1, "model.{} = {}, must be at least 1", name, value);
   LONGSTRIDE_CHECK(width % heads == 0, "model.heads = {} does not divide model.width = {}", heads, width);
   LONGSTRIDE_CHECK(qk() % heads == 0, "model.heads = {} does not divide model.qk_width = {}", heads, qk());
-  Schedule parsed;
   try {
-    parsed = schedule();
-    check_heads(parsed, heads);
+    check_heads(schedule(), heads);
   } catch (const Error& error) {
     fail("model.pattern: {}", error.what());
   }

@@ -6,7 +6,7 @@
 #include <vector>
 
 #include "longstride/base/fields.h"
-#include "longstride/pattern/pattern.h"
+#include "longstride/pattern/written_schedule.h"
 
 namespace longstride {
 
@@ -19,7 +19,7 @@ struct ModelConfig {
   int64_t width = 256;
   int64_t qk_width = 0;      // 0: width; the paper's "half-size query and key" is width / 2
   int64_t feed_forward = 0;  // 0: 4 * width; the paper's "half-size" is 2 * width
-  std::string pattern = "fixed:128,32";
+  WrittenSchedule pattern = "fixed:128,32";
   std::vector<int64_t> position_axes;  // empty: see axes()
   std::string positions = "paper";
   double rotary_base = 0;  // 0: see rotary.h
@@ -38,7 +38,7 @@ struct ModelConfig {
   int64_t qk_head() const { return qk() / heads; }
   int64_t v_head() const { return width / heads; }
   int64_t qkv() const { return 2 * qk() + width; }
-  Schedule schedule() const { return parse_schedule(pattern); }
+  const Schedule& schedule() const { return pattern.parsed(); }
   bool rotary() const { return positions == "rotary"; }
   // Whether blocks mix their values with those of the first: one block has nothing to mix with.
   bool mixes_values() const { return value_residual > 0 && layers > 1; }

@@ -10,7 +10,7 @@ ModelCost cost_of(const ModelConfig& config) {
   cost.parameters = count_parameters(config);
   for (const ParameterSpec& spec : parameter_table(config))
     if (spec.product) cost.product_flops += 2.0 * static_cast<double>(spec.count());
-  const Schedule schedule = config.schedule();
+  const Schedule& schedule = config.schedule();
   std::vector<double> pairs_of_cycle;
   for (const LayerPattern& layer : schedule.cycle)
     pairs_of_cycle.push_back(mean_keys(layer, config.heads, config.context) *

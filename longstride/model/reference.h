@@ -49,10 +49,10 @@ struct ModelRun {
   double dropout = 0;
   uint64_t seed = 0;
   uint32_t step = 0;
-  int64_t first_sequence = 0;  // of the batch, where the run takes a part of it
   // What lies on a branch, its gradient, and both factors of every matrix product, those of the attention
   // included, are rounded to this type, as a model with such products does; f32: not rounded.
   DType products = DType::f32;
+  int64_t first_sequence = 0;  // of the batch, where the run takes a part of it
 };
 
 template <class T>

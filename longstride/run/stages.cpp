@@ -56,9 +56,9 @@ int64_t context_of(const std::string& text, int64_t full) {
   fail("{}: a context of {} does not divide model.context = {}; {} does", field, context, full, near);
 }
 
-void check_pattern(const std::string& pattern, int64_t heads) {
+void check_pattern(const ModelConfig& model) {
   try {
-    check_heads(parse_schedule(pattern), heads);
+    check_heads(model.schedule(), model.heads);
   } catch (const Error& error) {
     fail("train.pattern_schedule: {}", error.what());
   }
@@ -70,7 +70,8 @@ std::vector<Stage> stages_of(const RunConfig& config) {
   const TrainConfig& train = config.train;
   const auto contexts =
       parts_of(train.context_schedule, "train.context_schedule", fmt::format("{}", config.model.context));
-  const auto patterns = parts_of(train.pattern_schedule, "train.pattern_schedule", config.model.pattern);
+  const auto patterns =
+      parts_of(train.pattern_schedule, "train.pattern_schedule", config.model.pattern.text());
   std::vector<double> begins{0};
   for (const auto* parts : {&contexts, &patterns})
     for (const Part& part : *parts)
@@ -84,7 +85,7 @@ std::vector<Stage> stages_of(const RunConfig& config) {
       ModelConfig& model = stage.config.model;
       model = config.model.shortened(context_of(value_at(contexts, from), config.model.context));
       model.pattern = value_at(patterns, from);
-      check_pattern(model.pattern, model.heads);
+      check_pattern(model);
       stage.pieces = config.model.context / model.context;
       stage.config.train.batch = train.batch * stage.pieces;
       stage.config.train.micro_batch = train.micro() * stage.pieces;

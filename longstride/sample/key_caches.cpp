@@ -32,7 +32,7 @@ CachePlan plan_caches(const ModelConfig& config, int64_t positions, DType produc
   plan.positions = positions;
   plan.keys = exact_scores ? DType::f32 : product;
   plan.values = product;
-  const Schedule schedule = config.schedule();
+  const Schedule& schedule = config.schedule();
   for (const LayerPattern& pattern : schedule.cycle) {
     LayerCachePlan& layer = plan.layers.emplace_back();
     for (int64_t head = 0; head < config.heads; ++head) {

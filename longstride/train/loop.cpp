@@ -140,7 +140,7 @@ class Loop {
   std::string stage_line() const {
     const RunConfig& stage = trainer_.stage();
     return fmt::format("step {}: context {}, pattern {}, batch {}", trainer_.state().step + 1,
-                       stage.model.context, stage.model.pattern, stage.train.batch);
+                       stage.model.context, stage.model.pattern.text(), stage.train.batch);
   }
 
   void tell(ProgressLine& progress, const std::string& line) {

@@ -119,7 +119,7 @@ Trainer::Trainer(const RunConfig& config, const Splits& splits)
   total_steps_ = steps_of(config.train, loader_);
   build_stage(0);
   state_.context = stage().model.context;
-  state_.pattern = stage().model.pattern;
+  state_.pattern = stage().model.pattern.text();
 }
 
 void Trainer::build_stage(int64_t index) {
@@ -150,8 +150,8 @@ void Trainer::follow_stages() {
   const int64_t due = std::max(stage_, stage_at(stages_, progress()));
   if (due != stage_) build_stage(due);
   const ModelConfig& model = stage().model;
-  if (state_.context == model.context && state_.pattern == model.pattern) return;
-  state_.context = model.context, state_.pattern = model.pattern;
+  if (state_.context == model.context && state_.pattern == model.pattern.text()) return;
+  state_.context = model.context, state_.pattern = model.pattern.text();
   state_.stage_step = state_.step;
   // Losses of different stages cannot be compared.
   state_.best_bits = 0, state_.best_step = state_.validated_step = 0;
@@ -281,7 +281,8 @@ void Trainer::load(const OpenCheckpoint& checkpoint) {
   load_into(checkpoint.state(), "", optimizer_->state_tensors());
   optimizer_->loaded();
   state_ = TrainState::from_metadata(checkpoint.metadata());
-  if (state_.context == 0) state_.context = config_.model.context, state_.pattern = config_.model.pattern;
+  if (state_.context == 0)
+    state_.context = config_.model.context, state_.pattern = config_.model.pattern.text();
   LONGSTRIDE_CHECK(
       state_.step == checkpoint.step(),
       "{} holds the state of step {}: the folder was copied or renamed; remove it, or give it back the "
@@ -291,7 +292,7 @@ void Trainer::load(const OpenCheckpoint& checkpoint) {
   int64_t reached = stage_at(stages_, progress());
   for (int64_t i = reached + 1; i < static_cast<int64_t>(stages_.size()); ++i)
     if (stages_[i].config.model.context == state_.context &&
-        stages_[i].config.model.pattern == state_.pattern)
+        stages_[i].config.model.pattern.text() == state_.pattern)
       reached = i;
   if (reached != stage_) build_stage(reached);
   follow_stages();

@@ -29,7 +29,7 @@ struct Case {
   std::string name() const {
     return fmt::format(
         "model {}, n {}, batch {}, {} layers, {} heads, width {}/{}/{}, {}/{}{}{}{}, dropout {}, {}",
-        config.pattern, config.context, batch, config.layers, config.heads, config.width, config.qk(),
+        config.pattern.text(), config.context, batch, config.layers, config.heads, config.width, config.qk(),
         config.ff(), config.init, config.positions, config.qk_norm ? ", qk_norm" : "",
         config.value_residual > 0 ? fmt::format(", value_residual {}", config.value_residual) : "",
         config.convolves() ? ", convolution" : "", dropout, name_of(product));

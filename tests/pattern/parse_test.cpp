@@ -7,6 +7,7 @@
 #include "longstride/base/check.h"
 #include "longstride/pattern/pattern.h"
 #include "longstride/pattern/terms/table.h"
+#include "longstride/pattern/written_schedule.h"
 
 namespace longstride {
 namespace {
@@ -220,6 +221,19 @@ TEST(Parse, LimitsThePatternsOfAllLayersTogether) {
     EXPECT_THAT(error.what(), testing::HasSubstr("at most 262144 patterns of heads together"));
   }
   EXPECT_EQ(parse_schedule("dense|window:4|window:8|window:16*65536").cycle.size(), 65536u);
+}
+
+TEST(WrittenSchedule, IsParsedOnceAndKeepsWhatDoesNotParse) {
+  WrittenSchedule written = "fixed:8,2,dense";
+  EXPECT_EQ(written.parsed().cycle.size(), 2u);
+  const WrittenSchedule copy = written;
+  EXPECT_EQ(&copy.parsed(), &written.parsed());
+  written.set_text("fixd:8");
+  EXPECT_EQ(written.text(), "fixd:8");
+  EXPECT_EQ(message_of([&] { written.parsed(); }), pattern_error("fixd:8"));
+  written = "window:4";
+  EXPECT_EQ(to_string(written.parsed()), "window:4");
+  EXPECT_FALSE(written == copy);
 }
 
 }  // namespace

@@ -2,9 +2,9 @@
 //
 // The time and the device give the FLOPs F that there are; training takes about 6 a parameter and byte, so a
 // model that is to read r bytes a parameter has N = sqrt(F / (6 r)). r is a GPU's where models of 38M to 59M
-// did best in two and ten minutes, and larger on a CPU, where a model that gets few steps learns next to nothing and
-// neighbours may take half of the time (docs/results.md). A model much larger than its data learns them by
-// heart: N is bounded by their bytes too.
+// did best in two and ten minutes, and larger on a CPU, where a model that gets few steps learns next to
+// nothing and neighbours may take half of the time (docs/results.md). A model much larger than its data
+// learns them by heart: N is bounded by their bytes too.
 #include <algorithm>
 #include <array>
 #include <cmath>

@@ -14,6 +14,7 @@
 #include "longstride/base/text.h"
 #include "longstride/compress/container.h"
 #include "longstride/compress/window_coder.h"
+#include "longstride/data/modalities/modality.h"
 #include "longstride/run/gpu_room.h"
 #include "longstride/run/run_directory.h"
 #include "longstride/sample/generate.h"
@@ -195,7 +196,7 @@ LoadedModel load_model_of(const DecompressOptions& options, const CompressedHead
                    "{} was compressed with products in {}, not {}; leave compute.precision as it was",
                    options.file, header.precision, name_of(loaded.product()));
   LONGSTRIDE_CHECK(header.context == loaded.config().model.context &&
-                       (header.kind != "image" || header.bytes == header.context),
+                       (!find_modality(header.kind)->records || header.bytes == header.context),
                    "{} is damaged: its windows have {} bytes, the model's {}", options.file, header.context,
                    loaded.config().model.context);
   return loaded;

@@ -10,6 +10,7 @@
 #include "longstride/base/input_file.h"
 #include "longstride/base/output_file.h"
 #include "longstride/compress/container.h"
+#include "longstride/data/modalities/modality.h"
 #include "longstride/run/config.h"
 
 namespace longstride::cli {
@@ -33,15 +34,10 @@ class CompressMaterial {
   void describe(CompressedHeader& header) const;
 
  private:
-  void read_picture(const RunConfig& config);
-  void read_sound(const RunConfig& config);
-
-  std::string kind_;
+  const Modality& modality_;
   InputFile file_;
-  int64_t size_ = 0;          // of what is coded
-  std::vector<uint8_t> own_;  // pixels or samples
-  std::string before_, after_;
-  std::vector<int64_t> shape_;
+  int64_t size_ = 0;   // of what is coded
+  Material material_;  // empty if the file is coded as it is
 };
 
 // Writes the file that `header` describes and returns its bytes. `decode(frame)` fills one frame of model

@@ -10,6 +10,7 @@
 
 #include "longstride/base/check.h"
 #include "longstride/base/text.h"
+#include "longstride/data/modalities/modality.h"
 #include "longstride/device/cuda.h"
 #include "longstride/model/cost.h"
 #include "longstride/model/transformer.h"
@@ -83,7 +84,7 @@ std::string rows_text(double rows) {
 void look_at_data(RunConfig& config) {
   const DataConfig& data = config.data;
   const bool open = is_open(config);
-  if (!open && (data.kind != "image" || data.image_height > 0)) return;
+  if (!open && (!modality_of(data).records || data.image_height > 0)) return;
   std::error_code error;
   if (data.path.empty() || !std::filesystem::exists(data.path, error)) {
     LONGSTRIDE_CHECK(
@@ -91,7 +92,7 @@ void look_at_data(RunConfig& config) {
         "the config leaves the model's shape to its data, but {}; set data.path, or every one of "
         "model.context, layers, heads, width and pattern",
         data.path.empty() ? "data.path is not set" : data.path + " is not there");
-    if (data.kind == "auto") config.data.kind = "text";
+    if (data.kind == kOpenKind) config.data.kind = DataConfig{}.kind;
     if (open) choose_training(config);
     return;
   }

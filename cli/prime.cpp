@@ -11,16 +11,14 @@
 #include "longstride/base/check.h"
 #include "longstride/base/say.h"
 #include "longstride/base/text.h"
-#include "longstride/data/encode.h"
-#include "longstride/data/files.h"
+#include "longstride/data/modalities/modality.h"
+#include "longstride/data/modalities/text.h"
 
 #include "cli/load_run.h"
 
 namespace longstride::cli {
 
 namespace {
-
-constexpr int64_t kLargestText = int64_t{1} << 30;
 
 std::vector<uint8_t> read_standard_input() {
   std::vector<uint8_t> bytes;
@@ -65,15 +63,14 @@ std::vector<uint8_t> read_record(const Record& record, const SampleOptions& opti
 }
 
 std::vector<uint8_t> read_file(const std::string& path, const RunConfig& config, const ImageShape& shape) {
-  if (config.data.kind == "text") return data::read_whole_file(path, kLargestText);
-  const bool image = config.data.kind == "image";
+  const Modality& modality = modality_of(config.data);
   try {
-    return image ? encode_image_file(path, shape.height, shape.width, shape.channels)
-                 : read_audio(path, config.data.sample_rate);
+    return modality.prime(path, config.data, shape);
   } catch (const Error& error) {
+    if (modality.as_is) throw;
     // What follows a semicolon there is advice on data to train with.
     const std::string reason = error.what();
-    fail("--prime: the run makes {}: {}", image ? "pictures" : "sound", reason.substr(0, reason.find(';')));
+    fail("--prime: the run makes {}: {}", modality.all, reason.substr(0, reason.find(';')));
   }
 }
 
@@ -81,7 +78,7 @@ std::vector<uint8_t> read_prime(const SampleOptions& options, const RunConfig& c
                                 const ImageShape& shape) {
   if (const auto record = parse_record(options.prime)) return read_record(*record, options, config);
   if (options.prime != "-") return read_file(options.prime, config, shape);
-  if (config.data.kind != "text")
+  if (!modality_of(config.data).as_is)
     throw UsageError(
         fmt::format("--prime -: the run's kind is {}, its prime must be a file", config.data.kind));
   return read_standard_input();
@@ -130,20 +127,20 @@ ImageShape picture_shape(const RunConfig& config) {
 
 std::vector<uint8_t> load_prime(const SampleOptions& options, const RunConfig& config, int64_t length,
                                 const Windows& windows, const ImageShape& shape) {
-  const std::string& kind = config.data.kind;
+  const Modality& modality = modality_of(config.data);
   if (options.prime.empty()) {
     if (options.prime_fraction > 0 || options.prime_seconds > 0)
       throw UsageError("--prime-fraction and --prime-seconds are parts of a --prime, which is missing");
     return {};
   }
-  if (options.prime_seconds > 0 && kind != "audio")
-    throw UsageError(fmt::format("--prime-seconds is for sound; the run's kind is {}", kind));
+  if (options.prime_seconds > 0 && !modality.timed)
+    throw UsageError(fmt::format("--prime-seconds is for sound; the run's kind is {}", modality.name));
   std::vector<uint8_t> bytes = read_prime(options, config, shape);
   LONGSTRIDE_CHECK(!bytes.empty(), "--prime {}: there is nothing in it", options.prime);
 
-  const bool whole_window = kind == "image" || parse_record(options.prime);
+  const bool whole_window = modality.records || parse_record(options.prime);
   const double fraction = options.prime_fraction > 0 ? options.prime_fraction : whole_window ? 0.5 : 1.0;
-  if (kind == "image") {
+  if (modality.records) {
     // Whole rows: a picture is completed from its upper part.
     const auto rows = static_cast<int64_t>(std::llround(fraction * static_cast<double>(shape.height)));
     bytes.resize(rows * shape.width * shape.channels);

@@ -14,7 +14,6 @@
 #include "longstride/base/printable.h"
 #include "longstride/base/say.h"
 #include "longstride/base/text.h"
-#include "longstride/data/encode.h"
 #include "longstride/run/gpu_room.h"
 
 #include "cli/commands.h"
@@ -169,7 +168,7 @@ void report(const SampleOptions& options, const SampleJob& job, const Generator&
                      {"bytes_per_second", rate},
                      {"complete", generator.done()},
                      {"files", files}};
-  if (job.text() && files.empty())
+  if (job.modality().as_is && files.empty())
     for (const Sequence& sequence : generator.sequences())
       out["samples"].push_back(unambiguous(sequence.bytes));
   print_json(out);

@@ -29,19 +29,20 @@ bool given(const SampleOptions& options, const std::string& name) {
 // ---- files to write ----
 
 void check_files(const SampleJob& job, int64_t count) {
-  const std::string &output = job.session.output, &kind = job.config.data.kind;
+  const std::string& output = job.session.output;
+  const Modality& modality = job.modality();
   if (is_direct_output(output)) {
-    if (kind == "audio" && count > 1)
-      throw UsageError(fmt::format("--output {}: {} sounds need files of their own", output, count));
+    if (!modality.records && !modality.as_is && count > 1)
+      throw UsageError(
+          fmt::format("--output {}: {} {}s need files of their own", output, count, modality.one));
     prepare_output(output, "--output");
   } else if (!output.empty()) {
     const std::string extension = fs::path(output).extension().string();
-    if (kind == "image" && extension != ".png")
-      throw UsageError(fmt::format("--output {}: pictures are written as .png", output));
-    if (kind == "audio" && extension != ".wav")
-      throw UsageError(fmt::format("--output {}: sound is written as .wav", output));
+    if (!modality.extension.empty() && extension != modality.extension)
+      throw UsageError(fmt::format("--output {}: {} {} written as {}", output, modality.all, modality.verb,
+                                   modality.extension));
     // The last name is as long as any.
-    prepare_output(kind == "image" ? output : numbered_output(output, count - 1, count), "--output");
+    prepare_output(modality.records ? output : numbered_output(output, count - 1, count), "--output");
   }
   if (job.state.empty()) return;
   if (fs::path(job.state).lexically_normal() == fs::path(output).lexically_normal())
@@ -51,9 +52,9 @@ void check_files(const SampleJob& job, int64_t count) {
 }
 
 // The file to write; "" for text that goes to standard output as it comes.
-std::string wanted_output(const SampleOptions& options, const std::string& kind, const std::string& name) {
-  if (options.output.empty()) return kind == "image" ? name + ".png" : kind == "audio" ? name + ".wav" : "";
-  if (kind == "text" && !options.json && is_direct_output(options.output) &&
+std::string wanted_output(const SampleOptions& options, const Modality& modality, const std::string& name) {
+  if (options.output.empty()) return modality.extension.empty() ? "" : name + std::string(modality.extension);
+  if (modality.as_is && !options.json && is_direct_output(options.output) &&
       is_standard_output(find_output(options.output)))
     return "";
   return options.output;
@@ -132,7 +133,7 @@ void use_output_of_state(SampleJob& job) {
   if (name.empty() || name.starts_with('.'))
     throw UsageError(fmt::format("--resume {}: its output would be {}; say with --output what to write",
                                  job.state, job.session.output));
-  const int64_t count = job.config.data.kind == "image" ? 1 : std::ssize(job.session.sequences);
+  const int64_t count = job.modality().records ? 1 : std::ssize(job.session.sequences);
   for (int64_t i = 0; i < count; ++i) check_own_output(job, numbered_output(job.session.output, i, count));
   if (fs::path(before).lexically_normal() != fs::path(job.session.output).lexically_normal())
     say("the output was {}; without --output it goes beside the state: {}", before, job.session.output);
@@ -146,9 +147,9 @@ void check_length(const SampleJob& job) {
                      "{} samples of {} bytes are more than can be counted", job.session.sequences.size(),
                      sequence.length);
   for (const Sequence& sequence : job.session.sequences)
-    LONGSTRIDE_CHECK(job.config.data.kind != "image" || sequence.length == context,
+    LONGSTRIDE_CHECK(!job.modality().records || sequence.length == context,
                      "a picture of {} bytes; those of the model have {}", sequence.length, context);
-  LONGSTRIDE_CHECK(job.config.data.kind != "image" || job.session.length == context,
+  LONGSTRIDE_CHECK(!job.modality().records || job.session.length == context,
                    "--length {}: a picture always has {} bytes", job.session.length, context);
 }
 
@@ -172,7 +173,7 @@ SampleJob job_from_state(const SampleOptions& options) {
   job.session = job.resumed ? std::move(saved) : branch(saved, branch_options(options, context));
   job.session.settings = settings_of_bits({overrides.begin() + 1, overrides.end()});
   if (!job.resumed || given(options, "--output"))
-    job.session.output = wanted_output(options, job.config.data.kind, "branches");
+    job.session.output = wanted_output(options, job.modality(), "branches");
   else if (!job.session.output.empty())
     use_output_of_state(job);
   return job;
@@ -182,18 +183,17 @@ SampleJob job_from_options(const SampleOptions& options) {
   check_new(options);
   SampleJob job;
   job.config = load_run_config(options.run, options.overrides);
-  const std::string& kind = job.config.data.kind;
-  if (kind == "image" && given(options, "--hop"))
+  if (job.modality().records && given(options, "--hop"))
     throw UsageError("--hop: pictures end where the context does; it is for text and sound");
   Session& session = job.session;
   session.weights = options.weights;
   session.exact_scores = options.exact_scores;
   session.settings = options.overrides;
-  session.kind = kind;
+  session.kind = job.config.data.kind;
   session.length = options.length > 0 ? options.length : job.config.model.context;
   session.hop = options.hop;
   session.sampler = {options.temperature, options.top_k, options.top_p, options.seed};
-  session.output = wanted_output(options, kind, "sample");
+  session.output = wanted_output(options, job.modality(), "sample");
   job.state = options.state;
   return job;
 }
@@ -227,7 +227,7 @@ SampleJob prepare_job(const SampleOptions& options) {
   SampleJob job = options.resume.empty() ? job_from_options(options) : job_from_state(options);
   use_instructions(job.config.compute);
   job.windows = windows_of(job.config.model, job.session.hop);
-  if (job.config.data.kind == "image") job.shape = picture_shape(job.config);
+  if (job.modality().records) job.shape = picture_shape(job.config);
   check_length(job);
   check_files(job, options.resume.empty() ? options.count : std::ssize(job.session.sequences));
   if (!options.resume.empty()) return job;

@@ -4,6 +4,7 @@
 #include <string>
 
 #include "longstride/data/corpus.h"
+#include "longstride/data/modalities/modality.h"
 #include "longstride/run/run_directory.h"
 #include "longstride/sample/session.h"
 
@@ -20,7 +21,7 @@ struct SampleJob {
   bool output_of_state = false;  // its name is the state's, not the command line's
   std::string saved_on;          // the device in words, if resumed
   Windows windows;
-  bool text() const { return config.data.kind == "text"; }
+  const Modality& modality() const { return modality_of(config.data); }
 };
 
 // Reads the prime or the state, and looks at everything that can be wrong before a model is loaded. Puts the

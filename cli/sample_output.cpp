@@ -9,7 +9,6 @@
 #include "longstride/base/check.h"
 #include "longstride/base/output_file.h"
 #include "longstride/base/say.h"
-#include "longstride/data/encode.h"
 
 #include "cli/output_file.h"
 #include "cli/standard_streams.h"
@@ -22,7 +21,12 @@ namespace {
 
 constexpr double kGridSeconds = 3;   // between grids
 constexpr double kGridShare = 0.05;  // of the time that may go into them
-constexpr uint8_t kNotPainted = 128;
+
+std::vector<std::span<const uint8_t>> bytes_of(const std::vector<Sequence>& samples) {
+  std::vector<std::span<const uint8_t>> bytes;
+  for (const Sequence& sample : samples) bytes.emplace_back(sample.bytes);
+  return bytes;
+}
 
 }  // namespace
 
@@ -73,7 +77,7 @@ void TextOutput::follow(const Generator& generator) {
 SampleOutput::SampleOutput(SampleJob& job, bool json)
     : job_(job),
       direct_(is_direct_output(job.session.output)),
-      text_(std::ssize(job.session.sequences), job.text() && job.session.output.empty() && !json) {}
+      text_(std::ssize(job.session.sequences), job.modality().as_is && job.session.output.empty() && !json) {}
 
 template <class Write>
 void SampleOutput::write_file(const std::string& path, Write&& write) {
@@ -85,11 +89,9 @@ void SampleOutput::write_file(const std::string& path, Write&& write) {
 
 void SampleOutput::write_grid(const Generator& generator) {
   const Clock::time_point begin = Clock::now();
-  std::vector<std::vector<uint8_t>> pictures;
-  for (const Sequence& sample : generator.sequences())
-    pictures.emplace_back(sample.bytes).resize(sample.length, kNotPainted);
+  const std::vector<std::span<const uint8_t>> samples = bytes_of(generator.sequences());
   write_file(job_.session.output, [&](const std::string& path) {
-    write_png_grid(path, pictures, job_.shape.height, job_.shape.width, job_.shape.channels);
+    job_.modality().write(path, samples, job_.config.data, job_.shape);
   });
   last_grid_ = Clock::now();
   grid_seconds_ = std::chrono::duration<double>(last_grid_ - begin).count();
@@ -97,33 +99,28 @@ void SampleOutput::write_grid(const Generator& generator) {
 
 void SampleOutput::follow(const Generator& generator) {
   text_.follow(generator);
-  if (direct_ || job_.config.data.kind != "image" || generator.done() || generator.replaying()) return;
+  if (direct_ || !job_.modality().records || generator.done() || generator.replaying()) return;
   const double since = std::chrono::duration<double>(Clock::now() - last_grid_).count();
   if (since >= std::max(kGridSeconds, grid_seconds_ / kGridShare)) write_grid(generator);
 }
 
 std::vector<std::string> SampleOutput::write_files(const Generator& generator) {
   const std::vector<Sequence>& samples = generator.sequences();
-  if (job_.config.data.kind == "image") {
+  if (job_.modality().records) {
     write_grid(generator);
     return {job_.session.output};
   }
-  if (direct_ && job_.text()) {
-    write_output(job_.session.output, [&](ByteSink& sink) {
-      for (const Sequence& sample : samples) sink.write(sample.bytes.data(), sample.known());
-    });
+  if (direct_ && job_.modality().as_is) {
+    job_.modality().write(job_.session.output, bytes_of(samples), job_.config.data, job_.shape);
     return {job_.session.output};
   }
   std::vector<std::string> files;
   for (int64_t i = 0; i < std::ssize(samples); ++i) {
-    const std::vector<uint8_t>& bytes = samples[i].bytes;
+    const std::span<const uint8_t> bytes(samples[i].bytes);
     if (bytes.empty()) continue;
     files.push_back(numbered_output(job_.session.output, i, std::ssize(samples)));
     write_file(files.back(), [&](const std::string& path) {
-      if (job_.text())
-        write_output(path, [&](ByteSink& sink) { sink.write(bytes.data(), std::ssize(bytes)); });
-      else
-        write_wav(path, bytes, job_.config.data.sample_rate);
+      job_.modality().write(path, {&bytes, 1}, job_.config.data, job_.shape);
     });
   }
   return files;
@@ -141,9 +138,9 @@ std::vector<std::string> SampleOutput::finish(const Generator& generator) {
       std::count_if(samples.begin(), samples.end(), [](const Sequence& s) { return s.finished(); });
   std::string note;
   if (!generator.done())
-    note = fmt::format(
-        " ({} of {} samples are finished{})", whole, samples.size(),
-        job_.config.data.kind == "image" ? ", what is grey is not painted yet" : ", the others end early");
+    note =
+        fmt::format(" ({} of {} samples are finished{})", whole, samples.size(),
+                    job_.modality().records ? ", what is grey is not painted yet" : ", the others end early");
   if (files.size() == 1)
     say("wrote {}{}", files[0], note);
   else

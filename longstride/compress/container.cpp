@@ -10,6 +10,7 @@
 #include "longstride/base/check.h"
 #include "longstride/base/input_file.h"
 #include "longstride/base/printable.h"
+#include "longstride/data/modalities/modality.h"
 
 namespace longstride {
 
@@ -61,7 +62,8 @@ void check(const CompressedHeader& header) {
   const auto is = [](const std::string& value, std::initializer_list<const char*> names) {
     return std::find(names.begin(), names.end(), value) != names.end();
   };
-  LONGSTRIDE_CHECK(is(header.kind, {"text", "image", "audio"}), "its kind is {}", header.kind);
+  const Modality* modality = find_modality(header.kind);
+  LONGSTRIDE_CHECK(modality != nullptr, "its kind is {}", header.kind);
   LONGSTRIDE_CHECK(is(header.weights, {"auto", "int8"}), "its weights are {}", header.weights);
   LONGSTRIDE_CHECK(is_plain_extension(header.extension), "its extension is {}", header.extension);
   LONGSTRIDE_CHECK(
@@ -73,7 +75,7 @@ void check(const CompressedHeader& header) {
       header.context <= kMostContext && header.frame_bytes <= kUsualFrame + header.streams * header.context,
       "frames of {} bytes, for {} windows of {} side by side", header.frame_bytes, header.streams,
       header.context);
-  if (header.kind != "image") return;
+  if (!modality->records) return;
   const std::vector<int64_t>& shape = header.shape;
   LONGSTRIDE_CHECK(shape.size() == 3 && shape[0] >= 1 && shape[1] >= 1 && shape[2] >= 1 && shape[2] <= 4 &&
                        shape[0] <= header.bytes && shape[1] <= header.bytes / shape[0] &&

@@ -13,7 +13,7 @@ namespace longstride {
 
 struct CompressedHeader {
   // Of the original.
-  std::string kind;            // text, image, audio
+  std::string kind;            // as data.kind
   std::string extension;       // of its name, with the dot; may be empty
   int64_t bytes = 0;           // that the model coded
   std::vector<int64_t> shape;  // pictures: height, width, channels

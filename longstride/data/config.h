@@ -3,11 +3,19 @@
 
 #include <cstdint>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "longstride/base/fields.h"
 
 namespace longstride {
+
+// The kinds of data that there are, of modalities/table.cpp.
+std::vector<std::string> kinds_of_data();
+// "text, image or audio"; `remark` stands behind the kinds of which any bytes are.
+std::string kinds_in_words(std::string_view remark = "");
+// As data.kind: it follows from what the data look like.
+constexpr const char* kOpenKind = "auto";
 
 struct DataConfig {
   std::string kind = "text";
@@ -23,8 +31,9 @@ struct DataConfig {
 
   // The caller sets the section's name.
   void fields(FieldList& list) {
-    list.add("kind", kind, "text (any bytes), image or audio; auto = what the data look like")
-        .one_of({"auto", "text", "image", "audio"});
+    std::vector<std::string> kinds = kinds_of_data();
+    kinds.insert(kinds.begin(), kOpenKind);
+    list.add("kind", kind, kinds_in_words(" (any bytes)") + "; auto = what the data look like").one_of(kinds);
     list.add("path", path, "file, archive or folder to learn from");
     list.add("validation_path", validation_path, "separate validation data; empty = a part of path");
     list.add("test_path", test_path, "separate test data; empty = a part of path");

@@ -5,18 +5,15 @@
 
 #include "longstride/base/check.h"
 #include "longstride/base/printable.h"
-#include "longstride/base/text.h"
-#include "longstride/data/audio.h"
 #include "longstride/data/cache.h"
 #include "longstride/data/files.h"
-#include "longstride/data/image.h"
 #include "longstride/data/items.h"
 #include "longstride/data/looks.h"
+#include "longstride/data/modalities/modality.h"
 
 namespace longstride {
 
 using data::CachedFile;
-using data::Decoded;
 using data::SourceFile;
 
 namespace {
@@ -25,42 +22,11 @@ ImageShape wanted_shape(const DataConfig& config) {
   return {config.image_height, config.image_width, config.image_channels};
 }
 
-// What the decoded bytes depend on besides the source; the number counts changes of the decoding itself. A
-// picture's size is no part of it: a run that has learnt it from the data finds the same bytes again.
-std::vector<std::string> encodings_of(const DataConfig& config) {
-  if (config.kind == "audio") return {fmt::format("audio 4 mulaw {}", config.sample_rate)};
-  if (config.kind != "image") return {"text 3"};
-  std::vector<std::string> encodings{"image 3"};
-  if (config.image_channels != 0)
-    encodings.push_back(fmt::format("image 3 channels {}", config.image_channels));
-  return encodings;
-}
-
-Decoded decode(const DataConfig& config, const std::vector<SourceFile>& files, const std::string& folder,
-               const data::DecodeSink& sink, const data::ItemMark& mark) {
-  if (config.kind == "image") return data::decode_images(files, wanted_shape(config), sink, mark);
-  if (config.kind == "audio") {
-    return {{}, data::decode_audio(files, config.sample_rate, folder, sink, mark).remark()};
-  }
-  std::vector<uint8_t> block(1 << 20);
-  const std::string remark = data::visit_items(files, [&](data::Item& item) {
-    while (const size_t count = item.read(block)) sink(std::span(block).first(count));
-  });
-  return {{}, remark};
-}
-
 std::string describe(const DataConfig& config, const std::string& path, int64_t size,
                      const ImageShape& shape) {
   const std::string name = std::filesystem::path(path).filename().string();
-  const std::string label = printable_line(name.empty() ? path : name);
-  if (shape.bytes() > 0)
-    return fmt::format("{}: {} picture{} of {} x {} x {}", label, size / shape.bytes(),
-                       size == shape.bytes() ? "" : "s", shape.height, shape.width, shape.channels);
-  if (config.kind == "audio")
-    return fmt::format("{}: {} of sound at {} Hz", label,
-                       human_seconds(static_cast<double>(size) / static_cast<double>(config.sample_rate)),
-                       config.sample_rate);
-  return fmt::format("{}: {} bytes", label, size);
+  return fmt::format("{}: {}", printable_line(name.empty() ? path : name),
+                     modality_of(config).describe(config, size, shape));
 }
 
 std::string with_remark(const std::string& description, const std::string& remark) {
@@ -116,22 +82,22 @@ std::string kind_of_data(const std::string& path) {
 Corpus open_corpus(const DataConfig& config, const std::string& path, const DataObserver& observer) {
   check_values(config);
   check_named(path);
-  LONGSTRIDE_CHECK(config.kind != "auto", "data.kind is left open; say text, image or audio");
+  const Modality& modality = modality_of(config);
   std::string links;
   const std::vector<SourceFile> files = data::list_files(path, &links);
-  if (config.kind == "text" && observer.note) {
+  if (modality.as_is && observer.note) {
     const std::string line = data::looks_unlike_text(path, files);
     if (!line.empty()) observer.note(line);
   }
-  if (config.kind == "text" && files.size() == 1 && data::is_plain_file(files[0].path)) {
+  if (modality.as_is && files.size() == 1 && data::is_plain_file(files[0].path)) {
     auto file = std::make_shared<const InputFile>(files[0].path);
     LONGSTRIDE_CHECK(file->bytes() > 0, "{} is empty", path);
     const int64_t size = file->bytes();
     return Corpus(std::move(file), 0, {}, with_remark(describe(config, path, size, {}), links));
   }
-  data::CacheRequest request{config.cache, path, files, encodings_of(config)};
+  data::CacheRequest request{config.cache, path, files, modality.encodings(config)};
   const ImageShape wanted = wanted_shape(config);
-  if (config.kind == "image")
+  if (modality.records)
     request.fits = [wanted](const ImageShape& found) {
       return (wanted.height == 0 || wanted.height == found.height) &&
              (wanted.width == 0 || wanted.width == found.width) &&
@@ -140,7 +106,7 @@ Corpus open_corpus(const DataConfig& config, const std::string& path, const Data
   const CachedFile cached = data::decode_once(
       request,
       [&](const std::string& folder, const data::DecodeSink& sink, const data::ItemMark& mark) {
-        return decode(config, files, folder, sink, mark);
+        return modality.decode(config, files, folder, sink, mark);
       },
       observer);
   const int64_t size = cached.file->bytes() - cached.offset;

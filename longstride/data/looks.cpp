@@ -3,8 +3,14 @@
 #include <algorithm>
 #include <array>
 #include <map>
+#include <utility>
+#include <vector>
 
 #include "longstride/base/check.h"
+#include "longstride/data/modalities/audio.h"
+#include "longstride/data/modalities/image.h"
+#include "longstride/data/modalities/modality.h"
+#include "longstride/data/modalities/text.h"
 
 namespace longstride::data {
 
@@ -13,120 +19,64 @@ namespace {
 using Sort = Look::Sort;
 using std::string_view_literals::operator""sv;
 
-struct MagicLook {
-  std::string_view magic;  // '?' is any byte
-  Look look;
+constexpr std::array kPacked{
+    Magic{"7z\xBC\xAF\x27\x1C"sv, "a 7z archive"},
+    Magic{"Rar!\x1A\7"sv, "an RAR archive"},
+    Magic{"LZIP\1"sv, "a lzip file"},
+    Magic{"\x1F\x9D"sv, "a file of the program compress"},
+    Magic{"\x5D\0\0"sv, "an LZMA file"},
+    Magic{"\x89LZO\0\r\n\x1A\n"sv, "a lzop file"},
+    Magic{"\xC7\x71"sv, "a cpio archive"},
+    Magic{"!<arch>\n"sv, "an ar archive"},
+    Magic{"MSCF\0\0\0\0"sv, "a cabinet"},
+    Magic{"PK\3\4"sv, "a zip archive"},
+    Magic{"\xFD"
+          "7zXZ\0"sv,
+          "an xz file"},
+    Magic{"\x1F\x8B\x08"sv, "a gzip file"},
+    Magic{"\x28\xB5\x2F\xFD"sv, "a zstd file"},
+    Magic{"BZh?1AY&SY"sv, "a bzip2 file"},
 };
 
-// The first that fits counts.
-constexpr std::array kLooks{
-    MagicLook{"\x89PNG\r\n\x1A\n"sv, {"a PNG picture", Sort::picture}},
-    MagicLook{"\xFF\xD8\xFF"sv, {"a JPEG picture", Sort::picture}},
-    MagicLook{"\x93NUMPY"sv, {"a NumPy array", Sort::picture}},
-    MagicLook{"\0\0\x08\3\0"sv, {"an IDX file of pictures", Sort::picture}},
-    MagicLook{"\0\0\x08\4\0"sv, {"an IDX file of pictures", Sort::picture}},
-
-    MagicLook{"RIFF????WAVE"sv, {"a WAV sound", Sort::sound}},
-    MagicLook{"RIFX????WAVE"sv, {"a WAV sound", Sort::sound}},
-    MagicLook{"RF64????WAVE"sv, {"a WAV sound", Sort::sound}},
-    MagicLook{"riff\x2E\x91\xCF\x11"sv, {"a W64 sound", Sort::sound}},
-    MagicLook{"fLaC"sv, {"a FLAC sound", Sort::sound}},
-    MagicLook{"OggS"sv, {"an Ogg sound", Sort::sound}},
-    MagicLook{"ID3"
-              "\2"sv,
-              {"an MP3 sound", Sort::sound}},
-    MagicLook{"ID3"
-              "\3"sv,
-              {"an MP3 sound", Sort::sound}},
-    MagicLook{"ID3"
-              "\4"sv,
-              {"an MP3 sound", Sort::sound}},
-    MagicLook{"FORM????AIF"sv, {"an AIFF sound", Sort::sound}},
-    MagicLook{"FORM????8SVX"sv, {"an SVX sound", Sort::sound}},
-    MagicLook{"FORM????16SV"sv, {"an SVX sound", Sort::sound}},
-    MagicLook{".snd\0"sv, {"an AU sound", Sort::sound}},
-    MagicLook{"caff\0"sv, {"a CAF sound", Sort::sound}},
-    MagicLook{"Creative Voice File\x1A"sv, {"a VOC sound", Sort::sound}},
-    MagicLook{"NIST_1A\n"sv, {"a SPHERE sound", Sort::sound}},
-
-    MagicLook{"RIFF????WEBP"sv, {"a WebP picture", Sort::other_picture}},
-    MagicLook{"GIF87a"sv, {"a GIF picture", Sort::other_picture}},
-    MagicLook{"GIF89a"sv, {"a GIF picture", Sort::other_picture}},
-    MagicLook{"II*\0"sv, {"a TIFF picture", Sort::other_picture}},
-    MagicLook{"MM\0*"sv, {"a TIFF picture", Sort::other_picture}},
-    MagicLook{"BM????\0\0\0\0"sv, {"a BMP picture", Sort::other_picture}},
-    MagicLook{"P5\n"sv, {"a PGM picture", Sort::other_picture}},
-    MagicLook{"P6\n"sv, {"a PPM picture", Sort::other_picture}},
-    MagicLook{"8BPS\0\1"sv, {"a Photoshop picture", Sort::other_picture}},
-    MagicLook{"\0\0\1\0?\0"sv, {"an icon", Sort::other_picture}},
-    MagicLook{"\0\0\0\x0CjP  "sv, {"a JPEG 2000 picture", Sort::other_picture}},
-    MagicLook{"\0\0\0\x0CJXL "sv, {"a JPEG XL picture", Sort::other_picture}},
-    MagicLook{"\0\0\0?ftyphei"sv, {"a HEIC picture", Sort::other_picture}},
-    MagicLook{"\0\0\0?ftypmif1"sv, {"a HEIF picture", Sort::other_picture}},
-    MagicLook{"\0\0\0?ftypavif"sv, {"an AVIF picture", Sort::other_picture}},
-
-    MagicLook{"\0\0\0?ftypM4A"sv, {"an MPEG-4 sound", Sort::other_sound}},
-    MagicLook{"\x30\x26\xB2\x75\x8E\x66\xCF\x11"sv, {"a Windows Media file", Sort::other_sound}},
-    MagicLook{"\xFF\xF1"sv, {"an AAC sound", Sort::other_sound}},
-    MagicLook{"\xFF\xF9"sv, {"an AAC sound", Sort::other_sound}},
-    MagicLook{"wvpk"sv, {"a WavPack sound", Sort::other_sound}},
-    MagicLook{"MAC \x96\x0F"sv, {"a Monkey's Audio sound", Sort::other_sound}},
-    MagicLook{"#!AMR"sv, {"an AMR sound", Sort::other_sound}},
-    MagicLook{"MThd\0\0\0\6"sv, {"a MIDI file", Sort::other}},
-
-    MagicLook{"7z\xBC\xAF\x27\x1C"sv, {"a 7z archive", Sort::packed}},
-    MagicLook{"Rar!\x1A\7"sv, {"an RAR archive", Sort::packed}},
-    MagicLook{"LZIP\1"sv, {"a lzip file", Sort::packed}},
-    MagicLook{"\x1F\x9D"sv, {"a file of the program compress", Sort::packed}},
-    MagicLook{"\x5D\0\0"sv, {"an LZMA file", Sort::packed}},
-    MagicLook{"\x89LZO\0\r\n\x1A\n"sv, {"a lzop file", Sort::packed}},
-    MagicLook{"\xC7\x71"sv, {"a cpio archive", Sort::packed}},
-    MagicLook{"!<arch>\n"sv, {"an ar archive", Sort::packed}},
-    MagicLook{"MSCF\0\0\0\0"sv, {"a cabinet", Sort::packed}},
-    MagicLook{"PK\3\4"sv, {"a zip archive", Sort::packed}},
-    MagicLook{"\xFD"
-              "7zXZ\0"sv,
-              {"an xz file", Sort::packed}},
-    MagicLook{"\x1F\x8B\x08"sv, {"a gzip file", Sort::packed}},
-    MagicLook{"\x28\xB5\x2F\xFD"sv, {"a zstd file", Sort::packed}},
-    MagicLook{"BZh?1AY&SY"sv, {"a bzip2 file", Sort::packed}},
-
-    MagicLook{"\x7F"
-              "ELF"sv,
-              {"an ELF program or library", Sort::other}},
-    MagicLook{"MZ?\0"sv, {"a program of Windows", Sort::other}},
-    MagicLook{"MZ\x90\0"sv, {"a program of Windows", Sort::other}},
-    MagicLook{"\xCF\xFA\xED\xFE"sv, {"a program or library (Mach-O)", Sort::other}},
-    MagicLook{"\xCE\xFA\xED\xFE"sv, {"a program or library (Mach-O)", Sort::other}},
-    MagicLook{"\xCA\xFE\xBA\xBE"sv, {"a Java class or Mach-O program", Sort::other}},
-    MagicLook{"\0asm"sv, {"a WebAssembly module", Sort::other}},
-    MagicLook{"SQLite format 3\0"sv, {"an SQLite database", Sort::other}},
-    MagicLook{"PAR1"sv, {"a Parquet table", Sort::other}},
-    MagicLook{"ARROW1\0"sv, {"an Arrow table", Sort::other}},
-    MagicLook{"\x89HDF\r\n\x1A\n"sv, {"an HDF5 file", Sort::other}},
-    MagicLook{"GGUF"sv, {"a GGUF file of weights", Sort::other}},
-    MagicLook{"\x80\2"sv, {"a Python pickle", Sort::other}},
-    MagicLook{"\x80\3"sv, {"a Python pickle", Sort::other}},
-    MagicLook{"\x80\4\x95"sv, {"a Python pickle", Sort::other}},
-    MagicLook{"\x80\5\x95"sv, {"a Python pickle", Sort::other}},
-    MagicLook{"Salted__"sv, {"an encrypted file (OpenSSL)", Sort::other}},
-    MagicLook{"age-encryption.org/"sv, {"an encrypted file (age)", Sort::other}},
-    MagicLook{"%PDF-"sv, {"a PDF document", Sort::other}},
-    MagicLook{"\xD0\xCF\x11\xE0\xA1\xB1\x1A\xE1"sv, {"a document of an old Microsoft Office", Sort::other}},
-    MagicLook{"RIFF????AVI "sv, {"an AVI film", Sort::other}},
-    MagicLook{"\x1A\x45\xDF\xA3"sv, {"a Matroska or WebM film", Sort::other}},
-    MagicLook{"\0\0\0?ftyp"sv, {"an MPEG-4 film", Sort::other}},
-    MagicLook{"FLV\1"sv, {"a Flash film", Sort::other}},
-    MagicLook{"\0\0\1\xBA"sv, {"an MPEG film", Sort::other}},
-    MagicLook{"wOFF\0"sv, {"a font", Sort::other}},
-    MagicLook{"wOF2\0"sv, {"a font", Sort::other}},
-    MagicLook{"OTTO\0"sv, {"a font", Sort::other}},
-    MagicLook{"\0\1\0\0\0"sv, {"a font", Sort::other}},
+constexpr std::array kOthers{
+    Magic{"MThd\0\0\0\6"sv, "a MIDI file"},
+    Magic{"\x7F"
+          "ELF"sv,
+          "an ELF program or library"},
+    Magic{"MZ?\0"sv, "a program of Windows"},
+    Magic{"MZ\x90\0"sv, "a program of Windows"},
+    Magic{"\xCF\xFA\xED\xFE"sv, "a program or library (Mach-O)"},
+    Magic{"\xCE\xFA\xED\xFE"sv, "a program or library (Mach-O)"},
+    Magic{"\xCA\xFE\xBA\xBE"sv, "a Java class or Mach-O program"},
+    Magic{"\0asm"sv, "a WebAssembly module"},
+    Magic{"SQLite format 3\0"sv, "an SQLite database"},
+    Magic{"PAR1"sv, "a Parquet table"},
+    Magic{"ARROW1\0"sv, "an Arrow table"},
+    Magic{"\x89HDF\r\n\x1A\n"sv, "an HDF5 file"},
+    Magic{"GGUF"sv, "a GGUF file of weights"},
+    Magic{"\x80\2"sv, "a Python pickle"},
+    Magic{"\x80\3"sv, "a Python pickle"},
+    Magic{"\x80\4\x95"sv, "a Python pickle"},
+    Magic{"\x80\5\x95"sv, "a Python pickle"},
+    Magic{"Salted__"sv, "an encrypted file (OpenSSL)"},
+    Magic{"age-encryption.org/"sv, "an encrypted file (age)"},
+    Magic{"%PDF-"sv, "a PDF document"},
+    Magic{"\xD0\xCF\x11\xE0\xA1\xB1\x1A\xE1"sv, "a document of an old Microsoft Office"},
+    Magic{"RIFF????AVI "sv, "an AVI film"},
+    Magic{"\x1A\x45\xDF\xA3"sv, "a Matroska or WebM film"},
+    Magic{"\0\0\0?ftyp"sv, "an MPEG-4 film"},
+    Magic{"FLV\1"sv, "a Flash film"},
+    Magic{"\0\0\1\xBA"sv, "an MPEG film"},
+    Magic{"wOFF\0"sv, "a font"},
+    Magic{"wOF2\0"sv, "a font"},
+    Magic{"OTTO\0"sv, "a font"},
+    Magic{"\0\1\0\0\0"sv, "a font"},
 };
 
-constexpr Look kSafetensors{"a safetensors file of weights", Sort::other};
-constexpr Look kMpegAudio{"an MP3 sound", Sort::sound};
-constexpr Look kCifar{"a CIFAR-10 binary batch", Sort::picture};
+// What is told by more than a magic number.
+const Look kSafetensors{"a safetensors file of weights", Sort::other, nullptr};
+const Look kMpegAudio{"an MP3 sound", Sort::read, &kAudio};
+const Look kCifar{"a CIFAR-10 binary batch", Sort::read, &kImage};
 constexpr size_t kCifarRecordsSeen = 16;
 
 bool fits(std::span<const uint8_t> head, std::string_view magic) {
@@ -149,6 +99,27 @@ bool begins_like_mpeg_audio(std::span<const uint8_t> head) {
   return version != 1 && (layer == 1 || layer == 2) && bitrate != 0 && bitrate != 15 && rate != 3;
 }
 
+struct MagicLook {
+  std::string_view magic;
+  Look look;
+};
+
+// The first that fits counts.
+const std::vector<MagicLook>& magic_looks() {
+  static const std::vector<MagicLook> looks = [] {
+    std::vector<MagicLook> all;
+    const auto add = [&](std::span<const Magic> magics, Sort sort, const Modality* kind) {
+      for (const Magic& magic : magics) all.push_back({magic.bytes, {magic.name, sort, kind}});
+    };
+    for (const Modality* kind : modalities()) add(kind->looks, Sort::read, kind);
+    for (const Modality* kind : modalities()) add(kind->other_looks, Sort::not_read, kind);
+    add(kPacked, Sort::packed, nullptr);
+    add(kOthers, Sort::other, nullptr);
+    return all;
+  }();
+  return looks;
+}
+
 const Look* look_of_item(Item& item) {
   if (const Look* look = look_of(item.peek(kLookBytes))) return look;
   if (item.extension() == "bin" && begins_like_cifar(item.peek(kCifarRecordsSeen * kCifarRecordBytes)))
@@ -158,24 +129,19 @@ const Look* look_of_item(Item& item) {
 
 std::string hint_of(const Look* look) {
   if (look == nullptr) return "";
-  const char* kind = look->sort == Sort::picture ? ", which data.kind = \"image\" reads"
-                     : look->sort == Sort::sound ? ", which data.kind = \"audio\" reads"
-                                                 : "";
-  return fmt::format("; it looks like {}{}", look->name, kind);
+  return fmt::format(
+      "; it looks like {}{}", look->name,
+      look->sort == Sort::read ? fmt::format(", which data.kind = \"{}\" reads", look->kind->name) : "");
 }
 
 // What would read such files.
 std::string advice(const Look& look) {
   switch (look.sort) {
-    case Sort::picture:
-      return "data.kind = \"image\" reads pictures, and arrays of uint8 (data.image_height, data.image_width "
-             "and data.image_channels are taken from the data if they are not set)";
-    case Sort::sound:
-      return "data.kind = \"audio\" reads sounds (data.sample_rate sets how finely)";
-    case Sort::other_picture:
-      return "longstride does not decode them; as PNG or JPEG data.kind = \"image\" would read them";
-    case Sort::other_sound:
-      return "longstride does not decode them; as WAV, FLAC or MP3 data.kind = \"audio\" would read them";
+    case Sort::read:
+      return fmt::format("data.kind = \"{}\" reads {}", look.kind->name, look.kind->reads);
+    case Sort::not_read:
+      return fmt::format("longstride does not decode them; as {} data.kind = \"{}\" would read them",
+                         look.kind->formats, look.kind->name);
     case Sort::packed:
       return "longstride does not unpack them; unpack them first";
     case Sort::other:
@@ -189,29 +155,41 @@ struct Found {
   int64_t items = 0;
 };
 
+std::pair<Sort, const Modality*> sort_of(const Look& look) { return {look.sort, look.kind}; }
+
+// Where a look stands among all.
+size_t rank_of(const Look* look) {
+  const std::vector<MagicLook>& all = magic_looks();
+  const auto found =
+      std::find_if(all.begin(), all.end(), [&](const MagicLook& m) { return &m.look == look; });
+  const size_t behind = look == &kSafetensors ? 0 : look == &kMpegAudio ? 1 : 2;
+  return static_cast<size_t>(found - all.begin()) + (found == all.end() ? behind : 0);
+}
+
 // Some of the files, and the first members of archives.
 Found look_at(const std::vector<SourceFile>& files) {
   constexpr size_t kMostFiles = 16;
   std::vector<SourceFile> some;
   const size_t count = std::min(kMostFiles, files.size());
   for (size_t i = 0; i < count; ++i) some.push_back(files[i * files.size() / count]);
-  std::map<const Look*, int64_t> times;
-  std::map<Sort, int64_t> of_sort;
+  std::map<std::pair<size_t, const Look*>, int64_t> times;  // in the order of the tables
+  std::map<std::pair<Sort, const Modality*>, int64_t> of_sort;
   Found found;
   peek_items(some, [&](Item& item) {
     ++found.items;
-    if (const Look* look = look_of_item(item)) ++times[look], ++of_sort[look->sort];
+    if (const Look* look = look_of_item(item)) ++times[{rank_of(look), look}], ++of_sort[sort_of(*look)];
   });
+  int64_t most = 0;
   for (const auto& [look, count_of_look] : times)
-    if (found.most == nullptr || count_of_look > times.at(found.most)) found.most = look;
-  if (found.most != nullptr && 2 * of_sort[found.most->sort] <= found.items) found.most = nullptr;
+    if (count_of_look > most) most = count_of_look, found.most = look.second;
+  if (found.most != nullptr && 2 * of_sort[sort_of(*found.most)] <= found.items) found.most = nullptr;
   return found;
 }
 
 }  // namespace
 
 const Look* look_of(std::span<const uint8_t> head) {
-  for (const MagicLook& entry : kLooks)
+  for (const MagicLook& entry : magic_looks())
     if (fits(head, entry.magic)) return &entry.look;
   if (begins_like_safetensors(head)) return &kSafetensors;
   if (begins_like_mpeg_audio(head)) return &kMpegAudio;
@@ -220,8 +198,7 @@ const Look* look_of(std::span<const uint8_t> head) {
 
 bool begins_like_media(std::span<const uint8_t> head) {
   const Look* look = look_of(head);
-  return look != nullptr && (look->sort == Sort::picture || look->sort == Sort::sound ||
-                             look->sort == Sort::other_picture || look->sort == Sort::other_sound);
+  return look != nullptr && look->kind != nullptr;
 }
 
 bool begins_like_cifar(std::span<const uint8_t> head) {
@@ -235,14 +212,14 @@ std::string look_hint(std::span<const uint8_t> head) { return hint_of(look_of(he
 
 bool is_no_sound(Item& item, bool named_like_sound) {
   const Look* look = look_of_item(item);
-  if (look == nullptr || look->sort == Sort::sound || look->sort == Sort::other_sound) return false;
-  return !named_like_sound || look->sort == Sort::picture || look->sort == Sort::other_picture;
+  if (look == nullptr || look->kind == &kAudio) return false;
+  return !named_like_sound || look->kind != nullptr;
 }
 
 std::string kind_by_looks(const std::vector<SourceFile>& files) {
   const Found found = look_at(files);
-  if (found.most == nullptr) return "text";
-  return found.most->sort == Sort::picture ? "image" : found.most->sort == Sort::sound ? "audio" : "text";
+  const bool is_read = found.most != nullptr && found.most->sort == Sort::read;
+  return std::string(is_read ? found.most->kind->name : kText.name);
 }
 
 std::string looks_unlike_text(const std::string& path, const std::vector<SourceFile>& files) {

@@ -1,4 +1,4 @@
-// What bytes look like by their first ones: a table of magic numbers, of what is read here and of other
+// What bytes look like by their first ones: the magic numbers of what the modalities read, and of other
 // everyday files, so that messages can say what was found in place of what was wanted.
 #pragma once
 
@@ -12,12 +12,17 @@
 #include "longstride/data/files.h"
 #include "longstride/data/items.h"
 
+namespace longstride {
+struct Modality;
+}
+
 namespace longstride::data {
 
 struct Look {
-  enum class Sort { picture, sound, other_picture, other_sound, packed, other };
-  std::string_view name;  // "a PNG picture"
+  enum class Sort { read, not_read, packed, other };  // the first two of a kind
+  std::string_view name;                              // "a PNG picture"
   Sort sort = Sort::other;
+  const Modality* kind = nullptr;
 };
 
 // As many first bytes as are looked at.

@@ -12,6 +12,7 @@
 
 #include "longstride/base/check.h"
 #include "longstride/base/cpu_memory.h"
+#include "longstride/data/modalities/modality.h"
 #include "longstride/device/device.h"
 #include "longstride/device/instructions.h"
 #include "longstride/model/transformer.h"
@@ -79,11 +80,13 @@ int64_t heads_for(const ModelConfig& model) {
 
 // Contexts of text and sound, of which a config gets the longest that its time can teach and its data fill.
 int64_t context_for(const RunConfig& config, const Splits& splits) {
-  constexpr std::array<int64_t, 4> kText{12288, 3072, 1024, 256}, kSound{16384, 4096, 1024, 256};
-  const auto& contexts = config.data.kind == "audio" ? kSound : kText;
+  const FastChoices& fast = modality_of(config.data).fast;
+  const auto& contexts = fast.contexts;
   const double minutes = minutes_of(config.train);
-  size_t at = is_gpu(config) ? (minutes >= 4 ? 0 : minutes >= 1 ? 1 : 2) : minutes >= 30 ? 2 : 3;
-  if (config.data.kind == "audio" && !is_gpu(config)) at = minutes >= 4 ? 1 : 2;
+  size_t at = is_gpu(config) ? (minutes >= 4   ? 0
+                                : minutes >= 1 ? 1
+                                               : 2)
+                             : fast.cpu_context + (minutes >= fast.cpu_minutes ? 0 : 1);
   // Enough windows to learn from, and one to validate with.
   const auto fits = [&](int64_t context) {
     return 16 * context <= splits.train.size() &&
@@ -101,21 +104,21 @@ std::string pattern_for(const RunConfig& config, const ImageShape& picture) {
   int64_t row = 1;
   while (row * row < config.model.context) row *= 2;
   row = std::min(row, config.model.context);
-  if (config.data.kind == "audio") return fmt::format("strided:{}", row);
+  if (modality_of(config.data).fast.strided) return fmt::format("strided:{}", row);
   // As in the configs of this project: a quarter of a block is its summary, and no block is below 32.
   row = std::min(std::max<int64_t>(32, row), config.model.context);
   return row >= 8 ? fmt::format("fixed:{},{}", row, row / 4) : "dense";
 }
 
 int64_t batch_for(const RunConfig& config) {
-  const int64_t bytes = is_gpu(config) ? 24576 : config.data.kind == "text" ? 2048 : 4096;
+  const int64_t bytes = is_gpu(config) ? 24576 : modality_of(config.data).fast.cpu_batch_bytes;
   return std::max<int64_t>(1, bytes / config.model.context);
 }
 
 // Short contexts first, for text and long contexts (docs/results.md); pictures are learnt whole.
 std::string context_schedule_for(const RunConfig& config) {
   const int64_t context = config.model.context;
-  if (config.data.kind != "text" || context < 4096) return "";
+  if (!modality_of(config.data).fast.short_contexts_first || context < 4096) return "";
   std::string schedule;
   if (context % 1024 == 0) schedule = "1024 until 0.1";
   if (context % 4 == 0 && context / 4 > 1024)
@@ -154,12 +157,12 @@ bool shape_is_open(const ModelConfig& model) {
 }
 
 bool is_open(const RunConfig& config) {
-  return config.data.kind == "auto" || shape_is_open(config.model) || config.train.batch == 0 ||
+  return config.data.kind == kOpenKind || shape_is_open(config.model) || config.train.batch == 0 ||
          config.train.context_schedule == "auto" || config.train.activations == "auto";
 }
 
 void choose_kind(DataConfig& config) {
-  if (config.kind == "auto") config.kind = kind_of_data(config.path);
+  if (config.kind == kOpenKind) config.kind = kind_of_data(config.path);
 }
 
 void choose_shape(RunConfig& config, const Splits& splits) {

@@ -31,7 +31,7 @@ struct Session {
   std::string device;                 // in words
   std::vector<std::string> settings;  // of the command line, section.key=value
   // Of the samples as a whole. Each sequence has its own length, sampler and stream besides.
-  std::string kind;  // text, image, audio
+  std::string kind;  // as data.kind
   int64_t length = 0;
   double hop = 0.5;
   SamplerConfig sampler;

@@ -8,10 +8,11 @@
 #include <unistd.h>
 
 #include "longstride/base/checksum.h"
-#include "longstride/data/encode.h"
+#include "longstride/data/modalities/audio.h"
+#include "longstride/data/modalities/image.h"
 
 #include "tests/cli/cli_fixture.h"
-#include "tests/compress/mulaw_file.h"
+#include "tests/data/mulaw_file.h"
 
 namespace longstride {
 namespace {

@@ -10,7 +10,8 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include "longstride/data/encode.h"
+#include "longstride/data/modalities/audio.h"
+#include "longstride/data/modalities/image.h"
 
 #include "tests/cli/cli_fixture.h"
 

@@ -9,7 +9,8 @@
 #include <unistd.h>
 
 #include "longstride/base/checksum.h"
-#include "longstride/data/encode.h"
+#include "longstride/data/modalities/audio.h"
+#include "longstride/data/modalities/image.h"
 
 #include "tests/cli/cli_fixture.h"
 

@@ -1,4 +1,6 @@
 // Pictures of every format against bytes that the test computes itself.
+#include "longstride/data/modalities/image.h"
+
 #include <algorithm>
 #include <cstdint>
 #include <exception>
@@ -14,7 +16,6 @@
 #include <unistd.h>
 
 #include "longstride/data/corpus.h"
-#include "longstride/data/encode.h"
 
 #include "tests/data/fixtures.h"
 

@@ -8,7 +8,7 @@
 #include <sndfile.h>
 
 #include "longstride/data/corpus.h"
-#include "longstride/data/encode.h"
+#include "longstride/data/modalities/audio.h"
 
 #include "tests/data/fixtures.h"
 

@@ -1,5 +1,4 @@
-// Bytes back into things that people look at and listen to, and single files into bytes, to begin a sample
-// with.
+// Pictures: their bytes row by row, the channel fastest (../image.h reads the files), and PNG files of them.
 #pragma once
 
 #include <cstdint>
@@ -7,9 +6,11 @@
 #include <string>
 #include <vector>
 
-#include "longstride/data/corpus.h"
+#include "longstride/data/modalities/modality.h"
 
 namespace longstride {
+
+extern const Modality kImage;
 
 // A picture of (height, width, channels) bytes, channels 1 to 4, as a PNG. The file appears whole or not at
 // all. Throws Error if it cannot be written or the sizes do not fit.
@@ -20,10 +21,6 @@ void write_png(const std::string& path, std::span<const uint8_t> pixels, int64_t
 // 0 chooses a grid that is nearly square; the cells that are left over are grey.
 void write_png_grid(const std::string& path, const std::vector<std::vector<uint8_t>>& items, int64_t height,
                     int64_t width, int64_t channels, int64_t columns = 0);
-
-// mu-law bytes (mulaw.h) as a WAV file of 16-bit samples at `rate` Hz; reading it with read_audio gives the
-// same bytes.
-void write_wav(const std::string& path, std::span<const uint8_t> mulaw, int64_t rate);
 
 struct Image {
   ImageShape shape;
@@ -37,8 +34,5 @@ Image read_picture(const std::string& path, int64_t channels = 0);
 // otherwise.
 std::vector<uint8_t> encode_image_file(const std::string& path, int64_t height, int64_t width,
                                        int64_t channels);
-
-// A sound file as mu-law bytes at `rate` Hz, as training reads it. Throws Error.
-std::vector<uint8_t> read_audio(const std::string& path, int64_t rate);
 
 }  // namespace longstride

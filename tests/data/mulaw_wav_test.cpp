@@ -1,5 +1,5 @@
 // WAV files of mu-law samples.
-#include "longstride/compress/mulaw_wav.h"
+#include "longstride/data/mulaw_wav.h"
 
 #include <set>
 #include <vector>
@@ -9,7 +9,7 @@
 
 #include "longstride/base/check.h"
 
-#include "tests/compress/mulaw_file.h"
+#include "tests/data/mulaw_file.h"
 #include "tests/support/temporary_folder.h"
 
 namespace longstride {

@@ -1,4 +1,4 @@
-#include "longstride/compress/mulaw_wav.h"
+#include "longstride/data/mulaw_wav.h"
 
 #include <algorithm>
 #include <cstring>

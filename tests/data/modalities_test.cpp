@@ -1,0 +1,55 @@
+// What every kind of data tells of itself.
+#include "longstride/data/modalities/modality.h"
+
+#include <set>
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include "tests/data/fixtures.h"
+
+namespace longstride {
+namespace {
+
+using data_test::error_of;
+using ::testing::HasSubstr;
+
+DataConfig config_of(std::string_view kind) {
+  DataConfig config;
+  config.kind = kind;
+  return config;
+}
+
+TEST(Modalities, EachIsWhole) {
+  std::set<std::string_view> names;
+  for (const Modality* modality : modalities()) {
+    SCOPED_TRACE(modality->name);
+    EXPECT_TRUE(names.insert(modality->name).second);
+    EXPECT_EQ(find_modality(modality->name), modality);
+    for (const std::string_view word :
+         {modality->one, modality->all, modality->verb, modality->reads, modality->formats})
+      EXPECT_FALSE(word.empty());
+    EXPECT_TRUE(modality->describe && modality->encodings && modality->decode && modality->prime);
+    EXPECT_TRUE(modality->write && modality->restore);
+    // What has a file of its own kind has an extension, and something to take out of it.
+    EXPECT_EQ(modality->extension.empty(), modality->as_is);
+    EXPECT_EQ(modality->material == nullptr, modality->as_is);
+    EXPECT_EQ(modality->looks.empty(), modality->as_is);
+    EXPECT_LT(modality->fast.cpu_context + 1, modality->fast.contexts.size());
+    const DataConfig config = config_of(modality->name);
+    EXPECT_EQ(&modality_of(config), modality);
+    EXPECT_FALSE(modality->encodings(config).empty());
+  }
+}
+
+TEST(Modalities, WhatIsNoneIsRefused) {
+  EXPECT_EQ(find_modality("smell"), nullptr);
+  EXPECT_EQ(error_of([] { modality_of(config_of("auto")); }),
+            "data.kind is left open; say text, image or audio");
+  EXPECT_THAT(error_of([] { modality_of(config_of("smell")); }),
+              HasSubstr("data.kind = smell, must be text, image or audio"));
+  EXPECT_EQ(kinds_in_words(" (any bytes)"), "text (any bytes), image or audio");
+}
+
+}  // namespace
+}  // namespace longstride

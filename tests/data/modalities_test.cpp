@@ -1,10 +1,10 @@
 // What every kind of data tells of itself.
-#include "longstride/data/modalities/modality.h"
-
 #include <set>
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
+
+#include "longstride/data/modalities/modality.h"
 
 #include "tests/data/fixtures.h"
 

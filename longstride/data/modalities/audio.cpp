@@ -28,11 +28,14 @@ constexpr std::array kLooks{
     Magic{"fLaC"sv, "a FLAC sound"},
     Magic{"OggS"sv, "an Ogg sound"},
     Magic{"ID3"
-              "\2"sv, "an MP3 sound"},
+          "\2"sv,
+          "an MP3 sound"},
     Magic{"ID3"
-              "\3"sv, "an MP3 sound"},
+          "\3"sv,
+          "an MP3 sound"},
     Magic{"ID3"
-              "\4"sv, "an MP3 sound"},
+          "\4"sv,
+          "an MP3 sound"},
     Magic{"FORM????AIF"sv, "an AIFF sound"},
     Magic{"FORM????8SVX"sv, "an SVX sound"},
     Magic{"FORM????16SV"sv, "an SVX sound"},

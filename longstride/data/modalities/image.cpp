@@ -58,8 +58,8 @@ std::vector<std::string> encodings(const DataConfig& config) {
   return encodings;
 }
 
-data::Decoded decode(const DataConfig& config, const std::vector<data::SourceFile>& files,
-                     const std::string&, const data::DecodeSink& sink, const data::ItemMark& mark) {
+data::Decoded decode(const DataConfig& config, const std::vector<data::SourceFile>& files, const std::string&,
+                     const data::DecodeSink& sink, const data::ItemMark& mark) {
   const ImageShape wanted{config.image_height, config.image_width, config.image_channels};
   return data::decode_images(files, wanted, sink, mark);
 }
@@ -114,8 +114,9 @@ constinit const Modality kImage{
     .one = "picture",
     .all = "pictures",
     .verb = "are",
-    .reads = "pictures, and arrays of uint8 (data.image_height, data.image_width and data.image_channels are "
-             "taken from the data if they are not set)",
+    .reads =
+        "pictures, and arrays of uint8 (data.image_height, data.image_width and data.image_channels are "
+        "taken from the data if they are not set)",
     .formats = "PNG or JPEG",
     .describe = describe,
     .looks = kLooks,

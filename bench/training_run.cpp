@@ -1,9 +1,7 @@
 #include "bench/training_run.h"
 
-#include <filesystem>
-#include <fstream>
-
-#include <unistd.h>
+#include <utility>
+#include <vector>
 
 #include "longstride/base/checksum.h"
 #include "longstride/base/rng.h"
@@ -12,22 +10,15 @@ namespace longstride {
 
 namespace {
 
-Splits random_bytes(int64_t bytes) {
-  const std::filesystem::path path =
-      std::filesystem::temp_directory_path() / fmt::format("longstride-bench-{}.bytes", getpid());
-  {
-    std::ofstream file(path, std::ios::binary);
-    for (int64_t i = 0; i < bytes / 16; ++i) {
-      const PhiloxBlock block = RandomStream{7}.block(i);
-      file.write(reinterpret_cast<const char*>(block.data()), 16);
-    }
-    LONGSTRIDE_CHECK(file.flush().good(), "cannot write {}: {}", path.string(), last_system_error());
+Splits random_bytes(int64_t count) {
+  std::vector<uint8_t> bytes;
+  bytes.reserve(static_cast<size_t>(count));
+  for (int64_t i = 0; i < count / 16; ++i) {
+    const PhiloxBlock block = RandomStream{7}.block(i);
+    const auto* begin = reinterpret_cast<const uint8_t*>(block.data());
+    bytes.insert(bytes.end(), begin, begin + 16);
   }
-  const auto file = std::make_shared<const InputFile>(path.string());
-  std::filesystem::remove(path);  // the open file keeps the bytes
-  Splits splits;
-  splits.train = {std::make_shared<const Corpus>(file, 0, ImageShape{}, "random bytes"), 0, bytes};
-  return splits;
+  return split_corpus(std::make_shared<const Corpus>(std::move(bytes), ImageShape{}, "random bytes"), {1.0});
 }
 
 }  // namespace

@@ -1,5 +1,6 @@
 #include "longstride/data/corpus.h"
 
+#include <algorithm>
 #include <filesystem>
 #include <utility>
 
@@ -59,6 +60,23 @@ Corpus::Corpus(std::shared_ptr<const InputFile> file, int64_t offset, ImageShape
                std::string description)
     : file_(std::move(file)), offset_(offset), shape_(shape), description_(std::move(description)) {
   LONGSTRIDE_CHECK(offset >= 0 && offset <= file_->bytes(), "{} ends before byte {}", file_->path(), offset);
+}
+
+Corpus::Corpus(std::vector<uint8_t> bytes, ImageShape shape, std::string description)
+    : memory_(std::make_shared<const std::vector<uint8_t>>(std::move(bytes))),
+      shape_(shape),
+      description_(std::move(description)) {
+  LONGSTRIDE_CHECK(size() > 0, "{} is empty", description_);
+  LONGSTRIDE_CHECK(record_bytes() == 0 || size() % record_bytes() == 0,
+                   "{} has {} bytes, which are no whole pictures of {} x {} x {}", description_, size(),
+                   shape.height, shape.width, shape.channels);
+}
+
+void Corpus::read(int64_t begin, std::span<uint8_t> bytes) const {
+  if (file_) return file_->read(offset_ + begin, bytes);
+  LONGSTRIDE_CHECK(begin >= 0 && begin + std::ssize(bytes) <= size(), "bytes [{}, {}) of {}, which has {}",
+                   begin, begin + std::ssize(bytes), description_, size());
+  std::copy_n(memory_->begin() + begin, bytes.size(), bytes.begin());
 }
 
 void Segment::read(int64_t from, std::span<uint8_t> bytes) const {

@@ -22,16 +22,19 @@ struct ImageShape {
   bool operator==(const ImageShape&) const = default;
 };
 
-// Bytes of an open file, read as they are wanted; copies share the file.
+// Bytes of an open file, read as they are wanted, or of memory; copies share them.
 class Corpus {
  public:
   // The bytes of `file` from `offset` on. `shape` is that of one picture, or zero for a stream.
   Corpus(std::shared_ptr<const InputFile> file, int64_t offset, ImageShape shape, std::string description);
+  // Bytes that the caller has, as a model is to see them. Throws Error if there are none, or if they are not whole
+  // pictures of `shape`.
+  explicit Corpus(std::vector<uint8_t> bytes, ImageShape shape = {}, std::string description = "memory");
 
   // Fills `bytes` from byte `begin` on; begin + bytes.size() is at most size(). Throws InputError if the file
   // was shortened meanwhile or cannot be read.
-  void read(int64_t begin, std::span<uint8_t> bytes) const { file_->read(offset_ + begin, bytes); }
-  int64_t size() const { return file_->bytes() - offset_; }
+  void read(int64_t begin, std::span<uint8_t> bytes) const;
+  int64_t size() const { return file_ ? file_->bytes() - offset_ : std::ssize(*memory_); }
   // Bytes of a picture; 0 for text and audio, which are streams.
   int64_t record_bytes() const { return shape_.bytes(); }
   const ImageShape& shape() const { return shape_; }
@@ -39,8 +42,9 @@ class Corpus {
   const std::string& description() const { return description_; }
 
  private:
-  std::shared_ptr<const InputFile> file_;
-  int64_t offset_ = 0;
+  std::shared_ptr<const InputFile> file_;  // null: the bytes are memory_
+  std::shared_ptr<const std::vector<uint8_t>> memory_;
+  int64_t offset_ = 0;  // in the file
   ImageShape shape_;
   std::string description_;
 };
@@ -90,5 +94,9 @@ struct Splits {
 // config.path; if the split is in fractions, its share goes to train. Throws Error for what open_corpus does,
 // for shares that do not fit, for a share too small to hold anything, and for pictures of different shapes.
 Splits open_splits(const DataConfig& config, const DataObserver& observer = data_observer());
+
+// Cuts a corpus in the order train, validation, test, as data.split says; corpora from memory come to training
+// and evaluation in this way. Throws Error for shares that do not fit and for a share too small to hold anything.
+Splits split_corpus(std::shared_ptr<const Corpus> corpus, const std::vector<double>& split);
 
 }  // namespace longstride

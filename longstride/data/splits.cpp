@@ -63,6 +63,16 @@ std::array<int64_t, 3> part_ends(const std::vector<double>& split, const std::ar
   return ends;
 }
 
+Splits cut(const std::shared_ptr<const Corpus>& corpus, const std::vector<double>& split,
+           const std::array<bool, 3>& separate, const std::string& name) {
+  const int64_t unit = std::max<int64_t>(1, corpus->record_bytes());
+  const auto ends = part_ends(split, separate, corpus->size() / unit,
+                              corpus->record_bytes() > 0 ? "picture" : "byte", name);
+  return {{corpus, 0, ends[0] * unit},
+          {corpus, ends[0] * unit, ends[1] * unit},
+          {corpus, ends[1] * unit, ends[2] * unit}};
+}
+
 Segment whole(const DataConfig& config, const std::string& path, const ImageShape& shape,
               const DataObserver& observer) {
   DataConfig expected = config;
@@ -79,16 +89,15 @@ Segment whole(const DataConfig& config, const std::string& path, const ImageShap
 
 Splits open_splits(const DataConfig& config, const DataObserver& observer) {
   auto corpus = std::make_shared<const Corpus>(open_corpus(config, config.path, observer));
-  const int64_t unit = std::max<int64_t>(1, corpus->record_bytes());
   const std::array<bool, 3> separate{false, !config.validation_path.empty(), !config.test_path.empty()};
-  const auto ends = part_ends(config.split, separate, corpus->size() / unit,
-                              corpus->record_bytes() > 0 ? "picture" : "byte", config.path);
-  Splits splits{{corpus, 0, ends[0] * unit},
-                {corpus, ends[0] * unit, ends[1] * unit},
-                {corpus, ends[1] * unit, ends[2] * unit}};
+  Splits splits = cut(corpus, config.split, separate, config.path);
   if (separate[1]) splits.validation = whole(config, config.validation_path, corpus->shape(), observer);
   if (separate[2]) splits.test = whole(config, config.test_path, corpus->shape(), observer);
   return splits;
+}
+
+Splits split_corpus(std::shared_ptr<const Corpus> corpus, const std::vector<double>& split) {
+  return cut(corpus, split, {}, corpus->description());
 }
 
 }  // namespace longstride

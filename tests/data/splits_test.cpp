@@ -109,5 +109,39 @@ TEST_F(SplitTest, WhatDoesNotFitIsExplained) {
   EXPECT_THAT(error({0.9995, 0.0001, 0.0004}), AllOf(HasSubstr("too short"), HasSubstr("validation")));
 }
 
+TEST_F(SplitTest, BytesInMemoryAreLikeThoseOfAFile) {
+  const Bytes bytes = data_test::noise(1001, 1);
+  const auto corpus = std::make_shared<const Corpus>(bytes);
+  EXPECT_EQ(corpus->size(), 1001);
+  EXPECT_EQ(corpus->record_bytes(), 0);
+  const Splits memory = split_corpus(corpus, {0.9, 0.05, 0.05}), file = open_splits(config("text", "a.txt"));
+  for (const Segment Splits::*part : {&Splits::train, &Splits::validation, &Splits::test}) {
+    ASSERT_EQ((memory.*part).begin, (file.*part).begin);
+    ASSERT_EQ((memory.*part).end, (file.*part).end);
+    EXPECT_EQ((memory.*part).read(0, (memory.*part).size()), (file.*part).read(0, (file.*part).size()));
+  }
+  EXPECT_THAT(cached(), ElementsAre());
+  EXPECT_THAT(error_of([&] {
+                Segment{corpus, 0, 2000}.read(1000, 2);
+              }),
+              HasSubstr("bytes [1000, 1002) of memory"));
+  EXPECT_THAT(error_of([] { Corpus{Bytes{}}; }), HasSubstr("memory is empty"));
+  EXPECT_THAT(error_of([&] { split_corpus(corpus, {2000}); }), HasSubstr("but memory has 1001"));
+}
+
+TEST_F(SplitTest, PicturesInMemoryAreNeverCut) {
+  const auto corpus =
+      std::make_shared<const Corpus>(data_test::noise(60, 4), ImageShape{2, 3, 1}, "drawings");
+  EXPECT_EQ(corpus->record_bytes(), 6);
+  const Splits splits = split_corpus(corpus, {0.55, 0.3, 0.15});
+  EXPECT_EQ(splits.train.end, 30);
+  EXPECT_EQ(splits.validation.end, 48);
+  EXPECT_EQ(splits.test.end, 60);
+  EXPECT_THAT(error_of([] {
+                Corpus(Bytes(61, 0), ImageShape{2, 3, 1}, "drawings");
+              }),
+              HasSubstr("drawings has 61 bytes, which are no whole pictures of 2 x 3 x 1"));
+}
+
 }  // namespace
 }  // namespace longstride

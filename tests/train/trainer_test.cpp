@@ -41,6 +41,14 @@ TEST_F(TrainerTest, LearnsAndKeepsCurvesCheckpointsAndTheBest) {
   EXPECT_EQ(lines, 120 / 10 + 120 / 8);
 }
 
+TEST_F(TrainerTest, BytesInMemoryTeachWhatTheirFileDoes) {
+  const Splits file = open_splits(config_.data);
+  const auto corpus = std::make_shared<const Corpus>(
+      Segment{file.train.corpus, 0, file.train.corpus->size()}.read(0, file.train.corpus->size()));
+  Trainer from_file(config_, file), from_memory(config_, split_corpus(corpus, config_.data.split));
+  for (int step = 0; step < 3; ++step) EXPECT_EQ(from_file.step().bits, from_memory.step().bits);
+}
+
 // As the rotation of a log does it, in the middle of a run.
 TEST_F(TrainerTest, DataThatAreCutWhileTheyAreReadCostNothingThatWasLearnt) {
   config_.train.steps = 1'000'000;

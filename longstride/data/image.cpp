@@ -8,6 +8,7 @@
 #include "longstride/base/check.h"
 #include "longstride/base/text.h"
 #include "longstride/data/looks.h"
+#include "longstride/data/modalities/image.h"
 #include "longstride/data/picture.h"
 #include "longstride/data/skipped_files.h"
 
@@ -251,8 +252,8 @@ Decoded decode_images(const std::vector<SourceFile>& files, const ImageShape& wa
                    "{} holds no picture: what is in it is empty or hidden",
                    files.size() == 1 ? files[0].path : std::string("data.path"));
   if (!rule.found_any() && skipped.count() == 1)
-    fail("{} is no picture: {}; for other files set data.kind to text or audio{}", skipped.first(), kinds,
-         hint);
+    fail("{} is no picture: {}; for other files set data.kind to {}{}", skipped.first(), kinds,
+         kinds_beside(kImage), hint);
   LONGSTRIDE_CHECK(rule.found_any(), "no picture among the {} files of data.path ({}, ...): {}{}",
                    skipped.count(), skipped.first(), kinds, hint);
   return {rule.shape(), join_remarks({skipped.remark(), remark}), rule.converts() ? size_t{1} : size_t{0}};

@@ -4,6 +4,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include "longstride/data/modalities/image.h"
 #include "longstride/data/modalities/modality.h"
 
 #include "tests/data/fixtures.h"
@@ -12,7 +13,10 @@ namespace longstride {
 namespace {
 
 using data_test::error_of;
+using ::testing::ContainsRegex;
 using ::testing::HasSubstr;
+using ::testing::Not;
+using ::testing::StartsWith;
 
 DataConfig config_of(std::string_view kind) {
   DataConfig config;
@@ -45,10 +49,13 @@ TEST(Modalities, EachIsWhole) {
 TEST(Modalities, WhatIsNoneIsRefused) {
   EXPECT_EQ(find_modality("smell"), nullptr);
   EXPECT_EQ(error_of([] { modality_of(config_of("auto")); }),
-            "data.kind is left open; say text, image or audio");
+            "data.kind is left open; say " + kinds_in_words());
   EXPECT_THAT(error_of([] { modality_of(config_of("smell")); }),
-              HasSubstr("data.kind = smell, must be text, image or audio"));
-  EXPECT_EQ(kinds_in_words(" (any bytes)"), "text (any bytes), image or audio");
+              HasSubstr("data.kind = smell, must be " + kinds_in_words()));
+  EXPECT_THAT(kinds_in_words(" (any bytes)"), StartsWith("text (any bytes), image"));
+  EXPECT_THAT(kinds_in_words(), ContainsRegex("^text, image.* or [a-z]+$"));
+  EXPECT_THAT(kinds_beside(kImage), StartsWith("text"));
+  EXPECT_THAT(kinds_beside(kImage), Not(HasSubstr("image")));
 }
 
 }  // namespace

@@ -104,5 +104,7 @@ std::span<const Modality* const> modalities();
 const Modality* find_modality(std::string_view name);
 // That of config.kind. Throws Error if it is none, or still "auto".
 const Modality& modality_of(const DataConfig& config);
+// "text or audio": the names of all kinds but one.
+std::string kinds_beside(const Modality& left_out);
 
 }  // namespace longstride

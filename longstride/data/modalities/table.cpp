@@ -13,6 +13,16 @@ namespace {
 
 constexpr std::array<const Modality*, 3> kModalities{&kText, &kImage, &kAudio};
 
+// "a, b or c"
+std::string in_words(const std::vector<std::string>& names) {
+  std::string words;
+  for (size_t i = 0; i < names.size(); ++i) {
+    if (i > 0) words += i + 1 < names.size() ? ", " : " or ";
+    words += names[i];
+  }
+  return words;
+}
+
 }  // namespace
 
 std::span<const Modality* const> modalities() { return kModalities; }
@@ -37,13 +47,16 @@ std::vector<std::string> kinds_of_data() {
 }
 
 std::string kinds_in_words(std::string_view remark) {
-  std::string words;
-  for (size_t i = 0; i < kModalities.size(); ++i) {
-    if (i > 0) words += i + 1 < kModalities.size() ? ", " : " or ";
-    words += kModalities[i]->name;
-    if (kModalities[i]->as_is) words += remark;
-  }
-  return words;
+  std::vector<std::string> kinds;
+  for (const Modality* modality : kModalities)
+    kinds.push_back(std::string(modality->name) + std::string(modality->as_is ? remark : ""));
+  return in_words(kinds);
+}
+
+std::string kinds_beside(const Modality& left_out) {
+  std::vector<std::string> kinds = kinds_of_data();
+  std::erase(kinds, left_out.name);
+  return in_words(kinds);
 }
 
 }  // namespace longstride

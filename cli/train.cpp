@@ -125,7 +125,7 @@ int run_train(const TrainOptions& options) {
   request.config = load_config(options.target, options.overrides, run, &recipe_note);
   use_instructions(request.config.compute);
   if (options.step >= 0 && !(request.go_on && state_of_directory(run) == RunDirectoryState::trained))
-    throw UsageError("--step goes with a run directory to go on with");
+    throw UsageError("--step only applies when an existing run goes on");
   set_threads(static_cast<int>(request.config.compute.threads));
   PreparedRun prepared(std::move(request), std::move(lock), note);
   const RunConfig& config = prepared.config();

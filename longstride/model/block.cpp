@@ -69,7 +69,8 @@ void convolve(const OpContext& context, const BlockCall& call, const BlockTempor
                                         convolved});
 }
 
-// From `normed`, LN(x), which what the attention's branch ends in replaces, to what the activation reads.
+// Runs the block from LN(x) to the feed-forward's pre-activation. `normed` is LN(x); the result of the
+// attention branch replaces it.
 void forward_to_up(const OpContext& context, const BlockCall& call, const Tensor& x,
                    const BlockActivations& saved, const BlockTemporaries& room, const Tensor& normed) {
   const BlockParameters& p = *call.parameters;

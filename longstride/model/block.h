@@ -18,8 +18,8 @@ namespace longstride {
 inline constexpr float kNormEpsilon = 1e-5f;
 inline constexpr float kFinalNormEpsilon = 1e-6f;
 
-// What the backward pass reads of a block besides its input; kept from the forward pass or recomputed. M = B
-// * N.
+// What the backward pass reads of a block besides its input; kept from the forward pass or recomputed.
+// M = B * N.
 struct BlockActivations {
   Tensor mean1, rstd1;    // (M) f32
   Tensor qkv;             // (M, 2 * qk + d), queries and keys as the attention reads them
@@ -35,9 +35,8 @@ struct BlockActivations {
                                    Arena& arena);
 };
 
-// Room for what lives only inside one block's forward or backward, or in the head, in the products' dtype.
-// When training all but the first two share memory, line by line: nothing of one line is alive with
-// another's.
+// Workspace of one block's forward or backward, or of the head, in the compute dtype. When training, tensors on
+// different lines below are never live at once, so all lines but the first two share memory.
 struct BlockTemporaries {
   Tensor branch;                // (M, d) what a branch begins with (normed) and ends in, and its gradient
   Tensor unconvolved;           // (M, d) LN(mid), and its gradient; empty without model.convolution
@@ -83,8 +82,7 @@ void block_forward(const OpContext& context, const BlockCall& call, const Tensor
                    const BlockActivations& saved, const BlockTemporaries& room, const NextNorm& next,
                    const Tensor& y);
 
-// Fills `saved`, call.mid and room.unconvolved from x, to the bits of the forward; leaves room.branch as it
-// is.
+// Fills `saved`, call.mid and room.unconvolved from x, to the bits of the forward; does not touch room.branch.
 void block_recompute(const OpContext& context, const BlockCall& call, const Tensor& x,
                      const BlockActivations& saved, const BlockTemporaries& room);
 

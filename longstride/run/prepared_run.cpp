@@ -151,7 +151,7 @@ void PreparedRun::open_checkpoint(int64_t from_step, const Notes& note) {
   IntactCheckpoint newest = newest_intact(directory_);
   if (note)
     for (const std::string& warning : newest.warnings) note(warning);
-  LONGSTRIDE_CHECK(newest.found, "{}: every checkpoint is damaged; begin anew with another --run",
+  LONGSTRIDE_CHECK(newest.found, "{}: every checkpoint is damaged; start a new run with another --run",
                    directory_);
   checkpoint_ = std::move(newest.opened);
 }

@@ -70,9 +70,9 @@ class Generator {
   bool done() const { return left_ == 0; }
   int64_t drawn() const { return drawn_; }  // new bytes
   int64_t left() const { return left_; }    // bytes still to draw
-  // Not all of its bytes that must come out again have done so.
+  // True while the sequence still draws again what its window had drawn before.
   bool replaying(int64_t sequence) const { return replaying_[sequence]; }
-  // That is so for a sequence that is running.
+  // True if any running sequence does.
   bool replaying() const;
 
  private:

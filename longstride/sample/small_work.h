@@ -12,7 +12,8 @@ namespace longstride {
 // Elements of the weights of all products.
 int64_t product_weights(const ModelConfig& config);
 
-// Whether that is so for a pass over `weights` elements of products with `rows` rows of activations.
+// True if a pass over `weights` elements of products with `rows` rows of activations is too small to be worth
+// several threads.
 inline bool too_small_to_share(int64_t weights, int64_t rows) {
   // Few rows, where memory sets the pace: it reads fewer weights. Many: it multiplies less.
   constexpr int64_t kFewestWeights = int64_t{2} << 20, kFewestProducts = int64_t{16} << 20;

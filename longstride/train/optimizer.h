@@ -32,9 +32,9 @@ class Optimizer {
   // One update of all weights (ops/update.h), queued on the device where `control` lies. Leaves the gradients
   // zero, as they are at first.
   void update(UpdateControl* control) const;
-  // Bytes on the device of the moments, and of what an update needs beside the weights and what has their
-  // shape.
+  // Device bytes of the moments.
   static int64_t moment_bytes(const RunConfig& config);
+  // Device bytes of the update's table and scratch; weights, gradients and moments are not included.
   static int64_t working_bytes(const RunConfig& config, Device device, DType product);
 
   // Runs `action` with the weights that evaluation uses: the average if there is one.

@@ -89,8 +89,7 @@ class Trainer {
   const TrainState& state() const { return state_; }
   const Transformer& model() const { return *model_; }
   MemoryPlan memory() const;
-  // Bytes on the device of what a step and a validation are told and give, beside weights and the model's
-  // working memory.
+  // Device bytes of the staging blocks of a training step and a validation.
   static int64_t exchange_bytes(const RunConfig& config);
 
  private:

@@ -15,7 +15,7 @@
 #include "longstride/device/cuda.h"
 #include "longstride/device/device.h"
 #include "longstride/ops/cpu/instruction_sets.h"
-#include "longstride/verify/check.h"
+#include "longstride/verify/checks.h"
 
 #include "cli/commands.h"
 #include "cli/standard_streams.h"
@@ -27,33 +27,12 @@ namespace {
 
 using verify::Check;
 
-struct Group {
-  const char* name;
-  std::vector<Check> (*run)(Device, verify::Effort);
-};
-
-constexpr Group kGroups[] = {
-    {"linear", verify::check_linear},
-    {"quantized linear", verify::check_quantized_linear},
-    {"layer norm", verify::check_layer_norm},
-    {"activation", verify::check_activation},
-    {"dropout", verify::check_dropout},
-    {"query-key", verify::check_query_key},
-    {"value mix", verify::check_value_mix},
-    {"causal convolution", verify::check_causal_convolution},
-    {"residual", verify::check_residual},
-    {"embedding", verify::check_embedding},
-    {"cross-entropy", verify::check_cross_entropy},
-    {"adam", verify::check_adam},
-    {"update", verify::check_update},
-    {"muon", verify::check_muon},
-    {"attention", verify::check_attention},
-    {"model", verify::check_model},
-};
+using verify::CheckGroup;
+using verify::kCheckGroups;
 
 void check_names(const std::vector<std::string>& wanted) {
   std::vector<std::string> names;
-  for (const Group& group : kGroups) names.push_back(group.name);
+  for (const CheckGroup& group : kCheckGroups) names.push_back(group.name);
   for (const std::string& name : wanted)
     if (std::ranges::find(names, name) == names.end())
       throw UsageError(
@@ -76,7 +55,7 @@ struct Outcome {
   bool passed() const { return failed == 0 && failure.empty() && !checks.empty(); }
 };
 
-Outcome run_group(const Group& group, Device device, verify::Effort effort) {
+Outcome run_group(const CheckGroup& group, Device device, verify::Effort effort) {
   Outcome outcome;
   outcome.name = group.name;
   try {
@@ -138,7 +117,7 @@ int run_selftest(const SelftestOptions& options) {
   const auto begin = std::chrono::steady_clock::now();
   nlohmann::json groups = nlohmann::json::array();
   int64_t total = 0, failed = 0, failed_groups = 0;
-  for (const Group& group : kGroups) {
+  for (const CheckGroup& group : kCheckGroups) {
     if (!options.only.empty() && std::ranges::find(options.only, group.name) == options.only.end()) continue;
     const Outcome outcome = run_group(group, device, effort);
     if (options.json)

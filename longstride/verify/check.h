@@ -37,22 +37,4 @@ double rounding_floor(double floor);
 Check compare(std::string name, std::span<const float> ours, std::span<const float> naive,
               std::span<const double> reference, double floor = 1e-6);
 
-std::vector<Check> check_linear(Device device, Effort effort);
-std::vector<Check> check_quantized_linear(Device device, Effort effort);
-std::vector<Check> check_layer_norm(Device device, Effort effort);
-std::vector<Check> check_activation(Device device, Effort effort);
-std::vector<Check> check_dropout(Device device, Effort effort);
-std::vector<Check> check_query_key(Device device, Effort effort);
-std::vector<Check> check_residual(Device device, Effort effort);
-std::vector<Check> check_embedding(Device device, Effort effort);
-std::vector<Check> check_cross_entropy(Device device, Effort effort);
-std::vector<Check> check_adam(Device device, Effort effort);
-std::vector<Check> check_update(Device device, Effort effort);
-std::vector<Check> check_causal_convolution(Device device, Effort effort);
-std::vector<Check> check_value_mix(Device device, Effort effort);
-std::vector<Check> check_muon(Device device, Effort effort);
-// Forward, backward and a sampler's key cache, every pattern kind.
-std::vector<Check> check_attention(Device device, Effort effort);
-std::vector<Check> check_model(Device device, Effort effort);  // loss and every gradient of whole models
-
 }  // namespace longstride::verify

@@ -1,5 +1,6 @@
 #include "longstride/ops/activation.h"
 #include "longstride/ops/reference/activation.h"
+#include "longstride/verify/checks.h"
 #include "longstride/verify/workbench.h"
 
 namespace longstride::verify {

@@ -4,6 +4,7 @@
 
 #include "longstride/ops/adam.h"
 #include "longstride/ops/reference/adam.h"
+#include "longstride/verify/checks.h"
 #include "longstride/verify/workbench.h"
 
 namespace longstride::verify {

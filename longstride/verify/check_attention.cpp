@@ -12,6 +12,7 @@
 
 #include "longstride/ops/attention.h"
 #include "longstride/verify/check_attention_storage.h"
+#include "longstride/verify/checks.h"
 
 namespace longstride::verify {
 

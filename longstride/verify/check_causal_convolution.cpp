@@ -3,6 +3,7 @@
 #include "longstride/ops/causal_convolution.h"
 #include "longstride/ops/on_device.h"
 #include "longstride/ops/reference/causal_convolution.h"
+#include "longstride/verify/checks.h"
 #include "longstride/verify/workbench.h"
 
 namespace longstride::verify {

@@ -1,5 +1,6 @@
 #include "longstride/ops/cross_entropy.h"
 #include "longstride/ops/reference/cross_entropy.h"
+#include "longstride/verify/checks.h"
 #include "longstride/verify/workbench.h"
 
 namespace longstride::verify {

@@ -4,6 +4,7 @@
 
 #include "longstride/ops/dropout.h"
 #include "longstride/ops/reference/dropout.h"
+#include "longstride/verify/checks.h"
 #include "longstride/verify/workbench.h"
 
 namespace longstride::verify {

@@ -2,6 +2,7 @@
 
 #include "longstride/ops/embedding.h"
 #include "longstride/ops/reference/embedding.h"
+#include "longstride/verify/checks.h"
 #include "longstride/verify/workbench.h"
 
 namespace longstride::verify {

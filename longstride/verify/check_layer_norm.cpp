@@ -3,6 +3,7 @@
 
 #include "longstride/ops/layer_norm.h"
 #include "longstride/ops/reference/layer_norm.h"
+#include "longstride/verify/checks.h"
 #include "longstride/verify/workbench.h"
 
 namespace longstride::verify {

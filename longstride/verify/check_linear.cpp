@@ -2,6 +2,7 @@
 
 #include "longstride/ops/linear.h"
 #include "longstride/ops/reference/linear.h"
+#include "longstride/verify/checks.h"
 #include "longstride/verify/workbench.h"
 
 namespace longstride::verify {

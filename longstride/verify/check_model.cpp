@@ -8,7 +8,7 @@
 #include "longstride/model/reference.h"
 #include "longstride/model/transformer.h"
 #include "longstride/ops/adam.h"
-#include "longstride/verify/check.h"
+#include "longstride/verify/checks.h"
 #include "longstride/verify/workbench.h"
 
 namespace longstride::verify {

@@ -9,6 +9,7 @@
 #include "longstride/ops/reference/adam.h"
 #include "longstride/ops/reference/muon.h"
 #include "longstride/ops/update.h"
+#include "longstride/verify/checks.h"
 #include "longstride/verify/workbench.h"
 
 namespace longstride::verify {

@@ -3,6 +3,7 @@
 
 #include "longstride/ops/quantized_linear.h"
 #include "longstride/ops/reference/linear.h"
+#include "longstride/verify/checks.h"
 #include "longstride/verify/workbench.h"
 
 namespace longstride::verify {

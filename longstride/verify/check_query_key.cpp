@@ -3,6 +3,7 @@
 
 #include "longstride/ops/query_key.h"
 #include "longstride/ops/reference/query_key.h"
+#include "longstride/verify/checks.h"
 #include "longstride/verify/workbench.h"
 
 namespace longstride::verify {

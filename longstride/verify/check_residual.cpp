@@ -2,6 +2,7 @@
 #include "longstride/ops/reference/dropout.h"
 #include "longstride/ops/reference/layer_norm.h"
 #include "longstride/ops/residual.h"
+#include "longstride/verify/checks.h"
 #include "longstride/verify/workbench.h"
 
 namespace longstride::verify {

@@ -1,5 +1,6 @@
 #include "longstride/ops/reference/value_mix.h"
 #include "longstride/ops/value_mix.h"
+#include "longstride/verify/checks.h"
 #include "longstride/verify/workbench.h"
 
 namespace longstride::verify {

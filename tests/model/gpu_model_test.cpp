@@ -3,7 +3,7 @@
 
 #include "longstride/device/cuda.h"
 #include "longstride/model/transformer.h"
-#include "longstride/verify/check.h"
+#include "longstride/verify/checks.h"
 
 namespace longstride {
 namespace {

@@ -10,7 +10,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
-#include "longstride/verify/check.h"
+#include "longstride/verify/checks.h"
 
 namespace longstride {
 namespace {

@@ -5,6 +5,7 @@
 
 #include "longstride/device/cuda.h"
 #include "longstride/ops/reference/activation.h"
+#include "longstride/verify/checks.h"
 
 #include "tests/ops/op_test.h"
 

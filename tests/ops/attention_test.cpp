@@ -14,7 +14,7 @@
 #include "longstride/base/rng.h"
 #include "longstride/ops/cpu/attention_tile.h"
 #include "longstride/ops/reference/attention.h"
-#include "longstride/verify/check.h"
+#include "longstride/verify/checks.h"
 #include "longstride/verify/layer_cache.h"
 
 namespace longstride {

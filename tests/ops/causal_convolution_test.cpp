@@ -5,6 +5,7 @@
 #include <limits>
 
 #include "longstride/ops/reference/causal_convolution.h"
+#include "longstride/verify/checks.h"
 
 #include "tests/ops/op_test.h"
 

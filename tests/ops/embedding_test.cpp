@@ -3,6 +3,7 @@
 #include <cmath>
 
 #include "longstride/ops/reference/embedding.h"
+#include "longstride/verify/checks.h"
 
 #include "tests/ops/op_test.h"
 

@@ -1,11 +1,15 @@
 // Every op on the GPU against the fp64 reference, and what an op says to what it does not take. Skipped where
 // there is no GPU; `make test-gpu` runs them.
+#include <algorithm>
+#include <string>
+
 #include "longstride/device/cuda.h"
 #include "longstride/ops/activation.h"
 #include "longstride/ops/cross_entropy.h"
 #include "longstride/ops/cuda/attention_lists.h"
 #include "longstride/ops/dropout.h"
 #include "longstride/ops/embedding.h"
+#include "longstride/verify/checks.h"
 #include "longstride/verify/workbench.h"
 
 #include "tests/ops/op_test.h"
@@ -26,24 +30,18 @@ class GpuOps : public testing::Test {
 // What tools/why-no-gpu runs.
 TEST_F(GpuOps, IsThere) {}
 
-TEST_F(GpuOps, Activation) { expect_all_pass(verify::check_activation(kGpu, verify::Effort::thorough)); }
-TEST_F(GpuOps, Adam) { expect_all_pass(verify::check_adam(kGpu, verify::Effort::thorough)); }
-TEST_F(GpuOps, Muon) { expect_all_pass(verify::check_muon(kGpu, verify::Effort::thorough)); }
-TEST_F(GpuOps, CrossEntropy) { expect_all_pass(verify::check_cross_entropy(kGpu, verify::Effort::thorough)); }
-TEST_F(GpuOps, Dropout) { expect_all_pass(verify::check_dropout(kGpu, verify::Effort::thorough)); }
-TEST_F(GpuOps, Embedding) { expect_all_pass(verify::check_embedding(kGpu, verify::Effort::thorough)); }
-TEST_F(GpuOps, LayerNorm) { expect_all_pass(verify::check_layer_norm(kGpu, verify::Effort::thorough)); }
-TEST_F(GpuOps, Residual) { expect_all_pass(verify::check_residual(kGpu, verify::Effort::thorough)); }
-TEST_F(GpuOps, QueryKey) { expect_all_pass(verify::check_query_key(kGpu, verify::Effort::thorough)); }
-TEST_F(GpuOps, CausalConvolution) {
-  expect_all_pass(verify::check_causal_convolution(kGpu, verify::Effort::thorough));
+class GpuChecks : public GpuOps, public testing::WithParamInterface<verify::CheckGroup> {};
+
+TEST_P(GpuChecks, AgreeWithTheReference) { expect_all_pass(GetParam().run(kGpu, verify::Effort::thorough)); }
+
+// "query-key" -> "query_key"
+std::string name_of_check(const testing::TestParamInfo<verify::CheckGroup>& info) {
+  std::string name = info.param.name;
+  std::replace_if(
+      name.begin(), name.end(), [](char c) { return c == ' ' || c == '-'; }, '_');
+  return name;
 }
-TEST_F(GpuOps, ValueMix) { expect_all_pass(verify::check_value_mix(kGpu, verify::Effort::thorough)); }
-TEST_F(GpuOps, Linear) { expect_all_pass(verify::check_linear(kGpu, verify::Effort::thorough)); }
-TEST_F(GpuOps, QuantizedLinear) {
-  expect_all_pass(verify::check_quantized_linear(kGpu, verify::Effort::thorough));
-}
-TEST_F(GpuOps, Attention) { expect_all_pass(verify::check_attention(kGpu, verify::Effort::thorough)); }
+INSTANTIATE_TEST_SUITE_P(Ops, GpuChecks, testing::ValuesIn(verify::kCheckGroups), name_of_check);
 
 // The kernels that serve chips without ones of their own; the same as above on such a chip.
 TEST_F(GpuOps, PortableAttention) {

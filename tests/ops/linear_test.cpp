@@ -4,6 +4,7 @@
 
 #include "longstride/ops/cpu/bf16_products.h"
 #include "longstride/ops/reference/linear.h"
+#include "longstride/verify/checks.h"
 
 #include "tests/ops/op_test.h"
 

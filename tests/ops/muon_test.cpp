@@ -8,6 +8,7 @@
 #include "longstride/base/threads.h"
 #include "longstride/ops/reference/muon.h"
 #include "longstride/ops/update.h"
+#include "longstride/verify/checks.h"
 #include "longstride/verify/workbench.h"
 
 #include "tests/ops/op_test.h"

@@ -4,6 +4,7 @@
 #include <numbers>
 
 #include "longstride/ops/reference/query_key.h"
+#include "longstride/verify/checks.h"
 
 #include "tests/ops/op_test.h"
 

@@ -2,6 +2,8 @@
 
 #include <cmath>
 
+#include "longstride/verify/checks.h"
+
 #include "tests/ops/op_test.h"
 
 namespace longstride {

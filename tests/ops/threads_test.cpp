@@ -16,6 +16,7 @@
 #include "longstride/ops/linear.h"
 #include "longstride/ops/quantized_linear.h"
 #include "longstride/ops/residual.h"
+#include "longstride/verify/checks.h"
 #include "longstride/verify/layer_cache.h"
 
 #include "tests/ops/op_test.h"

@@ -3,6 +3,7 @@
 #include <cmath>
 
 #include "longstride/ops/reference/value_mix.h"
+#include "longstride/verify/checks.h"
 
 #include "tests/ops/op_test.h"
 

@@ -1,0 +1,52 @@
+// All checks, a line each: `selftest` runs every one, and the tests of ops do on each device and by each instruction
+// set of the CPU.
+#pragma once
+
+#include "longstride/verify/check.h"
+
+namespace longstride::verify {
+
+std::vector<Check> check_linear(Device device, Effort effort);
+std::vector<Check> check_quantized_linear(Device device, Effort effort);
+std::vector<Check> check_layer_norm(Device device, Effort effort);
+std::vector<Check> check_activation(Device device, Effort effort);
+std::vector<Check> check_dropout(Device device, Effort effort);
+std::vector<Check> check_query_key(Device device, Effort effort);
+std::vector<Check> check_value_mix(Device device, Effort effort);
+std::vector<Check> check_causal_convolution(Device device, Effort effort);
+std::vector<Check> check_residual(Device device, Effort effort);
+std::vector<Check> check_embedding(Device device, Effort effort);
+std::vector<Check> check_cross_entropy(Device device, Effort effort);
+std::vector<Check> check_adam(Device device, Effort effort);
+std::vector<Check> check_update(Device device, Effort effort);
+std::vector<Check> check_muon(Device device, Effort effort);
+// Forward, backward and a sampler's key cache, every kind of term.
+std::vector<Check> check_attention(Device device, Effort effort);
+// Loss and every gradient of whole models.
+std::vector<Check> check_model(Device device, Effort effort);
+
+struct CheckGroup {
+  const char* name;
+  std::vector<Check> (*run)(Device, Effort);
+};
+
+inline constexpr CheckGroup kCheckGroups[] = {
+    {"linear", check_linear},
+    {"quantized linear", check_quantized_linear},
+    {"layer norm", check_layer_norm},
+    {"activation", check_activation},
+    {"dropout", check_dropout},
+    {"query-key", check_query_key},
+    {"value mix", check_value_mix},
+    {"causal convolution", check_causal_convolution},
+    {"residual", check_residual},
+    {"embedding", check_embedding},
+    {"cross-entropy", check_cross_entropy},
+    {"adam", check_adam},
+    {"update", check_update},
+    {"muon", check_muon},
+    {"attention", check_attention},
+    {"model", check_model},
+};
+
+}  // namespace longstride::verify

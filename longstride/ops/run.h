@@ -41,6 +41,7 @@ void dispatch(const OpContext& context, const Call& call) {
     case DeviceKind::cuda:
       if constexpr (cuda::kBuilt && !OnCpuOnly<Call>) return cuda::compute(context, call);
   }
+  fail("{}", cuda::kBuilt ? "this op runs on the CPU only" : cuda::why_not(context.device.index));
 }
 
 // Bytes of context.scratch that the call uses: what the code that computes it allocates. Only shapes, dtypes

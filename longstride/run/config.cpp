@@ -13,8 +13,7 @@ void TrainConfig::fields(FieldList& list) {
   list.add("recipe", recipe,
            "how to learn, where the config does not say: fast = rotary positions, normalised queries and "
            "keys, mixed values, a short convolution, Muon, a growing context, and a model as large as data "
-           "and "
-           "time allow; paper = as the Sparse Transformer; auto = fast, but paper if the config names "
+           "and time allow; paper = as the Sparse Transformer; auto = fast, but paper if the config names "
            "positions, an optimizer or a rate")
       .one_of({"auto", "fast", "paper"});
   list.add("steps", steps, "optimizer steps").at_least(1).at_most(kMostSteps);

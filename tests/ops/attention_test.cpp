@@ -493,5 +493,14 @@ TEST(KeyCacheErrors, NameWhatDoesNotFit) {
   EXPECT_THAT(attended({0, 0}, rows(2, 3), rows(2, 3)), HasSubstr("q is f32 (2, 1, 3), must be (2, 1, 4)"));
 }
 
+TEST(Attention, ListsForADeviceThatTheBuildLacksAreRefused) {
+  if (cuda::kBuilt) GTEST_SKIP() << "this build has CUDA";
+  const AttentionPlan plan = plan_attention({}, parse_schedule("window:4").layer(0), 1, 8);
+  EXPECT_THAT(error_of([&] {
+                attention_plan_bytes({DeviceKind::cuda, 0}, plan);
+              }),
+              testing::HasSubstr("built without CUDA"));
+}
+
 }  // namespace
 }  // namespace longstride

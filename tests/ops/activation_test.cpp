@@ -77,7 +77,7 @@ TEST(Activation, RefusesWrongTensors) {
       error_of([&] {
         run({{DeviceKind::cuda, 0}, nullptr}, ActivationForward{flat(x), flat(x)});
       }),
-      testing::HasSubstr(cuda::built() ? "x lies on another device than cuda:0" : "built without CUDA"));
+      testing::HasSubstr(cuda::built() ? "x is on a different device from cuda:0" : "built without CUDA"));
 }
 
 TEST(Activation, F16NeedsAGpu) {

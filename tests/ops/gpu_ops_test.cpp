@@ -72,7 +72,7 @@ TEST_F(GpuOps, RefusesWhatLiesOnTheCpu) {
   EXPECT_THAT(error_of([&] {
                 run(bench.context(), ActivationForward{flat(x), bench.poisoned(DType::f32, {6})});
               }),
-              testing::HasSubstr("x lies on another device than cuda:0"));
+              testing::HasSubstr("x is on a different device from cuda:0"));
 }
 
 // Work that was recorded once draws other masks when the step in memory is another.

@@ -16,7 +16,7 @@
 
 #include "longstride/base/rng.h"
 #include "longstride/base/threads.h"
-#include "longstride/device/cuda.h"
+#include "longstride/device/backend.h"
 #include "longstride/ops/attention.h"
 #include "longstride/ops/cuda/attention_lists.h"
 
@@ -253,7 +253,7 @@ int main(int argc, char** argv) {
                      "--part {}: must be shapes or scaling", part);
     cuda::prefer_portable_attention(kernels == "portable");
     const double rate = gpu_copy_rate(kGpu);
-    std::printf("%s; copies at %.2f TB/s\n", cuda::describe(0).c_str(), rate / 1e12);
+    std::printf("%s; copies at %.2f TB/s\n", backend(kGpu).describe(0).c_str(), rate / 1e12);
     nlohmann::json results = nlohmann::json::array(), scaling;
     if (part != "scaling") {
       std::printf("%-24s %9s %9s %8s %8s %9s %9s %8s\n", "shape", "fwd ms", "bwd ms", "TFLOP/s", "TFLOP/s",
@@ -262,7 +262,7 @@ int main(int argc, char** argv) {
         if (only.empty() || only == s.name) results.push_back(measure(s, rate));
     }
     if (part != "shapes" && only.empty()) scaling = measure_scaling();
-    write_json(json_path, {{"gpu", cuda::describe(0)},
+    write_json(json_path, {{"gpu", backend(kGpu).describe(0)},
                            {"copy_tb_s", rate / 1e12},
                            {"kernels", kernels},
                            {"attention", results},

@@ -22,7 +22,7 @@
 
 #include "longstride/base/text.h"
 #include "longstride/base/toml.h"
-#include "longstride/device/cuda.h"
+#include "longstride/device/backend.h"
 #include "longstride/ops/adam.h"
 #include "longstride/pattern/plan.h"
 #include "longstride/run/config.h"
@@ -208,9 +208,10 @@ void run(const Request& request) {
   check_result(config);
   const Model model(config);
   const double rate = gpu_copy_rate(kGpu);
-  fmt::print("{}; copies at {:.0f} GB/s\n", cuda::describe(0), rate / 1e9);
-  nlohmann::json out{
-      {"gpu", cuda::describe(0)}, {"copy_bytes_per_second", rate}, {"pattern", config.pattern.text()}};
+  fmt::print("{}; copies at {:.0f} GB/s\n", backend(kGpu).describe(0), rate / 1e9);
+  nlohmann::json out{{"gpu", backend(kGpu).describe(0)},
+                     {"copy_bytes_per_second", rate},
+                     {"pattern", config.pattern.text()}};
   for (const int64_t streams : request.whole) out["whole"].push_back(measure_whole(model, streams, rate));
   for (const int64_t streams : request.streams)
     for (const DecodeSchedule schedule : {DecodeSchedule::persistent, DecodeSchedule::graph}) {

@@ -4,7 +4,7 @@
 #include <utility>
 #include <vector>
 
-#include "longstride/device/cuda.h"
+#include "longstride/device/backend.h"
 #include "longstride/ops/linear.h"
 
 #include "bench/measure.h"
@@ -13,23 +13,24 @@ namespace longstride {
 
 double median_gpu_seconds(const std::function<void()>& work) {
   constexpr int kRuns = 20;
+  const Backend& gpu = backend(DeviceKind::cuda);
   for (int run = 0; run < 3; ++run) work();
   // Nothing waits between the runs, so that the GPU does not wait for the CPU.
-  std::vector<cuda::Moment> moments{cuda::Moment::now()};
+  std::vector<std::unique_ptr<Moment>> moments;
+  moments.push_back(gpu.moment());
   for (int run = 0; run < kRuns; ++run) {
     work();
-    moments.push_back(cuda::Moment::now());
+    moments.push_back(gpu.moment());
   }
   std::vector<double> seconds;
-  for (size_t run = 0; run < kRuns; ++run)
-    seconds.push_back(cuda::Moment::seconds(moments[run], moments[run + 1]));
+  for (size_t run = 0; run < kRuns; ++run) seconds.push_back(moments[run + 1]->seconds_since(*moments[run]));
   return median(seconds);
 }
 
 double gpu_copy_rate(Device device) {
   constexpr int64_t kBytes = int64_t{1} << 30;
   const Buffer from(device, kBytes), to(device, kBytes);
-  return 2.0 * kBytes / median_gpu_seconds([&] { cuda::copy(to.data(), from.data(), kBytes); });
+  return 2.0 * kBytes / median_gpu_seconds([&] { backend(device).copy(to.data(), from.data(), kBytes); });
 }
 
 namespace {

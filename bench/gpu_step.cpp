@@ -23,7 +23,7 @@
 #include <fmt/format.h>
 
 #include "longstride/base/toml.h"
-#include "longstride/device/cuda.h"
+#include "longstride/device/backend.h"
 #include "longstride/ops/profile.h"
 
 #include "bench/gpu_rates.h"
@@ -92,12 +92,13 @@ double median_step_seconds(Trainer& trainer) {
 
 Json step(const Case& c, const GpuRates& rates) {
   const RunConfig config = config_of(c);
-  const int64_t free_before = cuda::memory(kGpu.index).free;
+  const int64_t free_before = backend(kGpu).memory(kGpu.index).free;
   const std::unique_ptr<Trainer> trainer = warm_trainer(config, kWarmUpSteps);
   const double time = median_step_seconds(*trainer);
   const double tokens_per_second = static_cast<double>(c.batch * config.model.context) / time;
   const double utilisation = step_flops(config) / time / rates.large_products;
-  const int64_t used = free_before - cuda::memory(kGpu.index).free, planned = trainer->memory().total();
+  const int64_t used = free_before - backend(kGpu).memory(kGpu.index).free,
+                planned = trainer->memory().total();
   fmt::print("{:<13}{:>5}  {:<11}{:>8}{:>6}{:>6}{:>9.2f}{:>10.0f}{:>8.1f}%{:>9.2f}{:>9.2f}\n", c.pattern,
              c.batch, c.activations, c.average ? "yes" : "no", c.precision, c.optimizer, time * 1e3,
              tokens_per_second, 100 * utilisation, static_cast<double>(used) / kGiB,
@@ -159,9 +160,9 @@ void profile_step(Trainer& trainer) {
   constexpr int64_t kBytes = int64_t{1} << 29;
   constexpr int kCopies = 64;
   const Buffer from(kGpu, kBytes), to(kGpu, kBytes);
-  cuda::synchronize();
-  profile_ops(true, true);
-  for (int i = 0; i < kCopies; ++i) cuda::copy(to.data(), from.data(), kBytes);
+  backend(kGpu).synchronize();
+  profile_ops(true, kGpu.kind);
+  for (int i = 0; i < kCopies; ++i) backend(kGpu).copy(to.data(), from.data(), kBytes);
   trainer.step();
   profile_ops(false);
 }
@@ -224,12 +225,12 @@ int main(int argc, char** argv) {
     if (!only.empty() && std::ranges::none_of(kParts, [&](const Part& part) { return only == part.name; }))
       throw UsageError(fmt::format("unknown part {}; known: rates, step, profile, muon", only));
     parse_device("cuda");
-    cuda::use(kGpu.index);
+    backend(kGpu).use(kGpu.index);
     const GpuRates rates = measure_gpu_rates(kGpu, enwik8_config());
     fmt::print("{}; copies {:.2f} TB/s; products {:.0f} TFLOP/s at 8192^3, {:.0f} of the model\n",
-               cuda::describe(kGpu.index), rates.copy * 1e-12, rates.large_products * 1e-12,
+               backend(kGpu).describe(kGpu.index), rates.copy * 1e-12, rates.large_products * 1e-12,
                rates.model_products * 1e-12);
-    Json json = {{"gpu", cuda::describe(kGpu.index)},
+    Json json = {{"gpu", backend(kGpu).describe(kGpu.index)},
                  {"rates",
                   {{"copy_tb_s", rates.copy * 1e-12},
                    {"product_8192_tflops", rates.large_products * 1e-12},

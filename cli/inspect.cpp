@@ -11,7 +11,7 @@
 #include "longstride/base/check.h"
 #include "longstride/base/text.h"
 #include "longstride/data/modalities/modality.h"
-#include "longstride/device/cuda.h"
+#include "longstride/device/backend.h"
 #include "longstride/model/cost.h"
 #include "longstride/model/transformer.h"
 #include "longstride/pattern/analyse.h"
@@ -136,7 +136,7 @@ int run_inspect(const InspectOptions& options) {
     nlohmann::json out{{"parameters", cost.parameters},
                        {"context", model.context},
                        {"device", name_of(device)},
-                       {"gpu", on_gpu ? cuda::describe(device.index) : ""},
+                       {"gpu", on_gpu ? backend(device).describe(device.index) : ""},
                        {"pairs_per_token", cost.pairs_per_token},
                        {"forward_flops_per_token", cost.forward_flops()},
                        {"attention_flops_per_token", cost.attention_flops},
@@ -210,9 +210,9 @@ int run_inspect(const InspectOptions& options) {
     print_result("\n");
   };
   if (on_gpu) {
-    const cuda::DeviceMemory there = cuda::memory(device.index);
+    const DeviceMemory there = backend(device).memory(device.index);
     print_result("device     {}: {}, {} of {} free; {} are set aside for libraries' code\n", name_of(device),
-                 cuda::describe(device.index), human_bytes(there.free), human_bytes(there.total),
+                 backend(device).describe(device.index), human_bytes(there.free), human_bytes(there.total),
                  human_bytes(kGpuAllowance));
   }
   print_memory("memory     training ", training);

@@ -12,7 +12,7 @@
 #include <nlohmann/json.hpp>
 
 #include "longstride/base/text.h"
-#include "longstride/device/cuda.h"
+#include "longstride/device/backend.h"
 #include "longstride/device/device.h"
 #include "longstride/ops/cpu/instruction_sets.h"
 #include "longstride/verify/checks.h"
@@ -108,7 +108,7 @@ int run_selftest(const SelftestOptions& options) {
   const std::vector<cpu::InstructionUse> uses = cpu::instructions_in_use();
   if (!options.json) {
     print_result("device         {}{}\n", name_of(device),
-                 device.kind == DeviceKind::cpu ? "" : ", " + cuda::describe(device.index));
+                 device.kind == DeviceKind::cpu ? "" : ", " + backend(device).describe(device.index));
     print_result("processor      {}, {} threads\n", describe_cpu(), threads());
     print_result("instructions   {}\n", name_of(instruction_limit()));
     for (const auto& [part, instructions] : uses) print_result("{:<14} {}\n", part, instructions);
@@ -134,17 +134,18 @@ int run_selftest(const SelftestOptions& options) {
   if (options.json) {
     nlohmann::json instructions = {{"limit", name_of(instruction_limit())}};
     for (const auto& [part, used] : uses) instructions[part] = used;
-    const nlohmann::json out = {{"passed", passed},
-                                {"checks", total},
-                                {"failed", failed},
-                                {"seconds", seconds},
-                                {"device", name_of(device)},
-                                {"gpu", device.kind == DeviceKind::cpu ? "" : cuda::describe(device.index)},
-                                {"processor", describe_cpu()},
-                                {"threads", threads()},
-                                {"instructions", instructions},
-                                {"bf16_in_hardware", cpu_has_bf16()},
-                                {"groups", groups}};
+    const nlohmann::json out = {
+        {"passed", passed},
+        {"checks", total},
+        {"failed", failed},
+        {"seconds", seconds},
+        {"device", name_of(device)},
+        {"gpu", device.kind == DeviceKind::cpu ? "" : backend(device).describe(device.index)},
+        {"processor", describe_cpu()},
+        {"threads", threads()},
+        {"instructions", instructions},
+        {"bf16_in_hardware", cpu_has_bf16()},
+        {"groups", groups}};
     print_json(out);
   } else {
     print_result("{:<14} {:>5} checks   {} in {:.1f} s\n", "total", total,

@@ -12,7 +12,7 @@
 #include "longstride/base/say.h"
 #include "longstride/base/text.h"
 #include "longstride/data/corpus.h"
-#include "longstride/device/cuda.h"
+#include "longstride/device/backend.h"
 #include "longstride/device/instructions.h"
 #include "longstride/model/cost.h"
 #include "longstride/pattern/analyse.h"
@@ -36,7 +36,7 @@ namespace {
 std::string processor_of(Device device) {
   return device.kind == DeviceKind::cpu
              ? describe_cpu()
-             : fmt::format("{}: {}", name_of(device), cuda::describe(device.index));
+             : fmt::format("{}: {}", name_of(device), backend(device).describe(device.index));
 }
 
 void note_run_inside_data(const PreparedRun& prepared) {

@@ -5,7 +5,7 @@
 #include <fmt/format.h>
 
 #include "longstride/base/say.h"
-#include "longstride/device/cuda.h"
+#include "longstride/device/backend.h"
 #include "longstride/device/instructions.h"
 #include "longstride/ops/cpu/instruction_sets.h"
 
@@ -31,7 +31,7 @@ void use_instructions(const ComputeConfig& compute) {
 
 std::string describe_device(Device device) {
   if (device.kind != DeviceKind::cpu)
-    return fmt::format("{}: {}", name_of(device), cuda::describe(device.index));
+    return fmt::format("{}: {}", name_of(device), backend(device).describe(device.index));
   const std::string limit =
       instruction_limit() == Instructions::any ? "" : ", limited to " + name_of(instruction_limit());
   return fmt::format("cpu: {}{}, {} threads", describe_cpu(), limit, threads());

@@ -9,13 +9,12 @@
 #include <initializer_list>
 #include <string>
 
+#include "longstride/base/backends.h"
 #include "longstride/base/dtype.h"
 
 namespace longstride {
 
 inline constexpr int kMaxRank = 4;
-
-enum class DeviceKind : uint8_t { cpu, cuda };
 
 // A typed view with strides in elements; the last stride is 1.
 template <class T, int Rank>

@@ -3,10 +3,16 @@
 
 #include <algorithm>
 #include <array>
+#include <cstring>
+#include <functional>
+#include <memory>
+#include <span>
+#include <string>
 #include <vector>
 
 #include "longstride/base/check.h"
 #include "longstride/base/text.h"
+#include "longstride/device/backend.h"
 #include "longstride/device/cuda_check.h"
 
 namespace longstride::cuda {
@@ -60,194 +66,219 @@ bool is_pageable(const void* data) {
   return attributes.type == cudaMemoryTypeUnregistered;
 }
 
-}  // namespace
-
-bool built() { return true; }
-
 int device_count() {
   int count = 0;
   return cudaGetDeviceCount(&count) == cudaSuccess ? std::min(count, kMostDevices) : 0;
 }
 
-std::string why_not(int index) {
-  if (std::string none = why_none(); !none.empty()) return none;
-  if (index < 0 || index >= device_count())
-    return fmt::format("this machine has {} GPU{}; use cuda:0{}", device_count(),
-                       device_count() == 1 ? "" : "s",
-                       device_count() == 1 ? "" : fmt::format(" to cuda:{}", device_count() - 1));
-  cudaDeviceProp properties;
-  LONGSTRIDE_CUDA_CHECK(cudaGetDeviceProperties(&properties, index));
-  if (properties.major < kLowestMajor)
-    return fmt::format("{} (sm_{}{}) is not supported, the oldest is sm_80 (A100); use --device cpu",
-                       properties.name, properties.major, properties.minor);
-  return {};
-}
-
-void use(int index) {
+void choose(int index) {
   int current = -1;
   if (cudaGetDevice(&current) == cudaSuccess && current == index) return;
   LONGSTRIDE_CUDA_CHECK(cudaSetDevice(index));
 }
 
-std::string describe(int index) {
-  cudaDeviceProp properties;
-  LONGSTRIDE_CUDA_CHECK(cudaGetDeviceProperties(&properties, index));
-  return fmt::format("{}, sm_{}{}, {}", properties.name, properties.major, properties.minor,
-                     human_bytes(static_cast<int64_t>(properties.totalGlobalMem)));
-}
-
-DeviceMemory memory(int index) {
-  use(index);
-  size_t free = 0, total = 0;
-  LONGSTRIDE_CUDA_CHECK(cudaMemGetInfo(&free, &total));
-  return {static_cast<int64_t>(free), static_cast<int64_t>(total)};
-}
-
-void* allocate(int index, int64_t bytes) {
-  use(index);
-  void* data = nullptr;
-  if (cudaMalloc(&data, static_cast<size_t>(bytes)) == cudaSuccess) return data;
-  cudaGetLastError();  // the failure is told here and must not be found again by a later check
-  const DeviceMemory room = memory(index);
-  fail("not enough memory on the GPU: {} asked for, {} of {} free", human_bytes(bytes),
-       human_bytes(room.free), human_bytes(room.total));
-}
-
-// Destructors call these: nothing that goes wrong here may throw.
-void release(int index, void* data) {
-  int current = index;
-  cudaGetDevice(&current);
-  cudaSetDevice(index);
-  cudaFree(data);
-  cudaSetDevice(current);
-}
-
-void* allocate_pinned(int64_t bytes) {
-  void* data = nullptr;
-  if (cudaMallocHost(&data, static_cast<size_t>(bytes)) == cudaSuccess) return data;
-  cudaGetLastError();
-  fail(
-      "not enough memory of the CPU that the GPU can reach: {} of pinned memory asked for; set "
-      "train.activations = \"recompute\" or a smaller train.micro_batch",
-      human_bytes(bytes));
-}
-
-void release_pinned(void* data) { cudaFreeHost(data); }
-
-void copy(void* to, const void* from, int64_t bytes) {
-  if (bytes == 0) return;
-  const cudaStream_t stream = current_stream();
-  LONGSTRIDE_CUDA_CHECK(cudaMemcpyAsync(to, from, static_cast<size_t>(bytes), cudaMemcpyDefault, stream));
-  if (recording()) return;
-  if (is_pageable(to) || is_pageable(from)) LONGSTRIDE_CUDA_CHECK(cudaStreamSynchronize(stream));
-}
-
-void fill_zero(void* data, int64_t bytes) {
-  if (bytes > 0)
-    LONGSTRIDE_CUDA_CHECK(cudaMemsetAsync(data, 0, static_cast<size_t>(bytes), current_stream()));
-}
-
-void synchronize() { LONGSTRIDE_CUDA_CHECK(cudaStreamSynchronize(current_stream())); }
-
-void* stream() { return current_stream(); }
-
-Graph Graph::record(const std::function<void()>& work) {
-  const cudaStream_t stream = current_stream();
-  LONGSTRIDE_CUDA_CHECK(cudaStreamBeginCapture(stream, cudaStreamCaptureModeThreadLocal));
-  cudaGraph_t recorded = nullptr;
-  try {
-    work();
-  } catch (...) {
-    cudaStreamEndCapture(stream, &recorded);
-    if (recorded != nullptr) cudaGraphDestroy(recorded);
-    throw;
-  }
-  LONGSTRIDE_CUDA_CHECK(cudaStreamEndCapture(stream, &recorded));
-  cudaGraphExec_t executable = nullptr;
-  const cudaError_t status = cudaGraphInstantiate(&executable, recorded, 0);
-  cudaGraphDestroy(recorded);
-  LONGSTRIDE_CUDA_CHECK(status);
-  Graph graph;
-  graph.graph_ = {executable, [](void* p) { cudaGraphExecDestroy(static_cast<cudaGraphExec_t>(p)); }};
-  return graph;
-}
-
-void Graph::launch() const {
-  LONGSTRIDE_CHECK(graph_ != nullptr, "launch of a graph that holds nothing");
-  LONGSTRIDE_CUDA_CHECK(cudaGraphLaunch(static_cast<cudaGraphExec_t>(graph_.get()), current_stream()));
-}
-
-bool recording() {
+bool is_recording() {
   cudaStreamCaptureStatus status = cudaStreamCaptureStatusNone;
   LONGSTRIDE_CUDA_CHECK(cudaStreamIsCapturing(current_stream(), &status));
   return status != cudaStreamCaptureStatusNone;
 }
 
-namespace {
-
-// What a SideStream owns.
-struct SideState {
-  cudaStream_t stream = nullptr;
-  cudaEvent_t followed = nullptr;
-  std::vector<cudaEvent_t> marks;
-
-  explicit SideState(int count) : marks(static_cast<size_t>(count)) {
-    LONGSTRIDE_CUDA_CHECK(cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking));
-    LONGSTRIDE_CUDA_CHECK(cudaEventCreateWithFlags(&followed, cudaEventDisableTiming));
-    for (cudaEvent_t& mark : marks)
-      LONGSTRIDE_CUDA_CHECK(cudaEventCreateWithFlags(&mark, cudaEventDisableTiming));
+class CudaGraph : public Graph {
+ public:
+  explicit CudaGraph(const std::function<void()>& work) {
+    const cudaStream_t stream = current_stream();
+    LONGSTRIDE_CUDA_CHECK(cudaStreamBeginCapture(stream, cudaStreamCaptureModeThreadLocal));
+    cudaGraph_t recorded = nullptr;
+    try {
+      work();
+    } catch (...) {
+      cudaStreamEndCapture(stream, &recorded);
+      if (recorded != nullptr) cudaGraphDestroy(recorded);
+      throw;
+    }
+    LONGSTRIDE_CUDA_CHECK(cudaStreamEndCapture(stream, &recorded));
+    const cudaError_t status = cudaGraphInstantiate(&executable_, recorded, 0);
+    cudaGraphDestroy(recorded);
+    LONGSTRIDE_CUDA_CHECK(status);
   }
-  ~SideState() {
-    for (cudaEvent_t mark : marks) cudaEventDestroy(mark);
-    cudaEventDestroy(followed);
-    cudaStreamDestroy(stream);
-  }
-  SideState(const SideState&) = delete;
-  SideState& operator=(const SideState&) = delete;
+  ~CudaGraph() override { cudaGraphExecDestroy(executable_); }
+  CudaGraph(const CudaGraph&) = delete;
+  CudaGraph& operator=(const CudaGraph&) = delete;
+
+  void launch() const override { LONGSTRIDE_CUDA_CHECK(cudaGraphLaunch(executable_, current_stream())); }
+
+ private:
+  cudaGraphExec_t executable_ = nullptr;
 };
 
-SideState& side(const std::shared_ptr<void>& state) { return *static_cast<SideState*>(state.get()); }
+class CudaSideStream : public SideStream {
+ public:
+  explicit CudaSideStream(int marks) : marks_(static_cast<size_t>(marks)) {
+    LONGSTRIDE_CUDA_CHECK(cudaStreamCreateWithFlags(&stream_, cudaStreamNonBlocking));
+    LONGSTRIDE_CUDA_CHECK(cudaEventCreateWithFlags(&followed_, cudaEventDisableTiming));
+    for (cudaEvent_t& mark : marks_)
+      LONGSTRIDE_CUDA_CHECK(cudaEventCreateWithFlags(&mark, cudaEventDisableTiming));
+  }
+  ~CudaSideStream() override {
+    for (const cudaEvent_t mark : marks_) cudaEventDestroy(mark);
+    cudaEventDestroy(followed_);
+    cudaStreamDestroy(stream_);
+  }
+  CudaSideStream(const CudaSideStream&) = delete;
+  CudaSideStream& operator=(const CudaSideStream&) = delete;
+
+  void follow() const override {
+    LONGSTRIDE_CUDA_CHECK(cudaEventRecord(followed_, current_stream()));
+    LONGSTRIDE_CUDA_CHECK(cudaStreamWaitEvent(stream_, followed_));
+  }
+  void copy(void* to, const void* from, int64_t bytes) const override {
+    LONGSTRIDE_CUDA_CHECK(cudaMemcpyAsync(to, from, static_cast<size_t>(bytes), cudaMemcpyDefault, stream_));
+  }
+  void mark(int index) const override {
+    LONGSTRIDE_CUDA_CHECK(cudaEventRecord(marks_.at(static_cast<size_t>(index)), stream_));
+  }
+  void await(int index) const override {
+    LONGSTRIDE_CUDA_CHECK(cudaStreamWaitEvent(current_stream(), marks_.at(static_cast<size_t>(index))));
+  }
+
+ private:
+  cudaStream_t stream_ = nullptr;
+  cudaEvent_t followed_ = nullptr;
+  std::vector<cudaEvent_t> marks_;
+};
+
+class CudaMoment : public Moment {
+ public:
+  CudaMoment() {
+    LONGSTRIDE_CUDA_CHECK(cudaEventCreate(&event_));
+    LONGSTRIDE_CUDA_CHECK(cudaEventRecord(event_, current_stream()));
+  }
+  ~CudaMoment() override { cudaEventDestroy(event_); }
+  CudaMoment(const CudaMoment&) = delete;
+  CudaMoment& operator=(const CudaMoment&) = delete;
+
+  double seconds_since(const Moment& begin) const override {
+    LONGSTRIDE_CUDA_CHECK(cudaEventSynchronize(event_));
+    float milliseconds = 0;
+    LONGSTRIDE_CUDA_CHECK(
+        cudaEventElapsedTime(&milliseconds, dynamic_cast<const CudaMoment&>(begin).event_, event_));
+    return 1e-3 * static_cast<double>(milliseconds);
+  }
+
+ private:
+  cudaEvent_t event_ = nullptr;
+};
+
+class Cuda : public Backend {
+ public:
+  int count() const override { return device_count(); }
+
+  std::string why_not(int index) const override {
+    if (std::string none = why_none(); !none.empty()) return none;
+    if (index < 0 || index >= device_count())
+      return fmt::format("this machine has {} GPU{}; use cuda:0{}", device_count(),
+                         device_count() == 1 ? "" : "s",
+                         device_count() == 1 ? "" : fmt::format(" to cuda:{}", device_count() - 1));
+    cudaDeviceProp properties;
+    LONGSTRIDE_CUDA_CHECK(cudaGetDeviceProperties(&properties, index));
+    if (properties.major < kLowestMajor)
+      return fmt::format("{} (sm_{}{}) is not supported, the oldest is sm_80 (A100); use --device cpu",
+                         properties.name, properties.major, properties.minor);
+    return {};
+  }
+
+  std::string describe(int index) const override {
+    cudaDeviceProp properties;
+    LONGSTRIDE_CUDA_CHECK(cudaGetDeviceProperties(&properties, index));
+    return fmt::format("{}, sm_{}{}, {}", properties.name, properties.major, properties.minor,
+                       human_bytes(static_cast<int64_t>(properties.totalGlobalMem)));
+  }
+
+  void use(int index) const override { choose(index); }
+
+  std::span<const DType> product_dtypes() const override {
+    static constexpr std::array kDtypes{DType::f32, DType::bf16, DType::f16};
+    return kDtypes;
+  }
+
+  DeviceMemory memory(int index) const override {
+    choose(index);
+    size_t free = 0, total = 0;
+    LONGSTRIDE_CUDA_CHECK(cudaMemGetInfo(&free, &total));
+    return {static_cast<int64_t>(free), static_cast<int64_t>(total)};
+  }
+
+  void* allocate(int index, int64_t bytes) const override {
+    choose(index);
+    void* data = nullptr;
+    if (cudaMalloc(&data, static_cast<size_t>(bytes)) != cudaSuccess) {
+      cudaGetLastError();  // the failure is told here and must not be found again by a later check
+      const DeviceMemory there = memory(index);
+      fail("not enough memory on the GPU: {} asked for, {} of {} free", human_bytes(bytes),
+           human_bytes(there.free), human_bytes(there.total));
+    }
+    fill_zero(data, bytes);
+    return data;
+  }
+
+  // Destructors call these: nothing that goes wrong here may throw.
+  void release(int index, void* data, int64_t) const noexcept override {
+    int current = index;
+    cudaGetDevice(&current);
+    cudaSetDevice(index);
+    cudaFree(data);
+    cudaSetDevice(current);
+  }
+
+  void* allocate_pinned(int64_t bytes) const override {
+    void* data = nullptr;
+    if (cudaMallocHost(&data, static_cast<size_t>(bytes)) != cudaSuccess) {
+      cudaGetLastError();
+      fail(
+          "not enough memory of the CPU that the GPU can reach: {} of pinned memory asked for; set "
+          "train.activations = \"recompute\" or a smaller train.micro_batch",
+          human_bytes(bytes));
+    }
+    std::memset(data, 0, static_cast<size_t>(bytes));
+    return data;
+  }
+
+  void release_pinned(void* data, int64_t) const noexcept override { cudaFreeHost(data); }
+
+  void copy(void* to, const void* from, int64_t bytes) const override { cuda::copy(to, from, bytes); }
+
+  void fill_zero(void* data, int64_t bytes) const override {
+    if (bytes > 0)
+      LONGSTRIDE_CUDA_CHECK(cudaMemsetAsync(data, 0, static_cast<size_t>(bytes), current_stream()));
+  }
+
+  void synchronize() const override { LONGSTRIDE_CUDA_CHECK(cudaStreamSynchronize(current_stream())); }
+  std::unique_ptr<Moment> moment() const override { return std::make_unique<CudaMoment>(); }
+  bool has_graphs() const override { return true; }
+  std::unique_ptr<Graph> record(const std::function<void()>& work) const override {
+    return std::make_unique<CudaGraph>(work);
+  }
+  bool recording() const override { return is_recording(); }
+  std::unique_ptr<SideStream> side_stream(int marks) const override {
+    return std::make_unique<CudaSideStream>(marks);
+  }
+};
 
 }  // namespace
 
-SideStream::SideStream(int marks) : state_(std::make_shared<SideState>(marks)) {}
+void* stream() { return current_stream(); }
 
-void SideStream::follow() const {
-  LONGSTRIDE_CUDA_CHECK(cudaEventRecord(side(state_).followed, current_stream()));
-  LONGSTRIDE_CUDA_CHECK(cudaStreamWaitEvent(side(state_).stream, side(state_).followed));
+void copy(void* to, const void* from, int64_t bytes) {
+  if (bytes == 0) return;
+  const cudaStream_t stream = current_stream();
+  LONGSTRIDE_CUDA_CHECK(cudaMemcpyAsync(to, from, static_cast<size_t>(bytes), cudaMemcpyDefault, stream));
+  if (is_recording()) return;
+  if (is_pageable(to) || is_pageable(from)) LONGSTRIDE_CUDA_CHECK(cudaStreamSynchronize(stream));
 }
 
-void SideStream::copy(void* to, const void* from, int64_t bytes) const {
-  LONGSTRIDE_CUDA_CHECK(
-      cudaMemcpyAsync(to, from, static_cast<size_t>(bytes), cudaMemcpyDefault, side(state_).stream));
-}
-
-void SideStream::mark(int index) const {
-  LONGSTRIDE_CUDA_CHECK(
-      cudaEventRecord(side(state_).marks.at(static_cast<size_t>(index)), side(state_).stream));
-}
-
-void SideStream::await(int index) const {
-  LONGSTRIDE_CUDA_CHECK(
-      cudaStreamWaitEvent(current_stream(), side(state_).marks.at(static_cast<size_t>(index))));
-}
-
-Moment Moment::now() {
-  cudaEvent_t event = nullptr;
-  LONGSTRIDE_CUDA_CHECK(cudaEventCreate(&event));
-  Moment moment;
-  moment.event_ = {event, [](void* p) { cudaEventDestroy(static_cast<cudaEvent_t>(p)); }};
-  LONGSTRIDE_CUDA_CHECK(cudaEventRecord(event, current_stream()));
-  return moment;
-}
-
-double Moment::seconds(const Moment& begin, const Moment& end) {
-  const auto to = static_cast<cudaEvent_t>(end.event_.get());
-  LONGSTRIDE_CUDA_CHECK(cudaEventSynchronize(to));
-  float milliseconds = 0;
-  LONGSTRIDE_CUDA_CHECK(
-      cudaEventElapsedTime(&milliseconds, static_cast<cudaEvent_t>(begin.event_.get()), to));
-  return 1e-3 * static_cast<double>(milliseconds);
+const Backend& backend_of_kind() {
+  static const Cuda cuda;
+  return cuda;
 }
 
 }  // namespace longstride::cuda

@@ -1,32 +1,32 @@
 #include "longstride/device/staging.h"
 
-#include <cstring>
-
-#include "longstride/device/cuda.h"
+#include "longstride/device/backend.h"
 
 namespace longstride {
 
-PinnedBuffer::PinnedBuffer(int64_t bytes) : bytes_(bytes) {
+PinnedBuffer::PinnedBuffer(DeviceKind kind, int64_t bytes) : bytes_(bytes) {
   if (bytes == 0) return;
-  data_ = {cuda::allocate_pinned(bytes), [](void* p) { cuda::release_pinned(p); }};
-  std::memset(data_.get(), 0, static_cast<size_t>(bytes));
+  data_ = {backend(kind).allocate_pinned(bytes),
+           [kind, bytes](void* p) { backend(kind).release_pinned(p, bytes); }};
 }
 
 Staging::Staging(Device device, int64_t bytes)
-    : on_device_(device, bytes), pinned_(device.kind == DeviceKind::cpu ? 0 : bytes) {}
+    : on_device_(device, bytes), pinned_(device.kind, device.kind == DeviceKind::cpu ? 0 : bytes) {}
 
 void Staging::upload(int64_t begin, int64_t count) const {
   if (pinned_.data() != nullptr)
-    cuda::copy(static_cast<char*>(device()) + begin, static_cast<const char*>(host()) + begin, count);
+    backend(on_device_.device())
+        .copy(static_cast<char*>(device()) + begin, static_cast<const char*>(host()) + begin, count);
 }
 
 void Staging::download(int64_t begin, int64_t count) const {
   if (pinned_.data() != nullptr)
-    cuda::copy(static_cast<char*>(host()) + begin, static_cast<const char*>(device()) + begin, count);
+    backend(on_device_.device())
+        .copy(static_cast<char*>(host()) + begin, static_cast<const char*>(device()) + begin, count);
 }
 
 void Staging::wait() const {
-  if (pinned_.data() != nullptr) cuda::synchronize();
+  if (pinned_.data() != nullptr) backend(on_device_.device()).synchronize();
 }
 
 }  // namespace longstride

@@ -9,11 +9,11 @@
 
 namespace longstride {
 
-// Memory of the CPU that a GPU copies to and from while the CPU goes on. Needs a GPU unless empty.
+// Memory of the CPU that devices of a kind copy to and from while the CPU goes on. Zero at first.
 class PinnedBuffer {
  public:
   PinnedBuffer() = default;
-  explicit PinnedBuffer(int64_t bytes);
+  PinnedBuffer(DeviceKind kind, int64_t bytes);
   void* data() const { return data_.get(); }
   int64_t bytes() const { return bytes_; }
 

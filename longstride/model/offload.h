@@ -2,9 +2,10 @@
 // GPU's work. May be part of a recorded graph.
 #pragma once
 
+#include <memory>
 #include <vector>
 
-#include "longstride/device/cuda.h"
+#include "longstride/device/backend.h"
 #include "longstride/device/staging.h"
 
 namespace longstride {
@@ -31,7 +32,7 @@ class OffloadedInputs {
   int64_t layers_;
   std::vector<Tensor> streams_;
   PinnedBuffer waiting_;
-  cuda::SideStream side_;
+  std::unique_ptr<SideStream> side_;
 };
 
 }  // namespace longstride

@@ -1,24 +1,22 @@
 // What ops ask of a device.
 #pragma once
 
-#include "longstride/device/cuda.h"
+#include "longstride/device/backend.h"
 #include "longstride/device/device.h"
 
 namespace longstride {
 
-inline bool on_gpu(Device device) { return device.kind == DeviceKind::cuda; }
+inline bool on_gpu(Device device) { return device.kind != DeviceKind::cpu; }
 
 // Throws Error, opened by the op's name, where the build has no op for the device.
 inline void check_device(const char* op, Device device) {
-  LONGSTRIDE_CHECK(!on_gpu(device) || cuda::built(), "{}: {}", op, cuda::why_not(device.index));
+  LONGSTRIDE_CHECK(is_built(device.kind), "{}: {}", op, backend(device).why_not(device.index));
 }
 
 // What matrix products and what lies on branches may be held in.
-inline bool is_product_dtype(Device device, DType dtype) {
-  return dtype == DType::f32 || dtype == DType::bf16 || (dtype == DType::f16 && on_gpu(device));
-}
+inline bool is_product_dtype(Device device, DType dtype) { return backend(device).has_product(dtype); }
 inline const char* product_dtypes(Device device) {
-  return on_gpu(device) ? "f32, bf16 or f16" : "f32 or bf16 (f16 needs a GPU)";
+  return is_product_dtype(device, DType::f16) ? "f32, bf16 or f16" : "f32 or bf16 (f16 needs a GPU)";
 }
 
 }  // namespace longstride

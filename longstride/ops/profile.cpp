@@ -5,6 +5,7 @@
 #include <cstring>
 #include <exception>
 #include <mutex>
+#include <utility>
 
 namespace longstride {
 
@@ -22,14 +23,16 @@ constexpr size_t kMostEntries = 256;
 std::mutex mutex;
 std::array<Entry, kMostEntries> entries;
 
-// Calls on the GPU whose time is not known yet.
-struct GpuCall {
+// Calls whose work is queued: their time is not known yet.
+struct QueuedCall {
   const char* op;
   OpWork work;
-  cuda::Moment begin, end;
+  std::unique_ptr<Moment> begin, end;
 };
-bool on_gpu = false;
-std::vector<GpuCall> gpu_calls;
+DeviceKind profiled = DeviceKind::cpu;
+std::vector<QueuedCall> queued_calls;
+
+bool is_queued() { return profiled != DeviceKind::cpu; }
 
 thread_local bool inside_op = false;
 
@@ -56,12 +59,12 @@ std::atomic<bool> OpTimer::profiling{false};
 
 bool profiling_ops() { return OpTimer::profiling.load(std::memory_order_relaxed); }
 
-void profile_ops(bool on, bool gpu) {
+void profile_ops(bool on, DeviceKind kind) {
   const std::lock_guard lock(mutex);
   if (on) {
     entries.fill({});
-    gpu_calls.clear();
-    on_gpu = gpu;
+    queued_calls.clear();
+    profiled = kind;
   }
   OpTimer::profiling = on;
 }
@@ -70,9 +73,9 @@ std::vector<OpTime> op_times(bool by_work) {
   std::vector<OpTime> times;
   {
     const std::lock_guard lock(mutex);
-    for (const GpuCall& call : gpu_calls)
-      add_call(call.op, cuda::Moment::seconds(call.begin, call.end), call.work);
-    gpu_calls.clear();
+    for (const QueuedCall& call : queued_calls)
+      add_call(call.op, call.end->seconds_since(*call.begin), call.work);
+    queued_calls.clear();
     for (const Entry& entry : entries) {
       if (entry.op == nullptr) break;
       const auto known = by_work ? times.end()
@@ -91,9 +94,9 @@ std::vector<OpTime> op_times(bool by_work) {
 }
 
 void OpTimer::start(const char* op, const OpWork& work) {
-  if (inside_op || (on_gpu && cuda::recording())) return;
+  if (inside_op || (is_queued() && backend(profiled).recording())) return;
   // The one line that may throw: nothing is marked before.
-  if (on_gpu) begin_on_gpu_ = cuda::Moment::now();
+  if (is_queued()) begin_on_device_ = backend(profiled).moment();
   inside_op = true;
   op_ = op;
   work_ = work;
@@ -104,11 +107,11 @@ void OpTimer::stop() noexcept {
   const double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - begin_).count();
   inside_op = false;
   const std::lock_guard lock(mutex);
-  if (!begin_on_gpu_) return add_call(op_, seconds, work_);
+  if (begin_on_device_ == nullptr) return add_call(op_, seconds, work_);
   try {
-    gpu_calls.push_back({op_, work_, *begin_on_gpu_, cuda::Moment::now()});
+    queued_calls.push_back({op_, work_, std::move(begin_on_device_), backend(profiled).moment()});
   } catch (const std::exception&) {
-    // The GPU has failed; whoever waits for it next says so.
+    // The device has failed; whoever waits for it next says so.
   }
 }
 

@@ -5,11 +5,11 @@
 #include <atomic>
 #include <chrono>
 #include <cstdint>
-#include <optional>
+#include <memory>
 #include <string>
 #include <vector>
 
-#include "longstride/device/cuda.h"
+#include "longstride/device/backend.h"
 
 namespace longstride {
 
@@ -28,12 +28,13 @@ struct OpTime {
   OpWork work;
 };
 
-// Starts or stops counting, in all threads; starting forgets what was counted before. With `on_gpu` the time
-// is that of the work which the ops queue on the current GPU; what is recorded into a graph is not counted.
-void profile_ops(bool on, bool on_gpu = false);
+// Starts or stops counting, in all threads; starting forgets what was counted before. For
+// another kind than the CPU the time is that of the work which the ops queue on the current device of that
+// kind; what is recorded into a graph is not counted.
+void profile_ops(bool on, DeviceKind kind = DeviceKind::cpu);
 bool profiling_ops();
 // The ops that were called since profile_ops(true), longest first; with `by_work` an op's calls of unlike
-// work apart. Waits for the GPU's work.
+// work apart. Waits for a device's work.
 std::vector<OpTime> op_times(bool by_work = false);
 
 // Counts the call it lives in, unless that is part of another op's call in this thread.
@@ -49,7 +50,7 @@ class OpTimer {
   OpTimer& operator=(const OpTimer&) = delete;
 
  private:
-  friend void profile_ops(bool on, bool on_gpu);
+  friend void profile_ops(bool on, DeviceKind kind);
   friend bool profiling_ops();
   void start(const char* op, const OpWork& work);
   void stop() noexcept;
@@ -58,7 +59,7 @@ class OpTimer {
   const char* op_ = nullptr;  // null: not counted
   OpWork work_;
   std::chrono::steady_clock::time_point begin_;
-  std::optional<cuda::Moment> begin_on_gpu_;
+  std::unique_ptr<Moment> begin_on_device_;  // none of work that is done at once
 };
 
 }  // namespace longstride

@@ -7,7 +7,7 @@
 // Where it uses scratch it says so by kUsesScratch; where only the CPU has it, by kOnCpuOnly.
 //
 // A backend is a namespace with a specialisation of compute() for each call, in the file of the op; a call
-// that it lacks does not link. A backend is added here and in its own folder, nowhere else.
+// that it lacks does not link. The list of backends is base/backends.h.
 #pragma once
 
 #include "longstride/ops/arguments.h"
@@ -23,25 +23,25 @@ concept OnCpuOnly = Call::kOnCpuOnly;
 
 // Arguments have been checked. With a scratch arena that measures, compute() allocates what it would use and
 // returns.
-namespace cpu {
-template <class Call>
-void compute(const OpContext& context, const Call& call);
-}  // namespace cpu
-namespace cuda {
-template <class Call>
-void compute(const OpContext& context, const Call& call);
-}  // namespace cuda
+#define LONGSTRIDE_DECLARE(name)                            \
+  namespace name {                                          \
+  template <class Call>                                     \
+  void compute(const OpContext& context, const Call& call); \
+  }
+LONGSTRIDE_FOR_EACH_BACKEND(LONGSTRIDE_DECLARE)
+#undef LONGSTRIDE_DECLARE
 
 // Without a look at the arguments.
 template <class Call>
 void dispatch(const OpContext& context, const Call& call) {
-  switch (context.device.kind) {
-    case DeviceKind::cpu:
-      return cpu::compute(context, call);
-    case DeviceKind::cuda:
-      if constexpr (cuda::kBuilt && !OnCpuOnly<Call>) return cuda::compute(context, call);
-  }
-  fail("{}", cuda::kBuilt ? "this op runs on the CPU only" : cuda::why_not(context.device.index));
+#define LONGSTRIDE_COMPUTE(name)                                                                         \
+  if constexpr (is_built(DeviceKind::name) && (DeviceKind::name == DeviceKind::cpu || !OnCpuOnly<Call>)) \
+    if (context.device.kind == DeviceKind::name) return name::compute(context, call);
+  LONGSTRIDE_FOR_EACH_BACKEND(LONGSTRIDE_COMPUTE)
+#undef LONGSTRIDE_COMPUTE
+  LONGSTRIDE_CHECK(is_built(context.device.kind), "{}",
+                   backend(context.device).why_not(context.device.index));
+  fail("this op runs on the CPU only");
 }
 
 // Bytes of context.scratch that the call uses: what the code that computes it allocates. Only shapes, dtypes

@@ -153,7 +153,7 @@ class Loop {
   bool on_gpu() const { return device_.kind == DeviceKind::cuda; }
 
   int64_t memory_used() const {
-    return on_gpu() ? memory_before_ - cuda::memory(device_.index).free : resident_memory();
+    return on_gpu() ? memory_before_ - backend(device_).memory(device_.index).free : resident_memory();
   }
 
   static bool due(int64_t step, int64_t every) { return every > 0 && step % every == 0; }

@@ -7,7 +7,7 @@
 #include <unistd.h>
 
 #include "longstride/base/text.h"
-#include "longstride/device/cuda.h"
+#include "longstride/device/backend.h"
 #include "longstride/device/memory.h"
 #include "longstride/run/cpu_room.h"
 #include "longstride/run/gpu_room.h"
@@ -104,7 +104,7 @@ MemoryVerdict check_training_memory(const RunConfig& config) {
     verdict.warning = check_cpu_room(device, needed, "training", advice, memory);
     return verdict;
   }
-  verdict.before = cuda::memory(device.index).free;
+  verdict.before = backend(device).memory(device.index).free;
   verdict.plan = training_memory(config);
   // Advice is costly: every setting has to be planned.
   const int64_t room = gpu_room(device), needed = verdict.plan.total();

@@ -218,10 +218,10 @@ StepReport Trainer::step() {
   loader_.load_pieces(state_.step, stages_[stage_].pieces, reinterpret_cast<uint8_t*>(base + tokens_at_));
 
   // A graph needs a step before it, in which libraries choose their kernels; a profile needs every op.
-  if (model_->plan().device.kind == DeviceKind::cpu || !has_run_ || profiling_ops()) {
+  if (!backend(model_->plan().device).has_graphs() || !has_run_ || profiling_ops()) {
     queue_step();
   } else {
-    if (!graph_) graph_ = cuda::Graph::record([this] { queue_step(); });
+    if (!graph_) graph_ = backend(model_->plan().device).record([this] { queue_step(); });
     graph_->launch();
   }
   staging_.wait();

@@ -10,7 +10,7 @@
 
 #include "longstride/data/batches.h"
 #include "longstride/data/corpus.h"
-#include "longstride/device/cuda.h"
+#include "longstride/device/backend.h"
 #include "longstride/device/staging.h"
 #include "longstride/eval/evaluate.h"
 #include "longstride/model/transformer.h"
@@ -117,7 +117,7 @@ class Trainer {
   Arena loss_arena_ = Arena::measuring({});
   Tensor loss_;  // (micro-batch, context)
   // On a GPU: the whole step, recorded once it has run.
-  std::optional<cuda::Graph> graph_;
+  std::unique_ptr<Graph> graph_;
   bool has_run_ = false;
   int64_t overflows_in_row_ = 0;
   TrainState state_;

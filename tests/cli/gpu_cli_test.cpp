@@ -1,7 +1,7 @@
 // The binary on a GPU, from training to a sample. Skipped where there is no GPU.
 #include <nlohmann/json.hpp>
 
-#include "longstride/device/cuda.h"
+#include "longstride/device/backend.h"
 
 #include "tests/cli/cli_fixture.h"
 
@@ -13,7 +13,7 @@ using testing::HasSubstr;
 class GpuCliTest : public CliTest {
  protected:
   void SetUp() override {
-    const std::string reason = cuda::why_not(0);
+    const std::string reason = backend(DeviceKind::cuda).why_not(0);
     if (!reason.empty()) GTEST_SKIP() << reason;
     write_small_config();
   }

@@ -1,6 +1,6 @@
 // Compressing on a GPU: the same GPU gets the file back, a CPU says that it cannot. Skipped where there is no
 // GPU.
-#include "longstride/device/cuda.h"
+#include "longstride/device/backend.h"
 
 #include "tests/cli/cli_fixture.h"
 
@@ -10,7 +10,7 @@ namespace {
 class GpuCompressTest : public CliTest {
  protected:
   void SetUp() override {
-    const std::string reason = cuda::why_not(0);
+    const std::string reason = backend(DeviceKind::cuda).why_not(0);
     if (!reason.empty()) GTEST_SKIP() << reason;
     write_small_config();
   }

@@ -1,7 +1,7 @@
 // Evaluation on a GPU against the CPU. Skipped where there is no GPU.
 #include <gtest/gtest.h>
 
-#include "longstride/device/cuda.h"
+#include "longstride/device/backend.h"
 #include "longstride/eval/evaluate.h"
 
 #include "tests/sample/gpu_weights.h"
@@ -18,7 +18,7 @@ using testing::small_config;
 class GpuEvaluate : public ::testing::TestWithParam<DType> {
  protected:
   void SetUp() override {
-    const std::string reason = cuda::why_not(kGpu.index);
+    const std::string reason = backend(kGpu).why_not(kGpu.index);
     if (!reason.empty()) GTEST_SKIP() << reason;
   }
 };

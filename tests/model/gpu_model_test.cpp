@@ -1,7 +1,7 @@
 // Whole models on a GPU against the fp64 reference and against the CPU. Skipped where there is no GPU.
 #include <gtest/gtest.h>
 
-#include "longstride/device/cuda.h"
+#include "longstride/device/backend.h"
 #include "longstride/model/transformer.h"
 #include "longstride/verify/checks.h"
 
@@ -13,7 +13,7 @@ constexpr Device kGpu{DeviceKind::cuda, 0};
 class GpuModel : public testing::Test {
  protected:
   void SetUp() override {
-    const std::string reason = cuda::why_not(kGpu.index);
+    const std::string reason = backend(kGpu).why_not(kGpu.index);
     if (!reason.empty()) GTEST_SKIP() << reason;
   }
 };

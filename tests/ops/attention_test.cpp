@@ -494,7 +494,7 @@ TEST(KeyCacheErrors, NameWhatDoesNotFit) {
 }
 
 TEST(Attention, ListsForADeviceThatTheBuildLacksAreRefused) {
-  if (cuda::kBuilt) GTEST_SKIP() << "this build has CUDA";
+  if (is_built(DeviceKind::cuda)) GTEST_SKIP() << "this build has CUDA";
   const AttentionPlan plan = plan_attention({}, parse_schedule("window:4").layer(0), 1, 8);
   EXPECT_THAT(error_of([&] {
                 attention_plan_bytes({DeviceKind::cuda, 0}, plan);

@@ -3,7 +3,7 @@
 #include <algorithm>
 #include <string>
 
-#include "longstride/device/cuda.h"
+#include "longstride/device/backend.h"
 #include "longstride/ops/activation.h"
 #include "longstride/ops/cross_entropy.h"
 #include "longstride/ops/cuda/attention_lists.h"
@@ -22,7 +22,7 @@ constexpr Device kGpu{DeviceKind::cuda, 0};
 class GpuOps : public testing::Test {
  protected:
   void SetUp() override {
-    const std::string reason = cuda::why_not(kGpu.index);
+    const std::string reason = backend(kGpu).why_not(kGpu.index);
     if (!reason.empty()) GTEST_SKIP() << reason;
   }
 };
@@ -86,12 +86,10 @@ TEST_F(GpuOps, RecordedDropoutReadsTheStepWhenItRuns) {
   Dropout dropout{RandomStream{5, 6, 0}, 0.5};
   dropout.step_from = static_cast<const uint32_t*>(step.data);
   const OpContext context = bench.context();
-  const cuda::Graph graph = cuda::Graph::record([&] {
-    run(context, DropoutBackward{dy, dropout, recorded});
-  });
+  const auto graph = backend(kGpu).record([&] { run(context, DropoutBackward{dy, dropout, recorded}); });
   for (uint32_t value : {1u, 2u}) {
     if (value == 2) copy(later, step);
-    graph.launch();
+    graph->launch();
     const Dropout plain{RandomStream{5, 6, value}, 0.5};
     run(context, DropoutBackward{dy, plain, fresh});
     EXPECT_EQ(bench.get(recorded), bench.get(fresh)) << "step " << value;

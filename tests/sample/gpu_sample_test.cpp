@@ -6,7 +6,7 @@
 
 #include <gtest/gtest.h>
 
-#include "longstride/device/cuda.h"
+#include "longstride/device/backend.h"
 #include "longstride/pattern/terms/table.h"
 #include "longstride/sample/decoder.h"
 
@@ -99,7 +99,7 @@ void expect_close(const Differences& d, DType product, const std::string& what) 
 class GpuSample : public ::testing::Test {
  protected:
   void SetUp() override {
-    const std::string reason = cuda::why_not(kGpu.index);
+    const std::string reason = backend(kGpu).why_not(kGpu.index);
     if (!reason.empty()) GTEST_SKIP() << reason;
   }
 };

@@ -2,7 +2,7 @@
 // memory that was planned. Skipped where there is no GPU.
 #include <cmath>
 
-#include "longstride/device/cuda.h"
+#include "longstride/device/backend.h"
 #include "longstride/train/memory.h"
 
 #include "tests/train/train_fixture.h"
@@ -13,7 +13,7 @@ namespace {
 class GpuTrainTest : public TrainerTest {
  protected:
   void SetUp() override {
-    const std::string reason = cuda::why_not(0);
+    const std::string reason = backend(DeviceKind::cuda).why_not(0);
     if (!reason.empty()) GTEST_SKIP() << reason;
     config_.compute.device = "cuda";
     config_.train.validate_every = 0;
@@ -194,9 +194,9 @@ TEST_F(GpuTrainTest, PlanningTakesNoMemoryOfTheGpu) {
   config_.model.context = 4096;
   config_.model.pattern = "strided:64";
   training_memory(config_);  // whatever is made once
-  const int64_t free = cuda::memory(0).free;
+  const int64_t free = backend(DeviceKind::cuda).memory(0).free;
   for (int i = 0; i < 3; ++i) training_memory(config_);
-  EXPECT_EQ(cuda::memory(0).free, free);
+  EXPECT_EQ(backend(DeviceKind::cuda).memory(0).free, free);
 }
 
 TEST_F(GpuTrainTest, TakesTheMemoryThatWasPlanned) {

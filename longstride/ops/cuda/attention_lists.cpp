@@ -392,7 +392,7 @@ AttentionLists::AttentionLists(const AttentionPlan& plan, int device_index) {
   const ListsDraft lists = draft_lists(plan);
   const std::vector<char>& image = lists.image.bytes();
   buffer_ = Buffer(Device{DeviceKind::cuda, device_index}, static_cast<int64_t>(image.size()));
-  cuda::copy(buffer_.data(), image.data(), buffer_.bytes());
+  copy(buffer_.data(), image.data(), buffer_.bytes());
   const auto at = [&](size_t offset) { return static_cast<const char*>(buffer_.data()) + offset; };
   masks_ = reinterpret_cast<const TileMask*>(at(lists.masks_at));
   counters_ = reinterpret_cast<int*>(static_cast<char*>(buffer_.data()) + lists.counters_at);

@@ -1,13 +1,13 @@
 // Stands in for decode/ in a build without CUDA. Nothing gets here: no tensor lies on a GPU then.
 #include "longstride/base/check.h"
-#include "longstride/device/cuda.h"
+#include "longstride/device/backend.h"
 #include "longstride/ops/cuda/attention_lists.h"
 #include "longstride/ops/decode_step.h"
 
 namespace longstride::cuda {
 
 namespace {
-[[noreturn]] void unavailable() { fail("{}", why_not(0)); }
+[[noreturn]] void unavailable() { fail("{}", backend(DeviceKind::cuda).why_not(0)); }
 }  // namespace
 
 void prefer_portable_attention(bool) {}

@@ -7,6 +7,7 @@
 #include <numbers>
 
 #include "longstride/base/check.h"
+#include "longstride/device/backend.h"
 #include "longstride/device/cuda.h"
 #include "longstride/device/staging.h"
 #include "longstride/ops/causal_convolution.h"
@@ -273,8 +274,8 @@ struct DecodeSteps::State {
     launch_prepare(described.product, described.args);
     std::unique_ptr<Graph>& graph = draws ? drawing : plain;
     if (graph == nullptr)
-      graph = std::make_unique<Graph>(
-          Graph::record([&] { launch_stages(described.product, described.args, draws); }));
+      graph =
+          backend(DeviceKind::cuda).record([&] { launch_stages(described.product, described.args, draws); });
     for (int64_t step = 0; step < steps; ++step) graph->launch();
   }
 

@@ -29,10 +29,10 @@
 
 #include "longstride/base/text.h"
 #include "longstride/base/toml.h"
+#include "longstride/decode/decoder.h"
 #include "longstride/ops/adam.h"
 #include "longstride/pattern/plan.h"
 #include "longstride/run/config.h"
-#include "longstride/sample/decoder.h"
 
 namespace longstride {
 namespace {

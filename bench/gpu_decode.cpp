@@ -22,11 +22,11 @@
 
 #include "longstride/base/text.h"
 #include "longstride/base/toml.h"
+#include "longstride/decode/decoder.h"
 #include "longstride/device/backend.h"
 #include "longstride/ops/adam.h"
 #include "longstride/pattern/plan.h"
 #include "longstride/run/config.h"
-#include "longstride/sample/decoder.h"
 
 #include "bench/gpu_rates.h"
 #include "bench/measure.h"
@@ -124,7 +124,7 @@ std::vector<Continuation> from_position(int64_t streams, int64_t position, int64
   for (size_t s = 0; s < list.size(); ++s) {
     list[s].position = position, list[s].count = count;
     list[s].previous = static_cast<uint8_t>(s);
-    list[s].stream = static_cast<uint32_t>(s);
+    list[s].draw.stream = static_cast<uint32_t>(s);
   }
   return list;
 }

@@ -11,6 +11,7 @@
 #include "longstride/base/check.h"
 #include "longstride/base/text.h"
 #include "longstride/data/modalities/modality.h"
+#include "longstride/decode/key_caches.h"
 #include "longstride/device/backend.h"
 #include "longstride/model/cost.h"
 #include "longstride/model/transformer.h"
@@ -20,7 +21,6 @@
 #include "longstride/run/gpu_room.h"
 #include "longstride/run/run_data.h"
 #include "longstride/run/stages.h"
-#include "longstride/sample/key_caches.h"
 #include "longstride/train/memory.h"
 
 #include "cli/commands.h"

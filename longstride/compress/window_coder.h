@@ -11,7 +11,7 @@
 #include <string>
 #include <vector>
 
-#include "longstride/sample/decoder.h"
+#include "longstride/decode/decoder.h"
 
 namespace longstride {
 

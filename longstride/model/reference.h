@@ -100,6 +100,8 @@ class Model {
     return gradients;
   }
 
+  // (B * N, 256), after forward.
+  const std::vector<T>& logits() const { return logits_; }
   // (B * N, 2 * qk + d): queries, keys and values of a layer as the attention reads them, after forward.
   const std::vector<T>& qkv(int64_t layer) const { return blocks_[layer].qkv; }
 

@@ -135,9 +135,9 @@ void Generator::draw_run(int64_t steps) {
     c.position = slot.next - slot.origin;
     c.previous = c.position > 0 ? sequence.bytes[slot.next - 1] : uint8_t{0};
     c.count = steps;
-    c.sampler = sequence.sampler;
-    c.stream = sequence.stream;
-    c.origin = slot.origin;
+    c.draw.sampler = sequence.sampler;
+    c.draw.stream = sequence.stream;
+    c.draw.origin = slot.origin;
   }
   out_.resize(static_cast<size_t>(decoder_.streams() * steps));
   decoder_.advance(continuations_, steps, out_);

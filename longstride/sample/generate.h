@@ -6,8 +6,8 @@
 #include <vector>
 
 #include "longstride/base/check.h"
-#include "longstride/sample/decoder.h"
-#include "longstride/sample/sampler.h"
+#include "longstride/decode/decoder.h"
+#include "longstride/decode/sampler.h"
 
 namespace longstride {
 

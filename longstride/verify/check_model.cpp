@@ -1,7 +1,6 @@
 // Whole models against the scalar model in double precision: losses, every parameter's gradient, the keys and
 // values that a sampler is given, and the equalities that training relies on.
 #include <array>
-#include <cmath>
 #include <cstring>
 #include <limits>
 
@@ -9,148 +8,12 @@
 #include "longstride/model/transformer.h"
 #include "longstride/ops/adam.h"
 #include "longstride/verify/checks.h"
+#include "longstride/verify/model_cases.h"
 #include "longstride/verify/workbench.h"
 
 namespace longstride::verify {
 
 namespace {
-
-struct Case {
-  ModelConfig config;
-  int64_t batch = 2;
-  double dropout = 0;
-  DType product = DType::f32;
-
-  // Of the losses: their mean, but in f16 the gradients of that would be too small.
-  float scale() const {
-    return product == DType::f16 ? 1.0f : 1.0f / static_cast<float>(batch * config.context);
-  }
-
-  std::string name() const {
-    return fmt::format(
-        "model {}, n {}, batch {}, {} layers, {} heads, width {}/{}/{}, {}/{}{}{}{}, dropout {}, {}",
-        config.pattern.text(), config.context, batch, config.layers, config.heads, config.width, config.qk(),
-        config.ff(), config.init, config.positions, config.qk_norm ? ", qk_norm" : "",
-        config.value_residual > 0 ? fmt::format(", value_residual {}", config.value_residual) : "",
-        config.convolves() ? ", convolution" : "", dropout, name_of(product));
-  }
-};
-
-ModelConfig shape(std::string pattern, int64_t context, int64_t layers, int64_t heads, int64_t width) {
-  ModelConfig config;
-  config.pattern = std::move(pattern);
-  config.context = context, config.layers = layers, config.heads = heads, config.width = width;
-  return config;
-}
-
-std::vector<Case> cases(Effort effort) {
-  std::vector<Case> list;
-  const auto add = [&](const ModelConfig& config, double dropout, std::initializer_list<DType> products) {
-    for (DType product : products) list.push_back({config, 2, dropout, product});
-  };
-  ModelConfig merged = shape("fixed:8,2", 45, 2, 2, 16);
-  add(merged, 0.3, {DType::f32, DType::bf16});
-
-  ModelConfig interleaved = shape("stride:8,window:8", 45, 3, 4, 32);
-  interleaved.qk_width = 16, interleaved.feed_forward = 64;
-  interleaved.init = interleaved.positions = "released";
-  add(interleaved, 0, {DType::f32, DType::bf16});
-
-  ModelConfig per_head = shape("window:4|stride:4", 45, 2, 2, 24);
-  per_head.position_axes = {3, 5, 3};
-  add(per_head, 0.3, {DType::f32});
-
-  ModelConfig spread = shape("spread-fixed:8,2", 45, 2, 4, 16);
-  spread.init = "released";
-  add(spread, 0, {DType::f32});
-
-  ModelConfig rotary = shape("fixed:8,2", 45, 2, 2, 32);
-  rotary.positions = "rotary", rotary.qk_norm = true, rotary.init = "released";
-  add(rotary, 0.3, {DType::f32, DType::bf16});
-
-  ModelConfig mixed = rotary;
-  mixed.layers = 4, mixed.value_residual = 0.4;
-  add(mixed, 0.3, {DType::f32, DType::bf16});
-
-  ModelConfig convolved = shape("fixed:8,2", 45, 2, 2, 24);
-  convolved.convolution = 4;
-  add(convolved, 0.3, {DType::f32, DType::bf16});
-  if (effort == Effort::quick) return list;
-
-  // Channels that are no whole vectors, sequences shorter than what is convolved, and beside all else.
-  convolved.feed_forward = 20, convolved.width = 36;
-  add(convolved, 0, {DType::f32, DType::bf16});
-  convolved.context = 3;
-  add(convolved, 0, {DType::f32});
-  mixed.convolution = 4;
-  add(mixed, 0.3, {DType::f32, DType::bf16});
-  mixed.convolution = 0;
-
-  mixed.positions = "paper", mixed.qk_norm = false, mixed.qk_width = 20, mixed.width = 36;
-  mixed.pattern = "window:4|stride:4";
-  add(mixed, 0, {DType::f32, DType::bf16});
-  mixed.layers = 1;
-  add(mixed, 0, {DType::f32});
-
-  rotary.qk_norm = false, rotary.qk_width = 20;
-  add(rotary, 0, {DType::f32, DType::bf16});
-  rotary.qk_norm = true, rotary.qk_width = 0, rotary.positions = "paper";
-  add(rotary, 0, {DType::f32});
-  ModelConfig picture = shape("stride:3,window:5", 45, 2, 2, 32);
-  picture.positions = "rotary", picture.qk_norm = true, picture.position_axes = {3, 5, 3};
-  add(picture, 0.1, {DType::f32, DType::bf16});
-
-  add(spread, 0.3, {DType::bf16});
-  merged.init = merged.positions = "released";
-  add(merged, 0, {DType::f32});
-  add(shape("dense", 33, 2, 1, 20), 0.1, {DType::f32, DType::bf16});
-  add(shape("dense", 1, 2, 3, 12), 0, {DType::f32});
-  add(shape("strided:11", 130, 3, 3, 48), 0.25, {DType::f32, DType::bf16});
-  add(shape("window:7+prefix:3,previous-row:9+window:2", 100, 4, 2, 32), 0.5, {DType::f32});
-  ModelConfig dilated = shape("dilated:5,6,summary:16,4,1+window:16", 201, 2, 4, 64);
-  dilated.qk_width = 32, dilated.positions = "released";
-  add(dilated, 0.05, {DType::f32, DType::bf16});
-  // Contexts beyond one tile of the attention kernels.
-  ModelConfig long_context = shape("fixed:32,8", 515, 2, 2, 32);
-  long_context.feed_forward = 32;
-  add(long_context, 0.2, {DType::f32, DType::bf16});
-  list.back().batch = 1;
-  return list;
-}
-
-// Initial weights in which what starts as zero (output matrix, biases) or one (gains) is random too, so that
-// every gradient depends on every weight.
-reference::Parameters<float> random_weights(const ModelConfig& config,
-                                            const std::vector<ParameterSpec>& table,
-                                            const ParameterStore& store, uint64_t seed) {
-  initialise(table, seed, store);
-  reference::Parameters<float> weights;
-  for (size_t i = 0; i < table.size(); ++i) {
-    std::vector<float> w(table[i].count());
-    const Tensor on_cpu(w.data(), DType::f32, {table[i].count()});
-    copy(store[i], on_cpu);
-    const RandomStream random{seed + 1, random_stream::kInitialise, static_cast<uint32_t>(i)};
-    const double deviation =
-        table[i].shape.size() == 1 ? 0.1 : 1 / std::sqrt(static_cast<double>(config.width));
-    if (table[i].deviation == 0)
-      for (int64_t e = 0; e < table[i].count(); ++e) w[e] += static_cast<float>(deviation * random.normal(e));
-    copy(on_cpu, store[i]);
-    weights.push_back(std::move(w));
-  }
-  return weights;
-}
-
-template <class To, class From>
-std::vector<To> as(const std::vector<From>& from) {
-  return {from.begin(), from.end()};
-}
-
-template <class To, class From>
-reference::Parameters<To> as(const reference::Parameters<From>& from) {
-  reference::Parameters<To> to;
-  for (const std::vector<From>& values : from) to.push_back(as<To>(values));
-  return to;
-}
 
 // Losses, gradients, and keys and values of all layers.
 template <class T>
@@ -161,7 +24,7 @@ struct Result {
 };
 
 template <class T>
-Result<T> run_reference(const Case& c, const reference::Parameters<float>& weights,
+Result<T> run_reference(const ModelCase& c, const reference::Parameters<float>& weights,
                         const std::vector<uint8_t>& tokens, uint64_t seed, uint32_t step, DType products) {
   const reference::Parameters<T> converted = as<T>(weights);
   Result<T> result;
@@ -211,7 +74,7 @@ void append(Tensor by_head, std::vector<float>& values) {
 // The model under test and its weights, on one device.
 class Subject {
  public:
-  Subject(Device device, const Case& c)
+  Subject(Device device, const ModelCase& c)
       : case_(c), device_(device), table_(parameter_table(c.config)), weights_(table_, device, DType::f32) {
     if (c.product != DType::f32)
       products_ = ParameterStore(table_, device, c.product, ParameterStore::Which::products);
@@ -280,7 +143,7 @@ class Subject {
     copy(losses, Tensor(v.data(), DType::f32, {case_.batch, case_.config.context}));
   }
 
-  Case case_;
+  ModelCase case_;
   Device device_;
   std::vector<ParameterSpec> table_;
   ParameterStore weights_, products_;
@@ -306,7 +169,7 @@ reference::Parameters<float> with_rounded_biases(reference::Parameters<float> we
   return weights;
 }
 
-void check_case(Device device, const Case& c, uint64_t seed, std::vector<Check>& checks) {
+void check_case(Device device, const ModelCase& c, uint64_t seed, std::vector<Check>& checks) {
   Subject subject(device, c);
   const reference::Parameters<float> weights =
       random_weights(c.config, subject.table(), subject.weights(), seed);
@@ -353,7 +216,7 @@ void check_case(Device device, const Case& c, uint64_t seed, std::vector<Check>&
 std::vector<Check> check_model(Device device, Effort effort) {
   std::vector<Check> checks;
   uint64_t seed = 1;
-  for (Case c : cases(effort)) {
+  for (ModelCase c : model_cases(effort)) {
     check_case(device, c, seed++, checks);
     if (device.kind == DeviceKind::cpu || c.product != DType::bf16) continue;
     c.product = DType::f16;

@@ -24,6 +24,8 @@ std::vector<Check> check_muon(Device device, Effort effort);
 std::vector<Check> check_attention(Device device, Effort effort);
 // Loss and every gradient of whole models.
 std::vector<Check> check_model(Device device, Effort effort);
+// Logits and drawn bytes of the same models, one byte after another.
+std::vector<Check> check_decode(Device device, Effort effort);
 
 struct CheckGroup {
   const char* name;
@@ -47,6 +49,7 @@ inline constexpr CheckGroup kCheckGroups[] = {
     {"muon", check_muon},
     {"attention", check_attention},
     {"model", check_model},
+    {"decode", check_decode},
 };
 
 }  // namespace longstride::verify

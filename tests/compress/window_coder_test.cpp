@@ -6,7 +6,7 @@
 
 #include <gtest/gtest.h>
 
-#include "tests/sample/random_model.h"
+#include "tests/support/random_model.h"
 
 namespace longstride {
 namespace {

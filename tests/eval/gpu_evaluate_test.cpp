@@ -4,7 +4,7 @@
 #include "longstride/device/backend.h"
 #include "longstride/eval/evaluate.h"
 
-#include "tests/sample/gpu_weights.h"
+#include "tests/support/gpu_weights.h"
 
 namespace longstride {
 namespace {

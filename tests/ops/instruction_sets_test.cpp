@@ -92,7 +92,8 @@ TEST_F(InstructionLimit, EverySetOfThisCpuGivesRightAnswers) {
     EXPECT_EQ(cpu::multiply_in_pairs(DType::bf16), expected.engine != cpu::PairEngine::none);
     EXPECT_FALSE(cpu::multiply_in_pairs(DType::f32));
     for (const verify::CheckGroup& group : verify::kCheckGroups)
-      if (group.run != verify::check_model) expect_all_pass(group.run({}, verify::Effort::quick));
+      if (group.run != verify::check_model && group.run != verify::check_decode)
+        expect_all_pass(group.run({}, verify::Effort::quick));
   }
 }
 #endif

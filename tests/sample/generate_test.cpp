@@ -6,7 +6,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
-#include "tests/sample/random_model.h"
+#include "tests/support/random_model.h"
 
 namespace longstride {
 namespace {
@@ -202,9 +202,9 @@ Bytes by_hand(const RandomModel& model, Bytes bytes, int64_t length, const Sampl
     next.position = position - origin;
     next.previous = bytes.empty() ? uint8_t{0} : bytes.back();
     next.count = 1;
-    next.sampler = sampler;
-    next.stream = stream;
-    next.origin = origin;
+    next.draw.sampler = sampler;
+    next.draw.stream = stream;
+    next.draw.origin = origin;
     uint8_t byte = 0;
     decoder->advance({&next, 1}, 1, {&byte, 1});
     bytes.push_back(byte);

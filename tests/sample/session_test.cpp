@@ -8,7 +8,7 @@
 
 #include "longstride/base/checksum.h"
 
-#include "tests/sample/random_model.h"
+#include "tests/support/random_model.h"
 #include "tests/support/temporary_folder.h"
 
 namespace longstride {

@@ -1,0 +1,79 @@
+// What each kind of device has to offer for decoding: one byte further for several sequences, the whole model
+// at once. Decoder (decoder.h) is what others use.
+//
+// A sequence's probabilities are the same bits whatever stands beside it and by whichever way a step runs:
+// every sum has an order of its own that depends on the model and on the sequence's position alone.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <span>
+
+#include "longstride/base/backends.h"
+#include "longstride/decode/key_caches.h"
+#include "longstride/decode/sampler.h"
+#include "longstride/device/device.h"
+#include "longstride/model/parameters.h"
+#include "longstride/model/quantized_parameters.h"
+
+namespace longstride {
+
+// How the stages of a step follow one another on a GPU.
+enum class DecodeSchedule {
+  fastest,     // of those below, for this number of sequences
+  persistent,  // one kernel for all steps of a call; its blocks wait for each other between stages
+  graph        // a kernel a stage, queued as one graph a step
+};
+
+struct DecoderOptions {
+  int64_t streams = 1;        // sequences side by side
+  int64_t positions = 0;      // that a sequence may have, at most the model's context; 0: that
+  bool exact_scores = false;  // keys are kept in f32, so that products of queries and keys are f32 throughout
+  DecodeSchedule gpu_schedule = DecodeSchedule::fastest;
+};
+
+// Where one sequence stands and how it goes on.
+struct Continuation {
+  int64_t position = 0;  // of the first byte to draw
+  uint8_t previous = 0;  // the byte before it; not read at 0
+  int64_t count = 0;     // bytes to draw; 0: the sequence rests
+  Draw draw = {};        // by positions from 0 on, as `position` counts them
+};
+
+class StepEngine {
+ public:
+  static constexpr int64_t kRests = -1;  // a position: nothing is asked of the sequence in this step
+  virtual ~StepEngine() = default;
+  // The logits (S, 256) f32 of the next byte of each sequence, in CPU memory, valid until the next call; keys
+  // and values of its position are kept. Rows of sequences that rest mean nothing.
+  virtual Tensor step(std::span<const uint8_t> previous, std::span<const int64_t> positions) = 0;
+  // out[s * steps + i] = byte i of sequence s, for i < continuations[s].count <= steps. Throws Error if a
+  // logit is NaN or +infinity.
+  virtual void advance(std::span<const Continuation> continuations, int64_t steps, uint8_t* out) = 0;
+};
+
+// What an engine is made of. All of it must outlive the engine.
+struct EngineParts {
+  const ModelConfig& config;
+  const ModelParameters& parameters;
+  const KeyCaches& caches;
+  const QuantizedParameters* quantized;  // weights that a CPU reads instead, or null
+};
+
+// `options` with positions > 0. Throws Error for a model that the device cannot decode.
+std::unique_ptr<StepEngine> make_steps(Device device, const EngineParts& parts,
+                                       const DecoderOptions& options);
+// Bytes of the device's memory that this allocates, caches apart. `product` is the weights' dtype.
+int64_t steps_bytes(Device device, const ModelConfig& config, DType product, const DecoderOptions& options);
+
+// What a backend implements.
+#define LONGSTRIDE_DECLARE(name)                                                                \
+  namespace name {                                                                              \
+  std::unique_ptr<StepEngine> make_steps(Device device, const EngineParts& parts,               \
+                                         const DecoderOptions& options);                        \
+  int64_t steps_bytes(const ModelConfig& config, DType product, const DecoderOptions& options); \
+  }
+LONGSTRIDE_FOR_EACH_BACKEND(LONGSTRIDE_DECLARE)
+#undef LONGSTRIDE_DECLARE
+
+}  // namespace longstride

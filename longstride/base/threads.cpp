@@ -27,8 +27,8 @@ namespace {
 
 using Clock = std::chrono::steady_clock;
 
-// How long a thread looks before it sleeps: about what sleeping and waking cost. docs/performance.md has what
-// was measured for a small model.
+// How long a thread looks before it sleeps: about what sleeping and waking cost. docs/performance-history.md has
+// what was measured for a small model.
 constexpr std::chrono::microseconds kLookFor{20};
 
 inline void pause_processor() {

@@ -13,18 +13,19 @@
 #include "longstride/base/say.h"
 #include "longstride/base/text.h"
 #include "longstride/compress/container.h"
+#include "longstride/compress/material.h"
 #include "longstride/compress/window_coder.h"
 #include "longstride/data/modalities/modality.h"
+#include "longstride/run/describe_device.h"
 #include "longstride/run/gpu_room.h"
 #include "longstride/run/run_directory.h"
+#include "longstride/run/saved_settings.h"
 #include "longstride/sample/generate.h"
 
 #include "cli/commands.h"
-#include "cli/compress_material.h"
 #include "cli/load_run.h"
 #include "cli/memory_note.h"
 #include "cli/output_file.h"
-#include "cli/saved_settings.h"
 #include "cli/standard_streams.h"
 #include "cli/status_line.h"
 #include "cli/use_instructions.h"
@@ -288,12 +289,8 @@ int run_decompress(const DecompressOptions& options) {
   OutputOptions writing = check_output(output, options.file, options.force);
   writing.mode = file.mode();
 
-  // Settings of the file come first, so that the command line has the last word.
-  std::vector<std::string> overrides{"compute.precision=" + header.precision};
-  const std::vector<std::string> saved = settings_of_bits(header.settings);
-  overrides.insert(overrides.end(), saved.begin(), saved.end());
-  overrides.insert(overrides.end(), options.overrides.begin(), options.overrides.end());
-  const RunConfig config = load_run_config(options.run, overrides);
+  const RunConfig config =
+      load_run_config(options.run, overrides_after(header.precision, header.settings, options.overrides));
   use_instructions(config.compute);
   const LoadedModel loaded = load_model_of(options, header, config.compute);
 
@@ -307,12 +304,13 @@ int run_decompress(const DecompressOptions& options) {
   return unless_interrupted(output, [&] {
     Totals totals{.coded = header.bytes, .compressed = file.bytes()};
     Progress progress("decompressing", header.bytes);
-    totals.file =
-        write_original(output, file, writing, [&](const CompressedFrame& frame, std::span<uint8_t> bytes) {
-          coder.decode(frame.code, bytes, [&](int64_t more) { progress.add(more); });
-          if (frame_checksum(bytes) != frame.checksum) refuse_frame(options.file, header, device);
-          totals.code += std::ssize(frame.code);
-        });
+    const auto decode = [&](const CompressedFrame& frame, std::span<uint8_t> bytes) {
+      coder.decode(frame.code, bytes, [&](int64_t more) { progress.add(more); });
+      if (frame_checksum(bytes) != frame.checksum) refuse_frame(options.file, header, device);
+      totals.code += std::ssize(frame.code);
+    };
+    write_output(
+        output, [&](ByteSink& sink) { totals.file = write_original(sink, file, decode); }, writing);
     totals.seconds = progress.seconds();
     progress.clear();
     if (options.json) {

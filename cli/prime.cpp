@@ -1,10 +1,9 @@
 #include "cli/prime.h"
 
-#include <algorithm>
-#include <cmath>
 #include <cstdio>
 #include <filesystem>
 #include <optional>
+#include <utility>
 
 #include <fmt/format.h>
 
@@ -13,6 +12,7 @@
 #include "longstride/base/text.h"
 #include "longstride/data/modalities/modality.h"
 #include "longstride/data/modalities/text.h"
+#include "longstride/sample/prime.h"
 
 #include "cli/load_run.h"
 
@@ -84,50 +84,10 @@ std::vector<uint8_t> read_prime(const SampleOptions& options, const RunConfig& c
   return read_standard_input();
 }
 
-// Keeps the end of a prime that is too long.
-void fit(std::vector<uint8_t>& bytes, int64_t length, const Windows& windows) {
-  const int64_t size = static_cast<int64_t>(bytes.size());
-  if (size < length && size <= windows.context) return;
-  const bool one_window = length <= windows.context;
-  const int64_t kept = one_window ? length / 2 : std::max<int64_t>(1, windows.context - windows.hop);
-  say("the prime has {} bytes, {} {}: going on from its last {}", size,
-      one_window ? "a sample" : "the model's context", one_window ? length : windows.context, kept);
-  bytes.erase(bytes.begin(), bytes.end() - kept);
-}
-
 }  // namespace
 
-ImageShape picture_shape(const RunConfig& config) {
-  ImageShape shape{config.data.image_height, config.data.image_width, config.data.image_channels};
-  if (shape.height == 0 || shape.width == 0 || shape.channels == 0) {
-    const std::vector<int64_t>& axes = config.model.position_axes;
-    std::string reason;
-    try {
-      shape = open_splits(config.data).train.corpus->shape();
-    } catch (const Error& error) {
-      reason = error.what();
-      if (axes.size() == 3) shape = {axes[0], axes[1], axes[2]};
-    }
-    LONGSTRIDE_CHECK(shape.bytes() > 0,
-                     "the shape of a picture is not known: {}; give --set data.image_height=... and "
-                     "image_width, image_channels",
-                     reason);
-  }
-  constexpr int64_t kLongestSide = int64_t{1} << 20, kMostChannels = 4;
-  const auto lies = [](int64_t value, int64_t most) { return value >= 1 && value <= most; };
-  LONGSTRIDE_CHECK(lies(shape.height, kLongestSide) && lies(shape.width, kLongestSide) &&
-                       lies(shape.channels, kMostChannels),
-                   "a picture of {} x {} x {}: sides have 1 to {} pixels, and there are 1 to {} channels",
-                   shape.height, shape.width, shape.channels, kLongestSide, kMostChannels);
-  LONGSTRIDE_CHECK(shape.bytes() == config.model.context,
-                   "a picture of {} x {} x {} has {} bytes, but the model was made for {}", shape.height,
-                   shape.width, shape.channels, shape.bytes(), config.model.context);
-  return shape;
-}
-
-std::vector<uint8_t> load_prime(const SampleOptions& options, const RunConfig& config, int64_t length,
-                                const Windows& windows, const ImageShape& shape) {
-  const Modality& modality = modality_of(config.data);
+std::vector<uint8_t> load_prime(const SampleOptions& options, const SampleJob& job) {
+  const Modality& modality = job.modality();
   if (options.prime.empty()) {
     if (options.prime_fraction > 0 || options.prime_seconds > 0)
       throw UsageError("--prime-fraction and --prime-seconds are parts of a --prime, which is missing");
@@ -135,25 +95,15 @@ std::vector<uint8_t> load_prime(const SampleOptions& options, const RunConfig& c
   }
   if (options.prime_seconds > 0 && !modality.timed)
     throw UsageError(fmt::format("--prime-seconds is for sound; the run's kind is {}", modality.name));
-  std::vector<uint8_t> bytes = read_prime(options, config, shape);
+  std::vector<uint8_t> bytes = read_prime(options, job.config, job.shape);
   LONGSTRIDE_CHECK(!bytes.empty(), "--prime {}: there is nothing in it", options.prime);
 
-  const bool whole_window = modality.records || parse_record(options.prime);
-  const double fraction = options.prime_fraction > 0 ? options.prime_fraction : whole_window ? 0.5 : 1.0;
-  if (modality.records) {
-    // Whole rows: a picture is completed from its upper part.
-    const auto rows = static_cast<int64_t>(std::llround(fraction * static_cast<double>(shape.height)));
-    bytes.resize(rows * shape.width * shape.channels);
-    return bytes;
-  }
-  if (fraction < 1)
-    bytes.resize(static_cast<size_t>(std::ceil(fraction * static_cast<double>(bytes.size()))));
-  if (options.prime_seconds > 0) {
-    const double wanted = options.prime_seconds * static_cast<double>(config.data.sample_rate);
-    if (wanted < static_cast<double>(bytes.size())) bytes.resize(static_cast<size_t>(std::max(1.0, wanted)));
-  }
-  fit(bytes, length, windows);
-  return bytes;
+  const PrimePart part{options.prime_fraction, options.prime_seconds,
+                       parse_record(options.prime).has_value()};
+  bytes = beginning_of_prime(std::move(bytes), part, job.config.data, job.shape);
+  // Of a picture, the rows that were asked for.
+  if (modality.records) return bytes;
+  return end_of_prime(std::move(bytes), job.session.length, job.windows, say_line);
 }
 
 }  // namespace longstride::cli

@@ -19,8 +19,8 @@
 #include "cli/commands.h"
 #include "cli/load_run.h"
 #include "cli/memory_note.h"
-#include "cli/sample_job.h"
 #include "cli/sample_output.h"
+#include "cli/sample_task.h"
 #include "cli/standard_streams.h"
 #include "cli/status_line.h"
 #include "cli/use_instructions.h"
@@ -29,67 +29,47 @@ namespace longstride::cli {
 
 namespace {
 
-constexpr int64_t kMostOnGpu = 64, kMostOnCpu = 16;  // samples side by side unless --streams says more
-constexpr int64_t kGpuSteps = 64;                    // that a GPU takes at a time
-constexpr double kWatchedSeconds = 0.05;             // the longest that a reader waits for the next bytes
+constexpr int64_t kGpuSteps = 64;         // that a GPU takes at a time
+constexpr double kWatchedSeconds = 0.05;  // the longest that a reader waits for the next bytes
 
 using Clock = std::chrono::steady_clock;
 double seconds_since(Clock::time_point begin) {
   return std::chrono::duration<double>(Clock::now() - begin).count();
 }
 
-// The decoder that the job needs and the device has room for.
 std::unique_ptr<Decoder> make_decoder(const SampleOptions& options, const SampleJob& job,
                                       const LoadedModel& loaded) {
-  const std::vector<Sequence>& sequences = job.session.sequences;
-  const ModelConfig& model = job.config.model;
   const Device device = loaded.device();
-  const bool cpu = device.kind == DeviceKind::cpu;
-  int64_t longest = 1, unfinished = 0;
-  for (const Sequence& sequence : sequences) {
-    longest = std::max(longest, sequence.length);
-    unfinished += sequence.finished() ? 0 : 1;
-  }
-  DecoderOptions decoder;
-  decoder.positions = std::min(model.context, longest);
-  decoder.exact_scores = job.session.exact_scores;
-  const int64_t most = options.streams > 0 ? options.streams : cpu ? kMostOnCpu : kMostOnGpu;
-  decoder.streams = std::clamp<int64_t>(unfinished, 1, cpu ? most : std::min(most, kMostGpuSequences));
-
-  const int64_t prefill = longest_prefill(sequences, job.windows);
-  const int64_t prefill_bytes =
-      prefill > 0 ? Decoder::prefill_bytes(model, device, loaded.product(), prefill) : 0;
-  const int64_t room = cpu ? cpu_cache_room() : gpu_room(device);
-  decoder.streams = streams_that_fit(model, device, loaded.product(), decoder, room - prefill_bytes);
-  const int64_t needed = Decoder::bytes(model, device, loaded.product(), decoder) + prefill_bytes;
-  check_gpu_room(device, needed, "sampling", "use --device cpu");
-  note_little_memory(check_cpu_room(device, needed, "sampling", "take a smaller --length or --prime"));
-  return std::make_unique<Decoder>(model, loaded.parameters(), device, decoder, loaded.quantized());
+  const SampleDecoder plan = plan_decoder(loaded, job.session, job.windows, options.streams);
+  check_gpu_room(device, plan.bytes, "sampling", "use --device cpu");
+  note_little_memory(check_cpu_room(device, plan.bytes, "sampling", "take a smaller --length or --prime"));
+  return std::make_unique<Decoder>(job.config.model, loaded.parameters(), device, plan.options,
+                                   loaded.quantized());
 }
 
 // The state file, written every few seconds.
 class StateKeeper {
  public:
-  StateKeeper(SampleJob& job, double every) : job_(job), every_(every) {
-    if (!job.state.empty() && !job.resumed) save();
+  StateKeeper(SampleTask& task, double every) : task_(task), every_(every) {
+    if (!task.state.empty() && !task.resumed) save();
   }
   void follow(const Generator& generator) {
-    if (!job_.state.empty() && seconds_since(last_) >= every_) save(generator);
+    if (!task_.state.empty() && seconds_since(last_) >= every_) save(generator);
   }
   // Nothing is written if nothing has come since.
   void save(const Generator& generator, bool files_written = false) {
-    if (job_.state.empty() || (generator.drawn() == saved_ && !files_written)) return;
-    job_.session.sequences = generator.sequences();
+    if (task_.state.empty() || (generator.drawn() == saved_ && !files_written)) return;
+    task_.job.session.sequences = generator.sequences();
     saved_ = generator.drawn();
     save();
   }
 
  private:
   void save() {
-    save_session(job_.state, job_.session);
+    save_session(task_.state, task_.job.session);
     last_ = Clock::now();
   }
-  SampleJob& job_;
+  SampleTask& task_;
   double every_;
   int64_t saved_ = 0;  // bytes drawn when it was saved
   Clock::time_point last_ = Clock::now();
@@ -128,7 +108,7 @@ void draw_all(Generator& generator, const LoadedModel& loaded, SampleOutput& out
   }
 }
 
-void draw_all(Generator& generator, const SampleJob& job, const LoadedModel& loaded, SampleOutput& output,
+void draw_all(Generator& generator, const SampleTask& task, const LoadedModel& loaded, SampleOutput& output,
               StateKeeper& keeper, StatusLine& status) {
   try {
     draw_all(generator, loaded, output, keeper, status);
@@ -136,7 +116,7 @@ void draw_all(Generator& generator, const SampleJob& job, const LoadedModel& loa
     fail(
         "{}: this machine or device does not reproduce the state: {}; it was saved on {}, this is {}; resume "
         "it on the same device with the same instruction set, or go on in another way with --branch 1",
-        job.state, error.what(), job.saved_on, job.session.device);
+        task.state, error.what(), task.saved_on, task.job.session.device);
   }
 }
 
@@ -183,38 +163,39 @@ void save_if_possible(StateKeeper& keeper, const Generator& generator) {
 }
 
 // What --resume has to be told if the output is not beside the state.
-std::string output_option(const SampleJob& job) {
-  const std::filesystem::path output = job.session.output, state = job.state;
+std::string output_option(const SampleTask& task) {
+  const std::filesystem::path output = task.job.session.output, state = task.state;
   const auto folder = [](const std::filesystem::path& path) { return path.parent_path().lexically_normal(); };
   return output.empty() || folder(output) == folder(state) ? "" : " --output " + output.string();
 }
 
 // How to go on after an interruption.
-void advise(const SampleOptions& options, const SampleJob& job) {
-  if (job.state.empty())
+void advise(const SampleOptions& options, const SampleTask& task) {
+  if (task.state.empty())
     say("stopped; with --state FILE it could be resumed");
   else
-    say("stopped; go on with: longstride sample {} --resume {}{}", options.run, job.state,
-        output_option(job));
+    say("stopped; go on with: longstride sample {} --resume {}{}", options.run, task.state,
+        output_option(task));
 }
 
 }  // namespace
 
 int run_sample(const SampleOptions& options) {
-  SampleJob job = prepare_job(options);
-  const LoadedModel loaded = load_model(options, job);
-  if (!job.state.empty()) keep_weights_for(job.state, loaded, options.run);
+  SampleTask task = prepare_task(options);
+  const SampleJob& job = task.job;
+  const LoadedModel loaded = load_model(options, task);
+  if (!task.state.empty()) keep_weights_for(task.state, loaded, options.run);
   note_slow_cpu(loaded.device());
   const std::unique_ptr<Decoder> decoder = make_decoder(options, job, loaded);
   Generator generator(*decoder, job.session.sequences, job.windows);
 
   const InterruptGuard guard;
-  SampleOutput output(job, options.json);
-  StateKeeper keeper(job, options.save_every);
+  SampleOutput output(task, options.json);
+  StateKeeper keeper(task, options.save_every);
   StatusLine status("sampling", output.live(), "tokens");
   const Clock::time_point begin = Clock::now();
   try {
-    draw_all(generator, job, loaded, output, keeper, status);
+    draw_all(generator, task, loaded, output, keeper, status);
   } catch (const std::exception&) {
     save_if_possible(keeper, generator);  // what was drawn is not lost with the output that cannot be written
     throw;
@@ -226,7 +207,7 @@ int run_sample(const SampleOptions& options) {
   if (output.take_written()) keeper.save(generator, true);
   report(options, job, generator, seconds, files);
   if (generator.done()) return 0;
-  advise(options, job);
+  advise(options, task);
   return 128 + InterruptGuard::signal_number();
 }
 

@@ -11,6 +11,7 @@
 #include "longstride/base/say.h"
 
 #include "cli/output_file.h"
+#include "cli/sample_files.h"
 #include "cli/standard_streams.h"
 
 namespace longstride::cli {
@@ -74,14 +75,16 @@ void TextOutput::follow(const Generator& generator) {
 
 // ---- all kinds ----
 
-SampleOutput::SampleOutput(SampleJob& job, bool json)
-    : job_(job),
-      direct_(is_direct_output(job.session.output)),
-      text_(std::ssize(job.session.sequences), job.modality().as_is && job.session.output.empty() && !json) {}
+SampleOutput::SampleOutput(SampleTask& task, bool json)
+    : task_(task),
+      job_(task.job),
+      direct_(is_direct_output(job_.session.output)),
+      text_(std::ssize(job_.session.sequences),
+            job_.modality().as_is && job_.session.output.empty() && !json) {}
 
 template <class Write>
 void SampleOutput::write_file(const std::string& path, Write&& write) {
-  check_own_output(job_, path);
+  check_own_output(task_, path);
   write(path);
   if (!direct_) note_written(job_.session.written, path);
   written_ = true;

@@ -8,7 +8,7 @@
 
 #include "longstride/sample/generate.h"
 
-#include "cli/sample_job.h"
+#include "cli/sample_task.h"
 #include "cli/terminal_text.h"
 
 namespace longstride::cli {
@@ -39,7 +39,7 @@ class TextOutput {
 
 class SampleOutput {
  public:
-  SampleOutput(SampleJob& job, bool json);
+  SampleOutput(SampleTask& task, bool json);
 
   // Text runs over a terminal, where other lines would be in the way.
   bool live() const { return text_.live(); }
@@ -57,6 +57,7 @@ class SampleOutput {
   void write_grid(const Generator& generator);
   std::vector<std::string> write_files(const Generator& generator);
 
+  const SampleTask& task_;
   SampleJob& job_;
   bool direct_;  // to a pipe or the like: written once, at the end
   TextOutput text_;

@@ -29,14 +29,6 @@ void use_instructions(const ComputeConfig& compute) {
   use_instructions(compute.instructions, "compute.instructions");
 }
 
-std::string describe_device(Device device) {
-  if (device.kind != DeviceKind::cpu)
-    return fmt::format("{}: {}", name_of(device), backend(device).describe(device.index));
-  const std::string limit =
-      instruction_limit() == Instructions::any ? "" : ", limited to " + name_of(instruction_limit());
-  return fmt::format("cpu: {}{}, {} threads", describe_cpu(), limit, threads());
-}
-
 void note_slow_cpu(Device device) {
   if (device.kind != DeviceKind::cpu || may_use(Instructions::avx2) || may_use(Instructions::neon)) return;
   say("note: no AVX2 here, the CPU backend runs its {} path and is slow",

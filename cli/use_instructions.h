@@ -12,9 +12,6 @@ namespace longstride::cli {
 void use_instructions(const std::string& setting, const std::string& where);
 void use_instructions(const ComputeConfig& compute);
 
-// The device in words: what its bits may depend on.
-std::string describe_device(Device device);
-
 // A line on stderr if `device` is a CPU that has to do without AVX2.
 void note_slow_cpu(Device device);
 

@@ -190,6 +190,34 @@ void take_pictures(RunConfig& config, const Corpus& corpus, bool axes) {
   config.model.check();
 }
 
+ImageShape picture_shape(const RunConfig& config) {
+  ImageShape shape{config.data.image_height, config.data.image_width, config.data.image_channels};
+  if (shape.height == 0 || shape.width == 0 || shape.channels == 0) {
+    const std::vector<int64_t>& axes = config.model.position_axes;
+    std::string reason;
+    try {
+      shape = open_splits(config.data).train.corpus->shape();
+    } catch (const Error& error) {
+      reason = error.what();
+      if (axes.size() == 3) shape = {axes[0], axes[1], axes[2]};
+    }
+    LONGSTRIDE_CHECK(shape.bytes() > 0,
+                     "the shape of a picture is not known: {}; give --set data.image_height=... and "
+                     "image_width, image_channels",
+                     reason);
+  }
+  constexpr int64_t kLongestSide = int64_t{1} << 20, kMostChannels = 4;
+  const auto lies = [](int64_t value, int64_t most) { return value >= 1 && value <= most; };
+  LONGSTRIDE_CHECK(lies(shape.height, kLongestSide) && lies(shape.width, kLongestSide) &&
+                       lies(shape.channels, kMostChannels),
+                   "a picture of {} x {} x {}: sides have 1 to {} pixels, and there are 1 to {} channels",
+                   shape.height, shape.width, shape.channels, kLongestSide, kMostChannels);
+  LONGSTRIDE_CHECK(shape.bytes() == config.model.context,
+                   "a picture of {} x {} x {} has {} bytes, but the model was made for {}", shape.height,
+                   shape.width, shape.channels, shape.bytes(), config.model.context);
+  return shape;
+}
+
 void record_run_data(const std::string& run, const DataConfig& config, const Splits& splits) {
   json parts = json::object();
   for (size_t part = 0; part < 3; ++part) {

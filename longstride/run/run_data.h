@@ -25,6 +25,10 @@ Splits open_run_data(const DataConfig& config, const std::string& run);
 // one picture, or the model cannot have such axes.
 void take_pictures(RunConfig& config, const Corpus& corpus, bool axes);
 
+// The shape of the pictures that a run paints: from its configuration, else from its data, else from three
+// position axes. Throws Error if none of them tells, or if a picture has not model.context bytes.
+ImageShape picture_shape(const RunConfig& config);
+
 // Writes RUN/data.json. Throws Error.
 void record_run_data(const std::string& run, const DataConfig& config, const Splits& splits);
 

@@ -1,4 +1,4 @@
-#include "cli/saved_settings.h"
+#include "longstride/run/saved_settings.h"
 
 #include <algorithm>
 #include <array>
@@ -6,7 +6,7 @@
 
 #include "longstride/base/text.h"
 
-namespace longstride::cli {
+namespace longstride {
 
 std::vector<std::string> settings_of_bits(const std::vector<std::string>& settings) {
   constexpr std::array<std::string_view, 3> kKeys{"compute.device", "compute.precision",
@@ -19,4 +19,13 @@ std::vector<std::string> settings_of_bits(const std::vector<std::string>& settin
   return kept;
 }
 
-}  // namespace longstride::cli
+std::vector<std::string> overrides_after(const std::string& precision, const std::vector<std::string>& saved,
+                                         const std::vector<std::string>& given) {
+  std::vector<std::string> overrides{"compute.precision=" + precision};
+  const std::vector<std::string> settings = settings_of_bits(saved);
+  overrides.insert(overrides.end(), settings.begin(), settings.end());
+  overrides.insert(overrides.end(), given.begin(), given.end());
+  return overrides;
+}
+
+}  // namespace longstride

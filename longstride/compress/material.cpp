@@ -1,4 +1,4 @@
-#include "cli/compress_material.h"
+#include "longstride/compress/material.h"
 
 #include <filesystem>
 #include <utility>
@@ -6,10 +6,9 @@
 #include <sys/stat.h>
 
 #include "longstride/base/check.h"
+#include "longstride/run/run_data.h"
 
-#include "cli/prime.h"
-
-namespace longstride::cli {
+namespace longstride {
 
 namespace {
 
@@ -52,39 +51,33 @@ void CompressMaterial::describe(CompressedHeader& header) const {
   header.after = material_.after;
 }
 
-int64_t write_original(const std::string& path, const CompressedFile& file, const OutputOptions& options,
-                       const FrameDecoder& decode) {
+int64_t write_original(ByteSink& sink, const CompressedFile& file, const FrameDecoder& decode) {
   const CompressedHeader& header = file.header();
   const Modality& modality = *find_modality(header.kind);
   ImageShape shape;
   if (modality.records) shape = {header.shape[0], header.shape[1], header.shape[2]};
   int64_t written = 0;
-  write_output(
-      path,
-      [&](ByteSink& sink) {
-        const auto put = [&](std::span<const uint8_t> bytes) {
-          sink.write(bytes.data(), std::ssize(bytes));
-          written += std::ssize(bytes);
-        };
-        const auto put_text = [&](const std::string& text) {
-          sink.write(text);
-          written += std::ssize(text);
-        };
-        std::vector<uint8_t> bytes, record;
-        put_text(header.before);
-        for (const CompressedFrame& frame : file.frames()) {
-          bytes.resize(static_cast<size_t>(frame.bytes));
-          decode(frame, bytes);
-          if (modality.records)
-            record.insert(record.end(), bytes.begin(), bytes.end());
-          else
-            put(modality.restore(std::move(bytes), shape));
-        }
-        if (modality.records) put(modality.restore(std::move(record), shape));
-        put_text(header.after);
-      },
-      options);
+  const auto put = [&](std::span<const uint8_t> bytes) {
+    sink.write(bytes.data(), std::ssize(bytes));
+    written += std::ssize(bytes);
+  };
+  const auto put_text = [&](const std::string& text) {
+    sink.write(text);
+    written += std::ssize(text);
+  };
+  std::vector<uint8_t> bytes, record;
+  put_text(header.before);
+  for (const CompressedFrame& frame : file.frames()) {
+    bytes.resize(static_cast<size_t>(frame.bytes));
+    decode(frame, bytes);
+    if (modality.records)
+      record.insert(record.end(), bytes.begin(), bytes.end());
+    else
+      put(modality.restore(std::move(bytes), shape));
+  }
+  if (modality.records) put(modality.restore(std::move(record), shape));
+  put_text(header.after);
   return written;
 }
 
-}  // namespace longstride::cli
+}  // namespace longstride

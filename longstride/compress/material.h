@@ -1,4 +1,8 @@
-// What a file to compress holds for a model, and the file again from that.
+// The two ends of a compression: what a file holds for a model, and the file again from what the model codes.
+//
+// A coder sees bytes of one kind only, those that the model learnt. CompressMaterial takes them out of a file and
+// notes in the header what else the file has; write_original() puts both together again. What codes the bytes in
+// between is the caller's, so that neither end knows of decoders, devices or names of options.
 #pragma once
 
 #include <cstdint>
@@ -7,13 +11,13 @@
 #include <string>
 #include <vector>
 
+#include "longstride/base/atomic_file.h"
 #include "longstride/base/input_file.h"
-#include "longstride/base/output_file.h"
 #include "longstride/compress/container.h"
 #include "longstride/data/modalities/modality.h"
 #include "longstride/run/config.h"
 
-namespace longstride::cli {
+namespace longstride {
 
 // A file's bytes as the run's model sees them: text as it is, a picture's pixels, samples in the order of
 // their amplitudes.
@@ -40,10 +44,9 @@ class CompressMaterial {
   Material material_;  // empty if the file is coded as it is
 };
 
-// Writes the file that `header` describes and returns its bytes. `decode(frame)` fills one frame of model
-// bytes after the other and throws if something is wrong with them; no regular file is written then.
+// Fills `bytes` with those of the model that a frame was coded from. Throws if something is wrong with it.
 using FrameDecoder = std::function<void(const CompressedFrame& frame, std::span<uint8_t> bytes)>;
-int64_t write_original(const std::string& path, const CompressedFile& file, const OutputOptions& options,
-                       const FrameDecoder& decode);
+// Writes the file that was compressed into `file` and returns its bytes. `decode` gets one frame after the other.
+int64_t write_original(ByteSink& sink, const CompressedFile& file, const FrameDecoder& decode);
 
-}  // namespace longstride::cli
+}  // namespace longstride

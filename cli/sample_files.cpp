@@ -1,0 +1,83 @@
+#include "cli/sample_files.h"
+
+#include <filesystem>
+#include <utility>
+
+#include <fmt/format.h>
+
+#include "longstride/base/check.h"
+#include "longstride/base/output_file.h"
+#include "longstride/base/say.h"
+
+#include "cli/output_file.h"
+
+namespace longstride::cli {
+
+namespace fs = std::filesystem;
+
+std::string wanted_output(const SampleOptions& options, const Modality& modality, const std::string& name) {
+  if (options.output.empty()) return modality.extension.empty() ? "" : name + std::string(modality.extension);
+  if (modality.as_is && !options.json && is_direct_output(options.output) &&
+      is_standard_output(find_output(options.output)))
+    return "";
+  return options.output;
+}
+
+// A state may come from anybody, so that it decides neither in which folder its output goes nor what is
+// replaced: it goes beside the state, and takes the place of nothing but what the state itself wrote.
+void use_output_of_state(SampleTask& task) {
+  const std::string name = fs::path(task.job.session.output).filename().string();
+  const std::string before =
+      std::exchange(task.job.session.output, (fs::path(task.state).parent_path() / name).string());
+  task.output_of_state = true;
+  if (name.empty() || name.starts_with('.'))
+    throw UsageError(fmt::format("--resume {}: its output would be {}; say with --output what to write",
+                                 task.state, task.job.session.output));
+  const int64_t count = task.job.modality().records ? 1 : std::ssize(task.job.session.sequences);
+  for (int64_t i = 0; i < count; ++i)
+    check_own_output(task, numbered_output(task.job.session.output, i, count));
+  if (fs::path(before).lexically_normal() != fs::path(task.job.session.output).lexically_normal())
+    say("the output was {}; without --output it goes beside the state: {}", before, task.job.session.output);
+}
+
+void check_files(const SampleTask& task, int64_t count) {
+  const std::string& output = task.job.session.output;
+  const Modality& modality = task.job.modality();
+  if (is_direct_output(output)) {
+    if (!modality.records && !modality.as_is && count > 1)
+      throw UsageError(
+          fmt::format("--output {}: {} {}s need files of their own", output, count, modality.one));
+    prepare_output(output, "--output");
+  } else if (!output.empty()) {
+    const std::string extension = fs::path(output).extension().string();
+    if (!modality.extension.empty() && extension != modality.extension)
+      throw UsageError(fmt::format("--output {}: {} {} written as {}", output, modality.all, modality.verb,
+                                   modality.extension));
+    // The last name is as long as any.
+    prepare_output(modality.records ? output : numbered_output(output, count - 1, count), "--output");
+  }
+  if (task.state.empty()) return;
+  if (fs::path(task.state).lexically_normal() == fs::path(output).lexically_normal())
+    throw UsageError(
+        fmt::format("--state {}: that is the output; give the state a file of its own", task.state));
+  prepare_state(task.state, task.resumed ? "--resume" : "--state");
+}
+
+void check_own_output(const SampleTask& task, const std::string& file) {
+  if (!task.output_of_state || is_own(task.job.session.written, file)) return;
+  fail(
+      "{} is there, and {} did not write it as it is; it was left alone. --output {} replaces it, another "
+      "name "
+      "keeps it",
+      file, task.state, file);
+}
+
+std::string numbered_output(const std::string& path, int64_t index, int64_t count) {
+  if (count == 1) return path;
+  const fs::path whole(path);
+  return (whole.parent_path() /
+          fmt::format("{}-{}{}", whole.stem().string(), index + 1, whole.extension().string()))
+      .string();
+}
+
+}  // namespace longstride::cli

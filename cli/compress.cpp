@@ -2,7 +2,6 @@
 // back.
 #include <algorithm>
 #include <filesystem>
-#include <memory>
 
 #include <fmt/format.h>
 #include <nlohmann/json.hpp>
@@ -12,15 +11,12 @@
 #include "longstride/base/output_file.h"
 #include "longstride/base/say.h"
 #include "longstride/base/text.h"
+#include "longstride/compress/codec.h"
 #include "longstride/compress/container.h"
 #include "longstride/compress/material.h"
-#include "longstride/compress/window_coder.h"
-#include "longstride/data/modalities/modality.h"
-#include "longstride/run/describe_device.h"
 #include "longstride/run/gpu_room.h"
 #include "longstride/run/run_directory.h"
 #include "longstride/run/saved_settings.h"
-#include "longstride/sample/generate.h"
 
 #include "cli/commands.h"
 #include "cli/load_run.h"
@@ -37,8 +33,6 @@ namespace fs = std::filesystem;
 namespace {
 
 constexpr std::string_view kSuffix = ".lsc";
-constexpr int64_t kMostOnGpu = 64, kMostOnCpu = 16;  // windows side by side
-constexpr int64_t kFrameBytes = int64_t{1} << 20;    // at least, so that frames cost next to nothing
 
 // ---- the file to write ----
 
@@ -63,37 +57,14 @@ std::string name_of_original(const std::string& file, const std::string& extensi
   return fs::path(name).has_extension() ? name : name + extension;
 }
 
-// ---- the decoder ----
+// ---- the coder ----
 
-// Windows side by side: few rounds, none of them with much fewer than the others.
-int64_t choose_streams(const LoadedModel& loaded, DecoderOptions options, int64_t size) {
-  const ModelConfig& model = loaded.config().model;
-  const bool cpu = loaded.device().kind == DeviceKind::cpu;
-  const int64_t most = cpu ? kMostOnCpu : kMostOnGpu;
-  const int64_t room = cpu ? cpu_cache_room() : gpu_room(loaded.device());
-  const int64_t windows = std::max<int64_t>(1, (size + model.context - 1) / model.context);
-  const auto balanced = [&](int64_t limit) {
-    const int64_t rounds = (windows + limit - 1) / limit;
-    return (windows + rounds - 1) / rounds;
-  };
-  options.streams = balanced(most);
-  return balanced(streams_that_fit(model, loaded.device(), loaded.product(), options, room));
-}
-
-DecoderOptions decoder_options(const LoadedModel& loaded, int64_t size) {
-  DecoderOptions options;
-  options.positions = std::clamp<int64_t>(size, 1, loaded.config().model.context);
-  return options;
-}
-
-std::unique_ptr<Decoder> make_decoder(const LoadedModel& loaded, const DecoderOptions& options,
-                                      std::string_view what) {
-  const ModelConfig& model = loaded.config().model;
-  const int64_t needed = Decoder::bytes(model, loaded.device(), loaded.product(), options);
+void make_coder(Codec& codec, const LoadedModel& loaded, std::string_view what) {
+  const int64_t needed = codec.bytes();
   check_gpu_room(loaded.device(), needed, what, "free some of the GPU's memory");
   note_little_memory(check_cpu_room(loaded.device(), needed, what, "free some memory"));
   note_slow_cpu(loaded.device());
-  return std::make_unique<Decoder>(model, loaded.parameters(), loaded.device(), options, loaded.quantized());
+  codec.make_coder();
 }
 
 // ---- one after the other ----
@@ -174,58 +145,6 @@ void report(const Totals& totals, const CompressedHeader& header, const Compress
   print_result("time           {:.1f} s, {} bytes a second\n", totals.seconds, human_count(totals.rate()));
 }
 
-// ---- decompress ----
-
-std::string beginning_of(const std::string& digest) { return digest.substr(0, 8); }
-
-LoadedModel load_model_of(const DecompressOptions& options, const CompressedHeader& header,
-                          const ComputeConfig& compute) {
-  const auto load = [&]() -> LoadedModel {
-    try {
-      return LoadedModel(options.run, compute,
-                         {.step = header.step, .int8 = header.weights == "int8", .digest = header.model});
-    } catch (const Error& error) {
-      fail("{} ({} was compressed with step {} of its run)", error.what(), options.file, header.step);
-    }
-  };
-  LoadedModel loaded = load();
-  LONGSTRIDE_CHECK(
-      header.model == loaded.digest(),
-      "{} was compressed with another model, {} (step {}); {} has {} at that step; nothing was written",
-      options.file, beginning_of(header.model), header.step, options.run, beginning_of(loaded.digest()));
-  LONGSTRIDE_CHECK(name_of(loaded.product()) == header.precision,
-                   "{} was compressed with products in {}, not {}; leave compute.precision as it was",
-                   options.file, header.precision, name_of(loaded.product()));
-  LONGSTRIDE_CHECK(header.context == loaded.config().model.context &&
-                       (!find_modality(header.kind)->records || header.bytes == header.context),
-                   "{} is damaged: its windows have {} bytes, the model's {}", options.file, header.context,
-                   loaded.config().model.context);
-  return loaded;
-}
-
-[[noreturn]] void refuse_device(const std::string& file, const CompressedHeader& header,
-                                const std::string& device) {
-  if (header.device == device)
-    fail(
-        "{}: this device does not reproduce the probabilities it was compressed with, though that was on the "
-        "like, {}: another version of longstride or of its libraries, or other settings; nothing was written",
-        file, device);
-  fail(
-      "{}: this device does not reproduce the probabilities it was compressed with: that was on {}, this is "
-      "{}; decompress it there, or try --device or --set compute.instructions=...; nothing was written",
-      file, header.device, device);
-}
-
-// The probabilities of the probe were right, and yet a frame comes out otherwise.
-[[noreturn]] void refuse_frame(const std::string& file, const CompressedHeader& header,
-                               const std::string& device) {
-  if (header.device != device) refuse_device(file, header, device);
-  fail(
-      "{} is damaged: its code does not decode to the bytes that were compressed, on the same device, {}; "
-      "compress the original again",
-      file, device);
-}
-
 }  // namespace
 
 int run_compress(const CompressOptions& options) {
@@ -239,37 +158,23 @@ int run_compress(const CompressOptions& options) {
                            {.step = options.step, .int8 = options.weights == "int8"});
 
   const int64_t size = material.size();
-  DecoderOptions decoding = decoder_options(loaded, size);
-  decoding.streams = choose_streams(loaded, decoding, size);
-  const std::unique_ptr<Decoder> decoder = make_decoder(loaded, decoding, "compression");
-  WindowCoder coder(*decoder);
-
+  Codec codec(loaded, size);
+  make_coder(codec, loaded, "compression");
   CompressedHeader header;
   material.describe(header);
-  header.model = loaded.digest();
-  header.step = loaded.step();
-  header.weights = options.weights;
-  header.precision = name_of(loaded.product());
-  header.device = describe_device(loaded.device());
   header.settings = settings_of_bits(options.overrides);
-  header.probe = coder.probe();
-  header.context = config.model.context;
-  header.streams = decoding.streams;
-  const int64_t round = header.streams * header.context;
-  header.frame_bytes = (kFrameBytes + round - 1) / round * round;
+  codec.describe(header, options.weights);
 
   return unless_interrupted(output, [&] {
     Totals totals{.file = material.file_bytes(), .coded = size};
     Progress progress("compressing", size);
     const auto write = [&](ByteSink& sink) {
       CompressedWriter writer(sink, header);
-      for (int64_t at = 0; at < size; at += header.frame_bytes) {
-        const std::vector<uint8_t> frame = material.read(at, std::min(header.frame_bytes, size - at));
-        const Code code = coder.encode(frame, [&](int64_t more) { progress.add(more); });
-        writer.add(frame, code.bytes);
-        totals.code += std::ssize(code.bytes);
-        totals.bits += code.bits;
-      }
+      const Codec::Sums sums = codec.encode(
+          header, [&](int64_t begin, int64_t count) { return material.read(begin, count); }, writer,
+          [&](int64_t more) { progress.add(more); });
+      totals.code = sums.code;
+      totals.bits = sums.bits;
       material.check_unchanged();
       keep_weights_for(output, loaded, options.run);
       totals.compressed = writer.finish();
@@ -292,21 +197,16 @@ int run_decompress(const DecompressOptions& options) {
   const RunConfig config =
       load_run_config(options.run, overrides_after(header.precision, header.settings, options.overrides));
   use_instructions(config.compute);
-  const LoadedModel loaded = load_model_of(options, header, config.compute);
-
-  DecoderOptions decoding = decoder_options(loaded, header.bytes);
-  decoding.streams = header.streams;
-  const std::unique_ptr<Decoder> decoder = make_decoder(loaded, decoding, "decompression");
-  WindowCoder coder(*decoder);
-  const std::string device = describe_device(loaded.device());
-  if (coder.probe() != header.probe) refuse_device(options.file, header, device);
+  const CodedNames names{.file = options.file, .run = options.run};
+  const LoadedModel loaded = load_model_of(header, names, config.compute);
+  Codec codec(loaded, header, names);
+  make_coder(codec, loaded, "decompression");
 
   return unless_interrupted(output, [&] {
     Totals totals{.coded = header.bytes, .compressed = file.bytes()};
     Progress progress("decompressing", header.bytes);
     const auto decode = [&](const CompressedFrame& frame, std::span<uint8_t> bytes) {
-      coder.decode(frame.code, bytes, [&](int64_t more) { progress.add(more); });
-      if (frame_checksum(bytes) != frame.checksum) refuse_frame(options.file, header, device);
+      codec.decode(frame, bytes, [&](int64_t more) { progress.add(more); });
       totals.code += std::ssize(frame.code);
     };
     write_output(

@@ -40,22 +40,15 @@ RunConfig defaults_for(const std::string& path, const std::vector<std::string>& 
   NamedKeys named;
   RunConfig config = read_config(path, {}, &named);
   override(config, overrides, &named);
-  if (!means_fast_recipe(config, named)) {
-    // Who names both the positions and the optimizer knows what they want.
-    const bool deliberate = named.contains("model.positions") && named.contains("train.optimizer");
-    if (recipe_note != nullptr && config.train.recipe == "auto" && !deliberate)
-      *recipe_note = fmt::format(
-          "the config sets {}, so that what it does not say of learning is the paper's; with "
-          "train.recipe = \"fast\" it is what learns most in the same time",
-          named_recipe_field(named));
-    return paper_defaults();
-  }
-  RunConfig defaults = fast_defaults();
-  // Who says how long it takes, in whichever way, means that alone.
-  const bool steps = named.contains("train.steps"), epochs = named.contains("train.epochs");
-  if (steps || epochs) defaults.train.minutes = 0;
-  if (steps || named.contains("train.minutes")) defaults.train.epochs = 0;
-  return defaults;
+  // Who names both the positions and the optimizer knows what they want.
+  const bool deliberate = named.contains("model.positions") && named.contains("train.optimizer");
+  if (!means_fast_recipe(config, named) && recipe_note != nullptr && config.train.recipe == "auto" &&
+      !deliberate)
+    *recipe_note = fmt::format(
+        "the config sets {}, so that what it does not say of learning is the paper's; with "
+        "train.recipe = \"fast\" it is what learns most in the same time",
+        named_recipe_field(named));
+  return defaults_of(config, named);
 }
 
 }  // namespace

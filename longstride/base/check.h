@@ -4,7 +4,6 @@
 
 #include <cstdint>
 #include <initializer_list>
-#include <stdexcept>
 #include <string>
 #include <string_view>
 #include <type_traits>
@@ -14,15 +13,11 @@
 #include <fmt/format.h>
 #endif
 
+#include "longstride/base/error.h"
+
 namespace longstride {
 
-// Something in the input, the files or the machine that the user can put right. Exit code 1.
-class Error : public std::runtime_error {
- public:
-  using std::runtime_error::runtime_error;
-};
-
-// A command line that cannot be understood. Exit code 2.
+// A command line that cannot be understood. Exit code 2; every other Error has 1.
 class UsageError : public Error {
  public:
   using Error::Error;

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <charconv>
 #include <string_view>
+#include <utility>
 
 #include <nlohmann/json.hpp>
 #include <sys/stat.h>
@@ -146,6 +147,11 @@ std::vector<CompressedFrame> read_frames(Rest& rest, const CompressedHeader& hea
   return frames;
 }
 
+void check_format(std::span<const uint8_t> content, const std::string& name) {
+  const std::string_view text(reinterpret_cast<const char*>(content.data()), content.size());
+  LONGSTRIDE_CHECK(text.starts_with(kFormat), "{} is no file that longstride compressed", name);
+}
+
 }  // namespace
 
 bool is_plain_extension(std::string_view extension) {
@@ -194,29 +200,40 @@ CompressedFile::CompressedFile(const std::string& path) {
   const InputFile file(path);
   struct stat status {};
   if (fstat(file.descriptor(), &status) == 0) mode_ = static_cast<int>(status.st_mode) & kPermissionBits;
-  std::string start(std::min(kFormat.size(), static_cast<size_t>(file.bytes())), 0);
-  file.read(0, std::span(reinterpret_cast<uint8_t*>(start.data()), start.size()));
+  content_.resize(std::min(kFormat.size(), static_cast<size_t>(file.bytes())));
+  file.read(0, content_);
   // Before all of what may be a large file of another kind is read.
-  LONGSTRIDE_CHECK(start == kFormat, "{} is no file that longstride compressed", path);
+  check_format(content_, path);
   content_.resize(static_cast<size_t>(file.bytes()));
   file.read(0, content_);
+  read(path);
+}
+
+CompressedFile::CompressedFile(std::vector<uint8_t> content, const std::string& name)
+    : content_(std::move(content)) {
+  check_format(content_, name);
+  read(name);
+}
+
+void CompressedFile::read(const std::string& name) {
   std::string_view text(reinterpret_cast<const char*>(content_.data()), content_.size());
-  const int64_t covered = file.bytes() - kChecksumDigits;
-  LONGSTRIDE_CHECK(covered > 0 && checksum_of(text.data(), covered) == text.substr(covered),
-                   "{} is damaged: it was cut off or altered since it was written", path);
+  const int64_t covered = std::ssize(content_) - kChecksumDigits;
+  LONGSTRIDE_CHECK(
+      covered > 0 && checksum_of(text.data(), covered) == text.substr(static_cast<size_t>(covered)),
+      "{} is damaged: it was cut off or altered since it was written", name);
   text.remove_suffix(kChecksumDigits);
   Rest rest(text.substr(kFormat.size()));
   const std::string_view version = rest.line();
   LONGSTRIDE_CHECK(version == fmt::format("{}", kVersion),
-                   "{} is of format {}, this version of longstride reads format {}", path, version, kVersion);
+                   "{} is of format {}, this version of longstride reads format {}", name, version, kVersion);
   // The checksum finds damage; what a person wrote can still be wrong.
   try {
     header_ = read_header(rest);
     frames_ = read_frames(rest, header_);
   } catch (const json::exception& error) {
-    fail("{} is damaged: {}", path, error.what());
+    fail("{} is damaged: {}", name, error.what());
   } catch (const Error& error) {
-    fail("{} is damaged: {}", path, error.what());
+    fail("{} is damaged: {}", name, error.what());
   }
 }
 

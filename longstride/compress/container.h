@@ -63,12 +63,16 @@ class CompressedFile {
  public:
   // Throws Error naming the file if it is none of these, is cut off or was altered.
   explicit CompressedFile(const std::string& path);
+  // The content of such a file; `name` stands for its path in messages.
+  CompressedFile(std::vector<uint8_t> content, const std::string& name);
   const CompressedHeader& header() const { return header_; }
   const std::vector<CompressedFrame>& frames() const { return frames_; }
   int64_t bytes() const { return std::ssize(content_); }
   int mode() const { return mode_; }  // permission bits
 
  private:
+  void read(const std::string& name);
+
   std::vector<uint8_t> content_;  // a copy, since a file may change while it is decoded
   int mode_ = 0;
   CompressedHeader header_;

@@ -86,22 +86,29 @@ class Parser {
   Pattern only_pattern() {
     refuse_empty();
     const Pattern pattern = this->pattern();
-    if (peek() == '|' || peek() == '*' || peek() == ',')
-      complain("'{}' makes it a schedule of layers, but one pattern is wanted here", peek());
+    const char next = peek();
+    part_ = at_;
+    if (next == '|' || next == '*' || next == ',')
+      complain("'{}' makes it a schedule of layers, but one pattern is wanted here", next);
     expect_end("'+' and a further term");
     return pattern;
   }
 
  private:
+  // About what stands from part_ to at_, or about what should stand there.
   template <class... Args>
   [[noreturn]] void complain(fmt::format_string<Args...> format, Args&&... args) const {
-    fail("pattern '{}': {}", text_, fmt::format(format, std::forward<Args>(args)...));
+    throw PatternError(
+        fmt::format("pattern '{}': {}", text_, fmt::format(format, std::forward<Args>(args)...)), text_,
+        part_, at_);
   }
 
   void refuse_empty() const {
     if (trim(text_).empty())
-      fail("pattern '{}' is empty; write a term such as window:256, or dense. Known names: {}", text_,
-           known_names());
+      throw PatternError(
+          fmt::format("pattern '{}' is empty; write a term such as window:256, or dense. Known names: {}",
+                      text_, known_names()),
+          text_, 0, 0);
   }
 
   LayerPattern layer() {
@@ -124,7 +131,9 @@ class Parser {
     const auto found =
         std::find_if(names().begin(), names().end(), [&](const Name& n) { return n.text == word; });
     if (found == names().end()) unknown(word);
+    const size_t begin = part_;
     const std::vector<int64_t> numbers = read_numbers(*found);
+    part_ = begin;
     check_ranges(*found, numbers);
     for (const TermKind kind : found->kinds) add(pattern, term_of(kind, numbers));
   }
@@ -147,7 +156,7 @@ class Parser {
 
   std::string_view read_name() {
     skip_space();
-    const size_t begin = at_;
+    const size_t begin = part_ = at_;
     while (at_ < text_.size() &&
            (std::isalnum(static_cast<unsigned char>(text_[at_])) || text_[at_] == '-' || text_[at_] == '_'))
       ++at_;
@@ -188,7 +197,7 @@ class Parser {
 
   int64_t read_number(const std::string& what) {
     skip_space();
-    const size_t begin = at_;
+    const size_t begin = part_ = at_;
     if (peek() == '-') ++at_;
     const size_t digits = at_;
     while (at_ < text_.size() && std::isdigit(static_cast<unsigned char>(text_[at_]))) ++at_;
@@ -264,12 +273,13 @@ class Parser {
   }
   void expect_end(std::string_view wanted) {
     if (peek() == '\0' && at_ == text_.size()) return;
+    part_ = at_;
     complain("'{}' does not belong after '{}'; there may follow {}", text_.substr(at_),
              trim(text_.substr(0, at_)), wanted);
   }
 
   std::string_view text_;
-  size_t at_ = 0;
+  size_t at_ = 0, part_ = 0;  // where it reads, and where what it reads at present begins
 };
 
 std::string to_string(const Term& term) {
@@ -284,6 +294,19 @@ std::string to_string(const Term& term) {
 }
 
 }  // namespace
+
+PatternError::PatternError(const std::string& message, std::string_view text, size_t begin, size_t end)
+    : Error(message), text_(text), begin_(begin), end_(end) {}
+
+std::string PatternError::with_caret() const {
+  constexpr size_t kLongest = 100;
+  const bool plain = text_.size() <= kLongest && std::all_of(text_.begin(), text_.end(), [](unsigned char c) {
+                       return c >= ' ' && c < 0x7f;
+                     });
+  if (!plain) return what();
+  const size_t width = end_ > begin_ ? end_ - begin_ : 1;
+  return fmt::format("{}\n  {}\n  {}{}", what(), text_, std::string(begin_, ' '), std::string(width, '^'));
+}
 
 void Pattern::add(const Term& term) {
   if (std::find(terms, terms + count, term) != terms + count) return;

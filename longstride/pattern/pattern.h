@@ -6,11 +6,13 @@
 // The kinds of terms, each with what is known of it, stand in terms/; docs/patterns.md has a table of them.
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 #include <string>
 #include <string_view>
 #include <vector>
 
+#include "longstride/base/error.h"
 #include "longstride/base/host_device.h"
 #include "longstride/pattern/terms/terms.h"
 
@@ -35,9 +37,23 @@ struct Pattern {
   bool operator==(const Pattern&) const;
 };
 
+// A text that is no pattern. The message, one line, quotes the text, and names the faulty part, the range its
+// numbers may have, and the nearest known name.
+class PatternError : public Error {
+ public:
+  PatternError(const std::string& message, std::string_view text, size_t begin, size_t end);
+  // The message; below it the text, and carets below the faulty part. The message alone where the text would
+  // not fit in a line.
+  std::string with_caret() const;
+
+ private:
+  std::string text_;
+  size_t begin_, end_;  // the faulty part
+};
+
 // "block:128+summary:128,32" as a Pattern and back; presets strided:l = window:l+stride:l, fixed:l,c =
-// block:l+summary:l,c and spread-fixed:l,c = block:l+spread-summary:l,c expand while parsing. Throws Error
-// that quotes the text, names the faulty part, the range its numbers may have, and the nearest known name.
+// block:l+summary:l,c and spread-fixed:l,c = block:l+spread-summary:l,c expand while parsing. Throws
+// PatternError.
 Pattern parse_pattern(std::string_view text);
 std::string to_string(const Pattern& pattern);
 
@@ -58,6 +74,7 @@ struct Schedule {
   std::vector<LayerPattern> cycle;
   const LayerPattern& layer(int64_t index) const { return cycle[index % cycle.size()]; }
 };
+// Throws PatternError.
 Schedule parse_schedule(std::string_view text);
 std::string to_string(const LayerPattern& layer);
 std::string to_string(const Schedule& schedule);

@@ -33,18 +33,24 @@ std::string identity_of(ModelConfig model) {
 
 namespace {
 
-std::string digest_of(const ModelConfig& model, const SafetensorsFile& weights) {
+// Of tensors in the CPU's memory, in the order in which a file of weights holds them.
+std::string digest_of(const ModelConfig& model, const std::vector<NamedTensor>& weights) {
   Checksum checksum;
   const auto add = [&](const std::string& line) {
     checksum.update(line.data(), static_cast<int64_t>(line.size()));
   };
   add(identity_of(model));
-  for (const std::string& name : weights.names()) {
-    const Tensor tensor = weights.find_bytes(name);
+  for (const auto& [name, tensor] : weights) {
     add(fmt::format("{} {}\n", name, tensor.describe()));
     checksum.update(tensor.data, tensor.bytes());
   }
   return checksum.hex();
+}
+
+std::string digest_of(const ModelConfig& model, const SafetensorsFile& weights) {
+  std::vector<NamedTensor> tensors;
+  for (const std::string& name : weights.names()) tensors.push_back({name, weights.find_bytes(name)});
+  return digest_of(model, tensors);
 }
 
 // A file of weights that is open.
@@ -143,9 +149,7 @@ LoadedModel::LoadedModel(const std::string& run_directory, const ComputeConfig& 
     : config_(read_run_config(run_directory)) {
   config_.compute = compute;
   config_.check();
-  set_threads(static_cast<int>(compute.threads));
-  device_ = parse_device(compute.device);
-  product_ = product_precision(compute, device_);
+  choose_device();
 
   const Weights weights = choose_weights(run_directory, config_.model, choice);
   step_ = weights.step;
@@ -161,6 +165,35 @@ LoadedModel::LoadedModel(const std::string& run_directory, const ComputeConfig& 
                  "the model", "use --device cpu");
   weights_ = ParameterStore(table, device_, DType::f32);
   load_into(weights.file(), "", weights_.named(table, ""));
+  make_products(choice.int8);
+}
+
+LoadedModel::LoadedModel(const RunConfig& config, int64_t step, const std::vector<NamedTensor>& weights)
+    : config_(config), step_(step) {
+  choose_device();
+  const std::vector<ParameterSpec> table = parameter_table(config_.model);
+  const ParameterStore on_cpu(table, {}, DType::f32);
+  LONGSTRIDE_CHECK(weights.size() == table.size(), "the model has {} tensors of weights, {} are given",
+                   table.size(), weights.size());
+  for (size_t i = 0; i < table.size(); ++i) {
+    LONGSTRIDE_CHECK(weights[i].name == table[i].name, "tensor {} of the weights is {}, must be {}", i,
+                     weights[i].name, table[i].name);
+    copy(weights[i].tensor, on_cpu[i]);
+  }
+  digest_ = digest_of(config_.model, on_cpu.named(table, ""));
+  weights_ = ParameterStore(table, device_, DType::f32);
+  for (size_t i = 0; i < table.size(); ++i) copy(on_cpu[i], weights_[i]);
+  make_products(false);
+}
+
+void LoadedModel::choose_device() {
+  set_threads(static_cast<int>(config_.compute.threads));
+  device_ = parse_device(config_.compute.device);
+  product_ = product_precision(config_.compute, device_);
+}
+
+void LoadedModel::make_products(bool int8) {
+  const std::vector<ParameterSpec> table = parameter_table(config_.model);
   if (product_ != DType::f32) {
     products_ = ParameterStore(table, device_, product_, ParameterStore::Which::products);
     OpContext context;
@@ -168,7 +201,7 @@ LoadedModel::LoadedModel(const std::string& run_directory, const ComputeConfig& 
     for (size_t i = 0; i < table.size(); ++i)
       if (products_[i]) run(context, Convert{weights_[i], products_[i]});
   }
-  if (choice.int8) {
+  if (int8) {
     quantized_ = QuantizedParameters(config_.model, weights_, device_);
     quantized_.dequantize_to(products_.empty() ? weights_ : products_);
   }

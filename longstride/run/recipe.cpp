@@ -68,4 +68,14 @@ RunConfig fast_defaults() {
   return config;
 }
 
+RunConfig defaults_of(const RunConfig& config, const NamedKeys& named) {
+  if (!means_fast_recipe(config, named)) return paper_defaults();
+  RunConfig defaults = fast_defaults();
+  // Who says how long it takes, in whichever way, means that alone.
+  const bool steps = named.contains("train.steps"), epochs = named.contains("train.epochs");
+  if (steps || epochs) defaults.train.minutes = 0;
+  if (steps || named.contains("train.minutes")) defaults.train.epochs = 0;
+  return defaults;
+}
+
 }  // namespace longstride

@@ -54,6 +54,10 @@ class LoadedModel {
   // model.safetensors. `compute` overrides the run's own section. Throws Error.
   LoadedModel(const std::string& run_directory, const ComputeConfig& compute, const WeightChoice& choice);
 
+  // A model that was trained in this process, without a run: copies `weights`, named and shaped as
+  // parameter_table() says, of this step. Throws Error.
+  LoadedModel(const RunConfig& config, int64_t step, const std::vector<NamedTensor>& weights);
+
   const RunConfig& config() const { return config_; }
   Device device() const { return device_; }
   DType product() const { return product_; }
@@ -70,6 +74,10 @@ class LoadedModel {
   std::string pin(const std::string& run_directory) const;
 
  private:
+  void choose_device();
+  // From `weights_`, which are on the device: all that depends on them.
+  void make_products(bool int8);
+
   RunConfig config_;
   Device device_;
   DType product_ = DType::f32;

@@ -28,7 +28,8 @@ int main(int argc, char** argv) try {
   std::vector<float> d_o(size, 1.0f), dq(size), dk(size), dv(size);
   attention.backward(arrays, array(d_o), array(dq), array(dk), array(dv));
 
-  // With a gradient of 1 everywhere each query hands out weights that sum to 1, so dv sums to the number of outputs.
+  // With a gradient of 1 everywhere each query hands out weights that sum to 1, so dv sums to the number of
+  // outputs.
   double sum = 0;
   for (const float value : dv) sum += value;
   std::printf("%d pairs; o[0] = %.4f, which is v[0] = %.4f; dv sums to %.1f of %zu\n",

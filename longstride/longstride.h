@@ -1,10 +1,10 @@
-// longstride for C++ programs: a trained run as a model that scores, generates and compresses bytes; training on
-// bytes in memory; attention with a pattern on arrays of one's own. docs/cpp.md has examples, and what is promised
-// to stay.
+// longstride for C++ programs: a trained run as a model that scores, generates and compresses bytes; training
+// on bytes in memory; attention with a pattern on arrays of one's own. docs/cpp.md has examples, and what is
+// promised to stay.
 //
-// What cannot be done throws longstride::Error with a message for people. An exception of a callback comes out of
-// the call that was given the callback. Nothing prints or ends the process. Several threads may use one const
-// object; a Generation belongs to one thread at a time.
+// What cannot be done throws longstride::Error with a message for people. An exception of a callback comes
+// out of the call that was given the callback. Nothing prints or ends the process. Several threads may use
+// one const object; a Generation belongs to one thread at a time.
 #pragma once
 
 #include <array>
@@ -98,18 +98,18 @@ class [[gnu::visibility("default")]] Model {
   std::string kind() const;    // text, image or audio
   std::string pattern() const;
 
-  // Row i: the logits of byte i, by its 256 values, given the bytes before it; (bytes, 256) row by row. At most
-  // context() bytes.
+  // Row i: the logits of byte i, by its 256 values, given the bytes before it; (bytes, 256) row by row. At
+  // most context() bytes.
   std::vector<float> logits(std::span<const uint8_t> bytes) const;
   // The 256 logits of the byte after these; fewer than context() bytes.
   std::vector<float> next_logits(std::span<const uint8_t> bytes) const;
-  // The mean of -log2 of the probability of each byte. Beyond the first window a byte has seen min_context bytes
-  // or more.
+  // The mean of -log2 of the probability of each byte. Beyond the first window a byte has seen min_context
+  // bytes or more.
   double bits_per_byte(std::span<const uint8_t> bytes, int64_t min_context = 0) const;
   // Goes on from `beginning`, which may be empty; of one that is too long, its end.
   Generation generate(std::span<const uint8_t> beginning, const GenerateOptions& options = {}) const;
-  // What `longstride compress` writes of such bytes. Only the same model on a device that computes the same bits
-  // can decompress it; elsewhere decompress() throws.
+  // What `longstride compress` writes of such bytes. Only the same model on a device that computes the same
+  // bits can decompress it; elsewhere decompress() throws.
   std::vector<uint8_t> compress(std::span<const uint8_t> bytes) const;
   std::vector<uint8_t> decompress(std::span<const uint8_t> compressed) const;
 
@@ -128,13 +128,15 @@ struct TrainProgress {
 };
 
 struct TrainOptions {
-  // Fields of a config as `longstride train --set` takes them: "model.context=256", "train.steps=1000". What they
-  // leave open is chosen as for a config file; without train.steps or train.minutes training takes ten minutes.
-  // data.path and the like are not for bytes in memory, and data.split is not used: all bytes are learnt.
+  // Fields of a config as `longstride train --set` takes them: "model.context=256", "train.steps=1000". What
+  // they leave open is chosen as for a config file; without train.steps or train.minutes training takes ten
+  // minutes. data.path and the like are not for bytes in memory, and data.split is not used: all bytes are
+  // learnt.
   std::vector<std::string> settings = {};
   // Called after each step; false ends the training, and the model is what was learnt by then.
   std::function<bool(const TrainProgress&)> after_step = {};
-  // If not empty: a new directory that the trained model is saved in, for Model and the commands of `longstride`.
+  // If not empty: a new directory that the trained model is saved in, for Model and the commands of
+  // `longstride`.
   std::string run = {};
 };
 
@@ -145,8 +147,8 @@ struct TrainOptions {
 
 enum class ElementType { f32, bf16, f16 };
 
-// Somebody's memory of positions in sequences, on the device of the Attention that is given it. Strides are in
-// elements, positive, the last 1; all 0: row by row without gaps.
+// Somebody's memory of positions in sequences, on the device of the Attention that is given it. Strides are
+// in elements, positive, the last 1; all 0: row by row without gaps.
 struct ConstArray {
   const void* data = nullptr;
   ElementType type = ElementType::f32;
@@ -169,12 +171,12 @@ struct AttentionArrays {
   std::optional<float> scale = {};  // of the scores; without: 1 / sqrt(width of q)
 };
 
-// o[q] = sum over the k that the pattern allows q of softmax(scale * q . k) v[k]. A query that may look at nothing
-// gets 0, and minus infinity as log_sum_exp.
+// o[q] = sum over the k that the pattern allows q of softmax(scale * q . k) v[k]. A query that may look at
+// nothing gets 0, and minus infinity as log_sum_exp.
 class [[gnu::visibility("default")]] Attention {
  public:
-  // A pattern of one layer, as in docs/patterns.md: "fixed:128,32", or "window:64|stride:64" for half of the heads
-  // each. A text that is none throws Error that points at the fault.
+  // A pattern of one layer, as in docs/patterns.md: "fixed:128,32", or "window:64|stride:64" for half of the
+  // heads each. A text that is none throws Error that points at the fault.
   Attention(std::string_view pattern, int64_t positions, int64_t heads, const std::string& device = "cpu");
 
   bool allows(int64_t head, int64_t query, int64_t key) const;

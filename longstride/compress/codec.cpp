@@ -57,7 +57,8 @@ void check_model(const LoadedModel& loaded, const CompressedHeader& header, cons
 
 }  // namespace
 
-LoadedModel load_model_of(const CompressedHeader& header, const CodedNames& names, const ComputeConfig& compute) {
+LoadedModel load_model_of(const CompressedHeader& header, const CodedNames& names,
+                          const ComputeConfig& compute) {
   try {
     return LoadedModel(names.run, compute,
                        {.step = header.step, .int8 = header.weights == "int8", .digest = header.model});
@@ -87,8 +88,8 @@ int64_t Codec::bytes() const {
 }
 
 void Codec::make_coder() {
-  decoder_ = std::make_unique<Decoder>(loaded_.config().model, loaded_.parameters(), loaded_.device(), options_,
-                                       loaded_.quantized());
+  decoder_ = std::make_unique<Decoder>(loaded_.config().model, loaded_.parameters(), loaded_.device(),
+                                       options_, loaded_.quantized());
   coder_ = std::make_unique<WindowCoder>(*decoder_);
   if (decompresses_ && coder_->probe() != header_.probe) refuse_device();
 }

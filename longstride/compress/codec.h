@@ -1,5 +1,5 @@
-// A loaded model as a coder: how many windows go side by side, what a file says of the model, and its frames. What
-// compresses files and what compresses memory both go through this.
+// A loaded model as a coder: how many windows go side by side, what a file says of the model, and its frames.
+// What compresses files and what compresses memory both go through this.
 #pragma once
 
 #include <functional>
@@ -61,7 +61,9 @@ class Codec {
   std::unique_ptr<WindowCoder> coder_;
 };
 
-// The model that a file was compressed with, of the run. Throws Error that says so where the run has none of it.
-LoadedModel load_model_of(const CompressedHeader& header, const CodedNames& names, const ComputeConfig& compute);
+// The model that a file was compressed with, of the run. Throws Error that says so where the run has none of
+// it.
+LoadedModel load_model_of(const CompressedHeader& header, const CodedNames& names,
+                          const ComputeConfig& compute);
 
 }  // namespace longstride

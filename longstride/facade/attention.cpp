@@ -1,10 +1,11 @@
+#include "longstride/ops/attention.h"
+
 #include <cmath>
 #include <utility>
 
 #include "longstride/base/check.h"
 #include "longstride/device/backend.h"
 #include "longstride/longstride.h"
-#include "longstride/ops/attention.h"
 #include "longstride/pattern/pattern.h"
 
 namespace longstride {
@@ -44,10 +45,10 @@ DType dtype_of(const char* name, ElementType type) {
 Tensor tensor_of(const char* name, const ConstArray& array, Device device) {
   int64_t elements = 1;
   for (const int64_t extent : array.shape) {
-    LONGSTRIDE_CHECK(extent > 0 && !__builtin_mul_overflow(elements, extent, &elements) &&
-                         elements <= int64_t{1} << 56,
-                     "attention: {} is ({}, {}, {}, {}), each must be positive and all within memory", name,
-                     array.shape[0], array.shape[1], array.shape[2], array.shape[3]);
+    LONGSTRIDE_CHECK(
+        extent > 0 && !__builtin_mul_overflow(elements, extent, &elements) && elements <= int64_t{1} << 56,
+        "attention: {} is ({}, {}, {}, {}), each must be positive and all within memory", name,
+        array.shape[0], array.shape[1], array.shape[2], array.shape[3]);
   }
   LONGSTRIDE_CHECK(array.data != nullptr, "attention: {} has no memory: its data is null", name);
   const auto& [batch, positions, heads, width] = array.shape;
@@ -56,7 +57,8 @@ Tensor tensor_of(const char* name, const ConstArray& array, Device device) {
                 device.kind);
   if (array.stride == std::array<int64_t, 4>{}) return tensor;
   for (const int64_t stride : array.stride)
-    LONGSTRIDE_CHECK(stride > 0, "attention: {} has strides ({}, {}, {}, {}), each must be positive, or all 0", name,
+    LONGSTRIDE_CHECK(stride > 0,
+                     "attention: {} has strides ({}, {}, {}, {}), each must be positive, or all 0", name,
                      array.stride[0], array.stride[1], array.stride[2], array.stride[3]);
   tensor.stride = array.stride;
   return tensor;
@@ -70,8 +72,8 @@ AttentionTensors tensors_of(const AttentionArrays& arrays, Device device) {
   t.o = tensor_of("o", arrays.o, device);
   t.lse = Tensor(arrays.log_sum_exp, DType::f32, {t.q.shape[0], t.q.shape[2], t.q.shape[1]}, device.kind);
   t.scale = arrays.scale.value_or(1 / std::sqrt(static_cast<float>(t.q.shape[3])));
-  LONGSTRIDE_CHECK(t.scale > 0 && std::isfinite(t.scale), "attention: scale is {}, must be positive and finite",
-                   t.scale);
+  LONGSTRIDE_CHECK(t.scale > 0 && std::isfinite(t.scale),
+                   "attention: scale is {}, must be positive and finite", t.scale);
   return t;
 }
 
@@ -90,9 +92,10 @@ void run_with_scratch(Device device, const Call& call) {
 
 Attention::Attention(std::string_view pattern, int64_t positions, int64_t heads, const std::string& device) {
   constexpr int64_t kMostHeads = 1 << 20, kMostPositions = int64_t{1} << 30;
-  LONGSTRIDE_CHECK(positions > 0 && positions <= kMostPositions, "attention of {} positions, from 1 to {} can be",
-                   positions, kMostPositions);
-  LONGSTRIDE_CHECK(heads > 0 && heads <= kMostHeads, "attention of {} heads, from 1 to {} can be", heads, kMostHeads);
+  LONGSTRIDE_CHECK(positions > 0 && positions <= kMostPositions,
+                   "attention of {} positions, from 1 to {} can be", positions, kMostPositions);
+  LONGSTRIDE_CHECK(heads > 0 && heads <= kMostHeads, "attention of {} heads, from 1 to {} can be", heads,
+                   kMostHeads);
   auto state = std::make_shared<AttentionState>();
   state->layer = parse_layer(pattern);
   state->device = parse_device(device);
@@ -122,8 +125,8 @@ void Attention::forward(const AttentionArrays& arrays) const {
   run_with_scratch(device, AttentionForward{state_->plan, tensors});
 }
 
-void Attention::backward(const AttentionArrays& arrays, const ConstArray& d_o, const Array& dq, const Array& dk,
-                         const Array& dv) const {
+void Attention::backward(const AttentionArrays& arrays, const ConstArray& d_o, const Array& dq,
+                         const Array& dk, const Array& dv) const {
   const Device device = state_->device;
   const AttentionTensors tensors = tensors_of(arrays, device);
   LONGSTRIDE_CHECK(arrays.log_sum_exp != nullptr,

@@ -41,7 +41,8 @@ std::vector<uint8_t> Model::compress(std::span<const uint8_t> bytes) const {
   header.kind = data.kind;
   header.bytes = std::ssize(bytes);
   if (modality_of(data).records) {
-    LONGSTRIDE_CHECK(header.bytes == context(), "a picture has {} bytes, {} are given", context(), header.bytes);
+    LONGSTRIDE_CHECK(header.bytes == context(), "a picture has {} bytes, {} are given", context(),
+                     header.bytes);
     header.shape = {data.image_height, data.image_width, data.image_channels};
   }
   const AtWork work = state_->at_work();

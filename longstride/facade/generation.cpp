@@ -62,13 +62,15 @@ Generation Model::generate(std::span<const uint8_t> beginning, const GenerateOpt
                    "a picture has {} bytes, and {} are given: there is nothing left to draw", config.context,
                    prime.size());
   constexpr int64_t kMost = int64_t{1} << 50;
-  LONGSTRIDE_CHECK(options.count <= kMost, "count = {} bytes to draw, at most {} can be", options.count, kMost);
+  LONGSTRIDE_CHECK(options.count <= kMost, "count = {} bytes to draw, at most {} can be", options.count,
+                   kMost);
   const int64_t wanted = options.count > 0 ? std::ssize(prime) + options.count : config.context;
   prime = end_of_prime(std::move(prime), wanted, windows);
   const int64_t count = options.count > 0 ? options.count : config.context - std::ssize(prime);
   const int64_t length = std::ssize(prime) + count;
-  LONGSTRIDE_CHECK(!picture || length <= config.context, "a picture has {} bytes, {} given and {} to draw are more",
-                   config.context, prime.size(), count);
+  LONGSTRIDE_CHECK(!picture || length <= config.context,
+                   "a picture has {} bytes, {} given and {} to draw are more", config.context, prime.size(),
+                   count);
 
   const AtWork work = state_->at_work();
   auto state = std::make_unique<GenerationState>();

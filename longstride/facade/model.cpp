@@ -80,7 +80,8 @@ std::vector<float> Model::logits(std::span<const uint8_t> bytes) const {
 
 std::vector<float> Model::next_logits(std::span<const uint8_t> bytes) const {
   const auto size = static_cast<int64_t>(bytes.size());
-  LONGSTRIDE_CHECK(size < context(), "logits of the byte after {}: the model's context is {}", size, context());
+  LONGSTRIDE_CHECK(size < context(), "logits of the byte after {}: the model's context is {}", size,
+                   context());
   const AtWork work = state_->at_work();
   const std::unique_ptr<Decoder> decoder = decoder_for(state_->loaded, size + 1);
   uint8_t previous = 0;
@@ -95,9 +96,11 @@ std::vector<float> Model::next_logits(std::span<const uint8_t> bytes) const {
 double Model::bits_per_byte(std::span<const uint8_t> bytes, int64_t min_context) const {
   const auto size = static_cast<int64_t>(bytes.size());
   const int64_t records = kind() == "image" ? context() : 0;
-  const std::vector<EvaluationWindow> windows = records > 0 ? record_windows(size, context(), records)
-                                                            : evaluation_windows(size, context(), min_context);
-  LONGSTRIDE_CHECK(records == 0 || min_context == 0, "each picture has its own window: min_context must be 0");
+  const std::vector<EvaluationWindow> windows = records > 0
+                                                    ? record_windows(size, context(), records)
+                                                    : evaluation_windows(size, context(), min_context);
+  LONGSTRIDE_CHECK(records == 0 || min_context == 0,
+                   "each picture has its own window: min_context must be 0");
   const AtWork work = state_->at_work();
   const LoadedModel& loaded = state_->loaded;
   ComputePlan plan;

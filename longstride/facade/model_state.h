@@ -6,8 +6,8 @@
 
 namespace longstride {
 
-// The calling thread computes on `device`, on a CPU with `count` threads, 0 for all; ends with the limit of threads
-// that it had.
+// The calling thread computes on `device`, on a CPU with `count` threads, 0 for all; ends with the limit of
+// threads that it had.
 class AtWork {
  public:
   AtWork(Device device, int64_t count) : before_(threads()) {

@@ -21,8 +21,8 @@ namespace {
 void check_key(const std::string& key) {
   for (const char* of_files :
        {"data.path", "data.validation_path", "data.test_path", "data.cache", "data.split"})
-    LONGSTRIDE_CHECK(key != of_files, "{}: training on bytes in memory learns all that it is given, and reads no file",
-                     key);
+    LONGSTRIDE_CHECK(key != of_files,
+                     "{}: training on bytes in memory learns all that it is given, and reads no file", key);
   LONGSTRIDE_CHECK(key != "compute.instructions",
                    "compute.instructions holds for a whole process, it cannot be set for one training");
 }
@@ -55,8 +55,9 @@ Splits splits_of(const RunConfig& config, std::span<const uint8_t> bytes) {
   ImageShape shape;
   if (modality_of(config.data).records) {
     shape = {config.data.image_height, config.data.image_width, config.data.image_channels};
-    LONGSTRIDE_CHECK(shape.bytes() > 0,
-                     "bytes of pictures need their shape: set data.image_height, image_width and image_channels");
+    LONGSTRIDE_CHECK(
+        shape.bytes() > 0,
+        "bytes of pictures need their shape: set data.image_height, image_width and image_channels");
   }
   const auto corpus = std::make_shared<const Corpus>(std::vector<uint8_t>(bytes.begin(), bytes.end()), shape);
   return {.train = {corpus, 0, corpus->size()}, .validation = {}, .test = {}};
@@ -70,8 +71,9 @@ void complete(RunConfig& config, const Splits& splits) {
   for (const Stage& stage : stages_of(config))
     LONGSTRIDE_CHECK(corpus.record_bytes() == 0 || stage.pieces == 1,
                      "train.context_schedule: pictures are learnt whole; leave it empty");
-  LONGSTRIDE_CHECK(corpus.size() >= config.model.context, "{} bytes to train on are less than model.context = {}",
-                   corpus.size(), config.model.context);
+  LONGSTRIDE_CHECK(corpus.size() >= config.model.context,
+                   "{} bytes to train on are less than model.context = {}", corpus.size(),
+                   config.model.context);
 }
 
 void check_directory(const std::string& run) {

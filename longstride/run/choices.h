@@ -30,8 +30,8 @@ std::string named_recipe_field(const NamedKeys& named);
 RunConfig paper_defaults();
 RunConfig fast_defaults();
 
-// Where a config that names these keys begins: with paper_defaults() or fast_defaults(), of which the length is the
-// config's own as soon as it names one.
+// Where a config that names these keys begins: with paper_defaults() or fast_defaults(), of which the length
+// is the config's own as soon as it names one.
 RunConfig defaults_of(const RunConfig& config, const NamedKeys& named);
 
 // Something is open: data.kind, activations or context_schedule "auto", a batch of 0, or the model's shape.

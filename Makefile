@@ -69,7 +69,9 @@ selftest: program  ## every op and pattern against the fp64 reference on this ma
 bench: build  ## the benchmarks; see bench/README.md
 	@for b in build/bench_*; do [ -x $$b ] && $$b; done
 
-install: program  ## install program, documents and licence: make install PREFIX=$HOME/.local (else /usr/local)
+install: configure-program  ## install program, library, headers, manual and completions: make install PREFIX=$HOME/.local (else /usr/local)
+	@tools/say-build-time longstride
+	@cmake --build --preset release --target longstride longstride_cpp longstride_shell_files
 	@cmake --install build --prefix "$(PREFIX)"
 
 setup:  ## install the distribution packages that are missing (packages.txt)

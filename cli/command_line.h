@@ -55,6 +55,8 @@ class Command {
                       const std::string& help);
   void add_flag(const std::string& names, bool& target, const std::string& help);
 
+  // The help does not show the command.
+  void hide() { app_.group(""); }
   void footer(const std::string& text) { app_.footer(text); }
   void run(const std::function<void()>& action) { app_.callback(action); }
   // Names of the options that stand on the command line.

@@ -21,6 +21,7 @@
 #include "cli/command_line.h"
 #include "cli/commands.h"
 #include "cli/data_notes.h"
+#include "cli/shell_files.h"
 #include "cli/standard_streams.h"
 
 namespace longstride::cli {
@@ -224,6 +225,23 @@ void add_selftest(CLI::App& app, SelftestOptions& o, int& result) {
   c.run([&] { result = run_selftest(o); });
 }
 
+// For packages and installations; the help does not show them.
+void add_shell_files(CLI::App& app, std::string& shell) {
+  Command completions_of(app, "completions", "the completions of a shell");
+  completions_of.add_choice("shell", shell, {"bash", "zsh", "fish"}, "the shell").required();
+  completions_of.run([&app, &shell] {
+    std::vector<std::string> settings;
+    RunConfig config;
+    const FieldList fields = config.fields();
+    for (const Field& field : fields.all()) settings.push_back(field.key() + "=");
+    write_result(completions(app, shell, settings));
+  });
+  completions_of.hide();
+  Command manual(app, "man", "the manual page");
+  manual.run([&app] { write_result(manual_page(app, describe_fields())); });
+  manual.hide();
+}
+
 // CLI11 would only say that a subcommand is missing.
 void check_command(const CLI::App& app, int argc, char** argv) {
   if (argc < 2 || argv[1][0] == '-') return;
@@ -253,6 +271,7 @@ int run(int argc, char** argv) {
   DecompressOptions decompress;
   InspectOptions inspect;
   SelftestOptions selftest;
+  std::string shell;
   int result = 0;
   add_train(app, train, result);
   add_eval(app, eval, result);
@@ -261,6 +280,7 @@ int run(int argc, char** argv) {
   add_decompress(app, decompress, result);
   add_inspect(app, inspect, result);
   add_selftest(app, selftest, result);
+  add_shell_files(app, shell);
   check_command(app, argc, argv);
   try {
     app.parse(argc, argv);

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# What is installed runs, and its documents lead to each other; a build in the source folder is refused.
+# What is installed runs, its documents lead to each other, and manual and completions are there; a build in the source folder is refused.
 # usage: install_test.sh SCRATCH_FOLDER BUILD_FOLDER
 set -euo pipefail
 tree=$(cd "$(dirname "$0")/../.." && pwd)
@@ -10,6 +10,10 @@ fail() { echo "install: $1"; exit 1; }
 
 cmake --install "$2" --prefix "$scratch/prefix" >"$scratch/log" || { cat "$scratch/log"; exit 1; }
 "$scratch/prefix/bin/longstride" --version >/dev/null || fail "the program does not run"
+for file in man/man1/longstride.1 bash-completion/completions/longstride zsh/site-functions/_longstride \
+  fish/vendor_completions.d/longstride.fish; do
+  grep -q longstride "$scratch/prefix/share/$file" || fail "share/$file is not installed, or empty"
+done
 documents=$(dirname "$(find "$scratch/prefix" -name LICENSE)")
 for link in $(grep -oE '\]\([a-z][^):#]*' "$documents/README.md" | cut -c3-); do
   # What only a tree has to build from is not installed.

@@ -49,8 +49,8 @@ std::string host_name() {
 
 constexpr std::string_view kEventPrefix = "events.out.tfevents.";
 
-// The time for the name of a new file: it must sort after all that are there, also where the clock went back
-// or another host's name sorts first.
+// The time for the name of a new file. The name must sort after all names that are there, even if the clock
+// went back or another host's name sorts first.
 int64_t time_of_name(const std::string& folder, int64_t now) {
   const std::string own = fmt::format(".{}.", host_name());
   std::error_code ignored;
@@ -111,7 +111,7 @@ EventFile::EventFile(const std::string& folder, double time, int64_t last_step) 
   event.set_file_version("brain.Event:2");
   append(event.SerializeAsString());
   if (last_step < 0) return;
-  // From this step on, what older files of the run say is replaced by this one.
+  // From this step on, this file replaces what older files of the run say.
   event.set_step(last_step + 1);
   event.mutable_session_log()->set_status(events::SessionLog::START);
   append(event.SerializeAsString());

@@ -19,11 +19,11 @@ std::string tf_record(std::string_view data);
 
 using Scalars = std::vector<std::pair<std::string, double>>;
 
-// A new event file in a folder; every record is handed to the system before the call returns.
+// A new event file in a folder. Each call hands its record to the system before it returns.
 class EventFile {
  public:
-  // `folder` must exist; `time` is in seconds since 1970. Events of steps above `last_step` in older files of
-  // the folder are hidden by TensorBoard; give -1 for a new run. Throws Error.
+  // `folder` must exist; `time` is in seconds since 1970. TensorBoard then hides events of steps above
+  // `last_step` in older files of the folder; -1 for a new run. Throws Error.
   EventFile(const std::string& folder, double time, int64_t last_step);
   ~EventFile();
   EventFile(const EventFile&) = delete;
@@ -39,8 +39,8 @@ class EventFile {
   int descriptor_ = -1;
 };
 
-// Appends all bytes to an open file, in one call to the system where it takes them at once. Throws Error
-// naming `path`.
+// Appends all bytes to an open file, in one call to the system if that takes them all. Throws Error that
+// names `path`.
 void append_bytes(int descriptor, std::string_view bytes, const std::string& path);
 
 }  // namespace longstride

@@ -19,7 +19,7 @@ std::optional<LossWatch::Rise> LossWatch::add(double bits) {
   const double now = std::accumulate(recent, losses_.end(), 0.0) / kRecent;
   if (losses_.size() == kRecent + kBefore) {
     const double mean = std::accumulate(losses_.begin(), recent, 0.0) / kBefore;
-    // Of differences between neighbours, which know nothing of how fast the losses fall.
+    // By the differences between neighbours: the fall of the losses hardly changes them.
     double squares = 0;
     for (auto loss = losses_.begin() + 1; loss != recent; ++loss)
       squares += (*loss - *(loss - 1)) * (*loss - *(loss - 1));

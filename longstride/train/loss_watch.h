@@ -10,13 +10,13 @@ namespace longstride {
 class LossWatch {
  public:
   struct Rise {
-    double from = 0, to = 0;  // bits a byte
+    double from = 0, to = 0;  // bits per byte
   };
-  // Takes the loss of the next step, in bits a byte. Something is wrong if the mean of the last five losses
-  // is above the 8 bits of uniform bytes, or more than a bit, and more than noise is, above the lowest mean
-  // of twenty before them. Says so once.
+  // Takes the loss of the next step, in bits per byte. The run diverges if the mean of the last five losses is
+  // above 8 bits, those of uniform bytes, or above the lowest mean of twenty losses so far by more than a bit
+  // and by more than the noise. Reports it once.
   std::optional<Rise> add(double bits);
-  // Forgets what was before: losses from here on are of another kind.
+  // Forgets all losses so far, because those from here on cannot be compared with them.
   void restart();
 
  private:

@@ -24,12 +24,12 @@ double seconds_since_1970() {
   return std::chrono::duration<double>(std::chrono::system_clock::now().time_since_epoch()).count();
 }
 
-// A line is whole if it is an object with a step; a killed run can leave half a line.
 struct Kept {
   int64_t last_step = 0;
-  bool validates_again = false;  // the validation of last_step is made again
+  bool validates_again = false;  // validation at last_step is repeated
 };
 
+// A line is whole if it is an object with a step. A killed run can leave half a line.
 bool stays(const Kept& kept, const std::string& line) {
   const json parsed = json::parse(line, nullptr, /*allow_exceptions=*/false);
   if (!parsed.is_object() || !parsed.contains("step") || !parsed["step"].is_number_integer()) return false;
@@ -38,7 +38,7 @@ bool stays(const Kept& kept, const std::string& line) {
          (step == kept.last_step && !(kept.validates_again && parsed.contains("validation/bits")));
 }
 
-// Calls keep(line) for each line that stays and returns whether any part of the file does not.
+// Calls keep(line) for each line that stays. Returns whether any part of the file is dropped.
 template <class Keep>
 bool select_lines(const std::string& path, const Kept& kept, Keep keep) {
   std::ifstream file(path);

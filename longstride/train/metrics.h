@@ -1,4 +1,4 @@
-// The curves of a run: RUN/metrics.jsonl, one JSON object a line, and the same numbers for TensorBoard.
+// The curves of a run: RUN/metrics.jsonl, one JSON object per line, and the same numbers for TensorBoard.
 #pragma once
 
 #include <cstdint>
@@ -11,21 +11,21 @@ namespace longstride {
 
 class MetricsLog {
  public:
-  // Appends to the run's metrics. `resume_step` is the last step that is already done, -1 for a new run:
-  // lines of later steps, and a last line that a killed run left unfinished, are cut off first, so that no
-  // curve runs twice. With `validates_again` so is what was measured of resume_step itself. Throws Error for
-  // the system's errors.
+  // Appends to the run's metrics. `resume_step` is the last step that is already done, -1 for a new run.
+  // Lines of later steps are removed first, and so is a last line that a killed run left unfinished, so that
+  // no step is logged twice. With `validates_again` the validation at resume_step is removed too. Throws
+  // Error for the system's errors.
   MetricsLog(const std::string& run_directory, int64_t resume_step, bool validates_again = false);
   ~MetricsLog();
   MetricsLog(const MetricsLog&) = delete;
   MetricsLog& operator=(const MetricsLog&) = delete;
 
-  // One line, {"step": .., "time": seconds since 1970, name: value, ...}; numbers that are not finite stand
-  // as null. The line has been handed to the system when this returns. Throws Error for the names "step" and
+  // Writes one line, {"step": .., "time": seconds since 1970, name: value, ...}, with null for numbers that
+  // are not finite, and hands it to the system before it returns. Throws Error for the names "step" and
   // "time", for a name that repeats or is no UTF-8, and for the system's errors.
   void log(int64_t step, const Scalars& scalars);
 
-  // After it no power cut loses a line that was logged. Throws Error for the system's errors.
+  // Brings all lines to the disk, so that no power cut loses them. Throws Error for the system's errors.
   void bring_to_disk();
 
   const std::string& path() const { return path_; }

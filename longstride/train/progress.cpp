@@ -29,7 +29,7 @@ double fraction_of(const ProgressState& state) {
              : 0.0;
 }
 
-// `columns` columns between two edges.
+// A bar of `columns` columns between two edges.
 std::string render_bar(double fraction, int columns, bool unicode) {
   constexpr std::array eighths{"", "▏", "▎", "▍", "▌", "▋", "▊", "▉"};
   std::string bar;
@@ -145,7 +145,7 @@ void ProgressLine::update(int64_t step, int64_t total, double bits, double token
 void ProgressLine::draw() {
   shown_ = true;
   if (!options_.terminal) return options_.write(render_progress_line(state_) + "\n");
-  // The last column stays free: some terminals begin a new line once it is written.
+  // The last column stays free, because some terminals begin a new line once it is written.
   options_.write(
       fmt::format("\r{}\x1b[K", render_progress_bar(state_, options_.width() - 1, options_.unicode)));
   line_open_ = true;

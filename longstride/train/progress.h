@@ -1,5 +1,5 @@
-// The line that tells how training goes: a bar that is redrawn on a terminal, plain lines now and then
-// elsewhere.
+// The line that shows the progress of training: on a terminal a bar that is redrawn, elsewhere a plain line
+// now and then.
 #pragma once
 
 #include <cstdint>
@@ -17,8 +17,8 @@ struct ProgressState {
   double memory_bytes = 0;
 };
 
-// The line for a terminal, at most `width` columns: parts are left out from the least to the most important
-// (memory, speed, bar, time left, loss) until it fits.
+// The line for a terminal, at most `width` columns. Until it fits, parts are left out, the least important
+// first: memory, speed, bar, time left, loss.
 std::string render_progress_bar(const ProgressState& state, int width, bool unicode);
 // The line for a log file.
 std::string render_progress_line(const ProgressState& state);
@@ -33,22 +33,22 @@ struct ProgressOptions {
   std::function<double()> now;                  // seconds on a clock that never goes back
 };
 
-// What fits this process's standard error: redrawing if it is a terminal that can, and the locale's
-// characters.
+// The options for this process's standard error: redraws on a terminal that can, and uses the characters of
+// the locale.
 ProgressOptions progress_on_standard_error();
 
-// The locale's characters are UTF-8, by LC_ALL, LC_CTYPE and LANG.
+// True if LC_ALL, LC_CTYPE and LANG say that the locale uses UTF-8.
 bool locale_is_utf8();
 
 class ProgressLine {
  public:
   explicit ProgressLine(ProgressOptions options = progress_on_standard_error());
-  // finish(), should it not have been called.
+  // Calls finish() if nobody did.
   ~ProgressLine();
   ProgressLine(const ProgressLine&) = delete;
   ProgressLine& operator=(const ProgressLine&) = delete;
 
-  // The state after `step` of `total` steps. Cheap; draws only when it is time to.
+  // Takes the state after `step` of `total` steps. Cheap: draws only when the last line is old enough.
   void update(int64_t step, int64_t total, double bits, double tokens_per_second, double memory_bytes);
   // Prints a full line, above the bar.
   void note(std::string_view text);

@@ -8,7 +8,7 @@ namespace longstride {
 
 int64_t warmup_steps(const TrainConfig& config, int64_t total) {
   if (config.warmup < 0) return std::clamp<int64_t>(total / 10, 1, 100);
-  // Schedule 1 is that of the first runs.
+  // The first runs used schedule 1.
   return config.schedule == 1 ? std::min(config.warmup, std::max<int64_t>(1, total / 10)) : config.warmup;
 }
 
@@ -16,7 +16,7 @@ namespace {
 
 double scheduled(double peak, const TrainConfig& config, int64_t step, int64_t total, double progress,
                  double warmup_end) {
-  // The cosine of the first runs begins with the run.
+  // In the first runs the cosine begins at the first step, not after the warm-up.
   const bool first = config.schedule == 1;
   const int64_t warmup = warmup_steps(config, total);
   double rate =

@@ -29,8 +29,7 @@ struct PowerTables {
   std::array<uint64_t, 1 << kTableBits> coarse, fine;
 
   PowerTables() {
-    // The root of bit b of the fraction is 2^-2^(b - kFractionBits), found from 2^-1 by repeated square
-    // roots.
+    // Bit b of the fraction stands for the factor 2^-2^(b - kFractionBits): repeated square roots of 2^-1.
     std::array<uint64_t, kFractionBits> roots;
     uint64_t root = kOne / 2;
     for (int bit = kFractionBits; bit-- > 0;) roots[bit] = root = square_root(root << kWeightBits);
@@ -62,8 +61,8 @@ Frequencies::Frequencies(std::span<const float> logits) {
                      "the model's prediction is not finite: its weights are damaged, or training diverged");
   const auto likeliest = std::max_element(logits.begin(), logits.end()) - logits.begin();
 
-  // The difference of two floats is exact in double unless it is far beyond what matters here, and the
-  // product with a constant is rounded once, the same everywhere.
+  // The difference of two floats is exact in double, except for differences so large that they do not matter
+  // here. The product with a constant is rounded once, the same on every machine.
   constexpr double kToExponent = std::numbers::log2e * (1 << kFractionBits);
   constexpr double kFarthest = double{kWeightBits + 1} * (1 << kFractionBits);
   std::array<uint64_t, kSymbols> weights;

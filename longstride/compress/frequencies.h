@@ -10,14 +10,14 @@ namespace longstride {
 // Cumulative frequencies of the 256 bytes, each of which has at least 1; byte b has [start(b), start(b + 1)).
 class Frequencies {
  public:
-  // logits (256). Of them only max - logit is a floating-point number; the rest is integer arithmetic with
-  // tables that are made of integers, so that equal logits give equal frequencies on every machine. What
-  // rounding leaves goes to the likeliest byte. Throws Error if a logit is not finite.
+  // logits (256). The only floating-point numbers are max - logit. The rest is integer arithmetic, and its
+  // tables are computed with integers too, so that equal logits give equal frequencies on every machine. The
+  // likeliest byte gets what rounding leaves over. Throws Error if a logit is not finite.
   explicit Frequencies(std::span<const float> logits);
 
   uint32_t start(int byte) const { return starts_[byte]; }
   uint32_t of(int byte) const { return starts_[byte + 1] - starts_[byte]; }
-  // The byte in whose share `target`, below the total, lies.
+  // The byte whose share contains `target`, which is below the total.
   uint8_t byte_at(uint32_t target) const;
 
  private:

@@ -9,14 +9,14 @@ namespace {
 
 constexpr uint64_t kSmallestRange = uint64_t{1} << 56;
 
-// The last alternative also has what rounding leaves of the range.
+// The last alternative also gets what rounding leaves over of the range.
 uint64_t share_of(uint64_t range, uint64_t unit, uint32_t start, uint32_t frequency) {
   return start + frequency == kFrequencyTotal ? range - start * unit : frequency * unit;
 }
 
 }  // namespace
 
-// The interval never reaches 1, so that there is a byte to take the carry.
+// The interval never reaches 1, so there is always a byte that takes the carry.
 void RangeEncoder::carry() {
   for (size_t at = code_.size(); at-- > 0;)
     if (++code_[at] != 0) return;
@@ -31,7 +31,8 @@ void RangeEncoder::encode(uint32_t start, uint32_t frequency) {
 }
 
 std::vector<uint8_t> RangeEncoder::finish() {
-  // One more byte names a number in the interval, which is at least one such step wide; zeros follow it.
+  // One more byte names a number in the interval, which is at least one step of that byte wide. The decoder
+  // reads zeros after it.
   const uint64_t rounded = low_ + (kSmallestRange - 1);
   if (rounded < low_) carry();
   code_.push_back(static_cast<uint8_t>(rounded >> 56));

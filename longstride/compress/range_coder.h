@@ -1,5 +1,5 @@
-// A range coder: symbols with integer frequencies to bytes and back. The code is a number in [0, 1) that lies
-// in an interval, which each symbol narrows to its share.
+// A range coder: turns symbols with integer frequencies into bytes and back. The code is a number in an
+// interval of [0, 1); each symbol narrows the interval to the symbol's share.
 #pragma once
 
 #include <cstddef>
@@ -9,16 +9,16 @@
 
 namespace longstride {
 
-// Frequencies of a symbol's alternatives add up to 2^kFrequencyBits. The range stays above 2^56, so that a
-// share is exact to 2^-26.
+// The frequencies of all alternatives of a symbol add up to 2^kFrequencyBits. The range stays above 2^56, so
+// that a share is exact to 2^-26.
 inline constexpr int kFrequencyBits = 30;
 inline constexpr uint32_t kFrequencyTotal = uint32_t{1} << kFrequencyBits;
 
 class RangeEncoder {
  public:
-  // A symbol that has [start, start + frequency) of the total; frequency >= 1.
+  // Codes a symbol whose share of the total is [start, start + frequency); frequency >= 1.
   void encode(uint32_t start, uint32_t frequency);
-  // The code; the encoder begins anew.
+  // Returns the code. The next symbol begins a new one.
   std::vector<uint8_t> finish();
 
  private:
@@ -27,13 +27,13 @@ class RangeEncoder {
   uint64_t low_ = 0, range_ = ~uint64_t{0};
 };
 
-// Reads any bytes without harm: those that no encoder wrote give arbitrary symbols, and behind the end there
-// are zeros.
+// Any bytes can be read without harm. Bytes that no encoder wrote give arbitrary symbols, and zeros follow the
+// end of the code.
 class RangeDecoder {
  public:
   explicit RangeDecoder(std::span<const uint8_t> code);
-  // A number in [0, kFrequencyTotal) that belongs to the next symbol; consume() must follow with that
-  // symbol's share.
+  // A number in [0, kFrequencyTotal) within the share of the next symbol. Call consume() with that share
+  // next.
   uint32_t target() const;
   void consume(uint32_t start, uint32_t frequency);
 

@@ -67,7 +67,7 @@ std::string WindowCoder::probe() {
       positions_[s] = position;
     }
     const Tensor logits = decoder_.step(previous_, positions_);
-    // Frequencies alone decide, but the logits' last bits show a difference sooner than they do.
+    // Only the frequencies change the code, but a difference shows sooner in the last bits of the logits.
     checksum.update(logits.data, logits.bytes());
     for (int64_t s = 0; s < streams; ++s) {
       const Frequencies frequencies({logits.as<float>() + s * kVocabulary, size_t{kVocabulary}});

@@ -1,8 +1,8 @@
-// Bytes to code and back with a model's predictions.
+// Turns bytes into code and back with a model's predictions.
 //
-// The data is cut into windows of the model's context, each begun anew, as an evaluation scores them. As many
-// as the decoder has sequences go side by side; at each position their bytes are coded one after the other by
-// one coder, so that a window costs nothing of its own.
+// The data is cut into windows of the model's context. Each is predicted without the ones before it, as in an
+// evaluation. As many windows as the decoder has sequences go side by side. At each position one coder codes
+// their bytes one after the other, so that a window adds no bytes of its own to the code.
 #pragma once
 
 #include <cstdint>
@@ -25,22 +25,22 @@ struct Code {
 
 class WindowCoder {
  public:
-  // `decoder` must outlive it; its sequences must have room for the longest window.
+  // `decoder` must outlive it, and have at least as many positions as the longest window.
   explicit WindowCoder(Decoder& decoder);
 
   // Throws Error if a prediction is not finite.
   Code encode(std::span<const uint8_t> data, const CodingProgress& progress = {});
-  // Fills `data` with what encode() was given, if the decoder computes the same bits as then; else with
-  // arbitrary bytes.
+  // Fills `data` with the bytes that encode() was given, if the decoder computes the same bits as it did then;
+  // else with arbitrary bytes.
   void decode(std::span<const uint8_t> code, std::span<uint8_t> data, const CodingProgress& progress = {});
 
-  // 16 hexadecimal digits that depend on every bit of the decoder's predictions for fixed bytes: on another
-  // device that computes otherwise they differ.
+  // 16 hexadecimal digits that depend on every bit of the decoder's predictions for fixed bytes. They differ
+  // on a device that computes other bits.
   std::string probe();
   static constexpr int64_t kProbePositions = 64;
 
  private:
-  // visit(logits, byte) for each byte of `data` in the order of the code; it may fill in the byte.
+  // Calls visit(logits, byte) for each byte of `data` in the order of the code. visit may fill in the byte.
   template <class Byte, class Visit>
   void walk(std::span<Byte> data, const CodingProgress& progress, Visit&& visit);
 

@@ -1,5 +1,6 @@
 // `longstride train`: begins a run from a config, or goes on with one.
 #include <filesystem>
+#include <memory>
 #include <optional>
 #include <utility>
 
@@ -14,11 +15,13 @@
 #include "longstride/data/corpus.h"
 #include "longstride/device/backend.h"
 #include "longstride/device/instructions.h"
+#include "longstride/dist/comm.h"
 #include "longstride/model/cost.h"
 #include "longstride/pattern/analyse.h"
 #include "longstride/run/prepared_run.h"
 #include "longstride/run/run_directory.h"
 #include "longstride/train/memory.h"
+#include "longstride/train/ranks.h"
 #include "longstride/train/trainer.h"
 
 #include "cli/commands.h"
@@ -102,7 +105,32 @@ nlohmann::json known(Number number, bool is_known) {
 
 }  // namespace
 
+namespace {
+
+// What the ranks after the first do: they take the run that rank 0 leads.
+int follow_rank_0(const TrainOptions& options, Comm& comm) {
+  tell_about_data(true);
+  std::string error;
+  RankIdentity identity;
+  try {
+    const RunConfig config = load_config(options.target, options.overrides,
+                                         request_of(options, fs::is_directory(options.target)).directory);
+    use_instructions(config.compute);
+    identity = identity_of_rank(config);
+  } catch (const std::exception& failure) {
+    error = failure.what();
+  }
+  follow(comm, identity, error);
+  // Also where rank 0 has failed: a launcher that saw another end first would cut rank 0's message off.
+  return 0;
+}
+
+}  // namespace
+
 int run_train(const TrainOptions& options) {
+  const std::unique_ptr<Comm> comm = join_ranks();
+  if (comm->rank() > 0) return follow_rank_0(options, *comm);
+  Leader leader(*comm);
   tell_about_data(options.quiet);
   const bool target_is_run = fs::is_directory(options.target);
   const fs::path target(options.target);
@@ -124,22 +152,27 @@ int run_train(const TrainOptions& options) {
   std::string recipe_note;
   request.config = load_config(options.target, options.overrides, run, &recipe_note);
   use_instructions(request.config.compute);
+  const RankIdentity identity = comm->size() > 1 ? identity_of_rank(request.config) : RankIdentity{};
   if (options.step >= 0 && !(request.go_on && state_of_directory(run) == RunDirectoryState::trained))
     throw UsageError("--step only applies when an existing run goes on");
   set_threads(static_cast<int>(request.config.compute.threads));
   PreparedRun prepared(std::move(request), std::move(lock), note);
   const RunConfig& config = prepared.config();
-  const MemoryVerdict memory = check_training_memory(config);
+  const MemoryVerdict memory = check_training_memory(config, comm->size());
+  leader.prepare(identity, config, prepared.splits());
 
   if (!options.quiet) {
     describe(prepared);
+    if (comm->size() > 1)
+      say("ranks      {}, each takes {} of {} sequences a step", comm->size(),
+          config.train.batch / comm->size(), config.train.batch);
     if (!recipe_note.empty()) say("note       {}", recipe_note);
   }
   note_slow_cpu(parse_device(config.compute.device));
   TrainObserver observer;
   observer.show_progress = !options.quiet;
   observer.note = note;
-  const TrainSummary summary = train_run(prepared, memory, observer);
+  const TrainSummary summary = train_run(prepared, memory, observer, leader);
 
   if (options.json) {
     nlohmann::json out{

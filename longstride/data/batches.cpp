@@ -77,13 +77,16 @@ void BatchLoader::load(int64_t step, int64_t first, int64_t count, uint8_t* toke
   }
 }
 
-void BatchLoader::load_pieces(int64_t step, int64_t pieces, uint8_t* tokens) const {
+void BatchLoader::load_pieces(int64_t step, int64_t pieces, int64_t first, int64_t count,
+                              uint8_t* tokens) const {
   LONGSTRIDE_CHECK(step >= 0 && pieces >= 1 && context_ % pieces == 0,
                    "step {} in {} pieces of a context of {}", step, pieces, context_);
-  const int64_t length = context_ / pieces, first = step / pieces * pieces * batch_;
-  for (int64_t s = 0; s < batch_ * pieces; ++s) {
-    const int64_t start = start_of(first + s) + (step + s) % pieces * length;
-    segment_.corpus->read(start, {tokens + s * length, static_cast<size_t>(length)});
+  LONGSTRIDE_CHECK(first >= 0 && count >= 0 && first + count <= batch_ * pieces,
+                   "sequences {} to {} of a step of {}", first, first + count, batch_ * pieces);
+  const int64_t length = context_ / pieces, of_step = step / pieces * pieces * batch_;
+  for (int64_t i = 0; i < count; ++i) {
+    const int64_t s = first + i, start = start_of(of_step + s) + (step + s) % pieces * length;
+    segment_.corpus->read(start, {tokens + i * length, static_cast<size_t>(length)});
   }
 }
 

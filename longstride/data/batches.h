@@ -40,7 +40,11 @@ class BatchLoader {
   // The same with every window cut into `pieces` shorter sequences, a divisor of the context; tokens:
   // (batch * pieces, context / pieces). A step has one piece each of batch * pieces windows, and `pieces`
   // steps have all of them.
-  void load_pieces(int64_t step, int64_t pieces, uint8_t* tokens) const;
+  void load_pieces(int64_t step, int64_t pieces, uint8_t* tokens) const {
+    load_pieces(step, pieces, 0, batch_ * pieces, tokens);
+  }
+  // Sequences [first, first + count) of them, for one of several ranks.
+  void load_pieces(int64_t step, int64_t pieces, int64_t first, int64_t count, uint8_t* tokens) const;
 
   // The offset in the corpus of the first byte of an example.
   int64_t start_of(int64_t example) const;

@@ -1,8 +1,12 @@
-// Processes that train one model together: the place for MPI and NCCL. Training runs in one process so far;
-// single.cpp stands in for the collectives.
+// Processes that train one model together: ranks 0 .. size - 1. All of them make the same calls in the same
+// order; a call returns once its part is done.
 #pragma once
 
+#include <cstdint>
 #include <memory>
+#include <string>
+#include <string_view>
+#include <vector>
 
 #include "longstride/base/tensor.h"
 
@@ -11,14 +15,27 @@ namespace longstride {
 class Comm {
  public:
   virtual ~Comm() = default;
-  virtual int rank() const = 0;  // in [0, size())
+  virtual int rank() const = 0;
   virtual int size() const = 0;
-  // tensor = sum of the ranks' tensors, f32, contiguous, the same shape on each. All ranks call it in the
-  // same order.
+
+  // tensor = the sum of the ranks' tensors in the order of the ranks, ((t0 + t1) + t2) + ..: the same bits on
+  // each of them and however they are connected. f32, contiguous, in memory of the CPU, of one count.
   virtual void sum(const Tensor& tensor) = 0;
+  // The bytes of rank 0, on each of them.
+  virtual void broadcast(void* data, int64_t bytes) = 0;
+  // What each rank gives, in their order.
+  virtual std::vector<std::string> gather(std::string_view mine) = 0;
 };
 
-// The processes that this one was started with.
-std::unique_ptr<Comm> make_comm();
+// A process by itself.
+std::unique_ptr<Comm> alone();
+Comm& no_others();  // one that lives as long as the process
+
+// The ranks that this process was started with: by mpirun, or by srun with MPI; without either it is alone.
+// Throws Error where a launcher started several and this build cannot join them. To be called once.
+std::unique_ptr<Comm> join_ranks();
+
+// Throws Error on every rank if one of them gives a message: that of the lowest such rank, with its number.
+void agree(Comm& comm, std::string_view error);
 
 }  // namespace longstride

@@ -242,6 +242,13 @@ bool check_run_data(const std::string& run, const DataConfig& config, const Spli
   return check_parts(run, config, splits, {static_cast<size_t>(found - kParts.begin())});
 }
 
+std::string data_digest(const Splits& splits) {
+  std::string digest;
+  for (const Segment* part : {&splits.train, &splits.validation, &splits.test})
+    digest += fmt::format("{} {}\n", part->size(), part->size() > 0 ? checksum_of(*part) : "");
+  return digest;
+}
+
 bool same_validation(const std::string& run, const DataConfig& config, const Splits& splits) {
   try {
     const auto recorded = read_record(run);

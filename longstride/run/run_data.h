@@ -38,6 +38,8 @@ bool check_run_data(const std::string& run, const DataConfig& config, const Spli
 // The same for one part: train, validation or test.
 bool check_run_data(const std::string& run, const DataConfig& config, const Splits& splits,
                     const std::string& part);
+// Sizes and checksums of all parts, for other processes to compare.
+std::string data_digest(const Splits& splits);
 // Is the validation part the one that was recorded? True without a record, false if it cannot be read.
 bool same_validation(const std::string& run, const DataConfig& config, const Splits& splits);
 

@@ -13,6 +13,7 @@
 #include "longstride/train/memory.h"
 #include "longstride/train/metrics.h"
 #include "longstride/train/progress.h"
+#include "longstride/train/ranks.h"
 #include "longstride/train/trainer.h"
 
 namespace longstride {
@@ -39,15 +40,16 @@ ProgressOptions progress_options(bool show) {
 
 class Loop {
  public:
-  Loop(PreparedRun& prepared, const MemoryVerdict& memory, const TrainObserver& observer)
-      : prepared_(prepared),
+  Loop(PreparedRun& prepared, const MemoryVerdict& memory, const TrainObserver& observer, Leader& leader)
+      : leader_(leader),
+        prepared_(prepared),
         run_(prepared.directory()),
         config_(prepared.config()),
         observer_(observer),
         splits_(prepared.splits()),
         device_(parse_device(config_.compute.device)),
         memory_before_(memory.before),
-        trainer_(config_, splits_) {
+        trainer_(config_, splits_, leader.comm()) {
     if (!observer_.note) observer_.note = [](const std::string&) {};
     if (!memory.warning.empty()) observer_.note("warning    " + memory.warning);
     summary_.planned_memory = memory.plan.total();
@@ -56,6 +58,7 @@ class Loop {
 
   TrainSummary run() {
     resume();
+    leader_.share(trainer_);
     try {
       return go_on();
     } catch (const InputError&) {
@@ -79,7 +82,7 @@ class Loop {
     int64_t looks = 0;
     while (trainer_.progress() < 1 && !InterruptGuard::requested()) {
       const int64_t stage_began = trainer_.state().stage_step, context = trainer_.stage().model.context;
-      const StepReport report = trainer_.step();
+      const StepReport report = trainer_.step([&](const StepOrder& order) { leader_.tell(order); });
       if (trainer_.state().stage_step != stage_began) {
         forget_best(run_);
         looks = 0;
@@ -285,6 +288,7 @@ class Loop {
     prune_checkpoints(run_, config_.train.keep_last);
   }
 
+  Leader& leader_;
   PreparedRun& prepared_;
   std::string run_;
   RunConfig config_;
@@ -302,9 +306,15 @@ class Loop {
 
 }  // namespace
 
-TrainSummary train_run(PreparedRun& prepared, const MemoryVerdict& memory, const TrainObserver& observer) {
+TrainSummary train_run(PreparedRun& prepared, const MemoryVerdict& memory, const TrainObserver& observer,
+                       Leader& leader) {
   set_threads(static_cast<int>(prepared.config().compute.threads));
-  return Loop(prepared, memory, observer).run();
+  return Loop(prepared, memory, observer, leader).run();
+}
+
+TrainSummary train_run(PreparedRun& prepared, const MemoryVerdict& memory, const TrainObserver& observer) {
+  Leader leader(no_others());
+  return train_run(prepared, memory, observer, leader);
 }
 
 TrainSummary train_run(const std::string& run, const RunConfig& config, int64_t from_step,

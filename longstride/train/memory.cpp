@@ -62,21 +62,37 @@ ComputePlan training_plan(const RunConfig& config) {
 }
 
 namespace {
-MemoryPlan memory_of_stage(const RunConfig& config) {
+MemoryPlan memory_of_stage(const RunConfig& config, int ranks) {
   const ComputePlan plan = training_plan(config);
   MemoryPlan memory = plan_memory(config.model, plan, config.train.average > 0);
   memory.temporaries +=
-      Trainer::exchange_bytes(config) + Optimizer::working_bytes(config, plan.device, plan.product);
+      Trainer::exchange_bytes(config, ranks) + Optimizer::working_bytes(config, plan.device, plan.product);
   memory.optimizer = Optimizer::moment_bytes(config);
+  if (Optimizer::apart(config, ranks)) memory.gradients *= 2;
   return memory;
 }
 }  // namespace
 
-MemoryPlan training_memory(const RunConfig& config) {
+RunConfig for_ranks(RunConfig config, int ranks) {
+  TrainConfig& train = config.train;
+  if (ranks == 1) return config;
+  const int64_t share = train.batch / ranks;
+  if (share * ranks != train.batch)
+    fail("train.batch = {} sequences cannot be shared out to {} ranks evenly; take {}{}", train.batch, ranks,
+         share > 0 ? fmt::format("{} or ", share * ranks) : "", (share + 1) * ranks);
+  train.micro_batch = std::min(train.micro(), share);
+  LONGSTRIDE_CHECK(share % train.micro() == 0,
+                   "each of {} ranks takes {} sequences a step, which train.micro_batch = {} does not divide",
+                   ranks, share, train.micro());
+  return config;
+}
+
+MemoryPlan training_memory(const RunConfig& run, int ranks) {
+  const RunConfig config = for_ranks(run, ranks);
   MemoryPlan most;
   int64_t offloaded = 0;
   for (const Stage& stage : stages_of(config)) {
-    const MemoryPlan memory = memory_of_stage(stage.config);
+    const MemoryPlan memory = memory_of_stage(stage.config, ranks);
     offloaded = std::max(offloaded, memory.offloaded);
     if (memory.total() > most.total()) most = memory;
   }
@@ -84,7 +100,8 @@ MemoryPlan training_memory(const RunConfig& config) {
   return most;
 }
 
-MemoryVerdict check_training_memory(const RunConfig& config) {
+MemoryVerdict check_training_memory(const RunConfig& run, int ranks) {
+  const RunConfig config = for_ranks(run, ranks);
   const Device device = parse_device(config.compute.device);
   int64_t micro = 0;
   for (const Stage& stage : stages_of(config)) micro = std::max(micro, stage.config.train.micro());
@@ -95,7 +112,7 @@ MemoryVerdict check_training_memory(const RunConfig& config) {
   MemoryVerdict verdict;
   if (device.kind == DeviceKind::cpu) {
     verdict.before = resident_memory();
-    verdict.plan = training_memory(config);
+    verdict.plan = training_memory(config, ranks);
     const CpuMemory memory = cpu_memory();
     const int64_t needed = verdict.plan.total() + kLibraryMemory;
     const bool fits = needed <= memory.most - verdict.before, now = needed <= memory.free;
@@ -105,7 +122,7 @@ MemoryVerdict check_training_memory(const RunConfig& config) {
     return verdict;
   }
   verdict.before = backend(device).memory(device.index).free;
-  verdict.plan = training_memory(config);
+  verdict.plan = training_memory(config, ranks);
   // Advice is costly: every setting has to be planned.
   const int64_t room = gpu_room(device), needed = verdict.plan.total();
   if (needed > room) check_gpu_room(device, needed, "training", advice_for(config, room));

@@ -11,8 +11,12 @@ namespace longstride {
 // How `config` trains.
 ComputePlan training_plan(const RunConfig& config);
 
-// All that a Trainer allocates on its device, in the stage that needs most.
-MemoryPlan training_memory(const RunConfig& config);
+// The same with as many sequences at a time as one of several ranks takes at most. Throws Error if the batch
+// cannot be shared out evenly.
+RunConfig for_ranks(RunConfig config, int ranks);
+
+// All that a Trainer allocates on its device, in the stage that needs most, as one of so many ranks.
+MemoryPlan training_memory(const RunConfig& config, int ranks = 1);
 
 struct MemoryVerdict {
   MemoryPlan plan;
@@ -23,6 +27,6 @@ struct MemoryVerdict {
 // training_memory(config), before anything is taken. Throws Error, with settings of train.activations and
 // train.micro_batch that would do, if the plan needs more than a GPU has free, or than a CPU could have at
 // all, or if it takes more sequences at a time than a GPU does.
-MemoryVerdict check_training_memory(const RunConfig& config);
+MemoryVerdict check_training_memory(const RunConfig& config, int ranks = 1);
 
 }  // namespace longstride

@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <cmath>
 
+#include "longstride/base/threads.h"
+
 namespace longstride {
 
 namespace {
@@ -15,7 +17,12 @@ ParameterStore::Which with_second_moment(const RunConfig& config) {
 
 }  // namespace
 
-Optimizer::Optimizer(const RunConfig& config, Device device, DType product)
+bool Optimizer::apart(const RunConfig& config, int ranks) {
+  return parse_device(config.compute.device).kind == DeviceKind::cpu &&
+         config.train.batch / ranks > config.train.micro();
+}
+
+Optimizer::Optimizer(const RunConfig& config, Device device, DType product, int ranks)
     : config_(config),
       table_(parameter_table(config.model)),
       weights_(table_, device, DType::f32),
@@ -28,6 +35,10 @@ Optimizer::Optimizer(const RunConfig& config, Device device, DType product)
     products_ = ParameterStore(table_, device, product, ParameterStore::Which::products);
   parameters_ = by_role(config.model, weights_, products_);
   gradient_roles_ = by_role(config.model, gradients_, {});
+  if (apart(config, ranks)) {
+    part_ = ParameterStore(table_, device, DType::f32);
+    part_roles_ = by_role(config.model, part_, {});
+  }
   initialise(table_, static_cast<uint64_t>(config.train.seed), weights_);
   if (!average_.empty()) copy(weights_.flat(), average_.flat());
   refresh_products(weights_);
@@ -60,6 +71,14 @@ AdamStep Optimizer::adam(int64_t step, double rate) const {
 
 MuonStep Optimizer::muon(double rate) const {
   return {.rate = rate, .momentum = config_.train.muon_momentum, .decay = config_.train.weight_decay};
+}
+
+void Optimizer::add_part() const {
+  float *const sums = gradients_.flat().as<float>(), *const part = part_.flat().as<float>();
+  const int64_t count = gradients_.flat().count(), chunk = int64_t{1} << 14;
+  parallel_for((count + chunk - 1) / chunk, [&](int64_t c) {
+    for (int64_t i = c * chunk; i < std::min(count, (c + 1) * chunk); ++i) sums[i] += part[i], part[i] = 0;
+  });
 }
 
 void Optimizer::update(UpdateControl* control) const {

@@ -15,7 +15,7 @@ class Optimizer {
  public:
   // Initialises the weights from config.train.seed. Products are held once more in `product` if that is not
   // f32.
-  Optimizer(const RunConfig& config, Device device, DType product);
+  Optimizer(const RunConfig& config, Device device, DType product, int ranks = 1);
   // Stays where it is: its ops' context points at its scratch.
   Optimizer(const Optimizer&) = delete;
   Optimizer& operator=(const Optimizer&) = delete;
@@ -23,6 +23,17 @@ class Optimizer {
   const std::vector<ParameterSpec>& table() const { return table_; }
   const ModelParameters& parameters() const { return parameters_; }
   const ModelParameters& gradients() const { return gradient_roles_; }
+
+  // Gradients of one micro-batch where they are not added to those before by the ops (apart()): add_part()
+  // adds them and leaves them zero. So the sum of several is the same bits as that of several ranks with one
+  // each.
+  const ModelParameters& part_gradients() const { return part_roles_; }
+  void add_part() const;
+  // All gradients in one buffer, what lies between them included.
+  const Tensor& flat_gradients() const { return gradients_.flat(); }
+  // Whether micro-batches of this run are summed apart: where there are several, on a CPU, whose products add
+  // to what they find in another order than a sum of two has.
+  static bool apart(const RunConfig& config, int ranks);
 
   // All weights and their averages are finite.
   bool finite() const;
@@ -67,8 +78,8 @@ class Optimizer {
   RunConfig config_;
   std::vector<ParameterSpec> table_;
   // `second_` is of what Adam moves.
-  ParameterStore weights_, gradients_, first_, second_, average_, products_;
-  ModelParameters parameters_, gradient_roles_;
+  ParameterStore weights_, gradients_, part_, first_, second_, average_, products_;
+  ModelParameters parameters_, gradient_roles_, part_roles_;
   UpdateTable update_table_;
   Arena scratch_ = Arena::measuring({});
   OpContext context_;

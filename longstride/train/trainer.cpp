@@ -4,8 +4,10 @@
 #include <chrono>
 #include <cmath>
 #include <cstdlib>
+#include <cstring>
 #include <numbers>
 
+#include "longstride/base/input_file.h"
 #include "longstride/base/text.h"
 #include "longstride/ops/profile.h"
 #include "longstride/train/memory.h"
@@ -30,12 +32,12 @@ struct Exchange {
   int64_t step_at = 0, tokens_at = 0, bytes = 0;
 };
 
-Exchange exchange_of(const RunConfig& config) {
+Exchange exchange_of(const RunConfig& config, int ranks) {
   const auto aligned = [](int64_t bytes) { return (bytes + 63) / 64 * 64; };
   Exchange e;
   e.step_at = aligned(sizeof(UpdateControl));
   e.tokens_at = aligned(e.step_at + static_cast<int64_t>(sizeof(uint32_t)));
-  e.bytes = e.tokens_at + config.train.batch * config.model.context;
+  e.bytes = e.tokens_at + config.train.batch / ranks * config.model.context;
   return e;
 }
 
@@ -108,14 +110,18 @@ TrainState TrainState::from_metadata(const std::map<std::string, std::string>& m
   return state;
 }
 
-Trainer::Trainer(const RunConfig& config, const Splits& splits)
-    : config_(config),
-      stages_(stages_of(config)),
+Trainer::Trainer(const RunConfig& config, const Splits& splits, Comm& comm)
+    : comm_(comm),
+      config_(for_ranks(config, comm.size())),
+      stages_(stages_of(config_)),
       validation_(splits.validation),
       loader_(splits.train, config.model.context, config.train.batch,
               static_cast<uint64_t>(config.train.seed)) {
-  const ComputePlan plan = training_plan(config);
-  optimizer_ = std::make_unique<Optimizer>(config, plan.device, plan.product);
+  const ComputePlan plan = training_plan(config_);
+  LONGSTRIDE_CHECK(comm.size() == 1 || plan.device.kind == DeviceKind::cpu,
+                   "{} ranks on {}: several ranks train on CPUs so far; take --device cpu, or one process",
+                   comm.size(), name_of(plan.device));
+  optimizer_ = std::make_unique<Optimizer>(config_, plan.device, plan.product, comm.size());
   total_steps_ = steps_of(config.train, loader_);
   build_stage(0);
   state_.context = stage().model.context;
@@ -135,7 +141,7 @@ void Trainer::build_stage(int64_t index) {
   const ComputePlan plan = training_plan(config);
   model_ = std::make_unique<Transformer>(config.model, plan);
   room_ = std::make_unique<BatchRoom>(*model_);
-  const Exchange exchange = exchange_of(config);
+  const Exchange exchange = exchange_of(config, comm_.size());
   step_at_ = exchange.step_at, tokens_at_ = exchange.tokens_at;
   staging_ = Staging(plan.device, exchange.bytes);
   const int64_t micro = config.train.micro();
@@ -173,70 +179,79 @@ double Trainer::warmup_end() const {
 
 // The whole step as work of the device, without a wait.
 void Trainer::queue_step() const {
+  auto* control = reinterpret_cast<UpdateControl*>(staging_.device());
+  staging_.upload(0, staging_.bytes());
+  if (comm_.size() == 1) {
+    queue_batch();
+  } else {
+    std::string error;
+    try {
+      queue_batch();
+    } catch (const Error& failure) {
+      error = failure.what();
+    }
+    add_up_ranks(error);
+  }
+  optimizer_->update(control);
+  staging_.download(0, sizeof(UpdateControl));
+}
+
+void Trainer::add_up_ranks(const std::string& error) const {
+  auto* control = reinterpret_cast<UpdateControl*>(staging_.device());
+  agree(comm_, error);
+  comm_.sum(optimizer_->flat_gradients());
+  const double own = control->losses;
+  double losses = 0;
+  for (const std::string& of_rank : comm_.gather({reinterpret_cast<const char*>(&own), sizeof(own)})) {
+    double sum = 0;
+    std::memcpy(&sum, of_rank.data(), sizeof(sum));
+    losses += sum;
+  }
+  control->losses = losses;
+}
+
+// Gradients and losses of this rank's sequences.
+void Trainer::queue_batch() const {
   const TrainConfig& train = stage().train;
   const Device device = model_->plan().device;
-  const int64_t micro = train.micro(), parts = train.batch / micro;
+  const int64_t micro = train.micro(), parts = share() / micro, first = comm_.rank() * share();
   char* base = static_cast<char*>(staging_.device());
   auto* control = reinterpret_cast<UpdateControl*>(base);
-  const Tensor tokens(base + tokens_at_, DType::u8, {train.batch, stage().model.context}, device.kind);
+  const Tensor tokens(base + tokens_at_, DType::u8, {share(), stage().model.context}, device.kind);
   const OpContext context{device, nullptr};
+  const bool apart = Optimizer::apart(config_, comm_.size());
   TrainingPass pass;
-  pass.scale = static_cast<float>(1.0 / static_cast<double>(tokens.count()));
+  pass.scale = static_cast<float>(1.0 / static_cast<double>(train.batch * stage().model.context));
   if (model_->plan().product == DType::f16)
     pass.loss_scale = Tensor(&control->loss_scale, DType::f32, {1}, device.kind);
   pass.dropout = train.dropout;
   pass.seed = static_cast<uint64_t>(train.seed);
   pass.step_from = reinterpret_cast<const uint32_t*>(base + step_at_);
 
-  staging_.upload(0, staging_.bytes());
   for (int64_t part = 0; part < parts; ++part) {
-    pass.first_sequence = part * micro;
+    pass.first_sequence = first + part * micro;
+    const bool added = apart && part > 0;
     model_->forward_backward(optimizer_->parameters(), tokens.rows(part * micro, (part + 1) * micro), pass,
-                             loss_, optimizer_->gradients());
+                             loss_, added ? optimizer_->part_gradients() : optimizer_->gradients());
+    if (added) optimizer_->add_part();
     run(context, AddLosses{loss_, control});
   }
-  optimizer_->update(control);
-  staging_.download(0, sizeof(UpdateControl));
 }
 
-StepReport Trainer::step() {
+StepReport Trainer::step(const Tell& tell) {
   const Clock::time_point start = Clock::now();
   const TrainConfig& train = stage().train;
   const bool f16 = model_->plan().product == DType::f16;
-  StepReport report;
-  report.step = state_.step + 1;
-  report.learning_rate = learning_rate(train, report.step, total_steps_, progress(), warmup_end());
-
-  char* base = static_cast<char*>(staging_.host());
-  auto* control = reinterpret_cast<UpdateControl*>(base);
-  *control = {};
-  control->adam = optimizer_->adam(report.step - state_.skipped, report.learning_rate);
-  control->muon = optimizer_->muon(muon_rate(train, report.step, total_steps_, progress(), warmup_end()));
-  control->clip = train.clip;
-  if (f16) control->loss_scale = static_cast<float>(state_.loss_scale);
-  *reinterpret_cast<uint32_t*>(base + step_at_) = static_cast<uint32_t>(state_.step);
-  loader_.load_pieces(state_.step, stages_[stage_].pieces, reinterpret_cast<uint8_t*>(base + tokens_at_));
-
-  // A graph needs a step before it, in which libraries choose their kernels; a profile needs every op.
-  if (!backend(model_->plan().device).has_graphs() || !has_run_ || profiling_ops()) {
-    queue_step();
-  } else {
-    if (!graph_) graph_ = backend(model_->plan().device).record([this] { queue_step(); });
-    graph_->launch();
-  }
-  staging_.wait();
-  has_run_ = true;
-
-  const double tokens = static_cast<double>(train.batch * stage().model.context);
-  report.bits = control->losses / tokens / std::numbers::ln2;
-  report.gradient_norm = control->norm;
-  report.skipped = control->applied == 0;
-  if (report.skipped && !(f16 && std::isfinite(report.bits)))
-    fail(
-        "step {}: the {} is not finite; nothing of this step was kept. Go on from the last checkpoint with a "
-        "lower "
-        "train.learning_rate or a longer train.warmup",
-        report.step, std::isfinite(report.bits) ? "gradient" : "loss");
+  const int64_t number = state_.step + 1;
+  const double rate = learning_rate(train, number, total_steps_, progress(), warmup_end());
+  StepOrder order{.stage = stage_, .step = state_.step, .control = {}};
+  order.control.adam = optimizer_->adam(number - state_.skipped, rate);
+  order.control.muon = optimizer_->muon(muon_rate(train, number, total_steps_, progress(), warmup_end()));
+  order.control.clip = train.clip;
+  if (f16) order.control.loss_scale = static_cast<float>(state_.loss_scale);
+  if (tell) tell(order);
+  StepReport report = judge(order, run_step(order));
+  report.learning_rate = rate;
   overflows_in_row_ = report.skipped ? overflows_in_row_ + 1 : 0;
   LONGSTRIDE_CHECK(
       overflows_in_row_ < loss_scale::kMostOverflows,
@@ -254,6 +269,71 @@ StepReport Trainer::step() {
   if (state_.step == warmup_steps(train, total_steps_)) state_.warmup_seconds = state_.seconds;
   follow_stages();
   return report;
+}
+
+void Trainer::take(const StepOrder& order) {
+  if (order.stage != stage_) build_stage(order.stage);
+  state_.step = judge(order, run_step(order)).step;
+}
+
+UpdateControl Trainer::run_step(const StepOrder& order) {
+  char* base = static_cast<char*>(staging_.host());
+  auto* control = reinterpret_cast<UpdateControl*>(base);
+  *control = order.control;
+  *reinterpret_cast<uint32_t*>(base + step_at_) = static_cast<uint32_t>(order.step);
+  auto* tokens = reinterpret_cast<uint8_t*>(base + tokens_at_);
+  const auto load = [&] {
+    loader_.load_pieces(order.step, stages_[stage_].pieces, comm_.rank() * share(), share(), tokens);
+  };
+  if (comm_.size() == 1) {
+    load();
+  } else {
+    // Data that one rank cannot read end the step on all of them.
+    std::string error;
+    try {
+      load();
+    } catch (const Error& failure) {
+      error = failure.what();
+    }
+    try {
+      agree(comm_, error);
+    } catch (const Error& failure) {
+      throw InputError(failure.what());
+    }
+  }
+
+  // A graph needs a step before it, in which libraries choose their kernels; a profile needs every op.
+  if (!backend(model_->plan().device).has_graphs() || !has_run_ || profiling_ops()) {
+    queue_step();
+  } else {
+    if (!graph_) graph_ = backend(model_->plan().device).record([this] { queue_step(); });
+    graph_->launch();
+  }
+  staging_.wait();
+  has_run_ = true;
+  return *control;
+}
+
+StepReport Trainer::judge(const StepOrder& order, const UpdateControl& done) const {
+  const double tokens = static_cast<double>(stage().train.batch * stage().model.context);
+  StepReport report;
+  report.step = order.step + 1;
+  report.bits = done.losses / tokens / std::numbers::ln2;
+  report.gradient_norm = done.norm;
+  report.skipped = done.applied == 0;
+  const bool f16 = model_->plan().product == DType::f16;
+  if (report.skipped && !(f16 && std::isfinite(report.bits)))
+    fail(
+        "step {}: the {} is not finite; nothing of this step was kept. Go on from the last checkpoint with a "
+        "lower train.learning_rate or a longer train.warmup",
+        report.step, std::isfinite(report.bits) ? "gradient" : "loss");
+  return report;
+}
+
+void Trainer::share_weights() {
+  for (const std::vector<NamedTensor>& tensors : {optimizer_->model_tensors(), optimizer_->state_tensors()})
+    for (const NamedTensor& named : tensors) comm_.broadcast(named.tensor.data, named.tensor.bytes());
+  optimizer_->loaded();
 }
 
 Evaluation Trainer::validate(int64_t max_bytes) {
@@ -298,11 +378,12 @@ void Trainer::load(const OpenCheckpoint& checkpoint) {
   follow_stages();
 }
 
-MemoryPlan Trainer::memory() const { return training_memory(config_); }
+MemoryPlan Trainer::memory() const { return training_memory(config_, comm_.size()); }
 
-int64_t Trainer::exchange_bytes(const RunConfig& config) {
+int64_t Trainer::exchange_bytes(const RunConfig& config, int ranks) {
   const int64_t micro = config.train.micro(), context = config.model.context;
-  return exchange_of(config).bytes + micro * context * size_of(DType::f32) + BatchRoom::bytes(micro, context);
+  return exchange_of(config, ranks).bytes + micro * context * size_of(DType::f32) +
+         BatchRoom::bytes(micro, context);
 }
 
 }  // namespace longstride

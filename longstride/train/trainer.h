@@ -12,6 +12,7 @@
 #include "longstride/data/corpus.h"
 #include "longstride/device/backend.h"
 #include "longstride/device/staging.h"
+#include "longstride/dist/comm.h"
 #include "longstride/eval/evaluate.h"
 #include "longstride/model/transformer.h"
 #include "longstride/run/prepared_run.h"
@@ -58,11 +59,19 @@ struct TrainState {
   static TrainState from_metadata(const std::map<std::string, std::string>& metadata);
 };
 
+// What rank 0 tells the others of a step: all that is decided by a clock or a state.
+struct StepOrder {
+  int64_t stage = 0, step = 0;
+  UpdateControl control;
+};
+
 // Everything that a step needs. A Trainer made anew and loaded from a checkpoint goes on with the very bits
 // that the uninterrupted one would have computed, given the same number of threads.
 class Trainer {
  public:
-  Trainer(const RunConfig& config, const Splits& splits);
+  // As one of several ranks it takes its part of each batch, and all ranks take the same step. `comm` must
+  // outlive it.
+  Trainer(const RunConfig& config, const Splits& splits, Comm& comm = no_others());
 
   // Steps that the run has in all.
   int64_t total_steps() const { return total_steps_; }
@@ -73,10 +82,15 @@ class Trainer {
   // The configuration of the stage that the run is in.
   const RunConfig& stage() const { return stages_[stage_].config; }
   bool has_stages() const { return stages_.size() > 1; }
-  // One optimizer step. The next stage begins after the step that brings the run there: stage() has changed
+  // One optimizer step, on rank 0. `tell` passes on what the other ranks are to do with take(). The next stage begins after the step that brings the run there: stage() has changed
   // then, and there is no best any more. Throws Error, with weights and state as they were before, if loss or
   // gradients are not finite; with f16 overflowing gradients are an error only after many in a row.
-  StepReport step();
+  using Tell = std::function<void(const StepOrder&)>;
+  StepReport step(const Tell& tell = {});
+  // The same step on the other ranks. Throws Error where step() does.
+  void take(const StepOrder& order);
+  // Makes weights, moments and averages of all ranks those of rank 0, which has loaded them.
+  void share_weights();
 
   // Validation with the weights that a checkpoint would hold; max_bytes 0 = all.
   Evaluation validate(int64_t max_bytes);
@@ -90,7 +104,7 @@ class Trainer {
   const Transformer& model() const { return *model_; }
   MemoryPlan memory() const;
   // Device bytes of the staging blocks of a training step and a validation.
-  static int64_t exchange_bytes(const RunConfig& config);
+  static int64_t exchange_bytes(const RunConfig& config, int ranks = 1);
 
  private:
   // Makes all that the shapes of a stage decide, once that of the stage before is freed.
@@ -98,9 +112,20 @@ class Trainer {
   // Goes to the stage that is due.
   void follow_stages();
   void queue_step() const;
+  void queue_batch() const;
+  // Adds up gradients and losses of all ranks. `error` is why this one has none, or empty; throws Error on
+  // all ranks if one has none.
+  void add_up_ranks(const std::string& error) const;
+  // Runs the step on this rank's part of the batch; returns what was decided.
+  UpdateControl run_step(const StepOrder& order);
+  // Throws Error if the step may not be kept.
+  StepReport judge(const StepOrder& order, const UpdateControl& done) const;
+  // Sequences of a step that this rank takes.
+  int64_t share() const { return stage().train.batch / comm_.size(); }
   // The part of the run that is over when the warm-up ends.
   double warmup_end() const;
 
+  Comm& comm_;
   RunConfig config_;
   std::vector<Stage> stages_;
   int64_t stage_ = 0;
@@ -124,6 +149,8 @@ class Trainer {
   int64_t total_steps_ = 0;
 };
 
+class Leader;
+
 struct TrainObserver {
   std::function<void(const std::string&)> note;  // a line for people
   bool show_progress = true;
@@ -141,6 +168,9 @@ struct TrainSummary {
 // Trains the run to its end, or until SIGINT or SIGTERM, which saves and returns. Goes on from the prepared
 // checkpoint (later ones are discarded), if there is one. Throws Error; whatever was saved before stays.
 TrainSummary train_run(PreparedRun& prepared, const MemoryVerdict& memory, const TrainObserver& observer);
+// The same as rank 0 of several (train/ranks.h).
+TrainSummary train_run(PreparedRun& prepared, const MemoryVerdict& memory, const TrainObserver& observer,
+                       Leader& leader);
 
 // The same with a run that is prepared here: `run` is begun if it is not there, and else gone on with from
 // the checkpoint of `from_step`, or if that is negative from the newest intact one.

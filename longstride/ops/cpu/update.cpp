@@ -11,9 +11,9 @@ namespace longstride::cpu {
 template <>
 void compute(const OpContext&, const AddLosses& t) {
   const float* values = t.losses.as<float>();
-  double sum = t.control->losses;
+  double sum = 0;  // apart, so that sums of several calls are those of several ranks
   for (int64_t i = 0; i < t.losses.count(); ++i) sum += values[i];
-  t.control->losses = sum;
+  t.control->losses += sum;
 }
 
 // Lists are for GPUs.

@@ -1,0 +1,57 @@
+#include "longstride/dist/launch.h"
+
+#include <array>
+#include <cstdlib>
+
+#include "longstride/base/check.h"
+#include "longstride/base/text.h"
+
+namespace longstride {
+
+namespace {
+
+struct Variables {
+  Launcher launcher;
+  const char *rank, *size;
+};
+constexpr std::array kVariables{
+    Variables{Launcher::open_mpi, "OMPI_COMM_WORLD_RANK", "OMPI_COMM_WORLD_SIZE"},
+    Variables{Launcher::pmi, "PMI_RANK", "PMI_SIZE"},
+    Variables{Launcher::torchrun, "RANK", "WORLD_SIZE"},
+    // Set in every step of a job, so also where one process was asked for.
+    Variables{Launcher::slurm, "SLURM_PROCID", "SLURM_NTASKS"},
+};
+
+}  // namespace
+
+const char* name_of(Launcher launcher) {
+  switch (launcher) {
+    case Launcher::none:
+      return "nobody";
+    case Launcher::open_mpi:
+    case Launcher::pmi:
+      return "mpirun";
+    case Launcher::slurm:
+      return "srun";
+    case Launcher::torchrun:
+      return "torchrun";
+  }
+  return "";
+}
+
+Launch launch_of_environment() {
+  for (const Variables& names : kVariables) {
+    const char *rank = std::getenv(names.rank), *size = std::getenv(names.size);
+    if (rank == nullptr || size == nullptr) continue;
+    const auto number = [](const char* text, const char* name) {
+      return static_cast<int>(parse_integer(text, std::string("the environment's ") + name));
+    };
+    const Launch launch{names.launcher, number(rank, names.rank), number(size, names.size)};
+    LONGSTRIDE_CHECK(launch.rank >= 0 && launch.rank < launch.size,
+                     "the environment's {} = {} is no rank of {} = {}", names.rank, rank, names.size, size);
+    return launch;
+  }
+  return {};
+}
+
+}  // namespace longstride

@@ -1,0 +1,29 @@
+// Which launcher started this process, and as one of how many.
+#pragma once
+
+#include <memory>
+#include <string>
+
+#include "longstride/dist/comm.h"
+
+namespace longstride {
+
+enum class Launcher { none, open_mpi, pmi, slurm, torchrun };
+const char* name_of(Launcher launcher);  // "mpirun", "srun", ..
+
+struct Launch {
+  Launcher launcher = Launcher::none;
+  int rank = 0, size = 1;
+};
+
+// By the variables that launchers set: OMPI_COMM_WORLD_RANK and _SIZE of Open MPI, PMI_RANK and PMI_SIZE of
+// MPICH and others, SLURM_PROCID and SLURM_NTASKS, RANK and WORLD_SIZE of torchrun. The first pair that is
+// there counts: mpirun may itself run under Slurm. Throws Error naming variables that are no such numbers.
+Launch launch_of_environment();
+
+// mpi.cpp, or no_mpi.cpp in a build without MPI.
+bool has_mpi();
+// Throws Error where MPI does not find as many ranks as were started.
+std::unique_ptr<Comm> join_mpi(const Launch& launch);
+
+}  // namespace longstride

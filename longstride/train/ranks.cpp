@@ -1,0 +1,131 @@
+#include "longstride/train/ranks.h"
+
+#include <optional>
+#include <utility>
+
+#include "longstride/base/check.h"
+#include "longstride/base/checksum.h"
+#include "longstride/base/interrupt.h"
+#include "longstride/base/mapped_file.h"
+#include "longstride/base/threads.h"
+#include "longstride/base/toml.h"
+#include "longstride/run/run_data.h"
+
+namespace longstride {
+
+namespace {
+
+struct Order {
+  enum Kind : int32_t { prepare, share, step, end };
+  Kind kind = end;
+  int64_t text = 0;  // bytes of the text that follows
+  StepOrder of_step;
+};
+
+void send(Comm& comm, Order::Kind kind, const std::string& text = {}, const StepOrder& of_step = {}) {
+  Order order{kind, static_cast<int64_t>(text.size()), of_step};
+  comm.broadcast(&order, sizeof(order));
+  if (order.text > 0) comm.broadcast(const_cast<char*>(text.data()), order.text);
+}
+
+std::pair<Order, std::string> receive(Comm& comm) {
+  Order order;
+  comm.broadcast(&order, sizeof(order));
+  std::string text(static_cast<size_t>(order.text), '\0');
+  if (order.text > 0) comm.broadcast(text.data(), order.text);
+  return {order, text};
+}
+
+// Throws Error on all ranks if one of them differs from rank 0.
+void agree_on(Comm& comm, const char* what, const std::string& mine) {
+  const std::vector<std::string> all = comm.gather(mine);
+  for (size_t rank = 1; rank < all.size(); ++rank)
+    LONGSTRIDE_CHECK(all[rank] == all[0], "rank {} has another {} than rank 0", rank, what);
+}
+
+void agree_on(Comm& comm, const RankIdentity& identity, const std::string& data) {
+  agree_on(comm, "longstride", identity.program);
+  agree_on(comm, "configuration", identity.config);
+  agree_on(comm, "data", data);
+}
+
+}  // namespace
+
+RankIdentity identity_of_rank(const RunConfig& config) {
+  const MappedFile program("/proc/self/exe");
+  return {checksum_of(program.data(), program.bytes()), config.to_toml(false)};
+}
+
+Leader::~Leader() {
+  if (comm_.size() == 1) return;
+  try {
+    send(comm_, Order::end);
+  } catch (const std::exception&) {
+    // The others are gone.
+  }
+}
+
+void Leader::prepare(const RankIdentity& identity, const RunConfig& config, const Splits& splits) {
+  if (comm_.size() == 1) return;
+  send(comm_, Order::prepare, config.to_toml(false));
+  agree(comm_, "");
+  agree_on(comm_, identity, data_digest(splits));
+}
+
+void Leader::share(Trainer& trainer) {
+  if (comm_.size() == 1) return;
+  send(comm_, Order::share);
+  trainer.share_weights();
+}
+
+void Leader::tell(const StepOrder& order) {
+  if (comm_.size() > 1) send(comm_, Order::step, {}, order);
+}
+
+void follow(Comm& comm, const RankIdentity& identity, const std::string& error) {
+  const InterruptGuard signals;  // whoever leads has them too, and decides
+  std::optional<Splits> splits;
+  std::optional<Trainer> trainer;
+  for (;;) {
+    const auto [order, text] = receive(comm);
+    switch (order.kind) {
+      case Order::end:
+        return;
+      case Order::prepare: {
+        std::string why = error, data;
+        try {
+          if (why.empty()) {
+            RunConfig config;
+            read_toml_text(text, "rank 0's configuration", config.fields());
+            set_threads(static_cast<int>(config.compute.threads));
+            splits.emplace(open_run_data(config.data, ""));
+            data = data_digest(*splits);
+            trainer.emplace(config, *splits, comm);
+          }
+        } catch (const std::exception& failure) {
+          why = failure.what();
+        }
+        // What is wrong is said by rank 0, who ends the work.
+        try {
+          agree(comm, why);
+          agree_on(comm, identity, data);
+        } catch (const Error&) {
+          trainer.reset();
+        }
+        break;
+      }
+      case Order::share:
+        trainer->share_weights();
+        break;
+      case Order::step:
+        try {
+          trainer->take(order.of_step);
+        } catch (const Error&) {
+          // The same befell rank 0.
+        }
+        break;
+    }
+  }
+}
+
+}  // namespace longstride

@@ -1,5 +1,6 @@
 #include "longstride/train/ranks.h"
 
+#include <exception>
 #include <optional>
 #include <utility>
 

@@ -1,7 +1,6 @@
 #include "longstride/dist/comm.h"
 
 #include "longstride/base/check.h"
-#include "longstride/dist/launch.h"
 
 namespace longstride {
 
@@ -23,20 +22,6 @@ std::unique_ptr<Comm> alone() { return std::make_unique<Alone>(); }
 Comm& no_others() {
   static Alone comm;
   return comm;
-}
-
-std::unique_ptr<Comm> join_ranks() {
-  const Launch launch = launch_of_environment();
-  if (launch.size <= 1) return alone();
-  LONGSTRIDE_CHECK(launch.launcher != Launcher::torchrun,
-                   "torchrun started {} processes; longstride joins those of mpirun or srun so far",
-                   launch.size);
-  LONGSTRIDE_CHECK(
-      has_mpi(),
-      "{} started {} processes, but this longstride was built without MPI; install a package such "
-      "as libopenmpi-dev and build again",
-      name_of(launch.launcher), launch.size);
-  return join_mpi(launch);
 }
 
 void agree(Comm& comm, std::string_view error) {

@@ -1,0 +1,23 @@
+// Joining the ranks that a launcher started, for the program. The library does without: whoever links it need
+// not have MPI.
+#include "longstride/base/check.h"
+#include "longstride/dist/comm.h"
+#include "longstride/dist/launch.h"
+
+namespace longstride {
+
+std::unique_ptr<Comm> join_ranks() {
+  const Launch launch = launch_of_environment();
+  if (launch.size <= 1) return alone();
+  LONGSTRIDE_CHECK(launch.launcher != Launcher::torchrun,
+                   "torchrun started {} processes; longstride joins those of mpirun or srun so far",
+                   launch.size);
+  LONGSTRIDE_CHECK(
+      has_mpi(),
+      "{} started {} processes, but this longstride was built without MPI; install a package such "
+      "as libopenmpi-dev and build again",
+      name_of(launch.launcher), launch.size);
+  return join_mpi(launch);
+}
+
+}  // namespace longstride

@@ -26,6 +26,7 @@ namespace longstride {
 struct ModelState;
 struct GenerationState;
 struct AttentionState;
+struct TrainOptions;
 
 // Of the library that the program runs with, as "1.2.3".
 [[gnu::visibility("default")]] std::string version();
@@ -91,6 +92,8 @@ class [[gnu::visibility("default")]] Model {
  public:
   // `run`: a directory that `longstride train` or train() wrote.
   explicit Model(const std::string& run, const LoadOptions& options = {});
+  Model(const Model&) = default;
+  Model& operator=(const Model&) = default;
 
   int64_t context() const;     // bytes that it sees at most
   int64_t parameters() const;  // how many
@@ -114,7 +117,7 @@ class [[gnu::visibility("default")]] Model {
   std::vector<uint8_t> decompress(std::span<const uint8_t> compressed) const;
 
  private:
-  friend Model train(std::span<const uint8_t> bytes, const struct TrainOptions& options);
+  friend Model train(std::span<const uint8_t> bytes, const TrainOptions& options);
   explicit Model(std::shared_ptr<const ModelState> state);
   std::shared_ptr<const ModelState> state_;
 };
@@ -178,12 +181,14 @@ class [[gnu::visibility("default")]] Attention {
   // A pattern of one layer, as in docs/patterns.md: "fixed:128,32", or "window:64|stride:64" for half of the
   // heads each. A text that is none throws Error that points at the fault.
   Attention(std::string_view pattern, int64_t positions, int64_t heads, const std::string& device = "cpu");
+  Attention(const Attention&) = default;
+  Attention& operator=(const Attention&) = default;
 
   bool allows(int64_t head, int64_t query, int64_t key) const;
   int64_t pairs() const;  // of query and key that are allowed, over all heads
 
   void forward(const AttentionArrays& arrays) const;
-  // The gradients of q, k and v from that of o; both overwrite what dq, dk and dv held.
+  // Overwrites dq, dk and dv with the gradients of q, k and v, from that of o.
   void backward(const AttentionArrays& arrays, const ConstArray& d_o, const Array& dq, const Array& dk,
                 const Array& dv) const;
 

@@ -33,8 +33,9 @@ Generation::Generation(Generation&&) noexcept = default;
 Generation& Generation::operator=(Generation&&) noexcept = default;
 
 std::optional<uint8_t> Generation::next() {
-  const Sequence& sequence = state_->generator->sequences()[0];
   current_.reset();
+  if (state_ == nullptr) return {};  // it was moved from
+  const Sequence& sequence = state_->generator->sequences()[0];
   if (state_->given == sequence.length) return {};
   if (state_->given == sequence.known()) {
     const AtWork work = state_->model->at_work();

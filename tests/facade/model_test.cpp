@@ -2,6 +2,7 @@
 #include <cmath>
 #include <cstdint>
 #include <cstdlib>
+#include <ranges>
 #include <string>
 #include <vector>
 
@@ -16,6 +17,8 @@ namespace longstride {
 namespace {
 
 using testing::HasSubstr;
+
+static_assert(std::ranges::input_range<Generation>);
 
 std::string text_of(Generation generation) {
   std::string text;
@@ -115,6 +118,7 @@ TEST_F(FacadeModel, GenerationGoesOnWithoutItsModelAndInParts) {
   Generation moved = std::move(generation);
   while (const auto byte = moved.next()) parts += static_cast<char>(*byte);
   EXPECT_EQ(parts, whole);
+  EXPECT_FALSE(generation.next().has_value());  // nothing is left where it was moved from
   EXPECT_FALSE(moved.next().has_value());
   EXPECT_EQ(text_of(std::move(moved)), "");
 }

@@ -30,8 +30,8 @@ std::string parent_of(const std::string& path) {
   return parent.empty() ? "." : parent;
 }
 
-// ".tmp-NAME-", NAME being that of `path`: as much of it as leaves room for the two numbers behind it within
-// what the folder's file system takes. A character of several bytes is not cut in two.
+// ".tmp-NAME-", where NAME is that of `path`, shortened so that the two numbers after it still fit into the
+// longest name of the folder's file system. A character of several bytes is not cut in two.
 std::string temporary_prefix_for(const std::string& path) {
   constexpr size_t kUsualLongest = 255, kNumbers = 32;
   const std::string name = fs::path(path).filename().string();
@@ -42,8 +42,9 @@ std::string temporary_prefix_for(const std::string& path) {
   return fmt::format("{}{}-", kTemporaryPrefix, std::string_view(name).substr(0, kept));
 }
 
-// A fresh name beside `path`: the process id and a count keep apart what is built at the same time. A killed
-// process with the same id (in a container it is often 1) may have left the name, so that it is passed over.
+// A new name beside `path`. The process id and a count keep apart files that are built at the same time. A
+// killed process with the same id (in a container it is often 1) may have left the name behind; such a name
+// is skipped.
 std::string temporary_name_for(const std::string& path) {
   static std::atomic<uint64_t> count{0};
   const fs::path prefix = fs::path(path).parent_path() / temporary_prefix_for(path);
@@ -71,7 +72,7 @@ bool is_temporary_name(std::string_view name) {
          are_numbers(name.substr(before + 1));
 }
 
-// A file, or a folder of files alone, as they are built here.
+// A file, or a folder that holds only files, as this code builds them.
 bool is_temporary_content(const fs::path& path) {
   std::error_code error;
   const fs::file_type type = fs::symlink_status(path, error).type();
@@ -81,8 +82,8 @@ bool is_temporary_content(const fs::path& path) {
   return !error;
 }
 
-// Calls create(temporary name) until the name was not taken, and returns it. create sets errno and returns
-// success.
+// Calls create(temporary name) until it finds a name that is free, and returns that name. create sets errno
+// and returns success.
 template <class Create>
 std::string create_temporary(const std::string& path, Create create) {
   for (;;) {
@@ -92,13 +93,13 @@ std::string create_temporary(const std::string& path, Create create) {
   }
 }
 
-// An exclusive lock for as long as the descriptor is open, dropped by the system when the process dies. Some
-// file systems have no locks; the only loss there is that a second process may sweep up what a first one is
-// building.
+// An exclusive lock for as long as the descriptor is open; the system drops it when the process dies. Some
+// file systems have no locks. There a second process may sweep up what a first one is building; nothing else
+// is lost.
 void hold_lock(int descriptor) { flock(descriptor, LOCK_EX | LOCK_NB); }
 
-// Where the file system cannot tell, it counts as held: what somebody builds is worth more than a tidy
-// folder. Network file systems want a descriptor for writing, which a folder has not.
+// Where the file system cannot tell, the folder counts as held: unfinished work is worth more than a tidy
+// folder. Network file systems lock only descriptors that are open for writing, which a folder cannot be.
 bool is_held(const std::string& path) {
   constexpr int kFlags = O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK;
   int descriptor = open(path.c_str(), O_RDWR | kFlags);
@@ -167,8 +168,8 @@ void rename_into_place(const std::string& temporary, const std::string& path) {
   fail("cannot replace {}: {}", path, reason);
 }
 
-// The same where nothing may be there. File systems that cannot rename so can mostly link, and where they can
-// do neither, looking first is all that is left.
+// The same, but only if the name is free. File systems without such a rename can mostly link. Where neither
+// works, all that is left is to look first.
 bool rename_without_replacing(const std::string& temporary, const std::string& path) {
   if (renameat2(AT_FDCWD, temporary.c_str(), AT_FDCWD, path.c_str(), RENAME_NOREPLACE) == 0) return true;
   if (errno == EEXIST) return false;
@@ -273,8 +274,8 @@ void AtomicDirectory::commit() {
   }
   LONGSTRIDE_CHECK(errno == ENOTEMPTY || errno == EEXIST, "cannot create {}: {}", final_path_,
                    reason_with_advice());
-  // A folder with content is there already. Exchanging the two names keeps one of them under the name at all
-  // times; where the file system cannot do that, the old folder steps aside first.
+  // A folder with content is there already. To exchange the two names keeps one of them under the name at
+  // all times. Where the file system cannot do that, the old folder is moved aside first.
   if (renameat2(AT_FDCWD, temporary_path_.c_str(), AT_FDCWD, final_path_.c_str(), RENAME_EXCHANGE) != 0) {
     const std::string aside = temporary_name_for(final_path_);
     LONGSTRIDE_CHECK(rename(final_path_.c_str(), aside.c_str()) == 0, "cannot replace {}: {}", final_path_,
@@ -352,7 +353,7 @@ void make_directories(const std::string& path) {
     errno = error.value();
     fail("cannot create folder {}: {}", path, reason_with_advice());
   }
-  // A folder may be one to create in and none to read, and then it cannot be synced.
+  // A folder may allow creating files but not reading, and then it cannot be synced.
   for (auto parent = parents.rbegin(); parent != parents.rend(); ++parent)
     if (access(parent->c_str(), R_OK) == 0) sync_directory(*parent);
 }

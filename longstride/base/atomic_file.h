@@ -30,14 +30,14 @@ struct AtomicFileOptions {
   int mode = -1;        // permission bits; -1: what the umask leaves of 0666
 };
 
-// Creates or replaces the file `path` with what `writer` writes. Readers see the old or the new content,
-// never a part. If anything fails, the temporary is removed, the old file stays, and the error (that of
-// `writer`, or an Error with path and reason) is thrown. Whatever has the name is replaced, links too:
-// output_file.h is for names that users choose.
+// Creates or replaces the file `path` with what `writer` writes. Readers see the old content or the new,
+// never a part. If anything fails, the temporary is removed, the old file stays, and the error is thrown:
+// that of `writer`, or an Error with path and reason. Whatever has the name is replaced, links too; use
+// output_file.h for names that users choose.
 void write_file_atomically(const std::string& path, const FileWriter& writer,
                            const AtomicFileOptions& options = {});
 
-// Writes to an open descriptor, which is closed then. Throws Error, naming it `shown_path`.
+// Writes to an open descriptor and closes it. Throws Error that names it `shown_path`.
 void write_descriptor(int descriptor, const std::string& shown_path, const FileWriter& writer);
 
 // Throws Error with path and reason if no file could be created under the name.
@@ -66,10 +66,10 @@ class AtomicDirectory {
   bool committed_ = false;
 };
 
-// Removes the temporaries that killed processes left directly in `folder`; those of living processes stay,
-// and so does everything whose name or content is not as it is made here. A folder that does not exist has
-// none. With `name`, only those of the file or folder of that name. Returns how many were removed. Throws
-// Error if one cannot be removed.
+// Removes the temporaries that killed processes left directly in `folder`. Those of living processes stay,
+// and so does everything whose name or content this code would not have made. A folder that does not exist
+// has none. With `name`, removes only those of the file or folder of that name. Returns how many were
+// removed. Throws Error if one cannot be removed.
 int remove_stale_temporaries(const std::string& folder, std::string_view name = {});
 
 // Removes a folder and its content; it disappears from its name in one step. Throws Error.
@@ -79,8 +79,8 @@ void remove_directory_atomically(const std::string& path);
 // file system has no hard links. Throws Error.
 void link_file_atomically(const std::string& existing, const std::string& path);
 
-// Throws Error if something has the name that is no file, nor a link to one: a pipe or a device would be
-// waited for, and what a dangling link names would appear elsewhere.
+// Throws Error if the name belongs to something that is neither a file nor a link to one. To write to a pipe
+// or a device could wait for ever, and through a dangling link the file would appear elsewhere.
 void check_file_or_absent(const std::string& path);
 
 // Creates the folder and the folders above it as needed, and brings the new names to the disk. Throws Error.

@@ -1,13 +1,13 @@
-// The list of backends: what computes, and where tensors lie.
+// The list of backends. A backend is a kind of device: it computes, and tensors are in its memory.
 #pragma once
 
 #include <cstdint>
 
 namespace longstride {
 
-// One name a backend: in --device, as a value of DeviceKind, as the namespace of its ops under
-// longstride/ops/NAME and of its devices in longstride/device/NAME.cpp. Nothing else in the library lists
-// them. The first is this process's own processor and memory, and is always built. CMake defines
+// One name for each backend. It is the name in --device, the value of DeviceKind, the namespace of its ops
+// under longstride/ops/NAME, and of its devices in longstride/device/NAME.cpp. Nothing else in the library
+// lists them. The first is this process's own processor and memory, and is always built. CMake defines
 // LONGSTRIDE_BUILDS_NAME as 1 or 0 for each.
 #define LONGSTRIDE_FOR_EACH_BACKEND(DO) DO(cpu) DO(cuda)
 

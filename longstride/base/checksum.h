@@ -1,5 +1,5 @@
-// XXH3 with 128 bits, the checksum of what longstride keeps on disk: it finds damage, not forgery. `xxh128sum
-// FILE` prints the same.
+// XXH3 with 128 bits: the checksum of the files that longstride keeps. It finds damage, not forgery.
+// `xxh128sum FILE` prints the same.
 #pragma once
 
 #include <cstdint>
@@ -30,8 +30,8 @@ class Checksum {
 // The checksum of one piece of memory.
 std::string checksum_of(const void* data, int64_t bytes);
 
-// Passes bytes on and takes their number and checksum on the way, so that what is checked later is what was
-// meant to be written, not what the disk made of it.
+// Passes bytes on, and takes their number and checksum before they reach the disk. So a later check compares
+// with what was meant to be written, not with what the disk made of it.
 class ChecksumSink : public ByteSink {
  public:
   explicit ChecksumSink(ByteSink& next) : next_(next) {}

@@ -7,10 +7,10 @@
 
 namespace longstride {
 
-// The folders that may hold limits of `controller` ("cpu", "memory"): of this process's group and of those
-// above it, innermost first, in version 2 and in version 1. Some may not exist: inside a container the
-// group's name may be one of the host's, of which nothing is mounted, and only the top is there, which is its
-// own. `root` stands for "/", so that a test can have a tree of its own.
+// The folders that may hold limits of `controller` ("cpu", "memory"): those of this process's group and of
+// the groups above it, innermost first, in version 2 and in version 1. Some may not exist: inside a
+// container the group's name may be one of the host's, while only the container's own group is mounted, at
+// the top. `root` stands for "/", so that a test can have its own tree.
 std::vector<std::string> control_group_folders(std::string_view controller, const std::string& root = "");
 
 }  // namespace longstride

@@ -14,7 +14,7 @@ namespace longstride {
 namespace {
 
 constexpr int64_t kUnknown = std::numeric_limits<int64_t>::max();
-// Version 1 says so, rounded down to pages, where there is no limit.
+// Version 1 reports this value, rounded down to pages, where there is no limit.
 constexpr int64_t kNoLimit = int64_t{1} << 60;
 
 int64_t sum(int64_t a, int64_t b) { return a > kUnknown - b ? kUnknown : a + b; }
@@ -31,7 +31,7 @@ std::optional<int64_t> field(const std::string& file, const std::string& name) {
   return {};
 }
 
-// The number in the first of these files that is there; nothing for "max", which is no limit.
+// The number in the first of these files that exists; nothing for "max", which means no limit.
 std::optional<int64_t> number_in(const std::string& folder, std::initializer_list<const char*> files) {
   for (const char* file : files) {
     std::ifstream in(folder + "/" + file);

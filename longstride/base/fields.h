@@ -16,7 +16,7 @@
 
 namespace longstride {
 
-// A value that stands as a string in TOML and as something else in the program.
+// A value that TOML writes as a string and the program holds as something else.
 class TextValue {
  public:
   virtual ~TextValue() = default;

@@ -13,7 +13,7 @@ namespace {
 
 int64_t nanoseconds(const timespec& time) { return int64_t{time.tv_sec} * 1'000'000'000 + time.tv_nsec; }
 
-// O_NONBLOCK: the opening of a pipe would wait for a writer.
+// O_NONBLOCK, because opening a pipe would wait for a writer.
 int open_input(const std::string& path) {
   const int descriptor = ::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK);
   LONGSTRIDE_CHECK(descriptor >= 0, "cannot read {}: {}", path, last_system_error());
@@ -63,7 +63,8 @@ void InputFile::read(int64_t offset, std::span<uint8_t> bytes) const {
   LONGSTRIDE_CHECK(offset >= 0 && offset + static_cast<int64_t>(bytes.size()) <= bytes_,
                    "{}: bytes [{}, {}) of {}", path_, offset, offset + static_cast<int64_t>(bytes.size()),
                    bytes_);
-  // A file that was cut and has grown again holds other bytes at the same places, so its size is asked first.
+  // A file that was cut and has grown again holds other bytes in the same places. So the size is asked for
+  // first.
   struct stat status {};
   if (::fstat(descriptor_, &status) != 0) fail_to_read("cannot read {}: {}", path_, last_system_error());
   for (size_t done = 0; done < bytes.size() && status.st_size >= bytes_;) {

@@ -10,15 +10,15 @@
 
 namespace longstride {
 
-// What was open for reading is no longer what it was, or cannot be read any more.
+// A file that was open for reading has changed, or can no longer be read.
 class InputError : public Error {
  public:
   using Error::Error;
 };
 
-// Open for as long as the object lives, so that a file that is removed or replaced meanwhile is still read. A
-// file may be shortened by others at any time: reading it is then an error, where a mapping would end the
-// process. What is appended is not seen. Moves; never copies.
+// Open for as long as the object lives, so that a file that is removed or replaced meanwhile is still read.
+// Others may shorten the file at any time: reading it is then an error, where a mapping would end the
+// process. Bytes that others append are not seen. Moves; never copies.
 class InputFile {
  public:
   InputFile() = default;
@@ -33,7 +33,8 @@ class InputFile {
   // Fills `bytes` from `offset` on; offset + bytes.size() is at most bytes(). Safe from several threads.
   // Throws InputError if the file is shorter than it was, or cannot be read.
   void read(int64_t offset, std::span<uint8_t> bytes) const;
-  // Throws InputError if size or time of the last change are not what they were when it was opened.
+  // Throws InputError if size or time of the last change are no longer what they were when the file was
+  // opened.
   void check_unchanged() const;
 
   int64_t bytes() const { return bytes_; }  // when it was opened

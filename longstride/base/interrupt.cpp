@@ -24,8 +24,8 @@ int64_t now() {
   return int64_t{time.tv_sec} * 1'000'000'000 + time.tv_nsec;
 }
 
-// A shell starts its background jobs with SIGINT ignored, so that Ctrl-C ends the job in front alone. A
-// process that sends them one all the same means it.
+// A shell starts its background jobs with SIGINT ignored, so that Ctrl-C ends only the job in the
+// foreground. But a process that sends SIGINT to such a job means it.
 bool is_key_for_others(int number, const siginfo_t* sent) {
   return number == SIGINT && interrupt_was_ignored && sent != nullptr && sent->si_code == SI_KERNEL;
 }
@@ -43,7 +43,7 @@ void note_signal(int number, siginfo_t* sent, void*) {
   }
   const int64_t first = noted_at;
   if (first == 0 || now() - first < 1'000'000'000) return;
-  // Blocked while its handler runs, it ends the process when this returns.
+  // The signal is blocked while its handler runs. It ends the process when this returns.
   std::signal(number, SIG_DFL);
   std::raise(number);
 }

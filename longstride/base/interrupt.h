@@ -6,12 +6,14 @@
 
 namespace longstride {
 
-// While one lives, SIGINT, SIGTERM, SIGHUP and SIGXCPU are only noted. A second one ends the process as usual
-// if it comes at least a second after the first: some senders send twice in a row, as timeout does to a
-// process and to its group. What was ignored stays so, as nohup has it, but for a SIGINT that a process
-// sends: only that of a key stays ignored. SIGUSR1 asks for a checkpoint and lets the work go on.
+// While a guard lives, SIGINT, SIGTERM, SIGHUP and SIGXCPU are only noted. A second signal ends the process
+// as usual, but only if it comes at least a second after the first: some senders send twice in a row, as
+// timeout does to a process and to its group. Signals that were ignored before stay ignored, as nohup wants
+// it, with one exception: SIGINT is noted when a process sends it, and ignored only when it comes from the
+// keyboard. SIGUSR1 asks for a checkpoint and lets the work go on.
 //
-// The handlers do not run on the thread that made the guard, nor on those that compute. One guard at a time.
+//  The handlers run neither on the thread that made the guard nor on those that compute. One guard at a
+//  time.
 class InterruptGuard {
  public:
   InterruptGuard();

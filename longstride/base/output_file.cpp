@@ -46,8 +46,8 @@ int own_descriptor(const std::string& link) {
   return number;
 }
 
-// What this process opened itself is closed when it becomes another, so that the mark tells it from what it
-// was given.
+// Descriptors that this process opened itself are closed when it becomes another program (FD_CLOEXEC). That
+// flag tells them from those that it was given.
 bool was_given(int descriptor) {
   const int flags = fcntl(descriptor, F_GETFD);
   return flags >= 0 && (flags & FD_CLOEXEC) == 0;

@@ -1,5 +1,5 @@
-// Files that a user names. What is no regular file (a device, a pipe, an open descriptor) is written to as it
-// is; symbolic links are followed; a regular file at their end appears whole or not at all (atomic_file.h).
+// Files that a user names. A device, a pipe or an open descriptor is written to as it is. Symbolic links are
+// followed. A regular file at their end appears whole or not at all (atomic_file.h).
 #pragma once
 
 #include <string>
@@ -19,11 +19,11 @@ struct OutputPlace {
 // Throws Error for a folder, for links in a circle and for descriptors that are not open.
 OutputPlace find_output(const std::string& path);
 
-// The place is where results for people go, so that they have to go elsewhere.
+// The place is where results for people go too, so they have to go elsewhere.
 bool is_standard_output(const OutputPlace& place);
 
-// Throws Error, opened by `option` and `path`, for what would keep the output from being written, which
-// should not come to light after hours of work: no folder, no permission, a name that is too long.
+// Throws Error, opened by `option` and `path`, if the output cannot be written: no folder, no permission, a
+// name that is too long. Such errors should not come to light only after hours of work.
 void check_output(const std::string& path, const std::string& option);
 
 struct OutputOptions {

@@ -8,8 +8,8 @@
 
 namespace longstride {
 
-// Any bytes as UTF-8: well-formed characters stay, control characters other than newline and tab and bytes
-// that are no UTF-8 become \xNN.
+// Any bytes as UTF-8. Well-formed characters stay. Control characters other than newline and tab, and bytes
+// that are not UTF-8, become \xNN.
 std::string printable(std::span<const uint8_t> bytes);
 std::string printable(std::string_view bytes);
 

@@ -5,13 +5,12 @@
 
 namespace longstride {
 
-// Processors' worth of time that control groups grant (the cpu.max of version 2, the cfs quota of version 1:
-// limits of containers and services), the least of the group and those above it; 0: no limit. `root` stands
-// for "/", so that a test can have a tree of its own.
+// The limits of containers and services: how many processors' worth of time control groups grant (cpu.max of
+// version 2, the cfs quota of version 1). It is the least of the process's group and those above it; 0: no
+// limit. `root` stands for "/", so that a test can have its own tree.
 double cpu_quota(const std::string& root = "");
 
-// The processors of the affinity mask, or as many as the quota pays for, rounded up, if those are fewer; at
-// least 1.
+// The number of processors in the affinity mask, or the quota rounded up, whichever is less; at least 1.
 int available_processors();
 
 }  // namespace longstride

@@ -1,7 +1,6 @@
 // Counter-based random numbers: Philox4x32-10 (Salmon, Moraes, Dror, Shaw, "Parallel random numbers: as easy
 // as 1, 2, 3", SC 2011). The value at (seed, stream, step, index) never depends on how many were drawn
-// before, which is what lets recomputation and resuming replay the same dropout, and any device draw the same
-// numbers.
+// before. So recomputation and resuming replay the same dropout, and every device draws the same numbers.
 #pragma once
 
 #include <array>

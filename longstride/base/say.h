@@ -9,8 +9,8 @@
 namespace longstride {
 
 // Writes the line and a newline at once. Control characters and newlines within it appear as \xNN, and the
-// middle of a very long one is left out. Never throws for want of a reader: where standard error is closed or
-// full, the work matters more than its messages.
+// middle of a very long one is left out. Never throws because of a missing reader: where standard error is
+// closed or full, the work matters more than its messages.
 void say_line(std::string_view line);
 
 template <class... Args>

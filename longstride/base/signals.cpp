@@ -34,7 +34,7 @@ void start_signal_thread() {
   const std::lock_guard lock(mutex);
   if (started_by == getpid()) return;
   try {
-    // A thread begins with its creator's mask, and must take nothing before it has its own.
+    // A thread begins with its creator's mask, and must take no signal before it has its own.
     const SignalsBlocked blocked;
     std::thread([] {
       sigset_t none;

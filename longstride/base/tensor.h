@@ -1,5 +1,5 @@
-// Non-owning views of memory: Tensor, whose element type is a runtime value, for the borders between folders,
-// and View<T, Rank>, which kernels index. Neither allocates; both are copied freely.
+// Non-owning views of memory. Tensor, whose element type is a runtime value, is for calls between folders;
+// View<T, Rank> is what kernels index. Neither allocates; both are copied freely.
 //
 // A Tensor that an op only reads is passed as `const Tensor&`; constness of the elements is part of the op's
 // contract.

@@ -60,7 +60,7 @@ std::string without_underscores(std::string_view text) {
       return "";
     }
   }
-  // A plus is no part of a number to from_chars.
+  // from_chars does not take a plus as part of a number.
   return digits.size() > 1 && digits[0] == '+' && is_digit(digits[1]) ? digits.substr(1) : digits;
 }
 

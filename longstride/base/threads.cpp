@@ -39,8 +39,8 @@ inline void pause_processor() {
 #endif
 }
 
-// Returns when done(), first by looking, then by sleeping until `word` is no longer what it was before
-// done() was false.
+// Returns when done() is true. Looks at it for a while first, then sleeps until `word` is no longer the
+// value that it had before done() was false.
 template <class Done>
 void wait_until(std::atomic<uint32_t>& word, const Done& done) {
   constexpr int kLooks = 32;  // from one look at the clock to the next
@@ -79,7 +79,7 @@ class ThreadTeam {
  private:
   static constexpr int kMostShares = 256;  // threads beyond begin with a share of another
 
-  // The next item of a share, below the number of the loop that it belongs to.
+  // The next item of a share, with the number of the share's loop in the upper 32 bits.
   struct alignas(64) Share {
     std::atomic<uint64_t> next{0};
   };
@@ -89,8 +89,8 @@ class ThreadTeam {
   void help(int thread, uint32_t seen);
   void take_part(int thread, uint32_t loop);
 
-  // The loop that runs. A thread that is late may read what belongs to the next one already. It finds out
-  // when it claims an item, since all shares have the new loop's number before any of this changes.
+  // The loop that runs. A thread that is late may already read values of the next one. It finds out when it
+  // claims an item, since all shares have the new loop's number before any of this changes.
   std::atomic<int64_t> count_{0};
   std::atomic<int> team_{0}, shares_in_use_{0};
   std::atomic<threads_detail::Region> region_{nullptr};
@@ -171,7 +171,7 @@ void ThreadTeam::help(int thread, uint32_t seen) {
   }
 }
 
-// As many as the system gives; returns how many there are.
+// Starts as many as the system gives; returns how many there are.
 int ThreadTeam::start_helpers(int count) {
   if (static_cast<int>(helpers_.size()) >= count) return count;
   const SignalsBlocked blocked;  // a thread begins with its creator's mask
@@ -188,7 +188,8 @@ void ThreadTeam::run(int64_t count, int team, threads_detail::Region region, con
   team = std::min(team, start_helpers(team - 1) + 1);
   const uint32_t loop = loop_.load(std::memory_order_relaxed) + 1;
   const int shares = std::min(team, kMostShares);
-  // First no late thread can claim an item any more, then the loop changes, then there are items again.
+  // The order matters: first no late thread can claim an item any more, then the loop changes, then there
+  // are items again.
   for (int s = 0; s < std::max(shares, shares_in_use_.load(std::memory_order_relaxed)); ++s)
     shares_[static_cast<size_t>(s)].next.store(tagged(loop, UINT32_MAX));
   count_.store(count, std::memory_order_release);
@@ -223,7 +224,8 @@ thread_local std::unique_ptr<ThreadTeam> own_team;
 }
 
 ThreadTeam& ThreadTeam::of_this_thread() {
-  // The child of a fork() has the caller's thread and no helpers: it leaves the team behind and begins anew.
+  // The child of a fork() has the caller's thread and no helpers. It leaves the team behind and starts a new
+  // one.
   static const int watched = pthread_atfork(nullptr, nullptr, [] { static_cast<void>(own_team.release()); });
   static_cast<void>(watched);
   if (!own_team) own_team = std::make_unique<ThreadTeam>();
@@ -242,7 +244,7 @@ void threads_detail::run(int64_t count, int team, Region region, const void* bod
 
 int default_threads() {
   static const int count = [] {
-    // A list is for nested loops; the first number is for the outermost.
+    // OMP_NUM_THREADS may be a list, for nested loops; its first number is for the outermost.
     if (const char* text = std::getenv("OMP_NUM_THREADS")) {
       const std::string_view number(text);
       int wanted = 0;

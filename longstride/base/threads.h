@@ -1,11 +1,11 @@
 // The threads that share the work of the CPU backend.
 //
-// A thread that waits for work, or for others to finish theirs, looks for it for some microseconds and then
-// sleeps, so that it never keeps a core from other processes. Work is claimed piece by piece: each thread
-// begins with a share of its own, which keeps data in its cache from one loop to the next, and then takes
-// what others have left. A thread that the system does not let run so holds up nobody but for the piece that
-// it has begun. OpenMP's runtime is not used, because how its threads wait is decided outside the program,
-// before it starts, and by default they spin. docs/performance.md has the comparison.
+// A thread that waits, for work or for others to finish theirs, looks for it for some microseconds and then
+// sleeps. So it never keeps a core from other processes. Work is claimed piece by piece. Each thread first
+// takes pieces of its own share, which keeps data in its cache from one loop to the next, and then what
+// others have left. A thread that the system does not let run therefore delays the others only by the piece
+// that it has claimed. OpenMP's runtime is not used, because how its threads wait is decided outside the
+// program, before it starts, and by default they spin. docs/performance.md has the comparison.
 #pragma once
 
 #include <cstdint>
@@ -16,8 +16,8 @@ namespace longstride {
 // Threads that loops of the calling thread may use, itself included; 0 restores the default.
 void set_threads(int count);
 int threads();
-// OMP_NUM_THREADS where it is set; else the processors that the process may run on (its affinity), or as many
-// as the CPU quota of its control group (a container's limit) pays for, rounded up, if those are fewer.
+// OMP_NUM_THREADS where it is set; else the processors that the process may run on (its affinity), or the
+// CPU quota of its control group (a container's limit) rounded up, whichever is less.
 int default_threads();
 
 // What one thread does of a loop: for (int64_t i; items.next(i);) ...
@@ -30,7 +30,7 @@ void run(int64_t count, int team, Region region, const void* body);
 
 class LoopItems {
  public:
-  // The next item of this thread; false if there is none left.
+  // Takes the next item of this thread; false if there is none left.
   bool next(int64_t& item);
   // Which of the team's threads this is: 0, the caller, to the team's size - 1.
   int thread() const { return thread_; }
@@ -46,10 +46,10 @@ class LoopItems {
   int64_t held_ = -1;  // claimed before the region was entered
 };
 
-// Calls body(items) in up to `team` threads, at most threads(), of which each runs the items that it claims
-// out of [0, count); returns when all have run. A thread that comes too late for an item does not call it. An
-// exception in one thread lets the others finish their items and is thrown again here. A loop inside a loop
-// runs in the thread that it is in. Signals are blocked in all threads but the caller's.
+// Calls body(items) in up to `team` threads, at most threads(). Each thread runs the items that it claims
+// out of [0, count). Returns when all items have run. A thread that finds no item left does not call body.
+// An exception in one thread lets the others finish their items and is then thrown again here. A loop inside
+// a loop runs in the thread that it is in. Signals are blocked in all threads but the caller's.
 template <class Body>
 void parallel_region(int64_t count, int team, const Body& body) {
   threads_detail::run(

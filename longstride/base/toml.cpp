@@ -40,8 +40,8 @@ std::string quoted(const std::string& text) {
   return result + "\"";
 }
 
-// Refuses what would make the parser go deeper than its stack: names with very many dots, as in a.a.a.a = 1.
-// Strings and comments do not count.
+// Refuses text that would make the parser recurse deeper than its stack: names with very many dots, as in
+// a.a.a.a = 1. Dots in strings and comments do not count.
 void check_depth(std::string_view text, const std::string& source) {
   constexpr int kMostDots = 16;
   int64_t line = 1;
@@ -69,8 +69,8 @@ void check_depth(std::string_view text, const std::string& source) {
   }
 }
 
-// A value of --set for a field of numbers, read as numbers elsewhere on the command line; false if it is
-// none.
+// Reads the value of --set for a field of numbers, in the way of other numbers on the command line. False if
+// it is no such value.
 bool assign_numbers(const Field& field, std::string_view value) {
   std::vector<std::string> parts{std::string(value)};
   const bool list = value.starts_with('[') && value.ends_with(']');
@@ -245,7 +245,8 @@ std::vector<std::string> read_toml_text(const std::string& text, const std::stri
 }
 
 std::vector<std::string> read_toml_file(const std::string& path, const FieldList& fields) {
-  // It would be waited for until somebody writes into it. A pipe that a shell hands over is named by a link.
+  // Opening a named pipe would wait until somebody writes into it. A pipe that a shell hands over is named
+  // by a link.
   std::error_code ignored;
   LONGSTRIDE_CHECK(!std::filesystem::is_fifo(std::filesystem::symlink_status(path, ignored)),
                    "cannot read {}: it is not a regular file", path);

@@ -8,9 +8,9 @@
 
 namespace longstride {
 
-// Reads `path` into the listed fields; fields that the file does not name keep their values. Returns the keys
-// that it names. Throws Error with file, line and field for syntax errors, unknown keys (naming the nearest
-// known key), wrong types and values out of range.
+// Reads `path` into the listed fields. Fields that the file does not name keep their values. Returns the
+// keys that it names. Throws Error with file, line and field for syntax errors, unknown keys (naming the
+// nearest known key), wrong types, and values out of range.
 std::vector<std::string> read_toml_file(const std::string& path, const FieldList& fields);
 // The same from text; `source` stands for the file name in messages.
 std::vector<std::string> read_toml_text(const std::string& text, const std::string& source,

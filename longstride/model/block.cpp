@@ -36,14 +36,14 @@ AttentionTensors attention_tensors(const BlockCall& call, const BlockActivations
   return t;
 }
 
-// Queries and keys are the first columns of the projection. They go through nothing in the paper's model.
+// Queries and keys are the first columns of the projection. In the paper's model they are used as they are.
 bool changes_queries(const ModelConfig& config) { return config.rotary() || config.qk_norm; }
 QueryKey query_key(const BlockCall& call, const BlockActivations& saved) {
   return {saved.qkv.columns(0, 2 * call.config->qk()), call.config->heads, call.rotation,
           saved.reciprocal_rms};
 }
 
-// A block's values, mixed with the first block's, which are kept for the others.
+// Mixes a block's values with those of the first block, which are kept for the later ones.
 void mix_values(const OpContext& context, const BlockCall& call, const BlockActivations& saved) {
   const ModelConfig& config = *call.config;
   if (!config.mixes_values()) return;
@@ -53,7 +53,8 @@ void mix_values(const OpContext& context, const BlockCall& call, const BlockActi
                ValueMixForward{call.values.first, static_cast<float>(config.value_residual), values});
   if (call.values.first.data != values.data) run(context, ValueMixKeep{values, call.values.first});
 }
-// dv, of what the attention read, becomes that of the projection.
+// Turns dv, the gradient of the values that the attention read, into the gradient of the projection's
+// values.
 void mix_values_backward(const OpContext& context, const BlockCall& call, const Tensor& dv) {
   const ModelConfig& config = *call.config;
   if (!config.mixes_values()) return;
@@ -62,17 +63,17 @@ void mix_values_backward(const OpContext& context, const BlockCall& call, const 
   run(context, ValueMixBackward{static_cast<float>(config.value_residual), adds, dv, call.values.d_first});
 }
 
-// From room.unconvolved, LN(mid), to what the feed-forward reads.
-void convolve(const OpContext& context, const BlockCall& call, const BlockTemporaries& room,
+// Convolves LN(mid), in temporaries.unconvolved, into the rows that the feed-forward reads.
+void convolve(const OpContext& context, const BlockCall& call, const BlockTemporaries& temporaries,
               const Tensor& convolved) {
-  run(context, CausalConvolutionForward{room.unconvolved, call.parameters->convolution, call.config->context,
-                                        convolved});
+  run(context, CausalConvolutionForward{temporaries.unconvolved, call.parameters->convolution,
+                                        call.config->context, convolved});
 }
 
 // Runs the block from LN(x) to the feed-forward's pre-activation. `normed` is LN(x); the result of the
 // attention branch replaces it.
 void forward_to_up(const OpContext& context, const BlockCall& call, const Tensor& x,
-                   const BlockActivations& saved, const BlockTemporaries& room, const Tensor& normed) {
+                   const BlockActivations& saved, const BlockTemporaries& temporaries, const Tensor& normed) {
   const BlockParameters& p = *call.parameters;
   run(context, LinearForward{normed, p.qkv_weight, p.qkv_bias, saved.qkv});
   if (changes_queries(*call.config)) run(context, QueryKeyForward{query_key(call, saved)});
@@ -86,10 +87,10 @@ void forward_to_up(const OpContext& context, const BlockCall& call, const Tensor
                                .bias = p.norm2_bias,
                                .epsilon = kNormEpsilon,
                                .y = call.mid,
-                               .normed = call.config->convolves() ? room.unconvolved : normed,
+                               .normed = call.config->convolves() ? temporaries.unconvolved : normed,
                                .mean = saved.mean2,
                                .rstd = saved.rstd2});
-  if (call.config->convolves()) convolve(context, call, room, normed);
+  if (call.config->convolves()) convolve(context, call, temporaries, normed);
   run(context, LinearForward{normed, p.up_weight, p.up_bias, saved.up});
 }
 
@@ -140,50 +141,50 @@ BlockTemporaries BlockTemporaries::allocate(const ModelConfig& config, int64_t b
 }
 
 void block_forward(const OpContext& context, const BlockCall& call, const Tensor& x,
-                   const BlockActivations& saved, const BlockTemporaries& room, const NextNorm& next,
+                   const BlockActivations& saved, const BlockTemporaries& temporaries, const NextNorm& next,
                    const Tensor& y) {
   const BlockParameters& p = *call.parameters;
-  forward_to_up(context, call, x, saved, room, room.branch);
-  const Tensor& hidden = room.hidden ? room.hidden : saved.up;
+  forward_to_up(context, call, x, saved, temporaries, temporaries.branch);
+  const Tensor& hidden = temporaries.hidden ? temporaries.hidden : saved.up;
   run(context, ActivationForward{saved.up, hidden});
-  run(context, LinearForward{hidden, p.down_weight, p.down_bias, room.branch});
+  run(context, LinearForward{hidden, p.down_weight, p.down_bias, temporaries.branch});
   run(context, ResidualForward{.x = call.mid,
-                               .branch = room.branch,
+                               .branch = temporaries.branch,
                                .dropout = call.feed_forward_dropout,
                                .gain = next.gain,
                                .bias = next.bias,
                                .epsilon = next.epsilon,
                                .y = y,
-                               .normed = room.branch,
+                               .normed = temporaries.branch,
                                .mean = next.mean,
                                .rstd = next.rstd});
 }
 
 void block_recompute(const OpContext& context, const BlockCall& call, const Tensor& x,
-                     const BlockActivations& saved, const BlockTemporaries& room) {
+                     const BlockActivations& saved, const BlockTemporaries& temporaries) {
   const BlockParameters& p = *call.parameters;
-  run(context, LayerNormForward{x, p.norm1_gain, p.norm1_bias, kNormEpsilon, room.normed_again, saved.mean1,
-                                saved.rstd1});
-  forward_to_up(context, call, x, saved, room, room.normed_again);
+  run(context, LayerNormForward{x, p.norm1_gain, p.norm1_bias, kNormEpsilon, temporaries.normed_again,
+                                saved.mean1, saved.rstd1});
+  forward_to_up(context, call, x, saved, temporaries, temporaries.normed_again);
 }
 
 void block_backward(const OpContext& context, const BlockCall& call, const Tensor& x,
-                    const BlockActivations& saved, const BlockTemporaries& room,
+                    const BlockActivations& saved, const BlockTemporaries& temporaries,
                     const BlockParameters& gradients, const Dropout* before, const Tensor& dy) {
   const BlockParameters& p = *call.parameters;
   const ModelConfig& config = *call.config;
-  const Tensor &branch = room.branch, &d_hidden = room.hidden;
+  const Tensor &branch = temporaries.branch, &d_hidden = temporaries.hidden;
 
   run(context, LinearBackwardInput{branch, p.down_weight, d_hidden});
   const Tensor& hidden = saved.up;
   run(context, ActivationBackward{d_hidden, saved.up, d_hidden, hidden});
   run(context,
       LinearBackwardWeight{branch, hidden, call.product, gradients.down_weight, gradients.down_bias});
-  // What the layer norm gave is still there where it has just been computed again.
-  const Tensor& normed = config.convolves() ? room.unconvolved : branch;
+  // The output of the layer norm is still there where it has just been recomputed.
+  const Tensor& normed = config.convolves() ? temporaries.unconvolved : branch;
   if (!config.convolves() || saved.mid)
     run(context, LayerNormApply{call.mid, p.norm2_gain, p.norm2_bias, saved.mean2, saved.rstd2, normed});
-  if (config.convolves()) convolve(context, call, room, branch);
+  if (config.convolves()) convolve(context, call, temporaries, branch);
   run(context, LinearBackwardWeight{d_hidden, branch, call.product, gradients.up_weight, gradients.up_bias});
   run(context, LinearBackwardInput{d_hidden, p.up_weight, branch});
   if (config.convolves())
@@ -202,24 +203,24 @@ void block_backward(const OpContext& context, const BlockCall& call, const Tenso
                                 .dbranch = branch});
   run(context, LinearBackwardWeight{branch, saved.attended, call.product, gradients.projection_weight,
                                     gradients.projection_bias});
-  run(context, LinearBackwardInput{branch, p.projection_weight, room.d_attended});
+  run(context, LinearBackwardInput{branch, p.projection_weight, temporaries.d_attended});
   const auto by_head = [&](const Tensor& rows) {
     return rows.split_last(config.heads).split_first(call.batch);
   };
   const int64_t qk = config.qk();
   run(context, AttentionBackward{*call.attention,
                                  attention_tensors(call, saved),
-                                 {.d_o = by_head(room.d_attended),
-                                  .dq = by_head(room.d_qkv.columns(0, qk)),
-                                  .dk = by_head(room.d_qkv.columns(qk, 2 * qk)),
-                                  .dv = by_head(values_of(config, room.d_qkv))}});
+                                 {.d_o = by_head(temporaries.d_attended),
+                                  .dq = by_head(temporaries.d_qkv.columns(0, qk)),
+                                  .dk = by_head(temporaries.d_qkv.columns(qk, 2 * qk)),
+                                  .dv = by_head(values_of(config, temporaries.d_qkv))}});
   if (changes_queries(config))
-    run(context, QueryKeyBackward{query_key(call, saved), room.d_qkv.columns(0, 2 * qk)});
-  mix_values_backward(context, call, values_of(config, room.d_qkv));
+    run(context, QueryKeyBackward{query_key(call, saved), temporaries.d_qkv.columns(0, 2 * qk)});
+  mix_values_backward(context, call, values_of(config, temporaries.d_qkv));
   run(context, LayerNormApply{x, p.norm1_gain, p.norm1_bias, saved.mean1, saved.rstd1, branch});
-  run(context,
-      LinearBackwardWeight{room.d_qkv, branch, call.product, gradients.qkv_weight, gradients.qkv_bias});
-  run(context, LinearBackwardInput{room.d_qkv, p.qkv_weight, branch});
+  run(context, LinearBackwardWeight{temporaries.d_qkv, branch, call.product, gradients.qkv_weight,
+                                    gradients.qkv_bias});
+  run(context, LinearBackwardInput{temporaries.d_qkv, p.qkv_weight, branch});
   if (before == nullptr)
     return run(context, LayerNormBackward{branch, x, p.norm1_gain, saved.mean1, saved.rstd1, dy,
                                           gradients.norm1_gain, gradients.norm1_bias});

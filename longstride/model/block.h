@@ -2,8 +2,8 @@
 //
 //   a = drop(W_p attention(LN(x)));  mid = x + a;  y = mid + drop(W_2 f(W_1 LN(mid) + b_1) + b_2)
 //
-// x, mid and y, the residual stream, are f32; what lies on a branch is held in the dtype of the products.
-// With model.value_residual the attention reads values that are mixed with those of the first block, with
+// x, mid and y, the residual stream, are f32. Everything on a branch has the compute dtype. With
+// model.value_residual the attention reads values that are mixed with those of the first block. With
 // model.convolution W_1 reads a convolution of LN(mid) over the last positions.
 #pragma once
 
@@ -30,7 +30,7 @@ struct BlockActivations {
   Tensor mean2, rstd2;    // (M) f32
   Tensor up;              // (M, ff)
 
-  // Without `mid` the caller names its place in BlockCall.
+  // Without `mid`, BlockCall names its place.
   static BlockActivations allocate(const ModelConfig& config, int64_t batch, DType product, bool mid,
                                    Arena& arena);
 };
@@ -43,7 +43,7 @@ struct BlockTemporaries {
   Tensor hidden;                // (M, ff) forward; d_hidden in the backward
   Tensor normed_again, logits;  // (M, d) of recomputation, or d_normed of the head; (R, 256) f32, R at a time
   Tensor d_qkv, d_attended;     // (M, 2 * qk + d), (M, d)
-  // Without training there are these two and `logits` alone: the hidden layer takes the place of `up`.
+  // Without training only these two and `logits` are allocated: the hidden layer takes the place of `up`.
 
   static BlockTemporaries allocate(const ModelConfig& config, int64_t batch, int64_t logit_rows,
                                    DType product, bool training, Arena& arena);
@@ -52,13 +52,13 @@ struct BlockTemporaries {
 // What blocks share with the first one where values are mixed; else empty.
 struct SharedValues {
   Tensor first;    // (M, d): the first block's values, its own columns of qkv where those are kept
-  Tensor d_first;  // (M, d) f32, training only: what the blocks after it add up for their gradient
+  Tensor d_first;  // (M, d) f32, training only: the sum of the later blocks' gradients of `first`
 };
 
-// Everything that is the same for a block's forward and backward.
+// Everything that a block's forward and backward have in common.
 struct BlockCall {
   const ModelConfig* config = nullptr;
-  const BlockParameters* parameters = nullptr;  // weights of products in the product's dtype
+  const BlockParameters* parameters = nullptr;  // weights of products in the compute dtype
   const AttentionPlan* attention = nullptr;
   Tensor rotation;  // of QueryKey, for the positions of one sequence; empty: not rotary
   int64_t batch = 1;
@@ -69,32 +69,33 @@ struct BlockCall {
   Tensor mid;  // (M, d) f32: saved.mid, or the block's output until that is computed
 };
 
-// The layer norm that reads what a block gives: the next block's first, or the final one.
+// The layer norm that reads a block's output: the next block's first, or the final one.
 struct NextNorm {
   Tensor gain, bias;
   float epsilon = kNormEpsilon;
   Tensor mean, rstd;  // (M) f32 =
 };
 
-// y (M, d) = block(x), and room.branch = next(y). Before the call room.branch holds LN(x), whose statistics
-// are saved.mean1 and rstd1. y may be call.mid, and both may be x.
+// y (M, d) = block(x), and temporaries.branch = next(y). Before the call temporaries.branch holds LN(x),
+// whose statistics are saved.mean1 and rstd1. y may be call.mid, and both may be x.
 void block_forward(const OpContext& context, const BlockCall& call, const Tensor& x,
-                   const BlockActivations& saved, const BlockTemporaries& room, const NextNorm& next,
+                   const BlockActivations& saved, const BlockTemporaries& temporaries, const NextNorm& next,
                    const Tensor& y);
 
-// Fills `saved`, call.mid and room.unconvolved from x, to the bits of the forward; does not touch room.branch.
+// Fills `saved`, call.mid and temporaries.unconvolved from x, with the bits of the forward. Does not touch
+// temporaries.branch.
 void block_recompute(const OpContext& context, const BlockCall& call, const Tensor& x,
-                     const BlockActivations& saved, const BlockTemporaries& room);
+                     const BlockActivations& saved, const BlockTemporaries& temporaries);
 
-// Where activations are not kept, block_recompute() comes just before. dy (M, d) holds the gradient of y,
-// room.branch that of the feed-forward branch, dropout'(dy). Turns dy into the gradient of x in place, and
-// room.branch, if there is a block `before`, into dropout'(dy) for its feed-forward branch. Adds to the
-// gradients of parameters; saved.up is overwritten.
+// Where activations are not kept, block_recompute() must come just before. On entry dy (M, d) holds the
+// gradient of y, and temporaries.branch that of the feed-forward branch, dropout'(dy). On return dy holds
+// the gradient of x, and temporaries.branch, if there is a block `before`, dropout'(dy) for its feed-forward
+// branch. Adds to the gradients of parameters. Overwrites saved.up.
 void block_backward(const OpContext& context, const BlockCall& call, const Tensor& x,
-                    const BlockActivations& saved, const BlockTemporaries& room,
+                    const BlockActivations& saved, const BlockTemporaries& temporaries,
                     const BlockParameters& gradients, const Dropout* before, const Tensor& dy);
 
-// Bytes of op scratch that the three need.
+// Bytes of op scratch that these three functions need.
 int64_t block_scratch_bytes(const ModelConfig& config, int64_t batch, DType product, bool training,
                             Device device, const AttentionPlan& attention);
 

@@ -1,4 +1,5 @@
-// The shape of a model. One struct lists every field once; TOML, --set, help and checkpoints derive from it.
+// The shape of a model. One struct lists every field once; TOML, --set, help and checkpoints follow from
+// that list.
 #pragma once
 
 #include <cstdint>
@@ -40,18 +41,18 @@ struct ModelConfig {
   int64_t qkv() const { return 2 * qk() + width; }
   const Schedule& schedule() const { return pattern.parsed(); }
   bool rotary() const { return positions == "rotary"; }
-  // Whether blocks mix their values with those of the first: one block has nothing to mix with.
+  // Whether blocks mix their values with those of the first block. A model of one block has nothing to mix.
   bool mixes_values() const { return value_residual > 0 && layers > 1; }
-  // Whether what the feed-forward reads is convolved over the last positions first.
+  // Whether the rows that the feed-forward reads are convolved over the last positions first.
   bool convolves() const { return convolution > 0; }
-  // Extents of the positions' axes, slowest first. Without position_axes: one axis of rotary positions, and
-  // of others a grid whose rows are those of pattern_row().
+  // Extents of the positions' axes, slowest first. Without position_axes, rotary positions have one axis;
+  // others have a grid whose rows are those of pattern_row().
   std::vector<int64_t> axes() const;
   // Extents of the tables of position embeddings: axes(), or none.
   std::vector<int64_t> position_tables() const { return rotary() ? std::vector<int64_t>{} : axes(); }
   // The first l that the pattern names, or near sqrt(context) if it names none; at most the context.
   int64_t pattern_row() const;
-  // The same model where it sees fewer positions: weights, tables and angles are those of this one.
+  // The same model for fewer positions: weights, tables and angles are those of this one.
   ModelConfig shortened(int64_t positions) const;
 };
 

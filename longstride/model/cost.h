@@ -1,4 +1,4 @@
-// What a model costs, from its shape alone.
+// The cost of a model, from its shape alone.
 #pragma once
 
 #include "longstride/model/config.h"
@@ -7,12 +7,12 @@ namespace longstride {
 
 struct ModelCost {
   int64_t parameters = 0;
-  double pairs_per_token = 0;  // (query, key) pairs a token, all heads and layers together
-  double product_flops = 0;    // forward FLOPs a token in matrix products
-  double attention_flops = 0;  // forward FLOPs a token in attention: 2 (D + Dv) a pair
+  double pairs_per_token = 0;  // (query, key) pairs for each token, over all heads and layers
+  double product_flops = 0;    // forward FLOPs of matrix products for each token
+  double attention_flops = 0;  // forward FLOPs of attention for each token: 2 (D + Dv) for each pair
   double forward_flops() const { return product_flops + attention_flops; }
-  // Forward and backward, recomputation not counted: a product's backward is two products, attention's
-  // backward has five products where the forward has two.
+  // Forward and backward, without recomputation. A product's backward is two products. Attention has two
+  // products in its forward and five in its backward.
   double training_flops() const { return 3 * product_flops + 3.5 * attention_flops; }
 };
 

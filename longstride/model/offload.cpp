@@ -25,7 +25,7 @@ void OffloadedInputs::forward(int64_t layer) {
     side_->copy(place(layer), input.data, input.bytes());
     side_->mark(static_cast<int>(layer));
   }
-  // The output takes the place of the input of two layers ago.
+  // The output takes the place of the input of two layers before.
   if (leaves(layer - 2)) side_->await(static_cast<int>(layer - 2));
 }
 

@@ -1,5 +1,5 @@
-// Inputs of blocks that wait for their recomputation in memory of the CPU, carried by copies beside the
-// GPU's work. May be part of a recorded graph.
+// Inputs of blocks that wait for their recomputation in the CPU's memory. Copies carry them while the GPU
+// computes. May be part of a recorded graph.
 #pragma once
 
 #include <memory>
@@ -12,7 +12,7 @@ namespace longstride {
 
 class OffloadedInputs {
  public:
-  // Inputs on the GPU at a time: one that is read, one that is written, one on its way.
+  // Inputs that are on the GPU at the same time: one is read, one is written, one is being copied.
   static constexpr int64_t kResident = 3;
   // Pinned memory for inputs of `input_bytes` each: the last two stay on the GPU.
   static int64_t bytes(int64_t layers, int64_t input_bytes);
@@ -20,9 +20,10 @@ class OffloadedInputs {
   // The input of layer l lives in streams[l % streams.size()].
   OffloadedInputs(int64_t layers, std::vector<Tensor> streams);
 
-  // Before layer `layer` runs forward: its input, complete by now, leaves, and its output's place is free.
+  // Before layer `layer` runs forward: its input, which is complete by now, starts to leave, and the place
+  // of its output is free.
   void forward(int64_t layer);
-  // Before layer `layer` is recomputed: its input is back; that of the layer before is on its way.
+  // Before layer `layer` is recomputed: its input is back, and that of the layer before is on its way.
   void backward(int64_t layer);
 
  private:

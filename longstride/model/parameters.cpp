@@ -20,7 +20,8 @@ std::vector<ParameterSpec> parameter_table(const ModelConfig& config) {
     const double d = static_cast<double>(fan_in);
     return paper ? 0.125 / std::sqrt(d) : std::sqrt(0.125 / d);
   };
-  // What joins the residual stream is scaled down by the number of its summands.
+  // Weights whose results are added to the residual stream are scaled down by the square root of the number
+  // of summands.
   const double residual = 1.0 / std::sqrt(2.0 * static_cast<double>(config.layers));
   const int64_t d = config.width, ff = config.ff();
 
@@ -57,7 +58,8 @@ std::vector<ParameterSpec> parameter_table(const ModelConfig& config) {
   }
   add_norm("final_norm");
   table.push_back({"output.weight", {kVocabulary, d}, 0, 0, true, true});
-  // Last, so that a seed draws all others as it does without them. Zero: they do nothing at first.
+  // These come last, so that a seed draws all others as it does without them. At zero they have no effect at
+  // first.
   if (config.convolves())
     for (int64_t layer = 0; layer < config.layers; ++layer)
       table.push_back({fmt::format("blocks.{}.feed_forward.convolution", layer),
@@ -76,7 +78,7 @@ int64_t count_parameters(const ModelConfig& config) {
 }
 
 namespace {
-// Lays the store out in an arena: the one place that both plans and makes it.
+// Lays the store out in an arena. Planning and making a store both go through here.
 std::vector<Tensor> lay_out(const std::vector<ParameterSpec>& table, DType dtype, ParameterStore::Which which,
                             Arena& arena) {
   std::vector<Tensor> tensors;
@@ -144,7 +146,7 @@ ModelParameters by_role(const ModelConfig& config, const ParameterStore& store,
                         const ParameterStore& products) {
   ModelParameters p;
   size_t next = 0;
-  // Walks the table's order; a product's weight is taken from the products' store if there is one.
+  // Walks the table in its order; takes a product's weight from the products' store if there is one.
   const auto plain = [&] { return store[next++]; };
   const auto product = [&] {
     const size_t index = next++;

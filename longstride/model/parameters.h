@@ -1,5 +1,5 @@
-// The parameters of a model: one table says name, shape, initialisation and decay of each; stores hold one
-// value an element for the weights, their gradients, the optimizer's moments and the averaged weights.
+// The parameters of a model. One table gives name, shape, initialisation and decay of each. Stores hold one
+// value for each element: weights, gradients, the optimizer's moments, averaged weights.
 #pragma once
 
 #include <string>
@@ -20,34 +20,35 @@ struct ParameterSpec {
   bool decay = false;    // weight decay applies: matrices and tables
   bool product =
       false;  // multiplied by activations in a matrix product, so kept in the product's precision too
-  // Of a block's matrix, which Muon may move (ops/muon.h): the rows of each of the matrices that lie one
-  // below the other in it and are made orthogonal apart. Else empty.
+  // For a matrix of a block that Muon may move (ops/muon.h): it may consist of several matrices, one below
+  // the other, which are made orthogonal separately; these are their numbers of rows. Else empty.
   std::vector<int64_t> muon_rows = {};
 
   int64_t count() const;
 };
 
 // Every parameter in the order in which stores and checkpoints hold them.
-// Source: paper section 6 as printed, or the released code; see ../docs/numerics.md.
+// Source: paper section 6 as printed, or the released code; see docs/numerics.md.
 std::vector<ParameterSpec> parameter_table(const ModelConfig& config);
 int64_t count_parameters(const ModelConfig& config);
 
-// One tensor a parameter, in one buffer.
+// One tensor for each parameter, in one buffer.
 class ParameterStore {
  public:
   enum class Which { all, products, without_muon };
   ParameterStore() = default;
-  // Zeros of `dtype` for all parameters, for those of matrix products only, or for those that Muon may not
-  // move (the others are empty tensors).
+  // Zeros of `dtype`: for all parameters, only for those of matrix products, or only for those that Muon may
+  // not move. The other tensors are empty.
   ParameterStore(const std::vector<ParameterSpec>& table, Device device, DType dtype,
                  Which which = Which::all);
   static int64_t bytes(const std::vector<ParameterSpec>& table, DType dtype, Which which = Which::all);
 
   const Tensor& operator[](size_t index) const { return tensors_[index]; }
   const std::vector<Tensor>& tensors() const { return tensors_; }
-  // The whole buffer, what lies between tensors included; stores of one table and Which are laid out alike.
+  // The whole buffer, gaps between tensors included. Stores of the same table and Which have the same
+  // layout.
   const Tensor& flat() const { return flat_; }
-  // Where a tensor that is not empty begins in flat().
+  // Where a tensor begins in flat(). The tensor must not be empty.
   int64_t offset(size_t index) const;
   bool empty() const { return tensors_.empty(); }
   void zero() const;

@@ -20,7 +20,7 @@ class QuantizedParameters {
   // What the constructor allocates.
   static int64_t bytes(const ModelConfig& config);
 
-  // Overwrites the weights of products in `store`, f32 or bf16, with what the eight bits stand for.
+  // Overwrites the weights of products in `store`, f32 or bf16, with the values that the eight bits mean.
   void dequantize_to(const ParameterStore& store) const;
 
   bool empty() const { return blocks_.empty(); }

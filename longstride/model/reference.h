@@ -1,4 +1,4 @@
-// The whole model as scalar loops in any precision T: what the fast model is compared with. Written from the
+// The whole model as scalar loops in any precision T. The fast model is compared with it. Written from the
 // formulas of paper section 5.2 and the contracts of the ops; attention is defined by Pattern::allows alone.
 //
 //   H = embed(tokens);  for each block:  mid = H + drop(W_p attention(LN(H)) + b_p)
@@ -32,7 +32,7 @@
 
 namespace longstride::reference {
 
-// One vector a parameter, in the order of parameter_table(config).
+// One vector for each parameter, in the order of parameter_table(config).
 template <class T>
 using Parameters = std::vector<std::vector<T>>;
 
@@ -43,14 +43,14 @@ Parameters<T> zero_parameters(const ModelConfig& config) {
   return zeros;
 }
 
-// What a run is given besides weights and tokens.
+// The settings of a run besides weights and tokens.
 struct ModelRun {
   int64_t batch = 1;
   double dropout = 0;
   uint64_t seed = 0;
   uint32_t step = 0;
-  // What lies on a branch, its gradient, and both factors of every matrix product, those of the attention
-  // included, are rounded to this type, as a model with such products does; f32: not rounded.
+  // Values on a branch, their gradients, and both factors of every matrix product (those of the attention
+  // included) are rounded to this type, as a model with such products does; f32: not rounded.
   DType products = DType::f32;
   int64_t first_sequence = 0;  // of the batch, where the run takes a part of it
 };
@@ -167,7 +167,7 @@ class Model {
     return add_dropped(b.mid, linear(b.hidden, at(layer, kDown)), dropout(layer, 1));
   }
 
-  // dx is the gradient of the block's output and becomes that of its input.
+  // On entry dx is the gradient of the block's output, on return that of its input.
   void block_backward(int64_t layer, Vector& dx, Parameters<T>& gradients) {
     Block& b = blocks_[layer];
     Vector dhidden = linear_backward(dropped(dx, dropout(layer, 1)), b.hidden, at(layer, kDown), gradients);
@@ -235,7 +235,7 @@ class Model {
     });
   }
 
-  // Values of every position: `width` elements of a row of qkv from there on.
+  // Where the values of a position begin: `width` elements in its row of qkv.
   int64_t values_at(int64_t row) const { return row * config_.qkv() + 2 * config_.qk(); }
   T value_share() const { return T(config_.value_residual); }
   void mix_values(Block& b) const {
@@ -243,7 +243,7 @@ class Model {
       value_mix_forward(blocks_[0].qkv.data() + values_at(row), value_share(), config_.width,
                         b.qkv.data() + values_at(row));
   }
-  // Later blocks add up what the first block's values get.
+  // Later blocks add up the gradient of the first block's values.
   void mix_values_back(int64_t layer, Vector& dqkv) {
     for (int64_t row = 0; row < rows_; ++row) {
       T* const dv = dqkv.data() + values_at(row);
@@ -264,7 +264,7 @@ class Model {
     return stored(std::move(dx));
   }
 
-  // The pieces of a block over all rows, in terms of the ops.
+  // The parts of a block over all rows, as calls of the reference ops.
 
   static int64_t count(const Vector& values) { return static_cast<int64_t>(values.size()); }
 
@@ -282,7 +282,7 @@ class Model {
                            config_.width, dx.data(), gradients[gain].data(), gradients[gain + 1].data());
   }
 
-  // A value as a branch or a product holds it: rounded if the run asks for it.
+  // A value as a branch or a product holds it: rounded, if the run says so.
   T stored(T value) const {
     if constexpr (std::is_floating_point_v<T>) {
       if (run_.products == DType::bf16)

@@ -1,10 +1,11 @@
-// Rotary positions (Su and others, 2021): by which angle each pair of a head's channels turns at a position.
+// Rotary positions (Su and others, 2021): the angle by which each pair of a head's channels turns at a
+// position.
 //
 // With one axis, pair i of D / 2 turns by position * base^(-2i / D), as published. With several, the pairs
-// are dealt to the axes in turn, and those of one axis turn by the position's coordinate there (as in
-// embedding.h) times frequencies from 1 down to about 1 / base. The base is model.rotary_base, or where that
-// is 0 the extent of the axis, so that the slowest pair turns once over about six times the axis; but with
-// one axis at least 10,000, as published.
+// are distributed over the axes in turn. Those of one axis turn by the position's coordinate there (as in
+// embedding.h) times frequencies from 1 down to about 1 / base. The base is model.rotary_base. Where that is
+// 0, it is the extent of the axis, so that the slowest pair turns once over about six times the axis; with
+// only one axis it is at least 10,000, as published.
 #pragma once
 
 #include <vector>
@@ -27,9 +28,9 @@ class RotaryAngles {
 };
 
 // What QueryKey::rotation needs for positions [0, config.context): (context, D) f32, cosines then sines.
-// Empty where nothing turns.
+// Empty where the model has no rotary positions.
 Tensor allocate_rotation(const ModelConfig& config, Arena& arena);
-// Writes it; computed in double.
+// Fills that tensor. Computed in double.
 void fill_rotation(const ModelConfig& config, const Tensor& rotation);
 
 }  // namespace longstride

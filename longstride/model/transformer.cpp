@@ -43,8 +43,8 @@ Transformer::Workspace Transformer::allocate_workspace(const ModelConfig& config
     w.activations.push_back(BlockActivations::allocate(config, plan.batch, plan.product, keep, arena));
   if (config.mixes_values() && !keep) w.values.first = arena.allocate(plan.product, {rows, d});
   w.activation_bytes = arena.used();
-  w.room = BlockTemporaries::allocate(config, plan.batch, logit_rows(plan.device, rows), plan.product,
-                                      plan.training, arena);
+  w.temporaries = BlockTemporaries::allocate(config, plan.batch, logit_rows(plan.device, rows), plan.product,
+                                             plan.training, arena);
   if (plan.training) w.d_stream = arena.allocate(DType::f32, {rows, d});
   if (plan.training && config.mixes_values()) w.values.d_first = arena.allocate(DType::f32, {rows, d});
   w.mean = arena.allocate(DType::f32, {rows});
@@ -138,7 +138,7 @@ BlockCall Transformer::block_call(const ModelParameters& parameters, int64_t lay
   call.attention_dropout = dropout_of(config_, pass, layer, 0);
   call.feed_forward_dropout = dropout_of(config_, pass, layer, 1);
   call.product = plan_.product;
-  // Where activations are not kept the output is not needed any more when `mid` is computed again.
+  // Where activations are not kept, the output is no longer needed when `mid` is recomputed.
   call.mid = saved(layer).mid ? saved(layer).mid : input(layer + 1);
   return call;
 }
@@ -163,18 +163,19 @@ void Transformer::run_blocks(const ModelParameters& parameters, const Tensor& to
                              const TrainingPass* pass, const KeyValueSink* sink) {
   run(context_, EmbeddingForward{tokens, parameters.embedding, input(0)});
   run(context_, LayerNormForward{input(0), parameters.blocks[0].norm1_gain, parameters.blocks[0].norm1_bias,
-                                 kNormEpsilon, work_.room.branch, saved(0).mean1, saved(0).rstd1});
+                                 kNormEpsilon, work_.temporaries.branch, saved(0).mean1, saved(0).rstd1});
   for (int64_t layer = 0; layer < config_.layers; ++layer) {
     if (offloaded_ && pass != nullptr) offloaded_->forward(layer);
     block_forward(context_, block_call(parameters, layer, pass != nullptr ? *pass : TrainingPass{}),
-                  input(layer), saved(layer), work_.room, norm_after(parameters, layer), input(layer + 1));
+                  input(layer), saved(layer), work_.temporaries, norm_after(parameters, layer),
+                  input(layer + 1));
     if (sink == nullptr) continue;
     const auto by_head = [&](const Tensor& t) {
       return t.split_last(config_.heads).split_first(plan_.batch);
     };
     (*sink)(layer, by_head(saved(layer).qkv.columns(config_.qk(), 2 * config_.qk())),
             by_head(saved(layer).qkv.columns(2 * config_.qk(), config_.qkv())),
-            config_.convolves() ? work_.room.unconvolved.split_first(plan_.batch) : Tensor{});
+            config_.convolves() ? work_.temporaries.unconvolved.split_first(plan_.batch) : Tensor{});
   }
 }
 
@@ -182,11 +183,11 @@ void Transformer::evaluate(const ModelParameters& parameters, const Tensor& toke
   check_tokens(tokens, loss);
   run_blocks(parameters, tokens, nullptr, nullptr);
   const int64_t rows = tokens.count(), chunk = logit_rows(plan_.device, rows);
-  const Tensor& normed = work_.room.branch;
+  const Tensor& normed = work_.temporaries.branch;
   const Tensor flat_loss = loss.reshaped({rows}), flat_tokens = tokens.reshaped({rows});
   for (int64_t begin = 0; begin < rows; begin += chunk) {
     const int64_t end = std::min(rows, begin + chunk);
-    const Tensor logits = work_.room.logits.rows(0, end - begin);
+    const Tensor logits = work_.temporaries.logits.rows(0, end - begin);
     run(context_, LinearForward{normed.rows(begin, end), parameters.output_weight, {}, logits});
     run(context_, CrossEntropyForward{logits, flat_tokens.rows(begin, end), flat_loss.rows(begin, end)});
   }
@@ -201,11 +202,11 @@ void Transformer::forward_backward(const ModelParameters& parameters, const Tens
 
   // Head: logits of a chunk of rows exist only until their gradient has been passed on.
   const int64_t rows = tokens.count(), chunk = logit_rows(plan_.device, rows);
-  const Tensor &normed = work_.room.branch, &d_normed = work_.room.normed_again;
+  const Tensor &normed = work_.temporaries.branch, &d_normed = work_.temporaries.normed_again;
   const Tensor flat_loss = loss.reshaped({rows}), flat_tokens = tokens.reshaped({rows});
   for (int64_t begin = 0; begin < rows; begin += chunk) {
     const int64_t end = std::min(rows, begin + chunk);
-    const Tensor logits = work_.room.logits.rows(0, end - begin);
+    const Tensor logits = work_.temporaries.logits.rows(0, end - begin);
     run(context_, LinearForward{normed.rows(begin, end), parameters.output_weight, {}, logits});
     run(context_, CrossEntropyBackward{logits, flat_tokens.rows(begin, end), pass.scale,
                                        flat_loss.rows(begin, end), logits, pass.loss_scale});
@@ -226,13 +227,13 @@ void Transformer::forward_backward(const ModelParameters& parameters, const Tens
                                  .dgain = gradients.final_gain,
                                  .dbias = gradients.final_bias,
                                  .dropout = dropout_of(config_, pass, last, 1),
-                                 .dbranch = work_.room.branch});
+                                 .dbranch = work_.temporaries.branch});
   for (int64_t layer = last; layer >= 0; --layer) {
     if (offloaded_) offloaded_->backward(layer);
     const BlockCall call = block_call(parameters, layer, pass);
     const Dropout before = dropout_of(config_, pass, layer - 1, 1);
-    if (plan_.recompute) block_recompute(context_, call, input(layer), saved(layer), work_.room);
-    block_backward(context_, call, input(layer), saved(layer), work_.room, gradients.blocks[layer],
+    if (plan_.recompute) block_recompute(context_, call, input(layer), saved(layer), work_.temporaries);
+    block_backward(context_, call, input(layer), saved(layer), work_.temporaries, gradients.blocks[layer],
                    layer > 0 ? &before : nullptr, stream);
   }
   run(context_, EmbeddingBackward{tokens, stream, gradients.embedding});

@@ -1,5 +1,5 @@
-// The whole model: embedding, residual blocks, distribution over the next byte; forward and backward with
-// explicit gradients, and every byte of working memory planned before the first step.
+// The whole model: embedding, residual blocks, distribution over the next byte. Forward and backward have
+// explicit gradients, and every byte of working memory is planned before the first step.
 #pragma once
 
 #include <functional>
@@ -12,40 +12,42 @@
 
 namespace longstride {
 
-// How a model is run, as opposed to what it is.
+// How a model is run, as opposed to its shape.
 struct ComputePlan {
   Device device = {};
-  DType product = DType::f32;  // of matrix products and what lies on branches; all else is f32
+  DType product = DType::f32;  // compute dtype, of matrix products and branches; all else is f32
   int64_t batch = 1;           // sequences at a time
   bool training = false;
   bool recompute = true;  // training: keep each block's input only, and run it again in the backward pass
-  bool offload = false;   // with recompute on a GPU: the inputs wait in memory of the CPU
+  bool offload = false;   // with recompute on a GPU: the inputs wait in the CPU's memory
 };
 
-// Bytes that a run needs, by use. All but `weights` and `products` are zero where a use does not train.
+// Bytes that a run needs, by use. Without training `gradients`, `optimizer` and `average` are zero.
 struct MemoryPlan {
   int64_t weights = 0, products = 0, gradients = 0, optimizer = 0, average = 0;
   int64_t activations = 0;  // kept for the backward pass, or the two streams of an inference
-  int64_t temporaries = 0;  // one block's room and the ops' scratch
+  int64_t temporaries = 0;  // the workspace of one block and the ops' scratch
   int64_t plans = 0;        // tile lists of the attention patterns
-  int64_t offloaded = 0;    // beside the total: pinned memory of the CPU
+  int64_t offloaded = 0;    // not in the total: pinned memory of the CPU
   int64_t total() const {
     return weights + products + gradients + optimizer + average + activations + temporaries + plans;
   }
 };
 
-// What a Transformer with these plans would allocate (activations, temporaries, plans), plus its stores.
+// Bytes that a Transformer with these plans would allocate (activations, temporaries, plans), and those of
+// its stores.
 MemoryPlan plan_memory(const ModelConfig& config, const ComputePlan& plan, bool average);
 
-// What a sampler keeps of a layer, in the products' dtype: called after each of them with its keys (B, N, H,
-// D), its values (B, N, H, Dv) and, with model.convolution, the rows (B, N, d) that are convolved, else none.
+// Receives what a sampler keeps of a layer, in the compute dtype. Called after each layer with its keys (B,
+// N, H, D), its values (B, N, H, Dv) and, with model.convolution, the rows (B, N, d) that are convolved,
+// else none.
 using KeyValueSink =
     std::function<void(int64_t layer, const Tensor& keys, const Tensor& values, const Tensor& unconvolved)>;
 
 // One forward and backward pass of training.
 struct TrainingPass {
-  float scale = 1;         // gradients are those of the sum of the losses times this,
-  Tensor loss_scale = {};  // and times this one f32 on the model's device, unless empty
+  float scale = 1;         // gradients are of the sum of the losses, times this
+  Tensor loss_scale = {};  // and, unless empty, times this one f32 on the model's device
   double dropout = 0;      // masks are a function of (seed, step, layer, sequence of the batch, position)
   uint64_t seed = 0;
   uint32_t step = 0;
@@ -58,7 +60,7 @@ class Transformer {
  public:
   // Plans attention and allocates all working memory for plan.batch sequences of config.context bytes.
   Transformer(const ModelConfig& config, const ComputePlan& plan);
-  // Stays where it is: its ops' context points at its scratch.
+  // Not moved: the context of its ops points at its scratch.
   Transformer(const Transformer&) = delete;
   Transformer& operator=(const Transformer&) = delete;
 
@@ -69,7 +71,7 @@ class Transformer {
   void forward_backward(const ModelParameters& parameters, const Tensor& tokens, const TrainingPass& pass,
                         const Tensor& loss, const ModelParameters& gradients);
 
-  // Runs the blocks over tokens and hands out what fills a sampler's caches.
+  // Runs the blocks over tokens and passes to `sink` what fills a sampler's caches.
   void prefill(const ModelParameters& parameters, const Tensor& tokens, const KeyValueSink& sink);
 
   const ModelConfig& config() const { return config_; }
@@ -77,21 +79,21 @@ class Transformer {
   const AttentionPlan& attention(int64_t layer) const { return *attention_of_layer_[layer]; }
   // Bytes of attention tile lists, once they are built.
   int64_t planned_attention_bytes() const;
-  // Bytes of working memory held: what plan_memory calls activations and temporaries.
+  // Bytes of working memory held: those that plan_memory calls activations and temporaries.
   int64_t workspace_bytes() const { return arena_.capacity() + scratch_.capacity(); }
 
  private:
   friend MemoryPlan plan_memory(const ModelConfig&, const ComputePlan&, bool);
   struct Workspace {
-    // Inputs of blocks and the last output, (M, d) f32: all of them, three in turn if they are offloaded, one
-    // that every block updates in place if not training.
+    // Inputs of blocks and the last output, (M, d) f32. All of them when training; three that take turns if
+    // they are offloaded; one that every block updates in place if not training.
     std::vector<Tensor> streams;
-    std::vector<BlockActivations> activations;  // one a block if kept, else one
-    BlockTemporaries room;
+    std::vector<BlockActivations> activations;  // one for each block if kept, else a single one
+    BlockTemporaries temporaries;
     Tensor d_stream;      // (M, d) gradient of the residual stream
     Tensor mean, rstd;    // (M) of the final layer norm
     Tensor rotation;      // see rotary.h; (context, D) or empty
-    SharedValues values;  // of blocks; `first` is empty where activations are kept, and those hold it
+    SharedValues values;  // of blocks; `first` is empty where activations are kept, because they hold it
     int64_t activation_bytes = 0;
   };
   static Workspace allocate_workspace(const ModelConfig& config, const ComputePlan& plan, Arena& arena);
@@ -101,8 +103,8 @@ class Transformer {
   SharedValues shared_values() const;
   BlockCall block_call(const ModelParameters& parameters, int64_t layer, const TrainingPass& pass) const;
   NextNorm norm_after(const ModelParameters& parameters, int64_t layer) const;
-  // Leaves the final layer norm of the last block's output in room.branch. `pass` is null where no backward
-  // follows; `sink` may be.
+  // Leaves the final layer norm of the last block's output in temporaries.branch. `pass` is null if no
+  // backward follows; `sink` may be null.
   void run_blocks(const ModelParameters& parameters, const Tensor& tokens, const TrainingPass* pass,
                   const KeyValueSink* sink);
   void check_tokens(const Tensor& tokens, const Tensor& loss) const;
@@ -111,7 +113,7 @@ class Transformer {
 
   ModelConfig config_;
   ComputePlan plan_;
-  std::vector<std::shared_ptr<const AttentionPlan>> attention_;  // one a layer of the schedule's cycle
+  std::vector<std::shared_ptr<const AttentionPlan>> attention_;  // one for each layer of the schedule's cycle
   std::vector<const AttentionPlan*> attention_of_layer_;
   Arena arena_ = Arena::measuring({});
   Arena scratch_ = Arena::measuring({});

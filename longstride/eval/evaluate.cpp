@@ -68,7 +68,7 @@ double standard_error_of_bits(const std::vector<double>& nats, const std::vector
   return std::sqrt(squares * count / (count - 1)) / (static_cast<double>(bytes) * std::numbers::ln2);
 }
 
-// Where the losses begin behind the tokens.
+// The byte at which the losses begin, after the tokens.
 int64_t loss_offset(int64_t batch, int64_t context) { return (batch * context + 63) / 64 * 64; }
 
 int64_t limited(int64_t size, int64_t record_bytes, int64_t max_bytes) {
@@ -153,8 +153,8 @@ Evaluation evaluate_source(const BatchRoom& room, const ModelParameters& paramet
     const size_t count = std::min<size_t>(batch, windows.size() - first);
     std::fill_n(tokens, batch * context, uint8_t{0});
     for (size_t i = 0; i < count; ++i) {
-      // What lies behind the last scored position cannot be seen from it, but a record's window must not show
-      // the next.
+      // Bytes after the last scored position cannot be seen from it. But a record's window must not show the
+      // next record.
       const EvaluationWindow& window = windows[first + i];
       source.read(window.begin,
                   {tokens + static_cast<int64_t>(i) * context, static_cast<size_t>(window.score_to)});

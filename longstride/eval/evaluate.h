@@ -1,12 +1,12 @@
 // Bits per byte of a span of bytes under the minimum-context protocol (paper: table 3).
 //
 // The model sees windows of `context` bytes. The first window is scored whole, from its first byte on. Every
-// later window advances by context - min_context and only its last context - min_context positions are
-// scored, so that each byte is scored exactly once and each byte beyond the first window has seen at least
-// min_context bytes before it. With min_context = 0 the windows are disjoint. A last window that would run
-// beyond the end is shifted back to end there and scores only what is left, with more context than asked for.
-// Data shorter than one window is padded at the end, which a causal model cannot see, and only its own bytes
-// are scored.
+// later window advances by context - min_context, and only its last context - min_context positions are
+// scored. So each byte is scored exactly once, and each byte beyond the first window has seen at least
+// min_context bytes before it. With min_context = 0 the windows are disjoint. If the last window would run
+// beyond the end, it is shifted back to end there, and scores only what is left, with more context than
+// asked for. Data shorter than one window is padded at the end, which a causal model cannot see, and only
+// its own bytes are scored.
 #pragma once
 
 #include <cstdint>
@@ -30,13 +30,14 @@ struct EvaluationWindow {
 
 // The windows of `size` bytes. Throws Error unless 0 <= min_context < context and size >= 1.
 std::vector<EvaluationWindow> evaluation_windows(int64_t size, int64_t context, int64_t min_context);
-// One window a record. Throws Error if a record is longer than the context or `size` is no multiple of it.
+// One window for each record. Throws Error if a record is longer than the context or `size` is no multiple
+// of it.
 std::vector<EvaluationWindow> record_windows(int64_t size, int64_t context, int64_t record_bytes);
 
 // Mean loss of the positions [first, last] in the window.
 struct CurvePoint {
   int64_t first = 0, last = 0;
-  double bits = 0;    // a byte
+  double bits = 0;    // per byte
   int64_t count = 0;  // bytes scored there, 1 or more
 };
 
@@ -60,19 +61,19 @@ struct Evaluation {
 // Bytes scored so far, and in all.
 using EvaluationProgress = std::function<void(int64_t done, int64_t total)>;
 
-// A model and memory for one batch of its windows: with it made beforehand, an evaluation allocates nothing
-// on the model's device.
+// A model and the memory for one batch of its windows. An evaluation with one that was made beforehand
+// allocates nothing on the model's device.
 class BatchRoom {
  public:
-  // `model` must outlive the room.
+  // `model` must outlive this object.
   explicit BatchRoom(Transformer& model);
-  // What a room for `batch` windows of `context` bytes takes on the model's device.
+  // What this object takes on the model's device for `batch` windows of `context` bytes.
   static int64_t bytes(int64_t batch, int64_t context);
 
   Transformer& model() const { return model_; }
   uint8_t* tokens() const { return static_cast<uint8_t*>(staging_.host()); }  // (batch, context)
   const float* loss() const;                                                  // (batch, context)
-  // loss() of tokens().
+  // Computes loss() of tokens().
   void evaluate(const ModelParameters& parameters) const;
 
  private:
@@ -81,14 +82,14 @@ class BatchRoom {
   Staging staging_;
 };
 
-// Scores `bytes` with the room's model, plan.batch windows at a time. `record_bytes` > 0: the data is records
-// (pictures), each with its own window, and min_context must be 0. `max_bytes` > 0: only the first max_bytes,
-// in records whole ones and at least one. Sums are in double and in the order of the windows. Throws Error
-// for empty data and where the two functions above do.
+// Scores `bytes` with the model of `room`, plan.batch windows at a time. `record_bytes` > 0: the data is
+// records (pictures), each with its own window, and min_context must be 0. `max_bytes` > 0: only the first
+// max_bytes; of records only whole ones, and at least one. Sums are in double, in the order of the windows.
+// Throws Error for empty data and where the two functions above do.
 Evaluation evaluate_bytes(const BatchRoom& room, const ModelParameters& parameters,
                           std::span<const uint8_t> bytes, int64_t record_bytes, int64_t min_context,
                           int64_t max_bytes, const EvaluationProgress& progress = {});
-// The same in room of its own.
+// The same with memory that is allocated for this call.
 Evaluation evaluate_bytes(Transformer& model, const ModelParameters& parameters,
                           std::span<const uint8_t> bytes, int64_t record_bytes, int64_t min_context,
                           int64_t max_bytes, const EvaluationProgress& progress = {});

@@ -6,7 +6,8 @@
 namespace longstride {
 
 namespace {
-// Windows hop by whole rows of the positions' grid; one axis of rotary positions has none but the pattern's.
+// Windows hop by whole rows of the positions' grid. A single axis of rotary positions has no rows, so the
+// pattern's are taken.
 int64_t row_of(const ModelConfig& config) {
   return config.axes().size() == 1 ? config.pattern_row() : config.axes().back();
 }
@@ -75,8 +76,8 @@ std::span<const uint8_t> Generator::given(const Slot& slot) const {
   return std::span(sequences_[slot.sequence].bytes).subspan(slot.origin, slot.next - slot.origin);
 }
 
-// Puts the next sequences on free slots, begins windows where the last one is full, and brings the decoder to
-// where they begin.
+// Puts the next sequences on free slots, begins a new window where the last one is full, and brings the
+// decoder to the beginning of each.
 void Generator::fill_slots() {
   std::vector<int64_t> placed;
   for (int64_t s = 0; s < decoder_.streams(); ++s) {
@@ -152,7 +153,7 @@ void Generator::draw_run(int64_t steps) {
 void Generator::advance(int64_t steps) {
   while (steps > 0 && !done()) {
     fill_slots();
-    // To the first end among the slots, so that none of them rests while there is work.
+    // Up to the first end among the slots, so that no slot is idle while there is work.
     int64_t run = steps;
     for (const Slot& slot : slots_)
       if (slot.sequence >= 0) run = std::min(run, run_of(slot));

@@ -1,4 +1,4 @@
-// Sequences from a model, of any length each, worked off on the slots of one decoder.
+// Draws sequences of any length from a model. They take turns on the slots of one decoder.
 #pragma once
 
 #include <cstdint>
@@ -12,8 +12,8 @@
 namespace longstride {
 
 // How a sequence goes on beyond the context. Window k shows the model positions k * hop to k * hop + context
-// - 1; each byte is drawn in the first window that has room for it, so windows depend on the position alone.
-// The context - hop bytes that a window shares with the one before are given to it, not drawn.
+// - 1. Each byte is drawn in the first window that includes its position, so windows depend on the position
+// alone. The context - hop bytes that a window shares with the one before are given to it, not drawn.
 struct Windows {
   int64_t context = 0;
   int64_t hop = 0;  // in [1, max(1, context - 1)]
@@ -30,8 +30,8 @@ struct Windows {
 // where that leaves one; 1 keeps nothing of the past but the last byte. Throws Error unless 0 < hop <= 1.
 Windows windows_of(const ModelConfig& config, double hop);
 
-// A sequence to draw or in the making. Its bytes are a function of the model, its other fields and the
-// windows.
+// A sequence that is to be drawn or is being drawn. Its bytes are a function of the model, its other fields
+// and the windows.
 struct Sequence {
   std::vector<uint8_t> bytes;  // the given beginning, and what has been drawn after it so far
   int64_t prime = 0;           // how many of them were given
@@ -49,7 +49,7 @@ struct Sequence {
 Sequence sequence_after(std::vector<uint8_t> prime, int64_t length, const SamplerConfig& sampler,
                         uint32_t stream);
 
-// Bytes that were drawn before came out differently.
+// Bytes that had been drawn before came out differently.
 class ReplayError : public Error {
  public:
   using Error::Error;
@@ -57,13 +57,13 @@ class ReplayError : public Error {
 
 class Generator {
  public:
-  // The decoder's sequences are the slots; it must outlive the generator. What a sequence's present window
-  // has drawn already is drawn again, to bring the decoder into the state that it had, and must come out the
-  // same. Throws Error if a sequence does not fit the decoder's positions.
+  // The decoder's sequences are the slots; it must outlive the generator. To bring the decoder into its
+  // former state, the bytes that the present window of a sequence has drawn already are drawn again, and
+  // must come out the same. Throws Error if a sequence does not fit the decoder's positions.
   Generator(Decoder& decoder, std::vector<Sequence> sequences, const Windows& windows);
 
-  // Up to `steps` more bytes for each running sequence; one that ends makes room for the next at once.
-  // Neither `steps` nor the number of slots changes any byte. Throws ReplayError.
+  // Draws up to `steps` more bytes for each running sequence. When one ends, the next takes its slot at
+  // once. Neither `steps` nor the number of slots changes any byte. Throws ReplayError.
   void advance(int64_t steps);
 
   const std::vector<Sequence>& sequences() const { return sequences_; }

@@ -38,7 +38,7 @@ SamplerConfig sampler_from(const json& from) {
           from.at("top_p").get<double>(), from.at("seed").get<uint64_t>()};
 }
 
-// Names of files need not be UTF-8, as text in JSON has to be: others stand there as a list of bytes.
+// Names of files need not be UTF-8, but text in JSON must be. Other names are written as a list of bytes.
 json name_as_json(const std::string& name) {
   if (is_utf8(name)) return name;
   return std::vector<uint8_t>(name.begin(), name.end());
@@ -146,7 +146,7 @@ std::optional<WrittenFile> look_at(const std::string& path) {
 }  // namespace
 
 void save_session(const std::string& path, const Session& session) {
-  // It holds what a sample was primed with, which need not be for everyone; a mode that was changed stays.
+  // The file holds the prime, which need not be for everyone. A mode that the user changed stays.
   constexpr int kPrivate = 0600;
   std::error_code error;
   const bool begun = std::filesystem::exists(path, error);
@@ -154,7 +154,7 @@ void save_session(const std::string& path, const Session& session) {
       path,
       [&](ByteSink& file) {
         ChecksumSink sink(file);
-        // Names of files need not be UTF-8, as JSON must be.
+        // Names of files need not be UTF-8, but JSON must be.
         sink.write(fmt::format("{}{}\n{}\n", kFormat, kVersion,
                                header_of(session).dump(-1, ' ', false, json::error_handler_t::replace)));
         for (const Sequence& sequence : session.sequences)
@@ -178,7 +178,7 @@ Session load_session(const std::string& path) {
   LONGSTRIDE_CHECK(version == fmt::format("{}", kVersion),
                    "{} is a state of format {}, this version of longstride reads format {}", path, version,
                    kVersion);
-  // The checksum finds damage; what a person wrote can still be wrong.
+  // The checksum finds damage. A file that a person wrote can still be wrong.
   try {
     return read_content(text);
   } catch (const json::exception& error) {

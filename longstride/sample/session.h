@@ -1,5 +1,5 @@
-// The state of a sampling run as a file: what a process that comes later needs to draw the very bytes that
-// this one would have drawn. ../../docs/file-formats.md describes the file.
+// The state of a sampling run as a file: all that a later process needs to draw the very bytes that this one
+// would have drawn. docs/file-formats.md describes the file.
 #pragma once
 
 #include <cstdint>
@@ -11,8 +11,7 @@
 
 namespace longstride {
 
-// A file as it was when the session wrote it, told from another of the same name by what nobody else could
-// have given it.
+// A file as it was when the session wrote it. Inode and time tell it from another file of the same name.
 struct WrittenFile {
   std::string name;  // without its folder
   uint64_t inode = 0;
@@ -41,18 +40,18 @@ struct Session {
   std::vector<Sequence> sequences;
 };
 
-// Writes the file so that a reader sees the old one or the new one, whenever the process ends. Throws Error.
+// Writes the file. Whenever the process ends, a reader sees the old file or the new one. Throws Error.
 void save_session(const std::string& path, const Session& session);
 
-// Notes that the session wrote the file, in place of what it knew of that name.
+// Notes that the session wrote the file. Replaces what was noted under that name before.
 void note_written(std::vector<WrittenFile>& written, const std::string& path);
-// There is nothing under the name, or the very file that was written.
+// True if there is nothing under the name, or the very file that was written.
 bool is_own(const std::vector<WrittenFile>& written, const std::string& path);
 
-// Throws Error naming the file if it is none of these, is cut off or was altered.
+// Throws Error naming the file if it is not such a file, is cut off or was altered.
 Session load_session(const std::string& path);
 
-// What a branch does in another way than the session it leaves.
+// In what a branch differs from the session that it leaves.
 struct BranchOptions {
   int64_t count = 1;  // of each sequence
   std::optional<int64_t> length = {};
@@ -66,10 +65,10 @@ struct BranchOptions {
 // {index, parent} under the key `seed`. Branches keep their sequence's random stream.
 uint64_t branch_seed(uint64_t seed, uint64_t parent, int64_t index);
 
-// A session in which each sequence of `from` that is shorter than the length goes on `count` times from where
-// it stands, one after the other; branch b draws with branch_seed(seed, its sequence's seed, b), `seed` being
-// that of the options or else of the session, so that it is the same whatever the count. Throws Error if no
-// sequence can go on.
+// A session in which each sequence of `from` that is shorter than the length goes on `count` times from
+// where it stands, one after the other. Branch b draws with branch_seed(seed, its sequence's seed, b), where
+// `seed` is that of the options or else of the session; so it is the same whatever the count. Throws Error
+// if no sequence can go on.
 Session branch(const Session& from, const BranchOptions& options);
 
 }  // namespace longstride

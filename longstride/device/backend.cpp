@@ -31,7 +31,7 @@ class Absent : public Backend {
   }
   std::string describe(int) const override { unavailable(); }
   void use(int) const override { unavailable(); }
-  // An op says by itself that the backend is missing, not that it lacks a type.
+  // No types at all: then the op itself says that the backend is missing, not that it lacks a type.
   std::span<const DType> product_dtypes() const override { return {}; }
   DeviceMemory memory(int) const override { unavailable(); }
   void* allocate(int, int64_t) const override { unavailable(); }

@@ -1,9 +1,9 @@
 // What a kind of device can do, as the rest of the library sees it: find its devices, hold memory, copy, run
-// queued work. One object a kind, for the life of the process; backends.h lists the kinds.
+// queued work. There is one object for each kind, for the life of the process; backends.h lists the kinds.
 //
-// A thread computes on one device of a kind, which use() chooses. Work is queued on that device's one stream
-// in the order of the calls; a call returns before its work is done unless it says otherwise. The CPU does
-// all work at once.
+//  A thread computes on one device of a kind, which use() chooses. That device has one stream, in which work
+//  is queued in the order of the calls. A call returns before its work is done unless it says otherwise. The
+//  CPU does all work at once.
 #pragma once
 
 #include <cstdint>
@@ -22,23 +22,23 @@ struct DeviceMemory {
   int64_t free = 0, total = 0;  // bytes
 };
 
-// Work that was recorded once and can be queued again and again by one call.
+// Work that was recorded once. One call queues all of it, as often as wanted.
 class Graph {
  public:
   virtual ~Graph() = default;
   virtual void launch() const = 0;
 };
 
-// A second stream of a device, for copies beside the work of the first, with marks by which one waits for the
-// other. In a graph, follow() comes first, and marks are set before they are awaited.
+// A second stream of a device, for copies while the first one works. Each can wait for the other by marks.
+// In a graph, follow() comes first, and a mark is set before it is awaited.
 class SideStream {
  public:
   virtual ~SideStream() = default;
   // Copies queued later wait for the work queued so far.
   virtual void follow() const = 0;
-  // Between memory of the device and pinned memory.
+  // Copies between memory of the device and pinned memory.
   virtual void copy(void* to, const void* from, int64_t bytes) const = 0;
-  // Sets mark `index` behind the copies queued so far; work queued after await(index) waits for them.
+  // Sets mark `index` after the copies queued so far; work queued after await(index) waits for them.
   virtual void mark(int index) const = 0;
   virtual void await(int index) const = 0;
 };
@@ -47,7 +47,7 @@ class SideStream {
 class Moment {
  public:
   virtual ~Moment() = default;
-  // From `begin`, a moment of the same backend, to this one; waits until this one is reached.
+  // Seconds from `begin`, a moment of the same backend, to this one; waits until this one is reached.
   virtual double seconds_since(const Moment& begin) const = 0;
 };
 
@@ -72,13 +72,13 @@ class Backend {
   // Zero-filled, 64-byte aligned. Throws Error that names the bytes asked for and those free.
   virtual void* allocate(int index, int64_t bytes) const = 0;
   virtual void release(int index, void* data, int64_t bytes) const noexcept = 0;
-  // Memory of the CPU that copies to and from the device can overtake. Zero-filled.
+  // Memory of the CPU that is copied to and from the device while the CPU goes on. Zero-filled.
   virtual void* allocate_pinned(int64_t bytes) const;
   virtual void release_pinned(void* data, int64_t bytes) const noexcept;
 
   // ---- queued work ----
-  // Copies between this backend's devices, or between one and the CPU. From or to memory of the CPU that is
-  // not pinned the call waits for the copy, so that the memory may be reused or freed when it returns; pinned
+  // Copies between this backend's devices, or between one of them and the CPU. If the CPU's memory is not
+  // pinned, the call waits for the copy, so that the memory may be reused or freed when it returns. Pinned
   // memory must stay until the work is done.
   virtual void copy(void* to, const void* from, int64_t bytes) const = 0;
   virtual void fill_zero(void* data, int64_t bytes) const = 0;
@@ -86,17 +86,17 @@ class Backend {
   virtual void synchronize() const {}
   // The moment when the work queued so far is done.
   virtual std::unique_ptr<Moment> moment() const;
-  // Whether record() can be asked for.
+  // Whether record() can be called.
   virtual bool has_graphs() const { return false; }
   // Records what `work` queues, without running it. `work` must not wait or allocate.
   virtual std::unique_ptr<Graph> record(const std::function<void()>& work) const;
-  // Whether the stream is being recorded, so that nothing runs and nothing can be waited for.
+  // Whether the stream is being recorded. Then nothing runs, and nothing can be waited for.
   virtual bool recording() const { return false; }
-  // Without a second stream the copies go in order with everything else.
+  // Without a second stream, copies are queued in order with everything else.
   virtual std::unique_ptr<SideStream> side_stream(int marks) const;
 };
 
-// Of a kind that this build lacks, only why_not() and count() can be asked; everything else throws Error.
+// For a kind that this build lacks, only why_not() and count() can be called; everything else throws Error.
 const Backend& backend(DeviceKind kind);
 inline const Backend& backend(Device device) { return backend(device.kind); }
 

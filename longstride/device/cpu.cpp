@@ -43,7 +43,7 @@ namespace cpu {
 namespace {
 
 constexpr size_t kAlignment = 64;
-// Large buffers are mapped directly, so that untouched pages cost nothing and freed ones return to the
+// Large buffers are mapped directly, so that untouched pages cost nothing and freed pages return to the
 // system.
 constexpr int64_t kMapFrom = int64_t{1} << 20;
 

@@ -21,7 +21,7 @@ std::string name_of(Device device);
 
 // The processor and the instruction sets that matter to us, as in "Intel Xeon, AVX-512 BF16 AMX".
 std::string describe_cpu();
-// Products of bf16 matrices run in hardware (AVX512-BF16 or AMX), which instructions.h may forbid.
+// Whether products of bf16 matrices run in hardware (AVX512-BF16 or AMX). instructions.h may forbid it.
 bool cpu_has_bf16();
 
 }  // namespace longstride

@@ -1,5 +1,5 @@
-// The instruction sets of the CPU, and the most of them that may be used: one limit for every part of the CPU
-// backend, so that any path can be reached on a machine that has a better one.
+// The instruction sets of the CPU, and the limit on those that may be used. Every part of the CPU backend
+// has the same limit, so that any path can be tested on a machine that has a better one.
 #pragma once
 
 #include <string>
@@ -15,18 +15,17 @@ enum class Instructions { generic, neon, sse4, avx2, avx512, avx512_bf16, amx, a
 // As a user writes them: "generic", "avx512-bf16"; Instructions::any is "auto".
 const std::vector<std::string>& instruction_names();
 const std::string& name_of(Instructions set);
-// Throws UsageError, opened by `where`, for text that is none of the names.
+// Throws UsageError, opened by `where`, if the text is none of the names.
 Instructions parse_instructions(std::string_view text, std::string_view where);
 
-// What this CPU and its operating system offer, in ascending order and never empty. The first call asks the
-// system for the right to use AMX.
+// The sets that this CPU and its operating system offer, in ascending order and never empty. The first call
+// asks the system for permission to use AMX.
 const std::vector<Instructions>& instructions_of_cpu();
 // Throws Error, as in `compute.instructions = "amx": this CPU has up to AVX2; choose auto, generic, ...`, if
 // `wanted` is not among those `offered`. `where` is the setting's name.
 void check_offered(Instructions wanted, std::string_view where, const std::vector<Instructions>& offered);
 
-// The most that may be used; any unless set. Set by cpu::limit_instructions(), which tells other libraries
-// too.
+// The limit; `any` unless set. cpu::limit_instructions() sets it, and tells other libraries too.
 void set_instruction_limit(Instructions most);
 Instructions instruction_limit();
 // The CPU has `set` and the limit allows it.

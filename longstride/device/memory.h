@@ -1,5 +1,4 @@
-// Memory that is owned: Buffer, one allocation on one device; and Arena, which deals one buffer out as
-// tensors.
+// Memory with an owner. Buffer is one allocation on one device. Arena hands one buffer out as tensors.
 #pragma once
 
 #include <cstdint>
@@ -15,7 +14,7 @@ namespace longstride {
 class Buffer {
  public:
   Buffer() = default;
-  // Zero-filled. Throws Error naming the size if the memory cannot be had.
+  // Zero-filled. Throws Error naming the size if there is not enough memory.
   Buffer(Device device, int64_t bytes);
 
   void* data() const { return data_.get(); }
@@ -28,8 +27,8 @@ class Buffer {
   Device device_;
 };
 
-// A bump allocator. A measuring arena hands out tensors without memory and only counts, so that the very code
-// that lays out a computation also plans its memory:
+// A bump allocator. A measuring arena hands out tensors without memory and only counts. So the code that
+// lays out a computation also plans its memory:
 //
 //   Arena plan = Arena::measuring(device);  lay_out(plan);
 //   Arena arena(device, plan.peak());       lay_out(arena);
@@ -48,7 +47,7 @@ class Arena {
   int64_t capacity() const { return capacity_; }  // 0 while measuring
   void release_to(int64_t mark) { used_ = mark; }
 
-  // Gives back everything allocated during its life.
+  // At its end, gives back everything that was allocated during its life.
   class Scope {
    public:
     explicit Scope(Arena& arena) : arena_(arena), mark_(arena.used()) {}
@@ -75,11 +74,11 @@ class Arena {
 void copy(const Tensor& from, const Tensor& to);
 void fill_zero(const Tensor& tensor);
 
-// Memory that this process itself holds, in bytes: resident pages that are not those of files. A mapped
-// file's pages count as the system's: it takes them back when it needs room.
+// Memory that this process itself holds, in bytes: resident pages that are not those of files. Pages of a
+// mapped file count as the system's, since it takes them back when it needs memory.
 int64_t resident_memory();
-// What the libraries come to hold once they work, beyond our own plans: code that oneDNN compiles for each
-// shape of product, threads' stacks. Measured over our configurations: 8 to 14 MiB.
+// Memory that the libraries hold once they work, beyond our own plans: code that oneDNN compiles for each
+// shape of product, and the threads' stacks. Measured over our configurations: 8 to 14 MiB.
 inline constexpr int64_t kLibraryMemory = int64_t{12} << 20;
 
 }  // namespace longstride

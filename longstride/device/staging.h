@@ -1,4 +1,4 @@
-// Memory of the CPU beside that of a device, for what goes to and fro each step.
+// Memory of the CPU beside that of a device, for the data that each step copies to and from the device.
 #pragma once
 
 #include <cstdint>
@@ -9,7 +9,7 @@
 
 namespace longstride {
 
-// Memory of the CPU that devices of a kind copy to and from while the CPU goes on. Zero at first.
+// Memory of the CPU from which and to which devices of a kind copy while the CPU goes on. Zero at first.
 class PinnedBuffer {
  public:
   PinnedBuffer() = default;
@@ -32,10 +32,11 @@ class Staging {
   void* device() const { return on_device_.data(); }
   int64_t bytes() const { return on_device_.bytes(); }
 
-  // Queues a copy of bytes [begin, begin + count). What is read of the CPU's side must stay until wait().
+  // Queue a copy of bytes [begin, begin + count) to the device, or back. Bytes that are uploaded must not
+  // change on the CPU's side until wait().
   void upload(int64_t begin, int64_t count) const;
   void download(int64_t begin, int64_t count) const;
-  // Until all queued work of the device is done.
+  // Waits until all queued work of the device is done.
   void wait() const;
 
  private:

@@ -40,7 +40,7 @@ std::string pin_prefix(const std::string& run_directory, int64_t step) {
   return pins_folder(run_directory) + "/" + folder_name(step) + "-";
 }
 
-// The step of a folder's name, if it is the name of a checkpoint.
+// The step in a folder's name, if it is the name of a checkpoint.
 std::optional<int64_t> step_of(const std::string& name) {
   constexpr std::string_view prefix = "step-";
   if (!name.starts_with(prefix)) return {};
@@ -80,7 +80,8 @@ std::string render_checksums(const std::vector<FileRecord>& records) {
   return json{{"algorithm", kAlgorithm}, {"files", files}}.dump(2) + "\n";
 }
 
-// checksums.json, which must say exactly what render_checksums writes, so that damage to it shows as well.
+// Reads checksums.json. It must say exactly what render_checksums writes, so that damage to this file shows
+// too.
 std::vector<FileRecord> read_checksums(const std::string& path) {
   const MappedFile file(path);
   const std::string text(reinterpret_cast<const char*>(file.data()), static_cast<size_t>(file.bytes()));
@@ -164,7 +165,7 @@ std::string save_checkpoint(const std::string& run_directory, int64_t step,
   make_directories(checkpoints_folder(run_directory));
   const std::string path = checkpoints_folder(run_directory) + "/" + folder_name(step);
   Metadata model_metadata = contents.model_metadata;
-  model_metadata.insert({"format", "pt"});  // some readers of the wider world refuse files without it
+  model_metadata.insert({"format", "pt"});  // some other programs refuse files without it
   model_metadata.insert({"step", fmt::format("{}", step)});
 
   AtomicDirectory folder(path);

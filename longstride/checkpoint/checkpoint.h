@@ -1,8 +1,8 @@
 // The checkpoints of a run. Each is a folder RUN/checkpoints/step-00001234/ with
 //   model.safetensors  the weights to use
-//   state.safetensors  what training needs besides to go on as if it had not stopped
-//   checksums.json     size and checksum of both
-// It appears whole or not at all. ../../docs/file-formats.md describes the files.
+//   state.safetensors  what training needs besides the weights, to go on as if it had not stopped
+//   checksums.json     size and checksum of both It appears whole or not at all. docs/file-formats.md
+//   describes the files.
 #pragma once
 
 #include <cstdint>
@@ -22,7 +22,7 @@ struct CheckpointContents {
   Metadata model_metadata;  // of the model file, besides "format" and "step"
 };
 
-// Numbers in the metadata, which must be nothing but that. Throw Error naming `what`.
+// Numbers in the metadata. The text must be the number and nothing else. Throw Error naming `what`.
 int64_t parse_whole_number(const std::string& text, const std::string& what);  // 0 or more, decimal
 double parse_exact_number(const std::string& text, const std::string& what);   // finite; 0x1.8p+3 as well
 
@@ -31,22 +31,22 @@ struct CheckpointInfo {
   std::string path;  // of the folder
 };
 
-// Creates the run's folders and sweeps up what a killed process left there. Call it when training starts.
+// Creates the run's folders and removes what a killed process left there. Call it when training starts.
 void prepare_run_directory(const std::string& run_directory);
 
-// Throws Error if the run's folders are there and no checkpoint could be saved in them, so that training does
+// Throws Error if the run's folders exist but no checkpoint could be saved in them, so that training does
 // not find out hours later. Changes nothing.
 void check_can_save(const std::string& run_directory);
 
-// Saves the state after `step` steps and returns the checkpoint's folder. One of the same step is replaced.
-// When this returns, the files are on the disk. Throws Error (no space, ...); then no checkpoint appears and
-// older ones stay.
+// Saves the state after `step` steps and returns the checkpoint's folder. A checkpoint of the same step is
+// replaced. When this returns, the files are on the disk. After an Error (no space, ...) there is no new
+// checkpoint, and older ones stay.
 std::string save_checkpoint(const std::string& run_directory, int64_t step,
                             const CheckpointContents& contents);
 
-// What became known of a saved state later: entries that replace or complete its metadata, in a small file of
-// the checkpoint's folder, amended.json. Appears whole or not at all; saving the step again forgets it.
-// Throws Error.
+// Adds what became known of a saved state later: entries that replace or complete its metadata, in
+// amended.json, a small file in the checkpoint's folder. It appears whole or not at all. If the step is
+// saved again, it is gone. Throws Error.
 void amend_checkpoint(const std::string& run_directory, int64_t step, const Metadata& metadata);
 
 // The checkpoints that have all their files, by ascending step.
@@ -56,25 +56,25 @@ CheckpointInfo find_checkpoint(const std::string& run_directory, int64_t step);
 
 enum class Verify { checksums, sizes };
 
-// A checkpoint's folder was copied or renamed: which course it belongs to is for people to say.
+// A checkpoint's folder was copied or renamed. Which course of training it belongs to, only people can say.
 class MisnamedCheckpoint : public Error {
  public:
   using Error::Error;
 };
 
-// A checkpoint that was found undamaged. Tensors of its files live as long as this object.
+// A checkpoint that is known to be undamaged. Tensors of its files live as long as this object.
 class OpenCheckpoint {
  public:
-  // Reads both files whole and compares their checksums, or only their sizes. Throws Error naming the damaged
-  // file and the older checkpoints to resume from; MisnamedCheckpoint if it is whole but of another step than
-  // its folder says.
+  // Reads both files whole and compares their checksums, or only their sizes. Throws Error naming the
+  // damaged file and the older checkpoints to resume from; MisnamedCheckpoint if it is whole but of another
+  // step than its folder's name.
   explicit OpenCheckpoint(const CheckpointInfo& info, Verify verify = Verify::checksums);
 
   int64_t step() const { return info_.step; }
   const std::string& path() const { return info_.path; }
   const SafetensorsFile& model() const { return model_; }
   const SafetensorsFile& state() const { return state_; }
-  // Of the state, with what was amended. An amendment that is damaged counts as none.
+  // Metadata of the state, with the amendments. A damaged amendment counts as none.
   const Metadata& metadata() const { return metadata_; }
 
  private:
@@ -89,17 +89,17 @@ class OpenCheckpoint {
   Metadata metadata_;
 };
 
-// The newest checkpoint without damage, if any, and one line on each damaged one that was passed over.
+// The newest checkpoint without damage, if any, and one line about each damaged one that was skipped.
 struct IntactCheckpoint {
   std::optional<CheckpointInfo> found;
-  std::optional<OpenCheckpoint> opened;  // the same, so that it is read and compared only once
+  std::optional<OpenCheckpoint> opened;  // the same, opened, so that it is read and compared only once
   std::vector<std::string> warnings;
 };
 // Throws MisnamedCheckpoint.
 IntactCheckpoint newest_intact(const std::string& run_directory);
 
-// RUN/best.json: the step whose evaluation, `value`, is the best so far. Which is better is the caller's
-// business.
+// RUN/best.json: the step with the best evaluation so far, and its `value`. The caller decides which is
+// better.
 struct BestCheckpoint {
   int64_t step = 0;
   double value = 0;
@@ -115,23 +115,23 @@ void forget_best(const std::string& run_directory);
 // Error.
 void prune_checkpoints(const std::string& run_directory, int64_t keep_last, bool keep_best = true);
 
-// Removes the checkpoints after `step`, and best.json if it names one of them: training resumed from `step`
-// takes another course, and what was saved on the old course must not pass for the newest.
+// Removes the checkpoints after `step`, and best.json if it names one of them. Training resumed from `step`
+// takes another course, and a checkpoint of the old course must not count as the newest.
 void discard_checkpoints_after(const std::string& run_directory, int64_t step);
 
-// Makes RUN/model.safetensors the model of that step: another name of the same file, so it costs no space and
-// stays when the checkpoint is removed.
+// Makes RUN/model.safetensors the model of that step. It is another name of the same file, so it costs no
+// space and stays when the checkpoint is removed.
 void publish_model(const std::string& run_directory, int64_t step);
 // The step of RUN/model.safetensors; empty without such a file. Throws Error if it is damaged.
 std::optional<int64_t> published_step(const std::string& run_directory);
 
-// Keeps the weights of `file`, those of `step`, for what can be read with no others (an archive, a sampling
-// state): another name of the same file in RUN/pins/, which pruning and going back leave alone. `digest`
-// tells apart weights of one step. Does nothing if they are kept already. Throws Error, as where the folder
-// cannot be written.
+// Keeps the weights of `file`, those of `step`, for files that can be read with no others (an archive, a
+// sampling state). They get another name of the same file in RUN/pins/, which pruning and going back do not
+// touch. `digest` tells apart weights of the same step. Does nothing if they are kept already. Throws Error,
+// for example if the folder cannot be written.
 void pin_model(const std::string& run_directory, int64_t step, const std::string& digest,
                const std::string& file);
-// The files that pin_model kept of a step.
+// The files of a step that pin_model kept.
 std::vector<std::string> pinned_models(const std::string& run_directory, int64_t step);
 
 }  // namespace longstride

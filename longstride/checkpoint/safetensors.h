@@ -1,7 +1,7 @@
-// Files of named tensors in the safetensors format (https://huggingface.co/docs/safetensors): eight bytes,
-// the length of the header as a little-endian number; the header, JSON, {"name": {"dtype", "shape",
-// "data_offsets": [begin, end]}, ...} and "__metadata__", strings by name; then the elements, little-endian
-// and without holes.
+// Files of named tensors in the safetensors format (https://huggingface.co/docs/safetensors). They begin
+// with eight bytes, the length of the header as a little-endian number. The header is JSON: {"name":
+// {"dtype", "shape", "data_offsets": [begin, end]}, ...}, and "__metadata__", strings by name. The elements
+// follow, little-endian and without gaps.
 #pragma once
 
 #include <map>
@@ -22,10 +22,10 @@ struct NamedTensor {
 
 using Metadata = std::map<std::string, std::string>;
 
-// Writes contiguous tensors of 1 to kMaxRank axes, on any device. Wide elements come first so that every
-// tensor lies at a multiple of its element size, and the first at a multiple of 64 bytes; within a width the
-// given order stays. Equal input gives equal bytes. Throws Error for names that repeat, are reserved or are
-// no UTF-8, and for the system's errors.
+// Writes contiguous tensors of 1 to kMaxRank axes, on any device. Wide elements come first, so that every
+// tensor begins at a multiple of its element size, and the first at a multiple of 64 bytes. Tensors of equal
+// element size keep the given order. Equal input gives equal bytes. Throws Error for names that repeat, are
+// reserved or are not UTF-8, and for the system's errors.
 void write_safetensors(ByteSink& sink, const std::vector<NamedTensor>& tensors,
                        const Metadata& metadata = {});
 // The same into a file that appears whole or not at all.
@@ -33,7 +33,7 @@ void write_safetensors(const std::string& path, const std::vector<NamedTensor>& 
                        const Metadata& metadata = {});
 
 // A file of named tensors, mapped into memory. Its tensors are views: they live as long as this object, and
-// writing to them ends the process. Everything the header says is checked before anything is handed out.
+// writing to them ends the process. The whole header is checked before any tensor is handed out.
 class SafetensorsFile {
  public:
   // Throws Error naming the file, the tensor and what is wrong with it.
@@ -45,10 +45,10 @@ class SafetensorsFile {
   const std::vector<std::string>& names() const { return names_; }  // in the order of the data
   bool contains(const std::string& name) const { return index_.contains(name); }
 
-  // Throws Error for an unknown name, and for a tensor at an address at which its elements cannot be read
-  // (files of longstride have none).
+  // Throws Error for an unknown name, and for a tensor whose address does not suit its element type (files
+  // of longstride have none).
   Tensor find(const std::string& name) const;
-  // The same whatever the address, for copying bytes only.
+  // The same for any address, for copying bytes only.
   Tensor find_bytes(const std::string& name) const;
 
  private:
@@ -61,10 +61,10 @@ class SafetensorsFile {
   std::unordered_map<std::string, size_t> index_;
 };
 
-// Copies tensors of the file into `targets`, on any device: target t takes what the file calls `prefix` +
-// t.name. Every target must be there with equal shape and dtype, and every tensor of the file whose name
-// begins with `prefix` must have its target. Throws Error naming the tensor and both shapes before anything
-// has been copied.
+// Copies tensors of the file into `targets`, on any device: target t takes the tensor that the file calls
+// `prefix` + t.name. The file must have every target with equal shape and dtype, and every tensor of the
+// file whose name begins with `prefix` must have its target. Throws Error naming the tensor and both shapes
+// before anything has been copied.
 void load_into(const SafetensorsFile& file, const std::string& prefix,
                const std::vector<NamedTensor>& targets);
 

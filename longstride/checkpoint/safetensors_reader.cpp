@@ -1,4 +1,4 @@
-// Reading of safetensors files. The header comes from anywhere, so nothing in it is believed before it is
+// Reads safetensors files. A file may come from anywhere, so nothing in its header is used before it is
 // checked.
 #include <algorithm>
 #include <array>
@@ -30,14 +30,14 @@ constexpr std::array<std::pair<std::string_view, DType>, 7> kFormatNames{{{"F64"
                                                                           {"U8", DType::u8},
                                                                           {"I8", DType::i8}}};
 
-// A name from the file as it may stand in a one-line message.
+// A name from the file, made fit for a one-line message.
 std::string printable(std::string_view name) {
   std::string text;
   for (const char c : name.substr(0, 200)) text += static_cast<unsigned char>(c) < 32 || c == 127 ? '?' : c;
   return name.size() > 200 ? text + "..." : text;
 }
 
-// Where a message belongs: the file and, once known, the tensor.
+// Where in the file an error is: the file and, once known, the tensor.
 struct Place {
   const std::string& path;
   std::string tensor;
@@ -51,9 +51,9 @@ struct Place {
   }
 };
 
-// Builds the header's JSON from the parser's events, refusing names that repeat within an object, where the
-// parser alone would keep the last one, and deep nesting. The parser's own callback would walk each object
-// again at the end of every member.
+// Builds the header's JSON from the parser's events. Refuses deep nesting, and names that repeat within an
+// object; the parser alone would keep the last one. The parser's own callback would walk each object again
+// at the end of every member.
 class HeaderBuilder : public nlohmann::json_sax<json> {
  public:
   explicit HeaderBuilder(const Place& place) : place_(place) {}
@@ -97,8 +97,7 @@ class HeaderBuilder : public nlohmann::json_sax<json> {
 
   const Place& place_;
   json root_;
-  std::vector<json*>
-      open_;  // members are added to the last one alone, so that the others stay where they are
+  std::vector<json*> open_;  // members are added only to the last one, so that the others do not move
   std::string key_;
 };
 
@@ -125,7 +124,7 @@ bool is_int64(const json& value) {
          value.get<uint64_t>() <= static_cast<uint64_t>(std::numeric_limits<int64_t>::max());
 }
 
-// One tensor as the header describes it, [begin, end) counted from the start of the data.
+// One tensor as the header describes it; [begin, end) counts from the start of the data.
 struct Entry {
   std::string name;
   Tensor tensor;
@@ -217,8 +216,7 @@ void SafetensorsFile::read_header() {
                        "leaves a hole before it: it begins at {}, the data before ends at {}", entry.begin,
                        position);
     position = entry.end;
-    // A Tensor has no read-only form; that its elements are not to be written is part of this class's
-    // contract.
+    // A Tensor has no read-only form. It is part of this class's contract that its elements are not written.
     entry.tensor.data = const_cast<std::byte*>(data + entry.begin);
     index_[entry.name] = tensors_.size();
     tensors_.push_back(entry.tensor);

@@ -1,6 +1,6 @@
-// A step of sampling by the ops that training uses, but for what only sampling needs. Rows of activations are
-// those of the sequences that take part, in their order, so that the others cost nothing; every op works on
-// each row as if it were alone.
+// A step of sampling, by the ops that training uses and a few that only sampling needs. The rows of
+// activations are those of the sequences that take part, in their order, so that the others cost nothing.
+// Every op works on each row as if it were alone.
 #include <algorithm>
 #include <cmath>
 #include <vector>
@@ -60,24 +60,24 @@ struct Rows {
   }
 };
 
-// What a step needs of memory, the same whether it is planned or dealt out.
-struct Room {
+// The memory of a step. Planning and allocating both go through allocate().
+struct Workspace {
   Rows rows;
-  Tensor queries, attended;  // (streams, qk) and (streams, d), a row a sequence
-  Tensor rotation;           // of QueryKey, for the positions of a sequence; empty: not rotary
+  Tensor queries, attended;  // (streams, qk) and (streams, d), one row for each sequence
+  Tensor rotation;           // for QueryKey, for the positions of a sequence; empty if not rotary
 
-  // `config` sees as many positions as are decoded.
-  static Room allocate(const ModelConfig& config, int64_t streams, Arena& arena) {
-    Room room;
-    room.rows = Rows::allocate(config, streams, arena);
-    room.queries = arena.allocate(DType::f32, {streams, config.qk()});
-    room.attended = arena.allocate(DType::f32, {streams, config.width});
-    room.rotation = allocate_rotation(config, arena);
-    return room;
+  // `config` has as many positions as are decoded.
+  static Workspace allocate(const ModelConfig& config, int64_t streams, Arena& arena) {
+    Workspace workspace;
+    workspace.rows = Rows::allocate(config, streams, arena);
+    workspace.queries = arena.allocate(DType::f32, {streams, config.qk()});
+    workspace.attended = arena.allocate(DType::f32, {streams, config.width});
+    workspace.rotation = allocate_rotation(config, arena);
+    return workspace;
   }
 };
 
-// linear_each_row rounds its input to 16 bits where the weights have so many.
+// linear_each_row rounds its input to 16 bits where the weights have 16 bits.
 int64_t scratch_bytes(const ModelConfig& config, DType product, int64_t streams) {
   if (product == DType::f32) return 0;
   Arena measure = Arena::measuring({});
@@ -102,10 +102,10 @@ class CpuSteps final : public StepEngine {
     const DType product = parameters_.output_weight.dtype;
     Arena measure = Arena::measuring({});
     const ModelConfig seen = config_.shortened(options.positions);
-    Room::allocate(seen, streams_, measure);
+    Workspace::allocate(seen, streams_, measure);
     arena_ = Arena({}, measure.peak());
-    room_ = Room::allocate(seen, streams_, arena_);
-    fill_rotation(seen, room_.rotation);
+    workspace_ = Workspace::allocate(seen, streams_, arena_);
+    fill_rotation(seen, workspace_.rotation);
     scratch_ = Arena({}, scratch_bytes(config_, product, streams_));
     context_ = {{}, &scratch_};
     for (std::vector<int64_t>* list : {&sequences_, &places_, &positions_})
@@ -117,24 +117,24 @@ class CpuSteps final : public StepEngine {
     positions_.assign(positions.begin(), positions.end());
     for (int64_t s = 0; s < streams_; ++s) {
       if (positions[s] < 0) continue;
-      if (positions[s] > 0) room_.rows.previous.as<uint8_t>()[sequences_.size()] = previous[s];
+      if (positions[s] > 0) workspace_.rows.previous.as<uint8_t>()[sequences_.size()] = previous[s];
       sequences_.push_back(s);
       places_.push_back(positions[s]);
     }
     const int64_t count = static_cast<int64_t>(sequences_.size());
-    if (count == 0) return room_.rows.logits;
+    if (count == 0) return workspace_.rows.logits;
     const ThreadLimit limit(too_small_to_share(weights_, count));
-    const Rows rows = room_.rows.first(count);
+    const Rows rows = workspace_.rows.first(count);
     run(context_, EmbeddingOne{rows.previous, places_, parameters_.embedding, rows.x});
     for (int64_t layer = 0; layer < config_.layers; ++layer) block(layer, rows);
     run(context_, LayerNormForward{rows.x, parameters_.final_gain, parameters_.final_bias, kFinalNormEpsilon,
                                    rows.normed, rows.mean, rows.rstd});
     product(rows.normed, parameters_.output_weight, quantized_ ? quantized_->output() : QuantizedMatrix{}, {},
             rows.logits);
-    // Each to the row of its sequence, which is no earlier one.
+    // Moves each row to that of its sequence, which is never an earlier row.
     for (int64_t i = count; i-- > 0;)
-      if (sequences_[i] != i) copy_row(room_.rows.logits, i, room_.rows.logits, sequences_[i]);
-    return room_.rows.logits;
+      if (sequences_[i] != i) copy_row(workspace_.rows.logits, i, workspace_.rows.logits, sequences_[i]);
+    return workspace_.rows.logits;
   }
 
   void advance(std::span<const Continuation> continuations, int64_t steps, uint8_t* out) override {
@@ -174,9 +174,9 @@ class CpuSteps final : public StepEngine {
     run(context_, LayerNormForward{r.x, p.norm1_gain, p.norm1_bias, kNormEpsilon, r.normed, r.mean, r.rstd});
     product(r.normed, p.qkv_weight, q.qkv, p.qkv_bias, r.qkv);
     if (config_.rotary() || config_.qk_norm)
-      run(context_,
-          QueryKeyAt{{r.qkv.columns(0, 2 * config_.qk()), config_.heads, room_.rotation, r.reciprocal_rms},
-                     places_});
+      run(context_, QueryKeyAt{{r.qkv.columns(0, 2 * config_.qk()), config_.heads, workspace_.rotation,
+                                r.reciprocal_rms},
+                               places_});
     if (config_.mixes_values()) mix_values(layer, r);
     attend(caches_.layer(layer), r);
     product(r.attended, p.projection_weight, q.projection, p.projection_bias, r.branch);
@@ -209,10 +209,10 @@ class CpuSteps final : public StepEngine {
     if (count == streams_)
       return run(context_, AttentionOne{cache, positions_, queries.split_last(heads), scale,
                                         r.attended.split_last(heads)});
-    for (int64_t i = 0; i < count; ++i) copy_row(queries, i, room_.queries, sequences_[i]);
-    run(context_, AttentionOne{cache, positions_, room_.queries.split_last(heads), scale,
-                               room_.attended.split_last(heads)});
-    for (int64_t i = 0; i < count; ++i) copy_row(room_.attended, sequences_[i], r.attended, i);
+    for (int64_t i = 0; i < count; ++i) copy_row(queries, i, workspace_.queries, sequences_[i]);
+    run(context_, AttentionOne{cache, positions_, workspace_.queries.split_last(heads), scale,
+                               workspace_.attended.split_last(heads)});
+    for (int64_t i = 0; i < count; ++i) copy_row(workspace_.attended, sequences_[i], r.attended, i);
   }
 
   const ModelConfig config_;
@@ -222,9 +222,9 @@ class CpuSteps final : public StepEngine {
   int64_t streams_;
   int64_t weights_;  // of all products
   Arena arena_ = Arena::measuring({}), scratch_ = Arena::measuring({});
-  Room room_;
+  Workspace workspace_;
   OpContext context_;
-  // Of the present step: the sequences that take part, where they stand, and where all do.
+  // Of the present step: the sequences that take part, their positions, and the positions of all sequences.
   std::vector<int64_t> sequences_, places_, positions_;
 };
 
@@ -236,7 +236,7 @@ std::unique_ptr<StepEngine> make_steps(Device, const EngineParts& parts, const D
 
 int64_t steps_bytes(const ModelConfig& config, DType product, const DecoderOptions& options) {
   Arena measure = Arena::measuring({});
-  Room::allocate(config.shortened(options.positions), options.streams, measure);
+  Workspace::allocate(config.shortened(options.positions), options.streams, measure);
   return measure.peak() + scratch_bytes(config, product, options.streams);
 }
 

@@ -23,7 +23,7 @@ DecoderOptions resolved(const ModelConfig& config, DecoderOptions options) {
 
 CachePlan plan_for(const ModelConfig& config, Device device, DType product, const DecoderOptions& options) {
   CachePlan plan = plan_caches(config, options.positions, product, options.exact_scores);
-  // As the steps have the rows that are convolved.
+  // The dtype in which the steps keep the rows for the convolution.
   plan.recent = device.kind == DeviceKind::cpu ? DType::f32 : product;
   return plan;
 }
@@ -58,7 +58,7 @@ void fill_with_noise(const Tensor& t) {
 
 }  // namespace
 
-// A forward over beginnings of one length: plans and memory are made once for all of them.
+// A forward pass over primes of one length: plans and memory are made once for all of them.
 struct Decoder::Prefill {
   Prefill(const ModelConfig& config, Device device, DType product, int64_t positions)
       : length(positions),
@@ -146,7 +146,7 @@ void Decoder::advance(std::span<const Continuation> continuations, int64_t steps
                      "{} bytes from position {} on, in sequences of {} positions", c.count, c.position,
                      options_.positions);
   }
-  // If drawing fails, nobody knows how far caches have come: only 0 may follow.
+  // If drawing fails, nobody knows how far the caches have come. So only position 0 may follow.
   for (int64_t s = 0; s < streams(); ++s)
     if (continuations[s].count > 0) filled_[s] = 0;
   engine_->advance(continuations, steps, out.data());
@@ -213,7 +213,7 @@ void Decoder::prefill_in_parallel(int64_t sequence, std::span<const uint8_t> byt
     copy(tokens, prefill_->tokens);
     tokens = prefill_->tokens;
   }
-  // (1, N, ...) as (N, ...).
+  // Turns (1, N, ...) into (N, ...).
   const auto of_one = [](Tensor t) {
     --t.rank;
     std::copy(t.shape.begin() + 1, t.shape.end(), t.shape.begin());

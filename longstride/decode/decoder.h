@@ -1,10 +1,10 @@
-// Incremental decoding: one byte after another for several sequences side by side, with the keys and values
-// of earlier positions that the pattern can still reach. Each step reads exactly the keys that the pattern
-// allows its position.
+// Incremental decoding: one byte after another, for several sequences side by side. It keeps the keys and
+// values of earlier positions that the pattern can still reach. Each step reads exactly the keys that the
+// pattern allows its position.
 //
-// Sequences are independent: each stands at its own position, and its bytes and probabilities are the same
-// bits alone and beside others. On a GPU bytes are drawn there, many steps at a time; on the CPU a step is
-// run op by op.
+//  Sequences are independent. Each has its own position, and its bytes and probabilities are the same bits
+//  alone and beside others. A GPU draws the bytes itself, many steps at a time; the CPU runs a step op by
+//  op.
 #pragma once
 
 #include <cstdint>
@@ -21,49 +21,51 @@ class Decoder {
  public:
   static constexpr int64_t kRests = StepEngine::kRests;
 
-  // Caches and all rooms are allocated here; no step allocates. The memory behind `parameters` must outlive
-  // the decoder. Products run in the dtype of the parameters' weights, all else in f32. If `quantized` is
-  // given, it must outlive the decoder too, and steps on the CPU read these weights instead, with x in f32; a
-  // parallel prefill and a GPU run on `parameters`, which should hold what the eight bits stand for.
+  // All caches and workspace are allocated here; no step allocates. The memory behind `parameters` must
+  // outlive the decoder. Products run in the dtype of the parameters' weights, all else in f32. If
+  // `quantized` is given, it must outlive the decoder too, and steps on the CPU read these weights instead,
+  // with x in f32. A parallel prefill and a GPU run on `parameters`, which should then hold the values that
+  // the eight bits mean.
   Decoder(const ModelConfig& config, const ModelParameters& parameters, Device device,
           const DecoderOptions& options = {}, const QuantizedParameters* quantized = nullptr);
   ~Decoder();
-  // Stays where it is: its ops' context points at its scratch.
+  // Not moved: the context of its ops points at its scratch.
   Decoder(const Decoder&) = delete;
   Decoder& operator=(const Decoder&) = delete;
 
   // What the constructor allocates on the device: caches, rows of activations, scratch. `product` is the
-  // weights' dtype.
+  // dtype of the weights.
   static int64_t bytes(const ModelConfig& config, Device device, DType product,
                        const DecoderOptions& options);
 
-  // The logits (streams, 256) f32 of the bytes at `positions`, in CPU memory, valid until the next call;
-  // those of sequences that rest mean nothing. previous (streams) are the bytes at positions - 1, not read at
-  // 0. Each position is the next of its sequence, or 0, which begins it anew. Throws Error otherwise, or
-  // beyond the decoder's positions.
+  // The logits (streams, 256) f32 of the bytes at `positions`, in CPU memory, valid until the next call.
+  // Those of sequences that rest mean nothing. previous (streams) are the bytes at positions - 1; they are
+  // not read at position 0. Each position must be the next of its sequence, or 0, which begins the sequence
+  // again. Throws Error otherwise, or beyond the decoder's positions.
   Tensor step(std::span<const uint8_t> previous, std::span<const int64_t> positions);
-  // The same position for all.
+  // The same with one position for all sequences.
   Tensor step(std::span<const uint8_t> previous, int64_t position);
 
-  // Draws continuations[s].count bytes of sequence s, at most `steps`; out (streams, steps) row by row =, the
-  // rest of a row is left as it is. The same bytes as step() and draw() one by one give on this device.
+  // Draws continuations[s].count bytes of sequence s, at most `steps`, into out (streams, steps), row by row
+  // =. The rest of a row is left as it is. The bytes are those that step() and draw() one by one give on
+  // this device.
   void advance(std::span<const Continuation> continuations, int64_t steps, std::span<uint8_t> out);
 
-  // Fills the cache of `sequence` with positions 0..size-1; go on at position `size`. More than kParallelFrom
-  // positions run as one parallel forward, whose plans and working memory are kept for the next of the same
-  // length; fewer run as steps.
+  // Fills the cache of `sequence` with positions 0..size-1; go on at position `size`. More than
+  // kParallelFrom positions run as one parallel forward. Its plans and working memory are kept for the next
+  // prefill of the same length. Fewer positions run as steps.
   void prefill(int64_t sequence, std::span<const uint8_t> bytes);
-  // tokens (streams, length) u8 in CPU memory, one row a sequence; equal rows are computed once.
+  // tokens (streams, length) u8 in CPU memory, one row for each sequence; equal rows are computed once.
   void prefill(const Tensor& tokens);
   static constexpr int64_t kParallelFrom = 16;
-  // Working memory that a prefill of `positions` takes on the device.
+  // The working memory on the device for a prefill of `positions`.
   static int64_t prefill_bytes(const ModelConfig& config, Device device, DType product, int64_t positions);
 
-  // Makes sequence `to` stand where `from` does.
+  // Copies the state of sequence `from` to sequence `to`.
   void copy_sequence(int64_t from, int64_t to);
 
-  // As if `positions` had been decoded, with arbitrary small numbers for keys and values: for timing late
-  // positions without the hours before them.
+  // Fills the caches as if `positions` had been decoded, with arbitrary small numbers for keys and values.
+  // For timing late positions without the hours before them.
   void fill_with_noise(int64_t positions);
 
   int64_t streams() const { return options_.streams; }
@@ -76,7 +78,7 @@ class Decoder {
  private:
   void check_next(int64_t sequence, int64_t position) const;
   void prefill_in_parallel(int64_t sequence, std::span<const uint8_t> bytes);
-  // The last of a sequence's rows (N, d), positions 0..N-1, that are convolved.
+  // Keeps the last of a sequence's rows (N, d), positions 0..N-1, for the convolution.
   void keep_recent(int64_t layer, int64_t sequence, const Tensor& rows) const;
 
   ModelConfig config_;

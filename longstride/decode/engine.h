@@ -1,8 +1,8 @@
-// What each kind of device has to offer for decoding: one byte further for several sequences, the whole model
-// at once. Decoder (decoder.h) is what others use.
+// What each kind of device has to offer for decoding: one more byte for several sequences, through the whole
+// model. Others use Decoder (decoder.h).
 //
-// A sequence's probabilities are the same bits whatever stands beside it and by whichever way a step runs:
-// every sum has an order of its own that depends on the model and on the sequence's position alone.
+// A sequence's probabilities are the same bits whatever is beside it and whichever way a step runs: the
+// order of every sum depends only on the model and on the sequence's own position.
 #pragma once
 
 #include <cstdint>
@@ -22,17 +22,17 @@ namespace longstride {
 enum class DecodeSchedule {
   fastest,     // of those below, for this number of sequences
   persistent,  // one kernel for all steps of a call; its blocks wait for each other between stages
-  graph        // a kernel a stage, queued as one graph a step
+  graph        // one kernel for each stage; each step is queued as one graph
 };
 
 struct DecoderOptions {
   int64_t streams = 1;        // sequences side by side
-  int64_t positions = 0;      // that a sequence may have, at most the model's context; 0: that
+  int64_t positions = 0;      // the most that a sequence may have, up to the model's context; 0: the context
   bool exact_scores = false;  // keys are kept in f32, so that products of queries and keys are f32 throughout
   DecodeSchedule gpu_schedule = DecodeSchedule::fastest;
 };
 
-// Where one sequence stands and how it goes on.
+// The position of one sequence and how it goes on.
 struct Continuation {
   int64_t position = 0;  // of the first byte to draw
   uint8_t previous = 0;  // the byte before it; not read at 0
@@ -42,10 +42,10 @@ struct Continuation {
 
 class StepEngine {
  public:
-  static constexpr int64_t kRests = -1;  // a position: nothing is asked of the sequence in this step
+  static constexpr int64_t kRests = -1;  // as a position: the sequence takes no part in this step
   virtual ~StepEngine() = default;
-  // The logits (S, 256) f32 of the next byte of each sequence, in CPU memory, valid until the next call; keys
-  // and values of its position are kept. Rows of sequences that rest mean nothing.
+  // The logits (S, 256) f32 of the next byte of each sequence, in CPU memory, valid until the next call.
+  // Keys and values of that position are kept. Rows of sequences that rest mean nothing.
   virtual Tensor step(std::span<const uint8_t> previous, std::span<const int64_t> positions) = 0;
   // out[s * steps + i] = byte i of sequence s, for i < continuations[s].count <= steps. Throws Error if a
   // logit is NaN or +infinity.
@@ -60,10 +60,11 @@ struct EngineParts {
   const QuantizedParameters* quantized;  // weights that a CPU reads instead, or null
 };
 
-// `options` with positions > 0. Throws Error for a model that the device cannot decode.
+// Needs `options` with positions > 0. Throws Error for a model that the device cannot decode.
 std::unique_ptr<StepEngine> make_steps(Device device, const EngineParts& parts,
                                        const DecoderOptions& options);
-// Bytes of the device's memory that this allocates, caches apart. `product` is the weights' dtype.
+// Bytes of the device's memory that an engine allocates, without the caches. `product` is the dtype of the
+// weights.
 int64_t steps_bytes(Device device, const ModelConfig& config, DType product, const DecoderOptions& options);
 
 // What a backend implements.

@@ -8,8 +8,8 @@ namespace longstride {
 
 namespace {
 
-// Keys or values (streams, rows, width) of one layer, and what is convolved; laid out where the memory is
-// planned and where it is dealt out.
+// Keys or values (streams, rows, width) of one layer, and the rows for the convolution. Planning the memory
+// and handing it out both go through here.
 KeyCache lay_out(const CachePlan& plan, const ModelConfig& config, int64_t layer, int64_t streams,
                  Arena& arena, Tensor* recent) {
   const int64_t rows = plan.layer(layer).rows;

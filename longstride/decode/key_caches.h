@@ -1,5 +1,5 @@
-// What all layers keep of several sequences: keys and values, of which the schedule says which rows each head
-// needs, and the last rows of what model.convolution reads; and the memory behind them.
+// What all layers keep of several sequences, and the memory behind it: keys and values, in the rows that the
+// schedule says each head needs, and the last rows that model.convolution reads.
 #pragma once
 
 #include <cstdint>
@@ -21,13 +21,13 @@ struct LayerCachePlan {
 struct CachePlan {
   int64_t positions = 0;
   std::vector<KeyStore> stores;        // distinct ones
-  std::vector<LayerCachePlan> layers;  // one a layer of the schedule's cycle
+  std::vector<LayerCachePlan> layers;  // one for each layer of the schedule's cycle
   DType keys = DType::f32, values = DType::f32;
   DType recent = DType::f32;
   const LayerCachePlan& layer(int64_t index) const { return layers[index % layers.size()]; }
 };
 
-// `positions` as in DecoderOptions, not 0.
+// `positions` as in DecoderOptions, but not 0.
 CachePlan plan_caches(const ModelConfig& config, int64_t positions, DType product, bool exact_scores);
 
 // Bytes of one layer's cache for one sequence, and of the dense cache of as many positions.
@@ -40,20 +40,20 @@ class KeyCaches {
   KeyCaches(const ModelConfig& config, CachePlan plan, Device device, int64_t streams);
   KeyCaches(const KeyCaches&) = delete;
   KeyCaches& operator=(const KeyCaches&) = delete;
-  // Of all layers and sequences.
+  // Bytes for all layers and sequences.
   static int64_t bytes(const ModelConfig& config, const CachePlan& plan, int64_t streams);
 
   const CachePlan& plan() const { return plan_; }
   const KeyCache& layer(int64_t index) const { return layers_[index]; }
   // (S, kConvolutionTaps, d), as ops/causal_convolution.h keeps them; empty without model.convolution.
   const Tensor& recent(int64_t layer) const { return recent_[layer]; }
-  // All tensors of a layer, the first axis of each being the sequences.
+  // All tensors of a layer. The first axis of each is the sequences.
   std::vector<Tensor> tensors(int64_t layer) const;
   int64_t layers() const { return static_cast<int64_t>(layers_.size()); }
 
  private:
   CachePlan plan_;
-  std::vector<std::vector<HeadRows>> heads_;  // a layer of the cycle
+  std::vector<std::vector<HeadRows>> heads_;  // for each layer of the cycle
   std::vector<KeyCache> layers_;
   std::vector<Tensor> recent_;
   Arena arena_ = Arena::measuring({});

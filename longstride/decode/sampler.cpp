@@ -85,7 +85,7 @@ uint8_t draw(std::span<const float> logits, const SamplerConfig& config, uint32_
     sum += probabilities[byte];
     if (u < sum) break;
   }
-  // The sum may end a rounding error below 1: a draw beyond it is the last byte that can occur.
+  // The sum may end a rounding error below 1. A draw beyond it gives the last byte that can occur.
   return static_cast<uint8_t>(last);
 }
 

@@ -17,7 +17,7 @@ struct SamplerConfig {
   void check() const;
 };
 
-// How the bytes of one sequence are drawn: byte p by the random number (sampler.seed, stream, origin + p).
+// How the bytes of one sequence are drawn: byte p with the random number (sampler.seed, stream, origin + p).
 struct Draw {
   SamplerConfig sampler = {};
   uint32_t stream = 0;
@@ -25,7 +25,7 @@ struct Draw {
 };
 
 // The probability of each byte: softmax(logits / temperature), cut to the top_k likeliest, renormalised, cut
-// to the top_p likeliest, renormalised; computed in double. Of equally likely bytes the lower counts as
+// to the top_p likeliest, renormalised. Computed in double. Of equally likely bytes the lower counts as
 // likelier. Bytes that are cut have exactly 0. Throws Error unless there are 256 logits, none of them NaN or
 // +infinity and not all -infinity.
 std::array<double, 256> sampling_distribution(std::span<const float> logits, const SamplerConfig& config);

@@ -1,4 +1,4 @@
-// Decoding on the CPU that is too little for several threads: waking them for each op of it costs more than
+// Decoding on the CPU that is too little work for several threads. To wake them for each op costs more than
 // they save, and many times more where other processes keep the cores busy.
 #pragma once
 
@@ -9,18 +9,19 @@
 
 namespace longstride {
 
-// Elements of the weights of all products.
+// The number of weights in all products.
 int64_t product_weights(const ModelConfig& config);
 
-// True if a pass over `weights` elements of products with `rows` rows of activations is too small to be worth
-// several threads.
+// True if a pass is too small for several threads: one whose products have `weights` weights in all and
+// `rows` rows of activations.
 inline bool too_small_to_share(int64_t weights, int64_t rows) {
-  // Few rows, where memory sets the pace: it reads fewer weights. Many: it multiplies less.
+  // With few rows memory sets the pace, so the limit is on the weights that are read; with many, on
+  // multiplications.
   constexpr int64_t kFewestWeights = int64_t{2} << 20, kFewestProducts = int64_t{16} << 20;
   return weights < kFewestWeights && rows * weights < kFewestProducts;
 }
 
-// One thread while it lives, if `one`.
+// If `one`, limits this thread's loops to one thread while it lives.
 class ThreadLimit {
  public:
   explicit ThreadLimit(bool one) : before_(one ? threads() : 0) {

@@ -1,4 +1,4 @@
-// The whole configuration of one experiment: what stands in its TOML file, section by section.
+// The whole configuration of one experiment: the content of its TOML file, section by section.
 #pragma once
 
 #include <set>
@@ -18,14 +18,14 @@ struct TrainConfig {
   int64_t steps = 1000;
   double epochs = 0;        // > 0 replaces steps
   double minutes = 0;       // > 0: the schedule ends when this much time has been spent (not repeatable)
-  int64_t batch = 4;        // sequences a step
+  int64_t batch = 4;        // sequences in a step
   int64_t micro_batch = 0;  // sequences at a time; 0: all of the batch
   std::string optimizer = "adam";
   double learning_rate = 5e-4;
   double muon_rate = 0.02, muon_momentum = 0.95;
   std::string newton_schulz = "jordan";
   int64_t warmup = -1;   // see warmup_steps()
-  int64_t schedule = 2;  // of runs that began without this field: 1
+  int64_t schedule = 2;  // 1 in runs that began before this field existed
   std::string decay = "cosine";
   std::string context_schedule;  // both: see stages.h
   std::string pattern_schedule;
@@ -65,10 +65,11 @@ struct RunConfig {
 
   // All fields of all sections; the list points into this object.
   FieldList fields();
-  // Throws Error for values that are each in range but do not go together. Of a config that leaves something
-  // open (choices.h) the ranges alone.
+  // Throws Error for values that are each in range but do not go together. If the config leaves something
+  // open (choices.h), checks only the ranges.
   void check() const;
-  // Fields that the file does not name are those of `defaults`; the keys that it names are added to `named`.
+  // Fields that the file does not name have the values of `defaults`. Adds the keys that the file names to
+  // `named`.
   static RunConfig from_file(const std::string& path, RunConfig defaults = {},
                              std::set<std::string>* named = nullptr);
   std::string to_toml(bool with_help) const;

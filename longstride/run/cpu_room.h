@@ -1,5 +1,5 @@
-// A look at the CPU's memory before it is asked for: the system gives out more than there is, and ends a
-// process later, in the midst of its work.
+// Checks the CPU's memory before work takes it. The system promises more memory than there is, and then ends
+// a process in the middle of its work.
 #pragma once
 
 #include <cstdint>
@@ -12,12 +12,12 @@
 namespace longstride {
 
 // For work on a CPU that takes `bytes` more than this process holds. Throws Error if the machine, or the
-// container it runs in, could not give them even to it alone: "not enough memory: WHAT needs ...; ADVICE".
-// Returns what to warn of if they are not free now, else "". A GPU's work needs nothing of note.
+// container it runs in, could not give so much even if nothing else ran: "not enough memory: WHAT needs ...;
+// ADVICE". Returns a warning if it is only not free now, else "". For a GPU's work it does nothing.
 std::string check_cpu_room(Device device, int64_t bytes, std::string_view what, std::string_view advice,
                            const CpuMemory& memory = cpu_memory());
 
-// Bytes that a decoder's caches may take by themselves: a quarter of what there is.
+// Bytes that a decoder's caches may take: a quarter of the memory that a process could have.
 int64_t cpu_cache_room();
 
 }  // namespace longstride

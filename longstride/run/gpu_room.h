@@ -1,4 +1,4 @@
-// A look at a GPU's free memory before it is asked for.
+// Checks a GPU's free memory before work takes it.
 #pragma once
 
 #include <cstdint>
@@ -8,17 +8,17 @@
 
 namespace longstride {
 
-// An allowance for what a GPU comes to hold beside what is planned: cuBLASLt's code, kernels that are loaded
-// when they are first called, a recorded step.
+// An allowance for what a GPU holds besides what is planned: cuBLASLt's code, kernels that are loaded when
+// they are first called, a recorded step.
 inline constexpr int64_t kGpuAllowance = int64_t{128} << 20;
-// Sequences that a GPU's ops take at a time: what a grid of blocks may have on an axis.
+// Sequences that a GPU's ops take at a time: the most blocks that a grid may have along an axis.
 inline constexpr int64_t kMostGpuSequences = 65535;
 
-// Bytes of the GPU's memory that may be planned with: what is free, less the allowance.
+// Bytes of the GPU's memory that may be planned with: the free memory less the allowance.
 int64_t gpu_room(Device device);
 
-// Throws Error if `device` is a GPU with less room than `bytes`: "not enough memory on the GPU: WHAT needs
-// ...; ADVICE".
+// Throws Error if `device` is a GPU with less than `bytes` to plan with: "not enough memory on the GPU: WHAT
+// needs ...; ADVICE".
 void check_gpu_room(Device device, int64_t bytes, std::string_view what, std::string_view advice);
 
 }  // namespace longstride

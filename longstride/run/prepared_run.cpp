@@ -19,7 +19,7 @@ namespace fs = std::filesystem;
 
 namespace {
 
-// They are appended to, which asks for more than a folder that may be written to.
+// Metrics files are appended to, which needs more than permission to write in the folder.
 void check_metrics(const std::string& directory) {
   const std::string path = (fs::path(directory) / "metrics.jsonl").string();
   check_file_or_absent(path);
@@ -40,7 +40,7 @@ PreparedRun::PreparedRun(RunRequest request, std::optional<RunLock> lock, const 
     : directory_(std::move(request.directory)), config_(std::move(request.config)), lock_(std::move(lock)) {
   request.directory = directory_;
   check_directory(request);
-  // Before anything of the run is changed.
+  // All this comes before anything in the run is changed.
   check_can_save(directory_);
   check_metrics(directory_);
   const bool trained = state_of_directory(directory_) == RunDirectoryState::trained;
@@ -52,7 +52,7 @@ PreparedRun::PreparedRun(RunRequest request, std::optional<RunLock> lock, const 
   }
   try {
     make_directory(note);
-    // Another process may have been quicker.
+    // Another process may have been faster.
     check_directory(request);
     LONGSTRIDE_CHECK(
         state_of_directory(directory_) != RunDirectoryState::trained,
@@ -92,14 +92,14 @@ void PreparedRun::check_directory(const RunRequest& request) const {
   }
 }
 
-// Fields of the model's section may not change once a run has weights: they would not fit. Nor may the
-// optimizer, for its state.
+// Fields of the model's section may not change once a run has weights, which would not fit. Nor may the
+// optimizer, because of its state.
 void PreparedRun::check_model() {
   RunConfig saved = read_run_config(directory_);
-  // What has begun goes on as it began.
+  // A run that has begun keeps its rule.
   config_.train.schedule = saved.train.schedule;
   config_.train.newton_schulz = saved.train.newton_schulz;
-  // A config that leaves the axes open means those that the run took from its pictures.
+  // A config that leaves the axes open means the axes that the run took from its pictures.
   if (config_.model.position_axes.empty()) config_.model.position_axes = saved.model.position_axes;
   LONGSTRIDE_CHECK(config_.train.optimizer == saved.train.optimizer,
                    "{}: the run has train.optimizer = \"{}\", not \"{}\", which needs other state than its "

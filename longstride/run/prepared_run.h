@@ -1,5 +1,5 @@
-// A run about to be trained: everything that can be refused is looked at once, in the order in which a
-// refusal costs least, before anything of the run is changed.
+// A run that is about to be trained. Everything that can be refused is checked once, cheapest checks first,
+// and before anything in the run is changed.
 #pragma once
 
 #include <memory>
@@ -19,25 +19,26 @@ struct RunRequest {
   RunConfig config;
   int64_t from_step = -1;     // checkpoint to go on from; -1: the newest without damage
   bool go_on = true;          // false: a directory that holds checkpoints is refused
-  bool data_changed = false;  // data that are not those of the run any more are taken as they are now
-  std::string advice = {};    // what to do where it is refused, for the end of that message
+  bool data_changed = false;  // true: takes the data as they are now, even if they are not those of the run
+  std::string advice = {};    // if the run is refused: what to do, for the end of the message
 };
 
-// The lock of a directory that holds a run, nothing for another one. Take it before the run's configuration
-// is read. Throws Error as RunLock does.
+// The lock of a directory that holds a run; nothing for another directory. Take it before the run's
+// configuration is read. Throws Error as RunLock does.
 std::optional<RunLock> lock_existing_run(const std::string& directory, const Notes& note);
 
 class PreparedRun {
  public:
-  // `lock` is what lock_existing_run gave. Looks at the directory, the model, the data and the checkpoint;
-  // only a new directory with its lock is made, and removed again without commit(). Throws Error.
+  // `lock` is the result of lock_existing_run. Checks the directory, the model, the data and the checkpoint.
+  // The only thing that it makes is a new directory with its lock, and without commit() that is removed
+  // again. Throws Error.
   PreparedRun(RunRequest request, std::optional<RunLock> lock, const Notes& note);
   ~PreparedRun();
   PreparedRun(const PreparedRun&) = delete;
   PreparedRun& operator=(const PreparedRun&) = delete;
 
   const std::string& directory() const { return directory_; }
-  // With what is only known from the data: the shape of pictures.
+  // Includes what is known only from the data: the shape of pictures.
   const RunConfig& config() const { return config_; }
   const Splits& splits() const { return splits_; }
   bool resumes() const { return checkpoint_.has_value(); }
@@ -45,16 +46,16 @@ class PreparedRun {
   bool begins_anew() const { return begins_anew_; }
   // What the config left open, as "model.context = 256, ..."; empty for nothing.
   const std::string& chosen() const { return chosen_; }
-  // To go on from; null for a run that begins.
+  // The checkpoint to go on from; null for a run that begins.
   const OpenCheckpoint* checkpoint() const { return checkpoint_ ? &*checkpoint_ : nullptr; }
-  // The checkpoint's files are let go of.
+  // Closes the checkpoint's files.
   void close_checkpoint() { checkpoint_.reset(); }
 
-  // The run goes on with another validation part: what was the best on the old one is not comparable.
+  // The run goes on with another validation part, so its best evaluation so far is not comparable.
   bool validation_changed() const { return validation_changed_; }
 
-  // Writes the configuration and, where they are new, the data's sizes and checksums: from here on the run is
-  // there, or goes on. Throws Error.
+  // Writes the configuration and, where they are new, the sizes and checksums of the data. From here on the
+  // run exists, or goes on. Throws Error.
   void commit();
 
  private:

@@ -29,7 +29,7 @@ constexpr int64_t kWhole = int64_t{1} << 30, kBlock = int64_t{1} << 18, kBlocks 
 
 struct PartRecord {
   std::string source;        // path
-  int64_t source_bytes = 0;  // of all that is there, decoded
+  int64_t source_bytes = 0;  // of the whole source, decoded
   int64_t bytes = 0;         // of the part
   std::string checksum;
 };
@@ -98,7 +98,7 @@ std::optional<std::array<PartRecord, 3>> read_record(const std::string& run) {
   }
 }
 
-// What is different, for the beginning of a message; "" if nothing is.
+// The difference, for the beginning of a message; "" if there is none.
 std::string difference(const PartRecord& was, const PartRecord& is, const char* part) {
   if (was.bytes == is.bytes && was.checksum == is.checksum) return "";
   if (was.source_bytes != is.source_bytes)

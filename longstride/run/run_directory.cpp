@@ -31,7 +31,7 @@ void check_run_directory(const std::string& path) {
     fail("cannot read {}: it is not a regular file", config_path(path));
 }
 
-// The last step that the curves tell of; 0 without curves.
+// The last step in the curves; 0 without curves.
 int64_t last_metrics_step(const std::string& run) {
   const fs::path path = fs::path(run) / "metrics.jsonl";
   std::error_code ignored;
@@ -46,7 +46,7 @@ int64_t last_metrics_step(const std::string& run) {
   return last;
 }
 
-// Has a checkpoint of this run ever been saved, although there is none now?
+// Whether a checkpoint of this run was ever saved, although there is none now.
 bool was_trained(const std::string& run) {
   if (is_there(fs::path(run) / "model.safetensors") || is_there(fs::path(run) / "best.json")) return true;
   std::error_code ignored;
@@ -89,7 +89,7 @@ RunConfig read_run_config(const std::string& path) {
   defaults.train.recipe = "paper";
   defaults.train.optimizer = "adam";
   defaults.train.context_schedule = defaults.train.pattern_schedule = "";
-  // Of runs from before the fields.
+  // For runs that began before these fields existed.
   defaults.train.schedule = 1;
   defaults.train.newton_schulz = "jordan";
   return RunConfig::from_file(config_path(path), defaults);

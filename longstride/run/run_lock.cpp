@@ -26,7 +26,7 @@ std::string host_name() {
   return name;
 }
 
-// Written into the lock's file by its holder.
+// What the holder writes into the lock's file.
 struct Holder {
   long long process = 0;  // 0: not known
   std::string host;
@@ -54,7 +54,7 @@ void write_holder(int file) {
   if (ftruncate(file, 0) != 0 || pwrite(file, text.data(), text.size(), 0) < 0) return;
 }
 
-// The file behind the descriptor is still the one of that name: its last holder may have removed it.
+// Whether the descriptor's file still has that name: its last holder may have removed it.
 bool is_still_there(int file, const std::string& path) {
   struct stat opened {
   }, named{};

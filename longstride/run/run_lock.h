@@ -7,12 +7,12 @@
 
 namespace longstride {
 
-// Lines for people.
+// Receives lines for people.
 using Notes = std::function<void(const std::string&)>;
 
 struct RunLockOptions {
   double patience = 5;  // seconds to wait for a process that is about to end
-  Notes note = {};      // told who is waited for, and of a file system without locks
+  Notes note = {};      // receives a line if a process is waited for or the file system has no locks
   // Stands for flock(descriptor, LOCK_EX | LOCK_NB) in tests.
   std::function<int(int descriptor)> try_lock = {};
 };
@@ -21,13 +21,13 @@ struct RunLockOptions {
 class RunLock {
  public:
   // Throws Error that names the holder if another process keeps the lock, and for the system's errors. Where
-  // the file system has no locks, this is noted and the run is not protected.
+  // the file system has no locks, this is noted, and the run is not protected.
   explicit RunLock(const std::string& run_directory, const RunLockOptions& options = {});
   ~RunLock();
   RunLock(RunLock&& other) noexcept : path_(std::move(other.path_)), file_(std::exchange(other.file_, -1)) {}
   RunLock& operator=(RunLock&&) = delete;
 
-  // Gives the lock up and removes its file, for a directory that is to go.
+  // Gives up the lock and removes its file, for a directory that will be removed.
   void remove();
 
  private:

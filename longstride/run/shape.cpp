@@ -1,10 +1,11 @@
 // The shape of a model that a config leaves open.
 //
-// The time and the device give the FLOPs F that there are; training takes about 6 a parameter and byte, so a
-// model that is to read r bytes a parameter has N = sqrt(F / (6 r)). r is a GPU's where models of 38M to 59M
-// did best in two and ten minutes, and larger on a CPU, where a model that gets few steps learns next to
-// nothing and neighbours may take half of the time (docs/results.md). A model much larger than its data
-// learns them by heart: N is bounded by their bytes too.
+//  Time and device give a number of FLOPs, F. Training takes about 6 for each parameter and byte, so a model
+//  that is to read r bytes for each parameter has N = sqrt(F / (6 r)) parameters. On a GPU, r is that of the
+//  models of 38M to 59M parameters, which did best in two and ten minutes. On a CPU it is larger, because a
+//  model that gets few steps learns next to nothing and other processes may take half of the time
+//  (docs/results.md). A model much larger than its data learns them by heart, so N is bounded by their bytes
+//  too.
 #include <algorithm>
 #include <array>
 #include <cmath>
@@ -23,14 +24,14 @@ namespace longstride {
 
 namespace {
 
-constexpr double kBytesAParameterOfGpus = 5, kBytesAParameterOfCpus = 6;
-constexpr double kParametersAByte = 1.5;  // of training data, at most; not measured
+constexpr double kBytesPerParameterOnGpus = 5, kBytesPerParameterOnCpus = 6;
+constexpr double kParametersPerByte = 1.5;  // for each byte of training data, at most; not measured
 constexpr double kDefaultMinutes = 10;
 
 struct Size {
   int64_t layers, width;
 };
-// Heads of 64 channels from a width of 128 on, as GPUs like them.
+// From a width of 128 on, heads have 64 channels, because GPUs are fast with them.
 constexpr std::array kSizes{Size{2, 96},   Size{3, 128},  Size{4, 192},  Size{6, 256},   Size{8, 384},
                             Size{10, 512}, Size{12, 640}, Size{12, 768}, Size{16, 1024}, Size{24, 1024}};
 
@@ -40,9 +41,10 @@ double parameters_of(const Size& size) {
 
 bool is_gpu(const RunConfig& config) { return parse_device(config.compute.device).kind == DeviceKind::cuda; }
 
-// FLOP a second that training does, roughly, so that the same machine chooses the same model each time. GPU:
-// the 85M and 95M models of docs/results.md on an H100 and an H200. A core: three layers of width 128 on one
-// core of an EPYC (Zen 4), set by set; AMX was not measured and is taken as BF16.
+// FLOP per second of training. It is rough and not measured at run time, so that the same machine chooses
+// the same model each time. GPU: the 85M and 95M models of docs/results.md on an H100 and an H200. One core:
+// three layers of width 128 on one core of an EPYC (Zen 4), for each instruction set; AMX was not measured
+// and counts as BF16.
 double training_rate(const ComputeConfig& config) {
   if (parse_device(config.device).kind == DeviceKind::cuda) return 2e14;
   const int64_t cores = config.threads > 0 ? config.threads : threads();
@@ -56,15 +58,15 @@ double training_rate(const ComputeConfig& config) {
   return of_core() * static_cast<double>(cores);
 }
 
-// Minutes that the run will take, as far as the config says; where it counts steps or epochs, what is
-// customary.
+// The minutes that the run will take, if the config names them. If it counts steps or epochs, the usual
+// number.
 double minutes_of(const TrainConfig& train) { return train.minutes > 0 ? train.minutes : kDefaultMinutes; }
 
 Size size_for(const RunConfig& config, int64_t train_bytes) {
   const double flops = training_rate(config.compute) * 60 * minutes_of(config.train);
-  const double bytes = is_gpu(config) ? kBytesAParameterOfGpus : kBytesAParameterOfCpus;
+  const double bytes = is_gpu(config) ? kBytesPerParameterOnGpus : kBytesPerParameterOnCpus;
   const double wanted =
-      std::min(std::sqrt(flops / (6 * bytes)), kParametersAByte * static_cast<double>(train_bytes));
+      std::min(std::sqrt(flops / (6 * bytes)), kParametersPerByte * static_cast<double>(train_bytes));
   // The nearest, by ratio.
   return *std::min_element(kSizes.begin(), kSizes.end(), [&](const Size& a, const Size& b) {
     return std::abs(std::log(parameters_of(a) / wanted)) < std::abs(std::log(parameters_of(b) / wanted));
@@ -78,7 +80,7 @@ int64_t heads_for(const ModelConfig& model) {
   return 1;
 }
 
-// Contexts of text and sound, of which a config gets the longest that its time can teach and its data fill.
+// The longest context that the time can teach and that the data fill, for text and sound.
 int64_t context_for(const RunConfig& config, const Splits& splits) {
   const FastChoices& fast = modality_of(config.data).fast;
   const auto& contexts = fast.contexts;
@@ -87,7 +89,7 @@ int64_t context_for(const RunConfig& config, const Splits& splits) {
                                 : minutes >= 1 ? 1
                                                : 2)
                              : fast.cpu_context + (minutes >= fast.cpu_minutes ? 0 : 1);
-  // Enough windows to learn from, and one to validate with.
+  // Whether there are enough windows to learn from, and one to validate with.
   const auto fits = [&](int64_t context) {
     return 16 * context <= splits.train.size() &&
            (splits.validation.size() == 0 || context <= splits.validation.size());
@@ -98,14 +100,15 @@ int64_t context_for(const RunConfig& config, const Splits& splits) {
   return context;
 }
 
-// A row near the root of the context, so that own row and summaries see about as many positions.
+// The row is near the root of the context, so that the own row and the summaries have about as many
+// positions.
 std::string pattern_for(const RunConfig& config, const ImageShape& picture) {
   if (picture.bytes() > 0) return fmt::format("strided:{}", picture.width * picture.channels);
   int64_t row = 1;
   while (row * row < config.model.context) row *= 2;
   row = std::min(row, config.model.context);
   if (modality_of(config.data).fast.strided) return fmt::format("strided:{}", row);
-  // As in the configs of this project: a quarter of a block is its summary, and no block is below 32.
+  // As in the configs of this project: a quarter of a block is its summary, and no block is shorter than 32.
   row = std::min(std::max<int64_t>(32, row), config.model.context);
   return row >= 8 ? fmt::format("fixed:{},{}", row, row / 4) : "dense";
 }
@@ -188,7 +191,8 @@ void choose_training(RunConfig& config) {
     train.batch = (batch_for(config) + micro - 1) / micro * micro;
   }
   if (train.context_schedule == "auto") train.context_schedule = context_schedule_for(config);
-  // Checked as if it were chosen: what is open is not, and a plan needs a model that makes sense.
+  // check() looks only at the ranges of a config with an open field, and a plan needs a config that is
+  // checked whole. So activations count as chosen here.
   const bool open = train.activations == "auto";
   if (open) train.activations = "keep";
   config.check();

@@ -16,7 +16,7 @@ struct Part {
   double until = 1;
 };
 
-// "VALUE until PROGRESS; VALUE until PROGRESS", and what the model says for the rest.
+// Reads "VALUE until PROGRESS; VALUE until PROGRESS"; `last`, the model's own value, is for the rest.
 std::vector<Part> parts_of(const std::string& text, const char* field, std::string last) {
   std::vector<Part> parts;
   double before = 0;

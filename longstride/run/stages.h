@@ -11,16 +11,16 @@ namespace longstride {
 struct Stage {
   double from = 0;     // progress of the run, in [0, 1), at which the stage begins
   int64_t pieces = 1;  // sequences that each window of the model's context is cut into
-  // As the run's, but for the context, the pattern and the sequences a step and at a time: bytes a step stay
-  // the same. Shapes of weights are those of the run's model.
+  // The run's config with another context and pattern. It has `pieces` times as many sequences in a step and
+  // at a time, so that the bytes of a step stay the same. Shapes of weights are those of the run's model.
   RunConfig config;
 };
 
-// One without schedules. In order; the last has the model's context and pattern. Throws Error naming the
-// field for a schedule that cannot be read or does not fit the model.
+// The stages in order. The last has the model's context and pattern; without schedules it is the only one.
+// Throws Error naming the field for a schedule that cannot be read or does not fit the model.
 std::vector<Stage> stages_of(const RunConfig& config);
 
-// Index of the stage that a run is in.
+// The index of the stage at this progress of the run.
 int64_t stage_at(const std::vector<Stage>& stages, double progress);
 
 }  // namespace longstride

@@ -1,10 +1,10 @@
-// Reach by sets of positions as bits. A term gives each query a range of keys whose ends only grow
-// (ranges.h), so one pass over an order with a sliding "or" carries the sets through a layer, whatever the
-// term.
+// Computes reach with sets of positions as bits. A term gives each query a range of keys whose ends only
+// grow (ranges.h). So one walk over an order, with a sliding "or", carries the sets through a layer,
+// whatever the term.
 //
-// Up to kExhaustive positions the sets are "which keys has this query seen so far", for all keys, some at a
-// time. Beyond, they are "which of the sampled queries see this key", carried from the last layer to the
-// first.
+//  Up to kExhaustive positions the sets are "which keys has this query seen so far", for all keys, some at a
+//  time. Beyond, they are "which of the sampled queries see this key", carried from the last layer to the
+//  first.
 #include "longstride/pattern/analyse.h"
 
 #include <algorithm>
@@ -19,7 +19,7 @@ namespace {
 
 constexpr int64_t kExhaustive = 16384;
 constexpr int64_t kSamples = 64;
-constexpr int kWords = 8;  // keys that are followed at a time, by 64
+constexpr int kWords = 8;  // keys that are followed at a time, in words of 64
 
 template <int words>
 struct Bits {
@@ -31,9 +31,9 @@ struct Bits {
   bool has(int64_t bit) const { return word[bit / 64] >> bit % 64 & 1; }
 };
 
-// The "or" of elements begin..end-1 of a sequence, for ranges, none empty, whose ends never fall. Each
-// element is read at most three times: an or of what came since the pivot, and the suffixes of what lay
-// before it.
+// The "or" of elements begin..end-1 of a sequence, for ranges that are not empty and whose ends never fall.
+// Each element is read at most three times: there is one "or" of what came since the pivot, and one for each
+// suffix before the pivot.
 template <class Set, class ElementAt>
 class SlidingOr {
  public:
@@ -180,7 +180,7 @@ Reach reach_of_all(const LayerTerms& cycle, int64_t layers, int64_t n) {
   return reach;
 }
 
-// One query from each 1/64 of the sequence, not all at the same place of a block; the last position among
+// One query from each 64th of the sequence, not all at the same place of a block. The last position is among
 // them.
 std::vector<int64_t> sampled_queries(int64_t n) {
   std::vector<int64_t> queries;

@@ -1,4 +1,4 @@
-// What a schedule of patterns can see, and what it costs.
+// What a schedule of patterns can see, and its cost.
 #pragma once
 
 #include <cstdint>

@@ -1,6 +1,6 @@
-// Layout: one column of panels a distinct layer, one panel a distinct pattern among its heads, over each
-// panel its text with every term in its own colour. Positions themselves (k = q) are a shade darker, so that
-// the eye finds the diagonal.
+// Layout: one column of panels for each distinct layer, and in it one panel for each distinct pattern of its
+// heads. Above each panel is its text, with every term in its own colour. Positions themselves (k = q) are a
+// shade darker, so that the eye finds the diagonal.
 #include "longstride/pattern/draw.h"
 
 #include <algorithm>
@@ -15,8 +15,8 @@ namespace {
 
 constexpr int64_t kMargin = 16;
 constexpr int64_t kLargestCell = 14;   // pixels of a pair, for short sequences
-constexpr int64_t kSmallestGrid = 4;   // pixels of a pair from which on lines are drawn between them
-constexpr int64_t kSamplesAside = 10;  // pairs a side that a cell of many pairs is judged by
+constexpr int64_t kSmallestGrid = 4;   // pixels of a pair from which lines are drawn between pairs
+constexpr int64_t kSamplesAside = 10;  // a cell of many pairs is judged by this many pairs along each side
 constexpr Colour kPast{244, 245, 247}, kFuture{255, 255, 255}, kGrid{225, 228, 233}, kFrame{150, 156, 166},
     kText{70, 76, 86};
 
@@ -35,7 +35,7 @@ struct Paint {
   }
 };
 
-// The colour of the first term that allows the pair; nothing where none does.
+// Adds the colour of the first term that allows the pair; nothing if none does.
 void add_pair(const Pattern& pattern, int64_t q, int64_t k, Paint& paint) {
   for (int t = 0; t < pattern.count; ++t) {
     if (!pattern.terms[t].allows(q, k)) continue;
@@ -66,9 +66,9 @@ struct Grid {
   }
 };
 
-// The colour of the cell of queries row and keys column. Cells of many pairs are judged by pairs at jittered
-// places: a regular choice would beat against strides. The cube root of the share keeps thin patterns
-// visible.
+// The colour of the cell of queries `row` and keys `column`. A cell of many pairs is judged by pairs at
+// jittered places, because a regular choice would beat against strides. The cube root of the share keeps
+// thin patterns visible.
 Colour cell_colour(const Pattern& pattern, const Grid& grid, int64_t row, int64_t column) {
   const int64_t q0 = grid.first(row), q_count = grid.first(row + 1) - q0;
   const int64_t k0 = grid.first(column), k_count = grid.first(column + 1) - k0;

@@ -1,5 +1,5 @@
-// A pattern as a picture: a cell a (query, key) pair, queries downwards, keys to the right, a colour for each
-// kind of term.
+// A pattern as a picture. Each cell is a (query, key) pair: queries go down, keys to the right, and each
+// kind of term has a colour.
 #pragma once
 
 #include <cstdint>
@@ -9,10 +9,10 @@
 
 namespace longstride {
 
-// Draws each distinct layer of the schedule's cycle side by side (heads of a layer that differ stand below
-// each other) as PNG or SVG by the file's ending. A panel is a square of up to `pixels` (16 to 16384) a side;
-// longer sequences are drawn by sampling: the colour of a cell deepens with the share of its pairs that are
-// allowed (its cube root). Throws Error if the file cannot be written or has another ending.
+// Draws the distinct layers of the schedule's cycle side by side as PNG or SVG, by the file's ending. Heads
+// of a layer that differ are below each other. A panel is a square with sides of up to `pixels` (16 to
+// 16384). Longer sequences are drawn by sampling: a cell's colour deepens with the cube root of the share of
+// its pairs that are allowed. Throws Error if the file cannot be written or has another ending.
 void draw_schedule(const Schedule& schedule, int64_t heads, int64_t n, int64_t pixels,
                    const std::string& path);
 

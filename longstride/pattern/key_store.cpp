@@ -11,14 +11,15 @@ namespace {
 
 constexpr int64_t kMostPositions = int64_t{1} << 30;
 
-// Of how many of n positions the ring must hold the keys; 0 for terms with rows of their own.
+// The number of keys, of n positions, that the ring must hold; 0 for terms with rows of their own.
 int64_t ring_of(const Term& term, int64_t n) {
   return terms::visit(term.kind, [&](auto t) -> int64_t {
     return decltype(t)::rows == terms::Rows::ring ? std::min(decltype(t)::reach(term), n) : 0;
   });
 }
 
-// Rings before prefixes before summaries before strides: what repeats earlier terms is then found by ranges.
+// Rings come first, then prefixes, summaries and strides. So keys that repeat those of earlier terms are
+// found by ranges.
 int order_of(const Term& term, int64_t n) {
   switch (key_order_kind(term)) {
     case TokenOrder::Kind::natural:

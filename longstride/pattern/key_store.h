@@ -1,14 +1,14 @@
 // Which keys a sampler has to keep, and in which rows.
 //
 // A sampler goes forward one position at a time and keeps a key only as long as the pattern lets a later
-// position look at it. Each kind of term says where (terms/):
+// position look at it. Each kind of term says where it keeps them (terms/):
 //   window, block, previous-row, dilated   a ring of the latest keys, as many as the term reaches back
 //   summary, prefix                        a row for each of their positions
-//   dense, stride                          all keys: the key at k is looked at again from k + l
-// Terms share the ring, which is as long as the longest needs; where the ring and the others together come to
-// the whole sequence, every key has one row and all terms read that. A position reads its keys through a
-// Reading: for each term a run of rows with a constant step. Everything is closed arithmetic, for kernels
-// too.
+//   dense, stride                          all keys: the key at k is looked at again from k + l Terms share
+//   the ring, which is as long as the longest of them needs. Where the ring and the other rows together
+//   would hold the whole sequence, every key has one row and all terms read that. A position reads its keys
+//   through a Reading: for each term a run of rows with a constant step. All of this is plain arithmetic, so
+//   that kernels can do it too.
 #pragma once
 
 #include <cstdint>
@@ -17,13 +17,13 @@
 
 namespace longstride {
 
-// One term's keys for one position: key j of `count` stands in row(j).
+// One term's keys for one position: key j of `count` is in row(j).
 struct TermReading {
   int32_t key = 0, key_step = 1, run = 1;  // position of key j: key + j / run * key_step + j % run
   int32_t count = 0;
-  int32_t row = 0, row_step = 0;  // row of key 0 and steps between rows; without steps a key's row is the key
-  int32_t ring = 0;               // not 0: rows from `ring` on begin at 0 again
-  bool may_repeat = false;        // some of its keys may be those of an earlier term
+  int32_t row = 0, row_step = 0;  // row of key 0, and the step to the next; without it a key's row is the key
+  int32_t ring = 0;               // not 0: row `ring` is row 0 again, and so on
+  bool may_repeat = false;        // some of its keys may be those of an earlier term too
 
   LONGSTRIDE_HOST_DEVICE int32_t key_at(int32_t j) const {
     return run == 1 ? key + j * key_step : key + j / run * key_step + j % run;
@@ -35,8 +35,8 @@ struct TermReading {
   }
 };
 
-// What one position reads: candidate i of `candidates` belongs to the term in whose part of the count it
-// falls. A few candidates may be keys that an earlier term has named already.
+// What one position reads. The candidates are the keys of the first term, then those of the second, and so
+// on. A few of them may be keys of an earlier term too.
 struct Reading {
   TermReading terms[kMaxTerms];
   int32_t term_count = 0;
@@ -59,8 +59,8 @@ struct KeyStore {
 // [1, 2^30].
 KeyStore make_key_store(const Pattern& pattern, int64_t n);
 
-// Calls visit(row) for each row where key k belongs, once `known` > k keys are known: none if no later
-// position may look at it.
+// Calls visit(row) for each row that holds key k when `known` > k keys are known: for none if no later
+// position may look at k.
 template <class Visit>
 LONGSTRIDE_HOST_DEVICE void for_rows_of_key(const KeyStore& store, int64_t k, int64_t known, Visit&& visit) {
   if (store.ring > 0 && k >= known - store.ring) visit(static_cast<int32_t>(k % store.ring));
@@ -72,7 +72,7 @@ LONGSTRIDE_HOST_DEVICE void for_rows_of_key(const KeyStore& store, int64_t k, in
   }
 }
 
-// What position q reads, whose own key is stored already.
+// The keys that position q reads. Its own key must be stored already.
 LONGSTRIDE_HOST_DEVICE inline Reading reading_of(const KeyStore& store, int64_t q) {
   Reading reading;
   reading.query = static_cast<int32_t>(q);
@@ -83,7 +83,8 @@ LONGSTRIDE_HOST_DEVICE inline Reading reading_of(const KeyStore& store, int64_t 
     IndexRange range = own_range(term, q);
     TermReading& r = reading.terms[t];
     if (is_contiguous(term)) {
-      // What touches an earlier range in the same rows joins it; what an earlier one ends in stops before it.
+      // A range that touches an earlier range in the same rows joins it. One that ends inside an earlier
+      // range ends before it.
       for (int e = 0; e < t; ++e) {
         TermReading& earlier = reading.terms[e];
         const int64_t begin = earlier.key, end = begin + earlier.count;
@@ -117,12 +118,12 @@ LONGSTRIDE_HOST_DEVICE inline Reading reading_of(const KeyStore& store, int64_t 
         reading.neighbours = own.key;
     }
   }
-  // Rows, now that ranges have settled, and what may still be read twice.
+  // The ranges are final here. Now come the rows, and which keys may still be read twice.
   for (int t = 0; t < store.pattern.count; ++t) {
     TermReading& r = reading.terms[t];
     for (int e = 0; e < t && r.count > 0; ++e) {
       const TermReading& earlier = reading.terms[e];
-      // Two runs of neighbours are compared; what is no such run ends before the neighbours.
+      // Two runs of neighbours are compared. Other runs end before the neighbours.
       bool apart = false;
       if (is_contiguous(store.pattern.terms[e]))
         apart = is_contiguous(store.pattern.terms[t])

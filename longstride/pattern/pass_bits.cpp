@@ -8,7 +8,7 @@ namespace longstride {
 
 namespace {
 
-// Those of `excluded` that are one range in any order.
+// Those of `excluded` whose keys are one range in any order.
 Pattern contiguous_terms(const Pattern& excluded) {
   Pattern contiguous;
   for (int t = 0; t < excluded.count; ++t)
@@ -87,7 +87,7 @@ bool leaves_out_single_keys(const PassTerms& pass) {
 }
 
 double words_of_pass(const PassTerms& pass, int64_t n, int64_t tile) {
-  double keys = 0;  // of a query, on the average
+  double keys = 0;  // of an average query
   for (int t = 0; t < pass.terms.count; ++t) {
     const Term& term = pass.terms.terms[t];
     const double half = static_cast<double>(pass.keys.lane_length()) / 2;

@@ -1,4 +1,4 @@
-// Which terms of a pattern make a pass, and which need not be there at all.
+// Which terms of a pattern form a pass, and which terms are not needed.
 #include <algorithm>
 
 #include "longstride/base/check.h"
@@ -22,7 +22,7 @@ void check_term(const Term& term) {
   });
 }
 
-// The same pairs of n positions by the plainest kind that says them.
+// The same pairs of n positions, by the plainest kind that has them.
 Term plainest(Term term, int64_t n) {
   for (;;) {
     check_term(term);
@@ -32,7 +32,7 @@ Term plainest(Term term, int64_t n) {
   }
 }
 
-// Every pair of `inner` is one of `outer`. Says no where that would take more than a glance.
+// Whether every pair of `inner` is one of `outer`. Says no where the answer is not quick to find.
 bool contains(const Term& outer, const Term& inner) {
   return terms::visit(outer.kind, [&](auto o) {
     return terms::visit(inner.kind,
@@ -40,7 +40,7 @@ bool contains(const Term& outer, const Term& inner) {
   });
 }
 
-// No pair is in both, so neither needs to exclude the other.
+// Whether no pair is in both, so that neither needs to exclude the other.
 bool apart(const Term& a, const Term& b) {
   if (!is_summary(a) || !is_summary(b) || a.size != b.size) return false;
   const int64_t a_start = a.size - (a.run + 1) * a.count;

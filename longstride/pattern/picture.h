@@ -19,12 +19,13 @@ class Picture {
   // In pixels. Throws Error if that is more than a picture can sensibly have.
   Picture(int64_t width, int64_t height);
 
-  // Later ones cover earlier ones.
+  // Later rectangles cover earlier ones.
   void fill(int64_t x, int64_t y, int64_t width, int64_t height, Colour colour);
-  // (x, y) is the upper left corner of the first letter, `scale` the pixels of a dot.
+  // (x, y) is the upper left corner of the first letter; `scale` is the size of a dot in pixels.
   void write(int64_t x, int64_t y, int64_t scale, std::string_view text, Colour colour);
 
-  // The format is the path's ending, .png or .svg. Throws Error for others and if the file cannot be written.
+  // The format is the path's ending, .png or .svg. Throws Error for other endings and if the file cannot be
+  // written.
   void save(const std::string& path) const;
   static void check_ending(const std::string& path);
 

@@ -14,18 +14,18 @@ namespace longstride {
 namespace {
 
 constexpr int32_t kNoTile = std::numeric_limits<int32_t>::max();
-constexpr int64_t kWord = 64;  // keys that PassBits tells at a time
+constexpr int64_t kWord = 64;  // keys that PassBits gives at a time
 
 uint64_t first_bits(int64_t count) { return ~uint64_t{0} >> (kWord - std::min(count, kWord)); }
 
-// Where the number of a tile's queries that do something with key tiles from here on changes.
+// From this key tile on, the numbers of queries that touch or cover a tile change by these amounts.
 struct Step {
   int32_t tile = 0;
   int32_t touching = 0;  // queries with a key in the tile
   int32_t covering = 0;  // queries with all keys of the tile
 };
 
-// Lengthens the last run, if it is of this query tile (its runs begin at `first`), or adds one.
+// Lengthens the last run if it belongs to this query tile (whose runs begin at `first`), or adds a run.
 void append_run(const TileRun& run, size_t first, std::vector<TileRun>& runs) {
   if (runs.size() > first && runs.back().end == run.begin && runs.back().full == run.full)
     runs.back().end = run.end;
@@ -49,13 +49,13 @@ void append_runs(std::vector<Step>& steps, int64_t queries, std::vector<TileRun>
   }
 }
 
-// What one query tile's queries see of a key tile.
+// What the queries of one tile see of a key tile.
 struct TileCount {
   int64_t pairs = 0;
   int64_t covering = 0;  // queries with all keys of the tile
 };
 
-// As build_rows, by the bits of every key.
+// Does the same as build_rows, by the bits of every key.
 int64_t build_rows_by_bits(Pass& pass) {
   const TokenOrder& query_order = pass.queries.order;
   const int64_t tiles_per_lane = pass.keys.tiles_per_lane(), lane_length = pass.keys.order.lane_length();
@@ -68,7 +68,7 @@ int64_t build_rows_by_bits(Pass& pass) {
     const int64_t lane = t / pass.queries.tiles_per_lane();
     const int64_t first = t % pass.queries.tiles_per_lane() * pass.queries.tile;
     const int64_t size = pass.queries.size(t);
-    int64_t first_tile = tiles_per_lane, last_tile = 0;  // that any of them reaches, and one behind
+    int64_t first_tile = tiles_per_lane, last_tile = 0;  // that any query reaches, and one past the last
     for (int64_t offset = first; offset < first + size; ++offset) {
       const int64_t q = position_at(query_order, lane, offset);
       if (q >= query_order.n) continue;
@@ -121,7 +121,7 @@ int64_t build_rows(Pass& pass) {
     steps.clear();
     for (int64_t offset = first; offset < first + size; ++offset) {
       const int64_t q = position_at(query_order, lane, offset);
-      if (q >= query_order.n) continue;  // padding counts in `size`, so that its tiles are never full
+      if (q >= query_order.n) continue;  // padding counts in `size`, so its tiles are never full
       for (const IndexRange& range : ranges.of(q)) {
         pairs += range.end - range.begin;
         const auto begin = static_cast<int32_t>(range.begin / tile);
@@ -160,8 +160,8 @@ Stretch stretch_at(std::span<const TileRun> runs, size_t next, int32_t tile) {
   return {runs[next].full ? Stretch::State::full : Stretch::State::partial, runs[next].end};
 }
 
-// The runs of rows by key tile. Goes down the rows and looks only at key tiles whose state changes from one
-// row to the next, so that the work is that of the result and not of all listed tiles.
+// The runs of rows, listed by key tile. Goes down the rows and looks only at key tiles whose state changes
+// from one row to the next. So the work grows with the result, not with the number of listed tiles.
 TileLists transpose(const TileLists& rows, int64_t row_count, int64_t column_count) {
   struct Entry {
     int32_t column;
@@ -200,9 +200,10 @@ TileLists transpose(const TileLists& rows, int64_t row_count, int64_t column_cou
   return columns;
 }
 
-// A range takes as long as so many words of bits.
+// One range takes about as long as this many words of bits.
 constexpr double kWordsOfRange = 16;
-// What takes minutes to plan is refused before it begins: about a second is 10^7 ranges or 2 * 10^8 words.
+// A plan that would take minutes is refused before it begins. In about a second 10^7 ranges or 2 * 10^8
+// words are done.
 constexpr double kMostRanges = 3e8, kMostWords = 1e9;
 
 bool better_by_bits(const PassTerms& pass, int64_t n, int64_t tile) {
@@ -210,7 +211,7 @@ bool better_by_bits(const PassTerms& pass, int64_t n, int64_t tile) {
          words_of_pass(pass, n, tile) < kWordsOfRange * ranges_of_pass(pass, n);
 }
 
-// The passes of `pattern`. Throws Error where later ones must leave out too many keys.
+// The passes of `pattern`. Throws Error if later ones must leave out too many keys.
 std::vector<PassTerms> passes_to_plan(const Pattern& pattern, int64_t n, int64_t tile) {
   std::vector<PassTerms> passes = group_passes(pattern, n);
   for (const PassTerms& pass : passes)

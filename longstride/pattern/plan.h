@@ -1,14 +1,14 @@
 // From a pattern and a length to tiles of work, by exact arithmetic.
 //
-// Every term is an interval of keys in a token order in which it is dense: window, block, prefix,
-// previous-row and dense in the natural order; stride and dilated in the order of columns (position = row * l
-// + lane, lanes one after the other); summary with its keys gathered into consecutive indices. Terms that
-// share their orders form one Pass. A Plan is the list of passes; a pair that an earlier pass covers is
-// excluded from later ones, so that each allowed pair stands in exactly one pass and is counted once.
+// In some order of the positions, the keys of a term are one interval. For window, block, prefix,
+// previous-row and dense this is the natural order. For stride and dilated it is the order of columns:
+// position = row * l + lane, lanes one after the other. For summary the keys are gathered into consecutive
+// indices. Terms with the same orders form one Pass. A Plan is a list of passes. A pass excludes the pairs
+// of earlier passes, so each allowed pair is in exactly one pass and counts once.
 //
-// Kernels walk a pass by tiles: `rows` says which key tiles a query tile touches (forward, dQ), `columns`
-// which query tiles a key tile touches (dK, dV). A full tile needs no mask; in a partial one `allows_index`
-// decides.
+//  Kernels walk a pass by tiles: `rows` lists the key tiles that each query tile touches (forward, dQ),
+//  `columns` the query tiles that each key tile touches (dK, dV). A full tile needs no mask; in a partial
+//  one `allows_index` decides.
 #pragma once
 
 #include <cstdint>
@@ -37,7 +37,7 @@ struct TileGrid {
   }
 };
 
-// Consecutive tiles [begin, end), all full or all in need of a mask.
+// Consecutive tiles [begin, end): all are full, or all need a mask.
 struct TileRun {
   int32_t begin = 0;
   int32_t end = 0;
@@ -56,13 +56,13 @@ struct TileLists {
 
 struct Pass {
   Pattern terms;     // the terms of this pass
-  Pattern excluded;  // the terms of earlier passes; their pairs are not ours
+  Pattern excluded;  // the terms of earlier passes, whose pairs are not in this one
   TileGrid queries;
   TileGrid keys;
   TileLists rows;     // by query tile: key tiles
   TileLists columns;  // by key tile: query tiles; the exact transpose of rows, same full flags
 
-  // A pair of positions belongs to this pass.
+  // Whether a pair of positions belongs to this pass.
   LONGSTRIDE_HOST_DEVICE bool allows(int64_t q, int64_t k) const {
     return terms.allows(q, k) && !excluded.allows(q, k);
   }
@@ -83,9 +83,10 @@ struct Plan {
 // Plans `pattern` (resolved for a head) over n positions with tiles of `query_tile` by `key_tile` indices. A
 // tile is listed only if it holds an allowed pair of the pass, and marked full only if all its pairs are
 // allowed and none is padding. A pass without pairs is left out; a pattern that allows nothing over n
-// positions has no pass. Memory grows with the number of query tiles and runs and time with n, never with
-// n * n; where a later pass must leave out a stride or summary of an unrelated width, time may grow with a
-// 64th of its pairs, and more than half a minute of it is refused. Throws Error for n < 1 or tiles < 1.
+// positions has no pass. Memory grows with the number of query tiles and of runs, and time with n; neither
+// grows with n * n. There is one exception: where a later pass must leave out a stride or summary of an
+// unrelated width, time may grow with a 64th of its pairs. A plan that would take more than half a minute is
+// refused. Throws Error for that, and for n < 1 or tiles < 1.
 Plan make_plan(const Pattern& pattern, int64_t n, int64_t query_tile, int64_t key_tile);
 
 // Allowed pairs of `pattern` over n positions, without tiles.

@@ -24,13 +24,14 @@ IndexRange offsets_between(const TokenOrder& order, int64_t lane, int64_t begin,
   return {};
 }
 
-// The keys of a summary in another order: block by block of the summary, or key by key where blocks are more.
+// The keys of a summary in another order: block by block of the summary, or key by key where a lane has
+// fewer keys than there are blocks.
 void add_summary_holes(const Term& term, const TokenOrder& order, int64_t q, std::vector<IndexRange>& holes) {
   const int64_t lane = lane_of(order, q);
   const int64_t start = term.size - (term.run + 1) * term.count;
   if (order.kind == TokenOrder::Kind::lanes && term.size <= order.width) {
     const int64_t keys = q / order.width + 1;
-    if (order.width % term.size == 0) {  // every key of a lane stands at the same place of its block
+    if (order.width % term.size == 0) {  // every key of a lane is at the same place of its block
       if (term.allows(q, lane)) holes.push_back({0, keys});
       return;
     }
@@ -42,7 +43,8 @@ void add_summary_holes(const Term& term, const TokenOrder& order, int64_t q, std
     holes.push_back(offsets_between(order, lane, begin, std::min(begin + term.count, q + 1)));
 }
 
-// The keys of a stride (or dilation) in lanes of another width: those at a common multiple's distance.
+// The keys of a stride (or dilation) in lanes of another width: those whose distance is a multiple of both
+// widths.
 void add_stride_holes(const Term& term, const TokenOrder& order, int64_t q, std::vector<IndexRange>& holes) {
   const int64_t step =
       term.size / std::gcd(term.size, order.width);  // in offsets; in positions step * order.width
@@ -75,7 +77,7 @@ void sort_and_merge(std::vector<IndexRange>& ranges) {
   ranges.resize(last + 1);
 }
 
-// Ranges that add_holes makes of `term` for the last of n positions, about.
+// About how many ranges add_holes makes of `term` for the last of n positions.
 double holes_of(const Term& term, const TokenOrder& order, int64_t n) {
   const double positions = static_cast<double>(n);
   const bool by_lanes = order.kind == TokenOrder::Kind::lanes;

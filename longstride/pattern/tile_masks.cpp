@@ -9,7 +9,7 @@ namespace longstride {
 
 namespace {
 
-// The queries of a tile, so that what they have in common for all key tiles is found once.
+// The queries of a tile. What they have in common for all key tiles is found once here.
 std::vector<PassBits::Row> rows_of(PassBits& bits, const TileGrid& queries, int64_t tile) {
   std::vector<PassBits::Row> rows(static_cast<size_t>(queries.size(tile)));
   for (size_t i = 0; i < rows.size(); ++i) {
@@ -19,7 +19,7 @@ std::vector<PassBits::Row> rows_of(PassBits& bits, const TileGrid& queries, int6
   return rows;
 }
 
-// Rows become columns: the halves of ever smaller squares change places across the diagonal.
+// Turns rows into columns: halves of ever smaller squares change places across the diagonal.
 std::array<uint64_t, kMaskTile> transposed(std::array<uint64_t, kMaskTile> rows) {
   uint64_t low = 0xffffffff;  // the left columns of each square
   for (size_t half = 32; half > 0; half /= 2, low ^= low << half)
@@ -75,8 +75,8 @@ TileMasks make_tile_masks(const Pass& pass) {
   result.column_offsets = offsets_of(pass.columns, pass.keys.count());
   result.row_ids.reserve(result.row_offsets.back());
   result.column_ids.resize(result.column_offsets.back());
-  // Columns list the same partial tiles, for each key tile by ascending query tile: the order in which rows
-  // reach them.
+  // Columns list the same partial tiles. For each key tile they are by ascending query tile, which is the
+  // order in which rows reach them.
   std::vector<int64_t> next_in_column(result.column_offsets.begin(), result.column_offsets.end() - 1);
   std::unordered_map<TileMask, int32_t, HashRows> known;
   PassBits bits(pass.terms, pass.excluded, pass.keys.order);

@@ -1,8 +1,9 @@
 // The partial tiles of a pass as bits, found once when a layer is planned.
 //
-// Inside a kernel a mask has to cost next to nothing, while allows() divides. Partial tiles repeat (all tiles
-// on the edge of a window look alike), so each distinct one is stored once, and a partial tile is a number.
-// Only tiles that a plan lists appear here: memory grows with the work, never with the square of the length.
+// Inside a kernel a mask has to cost next to nothing, but allows() divides. Partial tiles repeat (all tiles
+// on the edge of a window look alike), so each distinct mask is stored once and a partial tile has its
+// number. Only tiles that a plan lists appear here: memory grows with the work, never with the square of the
+// length.
 #pragma once
 
 #include <array>
@@ -14,7 +15,7 @@
 
 namespace longstride {
 
-inline constexpr int64_t kMaskTile = 64;  // queries and keys at most, so that a row is one word
+inline constexpr int64_t kMaskTile = 64;  // the most queries and keys of a tile, so that a row is one word
 
 struct TileMask {
   std::array<uint64_t, kMaskTile>
@@ -38,8 +39,8 @@ struct TileMasks {
   }
 };
 
-// The masks of every partial tile of `pass`, whose tiles are at most kMaskTile wide: what allows_index says
-// of each pair.
+// The masks of every partial tile of `pass`, whose tiles are at most kMaskTile wide: the result of
+// allows_index for each pair.
 TileMasks make_tile_masks(const Pass& pass);
 
 }  // namespace longstride

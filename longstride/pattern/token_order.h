@@ -1,4 +1,4 @@
-// The orders of positions in which the keys of a term are neighbours.
+// The orders of positions in which a term's keys are neighbours.
 #pragma once
 
 #include <cstdint>
@@ -14,7 +14,7 @@ struct IndexRange {
   LONGSTRIDE_HOST_DEVICE bool empty() const { return begin >= end; }
 };
 
-// How many positions below `position` lie in run `run` of `count` positions, counted from the end of each
+// How many positions before `position` are in run `run` of `count` positions, counted from the end of each
 // block of `width`.
 LONGSTRIDE_HOST_DEVICE inline int64_t summary_rank(int64_t width, int64_t count, int64_t run,
                                                    int64_t position) {
@@ -31,9 +31,9 @@ struct TokenOrder {
   int64_t count = 0;  // c of summary
   int64_t run = 0;    // r of summary
 
-  // Lanes hold consecutive indices, all of the same padded length: natural and summary have one lane, lanes
-  // has min(l, n) of ceil(n/l). The last index of a lane may stand for no position (position() >= n): skip
-  // it.
+  // A lane is a stretch of consecutive indices; all lanes have the same length, with padding. Natural and
+  // summary order have one lane, lanes order min(l, n) of ceil(n/l). The last index of a lane may be
+  // padding, with position() >= n; skip it.
   LONGSTRIDE_HOST_DEVICE int64_t lanes() const { return kind == Kind::lanes ? (width < n ? width : n) : 1; }
   LONGSTRIDE_HOST_DEVICE int64_t lane_length() const;
   LONGSTRIDE_HOST_DEVICE int64_t size() const { return lanes() * lane_length(); }

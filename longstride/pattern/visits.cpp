@@ -46,7 +46,7 @@ int VisitMasks::full(int64_t queries, int64_t keys) {
 
 namespace {
 
-// One side of a pass: what its tiles visit, and with which masks.
+// One side of a pass: the tiles that its tiles visit, and with which masks.
 struct Side {
   const Pass* pass;
   const TileMasks* masks;
@@ -62,7 +62,7 @@ struct Side {
   }
 };
 
-// Tiles that one half of a pair visits in one state.
+// Tiles that one half of a pair visits and that have the same state.
 struct Stretch {
   int begin, end, mask;
 };
@@ -93,7 +93,7 @@ std::vector<Stretch> stretches_of(const Side& side, int64_t tile, VisitMasks& ma
   return stretches;
 }
 
-// The runs of a pair: both halves' stretches, cut where either changes.
+// The runs of a pair: the stretches of both halves, cut where either changes.
 void merge(const std::vector<Stretch>& a, const std::vector<Stretch>& b, int pass,
            std::vector<VisitRun>& runs) {
   constexpr int kNone = std::numeric_limits<int>::max();

@@ -1,8 +1,8 @@
-// A plan as blocks of threads walk it.
+// A plan in the form in which blocks of threads walk it.
 //
-// A block owns a pair of neighbouring tiles, 128 rows, of one side (queries in the forward and for dQ, keys
-// for dK and dV) and visits tiles of the other side one after the other; for each half of the pair a visit is
-// full, masked or absent. Passes whose rows have the same order are walked together: a sweep.
+//  A block owns a pair of neighbouring tiles, 128 rows, of one side: queries in the forward and for dQ, keys
+//  for dK and dV. It visits tiles of the other side one after the other. For each half of the pair a visit
+//  is full, masked or absent. Passes whose rows have the same order are walked together; they form a sweep.
 #pragma once
 
 #include <cstdint>
@@ -14,7 +14,7 @@
 
 namespace longstride {
 
-// Division of numbers below 2^31 by one that stays the same: q = n * multiplier >> (31 + shift), exact for
+// Division of numbers below 2^31 by a constant divisor d: q = n * multiplier >> (31 + shift), exact for
 // multiplier = floor(2^(31 + shift) / d) + 1 and shift = ceil(log2 d) (Granlund, Montgomery, "Division by
 // invariant integers using multiplication", 1994).
 struct Divisor {
@@ -30,15 +30,15 @@ struct Divisor {
   }
 };
 
-// The rows of one tile. One formula serves every order: natural order is one endless block, a lane is blocks
-// of one position each.
+// The rows of one tile. One formula serves every order: natural order is one endless block, and a lane is
+// blocks of one position each.
 struct TilePlace {
   int n = 0, first = 0;
-  int leap = 0;  // from the end of a block of `count` indices to the next
+  int leap = 0;  // from the end of a block of `count` indices to the beginning of the next
   Divisor by_count;
   int begin = 0, end = 0;  // indices in the lane; begin >= end: no such tile
 
-  // Whether row `row` has a position; `at` is set either way.
+  // Whether row `row` has a position. Sets `at` in any case.
   LONGSTRIDE_HOST_DEVICE bool find(int row, uint32_t& at) const {
     const int index = begin + row;
     at = by_count.divide(static_cast<uint32_t>(index)) * static_cast<uint32_t>(leap) +
@@ -74,17 +74,17 @@ inline constexpr int kFull = -1, kAbsent = -2;  // instead of the number of a ma
 struct VisitRun {
   int begin = 0, end = 0;
   int mask[2] = {kFull, kFull};
-  int pass = 0;  // of the sweep, whose order the tiles are in
+  int pass = 0;  // of the sweep, which gives the order of the tiles
   int unused[3] = {};
 };
 
-// The masks of a plan's passes, one after the other, and those of full tiles at an end, which have fewer rows
-// than a tile has room for.
+// The masks of a plan's passes, one after the other, and the masks of full tiles at an end, which have fewer
+// than kMaskTile rows.
 class VisitMasks {
  public:
-  // The number of the first of them.
+  // Returns the number of the first of them.
   int append(const std::vector<TileMask>& masks);
-  // The number of the mask of a full tile of this many queries and keys; kFull of a whole one.
+  // The number of the mask of a full tile with this many queries and keys; kFull if the tile is whole.
   int full(int64_t queries, int64_t keys);
   const std::vector<TileMask>& all() const { return all_; }
 
@@ -94,24 +94,24 @@ class VisitMasks {
 };
 
 struct VisitSweep {
-  TileGrid rows;                 // of the side that owns
-  std::vector<TileGrid> others;  // of the side that is visited, by pass
+  TileGrid rows;                 // of the owning side
+  std::vector<TileGrid> others;  // of the visited side, by pass
   int pairs = 0;
   std::vector<int> offsets;  // (pairs + 1): where a pair's runs begin
   std::vector<VisitRun> runs;
-  std::vector<int> visits;  // (pairs): tiles that a pair visits
-  int shared_tiles = 0;     // visited by many pairs: what a cache should hold of a head
-  bool covers = true;       // every position is a row: what is written need not be zeroed before
+  std::vector<int> visits;  // (pairs): how many tiles each pair visits
+  int shared_tiles = 0;     // visited by many pairs: what a cache should hold of each head
+  bool covers = true;       // every position is a row, so the output need not be zeroed before
   bool closed = true;       // pairs visit nothing but their own tiles
 };
 
 struct PlanVisits {
   std::vector<VisitSweep> queries;  // rows are queries: the forward and dQ
-  std::vector<VisitSweep> keys;     // rows are keys: dK and dV; one a pass
+  std::vector<VisitSweep> keys;     // rows are keys: dK and dV; one for each pass
 };
 
-// Every allowed pair of `plan` stands in one visit of `queries` and in one of `keys`. The plan's tiles are of
-// kMaskTile, `masks` are those of its passes; theirs are added to `all`. A plan without passes has sweeps
+// Every allowed pair of `plan` is in one visit of `queries` and in one of `keys`. The plan's tiles are of
+// kMaskTile. `masks` are those of its passes; they are added to `all`. A plan without passes has sweeps
 // without visits. Throws Error for more positions or visits than 32 bits can number.
 PlanVisits list_visits(const Plan& plan, const std::vector<TileMasks>& masks, VisitMasks& all);
 

@@ -9,11 +9,12 @@
 
 namespace longstride {
 
-// What does not parse is kept until the schedule is asked for, so that whoever asks can say where it stood.
+// Text that does not parse is kept until the schedule is asked for, so that the caller can say where the
+// text was.
 class WrittenSchedule final : public TextValue {
  public:
   WrittenSchedule() : WrittenSchedule(std::string()) {}
-  // Both convert, so that a config is given a pattern as text.
+  // Both convert implicitly, so that a config can be given a pattern as text.
   WrittenSchedule(std::string text) { set_text(std::move(text)); }
   WrittenSchedule(const char* text) : WrittenSchedule(std::string(text)) {}
 

@@ -1,4 +1,4 @@
-// A summary whose run depends on the head. Where no head has resolved it, it reads as run 0.
+// A summary whose run depends on the head. Before it is resolved for a head, it counts as run 0.
 #pragma once
 
 #include <array>

@@ -1,4 +1,4 @@
-// What texts, tests and docs say of every kind of term, as a table that can be walked at run time.
+// Names, examples and doc lines of every kind of term, as a table for use at run time.
 #pragma once
 
 #include <span>

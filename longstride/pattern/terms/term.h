@@ -1,7 +1,7 @@
-// One term of a pattern as a value, and the words in which terms/*.h say what is known of each kind.
+// One term of a pattern as a value, and the types by which terms/*.h describe each kind.
 //
-// Each kind of term has a file here with one struct of static members, its traits; terms.h lists them and
-// says which members a kind must have.
+//  Each kind of term has a file here with one struct of static members, its traits. terms.h lists the kinds
+//  and says which members each must have.
 #pragma once
 
 #include <cstdint>
@@ -41,17 +41,17 @@ namespace terms {
 
 using TermField = int64_t Term::*;
 
-// A number of a term, as it is written.
+// A number of a term, as it is written in a pattern.
 struct Number {
   const char* name;
   TermField field;
   int64_t least = 1;
-  // Where other numbers limit it: the largest value, and the rule in words. Numbers before it are known to be
-  // in range.
+  // Where other numbers limit it: the largest value, and the rule in words. Numbers to its left are in range
+  // already.
   int64_t (*most)(const Term&) = nullptr;
   const char* rule = nullptr;
-  bool says_most = false;  // a message gives the largest value, which the rule does not show
-  bool optional = false;   // may be left out, for 0; numbers after it too
+  bool says_most = false;  // a message gives the largest value, because the rule does not show it
+  bool optional = false;   // may be left out and is then 0; so may the numbers after it
 };
 
 // A row of the table in docs/patterns.md.
@@ -61,7 +61,8 @@ struct Line {
   const char* meaning;
 };
 
-// A pattern drawn by hand, to test `allows` with: a word for each query, # where it may look at the key.
+// A pattern drawn by hand, to test `allows` with: one word for each query, with # where it may look at the
+// key.
 struct Drawing {
   const char* pattern;
   const char* rows;
@@ -70,18 +71,18 @@ struct Drawing {
 // Where a sampler keeps the keys of a term (key_store.h).
 enum class Rows : uint8_t {
   ring,  // in a ring that all such terms share, as long as the longest reach
-  own    // in rows of the term's own, one for each position that it ever looks at
+  own    // in the term's own rows, one for each position that it ever looks at
 };
 
-// The reach of a term that looks back to the beginning.
+// The reach of a term that looks back to the first position.
 inline constexpr int64_t kUnlimited = std::numeric_limits<int64_t>::max();
 
-// For kinds that are the same term for every head.
+// For kinds whose terms are the same for every head.
 struct SameForAllHeads {
   static Term for_head(const Term& term, int64_t) { return term; }
 };
 
-// For kinds that contain no other term than their equals, as far as one can tell at a glance.
+// For kinds that contain no other term than their equals, as far as can be said quickly.
 struct ContainsItself {
   template <class Inner>
   static bool contains(const Term& outer, const Term& inner) {
@@ -89,7 +90,7 @@ struct ContainsItself {
   }
 };
 
-// Whether a term is the position's own key and no other, in its plainest form.
+// Whether a term, in its plainest form, is the position's own key and no other.
 inline bool is_only_self(const Term& term) { return term.kind == TermKind::window && term.size == 1; }
 
 }  // namespace terms

@@ -1,7 +1,7 @@
-// Every kind of term, and what is known of a term by its kind.
+// Every kind of term, and the functions that depend on a term's kind.
 //
-// This list and TermKind are all that names the kinds one by one; everything else visits the list. IsTerm
-// says what a kind must have, so that one which lacks a property does not compile.
+//  Only this list and TermKind name the kinds one by one; everything else visits the list. IsTerm says what
+//  a kind must have. A kind that lacks a member does not compile.
 #pragma once
 
 #include <concepts>
@@ -30,9 +30,9 @@ using All = List<Dense, Window, Block, Stride, Summary, SpreadSummary, Prefix, P
 
 template <class T>
 concept IsTerm = requires(const Term& term, int64_t q, int64_t k, int64_t n, int64_t head) {
-  // Texts: its name and numbers as they are written, its rows of the table in the docs, patterns of it to
-  // test everything with (small ones first, also longer than a short sequence), and drawings to test `allows`
-  // with.
+  // For texts and tests: its name and numbers as they are written; its rows of the table in the docs;
+  // patterns of it to test everything with (small ones first, some longer than a short sequence); drawings
+  // to test `allows` with.
   { T::kind } -> std::convertible_to<TermKind>;
   { T::name } -> std::convertible_to<const char*>;
   T::numbers.size();
@@ -44,25 +44,25 @@ concept IsTerm = requires(const Term& term, int64_t q, int64_t k, int64_t n, int
   { T::for_head(term, head) } -> std::same_as<Term>;
 
   // The order of positions in which the keys of each query are one range of indices, and that range: places
-  // in q's lane, or ranks in a summary. Both ends grow with q, within a lane.
+  // in q's lane, or ranks in a summary. Both ends grow with q within a lane.
   { T::key_order } -> std::convertible_to<TokenOrder::Kind>;
   { T::keys(term, q) } -> std::same_as<IndexRange>;
 
-  // The same pairs of n positions by a plainer kind, or the term itself. Whether an inner term, of a kind
-  // given as type and both in plainest form, allows no pair that the outer does not: false where that is hard
-  // to say.
+  // plainest: the same pairs of n positions by a plainer kind, or the term itself. contains: whether an
+  // inner term allows no pair that the outer one does not. The inner kind is given as a type, and both are
+  // in plainest form. The answer is false where it is hard to know.
   { T::plainest(term, n) } -> std::same_as<Term>;
   { T::template contains<T>(term, term) } -> std::same_as<bool>;
 
   // Where a sampler keeps its keys; with rows of their own, own_rows are the keys among the first n
-  // positions. How many keys back from a position, its own included, it may look: kUnlimited to the
-  // beginning.
+  // positions. reach: how many keys back from a position, its own included, it may look; kUnlimited: back to
+  // the first.
   { T::rows } -> std::convertible_to<Rows>;
   requires T::rows == Rows::ring || requires {
     { T::own_rows(term, n) } -> std::same_as<int64_t>;
   };
   { T::reach(term) } -> std::same_as<int64_t>;
-  // The width of the rows in which the term sees positions; 0: it sees none.
+  // The width of the rows in which the term sees positions; 0 if it sees no rows.
   { T::row_width(term) } -> std::same_as<int64_t>;
 };
 
@@ -95,7 +95,7 @@ LONGSTRIDE_HOST_DEVICE inline TokenOrder::Kind key_order_kind(const Term& term) 
   return terms::visit(term.kind, [](auto t) { return decltype(t)::key_order; });
 }
 
-// Its keys are neighbours, from one position to another.
+// Whether its keys are neighbours: all positions from one to another.
 LONGSTRIDE_HOST_DEVICE inline bool is_contiguous(const Term& term) {
   return key_order_kind(term) == TokenOrder::Kind::natural;
 }
@@ -107,12 +107,13 @@ LONGSTRIDE_HOST_DEVICE inline bool is_lanes(const Term& term) {
 }
 
 // The keys of `term` that q may look at, in the term's own key order (ranges.h: key_order_of): positions,
-// ranks in a summary, or places in q's lane. Both ends grow with q, within a lane.
+// ranks in a summary, or places in q's lane. Both ends grow with q within a lane.
 LONGSTRIDE_HOST_DEVICE inline IndexRange own_range(const Term& term, int64_t q) {
   return terms::visit(term.kind, [&](auto t) { return decltype(t)::keys(term, q); });
 }
 
-// Of a term with rows of its own in a sampler's store: its keys among the first n positions. 0 for others.
+// For a term with rows of its own in a sampler's store: how many of the first n positions are its keys. 0
+// for others.
 LONGSTRIDE_HOST_DEVICE inline int64_t own_rows(const Term& term, int64_t n) {
   return terms::visit(term.kind, [&](auto t) -> int64_t {
     if constexpr (decltype(t)::rows == terms::Rows::own)

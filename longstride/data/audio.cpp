@@ -25,7 +25,7 @@ constexpr std::array<std::string_view, 35> kExtensions{
     "caf",  "w64",   "rf64", "voc", "sf",  "mp2",  "mp1", "mpga", "nist", "sph",  "svx", "8svx",
     "16sv", "ircam", "avr",  "paf", "pvf", "sds",  "wve", "xi",   "htk",  "bwf",  "rifx"};
 
-// Mono samples at the wanted rate to mu-law bytes.
+// Turns mono samples at the wanted rate into mu-law bytes.
 class Encoder {
  public:
   Encoder(int64_t source_rate, int64_t rate, const std::string& label, const DecodeSink& sink,
@@ -85,7 +85,7 @@ class Encoder {
   std::vector<uint8_t> bytes_;
 };
 
-// The samples of one sound, mixed to one channel.
+// Decodes the samples of one sound, mixed to one channel.
 void decode_part(const SoundPart& part, int64_t rate, const DecodeSink& sink, SoundNotes& notes) {
   const std::string& label = part.view.label();
   const std::unique_ptr<SoundReader> sound = open_sound(part);
@@ -118,8 +118,8 @@ void decode_file(int file, int64_t rate, const std::string& label, const DecodeS
   for (const SoundPart& part : parts) decode_part(part, rate, sink, notes);
 }
 
-// A file without a name, gone when closed, that holds the rest of the item: libsndfile seeks, archives do
-// not.
+// The rest of the item in a file without a name, which is gone when closed. libsndfile seeks, which archives
+// cannot.
 FileDescriptor spool(Item& item, const std::string& folder) {
   std::string name = folder + "/sound-XXXXXX";
   FileDescriptor file(::mkostemp(name.data(), O_CLOEXEC));

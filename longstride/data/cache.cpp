@@ -15,7 +15,7 @@ namespace fs = std::filesystem;
 
 namespace {
 
-// FNV-1a, twice with different offsets: 128 bits are enough that two sources never share a name.
+// FNV-1a, twice with different offsets: with 128 bits two sources never share a name in practice.
 std::string hash_of(std::string_view text) {
   uint64_t first = 0xcbf29ce484222325u, second = 0x9ae16a3b2f90404fu;
   for (const char c : text) {
@@ -26,7 +26,7 @@ std::string hash_of(std::string_view text) {
   return fmt::format("{:016x}{:016x}", first, second);
 }
 
-// The files of the cache that would serve a request, the best first.
+// The cache files that would serve a request, best first.
 std::vector<std::string> cache_paths(const CacheRequest& request, const std::string& folder) {
   std::string source = fs::canonical(request.source).string() + "\n";
   for (const SourceFile& file : request.files)
@@ -46,7 +46,7 @@ std::optional<CachedFile> find(const CacheRequest& request, const std::vector<st
   return std::nullopt;
 }
 
-// The bytes that were decoded may be half old, half new.
+// If a source has changed, the decoded bytes may be half old and half new.
 void check_sources(const std::vector<SourceFile>& files) {
   for (const SourceFile& file : files) {
     const SourceFile now = stat_file(file.path);
@@ -94,7 +94,7 @@ CachedFile decode_once(const CacheRequest& request, const Decoder& decode, const
     note(fmt::format("waiting for another process that decodes {} into the cache folder {}", source, folder));
   });
   complaint.clear();
-  if (auto found = find(request, paths, complaint)) return *found;  // made while this process waited
+  if (auto found = find(request, paths, complaint)) return *found;  // made during the wait
   if (!complaint.empty()) note(fmt::format("{}; decoding {} again", complaint, source));
   remove_unfinished(folder, lock.held() ? paths[0] : "");
 

@@ -37,9 +37,9 @@ constexpr size_t kLongestRemark = 1000;
 constexpr const char* kMagic = "longstride decoded data 2";
 constexpr std::string_view kPartial = ".partial";
 constexpr size_t kHashDigits = 32, kRandomDigits = 16;
-// What a decoding leaves free on the disk, for others and for the checkpoints: a twentieth, at most this.
-constexpr uint64_t kRoomLeft = uint64_t{256} << 20;
-constexpr double kLongDecoding = 2;  // seconds until a line says what goes on
+// Decoding leaves this much of the disk free for others and for checkpoints: a twentieth, at most this.
+constexpr uint64_t kMostLeftFree = uint64_t{256} << 20;
+constexpr double kLongDecoding = 2;  // seconds before a line says what is going on
 
 double now_in_seconds() {
   return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
@@ -58,7 +58,7 @@ std::string header_text(const std::string& fields, const std::string& checksum, 
   return text;
 }
 
-// The value of the next line, which must begin with `name`; `text` goes on behind it.
+// The value of the next line, which must begin with `name`. Removes the line from `text`.
 std::optional<std::string> next_line(std::string_view& text, std::string_view name) {
   const size_t end = text.find('\n');
   if (end == std::string_view::npos || !text.starts_with(name)) return std::nullopt;
@@ -67,7 +67,7 @@ std::optional<std::string> next_line(std::string_view& text, std::string_view na
   return value;
 }
 
-// Files whose checksum this process has verified: a run opens its data several times.
+// The files whose checksum this process has verified; a run opens its data several times.
 bool is_verified(int descriptor, bool now_verified) {
   struct stat status {};
   if (::fstat(descriptor, &status) != 0) return false;
@@ -82,7 +82,7 @@ bool is_verified(int descriptor, bool now_verified) {
   return verified.count(identity) > 0;
 }
 
-// Of what was found, or why it is not taken.
+// The file that was found, or why it is not taken.
 struct Opened {
   std::optional<CachedFile> file;
   std::string complaint;
@@ -131,7 +131,7 @@ Opened open_cache_file(InputFile input) {
   return {result, ""};
 }
 
-// Hexadecimal digits as longstride writes them.
+// Hexadecimal digits in the form that longstride writes.
 bool is_hex(std::string_view text, size_t digits) {
   return text.size() == digits && std::all_of(text.begin(), text.end(), [](unsigned char c) {
            return std::isdigit(c) != 0 || (c >= 'a' && c <= 'f');
@@ -185,7 +185,8 @@ std::optional<CachedFile> find_cache_file(const std::string& path, std::string& 
     complaint = fmt::format("the cache file {} is no regular file", path);
     return std::nullopt;
   }
-  // Whoever else may write it decides what is learnt. What this process has made itself is known.
+  // Another user who may write it would decide what is learnt. Files that this process has made itself are
+  // known.
   if (!is_verified(descriptor, false)) {
     if (status.st_uid != ::geteuid() && status.st_uid != 0)
       complaint = fmt::format("the cache file {} belongs to another user and is not taken", path);
@@ -218,7 +219,7 @@ CacheLock::CacheLock(const std::string& path, const std::function<void()>& wait)
       } while (locked != 0 && errno == EINTR);
     }
     if (locked != 0) return;  // no locks here
-    // Whoever held it has removed it at the end; the name may be another file's by now.
+    // The last holder removes the file at the end, so the name may be another file's by now.
     struct stat named {};
     if (::stat(path_.c_str(), &named) != 0 || named.st_ino != status.st_ino || named.st_dev != status.st_dev)
       continue;
@@ -251,7 +252,7 @@ CacheWriter::CacheWriter(std::string folder, const std::string& path, std::strin
       temporary_(fmt::format("{}.{}{}", path, random_digits(), kPartial)),
       observer_(observer),
       begun_(now_in_seconds()) {
-  // Readable as the user's mask allows, writable for the user alone: find_cache_file asks for that.
+  // Readable as the user's mask allows, but writable only for the user: find_cache_file demands that.
   file_ =
       FileDescriptor(::open(temporary_.c_str(), O_RDWR | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0644));
   if (file_.get() < 0) {
@@ -327,7 +328,7 @@ CachedFile CacheWriter::finish(const std::string& path, const Decoded& decoded) 
 }
 
 void CacheWriter::flush() {
-  leave_room();
+  leave_free_space();
   if (!write_all(file_.get(), buffer_)) fail_to_write_cache(folder_, last_system_error());
   checksum_.update(buffer_.data(), static_cast<int64_t>(buffer_.size()));
   written_ += static_cast<int64_t>(buffer_.size());
@@ -339,12 +340,12 @@ void CacheWriter::flush() {
                              human_bytes(static_cast<double>(written_))));
 }
 
-// A few bytes of a compressed file can claim any number of bytes.
-void CacheWriter::leave_room() const {
+// A small compressed file can claim to hold any number of bytes.
+void CacheWriter::leave_free_space() const {
   struct statvfs disk {};
   if (::fstatvfs(file_.get(), &disk) != 0 || disk.f_blocks == 0) return;
   const uint64_t block = disk.f_frsize, free = block * disk.f_bavail;
-  const uint64_t reserve = std::min<uint64_t>(kRoomLeft, block * disk.f_blocks / 20);
+  const uint64_t reserve = std::min<uint64_t>(kMostLeftFree, block * disk.f_blocks / 20);
   if (free >= reserve + buffer_.size()) return;
   fail_to_write_cache(
       folder_,

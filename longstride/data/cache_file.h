@@ -1,4 +1,4 @@
-// One file of the cache: how it is written, read, trusted and locked.
+// One file of the cache: how it is written, read, checked and locked.
 #pragma once
 
 #include <cstdint>
@@ -16,15 +16,15 @@ namespace longstride::data {
 
 [[noreturn]] void fail_to_write_cache(const std::string& folder, const std::string& reason);
 
-// Nothing if the file is absent. A file that is damaged, of another version, not this user's or root's, or
-// writable by others is not taken either; `complaint` then says why.
+// Nothing if the file is absent. Nothing either for a file that is damaged, of another version, not this
+// user's or root's, or writable by others; `complaint` then says why.
 std::optional<CachedFile> find_cache_file(const std::string& path, std::string& complaint);
 
-// Held while one process decodes into a cache file: a file NAME.lock, open to this user only, removed at the
-// end. Held by nobody where the file system has no locks.
+// Held while one process decodes into a cache file. It is a file NAME.lock, open to this user only, removed
+// at the end. Where the file system has no locks, nobody holds it.
 class CacheLock {
  public:
-  // `wait` is called before a wait for another process; without it nothing is waited for.
+  // `wait` is called before waiting for another process. Without `wait`, does not wait.
   CacheLock(const std::string& path, const std::function<void()>& wait);
   ~CacheLock();
   CacheLock(const CacheLock&) = delete;
@@ -36,12 +36,13 @@ class CacheLock {
   FileDescriptor file_;
 };
 
-// Removes what killed processes of this user left unfinished in `folder`: only files with names of exactly
-// the form that CacheWriter gives, of which no process holds the lock. `held` is the cache file whose lock
-// the caller holds.
+// Removes what killed processes of this user left unfinished in `folder`: only files whose names have
+// exactly the form that CacheWriter gives, and whose lock no process holds. `held` is the cache file whose
+// lock the caller holds.
 void remove_unfinished(const std::string& folder, const std::string& held);
 
-// A cache file in the making: under a temporary name that nobody can foresee, removed unless finished.
+// A cache file that is being written. It has a temporary name that nobody can foresee, and is removed unless
+// finished.
 class CacheWriter {
  public:
   CacheWriter(std::string folder, const std::string& path, std::string source, const DataObserver& observer);
@@ -61,7 +62,7 @@ class CacheWriter {
     int64_t begin = 0, end = 0;  // among the decoded bytes
   };
   void flush();
-  void leave_room() const;
+  void leave_free_space() const;
 
   std::string folder_, source_, temporary_;
   const DataObserver& observer_;

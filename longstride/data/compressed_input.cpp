@@ -18,7 +18,7 @@ namespace {
 
 constexpr size_t kBlock = 128 * 1024;
 
-// A file read in blocks, of which the decompressors take what they need.
+// A file that is read in blocks. Decompressors take from it what they need.
 class Source {
  public:
   Source(std::string path, int64_t begin)
@@ -27,7 +27,7 @@ class Source {
                      last_system_error());
   }
 
-  // At least `count` bytes if so many are left, else what is left.
+  // Returns at least `count` bytes, or what is left if that is less.
   std::span<const uint8_t> peek(size_t count) {
     if (block_.size() - at_ < count) {
       block_.erase(block_.begin(), block_.begin() + static_cast<ptrdiff_t>(at_));
@@ -126,7 +126,7 @@ class ZstdInput : public CompressedInput {
   ZstdInput(const std::string& path, int64_t begin)
       : source_(path, begin), output_(ZSTD_DStreamOutSize()), stream_(ZSTD_createDStream()) {
     LONGSTRIDE_CHECK(stream_ != nullptr, "no memory to decompress");
-    // Whatever zstd --ultra --long writes; the window takes memory as it fills.
+    // Accepts whatever zstd --ultra --long writes; the window takes memory only as it fills.
     const ZSTD_bounds windows = ZSTD_dParam_getBounds(ZSTD_d_windowLogMax);
     ZSTD_DCtx_setParameter(stream_.get(), ZSTD_d_windowLogMax, windows.upperBound);
   }
@@ -164,7 +164,7 @@ class ZstdInput : public CompressedInput {
 };
 #endif
 
-// What libarchive decompresses.
+// The compressions that libarchive decodes.
 class FilterInput : public CompressedInput {
  public:
   FilterInput(const std::string& path, int64_t begin, Compression compression)
@@ -178,7 +178,7 @@ class FilterInput : public CompressedInput {
       if (count == ARCHIVE_RETRY) continue;
       check(count < 0 ? ARCHIVE_FATAL : ARCHIVE_OK);
       if (count > 0) return std::span(output_).first(static_cast<size_t>(count));
-      // It takes an empty frame of lz4 for the end.
+      // libarchive takes an empty frame of lz4 for the end.
       if (compression_ != Compression::lz4 || consumed() == begin_ || !begins_lz4_frame(consumed()))
         return {};
       open(consumed());
@@ -205,7 +205,8 @@ class FilterInput : public CompressedInput {
     LONGSTRIDE_CHECK(archive_filter_count(get()) > 1, "its header is not that of {}", name_of(compression_));
     archive_entry* entry = nullptr;
     const int status = archive_read_next_header(get(), &entry);
-    // A stream that breaks before its first byte looks like an empty one, but for the error it leaves.
+    // A stream that breaks before its first byte looks like an empty one, except for the error that it
+    // leaves.
     filled_ = status != ARCHIVE_EOF;
     check(!filled_ && archive_error_string(get()) != nullptr ? ARCHIVE_FATAL : filled_ ? status : ARCHIVE_OK);
   }

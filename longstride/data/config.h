@@ -10,11 +10,11 @@
 
 namespace longstride {
 
-// The kinds of data that there are, of modalities/table.cpp.
+// The kinds of data in modalities/table.cpp.
 std::vector<std::string> kinds_of_data();
-// "text, image or audio"; `remark` stands behind the kinds of which any bytes are.
+// "text, image or audio"; `remark` comes after the kinds that any bytes can be.
 std::string kinds_in_words(std::string_view remark = "");
-// As data.kind: it follows from what the data look like.
+// The data.kind that is chosen by what the data look like.
 constexpr const char* kOpenKind = "auto";
 
 struct DataConfig {

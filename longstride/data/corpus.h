@@ -22,17 +22,17 @@ struct ImageShape {
   bool operator==(const ImageShape&) const = default;
 };
 
-// Bytes of an open file, read as they are wanted, or of memory; copies share them.
+// The bytes of an open file, read when they are wanted, or bytes in memory. Copies share them.
 class Corpus {
  public:
   // The bytes of `file` from `offset` on. `shape` is that of one picture, or zero for a stream.
   Corpus(std::shared_ptr<const InputFile> file, int64_t offset, ImageShape shape, std::string description);
-  // Bytes that the caller has, as a model is to see them. Throws Error if there are none, or if they are not whole
-  // pictures of `shape`.
+  // Bytes in memory, as a model sees them. Throws Error if there are none, or if they are not whole pictures
+  // of `shape`.
   explicit Corpus(std::vector<uint8_t> bytes, ImageShape shape = {}, std::string description = "memory");
 
-  // Fills `bytes` from byte `begin` on; begin + bytes.size() is at most size(). Throws InputError if the file
-  // was shortened meanwhile or cannot be read.
+  // Fills `bytes` from byte `begin` on; begin + bytes.size() is at most size(). Throws InputError if the
+  // file has become shorter or cannot be read.
   void read(int64_t begin, std::span<uint8_t> bytes) const;
   int64_t size() const { return file_ ? file_->bytes() - offset_ : std::ssize(*memory_); }
   // Bytes of a picture; 0 for text and audio, which are streams.
@@ -49,26 +49,25 @@ class Corpus {
   std::string description_;
 };
 
-// What people may want to know while data are opened; either may be empty.
+// Receives what people may want to know while data are opened. Either function may be empty.
 struct DataObserver {
-  // Lines about what takes long, what was wrong with a cache file, and data that look like another kind.
+  // Takes lines about slow work, problems with a cache file, and data that look like another kind.
   std::function<void(const std::string& line)> note;
   // Called now and then during a decoding with the bytes decoded so far, and with -1 at its end.
   std::function<void(int64_t bytes)> progress;
 };
-// The observer of all who give none from now on. Not to be called while another thread opens data.
+// The observer of all later calls that give none. Do not call this while another thread opens data.
 void set_data_observer(DataObserver observer);
 const DataObserver& data_observer();
 
-// Opens `path` as config.kind. A plain file of bytes is read as it is; everything else is decoded once,
-// with bounded memory, into a file below config.cache. Throws Error for anything missing, empty, damaged, cut
+// Opens `path` as config.kind. A plain file of bytes is read as it is; everything else is decoded once, with
+// bounded memory, into a file below config.cache. Throws Error for anything missing, empty, damaged, cut
 // off, of another kind or changed meanwhile, and if the cache cannot be written.
 Corpus open_corpus(const DataConfig& config, const std::string& path,
                    const DataObserver& observer = data_observer());
 
-// The data.kind of what most of `path` looks like by its first bytes; "text" if that is nothing in
-// particular.
-// Throws Error if it cannot be read.
+// The data.kind that most of `path` looks like by its first bytes; "text" if it looks like nothing in
+// particular. Throws Error if it cannot be read.
 std::string kind_of_data(const std::string& path);
 
 // The bytes [begin, end) of a corpus; whole records if it has records. May be empty.
@@ -90,13 +89,14 @@ struct Splits {
 };
 
 // Opens config.path and, where given, config.validation_path and config.test_path, and cuts config.path in
-// the order train, validation, test as config.split says. A part with a path of its own takes nothing from
-// config.path; if the split is in fractions, its share goes to train. Throws Error for what open_corpus does,
-// for shares that do not fit, for a share too small to hold anything, and for pictures of different shapes.
+// the order train, validation, test by config.split. A part with a path of its own takes nothing from
+// config.path; if the split is in fractions, its share goes to train. Throws Error as open_corpus does, for
+// shares that do not fit, for a share too small to hold anything, and for pictures of different shapes.
 Splits open_splits(const DataConfig& config, const DataObserver& observer = data_observer());
 
-// Cuts a corpus in the order train, validation, test, as data.split says; corpora from memory come to training
-// and evaluation in this way. Throws Error for shares that do not fit and for a share too small to hold anything.
+// Cuts a corpus in the order train, validation, test, by data.split. Corpora in memory come to training and
+// evaluation in this way. Throws Error for shares that do not fit and for a share too small to hold
+// anything.
 Splits split_corpus(std::shared_ptr<const Corpus> corpus, const std::vector<double>& split);
 
 }  // namespace longstride

@@ -98,13 +98,13 @@ std::vector<SourceFile> list_files(const std::string& path, std::string* remark)
       entries.disable_recursion_pending();
       continue;
     }
-    // What a run writes changes from one session to the next; it is not data.
+    // Files of a run change from one session to the next; they are not data.
     std::error_code ignored;
     if (entries->is_directory(ignored) && is_run_folder(entries->path())) {
       entries.disable_recursion_pending();
       continue;
     }
-    std::error_code unreadable;  // a dangling link: skipped like other things that are no files
+    std::error_code unreadable;  // a dangling link: skipped like other names that are not files
     if (entries->is_regular_file(unreadable))
       files.push_back(stat_file(entries->path().string()));
     else if (entries->is_symlink(ignored) && !fs::exists(entries->path(), unreadable))

@@ -1,4 +1,4 @@
-// Files as the data layer needs them: listing and reading, with errors that name the file.
+// Files for the data layer: listing and reading, with errors that name the file.
 #pragma once
 
 #include <cstdint>
@@ -21,7 +21,7 @@ class FileDescriptor {
   }
   ~FileDescriptor();
   int get() const { return number_; }
-  // Somebody else's from now on.
+  // Gives the descriptor to the caller, who must close it.
   int release() { return std::exchange(number_, -1); }
 
  private:
@@ -35,7 +35,7 @@ FileDescriptor open_for_reading(const std::string& path);
 size_t read_some(int file, std::span<uint8_t> bytes, const std::string& label);
 // The bytes [begin, begin + count), fewer at the file's end. Throws Error naming `label`.
 std::vector<uint8_t> bytes_at(int file, int64_t begin, size_t count, const std::string& label);
-// All bytes at the file's position; false, with errno set, if that fails.
+// Writes all bytes at the file's position; false, with errno set, if that fails.
 bool write_all(int file, std::span<const uint8_t> bytes);
 
 // The whole file; throws Error if it cannot be read or is larger than `limit` bytes.
@@ -45,17 +45,17 @@ struct SourceFile {
   std::string path;
   int64_t size = 0;
   int64_t modified = 0;  // nanoseconds since 1970
-  int64_t changed = 0;   // of content, name or rights, which a user cannot set back; nanoseconds since 1970
+  int64_t changed = 0;   // last change of content, name or rights; a user cannot set it back; in nanoseconds
   uint64_t inode = 0;
 };
 
-// What is at `path` now. Throws Error if there is no regular file.
+// The file at `path` now. Throws Error if there is no regular file.
 SourceFile stat_file(const std::string& path);
 
-// `path` itself, or all regular files below the folder `path` in the byte order of their paths, without
-// hidden ones (any component that begins with a dot) and without folders that are runs of longstride. Throws
-// Error if there is none or something cannot be read. `remark`, if given, is told of links that lead to
-// nothing; it is empty if there are none.
+// `path` itself, or all regular files below the folder `path`, in the byte order of their paths. Leaves out
+// hidden files (any component that begins with a dot) and folders that are runs of longstride. Throws Error
+// if there is none or something cannot be read. `remark`, if given, reports dangling links; it is empty if
+// there are none.
 std::vector<SourceFile> list_files(const std::string& path, std::string* remark = nullptr);
 
 // True if a component of a relative path begins with a dot and is not "." or "..".

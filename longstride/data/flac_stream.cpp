@@ -19,7 +19,7 @@ constexpr size_t kMarkBytes = 8;
 constexpr std::array<std::string_view, 2> kMarks{"fLaC\0\0\0\x22"sv, "fLaC\x80\0\0\x22"sv};
 constexpr int64_t kLengthAt = 18;  // 8 bytes whose lowest 36 bits are the number of samples
 constexpr int64_t kLongestFrame = 8 << 20;
-constexpr int kMostCandidates = 16;  // what looks like a header, the last one first; chance makes few more
+constexpr int kMostCandidates = 16;  // that look like a header, the last first; chance makes few more
 
 uint32_t checksum(std::span<const uint8_t> bytes, uint32_t polynomial, int bits) {
   uint32_t value = 0;
@@ -30,7 +30,7 @@ uint32_t checksum(std::span<const uint8_t> bytes, uint32_t polynomial, int bits)
   return value & ((uint32_t{1} << bits) - 1);
 }
 
-// Bytes of the frame header that begins here, its checksum included; 0 if none does.
+// The length of the frame header that begins here, its checksum included; 0 if none does.
 size_t frame_header_bytes(std::span<const uint8_t> bytes) {
   if (bytes.size() < 6 || bytes[0] != 0xFF || (bytes[1] & 0xFE) != 0xF8 || (bytes[3] & 1) != 0) return 0;
   const int block = bytes[2] >> 4, rate = bytes[2] & 15;
@@ -47,7 +47,7 @@ size_t frame_header_bytes(std::span<const uint8_t> bytes) {
   return count <= bytes.size() && checksum(bytes.first(count), 0x07, 8) == 0 ? count : 0;
 }
 
-// True if a frame ends where the view does: its checksum says so.
+// True if a frame ends where the view does, by its checksum.
 bool ends_with_a_frame(const SoundView& view) {
   std::vector<uint8_t> tail(static_cast<size_t>(std::min(view.size(), kLongestFrame)));
   tail.resize(view.read(view.size() - std::ssize(tail), tail));
@@ -61,7 +61,7 @@ bool ends_with_a_frame(const SoundView& view) {
   return false;
 }
 
-// Where the next stream begins behind the one at `begin`; the end of the view if there is none.
+// Where the next stream begins after the one at `begin`; the end of the view if there is none.
 int64_t next_stream(const SoundView& view, int64_t begin) {
   constexpr size_t kBlock = 1 << 20;
   for (int64_t at = begin + 1; at < view.size(); at += kBlock) {

@@ -1,4 +1,4 @@
-// What the bytes of a FLAC file tell before it is decoded.
+// Finds out about a FLAC file before it is decoded.
 #pragma once
 
 #include <vector>
@@ -7,8 +7,8 @@
 
 namespace longstride::data {
 
-// One view for each FLAC stream in `view`, which begins with one: several if files were joined. Throws Error
-// if a stream that does not state its length ends within a frame; the decoder would not notice.
+// One view for each FLAC stream in `view`, which begins with one; there are several if files were joined.
+// Throws Error if a stream that does not state its length ends within a frame; the decoder would not notice.
 std::vector<SoundView> split_flac(const SoundView& view);
 
 }  // namespace longstride::data

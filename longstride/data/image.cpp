@@ -29,12 +29,12 @@ std::string name_of(const ImageShape& shape) {
   return fmt::format("{} x {} x {}", shape.height, shape.width, shape.channels);
 }
 
-// The one shape of all pictures: given by the configuration, or by the first picture.
+// The one shape of all pictures: from the configuration, or from the first picture.
 class ShapeRule {
  public:
   explicit ShapeRule(const ImageShape& wanted) : wanted_(wanted) {}
 
-  // For arrays, whose channels are taken as they are.
+  // For arrays, whose channels are not converted.
   void expect(const std::string& label, const ImageShape& found) {
     if (first_.empty()) {
       LONGSTRIDE_CHECK(found.bytes() > 0, "{} holds pictures of {}: nothing", label, name_of(found));
@@ -61,7 +61,7 @@ class ShapeRule {
                      "{} has colour, but {}, the first, is grey; set data.image_channels to 3 or 1", label,
                      first_);
     if (wanted_.channels == 0) grey_by_first_ = native.channels == 1;
-    // Grey among pictures of colour becomes colour in any case.
+    // A grey picture among colour pictures is converted in any case.
     converts_ = converts_ || (wanted_.channels == 1 && native.channels != 1) ||
                 (wanted_.channels == 3 && native.channels == 1 && first_.empty());
     ImageShape converted = native;
@@ -104,7 +104,7 @@ void decode_cifar(Item& item, ShapeRule& rule, const DecodeSink& sink) {
   }
 }
 
-// Exactly `count` bytes of pixels and then the end.
+// Copies exactly `count` bytes of pixels; nothing may follow them.
 void copy_pixels(Item& item, int64_t count, const DecodeSink& sink) {
   std::vector<uint8_t> block(1 << 20);
   for (int64_t left = count; left > 0;) {
@@ -157,7 +157,7 @@ std::string_view npy_value(const std::string& label, std::string_view header, st
   return value.substr(0, value.find_first_of(value.starts_with('(') ? ")" : ",}"));
 }
 
-// False for arrays of one or two axes beside other files, which labels are.
+// False for arrays of one or two axes beside other files, since those are labels.
 bool decode_npy(Item& item, bool alone, ShapeRule& rule, const DecodeSink& sink) {
   std::vector<uint8_t> start(10);
   LONGSTRIDE_CHECK(item.read(start) == start.size(), "{}: the header ends early; {}", item.label(), kAdvice);
@@ -198,14 +198,14 @@ bool decode_npy(Item& item, bool alone, ShapeRule& rule, const DecodeSink& sink)
   return true;
 }
 
-// False if the item is no kind of picture.
+// False if the item is not a picture of any kind.
 bool decode_item(Item& item, bool alone, ShapeRule& rule, const DecodeSink& sink) {
   const std::string& extension = item.extension();
   const std::span<const uint8_t> head = item.peek(8);
   const std::string_view text(reinterpret_cast<const char*>(head.data()), head.size());
   using std::string_view_literals::operator""sv;
   if (extension == "bin") {
-    // Weights and programs are also named so. Beside pictures they are other files.
+    // Weights and programs also have such names. Beside pictures they count as other files.
     const bool is_cifar = begins_like_cifar(item.peek(kCifarRecordsSeen * kCifarRecordBytes));
     if (!is_cifar && !alone) return false;
     LONGSTRIDE_CHECK(

@@ -26,14 +26,14 @@ bool is_one_of(std::span<const std::string_view> extensions, const std::string& 
   return std::find(extensions.begin(), extensions.end(), extension) != extensions.end();
 }
 
-// Visits an item unless it is empty, which is an error for some.
+// Visits an item unless it is empty. For some extensions, empty is an error.
 void visit_filled(Item& item, const Visit& visit, std::span<const std::string_view> never_empty) {
   if (!item.peek(1).empty()) return visit(item);
   LONGSTRIDE_CHECK(!is_one_of(never_empty, item.extension()), "{} is empty; fetch it again, or leave it out",
                    item.label());
 }
 
-// A file without a name, gone when closed, for bytes that are wanted more than once.
+// A file without a name, which is gone when closed, for bytes that are read more than once.
 class SpooledBytes {
  public:
   SpooledBytes(ArchiveReader& reader, const std::string& label) : label_(label) {
@@ -62,7 +62,7 @@ Item member_item(const std::string& path, const std::string& name, Item::Reader 
   return Item(path + ": " + printable_line(name), path + '\0' + name, name, "", std::move(reader));
 }
 
-// The members that unpacking would leave. Returns the plan's remark.
+// Visits the members that would remain after unpacking. Returns the plan's remark.
 std::string visit_members(const std::string& path, const Packing& packing, const Visit& visit,
                           std::span<const std::string_view> never_empty) {
   const MemberPlan plan(path, packing);
@@ -107,7 +107,7 @@ std::string visit_file(const std::string& path, bool alone, const Visit& visit,
   return reader.trailing_remark();
 }
 
-// Some of the first members, as far as they are quickly reached.
+// Visits some of the first members, as far as they are quickly reached.
 void peek_members(const std::string& path, const Packing& packing, const Visit& visit) {
   constexpr int kMostMembers = 16;
   constexpr int64_t kQuicklyPassed = 1 << 18;

@@ -73,7 +73,7 @@ constexpr std::array kOthers{
     Magic{"\0\1\0\0\0"sv, "a font"},
 };
 
-// What is told by more than a magic number.
+// Looks that need more than a magic number.
 const Look kSafetensors{"a safetensors file of weights", Sort::other, nullptr};
 const Look kMpegAudio{"an MP3 sound", Sort::read, &kAudio};
 const Look kCifar{"a CIFAR-10 binary batch", Sort::read, &kImage};
@@ -104,7 +104,7 @@ struct MagicLook {
   Look look;
 };
 
-// The first that fits counts.
+// The first one that fits counts.
 const std::vector<MagicLook>& magic_looks() {
   static const std::vector<MagicLook> looks = [] {
     std::vector<MagicLook> all;
@@ -134,7 +134,7 @@ std::string hint_of(const Look* look) {
       look->sort == Sort::read ? fmt::format(", which data.kind = \"{}\" reads", look->kind->name) : "");
 }
 
-// What would read such files.
+// What could read such files.
 std::string advice(const Look& look) {
   switch (look.sort) {
     case Sort::read:
@@ -157,7 +157,7 @@ struct Found {
 
 std::pair<Sort, const Modality*> sort_of(const Look& look) { return {look.sort, look.kind}; }
 
-// Where a look stands among all.
+// The place of a look among all.
 size_t rank_of(const Look* look) {
   const std::vector<MagicLook>& all = magic_looks();
   const auto found =
@@ -166,7 +166,7 @@ size_t rank_of(const Look* look) {
   return static_cast<size_t>(found - all.begin()) + (found == all.end() ? behind : 0);
 }
 
-// Some of the files, and the first members of archives.
+// Looks at some of the files, and at the first members of archives.
 Found look_at(const std::vector<SourceFile>& files) {
   constexpr size_t kMostFiles = 16;
   std::vector<SourceFile> some;

@@ -1,4 +1,4 @@
-// What bytes look like by their first ones: the magic numbers of what the modalities read, and of other
+// What data look like by their first bytes. Knows the magic numbers of what the modalities read and of other
 // everyday files, so that messages can say what was found in place of what was wanted.
 #pragma once
 
@@ -25,13 +25,13 @@ struct Look {
   const Modality* kind = nullptr;
 };
 
-// As many first bytes as are looked at.
+// How many first bytes are looked at.
 constexpr size_t kLookBytes = 512;
 
 // Null if the bytes look like nothing in particular, as text does.
 const Look* look_of(std::span<const uint8_t> head);
 
-// True for pictures and sounds, read here or not.
+// True for pictures and sounds, whether longstride reads them or not.
 bool begins_like_media(std::span<const uint8_t> head);
 
 // True if most of the records whose labels are among the bytes have one of CIFAR-10.
@@ -43,17 +43,17 @@ constexpr size_t kCifarRecordBytes = 3073;
 std::string look_hint(Item& item);
 std::string look_hint(std::span<const uint8_t> head);
 
-// True if the item looks like something else than a sound. One that is named like a sound must look like a
-// picture for that, since a recorded broadcast may begin with any bytes.
+// True if the item looks like something other than a sound. If it is named like a sound, only a picture
+// counts, because a recorded broadcast may begin with any bytes.
 bool is_no_sound(Item& item, bool named_like_sound);
 
-// "image" or "audio" if most of what `files` hold looks like pictures or sounds that are read here, else
-// "text". Looks where looks_unlike_text does. Throws Error as visit_items does.
+// "image" or "audio" if most of `files` look like pictures or sounds that are read here, else "text". Looks
+// at the same files as looks_unlike_text. Throws Error as visit_items does.
 std::string kind_by_looks(const std::vector<SourceFile>& files);
 
-// One line if most of what `files` hold looks like something else than text: what it looks like, and what
-// would read it. Looks at some files and at the first members of archives. Empty if there is nothing to say.
-// Throws Error as visit_items does.
+// One line if most of `files` look like something other than text: what they look like, and what would read
+// them. Looks at some files and at the first members of archives. Empty if most look like text. Throws Error
+// as visit_items does.
 std::string looks_unlike_text(const std::string& path, const std::vector<SourceFile>& files);
 
 }  // namespace longstride::data

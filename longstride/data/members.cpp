@@ -17,7 +17,7 @@ namespace {
 
 constexpr int kMostLinks = 40;  // in a row, as Linux has it
 
-// Where a member lies: "./a//b" -> "a/b".
+// The place of a member: "./a//b" -> "a/b".
 std::string place_of(const std::string& name) {
   std::string place;
   for (const std::string& part : split(name, '/')) {
@@ -28,14 +28,14 @@ std::string place_of(const std::string& name) {
   return place;
 }
 
-// What lies at a place: the bytes of an entry, or a link to another place.
+// What is at a place: the bytes of an entry, or a link to another place.
 struct Node {
   int64_t entry = -1;
   std::string target;  // of a symbolic link
 };
 using Nodes = std::unordered_map<std::string, Node>;
 
-// The place that a symbolic link leads to in the end; nothing if it leads out of the archive or in circles.
+// The place to which a symbolic link finally leads; nothing if it leads out of the archive or in circles.
 std::optional<std::string> follow(const Nodes& nodes, const std::string& link) {
   std::vector<std::string> open;  // parts still to be walked, the next one last
   const auto push = [&](const std::string& path) {
@@ -66,7 +66,7 @@ std::optional<std::string> follow(const Nodes& nodes, const std::string& link) {
   return place;
 }
 
-// Of these places, those below which something lies.
+// Those of these places that have something below them.
 std::unordered_set<std::string> folders_among(const Nodes& nodes,
                                               const std::unordered_set<std::string>& places) {
   std::unordered_set<std::string> folders;
@@ -111,7 +111,7 @@ MemberPlan::MemberPlan(const std::string& path, const Packing& packing) {
     const auto [at, is_new] = nodes.try_emplace(place, node);
     if (is_new) continue;
     plain_ = false;
-    // A link to the very bytes that lie there already changes nothing.
+    // A link to the very bytes that are there already changes nothing.
     if (!hidden && (at->second.entry != node.entry || at->second.target != node.target) && replaced_++ == 0)
       first_replaced_ = entry->name;
     at->second = node;
@@ -135,7 +135,7 @@ MemberPlan::MemberPlan(const std::string& path, const Packing& packing) {
     if (entry >= 0 && !is_hidden(place)) names_[entry].push_back(place);
   }
   for (auto& [entry, names] : names_) std::sort(names.begin(), names.end());
-  // Links to folders are not followed, as in a folder; the others that lead nowhere are told.
+  // Links to folders are not followed, as in a folder. Other links that lead nowhere are reported.
   const std::unordered_set<std::string> folders = folders_among(nodes, leads_to_no_file);
   std::sort(unresolved.begin(), unresolved.end());
   for (const auto& [place, end] : unresolved)

@@ -14,7 +14,7 @@ namespace {
 
 constexpr int64_t kHeaderBytes = 4;
 constexpr int64_t kLongestFreeFrame = 8192;
-constexpr int64_t kTrailingBytes = 4096;  // that are no frames, which some programs leave behind
+constexpr int64_t kTrailingBytes = 4096;  // bytes that are no frames, which some programs leave at the end
 constexpr int kFramesThatConvince = 4;
 
 // kbit/s by the index in the header; 0 is a free choice.
@@ -59,10 +59,10 @@ std::optional<Frame> parse_frame(const SoundView& view, int64_t at) {
   return frame;
 }
 
-// What the frame in front of an encoder's stream says about the rest.
+// What the first frame of an encoder's stream says about the rest.
 struct Info {
-  int64_t frames = 0;  // behind it; 0: not told
-  int64_t bytes = 0;   // with it; 0: not told
+  int64_t frames = 0;  // after this one; 0: not said
+  int64_t bytes = 0;   // including this one; 0: not said
 };
 
 std::optional<Info> parse_info(const SoundView& view, int64_t at, const Frame& frame) {
@@ -88,7 +88,7 @@ class Walker {
  public:
   explicit Walker(const SoundView& view) : view_(view) {}
 
-  // The frame at `at`, its size known; nothing if none begins there.
+  // The frame at `at`, if its size is known; nothing if none begins there.
   std::optional<Frame> frame(int64_t at) {
     std::optional<Frame> found = parse_frame(view_, at);
     if (!found || found->bytes > 0) return found;
@@ -98,7 +98,7 @@ class Walker {
     return found;
   }
 
-  // The frame at `at` if a frame of its kind, a tag or the end follows it.
+  // The frame at `at`, if it is followed by a frame of its kind, a tag or the end.
   std::optional<Frame> confirmed(int64_t at) {
     const std::optional<Frame> found = frame(at);
     if (!found) return found;
@@ -109,7 +109,7 @@ class Walker {
   }
 
  private:
-  // Frames of a free bit rate have one size, the distance to the next.
+  // Frames of a free bit rate all have one size: the distance to the next frame.
   int64_t measure_free(int64_t at, const Frame& first) {
     for (int64_t bytes = kHeaderBytes; bytes < kLongestFreeFrame; ++bytes) {
       const std::optional<Frame> second = parse_frame(view_, at + bytes);
@@ -125,7 +125,7 @@ class Walker {
   int64_t free_bytes_ = 0;
 };
 
-// Where something else than zero bytes follows.
+// The next place that is not a zero byte.
 int64_t skip_zeros(const SoundView& view, int64_t at) {
   constexpr size_t kBlock = 1 << 16;
   for (; at < view.size(); at += kBlock) {
@@ -161,7 +161,7 @@ std::vector<SoundView> split_mpeg(const SoundView& view) {
   Info info;
   int64_t begin = 0, frames = 0, at = 0;
   const auto finish = [&] {
-    // Programs count in several ways; a stream is too short if bytes and frames say so.
+    // Programs count in several ways. A stream is too short if both bytes and frames say so.
     const bool short_of_bytes = info.bytes == 0 || at - begin < info.bytes;
     LONGSTRIDE_CHECK(frames >= info.frames || !short_of_bytes, "{}: {} of {} MP3 frames are missing; {}",
                      view.label(), info.frames - frames, info.frames, kSoundAdvice);

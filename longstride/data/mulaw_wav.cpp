@@ -40,7 +40,7 @@ Format read_format(std::span<const uint8_t> chunk) {
   return format;
 }
 
-// True if a chunk with a name of printable letters lies whole at `at`, or nothing.
+// True if a whole chunk with a name of printable letters begins at `at`, or if the file ends there.
 bool chunk_or_end(std::span<const uint8_t> file, size_t at) {
   if (at + 8 > file.size()) return at == file.size();
   const auto name = file.subspan(at, 4);
@@ -70,7 +70,7 @@ WavSamples find_mulaw_samples(std::span<const uint8_t> file, int64_t rate, const
           format->tag == kMulawFormat && format->channels == 1 && format->bits == 8 && format->rate == rate,
           "{} has {}; sound is compressed from 8-bit mu-law (format 7) mono at {} Hz; {}", name,
           format->describe(), rate, advice);
-      // Programs that write into a pipe leave 0 or a very large size.
+      // Programs that write into a pipe leave the size 0 or very large.
       if (end == begin && !chunk_or_end(file, begin)) end = file.size();
       return {static_cast<int64_t>(begin), static_cast<int64_t>(end)};
     }

@@ -14,7 +14,7 @@ namespace {
 
 constexpr long kBlock = 1 << 16;
 
-// The pages of a view one after another.
+// Walks the pages of a view.
 class Pages {
  public:
   explicit Pages(const SoundView& view) : view_(view) { ogg_sync_init(&state_); }
@@ -22,7 +22,7 @@ class Pages {
   Pages(const Pages&) = delete;
   Pages& operator=(const Pages&) = delete;
 
-  // False at the end and where no whole page follows.
+  // False at the end, and if no whole page follows.
   bool next(ogg_page& page) {
     begin_ = end_;
     for (;;) {

@@ -63,8 +63,8 @@ uint32_t little_endian(std::string_view bytes, size_t at, int count) {
   return value;
 }
 
-// Either the mark of POSIX and GNU, or, as in the tar of Unix version 7, nothing but a right checksum: the
-// sum of the header's bytes, in which the checksum itself counts as blanks.
+// Has either the mark of POSIX and GNU or, like the tar of Unix version 7, only a right checksum. That is
+// the sum of the header's bytes, where the checksum itself counts as blanks.
 bool begins_like_tar(std::span<const uint8_t> head) {
   if (head.size() < kTarBlock) return false;
   const std::string_view text = as_text(head.first(kTarBlock));
@@ -89,7 +89,7 @@ bool all_zero(std::span<const uint8_t> bytes) {
   return std::all_of(bytes.begin(), bytes.end(), [](uint8_t byte) { return byte == 0; });
 }
 
-// Frames of zstd and lz4 that hold nothing to decode: a magic number, a size, as many bytes.
+// Frames of zstd and lz4 that hold nothing to decode: a magic number, a size, and as many bytes.
 bool begins_like_skippable(std::string_view head) {
   return head.size() >= 8 && (little_endian(head, 0, 4) & 0xFFFFFFF0u) == 0x184D2A50u;
 }
@@ -106,15 +106,15 @@ Compression claimed_compression(const std::string& extension) {
   return Compression::none;
 }
 
-// Where the last record of a zip archive says that things are.
+// What the last record of a zip archive says about places in the file.
 struct ZipEnd {
   int64_t first_entry = 0;  // the bytes in front of the archive
   bool empty = false;
   bool in_parts = false;  // this is the last file of several
 };
 
-// Of the zip archive that ends where the file ends, if there is one. Its directory is looked for where the
-// record says, or, if something was put in front of the archive, that much further on.
+// The zip archive that ends where the file ends, if there is one. Its directory is looked for where the
+// record says, or further on by the length of what was put before the archive.
 std::optional<ZipEnd> zip_end(int file, const std::string& path, bool with_comment) {
   constexpr int64_t kRecord = 22, kLongestComment = 65535;
   constexpr size_t kEntry = 46, kOffsetOfEntry = 42;
@@ -170,7 +170,7 @@ Packing packing_of(const std::string& path) {
     packing.compression = compression_of(as_text(behind));
     const bool skips = packing.compression == Compression::zstd || packing.compression == Compression::lz4;
     if (!skips) packing = {};
-    // The file may hold nothing else.
+    // Such a frame may be all that the file holds.
     if (!skips && behind.empty() && (claimed == Compression::zstd || claimed == Compression::lz4))
       packing.compression = claimed;
   }
@@ -183,7 +183,7 @@ Packing packing_of(const std::string& path) {
       "{} is named .{} but does not begin like such a file: {}, or rename it to read it as it is", path,
       extension, kAdvice);
 
-  // An archive of nothing is zeros.
+  // An empty archive is zeros.
   if (packing.compression != Compression::none) {
     ArchiveReader reader(path, packing);
     std::vector<uint8_t> inside(kTarBlock);

@@ -22,8 +22,8 @@ namespace {
 constexpr int64_t kMostSide = 1 << 20, kMostPixels = int64_t{1} << 30;  // the latter in bytes
 constexpr const char* kAdvice = "the file is damaged or cut off; fetch or make it again";
 
-// Both libraries report errors by longjmp. Each step therefore stands in a function of its own whose locals
-// need no destructor; the owning structs live in the callers.
+// Both libraries report errors by longjmp. So each step is a function of its own, whose locals need no
+// destructor. The owning structs are in the callers.
 
 struct PngDecoder {
   png_structp png = nullptr;
@@ -111,7 +111,7 @@ bool jpeg_read_pixels(JpegDecoder* decoder, uint8_t* pixels, size_t row_bytes) {
   return true;
 }
 
-// Either decoder fills a picture with its native channels, which are told beforehand.
+// Receives the native shape before decoding, and returns where the decoder writes the pixels.
 using Announce = std::function<uint8_t*(const ImageShape& native)>;
 
 void decode_png(std::span<const uint8_t> file, const std::string& label, const Announce& announce) {
@@ -211,13 +211,13 @@ std::vector<uint8_t> encode_png(std::span<const uint8_t> pixels, const ImageShap
   image.width = static_cast<png_uint_32>(shape.width);
   image.height = static_cast<png_uint_32>(shape.height);
   image.format = formats[shape.channels - 1];
-  // The bound covers any content, so one pass of compression is enough.
+  // The bound holds for any content, so one pass of compression is enough.
   png_alloc_size_t size = PNG_IMAGE_PNG_SIZE_MAX(image);
   std::vector<uint8_t> file(size);
   const bool done = png_image_write_to_memory(&image, file.data(), &size, 0, pixels.data(), 0, nullptr) != 0;
   LONGSTRIDE_CHECK(done, "cannot make a PNG: {}", image.message);
   file.resize(size);
-  // The library also writes what the colours mean, which nobody said.
+  // The library also writes a meaning of the colours, which nobody has given.
   constexpr ptrdiff_t kHeaderEnd = 33, kLengthBytes = 4;
   constexpr std::string_view kPixels = "IDAT";
   const auto begin = file.begin() + kHeaderEnd;

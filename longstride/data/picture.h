@@ -13,8 +13,8 @@ namespace longstride::data {
 
 bool begins_like_picture(std::span<const uint8_t> head);  // PNG or JPEG
 
-// Told the size and native channels (1 grey, 3 colour) before the pixels are decoded; returns the channels
-// wanted, 1 or 3, or throws.
+// Receives the size and native channels (1 grey, 3 colour) before the pixels are decoded. Returns the
+// channels wanted, 1 or 3, or throws.
 using ChooseChannels = std::function<int64_t(const ImageShape& native)>;
 
 // Decodes a PNG (any depth, palette, interlaced; 16 bits are scaled to 8, alpha is dropped, gamma is left
@@ -24,8 +24,8 @@ using ChooseChannels = std::function<int64_t(const ImageShape& native)>;
 ImageShape decode_picture(std::span<const uint8_t> file, const std::string& label,
                           const ChooseChannels& choose, std::vector<uint8_t>& pixels);
 
-// A PNG file of the pixels (height, width, channels), channels 1 to 4 (grey, grey and alpha, RGB, RGBA), and
-// of nothing else.
+// A PNG file of the pixels (height, width, channels) and nothing else. Channels are 1 to 4: grey, grey and
+// alpha, RGB, RGBA.
 std::vector<uint8_t> encode_png(std::span<const uint8_t> pixels, const ImageShape& shape);
 
 }  // namespace longstride::data

@@ -14,7 +14,7 @@ uint32_t big_endian(std::span<const uint8_t> bytes, size_t at) {
          bytes[at + 3];
 }
 
-// What else a PNG may hold, for people.
+// What else a PNG may hold, in words for people.
 std::string_view meaning_of(std::string_view chunk) {
   if (chunk == "tRNS") return "transparent pixels";
   if (chunk == "acTL" || chunk == "fcTL" || chunk == "fdAT") return "an animation";

@@ -11,9 +11,9 @@
 namespace longstride::data {
 
 namespace {
-constexpr size_t kMostKinds = 6;          // that are named
-constexpr size_t kMostExtensions = 1000;  // that are told apart
-constexpr size_t kLongestExtension = 12;  // what is longer is rather a part of the name
+constexpr size_t kMostKinds = 6;          // that a remark names
+constexpr size_t kMostExtensions = 1000;  // that are counted separately
+constexpr size_t kLongestExtension = 12;  // a longer one is probably a part of the name
 constexpr const char* kOthers = "of other kinds";
 }  // namespace
 

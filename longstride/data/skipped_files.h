@@ -1,4 +1,4 @@
-// Counts the files that a decoder passes over, by kind, to be told once.
+// Counts the files that a decoder skips, by kind, to report them once.
 #pragma once
 
 #include <cstdint>

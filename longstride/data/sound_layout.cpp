@@ -18,7 +18,7 @@ using std::string_view_literals::operator""sv;
 // Programs that cannot go back to the header leave 0, the largest number, or (SoX, eSpeak) one near 2^31.
 constexpr uint64_t kOpenFrom = 0x7ffff000, kOpenFromAiff = 0x7f000000, kOpenFromWide = uint64_t{1} << 62;
 constexpr int64_t kLargest32 = 0xffffffff;
-constexpr int kMostParts = 1 << 16;  // chunks of a header; more are no sound that anyone made
+constexpr int kMostParts = 1 << 16;  // chunks of a header; no real sound has more
 
 // A number of the header that counts the samples' bytes and `extra` more.
 struct SizeField {
@@ -30,17 +30,17 @@ struct SizeField {
 
 struct Layout {
   int64_t begin = 0;              // of the samples
-  int64_t bytes = 0;              // that the header claims
-  bool open = false;              // it claims nothing: they go on to the end
-  int64_t unit = 1;               // an open sound consists of whole units of so many bytes
-  int64_t container_end = 0;      // where the header says that all ends; 0: nowhere
-  bool keeps_tail = false;        // what follows the samples is for the decoder too
-  std::vector<SizeField> fields;  // to be shown with the true size if it was left open
+  int64_t bytes = 0;              // bytes that the header claims
+  bool open = false;              // it claims no size: they go on to the end
+  int64_t unit = 1;               // an open sound consists of whole units of this many bytes
+  int64_t container_end = 0;      // where the header says that everything ends; 0: it does not say
+  bool keeps_tail = false;        // the bytes after the samples are for the decoder too
+  std::vector<SizeField> fields;  // shown with the true size if the size was left open
 };
 
 int64_t rest(const SoundView& view, int64_t begin) { return std::max<int64_t>(0, view.size() - begin); }
 
-// ---- Containers of chunks: a name, a size, as many bytes.
+// ---- Containers of chunks: a name, a size, and as many bytes.
 
 struct ChunkFormat {
   std::string_view magic;  // '?' is any byte
@@ -48,7 +48,7 @@ struct ChunkFormat {
   int64_t first;  // chunk
   int name_bytes, size_bytes;
   bool big;
-  int64_t counts_head;  // bytes before the contents that the size counts
+  int64_t counts_head;  // bytes before the contents that the size includes
   int64_t alignment;
   int64_t prefix;  // bytes of the chunk before its samples
   uint64_t open_from;
@@ -76,7 +76,7 @@ int64_t after_chunk(const ChunkFormat& format, int64_t at, uint64_t size) {
   return (end + format.alignment - 1) / format.alignment * format.alignment;
 }
 
-// True if whole chunks with names of printable letters fill the view from `at` to its end.
+// True if only whole chunks with names of printable letters follow, from `at` to the end of the view.
 bool only_chunks_follow(const ChunkFormat& format, const SoundView& view, int64_t at) {
   while (at + head_bytes(format) <= view.size()) {
     const std::string name = view.text(at, 4);
@@ -129,7 +129,7 @@ Layout lay_out_chunks(const ChunkFormat& format, const SoundView& view) {
     layout.open = there > 0 && !only_chunks_follow(format, view, behind);
   } else {
     layout.open = size >= open_from && size - not_samples > static_cast<uint64_t>(there);
-    // Beyond 2^62 the size is open, or the file would hold it.
+    // Sizes beyond 2^62 do not come here: they are open, unless the file really has so many bytes.
     if (!layout.open) layout.bytes = static_cast<int64_t>(std::min(size, kOpenFromWide) - not_samples);
   }
   LONGSTRIDE_CHECK(!layout.open || format.size_bytes > 4 || format.whole.bytes > 4 ||
@@ -171,7 +171,7 @@ Layout lay_out_au(const SoundView& view) {
 
 constexpr std::string_view kNistMagic = "NIST_1A";
 
-// Lines "name -i number" up to "end_head"; the size of the header stands in the second line.
+// Lines "name -i number" up to "end_head". The second line has the size of the header.
 Layout lay_out_nist(const SoundView& view) {
   const std::string header = view.text(0, 4096);
   const auto value = [&](std::string_view name, uint64_t otherwise) -> uint64_t {
@@ -186,7 +186,7 @@ Layout lay_out_nist(const SoundView& view) {
   return told(begin, std::min(frames, uint64_t{1} << 40) * std::min<uint64_t>(unit, 1 << 16));
 }
 
-// Blocks of a kind, a size of 3 bytes and as many bytes; a kind of 0 ends the file.
+// Blocks of a kind, a size of 3 bytes, and as many bytes. A kind of 0 ends the file.
 Layout lay_out_voc(const SoundView& view) {
   constexpr uint64_t kEnd = 0, kSamples = 1, kMoreSamples = 2, kSilence = 3, kRepeat = 6, kNewSamples = 9;
   Layout layout;
@@ -230,7 +230,7 @@ Layout lay_out_xi(const SoundView& view) {
   return size == 0 ? untold(begin, 1) : told(begin, size);
 }
 
-// Packets of 127 bytes, of which 120 hold samples of 7 bits a byte.
+// Packets of 127 bytes. 120 of these hold samples, 7 bits in each byte.
 Layout lay_out_sds(const SoundView& view) {
   const uint64_t samples =
       view.little_endian(10, 1) | view.little_endian(11, 1) << 7 | view.little_endian(12, 1) << 14;
@@ -253,8 +253,8 @@ Layout lay_out_mat4(const SoundView& view) {
   return layout;
 }
 
-// Elements of a type, a size and as many bytes, up to multiples of 8; those of a matrix lie in it. The last
-// one holds the samples.
+// Elements of a type, a size and as many bytes, rounded up to multiples of 8. A matrix contains its
+// elements. The last one holds the samples.
 Layout lay_out_mat5(const SoundView& view) {
   constexpr uint64_t kMatrix = 14;
   const bool big = view.matches(126, "MI");
@@ -262,7 +262,7 @@ Layout lay_out_mat5(const SoundView& view) {
   int64_t at = 128;
   for (int element = 0; element < kMostParts && at + 8 <= view.size(); ++element) {
     const uint64_t type = view.number(at, 4, big), size = view.number(at + 4, 4, big);
-    const bool small = type > 0xffff;  // its bytes stand in place of the size
+    const bool small = type > 0xffff;  // its bytes are in the place of the size
     if (!small && type != kMatrix) layout = told(at + 8, size);
     at += 8 + (small || type == kMatrix ? 0 : static_cast<int64_t>((size + 7) / 8 * 8));
   }
@@ -332,7 +332,7 @@ std::optional<Known> lay_out(const SoundView& view) {
   return std::nullopt;
 }
 
-// Where a sound of the same format begins behind this one, or 0.
+// Where a sound of the same format begins after this one, or 0.
 int64_t find_joined(const SoundView& view, const Known& known) {
   const int64_t end = known.layout.begin + known.layout.bytes;
   for (const int64_t at : {known.layout.container_end, end, end + (end & 1)})

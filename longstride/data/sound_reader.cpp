@@ -19,7 +19,7 @@ namespace {
 
 constexpr int64_t kSearchedForMpeg = 1 << 16;
 
-// A view with a position, as the callbacks of decoders want it.
+// A view with a position, for the callbacks of decoders.
 struct Cursor {
   SoundView view;
   int64_t at = 0;
@@ -87,7 +87,7 @@ class SndfileReader : public SoundReader {
     LONGSTRIDE_CHECK(sf_error(sound_.get()) == SF_ERR_NO_ERROR, "{}: {}; {}", label,
                      sf_strerror(sound_.get()), kSoundAdvice);
     read_ += count;
-    // SF_COUNT_MAX stands for a length that is not told.
+    // SF_COUNT_MAX stands for a length that is not stated.
     LONGSTRIDE_CHECK(count == wanted || frames_ == SF_COUNT_MAX || read_ >= frames_,
                      "{}: {} of {} frames are missing; {}", label, frames_ - read_, frames_, kSoundAdvice);
     return count;

@@ -1,4 +1,4 @@
-// Samples out of sound files of any kind.
+// Reads samples from sound files of any kind.
 #pragma once
 
 #include <cstdint>
@@ -16,8 +16,8 @@ class SoundReader {
   virtual ~SoundReader() = default;
   int64_t rate() const { return rate_; }  // Hz
   int64_t channels() const { return channels_; }
-  // Interleaved samples, full scale being -1 to 1; returns the number of frames, fewer than the span holds
-  // only at the end. Throws Error for damaged sound and for sound that ends before its header says.
+  // Interleaved samples, where full scale is -1 to 1. Returns the number of frames, fewer than the span
+  // holds only at the end. Throws Error for damaged sound and for sound that ends before its header says.
   virtual int64_t read(std::span<float> samples) = 0;
 
  protected:
@@ -30,12 +30,12 @@ struct SoundPart {
   bool mpeg = false;  // MP3 or layer I or II; libsndfile reads all others
 };
 
-// The sounds that a file holds, one after another: several if it was joined from files, each of which may
-// have its own rate and channels. Throws Error, naming the file, if a sound is not whole; open_sound finds
+// The sounds in a file, one after another: several if it was joined from files, each with its own rate and
+// channels. Throws Error, naming the file, if a sound is not whole as far as headers tell; open_sound finds
 // the rest.
 std::vector<SoundPart> split_sound(const SoundView& file);
 
-// Throws Error if the part is no sound, or an empty one.
+// Throws Error if the part is not a sound, or an empty one.
 std::unique_ptr<SoundReader> open_sound(const SoundPart& part);
 
 }  // namespace longstride::data

@@ -31,7 +31,7 @@ int64_t ape_bytes(const SoundView& view, int64_t at) {
   return static_cast<int64_t>(view.little_endian(at + 12, 4)) + kApeHead;
 }
 
-// Bytes of the tag that ends where the view does.
+// The length of the tag that ends where the view ends.
 int64_t trailing_tag_bytes(const SoundView& view) {
   const int64_t end = view.size();
   if (view.matches(end - kId3v1Bytes, "TAG")) return kId3v1Bytes;

@@ -1,5 +1,5 @@
-// A stretch of an open file as decoders of sound read it: it may begin and end within the file, and some
-// bytes of its header may be shown with other values than they have.
+// A stretch of an open file, as decoders of sound read it. It may begin and end within the file, and some
+// bytes of its header may be shown with other values than the file has.
 #pragma once
 
 #include <cstdint>
@@ -19,20 +19,20 @@ class SoundView {
   int64_t size() const { return size_; }
   const std::string& label() const { return label_; }
 
-  // Bytes from `at` on, fewer only at the end of the view. Throws Error if reading fails.
+  // Reads bytes from `at` on; fewer only at the end of the view. Throws Error if reading fails.
   size_t read(int64_t at, std::span<uint8_t> bytes) const;
   // `count` bytes as text; shorter at the end of the view.
   std::string text(int64_t at, size_t count) const;
-  // True if these bytes lie there; '?' stands for any byte.
+  // True if these bytes are there; '?' stands for any byte.
   bool matches(int64_t at, std::string_view pattern) const;
-  // Unsigned numbers of 1 to 8 bytes. Throws Error beyond the end: the file is cut off within its header.
+  // An unsigned number of 1 to 8 bytes. Throws Error beyond the end: the file is cut off within its header.
   uint64_t number(int64_t at, int bytes, bool big) const;
   uint64_t little_endian(int64_t at, int bytes) const { return number(at, bytes, false); }
   uint64_t big_endian(int64_t at, int bytes) const { return number(at, bytes, true); }
 
   // The bytes [begin, end) of this view.
   SoundView part(int64_t begin, int64_t end) const;
-  // From now on `value` is read at `at`, in place of what the file has.
+  // From now on reading at `at` gives `value` instead of the file's number.
   void show_number(int64_t at, int bytes, bool big, uint64_t value);
 
  private:
@@ -42,10 +42,10 @@ class SoundView {
   std::vector<std::pair<int64_t, uint8_t>> shown_;  // place in the file, byte
 };
 
-// The view without the tags that music programs put around a sound: ID3v2 in front, ID3v1, APE, Lyrics3 and
-// ID3v2.4 behind.
+// The view without the tags that music programs put around a sound: ID3v2 before it; ID3v1, APE, Lyrics3 and
+// ID3v2.4 after it.
 SoundView without_tags(const SoundView& view);
-// Bytes of the tag at `at`, of any of these kinds; 0 if there is none.
+// The length of the tag at `at`, of any of these kinds; 0 if there is none.
 int64_t tag_bytes(const SoundView& view, int64_t at);
 
 // The end of the messages about a file that is not whole.

@@ -43,7 +43,7 @@ std::array<int64_t, 3> part_ends(const std::vector<double>& split, const std::ar
   for (size_t part = 0; part < 3; ++part) {
     cumulative += shares[part];
     if (fractions) {
-      // A sum of decimal fractions misses 1 by a rounding error.
+      // A sum of decimal fractions may miss 1 by a rounding error.
       const double end = std::abs(cumulative - 1) < 1e-9 ? 1.0 : cumulative;
       ends[part] = static_cast<int64_t>(std::floor(end * static_cast<double>(total) + 1e-6));
     } else {

@@ -72,7 +72,7 @@ la_int64_t skip_compressed(archive*, void* data, la_int64_t count) {
   return static_cast<DecompressedBlocks*>(data)->skip(count);
 }
 
-// A tar ends in zero blocks. Without them a cut between two members would go unnoticed.
+// A tar ends with zero blocks. Without them a cut between two members would go unnoticed.
 void check_tar_end(int file, const std::string& path) {
   const int64_t blocks = ::lseek(file, 0, SEEK_END) / static_cast<int64_t>(kTarBlock);
   const bool whole =
@@ -120,12 +120,11 @@ ArchiveReader::ArchiveReader(const std::string& path, Packing packing)
     case Container::tar:
       archive_read_support_format_tar(get());
       archive_read_support_format_empty(get());
-      // Archives that were put behind each other (cat, tar -A) are read to the end of the file.
+      // Archives that were joined (cat, tar -A) are read to the end of the file.
       archive_read_set_options(get(), "tar:read_concatenated_archives");
       if (packing.compression == Compression::none) check_tar_end(file_.get(), path);
       break;
-    // The seeking reader insists on the directory at the end, so a cut-off archive cannot pass for a shorter
-    // one.
+    // The seeking reader needs the directory at the end, so a cut-off archive cannot pass for a shorter one.
     case Container::zip:
       archive_read_support_format_zip_seekable(get());
       break;
@@ -142,7 +141,7 @@ ArchiveReader::ArchiveReader(const std::string& path, Packing packing)
 std::optional<Entry> ArchiveReader::next() {
   archive_entry* found = nullptr;
   const int status = archive_read_next_header(get(), &found);
-  // A stream that breaks before its first byte looks like an empty one, but for the error it leaves.
+  // A stream that breaks before its first byte looks like an empty one, except for the error that it leaves.
   if (status == ARCHIVE_EOF && archive_error_string(get()) == nullptr) {
     at_end_ = true;
     return std::nullopt;
@@ -150,7 +149,7 @@ std::optional<Entry> ArchiveReader::next() {
   check(status == ARCHIVE_EOF ? ARCHIVE_FATAL : status);
   ++entries_;
   Entry entry;
-  // Where the locale cannot show a name, only its UTF-8 is there.
+  // Where the locale cannot show a name, only its UTF-8 form exists.
   entry.name = text_or(archive_entry_pathname(found), archive_entry_pathname_utf8(found));
   if (entry.name.empty()) entry.name = fmt::format("member {}", entries_);
   entry.bytes = archive_entry_size_is_set(found) != 0 ? archive_entry_size(found) : -1;
@@ -207,14 +206,14 @@ std::string ArchiveReader::trailing_remark() const {
   const std::string name = name_of(packing_.compression);
   LONGSTRIDE_CHECK(!may_begin_stream(first, packing_.compression),
                    "cannot unpack {}: a further {} stream ends early ({})", path_, name, kAdvice);
-  // The programs gzip and bzip2 pass over what follows with a word; those of the others refuse it.
+  // The programs gzip and bzip2 only warn of bytes that follow; those of the other formats refuse them.
   LONGSTRIDE_CHECK(packing_.compression == Compression::gzip || packing_.compression == Compression::bzip2,
                    "cannot unpack {}: {} bytes that are not {} follow its end ({})", path_, count, name,
                    kAdvice);
   return fmt::format("{} bytes behind the end of the {} stream not read", count, name);
 }
 
-// Warnings (a name that the locale cannot show) do no harm to the bytes.
+// Warnings (a name that the locale cannot show) do not affect the bytes.
 void ArchiveReader::check(int status) const {
   if (status == ARCHIVE_OK || status == ARCHIVE_WARN) return;
   if (is_open_ && packing_.container == Container::zip && archive_read_has_encrypted_entries(get()) == 1)

@@ -152,9 +152,9 @@ void write_wav(const std::string& path, std::span<const uint8_t> mulaw, int64_t 
   append_little_endian(file, 1, 2);   // PCM
   append_little_endian(file, 1, 2);   // channels
   append_little_endian(file, static_cast<uint64_t>(rate), 4);
-  append_little_endian(file, static_cast<uint64_t>(2 * rate), 4);  // bytes a second
-  append_little_endian(file, 2, 2);                                // bytes a frame
-  append_little_endian(file, 16, 2);                               // bits a sample
+  append_little_endian(file, static_cast<uint64_t>(2 * rate), 4);  // bytes per second
+  append_little_endian(file, 2, 2);                                // bytes per frame
+  append_little_endian(file, 16, 2);                               // bits per sample
   append(file, "data");
   append_little_endian(file, data_bytes, 4);
   for (const uint8_t byte : mulaw)

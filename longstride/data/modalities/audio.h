@@ -1,4 +1,4 @@
-// Sound: mu-law bytes, one a sample (../audio.h reads the files), and WAV files of them.
+// Sound: mu-law bytes, one for each sample (../audio.h reads the files), and WAV files of them.
 #pragma once
 
 #include <cstdint>

@@ -50,7 +50,7 @@ std::string describe(const DataConfig&, int64_t size, const ImageShape& shape) {
                      shape.height, shape.width, shape.channels);
 }
 
-// A picture's size is no part of it: a run that has learnt it from the data finds the same bytes again.
+// A picture's size is not part of it: a run that has learnt it from the data finds the same bytes again.
 std::vector<std::string> encodings(const DataConfig& config) {
   std::vector<std::string> encodings{"image 3"};
   if (config.image_channels != 0)
@@ -81,7 +81,7 @@ Material material(std::span<const uint8_t> file, const std::string& path, const 
                   const std::function<ImageShape()>& shape) {
   data::check_plain_png(file, path);
   const ImageShape wanted = shape();
-  // Before its pixels are decoded, which take the memory that its header claims.
+  // Checked before the pixels are decoded, because they take the memory that the header claims.
   const auto channels_of = [&](const ImageShape& found) {
     LONGSTRIDE_CHECK(
         found == wanted,
@@ -177,7 +177,7 @@ Image read_picture(const std::string& path, int64_t channels) {
 std::vector<uint8_t> encode_image_file(const std::string& path, int64_t height, int64_t width,
                                        int64_t channels) {
   std::vector<uint8_t> pixels;
-  // The header tells the shape, so that a wrong one costs no memory.
+  // The header gives the shape, so that a wrong one costs no memory.
   const auto choose = [&](const ImageShape& native) {
     LONGSTRIDE_CHECK(native.height == height && native.width == width,
                      "{} is {} x {} (height x width), expected {} x {}; resize it", path, native.height,

@@ -17,8 +17,8 @@ extern const Modality kImage;
 void write_png(const std::string& path, std::span<const uint8_t> pixels, int64_t height, int64_t width,
                int64_t channels);
 
-// Pictures of one shape in a grid, row by row, one grey pixel between them (two from 64 pixels on). `columns`
-// 0 chooses a grid that is nearly square; the cells that are left over are grey.
+// Pictures of one shape in a grid, row by row, with one grey pixel between them (two from 64 pixels on).
+// With `columns` 0 the grid is nearly square; cells that are left over are grey.
 void write_png_grid(const std::string& path, const std::vector<std::vector<uint8_t>>& items, int64_t height,
                     int64_t width, int64_t channels, int64_t columns = 0);
 
@@ -30,7 +30,7 @@ struct Image {
 // A PNG or JPEG file; `channels` 0 takes those of the file, 1 and 3 convert. Throws Error.
 Image read_picture(const std::string& path, int64_t channels = 0);
 
-// The pixels of a PNG or JPEG file that must have this shape (channels are converted); throws Error
+// The pixels of a PNG or JPEG file, which must have this shape (channels are converted). Throws Error
 // otherwise.
 std::vector<uint8_t> encode_image_file(const std::string& path, int64_t height, int64_t width,
                                        int64_t channels);

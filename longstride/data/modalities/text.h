@@ -7,7 +7,7 @@ namespace longstride {
 
 extern const Modality kText;
 
-// Bytes of a text to go on from.
+// The most bytes of text to go on from.
 constexpr int64_t kLargestText = int64_t{1} << 30;
 
 }  // namespace longstride

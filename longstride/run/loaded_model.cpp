@@ -14,7 +14,7 @@
 namespace longstride {
 
 std::string identity_of(ModelConfig model) {
-  // Fields that came when there were digests already count only where they are not at their default.
+  // Fields that were added after the first digests count only if they differ from their default.
   constexpr std::array<std::string_view, 1> kLater{"convolution"};
   ModelConfig plain;
   FieldList fields, defaults;
@@ -33,7 +33,7 @@ std::string identity_of(ModelConfig model) {
 
 namespace {
 
-// Of tensors in the CPU's memory, in the order in which a file of weights holds them.
+// The tensors are in the CPU's memory, in the order in which a file of weights holds them.
 std::string digest_of(const ModelConfig& model, const std::vector<NamedTensor>& weights) {
   Checksum checksum;
   const auto add = [&](const std::string& line) {
@@ -76,7 +76,7 @@ Weights open_weights(const std::string& path, int64_t step) {
   return weights;
 }
 
-// What the run has of the step that is wanted, the likeliest first.
+// The files of the run that may have the wanted step, the likeliest first.
 std::vector<std::function<Weights()>> candidates(const std::string& run, int64_t wanted) {
   std::vector<std::function<Weights()>> found;
   const std::vector<CheckpointInfo> checkpoints = list_checkpoints(run);
@@ -91,7 +91,7 @@ std::vector<std::function<Weights()>> candidates(const std::string& run, int64_t
     for (const std::string& path : pinned_models(run, step))
       found.emplace_back([path, step] { return open_weights(path, step); });
   const std::string model = run + "/model.safetensors";
-  // The step of the file stands in it; where a checkpoint is there, it need not be read.
+  // The file itself says its step. Where a checkpoint has the step, the file need not be read.
   if (found.empty() || wanted >= 0) {
     std::optional<int64_t> published;
     try {
@@ -108,7 +108,7 @@ std::vector<std::function<Weights()>> candidates(const std::string& run, int64_t
 
 Weights choose_weights(const std::string& run, const ModelConfig& model, const WeightChoice& choice) {
   const auto found = candidates(run, choice.step);
-  if (found.empty() && choice.step >= 0) find_checkpoint(run, choice.step);  // says which steps there are
+  if (found.empty() && choice.step >= 0) find_checkpoint(run, choice.step);  // says which steps exist
   LONGSTRIDE_CHECK(!found.empty(), "{}: no checkpoint yet; train it first with 'longstride train {}'", run,
                    run);
   const auto open = [&](const auto& candidate) {
@@ -117,7 +117,7 @@ Weights choose_weights(const std::string& run, const ModelConfig& model, const W
     return weights;
   };
   if (choice.digest.empty()) return open(found.front());
-  // One that is damaged does not hide another that is whole.
+  // A damaged file does not hide another that is whole.
   std::optional<Weights> first;
   std::string damage;
   for (const auto& candidate : found) {

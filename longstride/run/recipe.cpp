@@ -1,4 +1,4 @@
-// How to learn: which recipe a config means, and what each begins with.
+// Which recipe a config means, and the values with which each recipe begins.
 #include <algorithm>
 #include <array>
 #include <string_view>
@@ -10,7 +10,7 @@ namespace longstride {
 
 namespace {
 
-// Who sets one of these has a recipe.
+// A config that sets one of these has its own recipe.
 constexpr std::array<std::string_view, 20> kRecipeFields{
     "model.positions",      "model.position_axes", "model.qk_norm",       "model.init",
     "model.value_residual", "model.convolution",   "train.newton_schulz", "train.optimizer",
@@ -37,8 +37,8 @@ RunConfig paper_defaults() {
   return config;
 }
 
-// Measured with 0.7M parameters on a CPU and 95M on a GPU (docs/results.md): one set of rates does for
-// all. A decay to zero does what an average of the weights would.
+// Measured with 0.7M parameters on a CPU and 95M on a GPU (docs/results.md): one set of rates is good for
+// all. A decay to zero does what an average of the weights would do.
 RunConfig fast_defaults() {
   RunConfig config;
   ModelConfig& model = config.model;
@@ -54,7 +54,7 @@ RunConfig fast_defaults() {
   train.recipe = "fast";
   train.steps = kMostSteps;
   train.minutes = 10;
-  train.epochs = 12;  // an end for small data, before they are learnt by heart; not measured
+  train.epochs = 12;  // ends training on small data before they are learnt by heart; not measured
   train.batch = 0;
   train.optimizer = "muon";
   train.muon_rate = 0.02;
@@ -71,7 +71,7 @@ RunConfig fast_defaults() {
 RunConfig defaults_of(const RunConfig& config, const NamedKeys& named) {
   if (!means_fast_recipe(config, named)) return paper_defaults();
   RunConfig defaults = fast_defaults();
-  // Who says how long it takes, in whichever way, means that alone.
+  // A config that names any length of training means that length alone.
   const bool steps = named.contains("train.steps"), epochs = named.contains("train.epochs");
   if (steps || epochs) defaults.train.minutes = 0;
   if (steps || named.contains("train.minutes")) defaults.train.epochs = 0;

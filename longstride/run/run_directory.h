@@ -17,20 +17,20 @@
 
 namespace longstride {
 
-// Is `path` a directory that holds a run?
+// Whether `path` is a directory that holds a run.
 bool is_run_directory(const std::string& path);
 
-// What a directory holds, as one that begins or goes on with a run sees it.
+// The state of a directory, for a command that begins a run or goes on with one.
 enum class RunDirectoryState {
-  fresh,     // nothing: it is missing, empty, or has only what a start left that was killed
+  fresh,     // missing, empty, or with only what a killed start left
   begun,     // a configuration, and no sign that a checkpoint was ever saved
   trained,   // checkpoints
-  stripped,  // a run that was trained, but has no checkpoint any more
+  stripped,  // the run was trained, but its checkpoints are gone
   foreign,   // something else
 };
 RunDirectoryState state_of_directory(const std::string& path);
 
-// The configuration of a run. Throws Error if `path` is no run directory.
+// The configuration of a run. Throws Error if `path` is not a run directory.
 RunConfig read_run_config(const std::string& path);
 // Rewrites config.toml atomically.
 void write_run_config(const std::string& path, const RunConfig& config);
@@ -39,43 +39,43 @@ void write_run_config(const std::string& path, const RunConfig& config);
 struct WeightChoice {
   int64_t step = -1;  // a checkpoint's step; -1: the best by validation, else the newest
   bool int8 = false;  // weights of products in eight bits
-  // If not empty: of several weights of that step that the run holds, those with this digest.
+  // If the run holds several weights of that step: those with this digest. "": any.
   std::string digest = {};
 };
 
-// What a digest says of the model besides its weights: the [model] section's values, a line each. A field
-// that a later version adds must leave that of older models alone.
+// The text by which a digest covers the model itself: the values of the [model] section, one on each line. A
+// field that a later version adds must not change the text of older models.
 std::string identity_of(ModelConfig model);
 
 // A run's model ready for inference.
 class LoadedModel {
  public:
-  // Reads weights from the run's checkpoint; where it is gone, from those that were pinned or from the run's
-  // model.safetensors. `compute` overrides the run's own section. Throws Error.
+  // Reads weights from the run's checkpoint; if that is gone, from pinned weights or the run's
+  // model.safetensors. `compute` replaces the run's own section. Throws Error.
   LoadedModel(const std::string& run_directory, const ComputeConfig& compute, const WeightChoice& choice);
 
-  // A model that was trained in this process, without a run: copies `weights`, named and shaped as
-  // parameter_table() says, of this step. Throws Error.
+  // A model that was trained in this process and has no run. Copies `weights`, which are of this step and
+  // have the names and shapes of parameter_table(). Throws Error.
   LoadedModel(const RunConfig& config, int64_t step, const std::vector<NamedTensor>& weights);
 
   const RunConfig& config() const { return config_; }
   Device device() const { return device_; }
   DType product() const { return product_; }
-  // With int8, weights of products are what the eight bits stand for, in the products' dtype.
+  // With int8, weights of products are the values that the eight bits mean, in the compute dtype.
   const ModelParameters& parameters() const { return parameters_; }
   // The eight bits themselves; null without int8.
   const QuantizedParameters* quantized() const { return quantized_.empty() ? nullptr : &quantized_; }
   int64_t step() const { return step_; }  // at which the weights were saved
   // Tells two models apart: the checksum, in hexadecimal digits, of the tensors in the weights file and of
-  // the [model] section's values. The form that the weights are used in is no part of it.
+  // the values of the [model] section. It does not depend on the form in which the weights are used.
   const std::string& digest() const { return digest_; }
-  // Keeps these weights in RUN/pins for a file that can be read with no others; "" or the reason why that
-  // failed.
+  // Keeps these weights in RUN/pins for a file that can be read with no others. Returns "" or the reason why
+  // that failed.
   std::string pin(const std::string& run_directory) const;
 
  private:
   void choose_device();
-  // From `weights_`, which are on the device: all that depends on them.
+  // Makes everything that depends on `weights_`, which are on the device.
   void make_products(bool int8);
 
   RunConfig config_;

@@ -16,8 +16,8 @@ constexpr int64_t kMaxNumber = std::numeric_limits<int32_t>::max();
 constexpr int64_t kMaxCycle = 65536;    // layers in a cycle, so that a typo in *count cannot fill the memory
 constexpr int64_t kMaxGroups = 262144;  // patterns of heads in all layers of a cycle, likewise
 
-// What a pattern may name: a kind of term, or a preset of several. A preset's numbers are those of its last
-// kind; each kind takes as many of them, from the first on, as it has.
+// A name in a pattern: a kind of term, or a preset of several kinds. A preset's numbers are those of its
+// last kind. Each kind takes as many of them, from the first on, as it has.
 struct Name {
   std::string_view text;
   std::vector<TermKind> kinds;
@@ -95,7 +95,7 @@ class Parser {
   }
 
  private:
-  // About what stands from part_ to at_, or about what should stand there.
+  // An error in the text from part_ to at_, or in what is missing there.
   template <class... Args>
   [[noreturn]] void complain(fmt::format_string<Args...> format, Args&&... args) const {
     throw PatternError(
@@ -138,7 +138,7 @@ class Parser {
     for (const TermKind kind : found->kinds) add(pattern, term_of(kind, numbers));
   }
 
-  // The term of this kind with the first of `numbers`, as many as it has.
+  // The term of this kind. It takes as many of `numbers`, from the first on, as the kind has.
   static Term term_of(TermKind kind, const std::vector<int64_t>& numbers) {
     Term term{kind};
     const auto fields = entry_of(kind).numbers;
@@ -261,7 +261,7 @@ class Parser {
     ++at_;
     return true;
   }
-  // A comma before a digit goes on with the same term; before a letter it opens a layer and stays unread.
+  // A comma before a digit continues the same term. Before a letter it opens a layer, and is left unread.
   bool accept_comma_before_number() {
     if (peek() != ',') return false;
     const size_t next = text_.find_first_not_of(" \t\r\n", at_ + 1);
@@ -279,7 +279,7 @@ class Parser {
   }
 
   std::string_view text_;
-  size_t at_ = 0, part_ = 0;  // where it reads, and where what it reads at present begins
+  size_t at_ = 0, part_ = 0;  // where it reads, and where the present part begins
 };
 
 std::string to_string(const Term& term) {

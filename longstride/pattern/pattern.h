@@ -1,9 +1,8 @@
 // Which earlier positions each position may look at.
 //
 // A Pattern is a union of closed-form terms; `allows` is its one definition. Everything else (tiles, row
-// lists, pair counts, pictures) is derived from the terms by exact arithmetic in plan.h and tested against
-// `allows`.
-// The kinds of terms, each with what is known of it, stand in terms/; docs/patterns.md has a table of them.
+// lists, pair counts, pictures) is derived from the terms by exact arithmetic in plan.h, and tested against
+// `allows`. The kinds of terms are in terms/; docs/patterns.md has a table of them.
 #pragma once
 
 #include <cstddef>
@@ -32,18 +31,18 @@ struct Pattern {
   }
   // Adds a term unless an equal one is there. Throws Error beyond kMaxTerms.
   void add(const Term& term);
-  // The pattern that head `head` uses: spread summaries become the head's own run.
+  // The pattern of head `head`: spread summaries become the head's own run.
   Pattern for_head(int64_t head) const;
   bool operator==(const Pattern&) const;
 };
 
-// A text that is no pattern. The message, one line, quotes the text, and names the faulty part, the range its
-// numbers may have, and the nearest known name.
+// The error for a text that is not a pattern. Its message is one line, which quotes the text and names the
+// faulty part, the range its numbers may have, and the nearest known name.
 class PatternError : public Error {
  public:
   PatternError(const std::string& message, std::string_view text, size_t begin, size_t end);
-  // The message; below it the text, and carets below the faulty part. The message alone where the text would
-  // not fit in a line.
+  // The message, below it the text, and below that carets under the faulty part. Only the message if the
+  // text does not fit in a line.
   std::string with_caret() const;
 
  private:
@@ -68,7 +67,7 @@ struct LayerPattern {
 };
 
 // A cycle of layers: "stride:128,window:128*3" is one strided layer and three local ones, repeated over the
-// model (the paper's "interleaved" integration). A comma opens a new layer when a letter follows it, else it
+// model (the paper's "interleaved" integration). A comma opens a new layer if a letter follows it; else it
 // separates numbers.
 struct Schedule {
   std::vector<LayerPattern> cycle;
@@ -79,7 +78,7 @@ Schedule parse_schedule(std::string_view text);
 std::string to_string(const LayerPattern& layer);
 std::string to_string(const Schedule& schedule);
 
-// Throws Error if a layer's groups cannot be dealt to `heads` heads equally.
+// Throws Error if a layer's groups cannot share `heads` heads equally.
 void check_heads(const Schedule& schedule, int64_t heads);
 
 }  // namespace longstride

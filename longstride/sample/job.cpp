@@ -12,7 +12,7 @@ namespace longstride {
 
 namespace {
 
-constexpr int64_t kMostOnGpu = 64, kMostOnCpu = 16;  // sequences side by side if nobody says more
+constexpr int64_t kMostOnGpu = 64, kMostOnCpu = 16;  // sequences side by side, by default
 
 std::string beginning_of(const std::string& digest) { return digest.substr(0, 8); }
 

@@ -1,10 +1,11 @@
-// A job: what is to be drawn, from which model, and how. One that begins and one that goes on differ only in where
-// their session comes from.
+// A job: what is to be drawn, from which model, and how. A job that begins and one that goes on differ only
+// in where their session comes from.
 //
-// The caller gives the run's configuration and a session, whose fields say what is wanted or what an earlier
-// process saved; prepare() derives the rest, add_sequences() begins new samples, and a model is loaded and noted in
-// the session. Names of options, files to write and lines for people are the caller's: a command line and a
-// program that holds everything in memory go the same way.
+//  The caller gives the run's configuration and a session, whose fields say what is wanted or what an
+//  earlier process saved. prepare() derives the rest, add_sequences() begins new samples, load_model() loads
+//  the model, and note_model() notes it in the session. Names of options, files to write and lines for
+//  people belong to the caller. So a command line and a program that holds everything in memory use a job in
+//  the same way.
 #pragma once
 
 #include <cstdint>
@@ -21,7 +22,7 @@ namespace longstride {
 struct SampleJob {
   RunConfig config;
   Session session;
-  // By prepare().
+  // Set by prepare().
   Windows windows;
   ImageShape shape;  // of pictures
   const Modality& modality() const { return modality_of(config.data); }
@@ -31,30 +32,30 @@ struct SampleJob {
 // or if the sequences are longer than can be counted.
 void prepare(SampleJob& job);
 
-// `count` sequences of session.length bytes that go on from `prime`, each with a random stream of its own. Throws
-// Error if they are longer than can be counted.
+// Adds `count` sequences of session.length bytes that go on from `prime`, each with a random stream of its
+// own. Throws Error if they are longer than can be counted.
 void add_sequences(SampleJob& job, int64_t count, const std::vector<uint8_t>& prime);
 
 // ---- the model ----
 
-// The model of `run` that the job names: step session.step (-1: the best), in the form session.weights. Throws
-// Error.
+// Loads the model of `run` that the session names: step session.step (-1: the best), in the form
+// session.weights. Throws Error.
 LoadedModel load_model(const SampleJob& job, const std::string& run);
-// The very model that drew the session. `state` names its file in messages. Throws Error.
+// Loads the same model that drew the session. `state` is the name of its file for messages. Throws Error.
 LoadedModel load_model_again(const SampleJob& job, const std::string& run, const std::string& state);
-// How the model differs from the one that drew the session, for the end of a message; "" if it is the same.
+// How the model differs from the one that drew the session, as the end of a message; "" if it is the same.
 std::string difference_of_model(const Session& session, const LoadedModel& loaded, const std::string& run);
-// Notes in the session which model of which run draws it from now on, and on what.
+// Notes in the session which model of which run draws it from now on, and on which device.
 void note_model(Session& session, const LoadedModel& loaded, const std::string& run);
 
 // ---- the decoder ----
 
 struct SampleDecoder {
   DecoderOptions options;
-  int64_t bytes = 0;  // that it takes of the device's memory
+  int64_t bytes = 0;  // of the device's memory
 };
-// A decoder for the sequences that are not finished: at most `streams` side by side (0: chosen), and no more than
-// the device has memory for.
+// Options of a decoder for the sequences that are not finished: at most `streams` side by side (0: chosen),
+// and no more than fit into the device's memory.
 SampleDecoder plan_decoder(const LoadedModel& loaded, const Session& session, const Windows& windows,
                            int64_t streams = 0);
 

@@ -15,7 +15,7 @@ namespace {
 // "--count" of "-n,--count".
 std::string long_name(const std::string& names) { return split(names, ',').back(); }
 
-// Runs `read`; what is wrong with a value is wrong with the command line.
+// Runs `read`. An error in a value is an error in the command line.
 template <class Read>
 auto read_value(Read&& read) {
   try {

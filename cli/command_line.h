@@ -1,5 +1,5 @@
-// The options of a subcommand. All numbers are read by parse_integer, parse_unsigned and parse_number of
-// base/text.h: the parser of the command line sees them as words, and has no way to read them otherwise.
+// The options of a subcommand. The command line's parser passes numbers on as words, and parse_integer,
+// parse_unsigned and parse_number of base/text.h read them all, so that they are written alike everywhere.
 #pragma once
 
 #include <cstdint>
@@ -12,7 +12,7 @@
 
 namespace longstride::cli {
 
-// What an option accepts. Other values are a UsageError.
+// The values that an option accepts. Other values are a UsageError.
 struct IntegerRange {
   int64_t least = 0;
   int64_t most = std::numeric_limits<int64_t>::max();
@@ -40,7 +40,7 @@ class Command {
   Command(CLI::App& app, const std::string& name, const std::string& help)
       : app_(*app.add_subcommand(name, help)) {}
 
-  // The option's target keeps its value where the option is not given. Lists are separated by commas.
+  // If the option is not given, its target keeps its value. Lists are separated by commas.
   Option add(const std::string& names, int64_t& target, const IntegerRange& range, const std::string& help);
   Option add(const std::string& names, std::vector<int64_t>& target, const IntegerRange& range,
              const std::string& help);
@@ -59,7 +59,7 @@ class Command {
   void hide() { app_.group(""); }
   void footer(const std::string& text) { app_.footer(text); }
   void run(const std::function<void()>& action) { app_.callback(action); }
-  // Names of the options that stand on the command line.
+  // The names of the options on the command line.
   std::vector<std::string> given() const;
 
  private:

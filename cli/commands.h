@@ -1,4 +1,4 @@
-// The subcommands of the binary, one file each. All return the exit code and throw Error or UsageError.
+// The subcommands of the binary, one in each file. All return the exit code and throw Error or UsageError.
 #pragma once
 
 #include <cstdint>
@@ -38,28 +38,28 @@ int run_eval(const EvalOptions& options);
 struct SampleOptions {
   std::string run;
   int64_t count = 1;
-  int64_t length = 0;  // bytes a sample, prime included; 0: the context
-  double hop = 0.5;    // of the context, by which windows move on beyond it
+  int64_t length = 0;  // of each sample, prime included; 0: the context
+  double hop = 0.5;    // by this part of the context windows move on beyond it
   double temperature = 1.0;
   int64_t top_k = 0;
   double top_p = 1.0;
   uint64_t seed = 0;
   bool data_changed = false;     // data that changed are taken as they are now
   std::string prime;             // a file, or - for standard input
-  double prime_fraction = 0;     // pictures: the part from the top that the prime gives
+  double prime_fraction = 0;     // pictures: the part, from the top, that the prime provides
   double prime_seconds = 0;      // sound: how much of the prime's beginning to use; 0: as much as fits
   std::string weights = "auto";  // auto: in the precision of products; int8
   bool exact_scores = false;     // products of queries and keys in f32
-  int64_t streams = 0;           // side by side at most; 0: chosen
+  int64_t streams = 0;           // the most samples side by side; 0: chosen
   std::string output;      // .png, .wav or any file; empty: the terminal for text, sample.png, sample.wav
   std::string state;       // file to keep the state in
   double save_every = 30;  // seconds
-  std::string resume;      // state to go on from
-  int64_t branch = 0;      // continuations of each sample in it; 0: the one that it would have had
+  std::string resume;      // a state to go on from
+  int64_t branch = 0;      // continuations of each of its samples; 0: only the one that it would have had
   int64_t step = -1;
   std::vector<std::string> overrides;
   bool json = false;
-  std::vector<std::string> given;  // names of the options that stand on the command line
+  std::vector<std::string> given;  // names of the options on the command line
 };
 // Returns 128 + the signal's number if it was interrupted.
 int run_sample(const SampleOptions& options);
@@ -67,7 +67,7 @@ int run_sample(const SampleOptions& options);
 struct CompressOptions {
   std::string run, file;
   std::string output;  // empty: FILE.lsc
-  bool force = false;  // replace a file that is there
+  bool force = false;  // replace an existing file
   int64_t step = -1;
   std::string weights = "auto";  // auto: in the precision of products; int8
   std::vector<std::string> overrides;

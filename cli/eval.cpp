@@ -27,7 +27,7 @@ namespace longstride::cli {
 
 namespace {
 
-// Rows of activations that a batch may have if the user does not choose: enough to keep products busy.
+// Rows of activations in a batch, if the user does not choose: enough to keep products busy.
 constexpr int64_t kBatchRows = 8192;
 
 struct Material {
@@ -58,7 +58,7 @@ Material open_material(const EvalOptions& options, const RunConfig& config) {
   return {segment, fmt::format("{} part of {}", options.split, segment.corpus->description())};
 }
 
-// What can be known to be wrong before the model is loaded.
+// Checks what can be checked before the model is loaded.
 void check_request(const EvalOptions& options, const RunConfig& config, const Material& material) {
   const int64_t context = config.model.context;
   for (const int64_t min_context : options.min_context)
@@ -214,7 +214,7 @@ int run_eval(const EvalOptions& options) {
     for (size_t i = 0; i < results.size(); ++i)
       results[i].int8_cost = results[i].evaluation.bits() - before[i].evaluation.bits();
   }
-  // Last, so that the result is there even if the curve cannot be written.
+  // This comes last, so that the result is there even if the curve cannot be written.
   const auto keep_curve = [&] {
     flush_results();
     if (!options.curve.empty()) write_curve(options.curve, results[0].evaluation);

@@ -1,4 +1,4 @@
-// `longstride inspect`: what a model is, costs, needs and sees, before any of it is spent.
+// `longstride inspect`: the shape, cost, needs and reach of a model, before anything is spent.
 
 #include <cmath>
 #include <filesystem>
@@ -48,7 +48,7 @@ nlohmann::json as_json(const MemoryPlan& m) {
           {"offloaded", m.offloaded},     {"total", m.total()}};
 }
 
-// What a sampler keeps of one sequence of the context's length.
+// What a sampler keeps for one sequence of the context's length.
 struct SamplerCaches {
   explicit SamplerCaches(const RunConfig& config)
       : model(config.model),
@@ -74,13 +74,13 @@ struct SamplerCaches {
   int64_t total = 0;  // bytes of all layers
 };
 
-// Heads may keep different numbers of rows, so that their mean need not be whole.
+// Heads may keep different numbers of rows, so the mean may be a fraction.
 std::string rows_text(double rows) {
   return rows == std::floor(rows) ? fmt::format("{:.0f}", rows) : fmt::format("{:.1f}", rows);
 }
 
-// What the config leaves open follows from its data, as do the context and the axes of pictures. Data that
-// are not there are only missed if the model's shape is open.
+// Open fields follow from the data, and so do the context and the axes of pictures. Missing data are an
+// error only if the model's shape is open.
 void look_at_data(RunConfig& config) {
   const DataConfig& data = config.data;
   const bool open = is_open(config);
@@ -119,8 +119,8 @@ int run_inspect(const InspectOptions& options) {
   const bool on_gpu = device.kind == DeviceKind::cuda;
   const MemoryPlan training = training_memory(config);
   const MemoryPlan inference = inference_memory(config);
-  // What libraries take of a GPU shows when they first work: the allowance for it is told beside what is
-  // free.
+  // What libraries take of a GPU shows only when they work. So their allowance is printed beside the free
+  // memory.
   const double own = on_gpu ? 0 : static_cast<double>(resident_memory() + kLibraryMemory);
 
   if (!options.draw.empty()) prepare_output(options.draw, "--draw");

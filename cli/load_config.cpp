@@ -11,7 +11,7 @@ namespace longstride::cli {
 
 namespace {
 
-// A user who gives the data themselves is told what is wanted.
+// A user who names the data themselves instead of a config is told what is expected.
 RunConfig read_config(const std::string& path, RunConfig defaults, NamedKeys* named) {
   try {
     return RunConfig::from_file(path, std::move(defaults), named);
@@ -33,14 +33,14 @@ void override(RunConfig& config, const std::vector<std::string>& overrides, Name
   }
 }
 
-// The recipe decides what the fields begin with, and the config which recipe that is.
+// The recipe gives the fields their first values, and the config says which recipe that is.
 RunConfig defaults_for(const std::string& path, const std::vector<std::string>& overrides,
                        const std::string& run, std::string* recipe_note) {
   if (!run.empty() && state_of_directory(run) == RunDirectoryState::trained) return read_run_config(run);
   NamedKeys named;
   RunConfig config = read_config(path, {}, &named);
   override(config, overrides, &named);
-  // Who names both the positions and the optimizer knows what they want.
+  // A config that names both the positions and the optimizer is deliberate.
   const bool deliberate = named.contains("model.positions") && named.contains("train.optimizer");
   if (!means_fast_recipe(config, named) && recipe_note != nullptr && config.train.recipe == "auto" &&
       !deliberate)

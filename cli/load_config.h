@@ -1,4 +1,4 @@
-// A configuration from where the user pointed, with the command line's overrides.
+// The configuration that the user named, with the command line's overrides.
 #pragma once
 
 #include <string>
@@ -9,9 +9,9 @@
 namespace longstride::cli {
 
 // Reads a config file or a run directory's config.toml, applies `overrides` (section.key=value) and checks
-// the result. What a config file does not name is as in the trained run `run`, if there is one, and else as
-// in the recipe that it means (run/choices.h), which may leave it open; *recipe_note is what to tell a user
-// who may not have meant that recipe, or empty. Throws Error or UsageError.
+// the result. Fields that a config file does not name come from the trained run `run`, if there is one, and
+// else from the recipe that the file means (run/choices.h), which may leave them open. *recipe_note is a
+// line for a user who may not have meant that recipe, or empty. Throws Error or UsageError.
 RunConfig load_config(const std::string& target, const std::vector<std::string>& overrides,
                       const std::string& run = "", std::string* recipe_note = nullptr);
 

@@ -1,5 +1,5 @@
 // The longstride binary: reads the command line, runs one subcommand, and turns every error into one line.
-// Exit codes: 0 done, 1 an error in files, data or training, 2 a command line that cannot be understood, 128
+// Exit codes: 0 done; 1 an error in files, data or training; 2 a command line that cannot be understood; 128
 // + the signal's number after an interruption.
 #include <algorithm>
 #include <csignal>
@@ -307,7 +307,7 @@ int complain(int code, const char* what) {
 
 int main(int argc, char** argv) {
   using namespace longstride::cli;
-  constexpr int kPipeClosed = 128 + SIGPIPE;  // as a shell tells of those whom that signal ends
+  constexpr int kPipeClosed = 128 + SIGPIPE;  // what a shell reports for a process that this signal ended
   prepare_standard_streams();
   try {
     longstride::leave_signals_to_signal_thread();

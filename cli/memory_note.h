@@ -1,4 +1,4 @@
-// Little memory, said before it is taken.
+// Warns of little memory before it is taken.
 #pragma once
 
 #include <string>
@@ -8,7 +8,7 @@
 
 namespace longstride::cli {
 
-// A line on stderr with what check_cpu_room warns of, if anything.
+// Prints the warning of check_cpu_room, if any, as a line on stderr.
 inline void note_little_memory(const std::string& warning) {
   if (!warning.empty()) say("note: {}", warning);
 }

@@ -1,20 +1,20 @@
-// Files that a command will write, looked at before it works for them.
+// Files that a command will write, checked before the work for them begins.
 #pragma once
 
 #include <string>
 
 namespace longstride::cli {
 
-// Throws Error, opened by `option` and `path`, for what would keep the output from being written, which
-// should not come to light after hours of work. Removes what killed processes left of it. If it is standard
-// output, results go to standard error from here on.
+// Throws Error, opened by `option` and `path`, if the output cannot be written; that should not come to
+// light only after hours of work. Removes what killed processes left of it. If it is standard output,
+// results go to standard error from here on.
 void prepare_output(const std::string& path, const std::string& option);
 
-// The same for a file that is read again: it has to be a regular one.
+// The same for a file that will be read again: it has to be a regular file.
 void prepare_state(const std::string& path, const std::string& option);
 
-// What `path` names is written to as it is, so that there is nothing to replace and nothing to undo. False
-// for what cannot be written at all.
+// Whether `path` names something that is written to as it is (a device, a pipe), so that nothing is
+// replaced. False if it cannot be written at all.
 bool is_direct_output(const std::string& path);
 
 }  // namespace longstride::cli

@@ -32,7 +32,7 @@ std::vector<uint8_t> read_standard_input() {
   return bytes;
 }
 
-// "validation:3": a part of the run's data, and a picture or window of it.
+// "validation:3": a part of the run's data, and a picture or window in it.
 struct Record {
   std::string part;
   int64_t index = 0;
@@ -68,7 +68,7 @@ std::vector<uint8_t> read_file(const std::string& path, const RunConfig& config,
     return modality.prime(path, config.data, shape);
   } catch (const Error& error) {
     if (modality.as_is) throw;
-    // What follows a semicolon there is advice on data to train with.
+    // The text after a semicolon there is advice about training data.
     const std::string reason = error.what();
     fail("--prime: the run makes {}: {}", modality.all, reason.substr(0, reason.find(';')));
   }
@@ -101,7 +101,7 @@ std::vector<uint8_t> load_prime(const SampleOptions& options, const SampleJob& j
   const PrimePart part{options.prime_fraction, options.prime_seconds,
                        parse_record(options.prime).has_value()};
   bytes = beginning_of_prime(std::move(bytes), part, job.config.data, job.shape);
-  // Of a picture, the rows that were asked for.
+  // A picture keeps all rows that were asked for.
   if (modality.records) return bytes;
   return end_of_prime(std::move(bytes), job.session.length, job.windows, say_line);
 }

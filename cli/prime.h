@@ -10,8 +10,8 @@
 
 namespace longstride::cli {
 
-// The bytes that the options name, for the samples of a job that is prepared; empty without a prime. A line on
-// standard error says if the samples go on from its end only (end_of_prime). Throws Error or UsageError.
+// The bytes that the options name, for the samples of a prepared job; empty without a prime. A line on
+// standard error says if samples go on only from its end (end_of_prime). Throws Error or UsageError.
 std::vector<uint8_t> load_prime(const SampleOptions& options, const SampleJob& job);
 
 }  // namespace longstride::cli

@@ -29,8 +29,8 @@ namespace longstride::cli {
 
 namespace {
 
-constexpr int64_t kGpuSteps = 64;         // that a GPU takes at a time
-constexpr double kWatchedSeconds = 0.05;  // the longest that a reader waits for the next bytes
+constexpr int64_t kGpuSteps = 64;         // the most that a GPU takes at a time
+constexpr double kWatchedSeconds = 0.05;  // the longest wait for the next bytes
 
 using Clock = std::chrono::steady_clock;
 double seconds_since(Clock::time_point begin) {
@@ -56,7 +56,7 @@ class StateKeeper {
   void follow(const Generator& generator) {
     if (!task_.state.empty() && seconds_since(last_) >= every_) save(generator);
   }
-  // Nothing is written if nothing has come since.
+  // Writes nothing if nothing has come since.
   void save(const Generator& generator, bool files_written = false) {
     if (task_.state.empty() || (generator.drawn() == saved_ && !files_written)) return;
     task_.job.session.sequences = generator.sequences();
@@ -75,7 +75,7 @@ class StateKeeper {
   Clock::time_point last_ = Clock::now();
 };
 
-// Steps that the next call should take, after one of `steps` in `seconds`.
+// The number of steps for the next call, when the last one took `seconds` for `steps`.
 int64_t steps_to_take(const LoadedModel& loaded, bool watched, int64_t steps, double seconds) {
   if (loaded.device().kind == DeviceKind::cpu) return 1;
   if (!watched || seconds <= 0) return kGpuSteps;
@@ -120,7 +120,7 @@ void draw_all(Generator& generator, const SampleTask& task, const LoadedModel& l
   }
 }
 
-// As printable(), with each backslash doubled: byte 0x15 and the four characters that stand for it differ.
+// Like printable(), with each backslash doubled. So byte 0x15 and the four characters that show it differ.
 std::string unambiguous(const std::vector<uint8_t>& bytes) {
   std::string doubled;
   for (const uint8_t byte : bytes) doubled.append(byte == '\\' ? 2 : 1, static_cast<char>(byte));
@@ -154,7 +154,7 @@ void report(const SampleOptions& options, const SampleJob& job, const Generator&
   print_json(out);
 }
 
-// Another error is on its way to the user.
+// Does not throw, because another error is on its way to the user.
 void save_if_possible(StateKeeper& keeper, const Generator& generator) {
   try {
     keeper.save(generator);
@@ -162,14 +162,14 @@ void save_if_possible(StateKeeper& keeper, const Generator& generator) {
   }
 }
 
-// What --resume has to be told if the output is not beside the state.
+// The option that --resume needs if the output is not beside the state.
 std::string output_option(const SampleTask& task) {
   const std::filesystem::path output = task.job.session.output, state = task.state;
   const auto folder = [](const std::filesystem::path& path) { return path.parent_path().lexically_normal(); };
   return output.empty() || folder(output) == folder(state) ? "" : " --output " + output.string();
 }
 
-// How to go on after an interruption.
+// Says how to go on after an interruption.
 void advise(const SampleOptions& options, const SampleTask& task) {
   if (task.state.empty())
     say("stopped; with --state FILE it could be resumed");
@@ -197,7 +197,7 @@ int run_sample(const SampleOptions& options) {
   try {
     draw_all(generator, task, loaded, output, keeper, status);
   } catch (const std::exception&) {
-    save_if_possible(keeper, generator);  // what was drawn is not lost with the output that cannot be written
+    save_if_possible(keeper, generator);  // drawn bytes are not lost with an output that cannot be written
     throw;
   }
   const double seconds = seconds_since(begin);

@@ -23,8 +23,8 @@ std::string wanted_output(const SampleOptions& options, const Modality& modality
   return options.output;
 }
 
-// A state may come from anybody, so that it decides neither in which folder its output goes nor what is
-// replaced: it goes beside the state, and takes the place of nothing but what the state itself wrote.
+// A state may come from anybody. So it decides neither in which folder its output goes nor what is replaced:
+// the output goes beside the state, and replaces only what the state itself wrote.
 void use_output_of_state(SampleTask& task) {
   const std::string name = fs::path(task.job.session.output).filename().string();
   const std::string before =
@@ -53,7 +53,7 @@ void check_files(const SampleTask& task, int64_t count) {
     if (!modality.extension.empty() && extension != modality.extension)
       throw UsageError(fmt::format("--output {}: {} {} written as {}", output, modality.all, modality.verb,
                                    modality.extension));
-    // The last name is as long as any.
+    // No other name is longer than the last.
     prepare_output(modality.records ? output : numbered_output(output, count - 1, count), "--output");
   }
   if (task.state.empty()) return;

@@ -21,7 +21,7 @@ namespace fs = std::filesystem;
 namespace {
 
 constexpr double kGridSeconds = 3;   // between grids
-constexpr double kGridShare = 0.05;  // of the time that may go into them
+constexpr double kGridShare = 0.05;  // the part of the time that grids may take
 
 std::vector<std::span<const uint8_t>> bytes_of(const std::vector<Sequence>& samples) {
   std::vector<std::span<const uint8_t>> bytes;

@@ -1,4 +1,4 @@
-// What people see and hear of samples: text as it comes, pictures as a grid that fills, sound as WAV files.
+// Shows and writes samples: text as it comes, pictures as a grid that fills, sound as WAV files.
 #pragma once
 
 #include <chrono>
@@ -13,8 +13,8 @@
 
 namespace longstride::cli {
 
-// Text on standard output, one sample after the other: the first that is not finished appears as it comes. On
-// a terminal it is made printable, elsewhere the bytes go out as they are.
+// Text on standard output, one sample after the other. The first unfinished sample appears as it comes. On a
+// terminal it is made printable; elsewhere the bytes go out as they are.
 class TextOutput {
  public:
   TextOutput(int64_t count, bool enabled);
@@ -32,7 +32,7 @@ class TextOutput {
 
   int64_t count_;
   bool enabled_, terminal_;
-  int64_t sample_ = 0, shown_ = 0;  // the sample on show and how much of it
+  int64_t sample_ = 0, shown_ = 0;  // the sample that is shown, and how much of it
   bool begun_ = false;
   TerminalText text_;
 };
@@ -41,13 +41,13 @@ class SampleOutput {
  public:
   SampleOutput(SampleTask& task, bool json);
 
-  // Text runs over a terminal, where other lines would be in the way.
+  // Whether text is running over a terminal, so that other lines would be in the way.
   bool live() const { return text_.live(); }
-  // Shows what has come since the last call; a grid is written anew every few seconds.
+  // Shows what has come since the last call. A grid is written again every few seconds.
   void follow(const Generator& generator);
-  // Files were written since the last call of this, and stand in job.session.written.
+  // Whether files were written since the last call of this; they are listed in job.session.written.
   bool take_written() { return std::exchange(written_, false); }
-  // Writes the files, of samples that are not finished too, and says so on standard error. Returns the files.
+  // Writes the files, also of unfinished samples, and says so on standard error. Returns the files.
   std::vector<std::string> finish(const Generator& generator);
 
  private:
@@ -63,7 +63,7 @@ class SampleOutput {
   TextOutput text_;
   bool written_ = false;
   Clock::time_point last_grid_ = Clock::now();
-  double grid_seconds_ = 0;  // that the last one took to write
+  double grid_seconds_ = 0;  // the time that writing the last one took
 };
 
 }  // namespace longstride::cli

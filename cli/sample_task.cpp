@@ -25,7 +25,7 @@ bool given(const SampleOptions& options, const std::string& name) {
   return std::find(options.given.begin(), options.given.end(), name) != options.given.end();
 }
 
-// Without a state.
+// For a task that begins without a state.
 void check_new(const SampleOptions& options) {
   if (options.branch > 0) throw UsageError("--branch needs the state to branch from: --resume FILE");
   std::error_code ignored;
@@ -43,7 +43,7 @@ void refuse_change(const SampleOptions& options, const char* name, const T& want
       branches_may ? ", or go on in another way with --branch 1" : ", or begin anew without --resume"));
 }
 
-// Options that a state has and a command line may repeat but not change.
+// A command line may repeat these options of a state, but not change them.
 void check_resumed(const SampleOptions& options, const Session& saved, int64_t context) {
   for (const char* name : {"--prime", "--prime-fraction", "--prime-seconds"})
     if (given(options, name))

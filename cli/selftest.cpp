@@ -1,5 +1,5 @@
-// `longstride selftest`: every op and whole models against the double-precision reference, on the user's own
-// machine.
+// `longstride selftest`: compares every op and whole models with the double-precision reference, on the
+// user's own machine.
 #include <algorithm>
 #include <chrono>
 #include <cmath>
@@ -39,7 +39,7 @@ void check_names(const std::vector<std::string>& wanted) {
           fmt::format("--only {}: there is no such group of checks, but {}", name, fmt::join(names, ", ")));
 }
 
-// The part of what is allowed that the error takes; checks that allow nothing count only if they fail.
+// The error as a part of the allowed error. Checks that allow no error count only if they fail.
 double part_of_allowed(const Check& check) {
   if (check.allowed > 0) return check.error / check.allowed;
   return check.passed() ? 0 : std::numeric_limits<double>::infinity();
@@ -48,8 +48,8 @@ double part_of_allowed(const Check& check) {
 struct Outcome {
   std::string name;
   std::vector<Check> checks;
-  std::string failure;  // of the group as a whole: an exception's message
-  double worst = 0;     // part of what is allowed
+  std::string failure;  // the message of an exception that ended the group
+  double worst = 0;     // the largest part of the allowed error
   int64_t failed = 0;
 
   bool passed() const { return failed == 0 && failure.empty() && !checks.empty(); }

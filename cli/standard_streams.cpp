@@ -28,7 +28,7 @@ bool results_on_standard_error = false;
 void prepare_standard_streams() {
   for (const int descriptor : {STDIN_FILENO, STDOUT_FILENO, STDERR_FILENO}) {
     if (fcntl(descriptor, F_GETFD) >= 0 || errno != EBADF) continue;
-    // The lowest free number is this one. Opened the wrong way round, so that its use is an error.
+    // The lowest free number is this one. It is opened in the wrong direction, so that its use is an error.
     const int opened = open("/dev/null", descriptor == STDIN_FILENO ? O_WRONLY : O_RDONLY);
     if (opened >= 0 && opened != descriptor) dup2(opened, descriptor), close(opened);
   }

@@ -1,5 +1,5 @@
-// Standard output for results, standard error for messages (base/say.h), and what becomes of them if nobody
-// reads or the disk is full.
+// Standard output for results, standard error for messages (base/say.h), and what happens if nobody reads
+// them or the disk is full.
 #pragma once
 
 #include <exception>
@@ -12,28 +12,28 @@
 
 namespace longstride::cli {
 
-// To be called first in main: gives the standard streams that the caller closed to /dev/null, so that no file
-// of ours takes their place (using them still fails), and lets writing to a closed pipe or beyond the file
-// size limit be an error instead of the process's end.
+// Call this first in main. It connects standard streams that the caller closed to /dev/null, so that no file
+// of ours takes their place (using them still fails). It makes writing to a closed pipe or beyond the file
+// size limit an error instead of the process's end.
 void prepare_standard_streams();
 
-// Who read standard output has seen enough. No error: the command ends without a word.
+// The reader of standard output has closed it. This is not an error: the command ends silently.
 class OutputClosed : public std::exception {};
 
-// Bytes to standard output. Throws Error, or OutputClosed.
+// Writes bytes to standard output. Throws Error, or OutputClosed.
 void write_result(std::string_view bytes);
-// Text to standard output, made printable. Throws as write_result.
+// Writes text to standard output, made printable. Throws as write_result.
 void print_text(std::string_view text);
 template <class... Args>
 void print_result(fmt::format_string<Args...> format, Args&&... args) {
   print_text(fmt::format(format, std::forward<Args>(args)...));
 }
-// As an indented document; bytes that are no UTF-8 become U+FFFD.
+// Prints an indented document; bytes that are not UTF-8 become U+FFFD.
 void print_json(const nlohmann::json& document);
-// Brings what was printed to where it goes. Throws as write_result; to be called before success is reported.
+// Flushes what was printed. Throws as write_result. Call it before success is reported.
 void flush_results();
 
-// From here on results go to standard error, because standard output gets the file itself.
+// From here on results go to standard error, because standard output gets the output file.
 void print_results_on_standard_error();
 
 }  // namespace longstride::cli

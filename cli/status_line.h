@@ -1,4 +1,4 @@
-// One line on standard error that tells how far a command is; nothing where standard error is no terminal.
+// One line on standard error that shows progress. If standard error is not a terminal, nothing.
 #pragma once
 
 #include <chrono>
@@ -9,20 +9,20 @@ namespace longstride::cli {
 
 class StatusLine {
  public:
-  // `action` begins the line, as in "evaluating"; `quiet` keeps it from appearing; `unit` is what is counted.
+  // `action` begins the line, as in "evaluating"; with `quiet` there is no line; `unit` is what is counted.
   explicit StatusLine(std::string action, bool quiet = false, std::string unit = "bytes");
   ~StatusLine() { clear(); }
   StatusLine(const StatusLine&) = delete;
   StatusLine& operator=(const StatusLine&) = delete;
 
-  // `done` of `total`; `before` of them were done before the line was made. Cheap; redraws a few times a
-  // second.
+  // `done` of `total`, where `before` of them were done before the line was made. Cheap; redraws a few times
+  // a second.
   void update(int64_t done, int64_t total, int64_t before = 0);
-  // What goes on while nothing can be counted; counting begins anew afterwards.
+  // Shows `what` while nothing can be counted. Counting starts again afterwards.
   void say(const std::string& what);
-  // Takes the line away.
+  // Removes the line.
   void clear();
-  bool active() const { return active_; }  // somebody can see it
+  bool active() const { return active_; }  // whether somebody can see it
   // Since counting began.
   double seconds() const;
 

@@ -82,7 +82,7 @@ void describe(const PreparedRun& prepared) {
       say("data       for {}: {}", part, segment->corpus->description());
 }
 
-// The run that the command line means, and the advice for the case that there is one already.
+// The run that the command line names, and the advice if there is one already.
 RunRequest request_of(const TrainOptions& options, bool target_is_run) {
   RunRequest request;
   request.directory = options.run;
@@ -97,7 +97,7 @@ RunRequest request_of(const TrainOptions& options, bool target_is_run) {
   return request;
 }
 
-// A number that was not measured is no number: 0 would be the best of all.
+// A number that was not measured becomes null: 0 would look like the best of all.
 template <class Number>
 nlohmann::json known(Number number, bool is_known) {
   return is_known ? nlohmann::json(number) : nlohmann::json(nullptr);
@@ -146,7 +146,7 @@ int run_train(const TrainOptions& options) {
     throw UsageError("--run names a new run; to go on with one, give its directory alone");
   const Notes note = [](const std::string& line) { say_line(line); };
 
-  // What a command line or a config says wrong is said before anybody is waited for.
+  // Errors in the command line or the config are reported before anybody is waited for.
   if (!target_is_run) load_config(options.target, options.overrides);
   std::optional<RunLock> lock = lock_existing_run(run, note);
   std::string recipe_note;
@@ -191,7 +191,7 @@ int run_train(const TrainOptions& options) {
       out["loss_scale"] = summary.state.loss_scale, out["skipped_steps"] = summary.state.skipped;
     print_json(out);
   } else if (!options.quiet) {
-    // A run that was finished before takes no step and so no memory.
+    // A run that was finished before takes no step and needs no memory.
     const std::string memory_taken =
         summary.peak_memory == 0
             ? ""

@@ -33,7 +33,7 @@ Check compare(std::string name, std::span<const float> ours, std::span<const flo
   Check check;
   check.name = std::move(name);
   check.error = relative_error(ours, reference);
-  // A naive result that overflowed allows nothing: only the floor is left.
+  // A naive result that overflowed allows no error: only the floor is left.
   const double naive_error = relative_error(naive, reference);
   check.allowed = (std::isfinite(naive_error) ? 2 * naive_error : 0) + rounding_floor(floor);
   return check;

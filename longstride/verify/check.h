@@ -1,10 +1,10 @@
-// Comparisons of the fast paths with the fp64 reference, run by `longstride selftest` on the user's machine
-// and, with more shapes, by the tests.
+// Comparisons of the fast paths with the fp64 reference. `longstride selftest` runs them on the user's
+// machine, and the tests run them with more shapes.
 //
-// The rule for every comparison: the error of the fast path is at most twice that of the naive computation in
-// the same precision, plus a rounding floor, which is doubled where the instructions that may be used have no
-// fused multiply-add. Errors are the largest absolute difference over the largest
-// reference magnitude.
+//  The rule for every comparison: the error of the fast path is at most twice that of the naive computation
+//  in the same precision, plus a rounding floor. The floor is doubled if the instructions that may be used
+//  have no fused multiply-add. The error is the largest absolute difference over the largest reference
+//  magnitude.
 #pragma once
 
 #include <span>
@@ -24,16 +24,16 @@ struct Check {
 
 enum class Effort { quick, thorough };  // seconds for selftest | what the tests run
 
-// max |ours - reference| / max |reference| (the divisor is at least `smallest`). NaN on either side counts as
-// infinity, equal infinities as no difference.
+// max |ours - reference| / max |reference|, where the divisor is at least `smallest`. NaN on either side
+// counts as infinity, equal infinities as no difference.
 double relative_error(std::span<const float> ours, std::span<const double> reference,
                       double smallest = 1e-30);
 
-// `floor`, doubled where the instructions that may be used have no fused multiply-add: each product of a sum
-// is then rounded as well.
+// `floor`, doubled if the instructions that may be used have no fused multiply-add: then each product of a
+// sum is rounded as well.
 double rounding_floor(double floor);
 
-// Applies the rule; `naive` is the same-precision naive result.
+// Applies the rule. `naive` is the result of the naive computation in the same precision.
 Check compare(std::string name, std::span<const float> ours, std::span<const float> naive,
               std::span<const double> reference, double floor = 1e-6);
 

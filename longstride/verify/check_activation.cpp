@@ -9,7 +9,7 @@ namespace {
 
 void check_case(Device device, int64_t count, double deviation, DType dtype, CheckList& list) {
   Floats x = normal_values(1, count, deviation);
-  // Where the exponential overflows or vanishes, and zero.
+  // Values at which the exponential overflows or vanishes, and zero.
   const Floats corners{0, 100, -100, 87, -87, 51.8f, -51.8f, 1e-30f, -1e-30f};
   for (size_t i = 0; i < corners.size() && static_cast<int64_t>(i) + 1 < count; ++i) x[i] = corners[i];
   x = as_stored(x, dtype);
@@ -32,7 +32,7 @@ void check_case(Device device, int64_t count, double deviation, DType dtype, Che
   list.same_bits("activation forward of unaligned memory, " + name, y, forward(dtype, 1));
   list.same_bits("activation forward rounds once, " + name, y, as_stored(forward(DType::f32), dtype));
 
-  // In place, dx is written over dy; y is another tensor, then x itself.
+  // In place, dx is written over dy. y is another tensor or, with over_x, x itself.
   enum class How { apart, in_place, over_x };
   const auto backward = [&](DType as, How how, int64_t offset = 0) {
     Workbench bench(device, 0, offset);

@@ -75,15 +75,15 @@ void check_sum_of_squares(Device device, int64_t count, CheckList& list) {
                !std::isfinite(sum_of_squares(bench.context(), bench.put(broken, {count}))));
 }
 
-// There are many NaNs, and a conversion may give another one.
+// Replaces every NaN by the same one: there are many NaNs, and a conversion may give another one.
 Floats with_one_nan(Floats values) {
   for (float& value : values)
     if (std::isnan(value)) value = std::numeric_limits<float>::quiet_NaN();
   return values;
 }
 
-// Bit patterns that rounding can get wrong (ties, carries into the exponent, overflow, subnormals, NaN), then
-// all values of the upper half with a few lower halves.
+// Bit patterns that are easily rounded wrongly (ties, carries into the exponent, overflow, subnormals, NaN),
+// then all values of the upper half with a few lower halves.
 void check_convert(Device device, Effort effort, CheckList& list) {
   Floats x;
   const uint32_t step = effort == Effort::quick ? 257 : 1;

@@ -1,6 +1,6 @@
-// Attention against its definition in double precision: every kind of pattern and their unions, odd lengths,
-// widths that fill no vector, tensors that are columns of wider ones, and scores that overflow a careless
-// softmax. Outputs and scratch hold NaN beforehand.
+// Compares attention with its definition in double precision: every kind of pattern and their unions, odd
+// lengths, widths that fill no vector, tensors that are columns of wider ones, and scores that overflow a
+// careless softmax. Outputs and scratch hold NaN beforehand.
 #include "longstride/verify/check_attention.h"
 
 #include <algorithm>
@@ -36,7 +36,7 @@ bool same_bits(const std::vector<float>& a, const std::vector<float>& b) {
   return a.size() == b.size() && std::memcmp(a.data(), b.data(), a.size() * sizeof(float)) == 0;
 }
 
-// The results of the op under test. `repeats` and `gaps` report what values cannot show.
+// The results of the op under test. `repeats` and `gaps` report what the values cannot show.
 struct Ours {
   AttentionValues<float> values;
   bool repeats = true;  // a second run gave the same bits
@@ -88,8 +88,8 @@ double largest(std::span<const double> values) {
   return result;
 }
 
-// dq and dk vanish where a query sees a single key, and what is left is rounding: they are measured against
-// dv at least.
+// dq and dk vanish if a query sees a single key, and only rounding is left. So they are measured against dv
+// at least.
 Check compare_gradient(std::string name, std::span<const float> ours, std::span<const float> naive,
                        std::span<const double> reference, std::span<const double> dv, double floor) {
   const double magnitude = std::max(1e-30, largest(dv));
@@ -103,8 +103,8 @@ void check_case(const AttentionCase& c, Device device, std::vector<Check>& check
   const AttentionValues<float> naive =
       c.dtype == DType::f32 ? by_definition<float>(c, inputs) : naive_rounded(c, inputs);
   const Ours ours = run(c, device, inputs);
-  // In 16 bits sums are rounded after each pass. A weight is exp(score - lse): where these are large, their
-  // own last bit is the floor (the naive result may be lucky).
+  // In 16 bits sums are rounded after each pass. A weight is exp(score - lse): where these two are large,
+  // their own last bit is the floor, because the naive result may be lucky.
   size_t passes = 1;
   for (const Plan& plan :
        plan_attention(device, parse_schedule(c.pattern).layer(0), c.shape.heads, c.n).plans)

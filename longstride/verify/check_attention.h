@@ -1,4 +1,4 @@
-// What the parts of attention's check share: its cases, their inputs, and what ought to come out.
+// What the parts of attention's check have in common: the cases, their inputs, and the expected results.
 #pragma once
 
 #include <string>
@@ -26,23 +26,22 @@ struct AttentionCase {
   float scale() const;
 };
 
-// The cases of check_attention(): all patterns, at lengths and widths that meet in all combinations if
-// thorough.
+// The cases of check_attention(): all patterns; if thorough, lengths and widths in all combinations.
 std::vector<AttentionCase> attention_cases(Device device, Effort effort);
 
 // The 16-bit types that the device's attention takes.
 std::vector<DType> narrow_dtypes(Device device);
 
-// Everything that goes into and comes out of one problem, contiguous.
+// All inputs and outputs of one problem, contiguous.
 template <class T>
 struct AttentionValues {
   std::vector<T> q, k, v, d_o;
   std::vector<T> o, lse, dq, dk, dv;
 };
 
-// What is left of a value in this type.
+// `value` rounded to this type.
 float rounded_to(DType dtype, float value);
-// Half the distance between neighbours of 1; 0 for f32.
+// Half the distance from 1 to its neighbour; 0 for f32.
 double rounding_of(DType dtype);
 
 // Normal values for q, k, v and d_o, as the case's dtype holds them.
@@ -52,10 +51,11 @@ AttentionValues<float> random_inputs(const AttentionCase& c);
 template <class T>
 AttentionValues<T> by_definition(const AttentionCase& c, const AttentionValues<float>& inputs);
 
-// The plainest computation with weights, their gradients and results rounded to 16 bits, and sums in f32.
+// The plainest computation in which weights, their gradients and results are rounded to 16 bits and sums are
+// f32.
 AttentionValues<float> naive_rounded(const AttentionCase& c, const AttentionValues<float>& inputs);
 
-// Adds checks of what a sampler keeps of these keys and values and, on the CPU, reads again.
+// Adds checks of the cache that keeps these keys and values for a sampler, and of reading it on the CPU.
 void check_key_cache(const AttentionCase& c, Device device, const AttentionValues<float>& inputs,
                      double floor, std::vector<Check>& checks);
 

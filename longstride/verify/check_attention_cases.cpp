@@ -69,7 +69,7 @@ std::vector<AttentionCase> attention_cases(Device device, Effort effort) {
       if (dtype == DType::bf16 || gain < 1000) list.push_back({pattern, n, shape, gap, gain, dtype});
   };
   const std::vector<const char*> examples = examples_of_kinds();
-  size_t turn = 0, union_turn = 0;  // apart, so that a new kind leaves the unions their shapes
+  size_t turn = 0, union_turn = 0;  // two, so that a new kind does not change the shapes of the unions
   if (effort == Effort::quick) {
     const int64_t lengths[] = {77, 16, 130};
     for (const char* pattern : examples) add(pattern, lengths[turn % 3], shapes[turn % 2]), ++turn;
@@ -82,7 +82,7 @@ std::vector<AttentionCase> attention_cases(Device device, Effort effort) {
       add("window:100", 130, {1, 1, 128, 128});
     }
   } else {
-    // Lengths and shapes turn at different speeds, so that they meet in all combinations.
+    // Lengths and shapes take turns at different speeds, so that all combinations occur.
     for (const int64_t n : {1, 2, 7, 33, 64, 77, 130, 257}) {
       for (const char* pattern : examples) add(pattern, n, shapes[turn++ % 6]);
       for (const char* pattern : kUnions) add(pattern, n, shapes[union_turn++ % 6]);
@@ -91,14 +91,14 @@ std::vector<AttentionCase> attention_cases(Device device, Effort effort) {
       for (const char* pattern : {"strided:24", "fixed:24,8", "dense"})
         add(pattern, 200, shape), add(pattern, 63, shape);
   }
-  // The widths that the GPU has kernels for, and some that they are padded for.
+  // The widths that the GPU has kernels for, and some that are padded to these.
   const AttentionShape gpu_shapes[] = {{2, 3, 64, 64}, {1, 2, 32, 32}, {1, 2, 64, 128}, {1, 1, 128, 128},
                                        {2, 1, 40, 24}, {1, 1, 24, 48}, {1, 2, 96, 96},  {1, 1, 136, 64}};
   if (device.kind == DeviceKind::cuda)
     for (const AttentionShape& shape : gpu_shapes)
       for (const char* pattern : {"fixed:64,16", "strided:48", "window:100", "block:128+summary:128,32"})
         add(pattern, 300, shape), add(pattern, 513, shape);
-  // Scores of some 80, where exp leaves the range of f32, and far beyond.
+  // Scores near 80, where exp leaves the range of f32, and far beyond.
   for (const float gain : {25.0f, 3000.0f})
     add("window:40+stride:16", 77, shapes[2], gain), add("dense", 130, shapes[1], gain);
   return list;

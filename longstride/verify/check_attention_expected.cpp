@@ -1,4 +1,4 @@
-// Inputs of attention's check, and what ought to come out: by the definition, and by the plainest computation
+// Inputs of attention's check and the expected results: by the definition, and by the plainest computation
 // in 16 bits.
 #include <algorithm>
 #include <cmath>

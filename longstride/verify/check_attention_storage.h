@@ -8,8 +8,8 @@
 
 namespace longstride::verify {
 
-// Up to three tensors of rows (B, N, H, width), apart or as columns of one array with a gap of NaN after
-// each: in CPU memory, where they are written and read, and, for a GPU, once more in its memory.
+// Up to three tensors of rows (B, N, H, width), either separate or columns of one array with a gap of NaN
+// after each. They are in CPU memory, where they are written and read, and for a GPU also in its memory.
 class AttentionStorage {
  public:
   AttentionStorage(const AttentionCase& c, Device device, std::initializer_list<int64_t> widths);

@@ -22,7 +22,7 @@ struct Case {
 };
 
 struct Inputs {
-  Floats x, dy, w, dw;  // dw is added to
+  Floats x, dy, w, dw;  // dw is accumulated into
 };
 
 template <class T>
@@ -52,7 +52,8 @@ Results<float> run_ours(Device device, const Case& c, const Inputs& in, bool una
   return {bench.get(y), bench.get(x), bench.get(dw)};
 }
 
-// One position after another, sequences in reverse order, where they were elsewhere before.
+// One position after another, with the sequences in reverse order, so that row m does not belong to sequence
+// m.
 Floats run_stepwise(const Case& c, const Inputs& in) {
   Workbench bench({}, 0);
   const Tensor w = bench.put(in.w, {kConvolutionTaps, c.width}),
@@ -97,7 +98,7 @@ void check_case(Device device, const Case& c, CheckList& list) {
     list.same_bits("causal_convolution y one position after another, " + c.name(), ours.y,
                    run_stepwise(c, in));
 
-  // Without weights it is what it reads, and so are gradients.
+  // With weights of zero, rows and gradients pass unchanged.
   Inputs none = in;
   std::fill(none.w.begin(), none.w.end(), 0.0f);
   const Results<float> plain = run_ours(device, c, none, false);

@@ -26,7 +26,7 @@ void check_case(Device device, int64_t rows, int64_t classes, double deviation, 
   const Tensor dlogits = bench.poisoned(DType::f32, {rows, classes});
   run(bench.context(), CrossEntropyForward{from, target, loss});
   run(bench.context(), CrossEntropyBackward{from, target, scale, loss_too, dlogits});
-  // Where classes == 1 the loss is 0: nothing to divide by.
+  // If classes == 1 the loss is 0, and there is nothing to divide by.
   list.compare("cross_entropy loss, " + name, bench.get(loss), naive_loss, true_loss);
   list.compare("cross_entropy dlogits, " + name, bench.get(dlogits), naive, truth);
   list.same_bits("cross_entropy loss of the backward, " + name, bench.get(loss), bench.get(loss_too));

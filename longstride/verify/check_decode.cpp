@@ -1,5 +1,5 @@
-// Decoding, one byte after another, against the scalar model in double precision, which sees whole sequences;
-// and the equalities that sampling relies on.
+// Compares decoding, one byte after another, with the scalar model in double precision, which sees whole
+// sequences. Also checks the equalities that sampling relies on.
 #include <algorithm>
 #include <cstdint>
 #include <memory>
@@ -19,7 +19,7 @@ namespace longstride::verify {
 
 namespace {
 
-// A model with its weights on one device, and what it is given to decode.
+// A model with its weights on one device, and the bytes that it decodes.
 class Subject {
  public:
   Subject(Device device, const ModelCase& c, uint64_t seed)
@@ -47,7 +47,7 @@ class Subject {
     return std::span(tokens_).subspan(static_cast<size_t>(s * context()), static_cast<size_t>(context()));
   }
 
-  // (S, N, 256) as the scalar model computes them with products of this type.
+  // (S, N, 256), computed by the scalar model with products of this type.
   template <class T>
   std::vector<T> reference_logits(DType products) const {
     const reference::Parameters<T> converted = as<T>(given_);
@@ -56,8 +56,8 @@ class Subject {
     return model.logits();
   }
 
-  // The same of sequences first, first + 1, .., decoded side by side; the first `prefilled` bytes of each are
-  // given as a beginning, and the rows of their positions are left 0.
+  // The same for sequences first, first + 1, ..., decoded side by side. The first `prefilled` bytes of each
+  // are its prime; the rows of their positions stay 0.
   Floats decoded_logits(Decoder& decoder, int64_t first, int64_t prefilled) const {
     const int64_t count = decoder.streams();
     Floats logits(static_cast<size_t>(count * context() * kVocabulary));
@@ -85,7 +85,7 @@ class Subject {
   Bytes tokens_;
 };
 
-// As many bytes as the context has, drawn in two calls, and one by one from the logits of each step.
+// Draws as many bytes as the context has, in two calls, and one by one from the logits of each step.
 void check_draws(const Subject& subject, DecodeSchedule schedule, const std::string& name,
                  CheckList& checks) {
   const int64_t streams = subject.streams(), count = subject.context(), half = (count + 1) / 2;

@@ -16,7 +16,7 @@ Dropout sample_dropout(double probability, uint32_t step, int64_t first = 0) {
 }
 
 void check_case(Device device, int64_t count, double probability, DType dtype, CheckList& list) {
-  // The first element stands at the beginning of a Philox block, or inside one.
+  // The first element is at the beginning of a Philox block, or inside one.
   const int64_t first = count % 2 == 0 ? 8 * count : (int64_t{1} << 33) + 13 * count;
   const Dropout dropout = sample_dropout(probability, static_cast<uint32_t>(count), first);
   const Floats x = normal_values(1, count), branch = as_stored(normal_values(2, count), dtype);
@@ -48,7 +48,7 @@ void check_case(Device device, int64_t count, double probability, DType dtype, C
     list.same_bits("dropout backward in place, " + name, apart, bench.get(d_out));
   }
 
-  // The step may lie in the device's memory, and memory may be unaligned.
+  // The step may be in the device's memory, and memory may be unaligned.
   Workbench elsewhere(device, 0, 1);
   Bytes step(sizeof(uint32_t));
   std::memcpy(step.data(), &dropout.stream.step, step.size());
@@ -74,7 +74,7 @@ void check_case(Device device, int64_t count, double probability, DType dtype, C
   list.same_bits("dropout mask, " + name, as_stored(expected, dtype), bench.get(dbranch));
 }
 
-// A part of a batch has the masks that it has in the whole, wherever it begins.
+// A part of a batch has the same masks as in the whole, wherever it begins.
 void check_parts(Device device, int64_t count, int64_t part, CheckList& list) {
   Workbench bench(device);
   const auto mask = [&](int64_t first, int64_t size) {
@@ -91,7 +91,7 @@ void check_parts(Device device, int64_t count, int64_t part, CheckList& list) {
   list.same_bits(fmt::format("dropout mask of {} elements by {}", count, part), whole, parts);
 }
 
-// The share of dropped elements lies within six standard deviations.
+// The share of dropped elements is within six standard deviations.
 void check_rate(Device device, int64_t count, double probability, CheckList& list) {
   Workbench bench(device);
   const Tensor dy = bench.put(Floats(static_cast<size_t>(count), 1.0f), {count});

@@ -43,7 +43,7 @@ EmbeddingTables put_tables(Workbench& bench, const HostTables& from) {
   return to;
 }
 
-// The rows of embedding_forward, a slot at a time; sequences begin one after another.
+// The rows of embedding_forward, computed one slot at a time; sequences begin one after another.
 Floats one_by_one(Workbench& bench, const Case& c, const Bytes& tokens, const EmbeddingTables& tables) {
   Floats rows(static_cast<size_t>(c.batch * c.length * c.width));
   for (int64_t time = 0; time < c.length + c.batch - 1; ++time) {

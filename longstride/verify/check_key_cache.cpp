@@ -1,5 +1,5 @@
-// A sampler's key cache: what store_keys leaves in its rows, position by position and many at a time; and
-// attention of one position at a time to it, of sequences that stand at different ones, against the
+// Checks a sampler's key cache: the rows that store_keys writes, position by position and many at a time;
+// and attention of one position at a time to it, for sequences at different positions, against the
 // definition.
 #include <algorithm>
 #include <cstring>
@@ -15,7 +15,7 @@ namespace longstride::verify {
 
 namespace {
 
-// What a cache may hold: keys, values.
+// The dtypes of a cache: keys, values.
 using KeptTypes = std::pair<DType, DType>;
 
 std::vector<KeptTypes> kept_types(const AttentionCase& c, Device device) {
@@ -42,7 +42,7 @@ Tensor part_of(Tensor t, int64_t sequence, int64_t begin, int64_t end) {
   return t;
 }
 
-// The rows (B, rows, width) of a cache to which keys or values (B, N, H, width) came one by one.
+// The rows (B, rows, width) of a cache after keys or values (B, N, H, width) were stored one by one.
 std::vector<float> expected_rows(const AttentionCase& c, const KeyCache& cache, const Tensor& kept,
                                  const std::vector<float>& values) {
   const int64_t rows = kept.shape[1], width = kept.shape[2];
@@ -80,8 +80,8 @@ Check check_stored(const AttentionCase& c, Device device, const AttentionValues<
           same ? 0 : std::numeric_limits<double>::infinity(), 0};
 }
 
-// o of attention_one at every position, laid out like o of the forward. Each sequence begins a step after the
-// one before it, and rests before and after.
+// o of attention_one at every position, in the layout of the forward's o. Each sequence begins a step after
+// the one before it, and rests before and after.
 std::vector<float> one_by_one(const AttentionCase& c, const AttentionValues<float>& inputs,
                               const KeptTypes& kept) {
   const auto [batch, heads, width, v_width] = c.shape;

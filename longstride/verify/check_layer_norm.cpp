@@ -25,7 +25,7 @@ constexpr float kEpsilon = 1e-5f;
 struct Inputs {
   int64_t rows, width;
   DType dtype;                                 // of y and dy
-  Floats x, gain, bias, dy, dx, dgain, dbias;  // the last three are what gradients are added to
+  Floats x, gain, bias, dy, dx, dgain, dbias;  // gradients are added to the last three
 };
 
 template <class T>
@@ -71,14 +71,14 @@ void check_case(Device device, const Kind& kind, int64_t rows, int64_t width, DT
             normal_values(7, width)};
   const std::string name = fmt::format("{}, {}, {} x {}", name_of(dtype), kind.name, rows, width);
   Floats applied, applied_again;
-  // Once more, of unaligned memory.
+  // The same again with unaligned memory.
   const Results<float> ours = run_ours(device, in, &applied), again = run_ours(device, in, &applied_again, 1);
   const Results<float> naive = run_reference<float>(in);
   const Results<double> truth = run_reference<double>(in);
-  // The mean is kept in f32: half a unit in its last place is what the centred values lose.
+  // The mean is kept in f32, so the centred values lose up to half a unit in its last place.
   const double floor = 1e-6 + 1.2e-7 * kind.mean / std::max(kind.deviation, 1e-2);
   list.compare("layer_norm y, " + name, ours.y, as_stored(naive.y, dtype), truth.y, floor);
-  // Values cancel in a mean: its error is measured against theirs.
+  // Values cancel in a mean, so its error is measured against theirs.
   double largest_value = 0, largest_mean = 1e-30;
   for (float x : in.x) largest_value = std::max(largest_value, std::abs(static_cast<double>(x)));
   for (double mean : truth.mean) largest_mean = std::max(largest_mean, std::abs(mean));

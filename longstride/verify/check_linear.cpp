@@ -11,13 +11,13 @@ namespace {
 
 struct Case {
   int64_t m, k, n;
-  DType product, stored_x, stored_y;  // the last two: of x and dx, of y and dy
+  DType product, stored_x, stored_y;  // the last two are of x and dx, and of y and dy
   int64_t padding;                    // columns beside the rows of every matrix but w and dw
   bool bias;
 };
 
 struct Inputs {
-  Floats x, w, b, dy, dw, db;  // dw and db are what gradients are added to
+  Floats x, w, b, dy, dw, db;  // gradients are added to dw and db
 };
 
 template <class T>
@@ -25,8 +25,8 @@ struct Results {
   std::vector<T> y, dx, dw, db;
 };
 
-// With products in 16 bits, of the rounded inputs: rounding them is part of the op's contract, and its error
-// would hide others. Sums of db are of dy as it is stored.
+// With 16-bit products the inputs are rounded first: rounding them is part of the op's contract, and its
+// error would hide others. Sums of db are of dy as it is stored.
 template <class T>
 Results<T> run_reference(const Case& c, const Inputs& in) {
   const auto as = [](const Floats& values) { return std::vector<T>(values.begin(), values.end()); };
@@ -68,7 +68,7 @@ void check_case(Device device, const Case& c, CheckList& list) {
                        again = run_ours(device, c, in, &intact_again);
   const Results<float> naive = run_reference<float>(c, in);
   const Results<double> truth = run_reference<double>(c, in);
-  // The GPU adds a bias that has been rounded to y's dtype, which costs up to one more rounding.
+  // The GPU adds a bias that was rounded to y's dtype, which costs up to one more rounding.
   double floor = 1e-6;
   if (device.kind == DeviceKind::cuda && c.bias)
     floor += c.stored_y == DType::bf16 ? 0x1p-9 : c.stored_y == DType::f16 ? 0x1p-12 : 0;
@@ -105,7 +105,7 @@ std::vector<Check> check_linear(Device device, Effort effort) {
           const bool strided = (m + k + n) % 2 == 0;
           check_case(device, {m, k, n, product, in, out, strided ? 7 : 0, m != 3}, list);
         }
-    // The fewest rows have a product of their own.
+    // The smallest numbers of rows have a product of their own.
     for (int64_t m : {2, 4, 5, 7, 8, 9})
       for (int64_t k : {37, 130, 513})
         for (int64_t n : {9, 70})

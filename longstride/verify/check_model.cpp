@@ -1,5 +1,5 @@
-// Whole models against the scalar model in double precision: losses, every parameter's gradient, the keys and
-// values that a sampler is given, and the equalities that training relies on.
+// Compares whole models with the scalar model in double precision: losses, every parameter's gradient, and
+// the keys and values for a sampler. Also checks the equalities that training relies on.
 #include <array>
 #include <cstring>
 #include <limits>
@@ -54,7 +54,7 @@ void append_as(const Tensor& by_head, std::vector<float>& values) {
         for (int64_t d = 0; d < view.shape[3]; ++d) values.push_back(static_cast<float>(view(b, i, h, d)));
 }
 
-// Rows (B, N, H, D) that are parts of wider ones, on any device.
+// Appends rows (B, N, H, D) that are parts of wider ones, on any device.
 void append(Tensor by_head, std::vector<float>& values) {
   int64_t reach = 1;
   for (int axis = 0; axis < by_head.rank; ++axis) reach += (by_head.shape[axis] - 1) * by_head.stride[axis];
@@ -87,7 +87,8 @@ class Subject {
       if (!products_.empty() && products_[i]) run({device_, nullptr}, Convert{weights_[i], products_[i]});
   }
 
-  // One training step's losses and gradients, on a model that was used before so that leftovers would show.
+  // Losses and gradients of one training step, on a model that was used before, so that leftovers would
+  // show.
   Result<float> train(bool recompute, std::vector<uint8_t>& tokens, uint64_t seed, uint32_t step) {
     Transformer model(case_.config, {device_, case_.product, case_.batch, true, recompute});
     const ModelParameters parameters = by_role(case_.config, weights_, products_);
@@ -150,7 +151,7 @@ class Subject {
   Buffer tokens_, losses_;
 };
 
-// Error: the number of elements whose bits differ. None may.
+// The error is the number of elements whose bits differ. It must be 0.
 Check same_bits(std::string name, const Result<float>& a, const Result<float>& b) {
   Check check{std::move(name), 0, 0};
   const auto count = [&](const std::vector<float>& x, const std::vector<float>& y) {
@@ -161,7 +162,7 @@ Check same_bits(std::string name, const Result<float>& a, const Result<float>& b
   return check;
 }
 
-// As the GPU's linear layers see them: biases in the dtype of the products.
+// The weights as the GPU's linear layers see them: biases in the compute dtype.
 reference::Parameters<float> with_rounded_biases(reference::Parameters<float> weights,
                                                  const std::vector<ParameterSpec>& table, DType product) {
   for (size_t i = 1; i < weights.size(); ++i)
@@ -193,8 +194,8 @@ void check_case(Device device, const ModelCase& c, uint64_t seed, std::vector<Ch
                        double floor = 1e-6) {
     checks.push_back(compare(name + ": " + what, ours, plain, reference, floor));
   };
-  // The largest error of a few elements is a matter of luck where each is rounded to eight bits: the naive
-  // computation's may be small by chance. Half a unit in the last place is what any of them may be off by.
+  // Where each of a few elements is rounded to eight bits, the largest error is a matter of luck, and the
+  // naive computation's may be small by chance. Any of them may be off by half a unit in the last place.
   const double gradient_floor = c.product == DType::bf16 ? 0x1p-9 : c.product == DType::f16 ? 0x1p-12 : 1e-6;
   add("losses", kept.losses, naive.losses, truth.losses);
   for (size_t i = 0; i < weights.size(); ++i)

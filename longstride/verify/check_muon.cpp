@@ -1,5 +1,5 @@
-// Newton-Schulz and the step of Muon against the reference: matrices of both orientations, several of a shape
-// and odd ones, clipping, loss scale, copies, and steps that must change nothing.
+// Compares Newton-Schulz and the step of Muon with the reference: matrices of both orientations, several of
+// one shape and odd ones, clipping, loss scale, copies, and steps that must change nothing.
 #include <algorithm>
 #include <cmath>
 #include <limits>
@@ -21,16 +21,17 @@ struct Shape {
   int64_t count() const { return rows * columns; }
 };
 
-// What the naive computation keeps between products.
+// The form in which the naive computation keeps values between products.
 auto stored_as(DType dtype) {
   return [dtype](float value) { return as_stored({value}, dtype)[0]; };
 }
 double exact(double value) { return value; }
 
-// The steps multiply what the rounding of X leaves in its smallest singular values by up to 485.
+// The rounding of X leaves errors in its smallest singular values, which the steps multiply by up to 485.
 double floor_of(DType dtype) { return dtype == DType::f32 ? 3e-5 : dtype == DType::f16 ? 3e-3 : 2e-2; }
 
-// Of matrices of one singular value: all other directions hold what rounding leaves there, as multiplied.
+// For matrices of one singular value: all other directions hold only rounding errors, and the steps multiply
+// those.
 double floor_of_one_value(DType dtype) { return dtype == DType::f32 ? 1e-2 : 0.2; }
 
 // `count` matrices of norm 1.
@@ -47,8 +48,8 @@ Floats unit_matrices(uint32_t which, int64_t count, Shape shape) {
 
 const char* name_of(NewtonSchulz kind) { return kind == NewtonSchulz::jordan ? "jordan" : "polar"; }
 
-// The same row throughout: its singular value, 1, is the largest that the steps are made for, and what
-// rounding makes of it lies beyond.
+// The same row throughout. Its singular value, 1, is the largest that the steps are made for, and rounding
+// takes it beyond.
 Floats unit_rows(Shape shape) {
   Floats x = unit_matrices(1, 1, {1, shape.columns});
   for (float& value : x) value /= static_cast<float>(std::sqrt(static_cast<double>(shape.rows)));
@@ -88,7 +89,7 @@ struct State {
   std::vector<T> w, m, v, average;  // the last may be empty
 };
 
-// What Adam moves first, then the matrices close by each other, from an odd element on.
+// First what Adam moves, then the matrices close to each other, from an odd element on.
 struct Layout {
   std::vector<ParameterSlice> slices;
   std::vector<MuonMatrix> matrices;
@@ -110,7 +111,7 @@ Layout layout_of(std::initializer_list<Shape> shapes) {
   return layout;
 }
 
-// The values that a step is about; what lies between is not looked at.
+// The values that a step changes; gaps between them are not looked at.
 template <class T>
 std::vector<T> packed(const std::vector<T>& flat, const Layout& layout, bool second = false) {
   std::vector<T> values;
@@ -172,7 +173,7 @@ class MuonCase {
   }
 
   void check(CheckList& list) {
-    // Clipped, not clipped, not to be clipped, and with a loss scale.
+    // Clipped, not clipped, with clipping off, and with a loss scale.
     for (int64_t step = 1; step <= 4; ++step) check_step(step, step == 2 ? 1e9 : step == 3 ? 0 : 1, list);
     check_values(list);
     check_refusals(list);
@@ -243,7 +244,7 @@ class MuonCase {
     }
   }
 
-  // Steps that are not finite change nothing but the gradients, which are spent. A step without a gradient
+  // Steps that are not finite change nothing but the gradients, which are used up. A step without a gradient
   // has no direction and only decays.
   void check_refusals(CheckList& list) {
     const std::pair<const char*, Tensor> kept[] = {

@@ -16,7 +16,7 @@ struct Case {
   bool bias;
 };
 
-// The product of what the eight bits stand for, so that only the arithmetic is judged.
+// The product with the values that the eight bits mean, so that only the arithmetic is judged.
 template <class T>
 std::vector<T> run_reference(const Case& c, const Floats& x, const std::vector<int8_t>& values,
                              const Floats& scales, const Floats& b) {
@@ -42,7 +42,7 @@ void check_case(Device device, const Case& c, CheckList& list) {
   copy(q.values, Tensor(values.data(), DType::i8, {c.n * c.k}));
   const Floats scales = bench.get(q.scales);
 
-  // Half a step is the most that rounding to the nearest may be wrong by.
+  // Rounding to the nearest is wrong by half a step at most.
   double worst = 0;
   for (int64_t i = 0; i < c.n * c.k; ++i) {
     const double scale = scales[i / c.k], wrong = std::abs(scale * values[i] - weights[i]);

@@ -35,7 +35,7 @@ struct Results {
   std::vector<T> y, reciprocal_rms, dx;
 };
 
-// `stored`: the forward's result is rounded to this type before the backward reads it.
+// `stored`: the forward's result is rounded to this type before the backward pass reads it.
 template <class T>
 Results<T> run_reference(const Case& c, const Inputs& in, DType stored) {
   Results<T> out;
@@ -72,7 +72,7 @@ Results<T> run_reference(const Case& c, const Inputs& in, DType stored) {
 enum class How { training, unaligned, one_by_one };
 
 Results<float> run_ours(Device device, const Case& c, const Inputs& in, How how, CheckList& list) {
-  // Values stand behind queries and keys, so rows are parts of wider ones.
+  // Values come after queries and keys, so rows are parts of wider ones.
   const int64_t padding = how == How::unaligned ? 3 : 16;
   Workbench bench(device, 0, how == How::unaligned ? 1 : 0);
   QueryKey t;

@@ -18,7 +18,7 @@ struct Case {
 constexpr float kEpsilon = 1e-5f;
 
 struct Inputs {
-  Floats x, branch, gain, bias, dy, dx, dgain, dbias;  // the last three are what gradients are added to
+  Floats x, branch, gain, bias, dy, dx, dgain, dbias;  // gradients are added to the last three
 };
 
 template <class T>
@@ -26,7 +26,7 @@ struct Results {
   std::vector<T> y, normed, mean, rstd, dx, dgain, dbias, dbranch;
 };
 
-// The backward is that of the norm of the forward's y.
+// The backward goes through the norm of the forward's y.
 template <class T>
 Results<T> run_reference(const Case& c, const Inputs& in) {
   const auto as = [](const Floats& values) { return std::vector<T>(values.begin(), values.end()); };

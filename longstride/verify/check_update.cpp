@@ -1,5 +1,5 @@
-// The update of all parameters against the reference of Adam, parameter by parameter: clipping, loss scale,
-// copies, and steps that must change nothing.
+// Compares the update of all parameters with the reference of Adam, parameter by parameter: clipping, loss
+// scale, copies, and steps that must change nothing.
 #include <algorithm>
 #include <cmath>
 #include <limits>
@@ -101,7 +101,7 @@ class UpdateCase {
   }
 
   void check(CheckList& list) {
-    // Clipped, not clipped, not to be clipped, and with a loss scale.
+    // Clipped, not clipped, with clipping off, and with a loss scale.
     for (int64_t step = 1; step <= 4; ++step) check_step(step, step == 2 ? 1e9 : step == 3 ? 0 : 1, list);
     check_values(list);
     check_refusals(list);
@@ -158,7 +158,7 @@ class UpdateCase {
                    as_stored(packed(bench_.get(t_.w), copied), t_.products.dtype));
   }
 
-  // Steps that are not finite change nothing but the gradients, which are spent.
+  // Steps that are not finite change nothing but the gradients, which are used up.
   void check_refusals(CheckList& list) {
     const std::pair<const char*, Tensor> kept[] = {
         {"w", t_.w}, {"m", t_.m}, {"v", t_.v}, {"average", t_.average}, {"products", t_.products}};

@@ -18,7 +18,7 @@ struct Case {
   }
 };
 
-// The forward of one block, the backward of two, and what the first block gets of them.
+// The forward of one block, the backward of two, and the gradient that these give the first block.
 struct Inputs {
   Floats x, first, dy, dy_before, d_own;
 };
@@ -41,7 +41,7 @@ Results<T> run_reference(const Case& c, const Inputs& in) {
 }
 
 Results<float> run_ours(Device device, const Case& c, const Inputs& in, bool unaligned, CheckList& list) {
-  // Queries and keys stand before values, so rows are parts of wider ones.
+  // Queries and keys come before values, so rows are parts of wider ones.
   const int64_t padding = unaligned ? 3 : 16;
   Workbench bench(device, 0, unaligned ? 1 : 0);
   const auto rows_of = [&](const Floats& values) {

@@ -1,5 +1,5 @@
-// All checks, a line each: `selftest` runs every one, and the tests of ops do on each device and by each instruction
-// set of the CPU.
+// All checks, one on each line. `selftest` runs every one. The tests of ops run them on each device, and
+// with each instruction set of the CPU.
 #pragma once
 
 #include "longstride/verify/check.h"

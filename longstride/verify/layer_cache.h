@@ -1,4 +1,4 @@
-// One layer's key cache with memory of its own, for checks and tests.
+// The key cache of one layer, with its own memory, for checks and tests.
 #pragma once
 
 #include <vector>
@@ -11,7 +11,7 @@ namespace longstride::verify {
 
 class LayerCache {
  public:
-  // For sequences of n positions; what nothing is stored in holds NaN.
+  // For sequences of n positions. Rows in which nothing is stored hold NaN.
   LayerCache(const LayerPattern& layer, int64_t n, const AttentionShape& shape, Device device, DType keys,
              DType values);
   LayerCache(const LayerCache&) = delete;
@@ -26,7 +26,7 @@ class LayerCache {
   std::vector<float> read(const Tensor& t) const;
 
   Device device_;
-  std::vector<KeyStore> stores_;  // a head
+  std::vector<KeyStore> stores_;  // one for each head
   std::vector<HeadRows> heads_;
   Buffer keys_, values_;
   KeyCache cache_;

@@ -62,7 +62,8 @@ std::vector<ModelCase> model_cases(Effort effort) {
   add(convolved, 0.3, {DType::f32, DType::bf16});
   if (effort == Effort::quick) return list;
 
-  // Channels that are no whole vectors, sequences shorter than what is convolved, and beside all else.
+  // Channels that do not fill whole vectors, sequences shorter than the convolution, and all other features
+  // too.
   convolved.feed_forward = 20, convolved.width = 36;
   add(convolved, 0, {DType::f32, DType::bf16});
   convolved.context = 3;
@@ -95,7 +96,7 @@ std::vector<ModelCase> model_cases(Effort effort) {
   ModelConfig dilated = shape("dilated:5,6,summary:16,4,1+window:16", 201, 2, 4, 64);
   dilated.qk_width = 32, dilated.positions = "released";
   add(dilated, 0.05, {DType::f32, DType::bf16});
-  // Contexts beyond one tile of the attention kernels.
+  // Contexts longer than one tile of the attention kernels.
   ModelConfig long_context = shape("fixed:32,8", 515, 2, 2, 32);
   long_context.feed_forward = 32;
   add(long_context, 0.2, {DType::f32, DType::bf16});

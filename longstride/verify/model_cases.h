@@ -1,4 +1,4 @@
-// Small models of every kind, which the checks of training and of decoding go through, and weights for them.
+// Small models of every kind, for the checks of training and of decoding, and weights for them.
 #pragma once
 
 #include <cstdint>
@@ -18,7 +18,7 @@ struct ModelCase {
   double dropout = 0;
   DType product = DType::f32;
 
-  // Of the losses: their mean, but in f16 the gradients of that would be too small.
+  // The scale of the losses. It gives their mean, but not in f16, where the gradients would be too small.
   float scale() const {
     return product == DType::f16 ? 1.0f : 1.0f / static_cast<float>(batch * config.context);
   }
@@ -28,8 +28,8 @@ struct ModelCase {
 
 std::vector<ModelCase> model_cases(Effort effort);
 
-// Initial weights in which what starts as zero (output matrix, biases) or one (gains) is random too, so that
-// every result depends on every weight. Also written to `store`.
+// Initial weights, but random also where training starts with zero (output matrix, biases) or one (gains),
+// so that every result depends on every weight. Also written to `store`.
 reference::Parameters<float> random_weights(const ModelConfig& config,
                                             const std::vector<ParameterSpec>& table,
                                             const ParameterStore& store, uint64_t seed);

@@ -1,5 +1,5 @@
-// What the checks of the ops share: sample values, tensors on a device that begin poisoned, and the list of
-// results.
+// Tools for the checks of the ops: sample values, tensors on a device that are poisoned at first, and the
+// list of results.
 #pragma once
 
 #include <initializer_list>
@@ -16,21 +16,21 @@ using Floats = std::vector<float>;
 using Doubles = std::vector<double>;
 using Bytes = std::vector<uint8_t>;
 
-// `count` normal values with this mean and deviation; another `which`, other values.
+// `count` normal values with this mean and deviation. Each `which` gives other values.
 Floats normal_values(uint32_t which, int64_t count, double deviation = 1, double mean = 0);
 // Bytes below `classes`.
 Bytes random_bytes(uint32_t which, int64_t count, int64_t classes);
 
 Doubles widened(const Floats& values);
-// As a tensor of this dtype, f32, bf16 or f16, holds them.
+// The values as a tensor of this dtype (f32, bf16 or f16) holds them.
 Floats as_stored(const Floats& values, DType dtype);
-// What the device's ops take on branches: f32, bf16 and, if it is a GPU, f16.
+// The dtypes that the device's ops take on branches: f32, bf16 and, on a GPU, f16.
 std::vector<DType> stored_dtypes(Device device);
 
 // Owns the tensors of one case on one device, and scratch of exactly the stated size, both filled with NaN.
 class Workbench {
  public:
-  // Every tensor begins `offset` elements behind what its memory is aligned to.
+  // Every tensor begins `offset` elements after the alignment of its memory.
   explicit Workbench(Device device, int64_t scratch_bytes = 0, int64_t offset = 0);
 
   OpContext context();
@@ -40,14 +40,14 @@ class Workbench {
   // A tensor with these values (rounded to the dtype, f32, bf16 or f16).
   Tensor put(const Floats& values, std::initializer_list<int64_t> shape, DType dtype = DType::f32);
   Tensor put(const Bytes& values, std::initializer_list<int64_t> shape);
-  // Matrices whose rows are the middle of wider ones: `padding` columns of NaN on either side.
+  // Matrices whose rows are the middle of wider ones, with `padding` columns of NaN on either side.
   Tensor poisoned_rows(DType dtype, int64_t rows, int64_t width, int64_t padding);
   Tensor put_rows(const Floats& values, int64_t rows, int64_t width, int64_t padding,
                   DType dtype = DType::f32);
 
   // The elements as floats.
   Floats get(const Tensor& tensor) const;
-  // Whether the padding beside the rows is as it was laid.
+  // Whether the padding beside the rows is unchanged.
   bool padding_is_intact(const Tensor& tensor, int64_t padding) const;
 
  private:

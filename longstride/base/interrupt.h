@@ -12,8 +12,8 @@ namespace longstride {
 // it, with one exception: SIGINT is noted when a process sends it, and ignored only when it comes from the
 // keyboard. SIGUSR1 asks for a checkpoint and lets the work go on.
 //
-//  The handlers run neither on the thread that made the guard nor on those that compute. One guard at a
-//  time.
+// The handlers run neither on the thread that made the guard nor on those that compute. One guard at a
+// time.
 class InterruptGuard {
  public:
   InterruptGuard();

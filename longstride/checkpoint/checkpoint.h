@@ -1,8 +1,8 @@
 // The checkpoints of a run. Each is a folder RUN/checkpoints/step-00001234/ with
 //   model.safetensors  the weights to use
 //   state.safetensors  what training needs besides the weights, to go on as if it had not stopped
-//   checksums.json     size and checksum of both It appears whole or not at all. docs/file-formats.md
-//   describes the files.
+//   checksums.json     size and checksum of both
+// It appears whole or not at all. docs/file-formats.md describes the files.
 #pragma once
 
 #include <cstdint>

@@ -2,9 +2,9 @@
 // values of earlier positions that the pattern can still reach. Each step reads exactly the keys that the
 // pattern allows its position.
 //
-//  Sequences are independent. Each has its own position, and its bytes and probabilities are the same bits
-//  alone and beside others. A GPU draws the bytes itself, many steps at a time; the CPU runs a step op by
-//  op.
+// Sequences are independent. Each has its own position, and its bytes and probabilities are the same bits
+// alone and beside others. A GPU draws the bytes itself, many steps at a time; the CPU runs a step op by
+// op.
 #pragma once
 
 #include <cstdint>

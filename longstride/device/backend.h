@@ -1,9 +1,9 @@
 // What a kind of device can do, as the rest of the library sees it: find its devices, hold memory, copy, run
 // queued work. There is one object for each kind, for the life of the process; backends.h lists the kinds.
 //
-//  A thread computes on one device of a kind, which use() chooses. That device has one stream, in which work
-//  is queued in the order of the calls. A call returns before its work is done unless it says otherwise. The
-//  CPU does all work at once.
+// A thread computes on one device of a kind, which use() chooses. That device has one stream, in which work
+// is queued in the order of the calls. A call returns before its work is done unless it says otherwise. The
+// CPU does all work at once.
 #pragma once
 
 #include <cstdint>

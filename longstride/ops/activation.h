@@ -5,7 +5,7 @@
 
 namespace longstride {
 
-// y = f(x); any shape, contiguous, both f32, both bf16 or, on a GPU, both f16, with arithmetic in f32. y may
+// y = f(x); any shape, contiguous. Both f32, both bf16 or, on a GPU, both f16, with arithmetic in f32. y may
 // be x.
 struct ActivationForward {
   Tensor x, y;
@@ -15,7 +15,7 @@ struct ActivationForward {
   void check(const Arguments& arguments) const;
 };
 
-// dx = dy * f'(x), all of one dtype as above. With a y, y = f(x) as well, to the bits of the forward. dx may
+// dx = dy * f'(x), all of one dtype as above. With a y, also y = f(x), with the bits of the forward. dx may
 // be dy; y may be x.
 struct ActivationBackward {
   Tensor dy, x, dx;

@@ -7,8 +7,8 @@ namespace longstride {
 
 namespace {
 
-// The tensors and `bytes` more; FLOPs of `qk_products` products over the width of q and k and `v_products`
-// over that of v, a pair.
+// Bytes: the tensors and `bytes` more. FLOPs for each pair: `qk_products` products over the width of q and
+// k, and `v_products` over that of v.
 OpWork pair_work(const AttentionPlan& plan, const AttentionTensors& t, int qk_products, int v_products,
                  int64_t bytes) {
   for (const Tensor* tensor : {&t.q, &t.k, &t.v, &t.o, &t.lse}) bytes += tensor->bytes();
@@ -16,7 +16,7 @@ OpWork pair_work(const AttentionPlan& plan, const AttentionTensors& t, int qk_pr
   return {bytes, static_cast<double>(t.q.shape[0] * plan.pairs) * static_cast<double>(a_pair)};
 }
 
-// A GPU's kernels number sequences and heads by the second and third dimension of a grid.
+// A GPU's kernels use the second and third dimension of a grid for sequences and heads.
 void check_grid(const char* op, Device device, int64_t batch, int64_t heads) {
   constexpr int64_t kMost = 65535;
   LONGSTRIDE_CHECK(!on_gpu(device) || (batch <= kMost && heads <= kMost),

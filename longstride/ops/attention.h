@@ -1,8 +1,8 @@
 // Sparse attention: o[q] = sum over k with allows(q, k) of softmax_k(scale * q . k) v[k], one head at a time.
 //
-// A query that no key is allowed to (a head of summaries alone, before the first one) gets o = 0 and
-// log-sum-exp = -inf, and passes no gradient. Accumulation in f32; a row of scores never exists beyond a
-// tile.
+// A query that may look at no key (a head of summaries alone, before the first one) gets o = 0 and
+// log-sum-exp = -inf, and passes no gradient. Accumulation is in f32. Never more than a tile of a row of
+// scores exists.
 #pragma once
 
 #include <memory>
@@ -14,7 +14,7 @@
 
 namespace longstride {
 
-// A plan as a device's kernels read it, in its memory; a CPU reads the plan itself.
+// A plan in the form that a device's kernels read, in the device's memory. A CPU reads the plan itself.
 class AttentionLists {
  public:
   virtual ~AttentionLists() = default;
@@ -26,36 +26,36 @@ struct AttentionPlan {
   std::vector<Plan> plans;
   std::vector<std::vector<TileMasks>> masks;  // by plan and pass
   std::vector<int> plan_of_head;
-  std::shared_ptr<const AttentionLists> on_device;  // of a plan for a GPU
+  std::shared_ptr<const AttentionLists> on_device;  // for a plan of a GPU
   int64_t n = 0;
   int64_t pairs = 0;  // allowed pairs summed over heads, for one sequence
   const Plan& head(int64_t h) const { return plans[plan_of_head[h]]; }
 };
 
-// Plans in tiles of kMaskTile. Without `upload` a GPU's memory is left alone: the plan can be measured but
-// not run there.
+// Plans in tiles of kMaskTile. Without `upload` no memory of a GPU is used: the plan can be measured but not
+// run there.
 AttentionPlan plan_attention(Device device, const LayerPattern& layer, int64_t heads, int64_t n,
                              bool upload = true);
 // The same plan with its lists in the memory of that device.
 AttentionPlan uploaded(AttentionPlan plan, Device device);
-// Bytes that its lists take on that device, or would take.
+// Bytes of its lists on that device, whether they are there or not.
 int64_t attention_plan_bytes(Device device, const AttentionPlan& plan);
 
-// All of one dtype but lse: f32, bf16, or f16 on a GPU. In 16 bits the inputs of every product are rounded to
-// that type (weights of the softmax and their gradients too) and sums are f32; an o or gradient that several
-// passes of a plan add to is rounded once a pass. On Hopper dk takes the weights as rounded for dv. A GPU
-// takes up to 65,535 sequences and as many heads.
+// All but lse have one dtype: f32, bf16, or f16 on a GPU. In 16 bits the inputs of every product are rounded
+// to that type (weights of the softmax and their gradients too) and sums are f32. If several passes of a
+// plan add to an o or a gradient, it is rounded once in each pass. On Hopper dk takes the weights as they
+// were rounded for dv. A GPU takes up to 65,535 sequences and as many heads.
 struct AttentionTensors {
   Tensor q, k;      // (B, N, H, D)  rows may be part of wider ones (strides are honoured, the last is 1)
   Tensor v;         // (B, N, H, Dv)
   Tensor o;         // (B, N, H, Dv) =  in the forward, read in the backward
-  Tensor lse;       // (B, H, N) f32 =  natural log of the sum of exp(scale * q . k); likewise
+  Tensor lse;       // (B, H, N) f32 =  natural log of the sum of exp(scale * q . k); read in the backward
   float scale = 1;  // positive
 };
 
 struct AttentionGradients {
   Tensor d_o;         // (B, N, H, Dv), read
-  Tensor dq, dk, dv;  // =, shaped and possibly strided like q, k, v, of their type
+  Tensor dq, dk, dv;  // =, with the type and shape of q, k, v; strides are honoured
 };
 
 struct AttentionForward {
@@ -68,9 +68,9 @@ struct AttentionForward {
   void check(const Arguments& arguments) const;
 };
 
-// The same bits from run to run; on the CPU those of f32 may differ between numbers of threads, because few
-// threads share out heads (five products a tile) and many share out tiles (seven); bf16 always takes the
-// second way.
+// The same bits from run to run. On the CPU the bits of f32 may depend on the number of threads: few threads
+// share out heads (five products for each tile), many share out tiles (seven). bf16 always takes the second
+// way.
 struct AttentionBackward {
   const AttentionPlan& plan;
   const AttentionTensors& t;
@@ -82,11 +82,11 @@ struct AttentionBackward {
   void check(const Arguments& arguments) const;
 };
 
-// Bytes of scratch that the two calls above use for tensors of this shape and the present number of threads.
+// Bytes of scratch of the two calls above for tensors of this shape and the present number of threads.
 int64_t attention_scratch_bytes(Device device, const AttentionPlan& plan, int64_t batch, int64_t heads,
                                 int64_t qk_width, int64_t v_width);
 
-// What a device keeps of a plan: *bytes of it, and the lists unless `lists` is null.
+// The lists that a device keeps of a plan: *bytes of them and, unless `lists` is null, the lists.
 struct ListTiles {
   const AttentionPlan& plan;
   int64_t* bytes;

@@ -4,7 +4,7 @@ namespace longstride {
 
 namespace {
 
-// x, and another of its type and shape.
+// Checks x, and another tensor of its type and shape.
 void check_rows(const Arguments& arguments, const Tensor& x, const char* other_name, const Tensor& other,
                 int64_t positions) {
   const char* op = arguments.op();

@@ -1,7 +1,8 @@
-// A causal depthwise convolution over the positions of a sequence, added to what it reads:
+// A causal depthwise convolution over the positions of a sequence, added to its own input, channel by
+// channel:
 //   y[t] = x[t] + w[0] x[t] + w[1] x[t - 1] + w[2] x[t - 2] + w[3] x[t - 3]
-// channel by channel, where rows before a sequence's first are 0 (the canon layers of Allen-Zhu, 2025, and
-// the short convolutions of So and others, 2021).
+// Rows before a sequence's first are 0. (The canon layers of Allen-Zhu, 2025, and the short convolutions of
+// So and others, 2021.)
 #pragma once
 
 #include <span>
@@ -13,7 +14,7 @@ namespace longstride {
 inline constexpr int64_t kConvolutionTaps = 4;
 
 // Matrices (M, d) hold M / positions sequences one after another: f32, bf16 or, on a GPU, f16, all of one
-// type. w (kConvolutionTaps, d) f32. Arithmetic is f32 and a result is rounded once.
+// type. w (kConvolutionTaps, d) is f32. Arithmetic is f32, and each result is rounded once.
 
 // y = ...; y is not x.
 struct CausalConvolutionForward {
@@ -26,8 +27,8 @@ struct CausalConvolutionForward {
   void check(const Arguments& arguments) const;
 };
 
-// From dy and what the forward was given in x: x becomes, in place, the gradient of that, and dw += that of
-// w.
+// On entry dy is the gradient of the forward's output, and x its input. On return x holds the gradient of
+// the input, in place. dw += the gradient of w.
 struct CausalConvolutionBackward {
   Tensor dy, w;
   int64_t positions;
@@ -39,12 +40,12 @@ struct CausalConvolutionBackward {
   void check(const Arguments& arguments) const;
 };
 
-// Bytes of scratch that the backward uses for x (rows, width).
+// Bytes of scratch of the backward for x (rows, width).
 int64_t causal_convolution_scratch_bytes(Device device, int64_t rows, int64_t width);
 
-// One position of each of some sequences, for sampling, in f32: row m of x and y (M, d) stands at
-// positions[m] of sequence sequences[m]. recent (S, kConvolutionTaps, d) keeps the last rows of x of every
-// sequence, that of position p in slot p mod kConvolutionTaps, and takes these.
+// For sampling, in f32: one position in each of some sequences. Row m of x and y (M, d) is at positions[m]
+// of sequence sequences[m]. recent (S, kConvolutionTaps, d) keeps the last rows of x of every sequence; the
+// row of position p is in slot p mod kConvolutionTaps. The rows of this call are added to it.
 struct CausalConvolutionAt {
   Tensor x, w;
   std::span<const int64_t> sequences, positions;

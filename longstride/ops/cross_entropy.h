@@ -5,8 +5,8 @@
 
 namespace longstride {
 
-// logits (M, V) f32, targets (M) u8; loss (M) f32 = log-sum-exp(logits) - logits[target]. If a target is V
-// or more, throws Error on the CPU and gives NaN on a GPU, whose memory is not looked at first.
+// logits (M, V) f32, targets (M) u8; loss (M) f32 = log-sum-exp(logits) - logits[target]. For a target of V
+// or more, throws Error on the CPU. A GPU's memory is not read first; there the loss is NaN.
 struct CrossEntropyForward {
   Tensor logits, targets, loss;
 
@@ -16,8 +16,8 @@ struct CrossEntropyForward {
 };
 
 // Both in one pass: loss (M) f32 = as above, and dlogits (M, V) f32 = scale * (softmax(logits) -
-// onehot(target)). dlogits may be logits. `times`, if not empty, is one f32 that scale is multiplied by:
-// the loss scale of f16, which lives where it is decided.
+// onehot(target)). dlogits may be logits. `times`, if not empty, is one f32 by which scale is multiplied:
+// the loss scale of f16, which stays on the device that decides it.
 struct CrossEntropyBackward {
   Tensor logits, targets;
   float scale;

@@ -1,6 +1,6 @@
 // Dropout where a branch joins the residual stream, y = x + drop(branch), with masks from counter-based
-// random numbers: element i is kept or not as a function of (stream, first + i) alone, so recomputation,
-// resuming and every device replay it, and a part of a batch gets what it would get in the whole.
+// random numbers. Whether element i is kept depends only on (stream, first + i). So recomputation, resuming
+// and every device give the same mask, and a part of a batch has the mask that it has in the whole.
 #pragma once
 
 #include "longstride/base/rng.h"
@@ -14,12 +14,12 @@ namespace longstride {
 struct Dropout {
   RandomStream stream;
   double probability = 0;  // in [0, 1); 0 means none
-  // If not null, *step_from replaces stream.step at the time the op runs; it lies in memory of the op's
-  // device, so that work recorded once draws other masks each time it is replayed.
+  // If not null, *step_from replaces stream.step when the op runs. It is in memory of the op's device, so
+  // that recorded work draws other masks each time it is replayed.
   const uint32_t* step_from = nullptr;
-  int64_t first = 0;  // where element 0 stands in what is drawn for together, a whole batch
+  int64_t first = 0;  // place of element 0 in the whole that masks are drawn for, such as a batch
 
-  // The numbers that the op draws from.
+  // The random numbers of the op.
   LONGSTRIDE_HOST_DEVICE RandomStream numbers() const {
     RandomStream s = stream;
     if (step_from != nullptr) s.step = *step_from;
@@ -29,7 +29,7 @@ struct Dropout {
   LONGSTRIDE_HOST_DEVICE uint32_t threshold() const {
     return static_cast<uint32_t>(probability * 65536.0 + 0.5);
   }
-  // What kept elements are multiplied with, 1 / (1 - quantised probability).
+  // The factor of kept elements, 1 / (1 - quantised probability).
   LONGSTRIDE_HOST_DEVICE float scale() const {
     return 65536.0f / (65536.0f - static_cast<float>(threshold()));
   }
@@ -56,8 +56,8 @@ struct DropoutAddForward {
   void check(const Arguments& arguments) const;
 };
 
-// dbranch = drop'(dy) with the same mask: the gradient of the branch; that of x is dy itself. dy f32, dbranch
-// f32 (it may be dy), bf16 or, on a GPU, f16.
+// dbranch = drop'(dy) with the same mask: the gradient of the branch. That of x is dy itself. dy is f32;
+// dbranch is f32 (it may be dy), bf16 or, on a GPU, f16.
 struct DropoutBackward {
   Tensor dy;
   Dropout dropout;

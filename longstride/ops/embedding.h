@@ -1,15 +1,15 @@
 // Token embedding plus factorized position embeddings, shifted right by one (paper: section 5.3).
 //
-// Position i has one coordinate an axis: with axes (a0, a1, a2), i = (c0 * a1 + c1) * a2 + c2, and P(i) is
-// the sum over axes of table[axis][c]. The first coordinate is taken modulo a0 should i run beyond the axes'
-// product.
-// PositionShift::before, a position belongs to the slot that predicts it:
+// Position i has one coordinate for each axis. With axes (a0, a1, a2), i = (c0 * a1 + c1) * a2 + c2, and
+// P(i) is the sum over axes of table[axis][c]. If i is beyond the axes' product, the first coordinate is
+// taken modulo a0.
+// PositionShift::before: a position belongs to the slot that predicts it.
 //   y[0] = start + P(0),  y[i] = E[token[i-1]] + P(i)
-// PositionShift::after, it belongs to its own token (the released code):
+// PositionShift::after: a position belongs to its own token (the released code).
 //   y[0] = start,         y[i] = E[token[i-1]] + P(i-1)
 //
-// A token that is V or more throws Error on the CPU, before anything is written. A GPU's memory is not looked
-// at before the op runs: there such a token gives a row of NaN, and no gradient.
+// A token of V or more throws Error on the CPU, before anything is written. A GPU's memory is not read
+// before the op runs: there such a token gives a row of NaN, and no gradient.
 #pragma once
 
 #include <span>
@@ -28,8 +28,7 @@ struct EmbeddingTables {
   PositionShift shift = PositionShift::before;
 };
 
-// tokens (B, N) u8 -> y (B*N, d) f32 =. Slot i of y is what predicts token i; the last token of a row is not
-// read.
+// tokens (B, N) u8 -> y (B*N, d) f32 =. Slot i of y predicts token i; the last token of a row is not read.
 struct EmbeddingForward {
   Tensor tokens;
   const EmbeddingTables& tables;
@@ -40,8 +39,8 @@ struct EmbeddingForward {
   void check(const Arguments& arguments) const;
 };
 
-// One slot of each sequence while sampling: row b of y (B, d) = slot positions[b], given the previous tokens
-// (B) u8 (ignored at 0). At -1 a sequence rests, and its row is left as it is.
+// For sampling: one slot of each sequence. Row b of y (B, d) = slot positions[b], given the previous tokens
+// (B) u8 (ignored at position 0). At -1 a sequence rests, and its row is left as it is.
 struct EmbeddingOne {
   Tensor previous;
   std::span<const int64_t> positions;
@@ -65,8 +64,8 @@ struct EmbeddingBackward {
   void check(const Arguments& arguments) const;
 };
 
-// Bytes of scratch that it uses for tokens (batch, length), a token table (vocabulary, width) and position
-// tables of these extents, whatever the shift.
+// Bytes of scratch of the backward for tokens (batch, length), a token table (vocabulary, width) and
+// position tables of these extents, whatever the shift.
 int64_t embedding_backward_scratch_bytes(Device device, int64_t batch, int64_t length, int64_t vocabulary,
                                          int64_t width, std::span<const int64_t> extents);
 

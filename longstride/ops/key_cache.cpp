@@ -6,7 +6,7 @@ namespace longstride {
 
 namespace {
 
-// (rows, heads, width), part of wider rows perhaps.
+// Checks (rows, heads, width), perhaps part of wider rows.
 void check_rows(const Arguments& arguments, const char* name, const Tensor& t, int64_t rows, int64_t heads,
                 int64_t width) {
   LONGSTRIDE_CHECK(t.rank == 3 && t.shape[0] == rows && t.shape[1] == heads && t.shape[2] == width,
@@ -16,7 +16,7 @@ void check_rows(const Arguments& arguments, const char* name, const Tensor& t, i
   arguments.memory(name, t);
 }
 
-// A cache that has places for all positions below `end`.
+// Checks that a cache has places for all positions below `end`.
 void check_cache(const Arguments& arguments, const KeyCache& cache, int64_t end) {
   const char* op = arguments.op();
   const Device device = arguments.device();

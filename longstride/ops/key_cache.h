@@ -1,5 +1,5 @@
-// Keys and values of several sequences while sampling: only those that a later position may look at, in the
-// rows that pattern/key_store.h gives them, and attention of one position to them.
+// Keys and values of several sequences while sampling, and attention of one position to them. The cache
+// holds only those that a later position may look at, in the rows that pattern/key_store.h gives them.
 #pragma once
 
 #include <cstdint>
@@ -24,10 +24,10 @@ struct KeyCache {
   std::span<const HeadRows> heads;  // (H)
 };
 
-// Keeps what later positions may look at of keys (N, H, D) and values (N, H, Dv) at positions [begin, begin +
-// N) of `sequence`, whose positions before `begin` are there already. Rounded to nearest even where the cache
-// is narrower, exact elsewhere: either the cache or what is kept must be f32, unless both are the same. Any
-// strides but the last, which is 1.
+// Stores those of keys (N, H, D) and values (N, H, Dv) at positions [begin, begin + N) of `sequence` that
+// later positions may look at. Positions before `begin` must be there already. Values are rounded to nearest
+// even if the cache is narrower, and exact otherwise. Either the cache or the given tensors must be f32,
+// unless both have the same dtype. Any strides, but the last is 1.
 struct StoreKeys {
   const KeyCache& cache;
   int64_t sequence, begin;
@@ -38,9 +38,9 @@ struct StoreKeys {
   void check(const Arguments& arguments) const;
 };
 
-// Attention of one position of each sequence: q (B, H, D) f32, o (B, H, Dv) f32 =. Sequence b
-// stands at positions[b], whose own key is stored already; at -1 it rests, and its o is left as it is.
-// Arithmetic and accumulation are f32, in an order that depends on the sequence's own keys alone.
+// Attention of one position of each sequence: q (B, H, D) f32, o (B, H, Dv) f32 =. Sequence b is at
+// positions[b], whose own key must be stored already; at -1 it rests, and its o is left as it is. Arithmetic
+// and accumulation are f32, in an order that depends only on the sequence's own keys.
 struct AttentionOne {
   const KeyCache& cache;
   std::span<const int64_t> positions;

@@ -5,7 +5,7 @@
 
 namespace longstride {
 
-// rstd = 1 / sqrt(variance + epsilon), the variance being the biased one. Sums in f32 or better.
+// rstd = 1 / sqrt(variance + epsilon), with the biased variance. Sums in f32 or better.
 struct LayerNormForward {
   Tensor x;           // (M, d) f32
   Tensor gain, bias;  // (d) f32
@@ -18,7 +18,7 @@ struct LayerNormForward {
   void check(const Arguments& arguments) const;
 };
 
-// y from the mean and rstd that LayerNormForward gave, to the same bits.
+// y from the mean and rstd of LayerNormForward, with the same bits.
 struct LayerNormApply {
   Tensor x;           // (M, d) f32
   Tensor gain, bias;  // (d) f32
@@ -30,11 +30,11 @@ struct LayerNormApply {
   void check(const Arguments& arguments) const;
 };
 
-// Adding to dx is what a residual connection needs.
+// dx is added to, as a residual connection needs it.
 struct LayerNormBackward {
   Tensor dy;            // (M, d) f32, bf16 or, on a GPU, f16
   Tensor x, gain;       // (M, d) and (d) f32
-  Tensor mean, rstd;    // (M) f32, as the forward gave them
+  Tensor mean, rstd;    // (M) f32, from the forward
   Tensor dx;            // (M, d) f32 +=
   Tensor dgain, dbias;  // (d) f32 +=
 
@@ -44,7 +44,7 @@ struct LayerNormBackward {
   void check(const Arguments& arguments) const;
 };
 
-// Bytes of scratch that it uses for x (rows, width).
+// Bytes of scratch of the backward for x (rows, width).
 int64_t layer_norm_backward_scratch_bytes(Device device, int64_t rows, int64_t width);
 
 }  // namespace longstride

@@ -1,13 +1,13 @@
 // Linear layer, y = x w^T + b.
 //
-// Products accumulate in f32. What is multiplied is decided by the dtype of w (in LinearBackwardWeight by
-// `product`):
+// Products accumulate in f32. The dtype of w (in LinearBackwardWeight, `product`) decides what is
+// multiplied:
 //   f32          x, y and their gradients are f32
-//   bf16         each of them is f32 or bf16; f32 is rounded to bf16 in scratch first, and a bf16 result is
+//   bf16         each of them is f32 or bf16; f32 is first rounded to bf16 in scratch, and a bf16 result is
 //                rounded once, at the end
 //   f16 (GPUs)   likewise with f16
-// On a GPU the bias may be rounded to the dtype of y before it is added. Rows of x, y and their gradients may
-// be part of wider ones (row stride > width).
+// On a GPU the bias may be rounded to the dtype of y before it is added. Rows of x, y and their gradients
+// may be part of wider ones (row stride > width).
 #pragma once
 
 #include "longstride/ops/run.h"
@@ -27,8 +27,8 @@ struct LinearForward {
   void check(const Arguments& arguments) const;
 };
 
-// The same for sampling: x and y f32, and a row of y is the same bits whatever rows stand beside it and for
-// any number of threads.
+// The same for sampling. x and y are f32, and a row of y has the same bits whatever rows are beside it and
+// for any number of threads.
 struct LinearEachRow {
   Tensor x, w, b, y;
 
@@ -49,8 +49,8 @@ struct LinearBackwardInput {
   void check(const Arguments& arguments) const;
 };
 
-// dw (N, K) f32 += dy^T x and db (N) f32 += column sums of dy (db may be empty). Sums of db are of dy as it
-// is, in f32.
+// dw (N, K) f32 += dy^T x, and db (N) f32 += column sums of dy. db may be empty. Its sums take dy unrounded,
+// in f32.
 struct LinearBackwardWeight {
   Tensor dy, x;
   DType product;
@@ -63,11 +63,12 @@ struct LinearBackwardWeight {
 };
 
 // The most bytes of scratch that LinearForward and its two gradients use for x (rows, in), y (rows, out) and
-// products in `product`, where x, y and their gradients are each in `stored` or `product`.
+// products in `product`. Each of x, y and their gradients may be in `stored` or `product`.
 int64_t linear_scratch_bytes(Device device, int64_t rows, int64_t in, int64_t out, DType product,
                              DType stored = DType::f32);
 
-// Of the product of a matrix with one that gives `columns` columns; `bytes` of all operands.
+// The work of the product of `matrix` with one that has `columns` columns; `bytes` are those of all
+// operands.
 OpWork product_work(const Tensor& matrix, int64_t columns, int64_t bytes);
 
 }  // namespace longstride

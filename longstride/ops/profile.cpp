@@ -18,12 +18,12 @@ struct Entry {
   OpWork work, of_call;  // of all calls together, and of each
 };
 
-// More than there are ops and works in a step: nothing is allocated while it runs.
+// More than the ops and works of a step, so that nothing is allocated while it runs.
 constexpr size_t kMostEntries = 256;
 std::mutex mutex;
 std::array<Entry, kMostEntries> entries;
 
-// Calls whose work is queued: their time is not known yet.
+// Calls whose work is queued, so that their time is not known yet.
 struct QueuedCall {
   const char* op;
   OpWork work;
@@ -36,13 +36,13 @@ bool is_queued() { return profiled != DeviceKind::cpu; }
 
 thread_local bool inside_op = false;
 
-// With the mutex held.
+// Call it with the mutex held.
 void add_call(const char* op, double seconds, const OpWork& work) {
   const auto is_op = [op](const Entry& known) { return std::strcmp(known.op, op) == 0; };
   auto entry = std::find_if(entries.begin(), entries.end(), [&](const Entry& known) {
     return known.op == nullptr || (is_op(known) && known.of_call == work);
   });
-  // With no room left, unlike work is told apart no more.
+  // When all entries are used, calls of different work are no longer kept apart.
   if (entry == entries.end()) entry = std::find_if(entries.begin(), entries.end(), is_op);
   if (entry == entries.end()) return;
   entry->op = op;
@@ -95,7 +95,7 @@ std::vector<OpTime> op_times(bool by_work) {
 
 void OpTimer::start(const char* op, const OpWork& work) {
   if (inside_op || (is_queued() && backend(profiled).recording())) return;
-  // The one line that may throw: nothing is marked before.
+  // Only this line may throw: nothing is marked before it.
   if (is_queued()) begin_on_device_ = backend(profiled).moment();
   inside_op = true;
   op_ = op;
@@ -111,7 +111,7 @@ void OpTimer::stop() noexcept {
   try {
     queued_calls.push_back({op_, work_, std::move(begin_on_device_), backend(profiled).moment()});
   } catch (const std::exception&) {
-    // The device has failed; whoever waits for it next says so.
+    // The device has failed. The next call that waits for it reports that.
   }
 }
 

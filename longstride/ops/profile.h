@@ -1,5 +1,5 @@
-// Where time goes, by op: every public op begins with a timer. Off by default; then a timer is one test of a
-// flag.
+// Where time goes, by op. Every public op begins with a timer. By default it is off, and then costs one test
+// of a flag.
 #pragma once
 
 #include <atomic>
@@ -13,14 +13,14 @@
 
 namespace longstride {
 
-// What a call cannot do without: no device is faster than the slower of the two lets it be.
+// The least work of a call: no device is faster than the slower of the two lets it be.
 struct OpWork {
   int64_t bytes = 0;  // to or from memory, each operand once
   double flops = 0;   // of matrix products
   bool operator==(const OpWork&) const = default;
 };
 
-// The calls of one op, added up.
+// The sum over calls of one op.
 struct OpTime {
   std::string op;
   int64_t calls = 0;
@@ -28,16 +28,16 @@ struct OpTime {
   OpWork work;
 };
 
-// Starts or stops counting, in all threads; starting forgets what was counted before. For
-// another kind than the CPU the time is that of the work which the ops queue on the current device of that
-// kind; what is recorded into a graph is not counted.
+// Starts or stops counting, in all threads. Starting forgets earlier counts. For a kind other than the CPU,
+// the time is that of the work which ops queue on the current device of that kind; work that is recorded
+// into a graph is not counted.
 void profile_ops(bool on, DeviceKind kind = DeviceKind::cpu);
 bool profiling_ops();
-// The ops that were called since profile_ops(true), longest first; with `by_work` an op's calls of unlike
-// work apart. Waits for a device's work.
+// The ops that were called since profile_ops(true), longest first; with `by_work`, one entry for each
+// different work of an op. Waits for a device's work.
 std::vector<OpTime> op_times(bool by_work = false);
 
-// Counts the call it lives in, unless that is part of another op's call in this thread.
+// Counts the call in which it lives, unless that is part of another op's call in this thread.
 class OpTimer {
  public:
   OpTimer(const char* op, const OpWork& work) {
@@ -59,7 +59,7 @@ class OpTimer {
   const char* op_ = nullptr;  // null: not counted
   OpWork work_;
   std::chrono::steady_clock::time_point begin_;
-  std::unique_ptr<Moment> begin_on_device_;  // none of work that is done at once
+  std::unique_ptr<Moment> begin_on_device_;  // null if the work is done at once
 };
 
 }  // namespace longstride

@@ -1,7 +1,7 @@
 // Linear layer with a weight in eight bits, for sampling: half the bytes of bf16 to read.
 //
-// A row of the weight is whole numbers times one scale: w[n][k] = scales[n] * values[n][k]. Symmetric and by
-// rows, so that a product needs nothing but one factor an output.
+// A row of the weight is whole numbers times one scale: w[n][k] = scales[n] * values[n][k]. The numbers are
+// symmetric around 0 and the scale is that of a row, so a product needs only one factor for each output.
 #pragma once
 
 #include "longstride/ops/run.h"
@@ -13,9 +13,9 @@ struct QuantizedMatrix {
   Tensor scales;  // (N) f32
 };
 
-// q = w (N, K) f32, each element rounded to the nearest multiple of its row's scale, which is the row's
-// largest magnitude over 127 (0 for a row of zeros). If an element is not finite, throws Error
-// on the CPU; on a GPU, whose memory is not looked at first, the row is of no use.
+// q = w (N, K) f32. Each element is rounded to the nearest multiple of its row's scale, which is the row's
+// largest magnitude over 127 (0 for a row of zeros). If an element is not finite, throws Error on the CPU. A
+// GPU's memory is not read first; there the row is useless.
 struct Quantize {
   Tensor w;
   QuantizedMatrix q;
@@ -25,7 +25,7 @@ struct Quantize {
   void check(const Arguments& arguments) const;
 };
 
-// w (N, K) f32, bf16 or, on a GPU, f16 = what q stands for.
+// w (N, K) f32, bf16 or, on a GPU, f16 = the values that q means.
 struct Dequantize {
   QuantizedMatrix q;
   Tensor w;
@@ -35,9 +35,9 @@ struct Dequantize {
   void check(const Arguments& arguments) const;
 };
 
-// y (M, N) f32 = x w^T + b for x (M, K) f32 and a bias (N) f32 or an empty tensor; products and sums in f32,
-// x is not rounded. The columns of x and y may be part of wider rows. Meant for few rows; the same bits for a
-// row whatever rows stand beside it.
+// y (M, N) f32 = x w^T + b for x (M, K) f32 and a bias (N) f32 or an empty tensor. Products and sums are
+// f32; x is not rounded. The columns of x and y may be part of wider rows. Meant for few rows. A row has the
+// same bits whatever rows are beside it.
 struct QuantizedLinearForward {
   Tensor x;
   QuantizedMatrix w;

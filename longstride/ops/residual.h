@@ -1,5 +1,5 @@
-// Where a branch joins the residual stream and the next one reads it through a layer norm, and the reverse.
-// Each call computes what two ops do, to the same bits, in one pass over memory.
+// A branch joins the residual stream, and the next branch reads it through a layer norm; and the reverse.
+// Each call computes two ops with the same bits, in one pass over memory.
 #pragma once
 
 #include "longstride/ops/dropout.h"
@@ -26,8 +26,8 @@ struct ResidualForward {
 
 // LayerNormBackward{dy, x, gain, mean, rstd, dx, dgain, dbias}, then DropoutBackward{dx, dropout, dbranch}.
 struct ResidualBackward {
-  Tensor dy;            // (M, d) f32, bf16 or, on a GPU, f16: of what the layer norm gave
-  Tensor x, gain;       // (M, d) and (d) f32: what it read
+  Tensor dy;            // (M, d) f32, bf16 or, on a GPU, f16: the gradient of the layer norm's output
+  Tensor x, gain;       // (M, d) and (d) f32: the layer norm's input and gain
   Tensor mean, rstd;    // (M) f32
   Tensor dx;            // (M, d) f32 +=
   Tensor dgain, dbias;  // (d) f32 +=

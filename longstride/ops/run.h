@@ -1,12 +1,13 @@
 // How an op runs: the one place that chooses an implementation by device.
 //
-// A call of an op is a struct in the op's header: its tensors and numbers, in the order of the contract, and
-//   const char* name() const;              what messages and the profile call it
-//   OpWork work() const;                   what it cannot do without, for the profile
+// A call of an op is a struct in the op's header. It has the tensors and numbers, in the order of the
+// contract, and
+//   const char* name() const;              its name in messages and in the profile
+//   OpWork work() const;                   the least work of the call, for the profile
 //   void check(const Arguments&) const;    throws Error for what the op cannot take
-// Where it uses scratch it says so by kUsesScratch; where only the CPU has it, by kOnCpuOnly.
+// A call that uses scratch says so by kUsesScratch; one that only the CPU has, by kOnCpuOnly.
 //
-// A backend is a namespace with a specialisation of compute() for each call, in the file of the op; a call
+// A backend is a namespace with a specialisation of compute() for each call, in the file of the op. A call
 // that it lacks does not link. The list of backends is base/backends.h.
 #pragma once
 
@@ -21,8 +22,8 @@ concept UsesScratch = Call::kUsesScratch;
 template <class Call>
 concept OnCpuOnly = Call::kOnCpuOnly;
 
-// Arguments have been checked. With a scratch arena that measures, compute() allocates what it would use and
-// returns.
+// Arguments have been checked before. With a scratch arena that measures, compute() allocates what it would
+// use and returns.
 #define LONGSTRIDE_DECLARE(name)                            \
   namespace name {                                          \
   template <class Call>                                     \
@@ -31,7 +32,7 @@ concept OnCpuOnly = Call::kOnCpuOnly;
 LONGSTRIDE_FOR_EACH_BACKEND(LONGSTRIDE_DECLARE)
 #undef LONGSTRIDE_DECLARE
 
-// Without a look at the arguments.
+// Computes without checking the arguments.
 template <class Call>
 void dispatch(const OpContext& context, const Call& call) {
 #define LONGSTRIDE_COMPUTE(name)                                                                         \
@@ -44,8 +45,8 @@ void dispatch(const OpContext& context, const Call& call) {
   fail("this op runs on the CPU only");
 }
 
-// Bytes of context.scratch that the call uses: what the code that computes it allocates. Only shapes, dtypes
-// and numbers of the call are looked at.
+// Bytes of context.scratch that the call uses: those that the code which computes it allocates. Reads only
+// shapes, dtypes and numbers of the call.
 template <class Call>
 int64_t scratch_bytes(Device device, const Call& call) {
   if constexpr (UsesScratch<Call>) {

@@ -4,7 +4,7 @@ namespace longstride {
 
 namespace {
 
-// `x` and `first` under the caller's names of the two.
+// Checks `x` and `first`, under the names that the caller has for them.
 void check_pair(const Arguments& arguments, const char* x_name, const Tensor& x, const char* first_name,
                 const Tensor& first, DType first_dtype) {
   arguments.product(x_name, x.dtype);

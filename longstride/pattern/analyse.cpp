@@ -2,9 +2,9 @@
 // grow (ranges.h). So one walk over an order, with a sliding "or", carries the sets through a layer,
 // whatever the term.
 //
-//  Up to kExhaustive positions the sets are "which keys has this query seen so far", for all keys, some at a
-//  time. Beyond, they are "which of the sampled queries see this key", carried from the last layer to the
-//  first.
+// Up to kExhaustive positions the sets are "which keys has this query seen so far", for all keys, some at a
+// time. Beyond, they are "which of the sampled queries see this key", carried from the last layer to the
+// first.
 #include "longstride/pattern/analyse.h"
 
 #include <algorithm>

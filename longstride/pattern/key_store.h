@@ -4,11 +4,11 @@
 // position look at it. Each kind of term says where it keeps them (terms/):
 //   window, block, previous-row, dilated   a ring of the latest keys, as many as the term reaches back
 //   summary, prefix                        a row for each of their positions
-//   dense, stride                          all keys: the key at k is looked at again from k + l Terms share
-//   the ring, which is as long as the longest of them needs. Where the ring and the other rows together
-//   would hold the whole sequence, every key has one row and all terms read that. A position reads its keys
-//   through a Reading: for each term a run of rows with a constant step. All of this is plain arithmetic, so
-//   that kernels can do it too.
+//   dense, stride                          all keys: the key at k is looked at again from k + l
+// Terms share the ring, which is as long as the longest of them needs. Where the ring and the other rows
+// together would hold the whole sequence, every key has one row and all terms read that. A position reads
+// its keys through a Reading: for each term a run of rows with a constant step. All of this is plain
+// arithmetic, so that kernels can do it too.
 #pragma once
 
 #include <cstdint>

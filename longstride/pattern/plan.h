@@ -6,9 +6,9 @@
 // indices. Terms with the same orders form one Pass. A Plan is a list of passes. A pass excludes the pairs
 // of earlier passes, so each allowed pair is in exactly one pass and counts once.
 //
-//  Kernels walk a pass by tiles: `rows` lists the key tiles that each query tile touches (forward, dQ),
-//  `columns` the query tiles that each key tile touches (dK, dV). A full tile needs no mask; in a partial
-//  one `allows_index` decides.
+// Kernels walk a pass by tiles: `rows` lists the key tiles that each query tile touches (forward, dQ),
+// `columns` the query tiles that each key tile touches (dK, dV). A full tile needs no mask; in a partial
+// one `allows_index` decides.
 #pragma once
 
 #include <cstdint>

@@ -1,8 +1,8 @@
 // A plan in the form in which blocks of threads walk it.
 //
-//  A block owns a pair of neighbouring tiles, 128 rows, of one side: queries in the forward and for dQ, keys
-//  for dK and dV. It visits tiles of the other side one after the other. For each half of the pair a visit
-//  is full, masked or absent. Passes whose rows have the same order are walked together; they form a sweep.
+// A block owns a pair of neighbouring tiles, 128 rows, of one side: queries in the forward and for dQ, keys
+// for dK and dV. It visits tiles of the other side one after the other. For each half of the pair a visit
+// is full, masked or absent. Passes whose rows have the same order are walked together; they form a sweep.
 #pragma once
 
 #include <cstdint>

@@ -19,9 +19,9 @@ using NamedKeys = std::set<std::string>;
 // normalised queries and keys, mixed values, a short convolution, Muon, a growing context). docs/training.md
 // has the comparison.
 //
-//  train.recipe = "auto" means "fast", unless the config names one of the recipe's own fields (which kind of
-//  positions, which optimizer, which rates, ...). Such a config is taken at its word, and the rest is the
-//  paper's.
+// train.recipe = "auto" means "fast", unless the config names one of the recipe's own fields (which kind of
+// positions, which optimizer, which rates, ...). Such a config is taken at its word, and the rest is the
+// paper's.
 bool means_fast_recipe(const RunConfig& config, const NamedKeys& named);
 // The field that makes a config with train.recipe = "auto" the paper's; "" if there is none.
 std::string named_recipe_field(const NamedKeys& named);

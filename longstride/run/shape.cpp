@@ -1,11 +1,11 @@
 // The shape of a model that a config leaves open.
 //
-//  Time and device give a number of FLOPs, F. Training takes about 6 for each parameter and byte, so a model
-//  that is to read r bytes for each parameter has N = sqrt(F / (6 r)) parameters. On a GPU, r is that of the
-//  models of 38M to 59M parameters, which did best in two and ten minutes. On a CPU it is larger, because a
-//  model that gets few steps learns next to nothing and other processes may take half of the time
-//  (docs/results.md). A model much larger than its data learns them by heart, so N is bounded by their bytes
-//  too.
+// Time and device give a number of FLOPs, F. Training takes about 6 for each parameter and byte, so a model
+// that is to read r bytes for each parameter has N = sqrt(F / (6 r)) parameters. On a GPU, r is that of the
+// models of 38M to 59M parameters, which did best in two and ten minutes. On a CPU it is larger, because a
+// model that gets few steps learns next to nothing and other processes may take half of the time
+// (docs/results.md). A model much larger than its data learns them by heart, so N is bounded by their bytes
+// too.
 #include <algorithm>
 #include <array>
 #include <cmath>

@@ -1,11 +1,11 @@
 // A job: what is to be drawn, from which model, and how. A job that begins and one that goes on differ only
 // in where their session comes from.
 //
-//  The caller gives the run's configuration and a session, whose fields say what is wanted or what an
-//  earlier process saved. prepare() derives the rest, add_sequences() begins new samples, load_model() loads
-//  the model, and note_model() notes it in the session. Names of options, files to write and lines for
-//  people belong to the caller. So a command line and a program that holds everything in memory use a job in
-//  the same way.
+// The caller gives the run's configuration and a session, whose fields say what is wanted or what an
+// earlier process saved. prepare() derives the rest, add_sequences() begins new samples, load_model() loads
+// the model, and note_model() notes it in the session. Names of options, files to write and lines for
+// people belong to the caller. So a command line and a program that holds everything in memory use a job in
+// the same way.
 #pragma once
 
 #include <cstdint>

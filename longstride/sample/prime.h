@@ -1,8 +1,8 @@
 // The bytes that a sample goes on from, cut to what the sample can use.
 //
-//  The caller gets them from a file, a pipe, a part of the run's data or memory. Then two steps follow. The
-//  first takes the wanted beginning, in bytes, rows or seconds. The second, if that is too long for the
-//  sample or for the model's context, keeps its end. Neither prints; lines for people go to `note`.
+// The caller gets them from a file, a pipe, a part of the run's data or memory. Then two steps follow. The
+// first takes the wanted beginning, in bytes, rows or seconds. The second, if that is too long for the
+// sample or for the model's context, keeps its end. Neither prints; lines for people go to `note`.
 #pragma once
 
 #include <cstdint>

@@ -1,10 +1,10 @@
 // Comparisons of the fast paths with the fp64 reference. `longstride selftest` runs them on the user's
 // machine, and the tests run them with more shapes.
 //
-//  The rule for every comparison: the error of the fast path is at most twice that of the naive computation
-//  in the same precision, plus a rounding floor. The floor is doubled if the instructions that may be used
-//  have no fused multiply-add. The error is the largest absolute difference over the largest reference
-//  magnitude.
+// The rule for every comparison: the error of the fast path is at most twice that of the naive computation
+// in the same precision, plus a rounding floor. The floor is doubled if the instructions that may be used
+// have no fused multiply-add. The error is the largest absolute difference over the largest reference
+// magnitude.
 #pragma once
 
 #include <span>

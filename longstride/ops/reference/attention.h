@@ -1,5 +1,5 @@
-// Attention as its definition reads, in any precision: a row of scores a query, and allows() alone decides
-// which. The truth that the fast paths are measured against; O(n^2), for small n. T is float, double or
+// Attention as in its definition, in any precision: one row of scores for each query, and allows() alone
+// decides. The fast paths are measured against it. O(n^2), for small n. T is float, double or
 // std::complex<double> (for complex-step derivatives).
 #pragma once
 
@@ -31,7 +31,7 @@ T dot(const T* a, const T* b, int64_t width) {
   return sum;
 }
 
-// q, k (B, N, H, D), v and o (B, N, H, Dv), lse (B, H, N): o and lse =. `factor` is what becomes of a weight
+// q, k (B, N, H, D), v and o (B, N, H, Dv), lse (B, H, N): o and lse =. `factor` is applied to a weight
 // before it is multiplied, for computations that round there.
 template <class T, class Factor = std::identity>
 void attention_forward(const LayerPattern& layer, std::type_identity_t<T> scale, const View<T, 4>& q,
@@ -71,7 +71,7 @@ void attention_forward(const LayerPattern& layer, std::type_identity_t<T> scale,
 }
 
 // d_o and o (B, N, H, Dv), lse (B, H, N) from the forward; dq, dk (B, N, H, D) and dv (B, N, H, Dv) =.
-// Weights come from lse, as the contract has it. `factor` as above, also for gradients of scores.
+// Weights are computed from lse, as in the contract. `factor` as above, also for gradients of scores.
 template <class T, class Factor = std::identity>
 void attention_backward(const LayerPattern& layer, std::type_identity_t<T> scale, const View<T, 4>& q,
                         const View<T, 4>& k, const View<T, 4>& v, const View<T, 4>& o, const View<T, 3>& lse,

@@ -54,7 +54,7 @@ void embedding_forward(const uint8_t* tokens, EmbeddingTables<T>& tables, int64_
   });
 }
 
-// The tables of `gradients` are added to.
+// Adds to the tables of `gradients`.
 template <class T>
 void embedding_backward(const uint8_t* tokens, const T* dy, EmbeddingTables<T>& gradients, int64_t batch,
                         int64_t length) {

@@ -1,5 +1,5 @@
-// Layer normalisation in any precision, std::complex included: two passes for mean and variance, sums from
-// left to right.
+// Layer normalisation in any precision, std::complex included. Mean and variance take two passes; sums go
+// from left to right.
 #pragma once
 
 #include <cmath>
@@ -22,7 +22,7 @@ void layer_norm_forward(const T* x, const T* gain, const T* bias, T epsilon, int
   }
 }
 
-// dx, dgain and dbias are added to.
+// Adds to dx, dgain and dbias.
 template <class T>
 void layer_norm_backward(const T* dy, const T* x, const T* gain, const T* mean, const T* rstd, int64_t rows,
                          int64_t width, T* dx, T* dgain, T* dbias) {

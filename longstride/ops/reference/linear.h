@@ -24,7 +24,7 @@ void linear_backward_input(const T* dy, const T* w, int64_t m, int64_t k, int64_
   }
 }
 
-// dw is added to.
+// Adds to dw.
 template <class T>
 void linear_backward_weight(const T* dy, const T* x, int64_t m, int64_t k, int64_t n, T* dw) {
   for (int64_t row = 0; row < m; ++row)
@@ -32,7 +32,7 @@ void linear_backward_weight(const T* dy, const T* x, int64_t m, int64_t k, int64
       for (int64_t i = 0; i < k; ++i) dw[column * k + i] += dy[row * n + column] * x[row * k + i];
 }
 
-// db is added to.
+// Adds to db.
 template <class T>
 void linear_backward_bias(const T* dy, int64_t m, int64_t n, T* db) {
   for (int64_t row = 0; row < m; ++row)

@@ -1,5 +1,5 @@
-// Normalised and rotated queries and keys in any precision, std::complex included. One head's channels at one
-// position at a time; cosines and sines are of the head's width / 2 angles.
+// Normalised and rotated queries and keys in any precision, std::complex included. It handles one head's
+// channels at one position; cosines and sines are of the head's width / 2 angles.
 #pragma once
 
 #include <cmath>
@@ -20,7 +20,7 @@ T head_norm_forward(const T* x, int64_t width, T epsilon, T* y) {
   return reciprocal;
 }
 
-// dx from dy, for the y and the reciprocal that the forward gave. dx may be dy.
+// dx from dy, for the y and the reciprocal of the forward. dx may be dy.
 template <class T>
 void head_norm_backward(const T* dy, const T* y, T reciprocal, int64_t width, T* dx) {
   T along{};
@@ -29,7 +29,7 @@ void head_norm_backward(const T* dy, const T* y, T reciprocal, int64_t width, T*
     dx[i] = reciprocal * (dy[i] - y[i] * along / T(static_cast<double>(width)));
 }
 
-// Turns pairs (x[i], x[i + width / 2]) in place; `back`: the other way round, which is also the gradient's.
+// Turns pairs (x[i], x[i + width / 2]) in place. `back` turns the other way, which is also the gradient.
 template <class T, class Angle>
 void rotate(T* x, int64_t width, const Angle* cosines, const Angle* sines, bool back) {
   const int64_t half = width / 2;

@@ -1,7 +1,7 @@
 // One term of a pattern as a value, and the types by which terms/*.h describe each kind.
 //
-//  Each kind of term has a file here with one struct of static members, its traits. terms.h lists the kinds
-//  and says which members each must have.
+// Each kind of term has a file here with one struct of static members, its traits. terms.h lists the kinds
+// and says which members each must have.
 #pragma once
 
 #include <cstdint>

@@ -1,7 +1,7 @@
 // Every kind of term, and the functions that depend on a term's kind.
 //
-//  Only this list and TermKind name the kinds one by one; everything else visits the list. IsTerm says what
-//  a kind must have. A kind that lacks a member does not compile.
+// Only this list and TermKind name the kinds one by one; everything else visits the list. IsTerm says what
+// a kind must have. A kind that lacks a member does not compile.
 #pragma once
 
 #include <concepts>

@@ -1,5 +1,5 @@
 // f(x) = x s, f'(x) = s + 1.702 x s (1 - s) with s = sigmoid(1.702 x). Element by element, computed in f32
-// whatever the tensors hold: the same bits for any number of threads. No scratch.
+// whatever the tensors hold. The same bits for any number of threads. No scratch.
 #include "longstride/ops/activation.h"
 
 #include "longstride/ops/cpu/parallel.h"
@@ -18,8 +18,8 @@ namespace {
 template <class D, class V = hn::Vec<D>>
 HWY_INLINE V gate(D d, V x) {
   const V one = hn::Set(d, 1.0f);
-  // A division takes longer than all the rest; two steps of Newton's method on the hardware's guess are exact
-  // to the last place or two.
+  // A division takes longer than all the rest. Two steps of Newton's method from the hardware's estimate are
+  // exact to the last place or two.
   const V divisor = hn::Add(one, exponential(d, hn::Mul(x, hn::Set(d, -1.702f))));
   V inverse = hn::ApproximateReciprocal(divisor);
   for (int step = 0; step < 2; ++step)

@@ -2,11 +2,12 @@
 // scale p (dp - delta):
 //   dv = p^T dO,   dk = ds^T q,   dq = ds k.
 //
-// Two ways, both deterministic for a fixed number of threads. Where sequences and heads suffice to occupy the
-// threads and tensors are f32, one thread owns a sequence and head and gets all three gradients of a tile
-// from five products. Else dq comes from a sweep over query tiles and dk, dv from a sweep over key tiles,
-// seven products that any number of threads can share. The first pass overwrites the gradients, later ones
-// add to them. Scratch: delta (B, H, N), and panels and scores of one tile for each thread.
+// There are two ways, both deterministic for a fixed number of threads. If tensors are f32 and there are
+// enough sequences and heads to occupy the threads, one thread owns a sequence and head, and computes all
+// three gradients of a tile with five products. Otherwise dq comes from a sweep over query tiles, and dk and
+// dv from a sweep over key tiles. That takes seven products, which any number of threads can share. The
+// first pass overwrites the gradients, later ones add to them. Scratch: delta (B, H, N), and panels and
+// scores of one tile for each thread.
 
 #undef HWY_TARGET_INCLUDE
 #define HWY_TARGET_INCLUDE "longstride/ops/cpu/attention_backward.cpp"
@@ -23,8 +24,9 @@ namespace HWY_NAMESPACE {
 
 using Rows = RowGatherer::Rows<float>;
 
-// Turns scores into weights and d_weights into d_scores, in place. Rows are queries if `kQueryRows` and keys
-// lie along lanes, else the other way round; lse and delta are by query, `bits` the mask by row or null.
+// Turns scores into weights and d_weights into d_scores, in place. With `kQueryRows`, rows are queries and
+// keys lie along lanes; else the other way round. lse and delta are by query; `bits` is the mask by row, or
+// null.
 template <bool kQueryRows>
 HWY_INLINE void weights_and_gradients(float* scores, float* d_weights, int64_t rows, int vectors,
                                       const float* lse, const float* delta, const uint64_t* bits, float scale,
@@ -59,8 +61,8 @@ HWY_INLINE void weights_and_gradients(float* scores, float* d_weights, int64_t r
 
 HWY_INLINE int vectors_for(int64_t count) { return static_cast<int>((count + kLanes - 1) / kLanes); }
 
-// Rows of scores along the lanes of `turned`: scores = rows turned, for one side's rows and the other side's,
-// transposed.
+// scores = rows turned, where `rows` are of one side and `turned` are those of the other side, transposed.
+// Each row of scores lies along the lanes of `turned`.
 HWY_INLINE void multiply_scores(const float* rows, int64_t padded, int64_t width, int64_t count,
                                 const float* turned, int vectors, const uint64_t* bits, float* scores,
                                 RowGatherer* gatherer) {
@@ -84,8 +86,8 @@ void write_sums(const BackwardTask& task, QuerySums::Tile& sums) {
   sums.index = -1;
 }
 
-// The sums of a visit's queries, which begin at zero if the pass meets them for the first time or if they
-// were written in between.
+// The sums of a visit's queries. They begin at zero if the pass meets the queries for the first time, or if
+// the sums were written in between.
 HWY_INLINE float* sums_of(const BackwardTask& task, const Visit& visit, QuerySums& all) {
   QuerySums::Tile* oldest = &all.tiles[0];
   for (QuerySums::Tile& sums : all.tiles) {
@@ -106,8 +108,8 @@ void write_all_sums(const BackwardTask& task, QuerySums& all) {
   for (QuerySums::Tile& sums : all.tiles) write_sums(task, sums);
 }
 
-// dk and dv of one key tile in one pass, and dq of the queries that look at it added to `sums` unless it is
-// null. `next` is the task that this thread takes up afterwards, or null.
+// dk and dv of one key tile in one pass. Unless `sums` is null, also adds dq of the queries that look at it.
+// `next` is the task that this thread takes next, or null.
 void backward_key_tile(const BackwardTask& task, const BackwardTask* next, QuerySums* sums,
                        const TileScratch& scratch, RowGatherer& gatherer) {
   const TilePositions keys = task.keys();
@@ -275,7 +277,7 @@ HWY_EXPORT(dot_rows);
 
 namespace {
 
-// Above any number of tiles and passes of one head, so that tasks of all heads have indices of their own.
+// More than the tiles and passes of any head, so that tasks of all heads have indices of their own.
 constexpr int64_t kMostTasksOfHead = int64_t{1} << 40;
 
 // Rows that one task prepares.
@@ -296,7 +298,8 @@ void prepare_rows(const BackwardTask& task, int64_t begin, int64_t end) {
   fill_zero(task.dv, begin, end);
 }
 
-// In the first pass dq is written over by the first key tile that a query tile meets; some meet none.
+// In the first pass dq is overwritten by the first key tile that a query tile meets. Some query tiles meet
+// none.
 void zero_unvisited_queries(const BackwardTask& task) {
   if (task.plan->passes.empty()) return;
   const Pass& pass = task.plan->passes[0];
@@ -308,8 +311,8 @@ void zero_unvisited_queries(const BackwardTask& task) {
   }
 }
 
-// Whole heads keep the threads busy for long enough to be worth five products against seven. Gradients in
-// bf16 are not summed over visits in memory, so there dq gets a sweep of its own.
+// Whether whole heads keep the threads busy for long enough, so that five products win against seven.
+// Gradients in bf16 are not summed over visits in memory, so there dq gets a sweep of its own.
 bool one_thread_a_head(DType dtype, int64_t heads_of_all_sequences, int64_t threads) {
   const int64_t rounds = (heads_of_all_sequences + threads - 1) / threads;
   return dtype == DType::f32 && heads_of_all_sequences * 7 >= rounds * threads * 5;
@@ -348,7 +351,7 @@ void compute(const OpContext& context, const AttentionBackward& call) {
                         .scale = t.scale,
                         .index = 0};
   };
-  // Calls work(task, next, worker) for all tiles that `count` names, next being null at the end.
+  // Calls work(task, next, worker) for all tiles that `count` counts; `next` is null at the end.
   const auto for_tasks = [&](size_t pass, const auto& count, const auto& work) {
     const TileTasks tasks(plan, batch, count);
     const auto get = [&](int64_t index, BackwardTask& task) {

@@ -1,11 +1,11 @@
-// Attention forward on the CPU, one query tile a task, with an online softmax (Milakov, Gimelshein, 2018; Dao
-// et al., 2022).
+// Attention forward on the CPU: each task is one query tile, with an online softmax (Milakov, Gimelshein,
+// 2018; Dao et al., 2022).
 //
 // Queries lie along vector lanes while scores are computed, s^T = K q^T, so that maxima and sums of the
 // softmax never leave their lane; o += p v then reads p^T element by element. Passes with equal query tiles
-// are one visit; a pass with another order of queries goes on from the o and lse that the earlier ones left.
-// Each output is written by one task, keys in the plan's order: the same bits for any number of threads.
-// Scratch: panels and scores of one tile for each thread.
+// are one visit. A pass with another order of queries continues from the o and lse of the earlier passes.
+// Each output is written by one task, with keys in the plan's order: the same bits for any number of
+// threads. Scratch: panels and scores of one tile for each thread.
 #include <cmath>
 #include <limits>
 
@@ -24,11 +24,11 @@ namespace HWY_NAMESPACE {
 
 using Rows = RowGatherer::Rows<float>;
 
-// What a tile of queries has seen so far, by query.
+// What a tile of queries has seen so far, for each query.
 struct Running {
   float* highest;  // of scale * score
   float* sum;      // of exp(scale * score - highest)
-  float* rescale;  // what o of before the last tile is to be multiplied with
+  float* rescale;  // the factor for o as it was before the last tile
   float* o;        // (queries, padded Dv), not divided by sum
 };
 
@@ -60,7 +60,7 @@ HWY_INLINE void online_softmax(float* scores, int64_t keys, int vectors, const u
         highest = hn::Max(highest, hn::Mul(hn::Load(d, lane + (keys - 1) * kAttentionTile), scales));
       highest = hn::Max(highest, other);
     }
-    // A query that has seen no key yet keeps -inf; subtracting zero instead keeps NaN away from it.
+    // A query that has seen no key yet keeps -inf. Subtracting zero instead of it avoids NaN.
     const Vector origin = hn::IfThenElse(hn::Eq(highest, lowest), hn::Zero(d), highest);
     const Vector rescale = exponential(hn::Sub(before, origin));
     Vector sum = hn::Mul(rescale, hn::Load(d, running.sum + v * kLanes));
@@ -83,7 +83,7 @@ HWY_INLINE void online_softmax(float* scores, int64_t keys, int vectors, const u
   }
 }
 
-// From nothing, or from what earlier passes have written.
+// Begins from nothing, or from what earlier passes have written.
 HWY_INLINE void begin_rows(const ForwardTask& task, const TilePositions& queries, const Running& running) {
   const int64_t padded = padded_width(task.v.width);
   std::fill_n(running.highest, kAttentionTile, -std::numeric_limits<float>::infinity());
@@ -124,7 +124,7 @@ HWY_INLINE void end_rows(const ForwardTask& task, const TilePositions& queries, 
   write_rows(running.o, padded, queries, Write::over, task.o);
 }
 
-// `next` is the task that this thread takes up afterwards, or null.
+// `next` is the task that this thread takes next, or null.
 void forward_tile(const ForwardTask& task, const ForwardTask* next, const TileScratch& scratch,
                   RowGatherer& gatherer) {
   const TilePositions queries = task.queries();
@@ -184,7 +184,7 @@ HWY_EXPORT(forward_tile);
 
 namespace {
 
-// A head whose plan has no pass at all sees nothing.
+// A head whose plan has no pass sees nothing.
 void fill_unseen(const AttentionPlan& plan, const AttentionTensors& t) {
   for (int64_t b = 0; b < t.q.shape[0]; ++b) {
     for (int64_t h = 0; h < t.q.shape[2]; ++h) {

@@ -1,7 +1,8 @@
-// Attention of one position a sequence and head, for sampling (contract: longstride/ops/key_cache.h): each
-// key and value is read once, so memory sets the pace. A task is a sequence, a head and a piece of its keys;
-// pieces are of fixed size and joined in order: the same bits for any number of threads, and whatever other
-// sequences do. No scratch; what a thread keeps between calls grows to the most that a call needed.
+// For sampling: attention of one position of each sequence and head (contract: longstride/ops/key_cache.h).
+// Each key and value is read once, so memory sets the pace. A task is a sequence, a head and a piece of its
+// keys. Pieces have a fixed size and are joined in order: the same bits for any number of threads, whatever
+// other sequences do. No scratch; the memory that a thread keeps between calls grows to the most that a call
+// needed.
 #include <algorithm>
 #include <cmath>
 #include <limits>
@@ -59,13 +60,14 @@ namespace longstride::cpu::HWY_NAMESPACE {
 namespace {
 
 constexpr int64_t kLanes = HWY_LANES(float);
-// The maximum moves once for each group of so many keys.
+// The maximum moves once for each group of this many keys.
 constexpr int64_t kGroup = 64;
-// Keys are fetched so many rows ahead of their use.
+// Keys are fetched this many rows before they are used.
 constexpr int64_t kAhead = 16;
 
-// Within 2 kLanes elements of a row, load_two takes those at even places first if the row is bf16. What meets
-// such rows is kept in the same order: moved there from `from`, and back again.
+// If the row is bf16, load_two takes the elements at even places first, within 2 kLanes elements of a row.
+// Vectors that are multiplied with such rows are kept in the same order: moved there from `from`, and back
+// again.
 enum class Order { to_pairs, from_pairs };
 template <class T>
 HWY_INLINE void reorder(Order order, const float* from, int64_t width, float* to) {
@@ -83,7 +85,7 @@ HWY_INLINE void reorder(Order order, const float* from, int64_t width, float* to
   }
 }
 
-// Four floats whose sum is that of all lanes.
+// Four floats whose sum is the sum of all lanes.
 #if HWY_TARGET == HWY_SCALAR
 template <class D>
 HWY_INLINE void store_quarters(D d, hn::Vec<D> v, float* to) {
@@ -102,7 +104,7 @@ HWY_INLINE void store_quarters(D d, hn::Vec<D> v, float* to) {
 }
 #endif
 
-// The product of q (in the order of load_two) and one key, as four floats to be added.
+// The product of q (in the order of load_two) and one key, as four floats that are still to be added.
 template <class T>
 HWY_INLINE void dot(const float* q, const T* key, int64_t width, float* to) {
   const hn::ScalableTag<float> d;
@@ -160,12 +162,12 @@ HWY_INLINE void add_vector(D d, const CachedRows<T>& v, std::span<const int32_t>
   hn::StoreU(sum, d, o + begin);
 }
 
-// o (v_width) = the sum of exp(score - highest) v; `room` holds width + v_width floats.
+// o (v_width) = the sum of exp(score - highest) v. `workspace` holds width + v_width floats.
 template <class K, class V>
-HWY_INLINE PartialSum attend(const PieceOfKeys<K, V>& p, float* room, float* o) {
+HWY_INLINE PartialSum attend(const PieceOfKeys<K, V>& p, float* workspace, float* o) {
   const hn::ScalableTag<float> d;
   const hn::CappedTag<float, 1> one;
-  float *const q = room, *const sums = room + p.width;
+  float *const q = workspace, *const sums = workspace + p.width;
   reorder<K>(Order::to_pairs, p.q, p.width, q);
   std::fill_n(sums, p.v_width, 0.0f);
   PartialSum total;
@@ -185,7 +187,7 @@ HWY_INLINE PartialSum attend(const PieceOfKeys<K, V>& p, float* room, float* o) 
       hn::LoadInterleaved4(d, quarters + 4 * i, a, b, c, e);
       hn::Store(hn::Mul(hn::Set(d, p.scale), hn::Add(hn::Add(a, b), hn::Add(c, e))), d, weights + i);
     }
-    // What fills up the last vector is no key.
+    // The elements that fill up the last vector are not keys.
     std::fill(weights + size, weights + padded, -std::numeric_limits<float>::infinity());
     auto highest = hn::Set(d, total.highest);
     for (int64_t i = 0; i < padded; i += kLanes) highest = hn::Max(highest, hn::Load(d, weights + i));
@@ -212,12 +214,14 @@ HWY_INLINE PartialSum attend(const PieceOfKeys<K, V>& p, float* room, float* o) 
   return total;
 }
 
-PartialSum attend_f32(const PieceOfKeys<float, float>& p, float* room, float* o) {
-  return attend(p, room, o);
+PartialSum attend_f32(const PieceOfKeys<float, float>& p, float* workspace, float* o) {
+  return attend(p, workspace, o);
 }
-PartialSum attend_bf16(const PieceOfKeys<Bf16, Bf16>& p, float* room, float* o) { return attend(p, room, o); }
-PartialSum attend_mixed(const PieceOfKeys<float, Bf16>& p, float* room, float* o) {
-  return attend(p, room, o);
+PartialSum attend_bf16(const PieceOfKeys<Bf16, Bf16>& p, float* workspace, float* o) {
+  return attend(p, workspace, o);
+}
+PartialSum attend_mixed(const PieceOfKeys<float, Bf16>& p, float* workspace, float* o) {
+  return attend(p, workspace, o);
 }
 
 }  // namespace
@@ -233,10 +237,10 @@ HWY_EXPORT(attend_mixed);
 
 namespace {
 
-// Keys of one task: enough that joining costs nothing, few enough that the tasks of a few heads share out
-// well.
+// Keys of one task: enough that joining costs nothing, few enough that the threads share the tasks of a few
+// heads evenly.
 constexpr size_t kPiece = 1024;
-// Waking the other threads costs about as much as reading this much.
+// Waking the other threads costs about as much as reading this many bytes.
 constexpr int64_t kShareFrom = int64_t{32} << 10;
 
 // The rows that a position reads, each key once.
@@ -251,11 +255,11 @@ void list_rows(const KeyStore& store, int64_t position, std::vector<int32_t>& ro
   }
 }
 
-// The rows of the present positions, by store: layers and heads repeat stores, sequences positions, and
-// finding rows costs about as much as reading them.
+// The rows of the present positions, by store. Layers and heads have the same stores, sequences may have the
+// same positions, and finding rows costs about as much as reading them.
 class RowLists {
  public:
-  // What was listed for other positions is forgotten.
+  // Forgets what was listed for other positions.
   void move_to(std::span<const int64_t> positions) {
     const bool same = std::equal(positions.begin(), positions.end(), positions_.begin(), positions_.end());
     if (same && used_ < kMostStores) return;
@@ -276,7 +280,7 @@ class RowLists {
  private:
   struct StoreLists {
     const KeyStore* store = nullptr;
-    KeyStore copy;                           // another store may come to stand in its place
+    KeyStore copy;                           // because another store may take its address
     std::vector<std::vector<int32_t>> rows;  // by the first sequence of a position
     std::vector<bool> listed;
   };
@@ -305,7 +309,7 @@ struct Task {
   PartialSum result;
 };
 
-// o = the softmax over all pieces of one sequence and head, from those of each.
+// o = the softmax over all keys of one sequence and head, joined from its pieces.
 void join(std::span<const Task> pieces, const float* partial, int64_t width, float* o) {
   PartialSum all;
   for (const Task& piece : pieces) all.highest = std::max(all.highest, piece.result.highest);
@@ -325,7 +329,7 @@ CachedRows<T> cached_rows(const Tensor& t, int64_t sequence, int64_t first_row) 
   return {t.as<T>() + sequence * t.stride[0] + first_row * t.stride[1], t.stride[1]};
 }
 
-PartialSum attend_to(const KeyCache& cache, const Task& task, const float* q, float scale, float* room,
+PartialSum attend_to(const KeyCache& cache, const Task& task, const float* q, float scale, float* workspace,
                      float* o) {
   const auto piece = [&]<class K, class V>(K, V) {
     const int64_t first_row = cache.heads[task.head].first_row;
@@ -338,10 +342,10 @@ PartialSum attend_to(const KeyCache& cache, const Task& task, const float* q, fl
                              scale};
   };
   if (cache.keys.dtype == DType::bf16)
-    return HWY_DYNAMIC_DISPATCH(attend_bf16)(piece(Bf16(), Bf16()), room, o);
+    return HWY_DYNAMIC_DISPATCH(attend_bf16)(piece(Bf16(), Bf16()), workspace, o);
   if (cache.values.dtype == DType::bf16)
-    return HWY_DYNAMIC_DISPATCH(attend_mixed)(piece(0.0f, Bf16()), room, o);
-  return HWY_DYNAMIC_DISPATCH(attend_f32)(piece(0.0f, 0.0f), room, o);
+    return HWY_DYNAMIC_DISPATCH(attend_mixed)(piece(0.0f, Bf16()), workspace, o);
+  return HWY_DYNAMIC_DISPATCH(attend_f32)(piece(0.0f, 0.0f), workspace, o);
 }
 
 }  // namespace
@@ -354,8 +358,8 @@ void compute(const OpContext& context, const AttentionOne& t) {
   const int64_t batch = q.shape[0], heads = q.shape[1], width = q.shape[2], v_width = o.shape[2];
   thread_local RowLists lists;
   thread_local std::vector<Task> tasks_of_thread;
-  thread_local std::vector<float> room_of_thread;
-  std::vector<Task>& tasks = tasks_of_thread;  // those of the caller, for all threads
+  thread_local std::vector<float> workspace_of_thread;
+  std::vector<Task>& tasks = tasks_of_thread;  // the caller's, for all threads
   tasks.clear();
   lists.move_to(positions);
   int64_t pairs = 0;
@@ -364,23 +368,25 @@ void compute(const OpContext& context, const AttentionOne& t) {
       const std::span<const int32_t> rows = lists.of(*cache.heads[h].store, static_cast<size_t>(b));
       pairs += static_cast<int64_t>(rows.size());
       size_t begin = 0;
-      do {  // also for no keys at all
+      do {  // also if there are no keys
         const size_t size = std::min(kPiece, rows.size() - begin);
         tasks.push_back({b, h, rows.subspan(begin, size), begin == 0, {}});
         begin += size;
       } while (begin < rows.size());
     }
   const int64_t count = static_cast<int64_t>(tasks.size());
-  // The partial sums of all tasks, then room for each.
-  const int64_t room_size = width + v_width;
-  room_of_thread.resize(std::max<size_t>(room_of_thread.size(), count * (v_width + room_size)));
-  float *const partial = room_of_thread.data(), *const room = partial + count * v_width;
+  // The partial sums of all tasks, then the workspace of each.
+  const int64_t workspace_size = width + v_width;
+  workspace_of_thread.resize(
+      std::max<size_t>(workspace_of_thread.size(), count * (v_width + workspace_size)));
+  float *const partial = workspace_of_thread.data(), *const workspace = partial + count * v_width;
 
   const int team = pairs * (width + v_width) * size_of(cache.values.dtype) < kShareFrom ? 1 : threads();
   parallel_for(count, team, [&](int64_t i) {
     Task& task = tasks[i];
     const float* query = q.as<float>() + task.sequence * q.stride[0] + task.head * q.stride[1];
-    task.result = attend_to(cache, task, query, t.scale, room + i * room_size, partial + i * v_width);
+    task.result =
+        attend_to(cache, task, query, t.scale, workspace + i * workspace_size, partial + i * v_width);
   });
   for (int64_t begin = 0, end = 1; begin < count; begin = end++) {
     while (end < count && !tasks[end].first) ++end;

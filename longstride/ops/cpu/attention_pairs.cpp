@@ -1,19 +1,19 @@
 // Attention on bf16 with products of pairs. The algorithm is that of attention_forward.cpp and
-// attention_backward.cpp; gradients always take two sweeps, so results are the same bits for any number of
+// attention_backward.cpp. Gradients always take two sweeps, so results are the same bits for any number of
 // threads. What differs is the layout, which the instructions dictate:
 //
 //   c (rows, columns) f32 += a (rows, depth) b (depth, columns),  a as rows of bf16, b as rows of pairs:
 //   element (i, j) of b's row i holds b(2 i, j) and b(2 i + 1, j).
 //
-// Keys are the rows of scores, s^T = K q^T and dp^T = V dO^T, so that K and V are used as they lie in memory
-// and q and dO are turned once a query tile: turned(q) (depth / 2, queries) in pairs is a transposition of
-// 32-bit words. Then
-//   o^T += V^T p^T,  dq^T += K^T ds^T   with p^T, ds^T as pairs of keys, V^T and K^T turned a visit;
+// Keys are the rows of scores, s^T = K q^T and dp^T = V dO^T. So K and V are used as they are in memory, and
+// q and dO are turned once for each query tile: turned(q) (depth / 2, queries) in pairs is a transposition
+// of 32-bit words. Then
+//   o^T += V^T p^T,  dq^T += K^T ds^T   with p^T, ds^T as pairs of keys, V^T and K^T turned in each visit;
 //   dv += p^T dO,    dk += ds^T q       with p^T, ds^T as rows, dO and q as pairs of queries.
 //
-// Rows are padded to kPairWidth with zeros. Tiles of scores are skipped in blocks of kBlock * kBlock that a
-// mask leaves empty. Scores are computed for half a tile at a time, and what is turned lies in two halves of
-// kHalf columns, one after the other: what a step touches then stays in the first cache.
+// Rows are padded to kPairWidth with zeros. Blocks of kBlock * kBlock scores that a mask leaves empty are
+// skipped. Scores are computed for half a tile at a time, and turned rows are in two halves of kHalf
+// columns, one after the other. So the data of a step stay in the first cache.
 #include "longstride/ops/cpu/attention_pairs.h"
 
 #include "longstride/ops/cpu/attention_pairs_tile.h"
@@ -21,7 +21,7 @@
 namespace longstride::cpu {
 
 #if !LONGSTRIDE_PAIRS
-// Never called: multiply_in_pairs() says no.
+// Never called, because multiply_in_pairs() is false here.
 void pair_forward_tile(const ForwardTask&, const ForwardTask*, void*, RowGatherer&) {}
 void pair_backward_query_tile(const BackwardTask&, const BackwardTask*, void*, RowGatherer&) {}
 void pair_backward_key_tile(const BackwardTask&, const BackwardTask*, void*, RowGatherer&) {}

@@ -6,17 +6,17 @@
 
 namespace longstride::cpu {
 
-// Tensors of this type are multiplied so on this machine. Else attention widens rows of bf16 and computes in
-// f32.
+// Whether tensors of this type are multiplied in this way on this machine. Otherwise attention widens rows
+// of bf16 and computes in f32.
 bool multiply_in_pairs(DType dtype);
 
 // "AMX", "AVX512-BF16" or "" for none.
 const char* pair_instruction_set();
 
-// A thread's working memory, for every kernel that tensors of these widths may be given to.
+// The working memory of a thread, for every kernel that may get tensors of these widths.
 int64_t tile_scratch_bytes(int64_t qk_width, int64_t v_width);
 
-// What a thread works with.
+// The working memory and the gatherer of a thread.
 struct Worker {
   // `scratch` is u8 (threads, tile_scratch_bytes).
   Worker(const Tensor& scratch, int thread, DType dtype, int64_t qk_width, int64_t v_width);
@@ -26,8 +26,8 @@ struct Worker {
   RowGatherer gatherer;
 };
 
-// The tiles of attention_forward.cpp and attention_backward.cpp, where the arithmetic is described, in
-// products of pairs.
+// The tiles of attention_forward.cpp and attention_backward.cpp, which describe the arithmetic, in products
+// of pairs.
 void pair_forward_tile(const ForwardTask& task, const ForwardTask* next, void* memory, RowGatherer& gatherer);
 void pair_backward_query_tile(const BackwardTask& task, const BackwardTask* next, void* memory,
                               RowGatherer& gatherer);

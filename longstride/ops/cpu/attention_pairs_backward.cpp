@@ -13,7 +13,8 @@ namespace longstride::cpu {
 
 namespace {
 
-// What turns scores and gradients of weights into weights and gradients of scores; lse in units of log 2.
+// Values that turn scores and gradients of weights into weights and gradients of scores; lse in units of log
+// 2.
 struct Statistics {
   const float* lse;
   const float* delta;
@@ -85,7 +86,7 @@ void gradient_rows(const float* scores, const float* d_weights, int64_t begin, i
   }
 }
 
-// lse in units of log 2 and delta of a tile. A query that saw nothing is never allowed; zero is as good.
+// lse in units of log 2 and delta of a tile. A query that saw nothing is never allowed, so zero will do.
 inline void gather_statistics(const BackwardTask& task, const TilePositions& queries, float* lse,
                               float* delta) {
   gather_values(task.lse, queries, lse);

@@ -15,7 +15,7 @@ namespace longstride::cpu {
 
 namespace {
 
-// What a tile of queries has seen so far, by query, scores being in units of log 2.
+// What a tile of queries has seen so far, for each query; scores are in units of log 2.
 struct Running {
   float* highest;
   float* sum;
@@ -46,13 +46,14 @@ void pair_softmax(const float* scores, int64_t keys, int first, int end, const A
     }
     const __m512 before = _mm512_loadu_ps(running.highest + j * kBlock);
     highest = _mm512_max_ps(before, _mm512_mul_ps(_mm512_max_ps(highest, other), scales));
-    // A query that has seen no key yet keeps -inf; subtracting zero instead keeps NaN away from it.
+    // A query that has seen no key yet keeps -inf. Subtracting zero instead of it avoids NaN.
     const __mmask16 unseen = _mm512_cmp_ps_mask(highest, lowest, _CMP_EQ_OQ);
     const __m512 origin = _mm512_mask_blend_ps(unseen, highest, _mm512_setzero_ps());
     const __m512 rescale = power_of_two(_mm512_sub_ps(before, origin));
     __m512 sum = _mm512_mul_ps(rescale, _mm512_loadu_ps(running.sum + j * kBlock));
     __m512 other_sum = _mm512_setzero_ps();
-    // Up to a whole step of depth. Rows of scores beyond the last key hold anything; nothing allows them.
+    // Goes up to a whole step of depth. Rows of scores beyond the last key may hold anything; nothing allows
+    // them.
     for (int64_t key = 0; key < depths_of(keys) * kPairWidth; key += 2) {
       uint32_t* to = weights + key / 2 * kHalf + (j - first) * kBlock;
       if (key % 8 == 0) gatherer.step();
@@ -82,7 +83,7 @@ void pair_softmax(const float* scores, int64_t keys, int first, int end, const A
   }
 }
 
-// From nothing (o is then undefined), or from what earlier passes have written.
+// Begins from nothing (o is then undefined), or from what earlier passes have written.
 inline void begin_queries(const ForwardTask& task, const TilePositions& queries, const Running& running,
                           float* rows) {
   const int64_t wide = pair_width(task.v.width);
@@ -120,7 +121,7 @@ inline void end_queries(const ForwardTask& task, const TilePositions& queries, c
   float inverse[kT], lse[kT];
   for (int64_t i = 0; i < kT; i += kBlock) {
     const __m512 sum = _mm512_loadu_ps(running.sum + i), highest = _mm512_loadu_ps(running.highest + i);
-    // NaN has seen something.
+    // A NaN counts as seen.
     const __mmask16 seen = _mm512_cmp_ps_mask(sum, _mm512_setzero_ps(), _CMP_NEQ_UQ);
     _mm512_storeu_ps(inverse + i, _mm512_maskz_div_ps(seen, _mm512_set1_ps(1.0f), sum));
     const __m512 total = _mm512_fmadd_ps(highest, _mm512_set1_ps(1 / kLog2E), logarithm(sum));

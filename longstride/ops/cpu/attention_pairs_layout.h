@@ -8,7 +8,7 @@
 #include <hwy/base.h>
 #include <immintrin.h>
 
-// GCC 12 takes the undefined inputs of its own intrinsics for mistakes.
+// GCC 12 warns of the undefined inputs of its own intrinsics.
 #if defined(__GNUC__) && !defined(__clang__)
 #pragma GCC diagnostic ignored "-Wmaybe-uninitialized"
 #pragma GCC diagnostic ignored "-Wuninitialized"
@@ -28,7 +28,7 @@ inline int64_t pair_width(int64_t width) { return (width + kPairWidth - 1) / kPa
 inline int blocks_of(int64_t count) { return static_cast<int>((count + kBlock - 1) / kBlock); }
 inline int depths_of(int64_t count) { return static_cast<int>((count + kPairWidth - 1) / kPairWidth); }
 
-// 16 rows of 16 words become 16 columns.
+// Turns 16 rows of 16 words into 16 columns.
 inline void turn(__m512i (&r)[16]) {
   __m512i t[16];
   for (int i = 0; i < 16; i += 2) {
@@ -60,8 +60,8 @@ inline int64_t turned_at(int64_t rows, int64_t j, int64_t i) {
   return (i / kHalf * rows + j) * kHalf + i % kHalf;
 }
 
-// rows (count, words) of words, of which row i lies at row_at(i) and the others of its block `row` words
-// apart -> turned (words, kT); count is rounded up to a block of rows.
+// Turns rows (count, words) of words into turned (words, kT). Row i is at row_at(i), and the other rows of
+// its block are `row` words apart. count is rounded up to a block of rows.
 template <class RowAt>
 void turn_words(const RowAt& row_at, int64_t row, int64_t count, int64_t words, void* to) {
   for (int64_t i = 0; i < count; i += kBlock) {
@@ -84,7 +84,7 @@ inline void turn_queries(Rows rows, int64_t count, int64_t width, uint32_t* to) 
              width / 2, to);
 }
 
-// Where the words of two rows' pairs lie in the two rows: the lower and the upper 16 columns.
+// Where the words of two rows' pairs come from in the two rows: for the lower and for the upper 16 columns.
 struct PairOrder {
   __m512i lower, upper;
   __m512i halves;  // the same for 16 columns of two rows in one vector
@@ -140,7 +140,7 @@ inline __m512 widened(__m256i bits) {
   return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(bits), 16));
 }
 
-// Up to 32 values of a row, a whole line of the cache at once.
+// Writes up to 32 values of a row, a whole line of the cache at once.
 inline void write_line(__m512 lower, __m512 upper, int64_t columns, Write write, uint16_t* to) {
   const __mmask32 mask = columns >= 32 ? ~__mmask32{0} : (__mmask32{1} << columns) - 1;
   if (write == Write::onto) {
@@ -149,14 +149,15 @@ inline void write_line(__m512 lower, __m512 upper, int64_t columns, Write write,
     upper = _mm512_add_ps(upper, widened(_mm512_extracti64x4_epi64(before, 1)));
   }
   const __m512i line = (__m512i)_mm512_cvtne2ps_pbh(upper, lower);
-  // Past the caches: rows lie apart, and reading a line only to overwrite it takes several times as long.
+  // Bypasses the caches: rows lie apart, and reading a line only to overwrite it takes several times as
+  // long.
   if (write == Write::over && columns >= 32 && reinterpret_cast<uintptr_t>(to) % 64 == 0)
     _mm512_stream_si512(reinterpret_cast<__m512i*>(to), line);
   else
     _mm512_mask_storeu_epi16(to, mask, line);
 }
 
-// Turned results (width, kT) f32, each column times its factor, to a tile's rows.
+// Writes turned results (width, kT) f32, each column times its factor, to a tile's rows.
 inline void write_turned(const float* turned, const float* factors, const TilePositions& tile, Write write,
                          const HeadRows& to) {
   const int64_t rows = pair_width(to.width);
@@ -182,7 +183,7 @@ inline void write_turned(const float* turned, const float* factors, const TilePo
   }
 }
 
-// Rows (kT, row) f32 to a tile's rows.
+// Writes rows (kT, row) f32 to a tile's rows.
 inline void write_pair_rows(const float* rows, int64_t row, const TilePositions& tile, Write write,
                             const HeadRows& to) {
   for (int64_t i = 0; i < tile.count; ++i) {

@@ -76,7 +76,7 @@ void multiply_amx(const PairProduct& p, int row, int column, Depths depths) {
   if constexpr (kRows > 1 && kColumns > 1) _tile_stored(3, c + below + kBlock, c_bytes);
 }
 
-// kSubrows * kColumns sums fill the registers with room for b.
+// kSubrows * kColumns sums fill the registers, except for those of b.
 template <int kColumns>
 void multiply_dot(const PairProduct& p, int first_row, Depths depths, int column, int rows) {
   constexpr int kSubrows = 8;
@@ -110,7 +110,7 @@ void multiply_dot(const PairProduct& p, int first_row, Depths depths, int column
   }
 }
 
-// Depth blocks that 2 * 2 blocks of results at (row, column) need.
+// The depth blocks that 2 * 2 blocks of results at (row, column) need.
 Depths depths_of(const PairProduct& p, int row, int column) {
   if (p.skip != Skip::depth_of_rows && p.skip != Skip::depth_of_columns) return {0, p.depth};
   uint32_t bits = 0;

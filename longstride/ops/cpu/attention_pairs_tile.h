@@ -1,5 +1,5 @@
-// What the forward and the backward tiles of attention in pairs share: memory, masks, the exponential, and
-// products of scores.
+// The common parts of the forward and backward tiles of attention in pairs: memory, masks, the exponential,
+// and products of scores.
 #pragma once
 
 #include <limits>
@@ -15,7 +15,7 @@ HWY_PUSH_ATTRIBUTES(LONGSTRIDE_PAIR_TARGET)
 
 namespace longstride::cpu {
 
-// A thread's memory. All tiles are kT * padded width of bf16, or the same in f32.
+// The memory of a thread. All tiles are kT * padded width of bf16, or the same in f32.
 struct PairScratch {
   char* next;
   int64_t wide;  // the larger padded width
@@ -100,8 +100,8 @@ class Allowed {
   uint64_t whole_[kT];
 };
 
-// scores^T (keys, queries), `row` apart, = rows (keys, width) from `begin` on times turned (width / 2,
-// kHalf), where used.
+// scores^T (keys, queries), with rows `row` apart, = rows (keys, width), from `begin` on, times turned
+// (width / 2, kHalf). Only for used blocks.
 inline void multiply_scores(Rows rows, int64_t begin, int64_t width, const uint32_t* turned, int key_blocks,
                             int query_blocks, const UsedBlocks& used, float* scores, int64_t row) {
   multiply_pairs({.a = rows.at(begin),
@@ -119,8 +119,8 @@ inline void multiply_scores(Rows rows, int64_t begin, int64_t width, const uint3
                   .used = &used});
 }
 
-// Turned results (width, kHalf) = or += turned rows (width, keys) pairs of keys (keys / 2, kHalf), where
-// used.
+// Turned results (width, kHalf) = or += turned rows (width, keys) times pairs of keys (keys / 2, kHalf).
+// Only for used blocks.
 inline void add_turned(const uint16_t* columns, int64_t width, const uint32_t* pairs, int64_t keys,
                        int query_blocks, const UsedBlocks& used, bool onto, float* turned) {
   multiply_pairs({.a = columns,

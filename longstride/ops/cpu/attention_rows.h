@@ -1,4 +1,4 @@
-// Rows of one head in memory, tiles of positions, and how they come into scratch and go back.
+// Rows of one head in memory, tiles of positions, and how rows are copied to scratch and back.
 #pragma once
 
 #include <algorithm>
@@ -12,7 +12,7 @@ namespace longstride::cpu {
 // Queries and keys in a tile.
 inline constexpr int64_t kAttentionTile = kMaskTile;
 
-// Widths of rows in scratch are rounded up to this, the longest vector; what is added is zero.
+// Widths of rows in scratch are rounded up to this, the longest vector; the padding is zero.
 inline constexpr int64_t kWidthStep = 16;
 inline int64_t padded_width(int64_t width) { return (width + kWidthStep - 1) / kWidthStep * kWidthStep; }
 
@@ -38,7 +38,7 @@ inline float* head_values(const Tensor& t, int64_t batch, int64_t head) {
   return static_cast<float*>(t.data) + batch * t.stride[0] + head * t.stride[1];
 }
 
-// The positions of a tile's indices; -1 for an index that stands for none.
+// The positions of a tile's indices; -1 for an index without a position.
 struct TilePositions {
   int64_t count = 0;
   int64_t position[kAttentionTile];
@@ -69,21 +69,21 @@ inline void copy_as_f32(const char* from, DType dtype, int64_t width, float* to)
   for (int64_t j = 0; j < width; ++j) to[j] = std::bit_cast<float>(uint32_t{bits[j]} << 16);
 }
 
-// Copies rows of tiles into scratch before they are needed, a few at a time between products, so that memory
-// works while the kernels compute.
+// Copies rows of tiles into scratch before they are needed. It copies a few at a time between products, so
+// that memory works while the kernels compute.
 //
-// Rows of a tile may lie a multiple of some power of two apart (a column of a stride), where a cache can hold
-// only a few of them: fetching a whole tile ahead would evict its first rows with its last. So each row is
-// copied soon after it was fetched.
+// Rows of a tile may be a multiple of some power of two apart (a column of a stride), and then a cache can
+// hold only a few of them. To fetch a whole tile ahead would evict its first rows with its last. So each row
+// is copied soon after it was fetched.
 //
-// Rows that need no change may also be used where they lie, fetched but not copied, if a stream allows it and
-// the rows do not crowd into a few lines of the cache.
+// Rows that need no change may also be used where they are. They are then fetched but not copied. This
+// happens if a stream allows it and the rows do not crowd into a few lines of the cache.
 //
-// A kernel has a few streams of tiles (the keys that its queries meet, their values, ...); each has a few
-// buffers: one in use, one being filled, and those filled before, which a neighbouring task often asks for
-// again. Rows come as the tensor has them, or widened from bf16 to f32. Rows without a position, the rest of
-// a row up to row_bytes, and rows up to a multiple of kRowStep become zero, because they take part in
-// products.
+// A kernel has a few streams of tiles (the keys that its queries meet, their values, ...). Each stream has a
+// few buffers: one in use, one being filled, and those filled before, which a neighbouring task often needs
+// again. Rows come as they are in the tensor, or widened from bf16 to f32. These become zero, because they
+// take part in products: rows without a position, the rest of a row up to row_bytes, and rows up to a
+// multiple of kRowStep.
 class RowGatherer {
  public:
   static constexpr int64_t kRowStep = 32;
@@ -95,7 +95,8 @@ class RowGatherer {
   void set_stream(int stream, void* memory, DType dtype, int64_t row_bytes, Place place) {
     streams_[stream] = {static_cast<char*>(memory), dtype, row_bytes, place, {}, 0, {}, 0};
   }
-  // True if the requests are those for this task, made ahead by the one before; else there are none now.
+  // True if the present requests are for this task, because the one before made them ahead. Otherwise begins
+  // the task, without requests.
   bool has(int64_t task) {
     if (task == task_) return true;
     begin(task);
@@ -106,8 +107,8 @@ class RowGatherer {
     task_ = task;
   }
 
-  // Makes a tile the stream's latest: used where it lies, found in a buffer, or queued for the one that was
-  // used longest ago. What the latest request gave stays untouched.
+  // Makes a tile the stream's latest. It is used where it is, found in a buffer, or queued for the buffer
+  // that was not used for the longest time. The tile of the request before it stays untouched.
   void request(int stream, const HeadRows& rows, const TilePositions& tile) {
     Stream& s = streams_[stream];
     if (s.place == Place::as_it_lies && usable(s, rows, tile)) {
@@ -150,7 +151,7 @@ class RowGatherer {
       move(fetched_);
     }
   }
-  // All that was queued is in place.
+  // Copies all rows that are still queued.
   void finish() {
     while (copied_.request < count_) step();
     count_ = 0;
@@ -172,10 +173,10 @@ class RowGatherer {
 
  private:
   static constexpr int kMostStreams = 4, kMostRequests = 8;
-  // As many as a core can wait for at a time; more would stop it. Rows so few also stay in a cache until the
-  // next step if all of them fall into the same sets.
+  // As many as a core can wait for at a time; it would stop at more. So few rows also stay in a cache until
+  // the next step if all of them fall into the same sets.
   static constexpr int64_t kLinesAtATime = 12;
-  // What a buffer holds, or will when the queue is empty.
+  // What a buffer holds, or will hold when the queue is empty.
   struct Held {
     const char* rows = nullptr;
     int64_t used = 0;
@@ -212,7 +213,7 @@ class RowGatherer {
   static bool same_positions(const TilePositions& a, const TilePositions& b) {
     return a.count == b.count && std::equal(a.position, a.position + a.count, b.position);
   }
-  // Whole steps of neighbouring rows, in the type and width that are wanted.
+  // Whether the rows are whole steps of neighbouring rows, in the type and width that are wanted.
   static bool usable(const Stream& s, const HeadRows& rows, const TilePositions& tile) {
     if (rows.dtype != s.dtype || rows.bytes != s.row_bytes || tile.count == 0 || tile.count % kRowStep != 0 ||
         rows.stride % 64 != 0 || rows.stride % 2048 == 0)
@@ -278,10 +279,10 @@ inline void gather_rows(const HeadRows& from, const TilePositions& tile, float* 
   }
 }
 
-// How a tile's results meet what a tensor holds: earlier passes may have been there.
+// How a tile's results combine with the tensor's: earlier passes may have written there.
 enum class Write { over, onto };
 
-// Values of a tile's positions, and zeros up to kAttentionTile.
+// Copies values of a tile's positions, with zeros up to kAttentionTile.
 inline void gather_values(const float* from, const TilePositions& tile, float* to) {
   for (int64_t i = 0; i < kAttentionTile; ++i)
     to[i] = i < tile.count && tile.position[i] >= 0 ? from[tile.position[i]] : 0;

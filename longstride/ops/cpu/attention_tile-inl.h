@@ -1,8 +1,8 @@
 // Vector kernels on tiles in scratch: products, transposition, and the exponential. Included once for each
 // vector target.
 //
-// All products of attention have one form, c (+)= a b, with b's columns along vector lanes and a read element
-// by element, so a may lie in memory either way round. A tile of scores is kAttentionTile floats wide
+// All products of attention have one form, c (+)= a b. b's columns lie along vector lanes, and a is read
+// element by element, so a may be in memory either way round. A tile of scores is kAttentionTile floats wide
 // whatever its size; lanes beyond it hold numbers that nobody reads.
 #if defined(LONGSTRIDE_OPS_CPU_ATTENTION_TILE_INL_H_) == defined(HWY_TARGET_TOGGLE)
 #ifdef LONGSTRIDE_OPS_CPU_ATTENTION_TILE_INL_H_
@@ -47,7 +47,7 @@ struct Product {
   int vectors;
   Sum sum = Sum::fresh;
   const float* row_scale = nullptr;
-  // Bits of one row of a mask; where given, columns without a bit are not computed, or depths without one are
+  // Bits of one row of a mask. If given, columns without a bit are not computed, or depths without a bit are
   // skipped.
   const uint64_t* columns_of_row = nullptr;
   const uint64_t* depths_of_row = nullptr;
@@ -59,7 +59,7 @@ HWY_NOINLINE void multiply_block(const Product& p, const float* HWY_RESTRICT a, 
                                  ptrdiff_t depth, float* HWY_RESTRICT c, const float* row_scale) {
   const Lanes d;
   Vector sums[kRows][kVectors];
-  // Loops over registers have to vanish everywhere, or the compiler keeps the array in memory.
+  // Loops over registers must be unrolled everywhere, or the compiler keeps the array in memory.
 #pragma GCC unroll 8
   for (int r = 0; r < kRows; ++r) {
 #pragma GCC unroll 8
@@ -125,7 +125,7 @@ HWY_INLINE void multiply(const Product& p) {
     const float* a = p.a + row * p.a_row + depths.begin * p.a_depth;
     const float* b = p.b + depths.begin * p.b_row;
     const float* row_scale = p.row_scale ? p.row_scale + row : nullptr;
-    // Panels of nearly equal widths: a single vector would leave the multipliers waiting.
+    // Panels have nearly equal widths: a panel of a single vector would leave the multipliers waiting.
     int left = static_cast<int>(vectors.end - vectors.begin);
     for (int64_t v = vectors.begin; left > 0;) {
       const int panels = (left + kBlockVectors - 1) / kBlockVectors, width = (left + panels - 1) / panels;
@@ -237,7 +237,7 @@ HWY_INLINE void transpose(const float* rows, int64_t count, int64_t width, float
 
 #endif
 
-// Rows in f32, `row` apart, to a tile's positions.
+// Writes rows in f32, `row` apart, to a tile's positions.
 inline void write_rows(const float* from, int64_t row, const TilePositions& tile, Write write,
                        const HeadRows& to) {
   const Lanes d;
@@ -256,7 +256,8 @@ inline void write_rows(const float* from, int64_t row, const TilePositions& tile
         hn::StoreU(hn::Add(hn::LoadU(d, target + j), hn::Load(d, from + j)), d, target + j);
       for (; j < to.width; ++j) target[j] += from[j];
     } else if (to.width % kLanes == 0 && reinterpret_cast<uintptr_t>(target) % (4 * kLanes) == 0) {
-      // Past the caches: rows lie apart, and reading a line only to overwrite it takes several times as long.
+      // Bypasses the caches: rows lie apart, and reading a line only to overwrite it takes several times as
+      // long.
       for (; j < to.width; j += kLanes) hn::Stream(hn::Load(d, from + j), d, target + j);
     } else {
       std::memcpy(target, from, to.width * sizeof(float));

@@ -1,5 +1,5 @@
-// What the attention kernels share: the tasks and what they visit, a thread's scratch, and the list of tiles
-// that the threads deal among themselves.
+// The common parts of the attention kernels: the tasks and what they visit, a thread's scratch, and the list
+// of tiles that the threads share.
 #pragma once
 
 #include <algorithm>
@@ -9,10 +9,11 @@
 
 namespace longstride::cpu {
 
-// Threads for `pairs` queries times keys: starting a team costs as much as some hundred thousand products.
+// Threads for `pairs` queries times keys. Waking the threads costs as much as some hundred thousand
+// products.
 inline int team_for(int64_t pairs, int64_t width) { return pairs * width > int64_t{1} << 18 ? threads() : 1; }
 
-// A pass whose query tiles are those of an earlier pass is worked off in the same visit; the first of them
+// A pass with the same query tiles as an earlier pass is computed in the same visit. The first of them
 // leads.
 inline bool same_queries(const Pass& a, const Pass& b) {
   return a.queries.order == b.queries.order && a.queries.tile == b.queries.tile;
@@ -127,7 +128,8 @@ struct BackwardTask {
   TilePositions keys() const { return {plan->passes[pass].keys, tile}; }
   Visits visits_of_queries() const { return Visits::of_query_tile(*plan, *masks, pass, tile); }
   Visits visits_of_keys() const { return Visits::of_key_tile(*plan, *masks, pass, tile); }
-  // This key tile is the first of all that a query tile of the pass meets, so that dq begins with it.
+  // Whether this key tile is the first of all that a query tile of the pass meets, so that dq begins with
+  // it.
   bool first_of_query(int32_t query_tile) const {
     return pass == 0 && plan->passes[0].rows.of(query_tile)[0].begin == tile;
   }
@@ -184,11 +186,10 @@ void request_task(RowGatherer& gatherer, const Task& task) {
   if (visits.next(first)) Walk::request_visited(gatherer, task, first.tile);
 }
 
-// The walk of every kernel: calls work(visit, first, second) for each visit of a task whose rows have been
+// The walk of every kernel. Calls work(visit, first, second) for each visit of a task whose rows have been
 // requested, with the visited rows of the walk's two streams as elements T. What comes next is queued before
-// the work that hides it: the rows of the next visit, or of `next`, the task that this thread takes up
-// afterwards, unless that is null. Inlined, so that it is compiled with the instructions of the kernel around
-// it.
+// the work that hides it: the rows of the next visit, or those of `next`, the task that this thread takes
+// next, unless that is null. Inlined, so that it is compiled with the instructions of the kernel around it.
 template <class Walk, class T, class Task, class Work>
 __attribute__((always_inline)) inline void for_visits(RowGatherer& gatherer, const Task& task,
                                                       const Task* next, const Work& work) {
@@ -237,7 +238,7 @@ struct TileScratch {
   float* values(int i) const { return scores(kScores) + i * kAttentionTile; }
 };
 
-// dq of the query tiles that were met last, while key tiles are walked: neighbours meet the same ones.
+// dq of the query tiles that key tiles met last; neighbouring key tiles meet the same ones.
 struct QuerySums {
   static constexpr int kTiles = 4;
   struct Tile {
@@ -255,7 +256,7 @@ struct QuerySums {
   }
 };
 
-// Tiles of all sequences and heads in one list, the last tile of a head first: causal patterns make it the
+// Tiles of all sequences and heads in one list, the last tile of a head first. Causal patterns make it the
 // longest, and its neighbours look at the same keys.
 struct TileTask {
   int64_t batch, head, tile;
@@ -269,7 +270,7 @@ class TileTasks {
     size_ = batch * heads_ * most_;
   }
   int64_t size() const { return size_; }
-  // False if `index` is beyond the list, or stands for a tile that its head's plan does not have.
+  // False if `index` is beyond the list, or is that of a tile that its head's plan does not have.
   bool get(int64_t index, TileTask& task) const {
     if (index >= size_) return false;
     const int64_t head = index / most_;

@@ -1,7 +1,7 @@
 // The causal convolution (contract: longstride/ops/causal_convolution.h). The same bits for any number of
 // threads: rows are independent, and dw is summed over fixed pieces of rows, then over the pieces in order.
-// The backward goes by the row of x: it reads the rows of dy that this row had a part in, so that the
-// gradient may take the row's place. Scratch in the backward: the sums of each piece.
+// The backward goes through the rows of x. For each it reads the rows of dy to which that row contributed,
+// so the gradient may overwrite the row. Scratch in the backward: the sums of each piece.
 #include "longstride/ops/causal_convolution.h"
 
 #include <algorithm>
@@ -19,7 +19,7 @@ HWY_BEFORE_NAMESPACE();
 namespace longstride::cpu::HWY_NAMESPACE {
 namespace {
 
-// One row; rows[0] is its own and rows[tap], for tap < count, those that came before, or after.
+// One row. rows[0] is the row itself, and rows[tap], for tap < count, are those before it, or after it.
 template <class T>
 HWY_INLINE void convolve(const T* const* rows, int64_t count, const float* w, int64_t width, T* y) {
   for_each_vector(width, [&](auto d, int64_t i) HWY_ATTR {
@@ -31,7 +31,7 @@ HWY_INLINE void convolve(const T* const* rows, int64_t count, const float* w, in
   });
 }
 
-// dw += for one row of x and the rows of dy that it had a part in.
+// Adds to dw for one row of x and the rows of dy to which it contributed.
 template <class T>
 HWY_INLINE void add_products(const T* x, const T* const* dy, int64_t count, int64_t width, float* dw) {
   for_each_vector(width, [&](auto d, int64_t i) HWY_ATTR {
@@ -108,7 +108,7 @@ void compute(const OpContext&, const CausalConvolutionForward& t) {
 
 template <>
 void compute(const OpContext& context, const CausalConvolutionBackward& t) {
-  // Pieces that are summed apart: at least 32 rows each, at most 128 in number.
+  // Pieces that are summed separately: at least 32 rows each, at most 128 in number.
   const int64_t rows = t.x.shape[0], size = std::max<int64_t>(32, (rows + 127) / 128);
   const int64_t pieces = (rows + size - 1) / size, sums = kConvolutionTaps * t.x.shape[1];
   Arena::Scope scope(*context.scratch);

@@ -10,10 +10,10 @@ namespace longstride::cpu {
 // to (rows, width) = from, to nearest, ties to even; strides are those between rows, in elements.
 void round_rows(const float* from, int64_t from_stride, int64_t rows, int64_t width, Bf16* to,
                 int64_t to_stride);
-// The same, the rounded values kept as f32.
+// The same, but the rounded values are kept as f32.
 void round_rows(const float* from, int64_t from_stride, int64_t rows, int64_t width, float* to,
                 int64_t to_stride);
-// Exact.
+// Exact conversion.
 void widen_rows(const Bf16* from, int64_t from_stride, int64_t rows, int64_t width, float* to,
                 int64_t to_stride);
 

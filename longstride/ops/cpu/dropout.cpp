@@ -1,4 +1,4 @@
-// Dropout with Philox computed a vector of blocks at a time (contract: longstride/ops/dropout.h). The same
+// Dropout that computes a vector of Philox blocks at a time (contract: longstride/ops/dropout.h). The same
 // bits for any number of threads, and the same masks as Dropout::keeps. No scratch.
 #include "longstride/ops/dropout.h"
 
@@ -74,7 +74,7 @@ HWY_INLINE void for_each_mask(const Dropout& dropout, int64_t begin, int64_t end
   HWY_ALIGN uint32_t words[8 * hn::MaxLanes(d)];
   const size_t blocks = hn::Lanes(d);
   const int64_t step = 8 * static_cast<int64_t>(blocks);
-  // Where `first` is no multiple of 8, elements read the end of one block and the beginning of the next.
+  // If `first` is not a multiple of 8, elements read the end of one block and the beginning of the next.
   const int64_t skipped = dropout.first % 8;
   const uint16_t* lanes = reinterpret_cast<const uint16_t*>(words) + skipped;
   const int32_t threshold = static_cast<int32_t>(dropout.threshold());

@@ -1,6 +1,6 @@
 // Token and position embeddings (contract: longstride/ops/embedding.h). The same bits for any number of
-// threads: the forward is a sum of a few rows in a fixed order, and in the backward a thread owns columns of
-// every table and walks the slots in order. No scratch.
+// threads: the forward sums a few rows in a fixed order; in the backward each thread owns columns of every
+// table and walks the slots in order. No scratch.
 #include "longstride/ops/embedding.h"
 
 #include "longstride/ops/cpu/parallel.h"
@@ -9,8 +9,8 @@ namespace longstride::cpu {
 
 namespace {
 
-// At most so many columns of the tables are summed in one walk over the slots: 256 tokens by 512 columns stay
-// within a core's second-level cache.
+// At most this many columns of the tables are summed in one walk over the slots: 256 tokens by 512 columns
+// fit into a core's second-level cache.
 constexpr int64_t kMostColumns = 512;
 
 void add_row(const float* __restrict from, float* __restrict to, int64_t width) {
@@ -27,7 +27,7 @@ void for_each_coordinate(const std::vector<Tensor>& axes, int64_t position, cons
   }
 }
 
-// The position whose embedding slot `slot` carries, or -1 for none.
+// The position whose embedding is added in slot `slot`, or -1 for none.
 int64_t position_of_slot(PositionShift shift, int64_t slot) {
   return shift == PositionShift::before ? slot : slot - 1;
 }

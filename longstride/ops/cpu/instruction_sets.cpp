@@ -16,7 +16,7 @@
 HWY_BEFORE_NAMESPACE();
 namespace longstride::cpu::HWY_NAMESPACE {
 namespace {
-// Asking through the same dispatch as the ops is the only answer that cannot differ from theirs.
+// Asked through the same dispatch as the ops, so that the answer cannot differ from theirs.
 const char* target_name() { return hwy::TargetName(HWY_TARGET); }
 }  // namespace
 }  // namespace longstride::cpu::HWY_NAMESPACE
@@ -49,7 +49,7 @@ int64_t best_target(Instructions most) {
   return 0;
 }
 
-// oneDNN 2 and 3 give this value different names. As a limit it stands for all, as an answer for none.
+// oneDNN 2 and 3 have different names for this value. As a limit it means all sets, as an answer none.
 constexpr dnnl::cpu_isa kNoParticularIsa{};
 
 dnnl::cpu_isa product_limit(Instructions most) {

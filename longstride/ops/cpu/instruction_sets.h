@@ -8,8 +8,8 @@
 
 namespace longstride::cpu {
 
-// From now on everything uses at most `most`, which must be among instructions_of_cpu(), or any. To be called
-// at the start of a program: oneDNN takes its limit once and before its first product (Error otherwise), and
+// From now on everything uses at most `most`, which must be among instructions_of_cpu(), or any. Call it at
+// the start of a program: oneDNN takes its limit only once, before its first product (Error otherwise), and
 // its lowest is SSE4.1. This replaces ONEDNN_MAX_CPU_ISA, unless `most` is any or AMX.
 void limit_instructions(Instructions most);
 // The same for all but oneDNN, at any time between ops.

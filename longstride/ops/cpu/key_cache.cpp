@@ -1,5 +1,5 @@
-// Keys and values to where a sampler keeps them (contract: longstride/ops/key_cache.h). A thread owns heads,
-// whose rows do not meet: the same bits for any number of threads. No scratch.
+// Stores keys and values where a sampler keeps them (contract: longstride/ops/key_cache.h). A thread owns
+// heads, whose rows are separate: the same bits for any number of threads. No scratch.
 #include "longstride/ops/key_cache.h"
 
 #include <cstring>
@@ -10,10 +10,10 @@ namespace longstride::cpu {
 
 namespace {
 
-// Waking the other threads costs about as much as moving so many positions.
+// Waking the other threads costs about as much as moving this many positions.
 constexpr int64_t kShareFrom = 64;
 
-// A loop for the compiler to vectorise: rows are too short for a call each.
+// A loop that the compiler vectorises: rows are too short for a call each.
 template <class From, class To>
 void convert_row(const char* from, char* to, int64_t width) {
   for (int64_t i = 0; i < width; ++i)

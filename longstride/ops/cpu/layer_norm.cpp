@@ -1,7 +1,8 @@
 // Layer normalisation by rows (contract: longstride/ops/layer_norm.h). Computed in f32 whatever y and dy
-// hold; the mean is corrected in the pass that sums the squares, so that rows with a large mean lose nothing.
-// The same bits for any number of threads: rows are independent, and dgain and dbias are summed over fixed
-// pieces of rows, then over the pieces in order. Scratch in the backward: two rows of d for each piece.
+// hold. The mean is corrected in the pass that sums the squares, so that rows with a large mean lose no
+// accuracy. The same bits for any number of threads: rows are independent, and dgain and dbias are summed
+// over fixed pieces of rows, then over the pieces in order. Scratch in the backward: two rows of d for each
+// piece.
 #include "longstride/ops/layer_norm.h"
 
 #include <cmath>
@@ -67,7 +68,7 @@ void measure(const float* x, int64_t width, float epsilon, float* mean, float* r
     squares = hn::MulAdd(centred, centred, squares);
   });
   const float correction = rest.first * inverse_width;
-  // The difference of squares cannot be negative but for rounding. NaN must pass.
+  // Only rounding could make the difference of squares negative. NaN must pass.
   const float variance = rest.second * inverse_width - correction * correction;
   *mean = first_mean + correction;
   *rstd = 1.0f / std::sqrt((variance < 0 ? 0 : variance) + epsilon);
@@ -123,7 +124,7 @@ HWY_INLINE void differentiate(const T* dy, const float* x, const float* gain, fl
   });
 }
 
-// Adds to the sums dgain and dbias of a piece, not to the tensors of `t`.
+// Adds to a piece's own sums of dgain and dbias, not to the tensors of `t`.
 void backward_rows(const LayerNormBackward& t, int64_t begin, int64_t end, float* dgain, float* dbias) {
   const int64_t width = t.x.shape[1];
   const float *x = t.x.as<float>(), *gain = t.gain.as<float>();
@@ -166,7 +167,7 @@ void compute(const OpContext& context, const LayerNormApply& t) {
 }
 
 namespace {
-// Pieces that the backward sums apart: at least 32 rows each, at most 128 in number, of whole runs.
+// Pieces that the backward sums separately: at least 32 rows each, at most 128 in number, of whole runs.
 int64_t rows_per_piece(int64_t rows) {
   const int64_t least = std::max<int64_t>(32, (rows + 127) / 128);
   return (least + kRunRows - 1) / kRunRows * kRunRows;

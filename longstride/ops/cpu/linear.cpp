@@ -1,8 +1,8 @@
-// The linear layer (contract: longstride/ops/linear.h): products by oneDNN with f32 accumulation, our own for
-// the forward of a few rows, and our own sum of columns for db. The same bits for any number of threads.
-// Scratch with bf16 products: contiguous bf16 copies of the f32 operands, or, on machines without bf16
-// arithmetic, f32 copies of all operands rounded to bf16, whose products are then exact in f32 just as in
-// bf16 hardware, and of a result that is bf16.
+// The linear layer (contract: longstride/ops/linear.h). Products with f32 accumulation come from oneDNN,
+// except for the forward of a few rows, and the sum of columns for db is our own. The same bits for any
+// number of threads. Scratch with bf16 products: contiguous bf16 copies of the f32 operands. On machines
+// without bf16 arithmetic it is f32 copies of all operands, rounded to bf16, and of a result that is bf16;
+// products of such values are exact in f32, as they are in bf16 hardware.
 #include "longstride/ops/linear.h"
 
 #include <array>
@@ -24,7 +24,7 @@
 #ifndef LONGSTRIDE_OPS_CPU_LINEAR_TYPES
 #define LONGSTRIDE_OPS_CPU_LINEAR_TYPES
 namespace longstride::cpu {
-constexpr int64_t kMostColumns = 2048;  // that are summed at a time; long runs of a row suit the memory
+constexpr int64_t kMostColumns = 2048;  // summed at a time; memory is fast with long runs of a row
 }
 #endif
 
@@ -40,7 +40,7 @@ HWY_INLINE void add(const T* values, int64_t count, float* sums) {
   });
 }
 
-// db += sums of the columns [begin, end) of dy. Runs of rows are summed apart, which keeps long sums
+// db += sums of the columns [begin, end) of dy. Runs of rows are summed separately, which keeps long sums
 // accurate.
 void column_sums(const Tensor& dy, int64_t begin, int64_t end, float* db) {
   constexpr int64_t kRows = 128;
@@ -69,7 +69,7 @@ HWY_EXPORT(column_sums);
 
 namespace {
 
-std::atomic<bool> use_hardware{true};  // a test may say no
+std::atomic<bool> use_hardware{true};  // a test may switch it off
 
 bool bf16_hardware() {
   if (!use_hardware || !cpu_has_bf16()) return false;
@@ -79,13 +79,13 @@ bool bf16_hardware() {
 
 DType multiplied(DType product) { return bf16_hardware() ? product : DType::f32; }
 
-// A matrix as the product wants it.
+// A matrix in the form that the product needs.
 struct Operand {
   const void* data;
   int64_t row_stride;
 };
 
-// The scratch of a call, given back at its end. Products of f32 do without, and then the context may have
+// The scratch of a call, given back at its end. Products of f32 need none, and then the context may have
 // none.
 class Scratch {
  public:
@@ -101,7 +101,8 @@ class Scratch {
     return arena_->allocate(dtype, {t.shape[0], t.shape[1]});
   }
 
-  // `t` itself for f32 products, else a copy: rounded to bf16 unless it is, in the format that is multiplied.
+  // `t` itself for f32 products. Otherwise a copy in the format that is multiplied, rounded to bf16 if `t`
+  // is not bf16.
   Operand operand(const Tensor& t, DType product) const {
     const int64_t rows = t.shape[0], width = t.shape[1];
     const bool in_hardware = bf16_hardware();
@@ -117,8 +118,8 @@ class Scratch {
     return {copy.data, width};
   }
 
-  // t = a b [+ bias], for a shape that lacks the dtype and stride of t: straight into t, or, if this machine
-  // cannot write bf16, through a copy.
+  // t = a b [+ bias], for a shape whose result dtype and stride are not set yet. Writes straight into t or,
+  // if this machine cannot write bf16, through a copy.
   void multiply_into(MatmulShape shape, const Operand& a, const Operand& b, const float* bias,
                      const Tensor& t) const {
     const bool straight = t.dtype == DType::f32 || bf16_hardware();
@@ -153,7 +154,7 @@ void compute(const OpContext& context, const LinearEachRow& t) {
 
 template <>
 void compute(const OpContext& context, const LinearForward& t) {
-  // Of few rows the weight is better read once than multiplied fast.
+  // With few rows it is better to read the weight once than to multiply fast.
   if (t.x.shape[0] <= kFewRows && t.x.dtype == DType::f32 && t.y.dtype == DType::f32)
     return compute(context, LinearEachRow{t.x, t.w, t.b, t.y});
   const Scratch scratch(context.scratch);
@@ -191,7 +192,7 @@ void compute(const OpContext& context, const LinearBackwardWeight& t) {
   shape.accumulate = true;
   scratch.multiply_into(shape, d_out, from, nullptr, t.dw);
   if (!t.db || scratch.measures()) return;
-  // A thread owns columns.
+  // Each thread owns columns.
   parallel_pieces(t.dy.shape[1], columns_per_thread(t.dy.shape[1], kMostColumns),
                   [&](int64_t begin, int64_t end) {
                     HWY_DYNAMIC_DISPATCH(column_sums)(t.dy, begin, end, t.db.as<float>());

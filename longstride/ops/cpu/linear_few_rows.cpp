@@ -1,7 +1,7 @@
 // Products of a few rows (contract: linear_few_rows.h). A thread owns neighbouring rows of the weight and
-// takes kColumns of them at a time; while it multiplies these, those after them are fetched, because the
-// processor itself stops fetching ahead at the end of a page. An element of y is one sum in a fixed
-// order. No scratch.
+// takes kColumns of them at a time. While it multiplies these, the next ones are fetched, because the
+// processor itself stops fetching ahead at the end of a page. An element of y is one sum in a fixed order.
+// No scratch.
 #include "longstride/ops/cpu/linear_few_rows.h"
 
 #include <algorithm>
@@ -104,7 +104,7 @@ HWY_NOINLINE void multiply_block(const FewRows<X, W>& p, int64_t row, int64_t co
   const X* x = p.x[row];
   const W* w = p.w[column];
   const ptrdiff_t x_row = p.x.row, w_row = p.w.row, width = p.width;
-  // The next rows, or farther ones if these are too near to arrive in time.
+  // The next rows, or later ones if these are too near to arrive in time.
   const ptrdiff_t size = HWY_MAX(kW * w_row, 1), least = kAhead / static_cast<int>(sizeof(W));
   const ptrdiff_t ahead = (least + size - 1) / size * size;
   ptrdiff_t i = 0;
@@ -170,7 +170,7 @@ HWY_EXPORT(multiply_int8);
 
 namespace {
 
-// Waking the other threads costs about as much as reading this much.
+// Waking the other threads costs about as much as reading this many bytes.
 constexpr int64_t kShareFrom = int64_t{32} << 10;
 
 // Calls multiply(product, begin, end) on all threads, each with its own columns of y.
@@ -184,7 +184,7 @@ void share_columns(const Tensor& x, const Tensor& w, const Tensor& scales, const
                               b ? b.as<float>() : nullptr,
                               x.shape[0],
                               x.shape[1]};
-  // Multiples of any target's kColumns, so that few columns are multiplied alone.
+  // A multiple of any target's kColumns, so that few columns are multiplied alone.
   constexpr int64_t kStep = 8;
   const int64_t columns = w.shape[0], steps = (columns + kStep - 1) / kStep;
   const int64_t team = w.bytes() < kShareFrom ? 1 : std::min<int64_t>(threads(), steps);

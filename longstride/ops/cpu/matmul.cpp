@@ -31,15 +31,15 @@ memory::data_type type_of(DType dtype) {
   return dtype == DType::bf16 ? memory::data_type::bf16 : memory::data_type::f32;
 }
 
-// An axis of one element is given the stride of a plain layout, whatever the matrix's: oneDNN tells layouts
-// by strides.
+// An axis of one element gets the stride of a plain layout, whatever the matrix's own, because oneDNN
+// recognises layouts by their strides.
 memory::desc describe(DType dtype, int64_t rows, int64_t columns, int64_t row_stride, int64_t column_stride) {
   if (rows == 1 && column_stride == 1) row_stride = columns;
   if (columns == 1 && row_stride == 1) column_stride = rows;
   return memory::desc({rows, columns}, type_of(dtype), {row_stride, column_stride});
 }
 
-// The difference between oneDNN 2 and 3 that concerns us.
+// The only difference between oneDNN 2 and 3 that matters here.
 dnnl::matmul::primitive_desc plan(const memory::desc& a, const memory::desc& b, const memory::desc& bias,
                                   const memory::desc& c, const dnnl::primitive_attr& attributes) {
 #if DNNL_VERSION_MAJOR >= 3
@@ -52,9 +52,9 @@ dnnl::matmul::primitive_desc plan(const memory::desc& a, const memory::desc& b, 
 #endif
 }
 
-// While it lives, oneDNN works in the calling thread alone: the work is shared out here (base/threads.h says
-// why), and not by the OpenMP runtime that the library was built with, whichever that is. One that was built
-// with another runtime has no such function.
+// While it lives, oneDNN works in the calling thread alone. The work is shared out here (base/threads.h says
+// why), not by the OpenMP runtime that the library was built with, whichever that is. A library that was
+// built with another runtime has no such function.
 class OneThread {
  public:
   OneThread() : before_(runtime().threads == nullptr ? 0 : runtime().threads()) {
@@ -84,7 +84,7 @@ class OneThread {
   int before_;
 };
 
-// A prepared product: the primitive and the memory objects that point it at each call's matrices.
+// A prepared product: the primitive, and the memory objects that point it to each call's matrices.
 class Product {
  public:
   explicit Product(const MatmulShape& shape) : stream_(engine()) {
@@ -134,11 +134,11 @@ class Product {
   memory a_, b_, c_, bias_;
 };
 
-// oneDNN 3 takes a matrix of one row or column for contiguous on some CPUs, whatever its strides, so such a
-// one is copied. No layer of a model has one: they are slices of tests. As bytes, by element size.
+// oneDNN 3 takes a matrix of one row or column for contiguous on some CPUs, whatever its strides. So such a
+// matrix is copied, as bytes. No layer of a model has one; they are slices in tests.
 class ContiguousVector {
  public:
-  // `row` and `column` become the strides of the copy, if one is needed.
+  // `row` and `column` become the strides of the copy, if there is one.
   ContiguousVector(DType dtype, int64_t rows, int64_t columns, int64_t* row, int64_t* column,
                    const void* data)
       : size_(size_of(dtype)), count_(std::max(rows, columns)) {
@@ -165,9 +165,9 @@ class ContiguousVector {
 
 // Runs the product in one thread, the caller's.
 void multiply(const MatmulShape& wanted, const void* a, const void* b, const float* bias, void* c) {
-  // More shapes than any run of ours has at a time; beyond, all are prepared anew.
+  // More shapes than any of our runs has at a time. Beyond this, all are prepared again.
   constexpr size_t kMostProducts = 1024;
-  // By thread, since a primitive's scratch memory belongs to one.
+  // One for each thread, since a primitive's scratch memory belongs to one thread.
   thread_local std::map<MatmulShape, Product> products;
   MatmulShape shape = wanted;
   int64_t c_column = 1;
@@ -184,9 +184,10 @@ void multiply(const MatmulShape& wanted, const void* a, const void* b, const flo
   own_c.copy_back(c);
 }
 
-// How many parts the rows and the columns of c are cut into. By the shape alone, so that an element is the
-// same sum whatever the number of threads. Parts of 256 rows and 512 columns take hardly longer than the
-// whole; where that gives few of them, rows are cut further as long as a part is worth waking a thread for.
+// The number of parts into which the rows and the columns of c are cut. It depends only on the shape, so
+// that an element is the same sum for any number of threads. Parts of 256 rows and 512 columns take hardly
+// longer than the whole. If that gives few parts, rows are cut further, as long as a part is worth waking a
+// thread for.
 struct Parts {
   int64_t rows, columns;
 };
@@ -203,7 +204,7 @@ Parts parts_of(const MatmulShape& shape) {
   }
 }
 
-// Where part `index` of `count` begins: a multiple of 16, but for the end.
+// Where part `index` of `count` begins: a multiple of 16, except at the end.
 int64_t part_begin(int64_t size, int64_t index, int64_t count) {
   return index == count ? size : size * index / count / 16 * 16;
 }
@@ -211,7 +212,7 @@ int64_t part_begin(int64_t size, int64_t index, int64_t count) {
 }  // namespace
 
 void matmul(const MatmulShape& shape, const void* a, const void* b, const float* bias, void* c) {
-  const SignalsBlocked blocked;  // oneDNN's stack pointer is not always in the stack
+  const SignalsBlocked blocked;  // during products oneDNN's stack pointer may point into the heap
   const Parts parts = parts_of(shape);
   const auto offset = [](const void* base, int64_t elements, DType dtype) {
     return static_cast<const char*>(base) + elements * size_of(dtype);

@@ -1,4 +1,4 @@
-// Products of matrices through oneDNN; nothing else here multiplies with that library.
+// Products of matrices through oneDNN. No other code multiplies with that library.
 #pragma once
 
 #include <cstdint>
@@ -8,9 +8,9 @@
 
 namespace longstride::cpu {
 
-// c (m, n) = a (m, k) b (k, n) [+ bias (n) f32, to every row] [+ c], accumulated in f32. A transposed matrix
-// is one whose column stride is not 1; one of the two strides of a and of b is 1, that of a column of
-// c is. Strides in elements.
+// c (m, n) = a (m, k) b (k, n) [+ bias (n) f32, to every row] [+ c], accumulated in f32. Strides are in
+// elements. One of the two strides of a and of b is 1; a matrix whose column stride is not 1 is a transposed
+// one. The column stride of c is 1.
 struct MatmulShape {
   DType dtype = DType::f32;    // of a and b: f32 or bf16
   DType c_dtype = DType::f32;  // f32, or bf16 if a and b are
@@ -23,12 +23,12 @@ struct MatmulShape {
   auto operator<=>(const MatmulShape&) const = default;
 };
 
-// On all threads. The first product of a shape in a thread prepares it (milliseconds) and later ones find it;
-// nothing is allocated then. The same bits for any number of threads. Signals wait until it is done.
+// Runs on all threads. The first product of a shape in a thread prepares it (milliseconds). Later ones reuse
+// it and allocate nothing. The same bits for any number of threads. Signals wait until it is done.
 void matmul(const MatmulShape& shape, const void* a, const void* b, const float* bias, void* c);
 
-// The code that the library chooses for matrices of this type on this machine, as in "brg:avx512_core"; empty
-// if it cannot multiply them (limit_instructions() or ONEDNN_MAX_CPU_ISA may forbid it).
+// The code that the library chooses for matrices of this type on this machine, as in "brg:avx512_core";
+// empty if it cannot multiply them (limit_instructions() or ONEDNN_MAX_CPU_ISA may forbid it).
 std::string matmul_kernel(DType dtype);
 
 }  // namespace longstride::cpu

@@ -1,5 +1,5 @@
 // The linear layer with a weight in eight bits (contract: longstride/ops/quantized_linear.h). The same bits
-// for any number of threads: rows of the weight do not meet. No scratch.
+// for any number of threads: rows of the weight are independent. No scratch.
 #include "longstride/ops/quantized_linear.h"
 
 #include <cmath>

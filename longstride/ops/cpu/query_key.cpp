@@ -17,8 +17,8 @@ HWY_BEFORE_NAMESPACE();
 namespace longstride::cpu::HWY_NAMESPACE {
 namespace {
 
-// A head's channels as pairs i, i + half. Where the width is odd, which only a norm takes, the first half has
-// one more, alone.
+// A head's channels as pairs i, i + half. If the width is odd, which only a norm allows, the first half has
+// one channel more, alone.
 template <class T>
 struct Halves {
   T *first, *second;
@@ -27,7 +27,7 @@ struct Halves {
       : first(x), second(x + (width + 1) / 2), half((width + 1) / 2), pairs(width / 2) {}
 };
 
-// The sum of body(tag, i), a vector each, over [0, count).
+// The sum of body(tag, i), one vector for each call, over [0, count).
 template <class Body>
 HWY_INLINE float sum_over(int64_t count, const Body& body) {
   const hn::ScalableTag<float> d;
@@ -43,7 +43,8 @@ HWY_INLINE float sum_over(int64_t count, const Body& body) {
   return hn::GetLane(hn::SumOfLanes(d, lanes)) + rest;
 }
 
-// `turn` is null or the position's cosines and sines; `reciprocal_rms` is null or where it goes.
+// `turn` is the position's cosines and sines, or null. `reciprocal_rms` is where the reciprocal is written,
+// or null.
 template <class T>
 HWY_INLINE void forward(T* x, int64_t width, const float* turn, float* reciprocal_rms) {
   const Halves<T> h(x, width);
@@ -70,8 +71,8 @@ HWY_INLINE void forward(T* x, int64_t width, const float* turn, float* reciproca
   });
 }
 
-// y is what the forward gave. With g the gradient turned back and z = y turned back, the normalised x:
-// dx = (g - z mean(g z)) / rms. Turning does not change the sum of products, so dy y gives the mean too.
+// y is the forward's output. With g the gradient turned back and z = y turned back, the normalised x: dx =
+// (g - z mean(g z)) / rms. Turning does not change the sum of products, so dy y gives the mean too.
 template <class T>
 HWY_INLINE void backward(const T* y, T* dx, int64_t width, const float* turn, const float* reciprocal_rms) {
   float factor = 1, along = 0;
@@ -104,7 +105,7 @@ float* rms_of(const QueryKey& t, int64_t row, int64_t head) {
   return t.reciprocal_rms ? t.reciprocal_rms.as<float>() + row * 2 * t.heads + head : nullptr;
 }
 
-// Rows [begin, end). `positions` is null or has one a row.
+// Rows [begin, end). `positions` has one for each row, or is null.
 void forward_rows(const QueryKey& t, const int64_t* positions, int64_t begin, int64_t end) {
   const int64_t heads = 2 * t.heads, width = t.x.shape[1] / heads;
   with_type(t.x.dtype, [&](auto element) HWY_ATTR {

@@ -1,6 +1,6 @@
-// Dropout and layer norm together (contract: longstride/ops/residual.h): a run of rows goes through both
-// while it is in cache. The same bits as the two ops, and so for any number of threads. Scratch in the
-// backward: that of layer_norm_backward.
+// Dropout and layer norm together (contract: longstride/ops/residual.h). A run of rows goes through both
+// while it is in cache. The bits are those of the two ops, and so the same for any number of threads.
+// Scratch in the backward: that of layer_norm_backward.
 #include "longstride/ops/residual.h"
 
 #include "longstride/ops/cpu/parallel.h"

@@ -1,5 +1,5 @@
-// Pieces of dropout and layer norm, run by one thread, from which the ops and their fused forms are put
-// together. Sizes, dtypes and meanings are those of the ops' contracts.
+// Parts of dropout and layer norm that one thread runs. The ops and their fused forms are made of these.
+// Sizes, dtypes and meanings are those of the ops' contracts.
 #pragma once
 
 #include <functional>
@@ -10,7 +10,7 @@
 namespace longstride::cpu {
 
 // Rows that a fused op takes through all of its steps at a time: few enough to stay in cache in between. A
-// run begins with a Philox block, whatever the width.
+// run begins at the start of a Philox block, whatever the width.
 inline constexpr int64_t kRunRows = 8;
 
 // DropoutAddForward and DropoutBackward of the elements [begin, end); begin is a multiple of 8.
@@ -23,8 +23,8 @@ void keep_gradient(const Tensor& dy, const Dropout& dropout, const Tensor& dbran
 void normalise_rows(const LayerNormForward& t, int64_t begin, int64_t end);
 
 using RowsDone = std::function<void(int64_t begin, int64_t end)>;
-// LayerNormBackward on all threads; `done`, if any, is called with each run of rows whose dx is final, by
-// the thread that has just written it. It may write these rows of dy.
+// LayerNormBackward on all threads. `done`, if any, is called for each run of rows whose dx is final, by the
+// thread that has just written it. It may overwrite these rows of dy.
 void layer_norm_backward(const OpContext& context, const LayerNormBackward& t, const RowsDone& done);
 
 }  // namespace longstride::cpu

@@ -1,4 +1,4 @@
-// Vector functions that several ops share. Included once for each instruction set: see Highway's "-inl.h"
+// Vector functions for several ops. Included once for each instruction set: see Highway's "-inl.h"
 // convention.
 #if defined(LONGSTRIDE_OPS_CPU_VECTOR_MATH_INL_H) == defined(HWY_TARGET_TOGGLE)
 #ifdef LONGSTRIDE_OPS_CPU_VECTOR_MATH_INL_H
@@ -18,8 +18,8 @@ namespace longstride::cpu::HWY_NAMESPACE {
 
 namespace hn = hwy::HWY_NAMESPACE;
 
-// Calls body(tag, i) for i = 0, N, 2N, ... and, for what is left over, with a tag of one lane: tails then
-// take the same instructions as the rest, and no load or store passes the end.
+// Calls body(tag, i) for i = 0, N, 2N, ... and, for the rest, with a tag of one lane. So tails take the same
+// instructions as the rest, and no load or store passes the end.
 template <class Body>
 HWY_INLINE void for_each_vector(int64_t count, const Body& body) {
   const hn::ScalableTag<float> d;
@@ -90,7 +90,7 @@ HWY_INLINE void store(V x, D d, Bf16* to) {
   hn::StoreU(hn::DemoteTo(d16, hn::BitCast(di, bf16_bits(d, x))), d16, reinterpret_cast<uint16_t*>(to));
 }
 
-// Calls body(element) with an element of the type that `dtype`, f32 or bf16, stands for.
+// Calls body(element) with an element of the type of `dtype`, f32 or bf16.
 template <class Body>
 HWY_INLINE void with_type(DType dtype, const Body& body) {
   if (dtype == DType::bf16)
@@ -99,7 +99,7 @@ HWY_INLINE void with_type(DType dtype, const Body& body) {
     body(0.0f);
 }
 
-// One vector of elements of any type that kernels read, as floats.
+// One vector of elements of any type that kernels read, converted to floats.
 template <class D>
 HWY_INLINE hn::Vec<D> load_as_float(D d, const float* from) {
   return hn::LoadU(d, from);
@@ -118,8 +118,8 @@ HWY_INLINE hn::Vec<D> load_as_float(D d, const int8_t* from) {
   return hn::ConvertTo(d, hn::PromoteTo(di, hn::LoadU(d8, from)));
 }
 
-// Two vectors' worth of neighbouring elements as floats, in an order that depends on the type alone: of bf16,
-// those at even places and those at odd ones, which take one instruction each.
+// Two vectors' worth of neighbouring elements as floats, in an order that depends only on the type: for
+// bf16, first those at even places, then those at odd ones, since each take one instruction.
 template <class D, class T>
 HWY_INLINE void load_two(D d, const T* from, hn::Vec<D>& first, hn::Vec<D>& second) {
   first = load_as_float(d, from);

@@ -23,7 +23,7 @@ using testing::ElementsAre;
 using testing::HasSubstr;
 using testing::IsEmpty;
 
-// While it lives, no file can grow beyond `bytes`: writing further fails as on a full disk.
+// While it lives, no file can grow beyond `bytes`. Further writing fails as on a full disk.
 class FileSizeLimit {
  public:
   explicit FileSizeLimit(rlim_t bytes) {
@@ -149,7 +149,7 @@ TEST(AtomicDirectory, TemporariesOfTheDeadGoAndThoseOfTheLivingStay) {
   ASSERT_EQ(read(ready[0], &byte, 1), 1);
   write_bytes(folder / "kept", "");
   AtomicDirectory living(folder / "living");
-  EXPECT_EQ(remove_stale_temporaries(folder.path()), 0);  // the child lives still
+  EXPECT_EQ(remove_stale_temporaries(folder.path()), 0);  // the child is still alive
   kill(child, SIGKILL);
   waitpid(child, nullptr, 0);
   close(ready[0]);

@@ -8,7 +8,7 @@ namespace longstride {
 namespace {
 
 TEST(Checksum, IsXxh3With128Bits) {
-  // The value for no bytes that the algorithm's own test suite prints.
+  // The algorithm's own test suite prints this value for no bytes.
   EXPECT_EQ(checksum_of(nullptr, 0), "99aa06d3014798d86001c324468d497f");
   std::string text;
   for (int i = 0; i < 5000; ++i) text += static_cast<char>(i * 31);

@@ -63,7 +63,7 @@ TEST(OutputFile, PipesAndDescriptorsAreWrittenToAsTheyAre) {
   EXPECT_TRUE(fs::is_fifo(folder / "pipe"));
   close(reader);
 
-  // As a shell's redirection, whose file has a beginning already.
+  // Like a shell's redirection to a file that already has a beginning.
   const int file = open((folder / "file").c_str(), O_RDWR | O_CREAT, 0600);
   ASSERT_EQ(write(file, "begun ", 6), 6);
   const struct stat before = [&] {
@@ -82,7 +82,7 @@ TEST(OutputFile, PipesAndDescriptorsAreWrittenToAsTheyAre) {
   EXPECT_TRUE(fs::is_symlink(folder / "stdout"));
   close(file);
 
-  // What the process opened for itself was not given to it.
+  // A descriptor that the process opened for itself was not given to it.
   const int own = open((folder / "own").c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0600);
   EXPECT_THAT(message_of<Error>([&] { put("/dev/fd/" + std::to_string(own), "x"); }), HasSubstr("not open"));
   EXPECT_THAT(message_of<Error>([&] { put("/dev/fd/99", "x"); }), HasSubstr("descriptor 99 is not open"));

@@ -20,8 +20,8 @@ namespace {
 
 using namespace std::chrono_literals;
 
-// Runs `body` in a child process and returns how that ended, as waitpid says it; the body's value is the exit
-// code.
+// Runs `body` in a child process and returns how that ended, in the form of waitpid. The value of `body` is
+// the exit code.
 int status_of_child(const std::function<int()>& body) {
   const pid_t child = fork();
   if (child == 0) _exit(body());
@@ -30,7 +30,7 @@ int status_of_child(const std::function<int()>& body) {
   return status;
 }
 
-// Waits for the signal thread to have done its work, which takes no time on an idle machine.
+// Waits until the signal thread has done its work, which takes no time on an idle machine.
 template <class Done>
 bool soon(const Done& done) {
   for (int i = 0; i < 5000 && !done(); ++i) std::this_thread::sleep_for(1ms);
@@ -112,9 +112,9 @@ TEST(Interrupt, WhatWasIgnoredStaysIgnored) {
   }
 }
 
-// Presses Ctrl-C on a terminal whose process in front has a guard, and sends it a SIGINT if that had no
-// effect. Returns the exit code: 0 if only what was sent was noted, 1 if the key was, more if something went
-// wrong.
+// Presses Ctrl-C on a terminal whose foreground process has a guard, and sends it a SIGINT if the key had no
+// effect. Returns the exit code: 0 if only the sent signal was noted, 1 if the key was, more if something
+// went wrong.
 int press_interrupt_key(void (*action_before)(int)) {
   const int status = status_of_child([action_before] {
     std::signal(SIGINT, action_before);

@@ -35,7 +35,7 @@ TEST(Threads, EveryItemRunsOnce) {
   }
 }
 
-// Threads that are late for one loop meet the next ones, which have other bodies and sizes.
+// Threads that are late for one loop meet the next loops, which have other bodies and sizes.
 TEST(Threads, LoopsInQuickSuccessionDoNotMix) {
   const WithThreads limit(4);
   for (int64_t loop = 0; loop < 20000; ++loop) {

@@ -123,7 +123,7 @@ TEST(Toml, DeepAndHugeConfigsAreRefused) {
   EXPECT_THAT(message([&] { apply_override("model.layers={" + deep + "=1}", s.fields()); }),
               testing::HasSubstr("a name of more than"));
   EXPECT_THAT(read(std::string(3000000, 'x')), testing::HasSubstr("has 3000000 bytes"));
-  // Points in strings, comments and numbers are no parts of names.
+  // Dots in strings, comments and numbers do not belong to names.
   EXPECT_EQ(read("# " + deep + "\n[model]\nparts = [" + std::string(200, ' ') + "0.1, 0.2, 0.3]\naxes = [1]"),
             "no error");
   EXPECT_THAT(read("[model]\nmode = \"\\\"" + deep + "\""), testing::HasSubstr("must be one of"));

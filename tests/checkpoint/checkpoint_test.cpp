@@ -24,7 +24,7 @@ using testing::HasSubstr;
 using testing::IsEmpty;
 using testing::Not;
 
-// A model of `count` weights whose values tell the step, and its state.
+// A model of `count` weights whose values depend on the step, and its state.
 class Sample {
  public:
   Sample(int64_t step, size_t count) : weights_(count), moments_(count), step_(step) {
@@ -85,7 +85,7 @@ TEST(Checkpoint, TheSameStepIsReplaced) {
   save(run.path(), 5, 9);
   EXPECT_EQ(OpenCheckpoint(find_checkpoint(run.path(), 5)).model().find("w").count(), 9);
   EXPECT_EQ(old.model().find("w").count(), 4);
-  EXPECT_EQ(old.model().find("w").as<float>()[3], 8.0f);  // what is mapped stays readable
+  EXPECT_EQ(old.model().find("w").as<float>()[3], 8.0f);  // a mapped file stays readable
   EXPECT_THAT(names_in(run / "checkpoints"), ElementsAre("step-00000005"));
 }
 
@@ -111,7 +111,7 @@ TEST(Checkpoint, EveryFlippedBitIsFoundAtOpen) {
       flipped[bit / 8] = static_cast<char>(flipped[bit / 8] ^ (1 << bit % 8));
       write_bytes(path, flipped);
       const std::string message = message_of<Error>([&] { OpenCheckpoint checkpoint(info); });
-      // A flip in checksums.json itself shows as a file that does not fit it.
+      // A flipped bit in checksums.json itself shows as a file that does not match it.
       const std::string blamed = std::string(name) == "checksums.json" ? info.path : path;
       ASSERT_THAT(message,
                   AllOf(HasSubstr(blamed), Not(HasSubstr("\n")),
@@ -183,7 +183,7 @@ TEST(Checkpoint, AnAmendmentReplacesMetadataUntilTheStepIsSavedAgain) {
   EXPECT_EQ(metadata().at("step"), "6");
   EXPECT_EQ(metadata().at("more"), "x");
   EXPECT_EQ(metadata().at("config"), "[model]\nlayers = 3\n");
-  // One that is damaged counts as none.
+  // A damaged amendment counts as none.
   const std::string path = run / "checkpoints/step-00000005/amended.json", sound = read_bytes(path);
   for (size_t at = 0; at < sound.size(); ++at) {
     std::string damaged = sound;

@@ -19,7 +19,7 @@ using testing::ElementsAre;
 using testing::HasSubstr;
 using testing::Not;
 
-// The eight bytes before a header of this length.
+// The first eight bytes of a file with a header of this length.
 std::string length_bytes(uint64_t length) {
   std::string bytes;
   for (int i = 0; i < 8; ++i) bytes += static_cast<char>(length >> (8 * i) & 255);
@@ -40,7 +40,7 @@ std::string refusal(const std::string& bytes) {
   return message;
 }
 
-// Bytes put together from the format's description alone.
+// Bytes that follow from the format's description alone.
 std::string golden_file() {
   const std::string header = R"({"__metadata__":{"note":"a \"b\""},)"
                              R"("w":{"dtype":"F32","shape":[2,1],"data_offsets":[0,8]},)"
@@ -58,7 +58,7 @@ TEST(Safetensors, WritesTheGoldenBytes) {
   float w[] = {1.0f, -2.5f};
   Bf16 h(0.5f);
   uint8_t bytes[] = {7, 0, 255};
-  // Given narrow first; wide elements go first in the file.
+  // Narrow elements are given first, but wide ones come first in the file.
   write_safetensors(folder / "golden.safetensors",
                     {{"w", Tensor(w, DType::f32, {2, 1})},
                      {"h", Tensor(&h, DType::bf16, {1})},
@@ -89,7 +89,7 @@ TEST(Safetensors, ReadsTheGoldenBytes) {
               HasSubstr("no tensor 'byte'; did you mean 'bytes'?"));
 }
 
-// The time must grow with the names, not with their square: 200,000 would take minutes.
+// The time must grow with the number of names, not with its square: 200,000 would take minutes.
 TEST(Safetensors, ManyNamesAreReadInNoTime) {
   const TemporaryFolder folder;
   std::string header = "{";

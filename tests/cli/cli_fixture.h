@@ -1,4 +1,4 @@
-// The binary, run by the shell in a folder of the test's own.
+// Runs the binary, through the shell, in a folder of the test's own.
 #pragma once
 
 #include <algorithm>
@@ -35,7 +35,7 @@ class CliTest : public testing::Test {
     return outcome;
   }
 
-  // One line, no stack trace, the expected code.
+  // Expects one line, no stack trace, and this exit code.
   void expect_complaint(const Outcome& outcome, int code, const std::vector<std::string>& parts) {
     EXPECT_EQ(outcome.code, code) << outcome.err;
     EXPECT_EQ(std::count(outcome.err.begin(), outcome.err.end(), '\n'), 1) << outcome.err;

@@ -1,5 +1,5 @@
-// The binary as a user runs it: the main job end to end, and one clear line with the right exit code for
-// every mistake.
+// The binary as a user runs it: the main task from end to end, and for every mistake one clear line with the
+// right exit code.
 #include <array>
 #include <csignal>
 #include <cstdio>
@@ -66,7 +66,7 @@ TEST_F(CliTest, TheMainJobFromEndToEnd) {
   EXPECT_TRUE(fs::exists(folder_ / "pattern.png"));
 }
 
-// Kills the trainer for real, again and again, and compares the end with an undisturbed run.
+// Really kills the trainer, again and again, and compares the end with an undisturbed run.
 TEST_F(CliTest, KilledAndResumedEqualsUninterrupted) {
   write_small_config("dropout = 0.1\n");
   ASSERT_EQ(longstride("train small.toml --run whole --quiet --set train.steps=400").code, 0);
@@ -347,7 +347,7 @@ TEST_F(CliTest, AnExistingRunStaysUntouched) {
   expect_complaint(longstride("train run --set model.pattern=dense"), 1, {"model.pattern"});
   EXPECT_EQ(read_bytes(folder_ / "run/config.toml"), before);
 
-  // Damage: truncation and a flipped bit are found by every reader.
+  // Truncation and a flipped bit are found by every reader.
   const std::string model = folder_ / "run/checkpoints/step-00000010/model.safetensors";
   const std::string whole = read_bytes(model);
   fs::remove(model);
@@ -409,7 +409,7 @@ TEST_F(CliTest, SelftestListsWhatEachPartUses) {
 
 TEST_F(CliTest, MistakesInInstructions) {
   write_small_config();
-  // No x86 has it.
+  // No x86 CPU has it.
   const std::string complaint = "\"neon\": this CPU has up to ";
   expect_complaint(longstride("train small.toml --run run --set compute.instructions=neon"), 1,
                    {"compute.instructions = " + complaint, "; choose auto, generic", " or "});
@@ -435,7 +435,7 @@ TEST_F(CliTest, ARunUnderALimit) {
     EXPECT_EQ(outcome.err.find(note), outcome.err.rfind(note));
     EXPECT_THAT(outcome.out, Not(HasSubstr("note:")));
   };
-  environment_ = "LONGSTRIDE_INSTRUCTIONS=neon";  // not looked at
+  environment_ = "LONGSTRIDE_INSTRUCTIONS=neon";  // has no effect
   const Outcome trained = longstride("train small.toml --run run --set train.steps=10");
   expect_one_note(trained);
   EXPECT_THAT(trained.err, AllOf(HasSubstr(", limited to generic, "), HasSubstr("f32 products")));

@@ -1,4 +1,4 @@
-// Compressing as a user does: what comes back, in how many bytes, and one clear line for every mistake.
+// Compression as a user runs it: the bytes that come back, the size, and one clear line for every mistake.
 #include <algorithm>
 #include <csignal>
 #include <filesystem>
@@ -42,7 +42,7 @@ class CompressTest : public CliTest {
     ASSERT_EQ(outcome.code, 0) << outcome.err;
     EXPECT_TRUE(in_folder("again") == in_folder(file)) << file;
   }
-  // `name` is refused, and nothing is written.
+  // Expects that `name` is refused and nothing is written.
   void expect_refusal(const std::string& run, const std::string& name,
                       const std::vector<std::string>& parts) {
     expect_complaint(longstride("decompress " + run + " " + name + " -o refused"), 1, parts);
@@ -79,7 +79,7 @@ TEST_F(CompressTest, SizeIsWhatEvalPredicts) {
   const auto size = static_cast<double>(fs::file_size(folder_ / "large.txt.lsc"));
   EXPECT_EQ(result["compressed_bytes"].get<double>(), size);
   EXPECT_NEAR(result["code_bytes"].get<double>(), predicted, predicted * 0.001);
-  // The header's few hundred bytes are all that is left.
+  // Only the header's few hundred bytes come on top.
   EXPECT_LE(size, predicted * 1.005 + 400);
   EXPECT_NEAR(result["model_bits_per_byte"].get<double>(), eval["bits_per_byte"].get<double>(), 0.002);
   EXPECT_EQ(result["bytes"].get<size_t>(), large.size());
@@ -185,7 +185,7 @@ TEST_F(CompressTest, ADeviceThatComputesOtherwiseIsFound) {
   forge(other);
   expect_refusal("run", "forged.lsc",
                  {"this device does not reproduce", "that was on npu: ", "this is cpu: ", "--device"});
-  // A difference that the probe did not see: the checksum of the original, third of a frame's numbers.
+  // A difference that the probe did not see. The checksum of the original is the third number of a frame.
   const size_t frame = content.find('\n', content.find('\n') + 1) + 1;
   other = content;
   other[frame + 24] ^= 1;

@@ -1,4 +1,4 @@
-// Files that may not grow and folders that may not be written to: one line says so, and what was there stays.
+// Files that may not grow and folders that are not writable: one line says so, and existing files stay.
 #include <filesystem>
 #include <map>
 #include <sstream>
@@ -26,7 +26,7 @@ class LimitsTest : public CliTest {
     ASSERT_EQ(longstride("train small.toml --quiet --run run --set train.steps=10").code, 0);
   }
 
-  // As longstride(), behind a shell's command that ends in exec.
+  // Like longstride(), but started by a shell command that ends in exec.
   Outcome behind(const std::string& command, const std::string& arguments) {
     environment_ = std::string(kOneThread) + " sh -c '" + command + " \"$0\" \"$@\"'";
     const Outcome outcome = longstride(arguments);
@@ -34,18 +34,18 @@ class LimitsTest : public CliTest {
     return outcome;
   }
 
-  // No file may grow beyond so many times 512 bytes, the unit of a POSIX shell.
+  // No file may grow beyond this many times 512 bytes, the unit of a POSIX shell.
   Outcome limited(int64_t blocks, const std::string& arguments) {
     return behind("ulimit -f " + std::to_string(blocks) + "; exec", arguments);
   }
 
-  // Permissions bind root too.
+  // Permissions hold even for root.
   Outcome bound(const std::string& arguments) {
     return behind(geteuid() == 0 ? "exec setpriv --bounding-set=-dac_override,-dac_read_search" : "exec",
                   arguments);
   }
 
-  // What a run has of worth: all but what each start writes anew.
+  // The files of a run that are worth keeping: all but those that each start writes again.
   std::map<std::string, std::string> worth(const std::string& run) {
     std::map<std::string, std::string> files;
     for (const auto& entry : fs::recursive_directory_iterator(folder_ / run)) {
@@ -57,7 +57,7 @@ class LimitsTest : public CliTest {
     return files;
   }
 
-  // A write that a limit stops leaves no temporary behind either.
+  // A write that was stopped by a limit leaves no temporary.
   void expect_no_temporaries() {
     for (const auto& entry : fs::recursive_directory_iterator(folder_.path()))
       EXPECT_THAT(entry.path().filename().string(), testing::Not(StartsWith(".tmp-"))) << entry.path();
@@ -71,7 +71,7 @@ TEST_F(LimitsTest, ACheckpointThatGrowsTooLargeLeavesTheOlderOnes) {
   ASSERT_TRUE(before.contains("checkpoints/step-00000010/state.safetensors"));
   fs::copy(folder_ / "run", folder_ / "free", fs::copy_options::recursive);
   ASSERT_EQ(longstride("train free --quiet --set train.steps=20").code, 0);
-  // Too small for the weights, and too small for the state alone.
+  // Too small for the weights, and too small only for the state.
   for (const auto& [blocks, file] : {std::pair{100, "model.safetensors"}, {500, "state.safetensors"}}) {
     const Outcome outcome = limited(blocks, "train run --quiet --set train.steps=20");
     EXPECT_EQ(outcome.code, 1) << outcome.err;
@@ -146,7 +146,7 @@ TEST_F(LimitsTest, StandardOutputThatGrowsTooLargeIsAnError) {
   expect_complaint(outcome, 1, {"standard output: File too large"});
 }
 
-// ---- folders that may not be written to ----
+// ---- folders that are not writable ----
 
 TEST_F(LimitsTest, ARunBelowAFileIsRefusedInOneLine) {
   write("file", "content");

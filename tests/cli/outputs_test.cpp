@@ -1,5 +1,5 @@
-// What a user names as output and how numbers are read: devices, pipes and links, standard streams that are
-// closed or full, modes, and files that change while they are compressed.
+// Outputs and numbers as a user writes them: devices, pipes and links, standard streams that are closed or
+// full, modes, and files that change while they are compressed.
 #include <algorithm>
 #include <csignal>
 #include <filesystem>
@@ -31,7 +31,7 @@ class OutputsTest : public CliTest {
     write_small_config();
     ASSERT_EQ(longstride("train small.toml --quiet --run run --set train.steps=2").code, 0);
   }
-  // Runs the shell's line in the folder, $LS being the binary. Returns what is left in standard output.
+  // Runs a line of the shell in the folder, where $LS is the binary. Returns the rest of standard output.
   std::string shell(const std::string& line) {
     write("line.sh", "LS=" LONGSTRIDE_BINARY "\n" + line + "\n");
     const std::string command = "cd " + folder_.path() + " && bash line.sh >shell.txt 2>shell-err.txt";
@@ -157,7 +157,7 @@ TEST_F(OutputsTest, MessagesThatCannotBeWrittenDoNotMatter) {
     EXPECT_EQ(shell(std::string("$LS eval --nothing ") + place + "; echo $?"), "2\n");
     EXPECT_EQ(shell(std::string("$LS sample run --length 9 -o o.txt ") + place + "; echo $?"), "0\n");
   }
-  // No file of its own takes the place of a stream that was closed.
+  // No file of the program takes the place of a closed stream.
   EXPECT_EQ(shell("$LS train small.toml --set train.steps=2 --run closed <&- >&- 2>&-; echo $?"), "0\n");
   EXPECT_EQ(longstride("eval closed").code, 0);
 }
@@ -311,7 +311,7 @@ TEST_F(OutputsTest, WhatIsGivenInsteadOfAConfigIsSaid) {
   expect_complaint(longstride("inspect fifo.toml"), 1, {"fifo.toml", "not a regular file"});
 }
 
-// What is no file would be waited for, or written to elsewhere.
+// Opening something that is not a file could wait, or write elsewhere.
 TEST_F(OutputsTest, FilesOfARunThatAreNoFilesAreRefusedAtOnce) {
   const auto put = [&](const std::string& name, const std::string& what) {
     const fs::path path = folder_ / ("run/" + name);

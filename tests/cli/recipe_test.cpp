@@ -1,4 +1,4 @@
-// Configs that leave something open, as a user meets them: what is chosen, said and kept.
+// Configs that leave something open: what is chosen, printed and kept.
 #include <filesystem>
 
 #include <gmock/gmock.h>
@@ -25,7 +25,7 @@ TEST_F(CliTest, AConfigOfNothingButDataLearns) {
   const std::string saved = read_bytes(folder_ / "runs/open/config.toml");
   EXPECT_THAT(saved, AllOf(HasSubstr("positions = \"rotary\""), HasSubstr("optimizer = \"muon\""),
                            HasSubstr("kind = \"text\""), Not(HasSubstr("kind = \"auto\""))));
-  // The same config goes on with the run, whatever it would choose now.
+  // The same config goes on with the run, even if it would choose other values now.
   outcome = longstride("train open.toml --device cpu --resume --set train.steps=70");
   ASSERT_EQ(outcome.code, 0) << outcome.err;
   EXPECT_THAT(outcome.err, HasSubstr("(resumed)"));
@@ -71,7 +71,7 @@ TEST_F(CliTest, AnOpenConfigNeedsItsData) {
   expect_complaint(longstride("train open.toml"), 1, {"absent.txt"});
 }
 
-// A model whose shape is there can be looked at before its data are.
+// A model with a given shape can be inspected before its data exist.
 TEST_F(CliTest, InspectNeedsNoDataForAShapeThatIsNamed) {
   const std::string shape =
       "[model]\ncontext = 64\nlayers = 2\nheads = 2\nwidth = 32\npattern = 'fixed:16,4'\n";
@@ -83,7 +83,7 @@ TEST_F(CliTest, InspectNeedsNoDataForAShapeThatIsNamed) {
   }
 }
 
-// Both positions and optimizer are named, or the recipe is.
+// Either both positions and optimizer are named, or the recipe.
 TEST_F(CliTest, ADeliberateConfigIsToldNothing) {
   write_small_config("optimizer = 'muon'\n");
   EXPECT_THAT(longstride("train small.toml --run a --set model.positions=rotary").err,

@@ -1,5 +1,5 @@
-// Sampling as a user runs it: sessions that are killed, interrupted, resumed and branched, and one clear line
-// for every mistake.
+// Sampling as a user runs it: sessions that are killed, interrupted, resumed and branched, and one clear
+// line for every mistake.
 #include <csignal>
 #include <cstdio>
 #include <filesystem>
@@ -29,7 +29,7 @@ class SampleTest : public CliTest {
     ASSERT_EQ(longstride("train small.toml --quiet --run " + run + more).code, 0);
   }
 
-  // A run that paints pictures of 8 x 8, or plays.
+  // Trains a run on pictures of 8 x 8, or on sound.
   void train_on_pictures() {
     fs::create_directory(folder_ / "pictures");
     for (int i = 0; i < 40; ++i) {
@@ -56,8 +56,7 @@ class SampleTest : public CliTest {
         0);
   }
 
-  // Begins `longstride sample arguments` and returns when the file `watched` has grown by `bytes` since it
-  // was first seen.
+  // Starts `longstride sample arguments` and returns when the file `watched` has grown by `bytes`.
   pid_t start(const std::string& arguments, const std::string& watched, uintmax_t bytes) {
     std::error_code none_yet;
     uintmax_t first = fs::file_size(folder_ / watched, none_yet);
@@ -116,7 +115,7 @@ TEST_F(SampleTest, KilledOrInterruptedItEndsWithTheSameBytes) {
   EXPECT_EQ(outcome.code, 0) << outcome.err;
   for (const char* end : {"-1.txt", "-2.txt", "-3.txt"})
     EXPECT_TRUE(in_folder(std::string("whole") + end) == in_folder(std::string("part") + end)) << end;
-  // Nothing is left to do, which is no mistake.
+  // Nothing is left to do, which is not an error.
   EXPECT_THAT(longstride("sample run --resume s --json").out, HasSubstr("\"generated_bytes\": 0"));
   for (const std::string& name : names_in(folder_.path()))
     EXPECT_THAT(name, Not(testing::StartsWith(".tmp")));
@@ -124,7 +123,7 @@ TEST_F(SampleTest, KilledOrInterruptedItEndsWithTheSameBytes) {
 
 TEST_F(SampleTest, InterruptedWithoutAStateItSaysWhatWouldHaveHelped) {
   train();
-  // The output tells how far it is.
+  // The size of the output shows the progress.
   const pid_t child = start("run --length 10000000", "out.txt", 2000);
   EXPECT_EQ(stop(child, SIGINT), 130);
   EXPECT_THAT(in_folder("err.txt"), HasSubstr("--state FILE"));
@@ -158,7 +157,7 @@ TEST_F(SampleTest, BranchesGoTheirOwnWaysAndLeaveTheStateAsItIs) {
   EXPECT_NE(branches("--branch 1 --temperature 0.5 --top-k 10 --top-p 0.9"), one);
   EXPECT_EQ(in_folder("s"), state);
 
-  // They have a session of their own, if one is asked for.
+  // Branches have a session of their own, if one is asked for.
   branches("--branch 3 --state t");
   EXPECT_EQ(nlohmann::json::parse(longstride("sample run --resume t --json").out)["samples"], three);
 }
@@ -181,7 +180,7 @@ TEST_F(SampleTest, OptionsThatContradictTheStateAreNamed) {
       EXPECT_NE(outcome.code, 0);
     }
   }
-  // What it has already may be said again.
+  // Options that the state has may be repeated.
   EXPECT_EQ(longstride("sample run --resume s -n 2 --length 90 --seed 3 --temperature 0.8 --state s").code,
             0);
   EXPECT_EQ(longstride("sample run --resume s --save-every 1").code, 0);
@@ -250,7 +249,7 @@ TEST_F(SampleTest, AMachineThatDrawsOtherBytesIsFound) {
   };
   EXPECT_EQ(resume().out, longstride("sample run --length 64").out);
   EXPECT_THAT(resume().err, Not(HasSubstr("saved on")));
-  // Another device may draw other bytes, even if it drew the same so far.
+  // Another device may draw other bytes later, even if it drew the same so far.
   const std::string kept = state;
   state.replace(state.find("\"device\":\"cpu: ") + 15, 3, "Old");
   const Outcome elsewhere = resume();
@@ -258,7 +257,7 @@ TEST_F(SampleTest, AMachineThatDrawsOtherBytesIsFound) {
   EXPECT_THAT(elsewhere.err,
               AllOf(HasSubstr("note: forged was saved on cpu: Old"), HasSubstr("may still differ")));
   state = kept;
-  state.back() ^= 1;  // as another machine might have drawn it
+  state.back() ^= 1;  // as if another machine had drawn it
   const Outcome outcome = resume();
   expect_complaint(outcome, 1,
                    {"forged: this machine or device does not reproduce the state: byte 60 of sample 1",
@@ -266,7 +265,7 @@ TEST_F(SampleTest, AMachineThatDrawsOtherBytesIsFound) {
   EXPECT_EQ(outcome.out, "");
 }
 
-// A state from elsewhere: what it says of files and settings is not done.
+// A state from elsewhere does not decide about files and settings.
 TEST_F(SampleTest, AStateDoesNotDecideWhichFileIsReplaced) {
   train();
   fs::create_directories(folder_ / "home");
@@ -288,13 +287,14 @@ TEST_F(SampleTest, AStateDoesNotDecideWhichFileIsReplaced) {
   forge(output, "\"output\":\"../home/.profile\"");
   expect_complaint(longstride("sample run --resume home/evil"), 2, {"home/.profile", "--output"});
   EXPECT_EQ(in_folder("home/notes") + in_folder("home/.profile"), "minemine");
-  // It goes beside the state, wherever the state says that it went.
+  // The output goes beside the state, whatever folder the state names.
   forge(output, "\"output\":\"/nowhere/new.txt\"");
   const Outcome outcome = longstride("sample run --resume home/evil");
   EXPECT_EQ(outcome.code, 0) << outcome.err;
   EXPECT_THAT(outcome.err, HasSubstr("the output was /nowhere/new.txt"));
   EXPECT_EQ(in_folder("home/new.txt"), own);
-  // What it wrote may be written again, what somebody else has changed may not, unless it is named.
+  // It may replace what it wrote itself. A file that somebody else changed is replaced only if the user
+  // names it.
   EXPECT_EQ(longstride("sample run --resume s").code, 0);
   write("result.txt", "edited");
   expect_complaint(longstride("sample run --resume s"), 1, {"result.txt is there"});
@@ -358,7 +358,7 @@ TEST_F(SampleTest, InterruptedPicturesAreGreyWhereNothingIsPainted) {
   EXPECT_EQ(grid.shape.width, cells * 9 - 1);
   EXPECT_EQ(grid.pixels[(grid.shape.height - 1) * grid.shape.width], 128);
   EXPECT_EQ(grid.shape.height, cells * 9 - 1);
-  // A picture that is painted already stays the same to the end.
+  // A picture that is finished stays the same to the end.
   ASSERT_EQ(longstride("sample paints -n 1 -o first.png").code, 0);
   const Image first = read_picture(folder_ / "first.png");
   for (int64_t y = 0; y < 8; ++y)
@@ -400,7 +400,7 @@ TEST_F(SampleTest, SoundGoesOnBeyondTheContext) {
     expect_complaint(outcome, 1, {"--prime", "sound", file});
     EXPECT_THAT(outcome.err, Not(HasSubstr("data.kind")));
   }
-  // The end of a long prime is what a sample goes on from.
+  // A sample goes on from the end of a long prime.
   const std::vector<uint8_t> sound = read_audio(folder_ / "sound.wav", 12000);
   const Outcome outcome = longstride("sample plays --prime sound.wav --length 200 -o on.wav");
   EXPECT_THAT(outcome.err,
@@ -408,7 +408,7 @@ TEST_F(SampleTest, SoundGoesOnBeyondTheContext) {
   const std::vector<uint8_t> on = read_audio(folder_ / "on.wav", 12000);
   ASSERT_EQ(on.size(), 200u);
   EXPECT_TRUE(std::equal(sound.end() - 32, sound.end(), on.begin()));
-  // Interrupted, what there is becomes a file.
+  // After an interruption the unfinished samples are written too.
   const pid_t child = start("plays -n 2 --streams 1 --length 400000 --state s --save-every 0.01", "s", 3000);
   EXPECT_EQ(stop(child, SIGINT), 130);
   EXPECT_GT(read_audio(folder_ / "sample-1.wav", 12000).size(), 1000u);

@@ -1,4 +1,4 @@
-// The manual page and the completions know every command and option of the help.
+// The manual page and the completions contain every command and option of the help.
 #include <regex>
 #include <string>
 #include <vector>
@@ -8,7 +8,7 @@
 namespace longstride {
 namespace {
 
-// What is matched by the first group of `pattern`, all over `text`.
+// All matches of the first group of `pattern` in `text`.
 std::vector<std::string> all_of(const std::string& text, const std::string& pattern) {
   const std::regex expression(pattern);
   std::vector<std::string> found;
@@ -17,7 +17,7 @@ std::vector<std::string> all_of(const std::string& text, const std::string& patt
   return found;
 }
 
-// From the first line that begins with `begin` up to the next one that begins with `next`.
+// The text from the first line that begins with `begin` to the next one that begins with `next`.
 std::string part_of(const std::string& text, const std::string& begin, const std::string& next) {
   const size_t at = text.find("\n" + begin);
   EXPECT_NE(at, std::string::npos) << begin;
@@ -39,7 +39,7 @@ class ShellFilesTest : public CliTest {
   std::vector<std::string> options(const std::string& command) {
     return all_of(said(command + " --help"), "\n  (?:-[a-z],)?(--[a-z0-9-]+)");
   }
-  // What bash would offer for the last of `words`.
+  // What bash offers for the last of `words`.
   std::string offered(const std::string& words) {
     write(
         "complete.sh",
@@ -90,7 +90,7 @@ TEST_F(ShellFilesTest, BashCompletesValues) {
   EXPECT_EQ(offered("longstride sample runs/x --weights ''"), "auto int8\n");
   EXPECT_EQ(offered("longstride train x --set train.ste"), "train.steps=\n");
   EXPECT_EQ(offered("longstride --ver"), "--version\n");
-  // Names of files are bash's own.
+  // bash itself completes names of files.
   EXPECT_EQ(offered("longstride eval runs"), "\n");
 }
 

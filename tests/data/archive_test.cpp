@@ -1,4 +1,4 @@
-// Archives give what they would leave if they were unpacked, in every packing.
+// An archive gives what would be there after unpacking it, in every packing.
 #include <algorithm>
 #include <filesystem>
 
@@ -90,7 +90,7 @@ TEST_F(ArchiveTest, TheLastMemberOfANameCounts) {
   data_test::write_zip(at("twice.zip"), {{"a.txt", bytes_of("replaced")}, {"a.txt", bytes_of("kept")}});
   EXPECT_EQ(text("twice.zip"), bytes_of("kept"));
   EXPECT_THAT(told("twice.zip"), HasSubstr("1 member replaced"));
-  // What is replaced need not even have the right shape.
+  // A member that is replaced may even have the wrong shape.
   data_test::write_file(at("p.tar"),
                         make_tar({{"1.png", data_test::make_png(Bytes(9, 1), 3, 3, {PNG_COLOR_TYPE_GRAY})},
                                   {"2.png", grey_png(2)},
@@ -117,7 +117,7 @@ TEST_F(ArchiveTest, LinksGiveTheBytesThatTheyLeadTo) {
     EXPECT_EQ(all, expected) << name;
     EXPECT_THAT(told(name, "image"), Not(HasSubstr("skipped"))) << name;
   }
-  // The same as the folder, which holds "early" behind the digits.
+  // The same as the folder, in which "early" comes after the digits.
   for (const auto& [name, value] : {std::pair{"1.png", 1}, {"3.png", 3}, {"d/6.png", 6}})
     data_test::write_file(at(std::string("q/") + name), grey_png(static_cast<uint8_t>(value)));
   for (const auto& [name, target] : {std::pair{"early", "1.png"},
@@ -157,7 +157,7 @@ TEST_F(ArchiveTest, AReplacedTargetLeavesItsHardLinkAsItWas) {
   EXPECT_EQ(text("a.tar"), bytes_of("old new "));
 }
 
-// Patches the flag of encryption into the local and the central header of every member.
+// Sets the encryption flag in the local and the central header of every member.
 void encrypt(Bytes& zip) {
   for (size_t i = 0; i + 10 < zip.size(); ++i) {
     if (zip[i] != 'P' || zip[i + 1] != 'K') continue;
@@ -184,7 +184,7 @@ TEST_F(ArchiveTest, ZipBehindAPrefixIsUnpacked) {
     EXPECT_EQ(text(name), bytes_of("first second")) << name;
     EXPECT_THAT(told(name), HasSubstr("21 bytes in front of the zip archive not read"));
   }
-  // A picture with a zip archive behind it remains a picture.
+  // A picture with a zip archive after it is still a picture.
   data_test::write_file(at("both.png"), joined(grey_png(1), zip));
   EXPECT_EQ(data_test::all_bytes(open("image", "both.png")), (Bytes{1, 1, 1, 1}));
   data_test::write_file(at("both.zip"), joined(grey_png(1), zip));

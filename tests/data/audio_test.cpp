@@ -48,8 +48,7 @@ TEST(MuLaw, EncodingADecodedByteGivesTheByte) {
     EXPECT_EQ(mulaw_encode(mulaw_decode(static_cast<uint8_t>(byte))), byte);
 }
 
-// What a signal is, measured: its root mean square and the frequency with the most energy, by a plain Fourier
-// sum.
+// Measures of a signal: its root mean square and the frequency with the most energy, by a plain Fourier sum.
 struct Measured {
   double rms, hertz;
 };

@@ -47,7 +47,7 @@ TEST(KeyedPermutation, KeysGiveDifferentOrders) {
 
 class BatchTest : public data_test::DataTest {
  protected:
-  // Bytes whose value tells their place within 251.
+  // Bytes whose values give their place modulo 251.
   Segment stream(int64_t size, int64_t begin, int64_t end) {
     Bytes bytes(static_cast<size_t>(size));
     for (size_t i = 0; i < bytes.size(); ++i) bytes[i] = static_cast<uint8_t>(i % 251);
@@ -148,8 +148,8 @@ TEST_F(BatchTest, LoadIsAPureFunctionOfSeedAndStep) {
   EXPECT_EQ(unequal, 6);
 }
 
-// What a run reads must never change between versions, or it could not resume. Start offsets written down
-// once.
+// The order in which a run reads must never change between versions, or the run could not resume. These
+// start offsets were written down once.
 TEST_F(BatchTest, OrderStaysWhatItWas) {
   const BatchLoader loader(stream(1000, 0, 1000), 100, 1, 2024);
   std::vector<int64_t> starts;

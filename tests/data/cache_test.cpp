@@ -43,7 +43,7 @@ class CacheTest : public data_test::DataTest {
   }
   Bytes read(const std::string& name) { return read(config("text", name)); }
   std::string only_entry() const { return cache() + "/" + cached().at(0); }
-  // Everything below `name`, with one time of writing for every state.
+  // Sets one modification time on everything below `name`.
   void set_times(const std::string& name) {
     const fs::file_time_type old = fs::file_time_type::clock::now() - std::chrono::hours(1000);
     if (time_ == fs::file_time_type{}) time_ = old;
@@ -57,7 +57,7 @@ class CacheTest : public data_test::DataTest {
   fs::file_time_type time_{};
 };
 
-// As reproducible archives and `cp -p` make them.
+// As reproducible archives and `cp -p` leave them.
 TEST_F(CacheTest, SourcesOfTheSameSizeAndTimeAreDecodedAgain) {
   const auto pack = [&](const std::string& name, char content) {
     const Bytes text(600, static_cast<uint8_t>(content));
@@ -136,12 +136,12 @@ TEST_F(CacheTest, FilesThatOthersMayWriteOrThatAreLinksAreNotTaken) {
   struct stat status {};
   ASSERT_EQ(stat(entry.c_str(), &status), 0);
   EXPECT_EQ(status.st_mode & 0022, 0u);
-  // A change of its rights makes it another file: who may write it now may have written it.
+  // A change of its permissions makes it another file: whoever may write it now may have written it.
   fs::permissions(entry, fs::perms::others_write, fs::perm_options::add);
   EXPECT_EQ(read("a.xz"), bytes);
   EXPECT_THAT(notes_, HasSubstr("can be written by other users"));
   EXPECT_TRUE(decoded_);
-  // A planted link is replaced and what it names stays as it is.
+  // A planted link is replaced, and its target stays as it is.
   fs::remove(entry);
   data_test::write_file(at("victim"), "theirs");
   fs::create_symlink(at("victim"), entry);
@@ -149,7 +149,7 @@ TEST_F(CacheTest, FilesThatOthersMayWriteOrThatAreLinksAreNotTaken) {
   EXPECT_TRUE(fs::is_regular_file(fs::symlink_status(entry)));
   EXPECT_EQ(data_test::read_file(at("victim")), bytes_of("theirs"));
   if (geteuid() != 0) return;
-  // Only root can make a file of another user's.
+  // Only root can give a file to another user.
   ASSERT_EQ(chown(entry.c_str(), 12345, 12345), 0);
   EXPECT_EQ(read("a.xz"), bytes);
   EXPECT_THAT(notes_, HasSubstr("belongs to another user"));
@@ -171,7 +171,7 @@ TEST_F(CacheTest, FilesOfOthersInTheFolderStay) {
 }
 
 TEST_F(CacheTest, AnotherDecodingDoesNotBlockAndItsFilesStay) {
-  // Another process has the folder's lock, as earlier versions take it, and the lock of another cache file.
+  // Another process holds the folder's lock, as earlier versions do, and the lock of another cache file.
   const std::string other = cache() + "/" + std::string(32, 'b');
   data_test::write_file(other + ".lock", "");
   data_test::write_file(other + ".0123456789abcdef.partial", "half");
@@ -262,7 +262,7 @@ TEST_F(CacheTest, PicturesAreKeptOnceWhateverIsKnownOfTheirShape) {
   EXPECT_THAT(error_of([&] { read(wrong); }), HasSubstr("expected 5 x 5 x 3"));
 }
 
-// Not the last byte of the disk: others and the checkpoints need some.
+// The disk is not filled to the last byte: others and the checkpoints need some.
 TEST_F(CacheTest, ADiskThatIsNearlyFullIsLeftSome) {
   data_test::write_compressed_run(at("a.xz"), Pack::xz, 7, 100 << 20);
   fs::create_directories(cache());

@@ -1,5 +1,5 @@
-// Compressed files as programs write them: several streams, frames to skip, long windows, padding and the
-// like.
+// Compressed files as other programs write them: several streams, frames to skip, long windows, padding and
+// the like.
 #include <gmock/gmock.h>
 
 #include "longstride/data/compressed_input.h"
@@ -33,7 +33,7 @@ class CompressedTest : public data_test::DataTest {
     return error_of([&] { open(name); });
   }
   Bytes packed(Pack pack, const Bytes& bytes) const {
-    // libarchive breaks when it writes this one.
+    // libarchive fails to write this one.
     if (pack == Pack::lz4 && bytes.empty())
       return {0x04, 0x22, 0x4D, 0x18, 0x64, 0x40, 0xA7, 0, 0, 0, 0, 0x05, 0x5D, 0xCC, 0x02};
     data_test::write_compressed(at("packed"), pack, bytes);
@@ -94,7 +94,7 @@ TEST_F(CompressedTest, PaddingOfZerosIsNothing) {
   }
 }
 
-// As gzip and bzip2 do it, with a word; as xz and zstd do it, not at all.
+// Like the programs: gzip and bzip2 with a remark, xz and zstd not at all.
 TEST_F(CompressedTest, OtherBytesBehindTheEndAreToldOrRefused) {
   for (const auto& [suffix, pack] : kPacks) {
     const Bytes file = joined({packed(pack, bytes_of("text")), bytes_of("something that is no stream")});
@@ -118,7 +118,7 @@ TEST_F(CompressedTest, FramesToSkipMayStandAnywhereUnderAnyName) {
           << name;
   }
   EXPECT_THAT(error("nothing.zst", skippable(1, bytes_of("note"))), HasSubstr("is empty"));
-  // Nothing compressed follows: the bytes are what they are.
+  // Nothing compressed follows, so the bytes are taken as they are.
   const Bytes other = joined({skippable(1, bytes_of("note")), bytes_of("text, no frame")});
   EXPECT_EQ(read("other", other), other);
 }

@@ -127,7 +127,7 @@ Bytes make_png(const Bytes& rows, int64_t height, int64_t width, const PngOption
       palette[i] = {static_cast<png_byte>(i), static_cast<png_byte>(255 - i), 7};
     png_set_PLTE(png, info, palette.data(), static_cast<int>(palette.size()));
   }
-  // A gamma that a colour-managed reader would apply: pixels must come through untouched.
+  // A reader with colour management would apply this gamma. Pixels must come through unchanged.
   png_set_gAMA_fixed(png, info, 100000);
   const size_t row_bytes = rows.size() / static_cast<size_t>(height);
   std::vector<png_bytep> pointers;
@@ -175,7 +175,7 @@ void write_sound(const std::string& path, int format, int rate, int channels,
   SNDFILE* sound = sf_open(path.c_str(), SFM_WRITE, &info);
   ASSERT_NE(sound, nullptr) << sf_strerror(nullptr);
   const auto frames = static_cast<sf_count_t>(samples.size() / static_cast<size_t>(channels));
-  // In blocks: the Vorbis encoder of libsndfile overflows the stack on one large write.
+  // Written in blocks, because the Vorbis encoder of libsndfile overflows the stack on one large write.
   for (sf_count_t done = 0; done < frames;) {
     const sf_count_t count = std::min<sf_count_t>(1024, frames - done);
     ASSERT_EQ(sf_writef_float(sound, samples.data() + done * channels, count), count);

@@ -1,5 +1,5 @@
-// Temporary folders and small input files of every kind, written by the libraries, never by the code under
-// test.
+// Temporary folders and small input files of every kind. The files are written by other libraries, never by
+// the code under test.
 #pragma once
 
 #include <cstdint>
@@ -20,7 +20,7 @@ namespace longstride::data_test {
 
 using Bytes = std::vector<uint8_t>;
 
-// A folder of its own for each test, removed afterwards. The cache lies beside the inputs.
+// A folder for each test, removed afterwards. The cache is beside the inputs.
 class DataTest : public ::testing::Test {
  protected:
   DataTest() {
@@ -72,7 +72,7 @@ inline Bytes all_bytes(const Corpus& corpus) {
   return bytes;
 }
 
-// Writes the first bytes of `path` to `shorter`.
+// Writes the first bytes of `path`, this fraction of them, to `shorter`.
 inline void cut(const std::string& path, const std::string& shorter, double fraction) {
   Bytes bytes = read_file(path);
   bytes.resize(static_cast<size_t>(static_cast<double>(bytes.size()) * fraction));
@@ -101,7 +101,7 @@ enum class Pack { xz, gzip, zstd, bzip2, lz4, none };
 using Members = std::vector<std::pair<std::string, Bytes>>;
 
 void write_compressed(const std::string& path, Pack pack, const Bytes& bytes);
-// `count` equal bytes, streamed, for inputs larger than memory should hold.
+// `count` equal bytes, streamed, for inputs that should not be held in memory.
 void write_compressed_run(const std::string& path, Pack pack, uint8_t byte, int64_t count);
 void write_tar(const std::string& path, Pack pack, const Members& members);
 void write_zip(const std::string& path, const Members& members);

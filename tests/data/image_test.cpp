@@ -1,4 +1,4 @@
-// Pictures of every format against bytes that the test computes itself.
+// Compares pictures of every format with bytes that the test computes itself.
 #include "longstride/data/modalities/image.h"
 
 #include <algorithm>
@@ -173,7 +173,7 @@ TEST_F(ImageTest, PngOfEveryKindBecomesTheWantedChannels) {
   const Bytes luma = read(wanted, {5, 7, 1});
   for (size_t i = 0; i < 35; ++i)
     EXPECT_NEAR(luma[i], 0.299 * rgb[3 * i] + 0.587 * rgb[3 * i + 1] + 0.114 * rgb[3 * i + 2], 0.51);
-  // One bit a pixel: 1 0 1 0 ... in each row.
+  // One bit for each pixel: 1 0 1 0 ... in each row.
   data_test::write_file(at("bits.png"), make_png({0xAA, 0xAA}, 2, 8, {PNG_COLOR_TYPE_GRAY, 1}));
   EXPECT_THAT(read("bits.png", {2, 8, 1}),
               ::testing::ElementsAre(255, 0, 255, 0, 255, 0, 255, 0, 255, 0, 255, 0, 255, 0, 255, 0));
@@ -203,7 +203,7 @@ TEST_F(ImageTest, FoldersAndArchivesGiveTheirPicturesInOrder) {
   Bytes expected;
   for (const uint8_t value : {1, 2, 3}) expected.insert(expected.end(), 12, value);
   EXPECT_EQ(read("f", {2, 2, 3}), expected);
-  // Archives give the order of the names too, whatever their own.
+  // Archives come in the order of the names too, whatever their own order.
   const data_test::Members members{{"top/b.png", picture(2)},
                                    {"readme", bytes_of("x")},
                                    {"top/c.png", picture(3)},
@@ -214,7 +214,7 @@ TEST_F(ImageTest, FoldersAndArchivesGiveTheirPicturesInOrder) {
   EXPECT_EQ(read("a.tar.xz", {2, 2, 3}), expected);
 }
 
-// The published archive holds its test batch in the middle.
+// In the published archive the test batch is in the middle.
 TEST_F(ImageTest, CifarArchiveIsOrderedByName) {
   Bytes expected, train2, test;
   const Bytes first = cifar_records(1500, &expected), second = cifar_records(30, &train2);
@@ -344,7 +344,7 @@ TEST_F(ImageTest, AHugeHeaderIsRefusedBeforeItsPixelsTakeMemory) {
               ::testing::HasSubstr("huge.png"));
 }
 
-// The header claims more than there is, and its checksum is right.
+// The header claims a larger picture than there is; its checksum is right.
 Bytes png_that_claims(uint32_t height, uint32_t width) {
   Bytes png = data_test::make_png(Bytes(3, 0), 1, 1, {.colour_type = PNG_COLOR_TYPE_RGB});
   constexpr size_t kType = 12, kWidth = 16, kHeight = 20, kCrc = 29;
@@ -361,7 +361,7 @@ Bytes png_that_claims(uint32_t height, uint32_t width) {
   return png;
 }
 
-// The message that `work` ends with in a process of its own that may take 64 MiB more memory than it has.
+// The message with which `work` ends in a process of its own, which may use 64 MiB more memory than it has.
 std::string error_in_little_memory(const std::function<void()>& work) {
   int ends[2];
   if (pipe(ends) != 0) return "no pipe";
@@ -391,7 +391,7 @@ std::string error_in_little_memory(const std::function<void()>& work) {
 }
 
 TEST_F(ImageTest, AHeaderOfAnotherShapeIsRefusedBeforeItsPixelsTakeMemory) {
-  // 960 MB of pixels are within what is decoded, where the shape is not known.
+  // 960 MB of pixels are still decoded if the shape is not known.
   data_test::write_file(at("claims.png"), png_that_claims(20000, 16000));
   EXPECT_THAT(error_in_little_memory([&] { encode_image_file(at("claims.png"), 4, 4, 3); }),
               ::testing::AllOf(::testing::HasSubstr("claims.png"), ::testing::HasSubstr("20000 x 16000"),

@@ -1,4 +1,4 @@
-// Data of another kind than the one asked for are recognised by their first bytes.
+// Data of another kind than the one asked for is recognised by its first bytes.
 #include <array>
 
 #include <gmock/gmock.h>
@@ -24,7 +24,7 @@ using ::testing::SizeIs;
 
 class LooksTest : public data_test::DataTest {
  protected:
-  // What is noted while `name` is opened as text.
+  // The notes while `name` is opened as text.
   std::vector<std::string> notes(const std::string& name) const {
     std::vector<std::string> lines;
     open_corpus(config("text", name), at(name),
@@ -105,7 +105,7 @@ TEST_F(LooksTest, FoldersAndArchivesAreNotedOnceAtEachOpening) {
       EXPECT_THAT(notes(name), ElementsAre(AllOf(HasSubstr(at(name)), HasSubstr("picture"),
                                                  HasSubstr("data.kind = \"image\""))))
           << name;
-  // A few pictures among texts are nothing to speak of.
+  // A few pictures among texts are not mentioned.
   for (int i = 0; i < 4; ++i) data_test::write_file(at("g/" + std::to_string(i) + ".txt"), "words");
   data_test::write_file(at("g/a.png"), png(1));
   EXPECT_THAT(notes("g"), IsEmpty());

@@ -1,4 +1,4 @@
-// What every kind of data tells of itself.
+// The properties of every kind of data.
 #include <set>
 
 #include <gmock/gmock.h>
@@ -35,7 +35,7 @@ TEST(Modalities, EachIsWhole) {
       EXPECT_FALSE(word.empty());
     EXPECT_TRUE(modality->describe && modality->encodings && modality->decode && modality->prime);
     EXPECT_TRUE(modality->write && modality->restore);
-    // What has a file of its own kind has an extension, and something to take out of it.
+    // A kind with its own file format has an extension, and something to extract from a file.
     EXPECT_EQ(modality->extension.empty(), modality->as_is);
     EXPECT_EQ(modality->material == nullptr, modality->as_is);
     EXPECT_EQ(modality->looks.empty(), modality->as_is);

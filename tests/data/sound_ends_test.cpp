@@ -1,4 +1,4 @@
-// Where sounds end: files that are whole, joined, of unknown length, and cut off.
+// The ends of sounds: whole, joined, of unknown length, cut off.
 #include <string>
 #include <tuple>
 #include <utility>
@@ -179,7 +179,7 @@ TEST_F(SoundEnds, SizesLeftOpenMeanAllThatFollows) {
                                        {"zero.wav", data_test::bytes_of(cases[3].second)}});
   EXPECT_EQ(frames_of("all.zip"), 2 * kFrames);
   EXPECT_EQ(read_audio(at("ffmpeg.wav"), kRate).size(), kFrames);
-  // What only follows an empty sound is no sound.
+  // Bytes after an empty sound are not a sound.
   write_file(at("empty.wav"), std::string("RIFF") + little(48) + "WAVEfmt " + little(16) + kFormat + "data" +
                                   little(0) + "note" + little(4) + "text");
   EXPECT_THAT(error("empty.wav"), HasSubstr("holds no sound"));
@@ -278,8 +278,7 @@ TEST_F(SoundEnds, AnOggFileNeedsItsEndPage) {
   EXPECT_THAT(cached(), IsEmpty());
 }
 
-// A FLAC stream whose header does not tell its length, as an encoder leaves it that writes
-// into a pipe.
+// A FLAC stream whose header does not state its length. Encoders that write into a pipe leave it so.
 TEST_F(SoundEnds, FlacOfUnknownLength) {
   write_sound(at("a.flac"), SF_FORMAT_FLAC | SF_FORMAT_PCM_16, kRate, 1,
               data_test::sine(kRate, 1, 440, 0.5, 2));

@@ -1,4 +1,4 @@
-// Text and other bytes: plain, compressed, archived, in folders; the cache; what is refused.
+// Text and other bytes: plain, compressed, archived, in folders; the cache; refused files.
 #include <algorithm>
 #include <chrono>
 #include <csignal>
@@ -259,7 +259,7 @@ TEST_F(TextTest, FullDiskIsAnErrorAndLeavesNothing) {
 
 TEST_F(TextTest, MemoryStaysBoundedWhateverTheSize) {
   constexpr int64_t size = int64_t{200} << 20;
-  // In a process of its own: what the compressor freed here could be used again by the decoder unseen.
+  // In a process of its own. Otherwise the decoder could reuse the compressor's freed memory unnoticed.
   const pid_t writer = fork();
   if (writer == 0) {
     data_test::write_compressed_run(at("a.xz"), Pack::xz, 7, size);

@@ -1,4 +1,4 @@
-// Several sequences in one decoder: each at a position of its own, to the same bits as alone.
+// Several sequences in one decoder: each has its own position, and the same bits as alone.
 #include <cstring>
 #include <map>
 
@@ -21,7 +21,7 @@ using testing::WeightedModel;
 
 constexpr int64_t kRests = Decoder::kRests;
 
-// Sequences that begin, rest and end at times of their own, and whose places others then take.
+// Sequences that begin, rest and end at different times, and whose slots others then take.
 struct Slot {
   int64_t sequence = -1;  // none yet
   int64_t position = 0;
@@ -71,7 +71,7 @@ class EveryWeight : public ::testing::TestWithParam<const char*> {
   }
 };
 
-// More streams than a product of few rows has, too; and widths that fill no vector.
+// Also with more streams than a product of few rows has, and with widths that fill no vector.
 TEST_P(EveryWeight, ASequenceIsTheSameBitsAloneAndBesideOthers) {
   for (const char* pattern :
        {"fixed:8,2", "strided:8", "dense", "window:3+previous-row:9+summary:6,2+stride:5",
@@ -101,13 +101,13 @@ TEST_P(EveryWeight, SequencesOfMixedValuesAreTheSameBitsAloneAndBesideOthers) {
   }
 }
 
-// With a feed-forward that reads earlier positions.
+// With a convolution before the feed-forward, which reads earlier positions.
 ModelConfig convolved(ModelConfig config) {
   config.convolution = 4;
   return config;
 }
 
-// Each row's earlier ones are those of its own sequence.
+// Each row's earlier rows are those of its own sequence.
 TEST_P(EveryWeight, ConvolvedSequencesAreTheSameBitsAloneAndBesideOthers) {
   for (const char* pattern : {"fixed:8,2", "window:4|stride:4"}) {
     const ModelConfig config = convolved(small_config(pattern, 37, 3, 4));
@@ -115,7 +115,7 @@ TEST_P(EveryWeight, ConvolvedSequencesAreTheSameBitsAloneAndBesideOthers) {
   }
 }
 
-// The same with enough weights that a step is shared out.
+// The same with so many weights that threads share a step.
 TEST_P(EveryWeight, ThreadsDoNotMatter) {
   ModelConfig config = small_config("fixed:16,4", 40, 4, 4);
   config.width = config.qk_width = 256;
@@ -163,7 +163,7 @@ TEST_P(EveryWeight, AdvancingIsSteppingAndDrawing) {
 
   const auto decoder = some.decoder({.streams = streams}), stepped = some.decoder({.streams = streams});
   for (Decoder* d : {decoder.get(), stepped.get()}) d->prefill(3, prime);
-  // In two calls, so that the second goes on where the first ended.
+  // Two calls, so that the second goes on where the first ended.
   std::vector<uint8_t> out(streams * steps, 0xee), more(streams * 3, 0xee);
   decoder->advance(continuations, steps, out);
   std::vector<Continuation> again = continuations;
@@ -173,7 +173,7 @@ TEST_P(EveryWeight, AdvancingIsSteppingAndDrawing) {
     again[s].count = s % 2 == 0 ? 3 : 0;
     EXPECT_EQ(decoder->filled(s), again[s].position);
   }
-  again[0].position = 0, again[0].count = 2;  // begins anew
+  again[0].position = 0, again[0].count = 2;  // begins again
   decoder->advance(again, 3, more);
 
   const auto expect = [&](const std::vector<Continuation>& all, int64_t count,
@@ -235,7 +235,7 @@ TEST(DecoderSequences, ACopyGoesOnAsTheOriginal) {
     EXPECT_EQ(decoder->filled(1), 9);
     Tensor logits = decoder->step(std::vector<uint8_t>(3, tokens[24]), std::vector<int64_t>{25, 9, 25});
     EXPECT_EQ(row(logits, 0), row(logits, 2));
-    // From here on they part, and do not see each other.
+    // From here on they differ, and do not affect each other.
     for (int64_t position = 26; position < 40; ++position)
       logits = decoder->step(std::vector<uint8_t>{tokens[position - 1], 0, other[position - 1]},
                              std::vector<int64_t>{position, kRests, position});
@@ -278,7 +278,7 @@ TEST(DecoderSequences, BeginningAnewForgetsWhatWasThere) {
   }
 }
 
-// Keys in f32 beside values in bf16: other bits, and more memory.
+// Keys in f32 with values in bf16 give other bits and take more memory.
 TEST(DecoderSequences, ExactScoresKeepKeysInF32) {
   const ModelConfig config = small_config("strided:8", 40);
   const std::vector<uint8_t> tokens = random_bytes(40, 3);
@@ -349,7 +349,7 @@ TEST(DecoderErrors, RefusesContinuationsThatCannotBe) {
   EXPECT_EQ(decoder->filled(1), 0);
 }
 
-// After a step that failed in the middle of several nobody knows what the cache holds.
+// After a step that failed in the middle of several, nobody knows what the cache holds.
 TEST(DecoderErrors, OnlyTheBeginningFollowsAFailedDraw) {
   WeightedModel model(small_config("window:4", 20));
   const auto decoder = model.decoder({});

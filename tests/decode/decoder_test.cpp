@@ -1,5 +1,5 @@
-// The cached decoder against the parallel forward: two ways to the same distributions that share no attention
-// code.
+// Compares the cached decoder with the parallel forward: two ways to the same distributions that share no
+// attention code.
 #include "longstride/decode/decoder.h"
 
 #include <algorithm>
@@ -29,7 +29,7 @@ TEST(Decoder, PassesEveryCheckAgainstTheDoublePrecisionModel) {
     EXPECT_TRUE(check.passed()) << check.name << ": error " << check.error << ", allowed " << check.allowed;
 }
 
-// How a decoder comes to positions.
+// How a decoder reaches its positions.
 struct Way {
   int64_t streams = 2;
   int64_t primed = 0;
@@ -67,13 +67,13 @@ double largest_difference(const RandomModel& model, const Way& way, const std::v
   return worst;
 }
 
-// The same for the losses of the parallel forward.
+// The same, compared with the losses of the parallel forward.
 double largest_difference(const RandomModel& model, const Way& way) {
   const std::vector<uint8_t> tokens = random_bytes(way.streams * model.config.context, 11);
   return largest_difference(model, way, model.losses(tokens));
 }
 
-// A model of bf16 products beside the parallel forward of the same weights in f32 products: rounding may
+// Compares a model of bf16 products with the parallel forward of the same weights in f32. Rounding may
 // differ, but it may not cost more than twice what it costs the parallel forward.
 void expect_rounding_as_in_parallel(RandomModel& model, bool exact_scores = false,
                                     const QuantizedParameters* quantized = nullptr) {
@@ -110,7 +110,7 @@ TEST_P(EveryPattern, GoesOnAfterAPrefill) {
     EXPECT_LE(largest_difference(model, {.primed = primed}), 2e-5) << primed;
 }
 
-// Keys and values are kept in bf16 then, or values alone.
+// Keys and values are then kept in bf16, or only values.
 TEST_P(EveryPattern, RoundsNoMoreThanTheParallelForward) {
   RandomModel model(small_config(GetParam(), 45, 3, 4), 7, DType::bf16);
   for (const bool exact_scores : {false, true}) expect_rounding_as_in_parallel(model, exact_scores);
@@ -125,7 +125,7 @@ TEST_P(EveryPattern, DecodesTheBeginningsOfLongerContexts) {
           << positions << " positions, " << primed << " primed";
 }
 
-// Values are kept as mixed with those of the first block, which are those of the same position.
+// Mixed values are kept. The first block's part is that of the same position.
 TEST_P(EveryPattern, AgreesForMixedValues) {
   for (const bool changed : {false, true}) {
     ModelConfig config = small_config(GetParam(), 45, 4, 4);
@@ -141,7 +141,7 @@ TEST_P(EveryPattern, AgreesForMixedValues) {
   }
 }
 
-// The last rows that are convolved are kept, of a prefill too.
+// The last rows for the convolution are kept, also after a prefill.
 TEST_P(EveryPattern, AgreesForConvolutions) {
   for (const bool changed : {false, true}) {
     ModelConfig config = small_config(GetParam(), 45, 3, 4);
@@ -157,7 +157,7 @@ TEST_P(EveryPattern, AgreesForConvolutions) {
   }
 }
 
-// Turned and normalised keys are kept as the parallel forward gives them to the attention.
+// Keys are kept turned and normalised, as the parallel forward gives them to the attention.
 TEST_P(EveryPattern, AgreesForChangedQueriesAndKeys) {
   for (const bool rotary : {true, false})
     for (const bool qk_norm : {true, false}) {
@@ -246,8 +246,8 @@ TEST(Decoder, AgreesForReleasedPositionsAndGivenAxes) {
   EXPECT_LE(largest_difference(RandomModel(config), {.primed = 20}), 2e-5);
 }
 
-// The parallel forward also stores what lies on branches in bf16, the decoder does not: they may differ by as
-// much as both may from the model in f32.
+// The parallel forward also stores branches in bf16, and the decoder does not. So they may differ by as much
+// as both may differ from the model in f32.
 TEST(Decoder, AgreesForProductsInBf16) {
   const ModelConfig config = small_config("fixed:8,2", 45);
   const RandomModel exact(config, 7), model(config, 7, DType::bf16);
@@ -307,7 +307,7 @@ TEST(Decoder, PlansItsMemory) {
   EXPECT_GT(Decoder::prefill_bytes(config, Device{}, DType::f32, 1000), 1000 * config.width * 4);
 }
 
-// Rows times widths, as the arena deals them out; a plan that counted less would have thrown above.
+// Rows times widths, as the arena allocates them. A plan that counted less would have thrown above.
 TEST(KeyCaches, KeepWhatThePatternCanStillRead) {
   const struct {
     const char* pattern;

@@ -1,4 +1,4 @@
-// What the tests of the decoder share.
+// Helpers of the decoder's tests.
 #pragma once
 
 #include <algorithm>
@@ -26,7 +26,7 @@ inline std::vector<float> row(const Tensor& logits, int64_t stream) {
   return {from, from + kVocabulary};
 }
 
-// A model and, if its products have eight-bit weights, those.
+// A model and, if its products have eight-bit weights, these weights.
 struct WeightedModel {
   explicit WeightedModel(const ModelConfig& config, DType product = DType::f32, bool eight_bits = false)
       : model(config, 7, product) {
@@ -40,7 +40,7 @@ struct WeightedModel {
   QuantizedParameters quantized;
 };
 
-// The logits of `tokens` one after another, decoded alone: element p is what is known before byte p.
+// The logits of `tokens`, decoded one after another and alone. Element p is the prediction of byte p.
 inline std::vector<std::vector<float>> decoded_alone(const WeightedModel& model,
                                                      const std::vector<uint8_t>& tokens) {
   const auto decoder = model.decoder({});

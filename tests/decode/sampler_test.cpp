@@ -16,7 +16,7 @@ namespace {
 
 constexpr float kInfinity = std::numeric_limits<float>::infinity();
 
-// Logits of which only the named bytes have a probability.
+// Logits that give a probability only to the named bytes.
 std::vector<float> logits_of(const std::map<int, double>& probabilities) {
   std::vector<float> logits(256, -kInfinity);
   for (const auto& [byte, p] : probabilities) logits[byte] = static_cast<float>(std::log(p));
@@ -124,7 +124,7 @@ TEST(Sampler, DrawsFollowTheDistribution) {
   const std::map<int, double> p = {{0, 0.02}, {1, 0.08}, {65, 0.4}, {127, 0.15}, {128, 0.05}, {255, 0.3}};
   // 99.9 % quantile of chi-square with 5 degrees of freedom: 20.5.
   EXPECT_LT(chi_square(logits_of(p), {.seed = 3}, p, 4, 50000), 20.5);
-  // sqrt(p), normalised, is what temperature 2 makes of p.
+  // Temperature 2 turns p into sqrt(p), normalised.
   std::map<int, double> flat;
   double total = 0;
   for (const auto& [byte, value] : p) total += std::sqrt(value);

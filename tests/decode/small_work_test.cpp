@@ -1,4 +1,4 @@
-// Small work runs on one thread and leaves the number of threads as it was.
+// Small work runs on one thread and does not change the number of threads.
 #include "longstride/decode/small_work.h"
 
 #include <gtest/gtest.h>

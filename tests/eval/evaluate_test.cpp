@@ -29,7 +29,7 @@ TEST(EvaluationWindows, ScoreEveryByteOnceWithTheContextAskedFor) {
           ASSERT_LE(window.scored(), window.begin == 0 ? context : context - min_context);
           for (int64_t i = window.score_from; i < window.score_to; ++i) {
             ++scored[window.begin + i];
-            // Context is the position in the window; a byte of the first window has all there is.
+            // Context is the position in the window. A byte of the first window has all bytes before it.
             if (window.begin + i >= context) {
               ASSERT_GE(i, min_context) << size << " " << context << " " << min_context;
             }
@@ -41,7 +41,7 @@ TEST(EvaluationWindows, ScoreEveryByteOnceWithTheContextAskedFor) {
 }
 
 TEST(EvaluationWindows, AreThoseOfThePapersTable3) {
-  // Windows of 12,288 advance by 128 where 12,160 bytes of context are asked for.
+  // Windows of 12,288 advance by 128 if 12,160 bytes of context are asked for.
   const auto windows = evaluation_windows(12288 + 2 * 128, 12288, 12160);
   const std::vector<EvaluationWindow> expected = {{0, 0, 12288}, {128, 12160, 12288}, {256, 12160, 12288}};
   EXPECT_EQ(windows, expected);
@@ -62,8 +62,8 @@ TEST(EvaluationWindows, RefuseWhatCannotBe) {
   EXPECT_THROW(record_windows(31, 10, 10), Error);
 }
 
-// The loss of byte `at` when the model sees the `seen` bytes before it and nothing else: the last position of
-// a model of just that length, so neither batches nor padding nor shifted windows play a part.
+// The loss of byte `at` when the model sees the `seen` bytes before it and nothing else. It is the last
+// position of a model of just that length, so neither batches nor padding nor shifted windows play a part.
 double loss_of_byte(const RandomModel& model, const std::vector<uint8_t>& bytes, int64_t at, int64_t seen) {
   ModelConfig config = model.config;
   config.position_axes = config.axes();
@@ -88,8 +88,8 @@ TEST_P(Protocol, SumsTheLossesThatItsDefinitionNames) {
   const RandomModel model(small_config("strided:5", context));
   const std::vector<uint8_t> bytes = random_bytes(size, 3);
 
-  // By definition: byte i < context has seen i bytes. Later ones come in groups of context - min_context, the
-  // last group perhaps shorter; the byte with r more bytes of its group behind it has seen context - 1 - r.
+  // By definition byte i < context has seen i bytes. Later bytes come in groups of context - min_context, of
+  // which the last may be shorter. A byte with r more bytes of its group after it has seen context - 1 - r.
   double nats = 0;
   std::vector<double> nats_at(context, 0);
   std::vector<int64_t> count_at(context, 0);
@@ -156,7 +156,7 @@ TEST(Evaluate, RecordsHaveTheirOwnWindows) {
     EXPECT_EQ(result.bytes, 5 * record);
     EXPECT_NEAR(result.nats, nats, 1e-4 * nats);
     EXPECT_THROW(evaluate_bytes(transformer, model.parameters, bytes, record, 1, 0), Error);
-    // Limits cut to whole records, at least one.
+    // Limits are cut to whole records, at least one.
     EXPECT_EQ(evaluate_bytes(transformer, model.parameters, bytes, record, 0, 2 * record + 1).bytes,
               2 * record);
     EXPECT_EQ(evaluate_bytes(transformer, model.parameters, bytes, record, 0, 1).bytes, record);

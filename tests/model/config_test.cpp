@@ -83,7 +83,7 @@ TEST(ModelConfig, TheParameterTableNamesEachTensorOnce) {
   EXPECT_EQ(std::adjacent_find(names.begin(), names.end()), names.end());
 }
 
-// What convolves comes last, so that a seed draws all else as it does without it.
+// The convolution comes last, so that a seed draws all other weights as it does without it.
 TEST(ModelConfig, ConvolutionsAreTheLastOfTheTableAndZeroAtFirst) {
   ModelConfig config;
   config.width = 16, config.layers = 2, config.heads = 2, config.context = 64;
@@ -168,7 +168,7 @@ TEST(ModelConfig, FieldsRejectUnknownWordsAndNegativeSizes) {
   EXPECT_THROW(read("position_axes = [4, 0]"), Error);
 }
 
-// 0 leaves it to the data; a model has no such shape.
+// A width of 0 is for the data to decide; a model cannot have it.
 TEST(ModelConfig, AnOpenShapeIsNoModel) {
   EXPECT_NO_THROW(ModelConfig{}.check());
   for (int64_t ModelConfig::*field :

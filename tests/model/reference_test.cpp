@@ -1,5 +1,5 @@
-// The scalar model's gradients against derivatives of its losses alone. With complex numbers, f(x + ih) =
-// f(x) + ih f'(x) gives the derivative to full precision, as nothing is subtracted.
+// Compares the scalar model's gradients with derivatives of its losses. With complex numbers, f(x + ih) =
+// f(x) + ih f'(x) gives the derivative to full precision, because nothing is subtracted.
 #include "longstride/model/reference.h"
 
 #include <algorithm>
@@ -34,7 +34,7 @@ Problem make_problem(const ModelConfig& config, const ModelRun& run) {
   return problem;
 }
 
-// The derivative of 0.25 times the sum of the losses by one weight.
+// The derivative of 0.25 times the sum of the losses with respect to one weight.
 double derivative(const Problem& problem, const Parameters<Complex>& weights, size_t parameter,
                   size_t element) {
   constexpr double kStep = 1e-40;
@@ -87,7 +87,7 @@ TEST(ReferenceModel, GradientsWithDropoutAndHalfSizeKeysAreDerivatives) {
 }
 
 TEST(ReferenceModel, GradientsWithHeadsThatSeeNothingAreDerivatives) {
-  // Before the first summary the second head's queries have no key.
+  // Before the first summary, the second head's queries have no key.
   check_gradients(make_problem(small("window:4|summary:4,1", 10), {.batch = 1}));
 }
 

@@ -123,7 +123,7 @@ TEST(Transformer, ConvolutionsTakeOnePlace) {
   }
 }
 
-// The first block's values have a place of their own only where they would be overwritten; the sum of their
+// The first block's values have memory of their own only where they would be overwritten. The sum of their
 // gradients is in f32.
 TEST(Transformer, MixedValuesTakeOnePlaceAndOneSum) {
   ModelConfig config = small();
@@ -144,7 +144,7 @@ TEST(Transformer, MixedValuesTakeOnePlaceAndOneSum) {
   EXPECT_EQ(more(again), Bytes(0, 0));
 }
 
-// All extents are multiples of 16 elements, so that alignment adds nothing to the sums by hand.
+// All extents are multiples of 16 elements, so that alignment adds nothing to sums by hand.
 TEST(Transformer, MemoryCountedByHand) {
   const ModelConfig config = small();
   const int64_t rows = 2 * 64, d = 16, ff = 32, heads = 2, layers = 3;
@@ -154,7 +154,7 @@ TEST(Transformer, MemoryCountedByHand) {
     return plan_memory(config, {.batch = 2, .training = training, .recompute = recompute}, false).activations;
   };
   EXPECT_EQ(activations(true, false), 4 * ((layers + 1) * stream + layers * block));
-  // What lies between the branches needs a place of its own only where it is kept.
+  // `mid`, between the branches, needs memory of its own only if it is kept.
   EXPECT_EQ(activations(true, true), 4 * ((layers + 1) * stream + block - stream));
   EXPECT_EQ(activations(false, true), 4 * (stream + block - stream));
 

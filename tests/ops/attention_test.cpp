@@ -1,5 +1,5 @@
-// Attention: the fast path against the definition (verify/check_attention.cpp), the definition against lists
-// and derivatives that it does not know of, and what is exact.
+// Attention. Compares the fast path with the definition (verify/check_attention.cpp), and the definition
+// with lists and derivatives that are independent of it. Also checks what must be exact.
 #include "longstride/ops/attention.h"
 
 #include <cmath>
@@ -125,7 +125,7 @@ TEST(Attention, AgreesWithTheDefinition) {
   expect_passed(verify::check_attention({}, verify::Effort::thorough));
 }
 
-// Few threads share heads out, many share tiles out: other loops, other order of sums.
+// Few threads share out heads, many share out tiles: other loops, and another order of sums.
 TEST(Attention, AgreesWithTheDefinitionForAnyNumberOfThreads) {
   for (const int count : {1, 3, 8}) {
     set_threads(count);
@@ -136,7 +136,7 @@ TEST(Attention, AgreesWithTheDefinitionForAnyNumberOfThreads) {
 
 TEST(Attention, AgreesWithTheDefinitionOnEveryInstructionSet) {
   set_threads(1);
-  // The lowest bit is the best target; each round takes it away.
+  // The lowest bit is the best target. Each round removes it.
   const int64_t all = hwy::SupportedTargets();
   for (int64_t targets = all & (all - 1); targets != 0; targets &= targets - 1) {
     hwy::GetChosenTarget().Update(targets);
@@ -147,7 +147,7 @@ TEST(Attention, AgreesWithTheDefinitionOnEveryInstructionSet) {
   set_threads(0);
 }
 
-// One head of width 4; everything that comes out starts as NaN.
+// One head of width 4. All outputs are NaN at first.
 struct Problem {
   int64_t n, heads;
   std::vector<float> q, k, v, o, lse, d_o, dq, dk, dv;
@@ -393,7 +393,7 @@ TEST(AttentionOne, JoinsThePiecesOfManyKeys) {
         longstride::run({}, AttentionOne{*cache, std::vector<int64_t>{position},
                                          Tensor(q.data(), DType::f32, {1, heads, width}), scale,
                                          Tensor(o.data(), DType::f32, {1, heads, width})});
-        // The scores reach 20, and their last bit is the floor.
+        // The scores reach 20, so their last bit is the floor.
         const verify::Check check = verify::compare(
             fmt::format("{} at {}, {} and {}", pattern, position, name_of(keys), name_of(values)), o, naive,
             truth, 3e-6);

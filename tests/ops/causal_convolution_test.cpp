@@ -48,7 +48,7 @@ TEST(CausalConvolution, KnownValues) {
   EXPECT_THAT(dw, testing::ElementsAre(2, 0, 8, 5));
 }
 
-// A number that is not finite stays in its sequence, and reaches no earlier position.
+// A number that is not finite stays in its sequence, and does not reach earlier positions.
 TEST(CausalConvolution, SequencesDoNotMeet) {
   const float bad = std::numeric_limits<float>::infinity();
   std::vector<float> x{1, 1, 1, bad, 1, 1, 1, 1}, w(4), y(8, NAN), dy{1, 1, 1, 1, bad, 1, 1, 1}, dw(4);

@@ -14,7 +14,7 @@ TEST(Embedding, AgreesWithTheReference) {
   expect_all_pass(verify::check_embedding({}, verify::Effort::thorough));
 }
 
-// Tables of width 1 whose values are digits of their own place: the sum tells what went in.
+// Tables of width 1 whose values are digits at different places: the sum shows what was added.
 struct Digits {
   std::vector<float> token{100, 200, 300}, start{900}, row{10, 20}, column{1, 2, 3};
   EmbeddingTables tables(PositionShift shift) {

@@ -1,5 +1,6 @@
-// The limit of the CPU's instruction sets: names, complaints, and right answers by every set that this CPU
-// has. What oneDNN does under a limit is tested on the whole program (tests/cli), since it takes only one.
+// The limit of the CPU's instruction sets: names, error messages, and right answers with every set that this
+// CPU has. oneDNN takes only one limit, so what it does under a limit is tested on the whole program
+// (tests/cli).
 #include "longstride/ops/cpu/instruction_sets.h"
 
 #include "longstride/base/text.h"

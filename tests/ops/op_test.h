@@ -1,4 +1,4 @@
-// What the tests of the ops share.
+// Helpers of the ops' tests.
 #pragma once
 
 #include <complex>
@@ -29,8 +29,8 @@ inline std::vector<double> normal_doubles(uint32_t which, int64_t count) {
   return values;
 }
 
-// The derivatives of a real analytic scalar function at `at`, by complex steps: exact to rounding, no step to
-// tune.
+// The derivatives of a real analytic scalar function at `at`, by complex steps: exact up to rounding,
+// without a step size to tune.
 inline std::vector<double> complex_step_gradient(
     const std::function<Complex(const std::vector<Complex>&)>& function, const std::vector<double>& at) {
   constexpr double kStep = 1e-100;

@@ -44,7 +44,8 @@ TEST(QueryKey, KnownValues) {
   EXPECT_THAT(reciprocal, testing::Pointwise(testing::FloatNear(1e-5f), {0.2f, 2.0f}));
 }
 
-// What rotation is for: the product of a query and a key depends on how far apart they are, not on where.
+// The purpose of the rotation: the product of a query and a key depends on how far apart they are, not on
+// where.
 TEST(QueryKey, ProductsKnowDistancesAlone) {
   constexpr int64_t kPositions = 40, kWidth = 8;
   std::vector<float> turn(kPositions * kWidth), x(kPositions * 2 * kWidth);

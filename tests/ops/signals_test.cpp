@@ -1,5 +1,5 @@
-// Signals while a program that uses the library computes: the products of oneDNN work with the stack pointer
-// in the heap, where a handler would write over it.
+// Signals while a program that uses the library computes. During products of oneDNN the stack pointer points
+// into the heap, where a handler would overwrite memory.
 #include <atomic>
 #include <cmath>
 #include <csignal>

@@ -1,5 +1,5 @@
-// The same bits for any number of threads, where an op promises it; and for every instruction set the same
-// answers.
+// The same bits for any number of threads, where an op promises it; and the same answers with every
+// instruction set.
 #include <cmath>
 #include <cstring>
 
@@ -185,7 +185,7 @@ TEST(Threads, LinearBias) {
   });
 }
 
-// As steps of sampling have them: each row as if it stood alone, which is a product of few rows.
+// As in steps of sampling: each row as if it were alone, which is a product of few rows.
 TEST(Threads, LinearOfEachRow) {
   const int64_t in = 301, out = 405, most = 19;
   std::vector<float> x = sample(1, most * in), w = sample(2, in * out), b = sample(3, out), scales(out);
@@ -194,7 +194,7 @@ TEST(Threads, LinearOfEachRow) {
   const QuantizedMatrix quantized{matrix(values, out, in), flat(scales)};
   run({}, Quantize{matrix(w, out, in), quantized});
   Arena scratch({}, linear_scratch_bytes({}, most, in, out, DType::bf16));
-  LinearEachRow* const each_row = nullptr;  // only their types are of use
+  LinearEachRow* const each_row = nullptr;  // only their types are used
   LinearForward* const forward = nullptr;
   const auto products = [&]<class Linear>(int64_t first, int64_t rows, Linear*) {
     const Tensor from = matrix(x, most, in).rows(first, first + rows);
@@ -234,8 +234,8 @@ TEST(Threads, AttentionOfOneQuery) {
   });
 }
 
-// A change of the number of threads in the middle of a run must not meet a product prepared for another
-// number.
+// After a change of the number of threads in the middle of a run, a product that was prepared for the old
+// number must not be used.
 TEST(Threads, LinearWorksAfterAChangeOfTheirNumber) {
   for (int count : {1, 4, 2, 0}) {
     set_threads(count);

@@ -46,7 +46,7 @@ TEST(ValueMix, KnownValues) {
   EXPECT_THAT(own, testing::ElementsAre(-0.75f, 1));
 }
 
-// 16 bits would lose the thousandth of a sum of ones.
+// 16 bits would lose the thousandth one in a sum of ones.
 TEST(ValueMix, GradientsOfManyBlocksAddUpInFullPrecision) {
   std::vector<Bf16> dx;
   std::vector<float> sum(1);

@@ -1,4 +1,4 @@
-// The definition itself, against matrices written by hand: row q, column k, # where q may look at k.
+// Compares the definition with matrices written by hand: row q, column k, # where q may look at k.
 #include <string>
 #include <vector>
 

@@ -1,4 +1,4 @@
-// Reach against products of boolean matrices, made of Pattern::allows.
+// Compares reach with products of boolean matrices, which come from Pattern::allows.
 #include "longstride/pattern/analyse.h"
 
 #include <chrono>
@@ -86,7 +86,7 @@ TEST(Reach, AgreesWithMatrixProducts) {
   expect_reach("window:100", 4, 2, 600);
 }
 
-// Beyond the exhaustive length the sets run the other way; what they say can be worked out by hand.
+// Beyond the exhaustive length the sets run the other way. The results can be worked out by hand.
 TEST(Reach, SamplesLongSequences) {
   const Reach strided = analyse_reach(parse_schedule("strided:256"), 8, 2, 65536);
   EXPECT_TRUE(strided.complete);
@@ -103,13 +103,14 @@ TEST(Reach, SamplesLongSequences) {
   EXPECT_EQ(short_sighted.blind_first, 0);
   EXPECT_EQ(short_sighted.blind_last, 65535 - 300 - 1);
   EXPECT_EQ(short_sighted.blind_count, 65535 - 300);
-  // A row above at a time: row 15 of 16 reaches row 0 after 15 layers, but never its own row's neighbours.
+  // The row above at each step: row 15 of 16 reaches row 0 after 15 layers, but never its own row's
+  // neighbours.
   const Reach rows = analyse_reach(parse_schedule("previous-row:4096"), 20, 1, 65536);
   EXPECT_FALSE(rows.complete);
   EXPECT_EQ(rows.blind_query, 65535);
   EXPECT_EQ(rows.blind_first, 61440);
   EXPECT_EQ(rows.blind_count, 4095);
-  // Both ends of the two ways: a summary alone never shows what stands before the run.
+  // The two extremes: a summary alone never shows what is before the run.
   const Reach summary = analyse_reach(parse_schedule("summary:1000,10"), 3, 1, 20000);
   EXPECT_EQ(summary.blind_query, 19999);
   EXPECT_EQ(summary.blind_count, 20000 - 200);

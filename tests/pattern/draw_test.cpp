@@ -29,7 +29,7 @@ struct Image {
     const uint8_t* p = &rgb.at(static_cast<size_t>((y * width + x) * 3));
     return {p[0], p[1], p[2]};
   }
-  // Whites and light greys are background; terms have colours.
+  // White and light grey are background; terms have colours.
   bool coloured(int64_t x, int64_t y) const {
     const auto [red, green, blue] = at(x, y);
     return std::max({red, green, blue}) - std::min({red, green, blue}) > 40;
@@ -60,7 +60,7 @@ class Draw : public testing::Test {
   std::filesystem::path folder_;
 };
 
-// The frames' corners, by their colour: where panels are.
+// The corners of the frames, found by their colour: the places of the panels.
 struct PanelPlace {
   int64_t x, y, side;
 };
@@ -98,7 +98,7 @@ TEST_F(Draw, EveryPairAtItsPlace) {
     ASSERT_EQ(panels.size(), 1u) << text;
     expect_panel(image, panels[0], parse_pattern(text), 40);
   }
-  draw_schedule(parse_schedule("strided:7"), 1, 50, 50, file("b.png"));  // a pixel a pair, without lines
+  draw_schedule(parse_schedule("strided:7"), 1, 50, 50, file("b.png"));  // one pixel per pair, no lines
   const Image image = read_png(file("b.png"));
   ASSERT_EQ(panels_in(image).size(), 1u);
   EXPECT_EQ(panels_in(image)[0].side, 50);

@@ -1,4 +1,5 @@
-// Key stores against Pattern::allows: what is written row by row is what each position has to read.
+// Compares key stores with Pattern::allows: the rows that are written are those that each position has to
+// read.
 #include "longstride/pattern/key_store.h"
 
 #include <algorithm>
@@ -15,7 +16,7 @@
 namespace longstride {
 namespace {
 
-// The most keys below some position that it or a later one may look at.
+// The largest number of keys below some position that it or a later one may look at.
 int64_t most_live_keys(const Pattern& pattern, int64_t n) {
   std::vector<int64_t> last(static_cast<size_t>(n), -1);  // position that looks at the key
   for (int64_t k = 0; k < n; ++k)
@@ -30,7 +31,7 @@ int64_t most_live_keys(const Pattern& pattern, int64_t n) {
   return most;
 }
 
-// Fills the rows position by position from `given` on and reads at each. Returns "" or what is wrong.
+// Fills the rows position by position, from `given` on, and reads at each. Returns the fault, or "".
 std::string fault(const Pattern& pattern, int64_t n, int64_t given) {
   const KeyStore store = make_key_store(pattern, n);
   if (store.rows > n) return fmt::format("{} rows for {} positions", store.rows, n);
@@ -38,7 +39,7 @@ std::string fault(const Pattern& pattern, int64_t n, int64_t given) {
   const auto write = [&](int64_t k, int64_t known) {
     for_rows_of_key(store, k, known, [&](int32_t row) { key_in.at(static_cast<size_t>(row)) = k; });
   };
-  // What is given comes in any order.
+  // Given keys come in any order.
   for (int64_t k = given - 1; k >= 0; --k) write(k, given);
   for (int64_t q = given; q < n; ++q) {
     write(q, q + 1);
@@ -99,7 +100,8 @@ TEST(KeyStore, GivesEachPositionItsKeysInAnyUnion) {
   });
 }
 
-// What no later position may look at is not kept, but for the rows that a sequence's end leaves over.
+// Keys that no later position may look at are not kept, except in rows that are left over at a sequence's
+// end.
 TEST(KeyStore, KeepsNoMoreThanLaterPositionsMayLookAt) {
   const struct {
     const char* pattern;

@@ -194,7 +194,7 @@ TEST(ToStringProperty, RoundTrips) {
   }));
 }
 
-// Whatever the text, there is a schedule or an Error, and never anything else.
+// Whatever the text, the result is a schedule or an Error, and nothing else.
 TEST(ParseProperty, RubbishIsRefusedPolitely) {
   EXPECT_TRUE(rc::check("any text", [] {
     const auto pieces = *rc::gen::container<std::vector<std::string>>(

@@ -1,4 +1,4 @@
-// Plans against Pattern::allows, pair by pair, and tiles against a recount of their pairs.
+// Compares plans with Pattern::allows, pair by pair, and tiles with a count of their pairs.
 #include "longstride/pattern/plan.h"
 
 #include <algorithm>
@@ -38,7 +38,7 @@ std::map<TileKey, bool> expand(const TileLists& lists, int64_t count, int64_t ot
   return tiles;
 }
 
-// Everything that plan.h promises, for one pattern, length and tile size. Returns "" or what is wrong.
+// Checks everything that plan.h promises, for one pattern, length and tile size. Returns the fault, or "".
 std::string fault(const Pattern& pattern, int64_t n, int64_t query_tile, int64_t key_tile) {
   const Plan plan = make_plan(pattern, n, query_tile, key_tile);
   std::vector<int> covered(static_cast<size_t>(n * n));
@@ -119,7 +119,7 @@ INSTANTIATE_TEST_SUITE_P(
                     "block:8+window:3+previous-row:5", "summary:6,1+stride:5+dilated:3,7+window:2",
                     "stride:2+stride:3+stride:5+summary:7,3+summary:4,1"));
 
-// Each kind beside each other one, in both orders, so that what one contains or excludes is tried with all.
+// Each kind beside each other kind, in both orders, so that all containments and exclusions occur.
 TEST(Plan, PairsOfAllKinds) {
   for (const char* one : terms::examples())
     for (const char* other : terms::examples()) {
@@ -156,7 +156,7 @@ TEST(PlanProperty, RandomPatternsLengthsAndTiles) {
   }));
 }
 
-// What the paper's fixed pattern should cost: one masked diagonal, else full tiles.
+// The cost that the paper's fixed pattern should have: one masked diagonal, else full tiles.
 TEST(Plan, FixedIsMostlyFullTiles) {
   const Plan plan = make_plan(parse_pattern("fixed:128,32"), 12288, 64, 64);
   ASSERT_EQ(plan.passes.size(), 2u);
@@ -187,7 +187,7 @@ TEST(Plan, FixedIsMostlyFullTiles) {
     EXPECT_EQ(std::vector<TileRun>(runs.begin(), runs.end()), truth) << "query tile " << t;
   }
   EXPECT_NEAR(static_cast<double>(plan.pairs) / 12288, 64.5 + 1520,
-              0.01);  // mean keys a query, 32 * 95 / 2 = 1520
+              0.01);  // mean keys of a query, 32 * 95 / 2 = 1520
 }
 
 TEST(Plan, StridedLeavesOnlyTheDiagonalToMask) {
@@ -229,7 +229,7 @@ TEST(Plan, RefusesWhatCannotBe) {
   EXPECT_THROW(count_pairs(overlong, 8), Error);
 }
 
-// A million positions: closed forms have to carry it. The truths are sums written out by hand.
+// A million positions need closed forms. The expected values are sums written out by hand.
 TEST(Plan, AMillionPositions) {
   const int64_t n = 1 << 20, l = 1024, blocks = n / l;
   const int64_t triangle = n * (n + 1) / 2, local = blocks * (l * (l + 1) / 2);
@@ -268,7 +268,7 @@ TEST(Plan, UnrelatedWidthsAtRealLengths) {
     for (int64_t distance = 0; distance < n; ++distance) pairs += keys += sees_at_distance(distance) ? 1 : 0;
     return pairs;
   };
-  // What a summary keeps depends on the key alone, so that the same sum serves.
+  // Whether a summary keeps a key depends only on the key, so the same sum serves.
   const std::pair<const char*, int64_t> cases[]{
       {"summary:3,1+summary:2,1", pairs_of([](int64_t k) { return k % 3 == 2 || k % 2 == 1; })},
       {"stride:2+stride:3+window:5", pairs_of([](int64_t d) { return d % 2 == 0 || d % 3 == 0 || d < 5; })},
@@ -288,7 +288,7 @@ TEST(Plan, RefusesWhatWouldTakeTooLongToPlan) {
     EXPECT_THROW(make_plan(pattern, 1 << 20, 64, 64), Error) << text;
     EXPECT_THROW(count_pairs(pattern, 1 << 20), Error) << text;
   }
-  // Those of models that are in use are not.
+  // Patterns of models in use are not refused.
   for (const char* text : {"fixed:1024,16", "strided:1024", "window:256+stride:256+summary:256,8",
                            "dilated:32,1024+stride:1024", "summary:128,32+window:128+prefix:64"})
     EXPECT_GT(count_pairs(parse_pattern(text), 1 << 20), 0) << text;

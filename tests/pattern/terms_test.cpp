@@ -1,4 +1,4 @@
-// What each kind of term says of itself, and that the docs say it too.
+// The properties of each kind of term; the docs must say the same.
 #include <fstream>
 #include <iterator>
 #include <set>
@@ -28,7 +28,7 @@ TEST(Terms, HaveNamesOfTheirOwn) {
   for (const terms::Entry& entry : terms::table()) EXPECT_TRUE(names.insert(entry.name).second) << entry.name;
 }
 
-// The drawings are what `allows` is tested with, so that they have to show something.
+// The drawings test `allows`, so they have to show something.
 TEST(Terms, DrawingsAreSquaresWithSomeKeysAndNotAll) {
   for (const terms::Entry& entry : terms::table())
     for (const terms::Drawing& drawing : entry.drawings) {

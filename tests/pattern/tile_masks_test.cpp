@@ -1,4 +1,4 @@
-// Masks of partial tiles against Pass::allows_index, bit by bit.
+// Compares masks of partial tiles with Pass::allows_index, bit by bit.
 #include "longstride/pattern/tile_masks.h"
 
 #include <algorithm>
@@ -12,7 +12,7 @@
 namespace longstride {
 namespace {
 
-// "" or what is wrong.
+// Returns the fault, or "".
 std::string fault(const Pass& pass, const TileMasks& masks) {
   for (int64_t query_tile = 0; query_tile < pass.queries.count(); ++query_tile) {
     size_t next = 0;

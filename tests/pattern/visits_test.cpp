@@ -1,4 +1,4 @@
-// Lists of visits against allows: read as a kernel reads them, by tiles, masks and places.
+// Compares lists of visits with allows. They are read as a kernel reads them: by tiles, masks and places.
 #include "longstride/pattern/visits.h"
 
 #include <algorithm>
@@ -24,7 +24,8 @@ struct Listed {
   PlanVisits visits;
 };
 
-// Adds what one half of a pair sees in one tile: pairs of (row of the owner, row of the visited) positions.
+// Adds the pairs of one half of a pair of tiles with one visited tile: (position of the owner, position of
+// the visited).
 void see(const TilePlace& own, const TilePlace& other, int mask, bool rows_are_queries,
          const VisitMasks& masks, std::vector<std::pair<int64_t, int64_t>>& seen) {
   for (int i = 0; i < kMaskTile; ++i)
@@ -38,7 +39,7 @@ void see(const TilePlace& own, const TilePlace& other, int mask, bool rows_are_q
     }
 }
 
-// All (query, key) pairs of some sweeps, sorted; a pair that is visited twice stands there twice.
+// All (query, key) pairs of some sweeps, sorted. A pair that is visited twice appears twice.
 std::vector<std::pair<int64_t, int64_t>> pairs_of(const std::vector<VisitSweep>& sweeps,
                                                   bool rows_are_queries, const VisitMasks& masks) {
   std::vector<std::pair<int64_t, int64_t>> seen;
@@ -103,11 +104,11 @@ TEST(Visits, KnowWhatLetsKernelsTakeShorterWays) {
   const auto queries_of = [](const char* text, int64_t n) {
     return Listed(make_plan(parse_pattern(text), n, kMaskTile, kMaskTile)).visits.queries;
   };
-  // A block of a pair of tiles is closed in itself; a window is not.
+  // The pairs of tiles of a block visit only themselves; those of a window do not.
   EXPECT_TRUE(queries_of("block:128", 1024)[0].closed);
   EXPECT_FALSE(queries_of("block:256", 1024)[0].closed);
   EXPECT_FALSE(queries_of("window:128", 1024)[0].closed);
-  // Keys of summaries are gathered from where they lie, queries are all positions.
+  // Keys of summaries are gathered from their places; queries are all positions.
   const Listed fixed(make_plan(parse_pattern("summary:128,32"), 1024, kMaskTile, kMaskTile));
   EXPECT_TRUE(fixed.visits.queries[0].covers);
   EXPECT_FALSE(fixed.visits.keys[0].covers);

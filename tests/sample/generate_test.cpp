@@ -89,7 +89,8 @@ TEST(Generator, TheSeedAndTheStreamDecide) {
 }
 
 TEST(Generator, BytesFollowTheModelsDistribution) {
-  // With temperature 0 every byte drawn has the largest probability that the parallel forward gives any byte.
+  // With temperature 0 every drawn byte has the largest probability that the parallel forward gives any
+  // byte.
   const RandomModel model(small_config("fixed:8,2", 12, 2));
   const Bytes bytes = run(model, {sequence_after({}, 12, seeded(1, 0), 0)}, 1)[0];
   for (int position = 0; position < 12; ++position) {
@@ -137,7 +138,7 @@ TEST(Generator, RefusesWhatContradictsItself) {
 
 // ---- slots ----
 
-// Different lengths, beginnings, streams and samplers, beyond the context too.
+// Different lengths, primes, streams and samplers, also beyond the context.
 std::vector<Sequence> mixed() {
   std::vector<Sequence> sequences;
   const Bytes shared = random_bytes(21, 5);
@@ -172,7 +173,7 @@ TEST(Generator, AFreeSlotTakesTheNextSampleAtOnce) {
   std::vector<Sequence> sequences;
   for (const int64_t length : {3, 20, 5, 12}) sequences.push_back(sequence_after({}, length, seeded(1), 0));
   Generator generator(decoder, sequences, windows_of(model.config, 0.5));
-  // 40 bytes on two slots that never rest: 3 + 5 + 12 beside 20.
+  // 40 bytes on two slots that are never idle: 3 + 5 + 12 beside 20.
   for (int step = 1; step <= 20; ++step) {
     generator.advance(1);
     EXPECT_EQ(generator.drawn(), 2 * step);
@@ -184,7 +185,7 @@ TEST(Generator, AFreeSlotTakesTheNextSampleAtOnce) {
 
 // ---- beyond the context ----
 
-// The same by hand: one position at a time with a decoder of its own for each window.
+// The same by hand: one position at a time, with a new decoder for each window.
 Bytes by_hand(const RandomModel& model, Bytes bytes, int64_t length, const SamplerConfig& sampler,
               uint32_t stream, const Windows& windows) {
   std::unique_ptr<Decoder> decoder;
@@ -227,7 +228,7 @@ TEST(Generator, WindowsEqualAHandMadeLoop) {
   expect_windows_of_a_hand_made_loop(RandomModel(small_config("strided:8", 24)));
 }
 
-// Keys that turned stay where they turned to: each window has positions of its own.
+// Turned keys stay as they are, because each window has positions of its own.
 TEST(Generator, SoDoThoseOfAModelThatChangesQueriesKeysAndValues) {
   expect_windows_of_a_hand_made_loop(RandomModel(changed_config("strided:8", 24)));
 }

@@ -1,4 +1,4 @@
-// What a sample goes on from, cut to what it has a use for.
+// The bytes that a sample goes on from, cut to what it can use.
 #include "longstride/sample/prime.h"
 
 #include <numeric>

@@ -96,7 +96,7 @@ TEST_F(SessionFile, ComesBackAsItWasSaved) {
   save_session(path_, saved);
   const Session loaded = load_session(path_);
   EXPECT_EQ(loaded.model, saved.model);
-  EXPECT_EQ(loaded.run, "runs/\"quoted\" and\nbroken \xef\xbf\xbd");  // what is no UTF-8 is only a hint
+  EXPECT_EQ(loaded.run, "runs/\"quoted\" and\nbroken \xef\xbf\xbd");  // not UTF-8: only a hint
   EXPECT_EQ(loaded.step, saved.step);
   EXPECT_EQ(loaded.weights, saved.weights);
   EXPECT_EQ(loaded.precision, saved.precision);
@@ -144,7 +144,7 @@ TEST_F(SessionFile, ForeignFilesAreRefused) {
   EXPECT_THAT(message_of<Error>([&] { load_session(folder_.path()); }), HasSubstr(folder_.path()));
 }
 
-// A checksum is no protection against a person.
+// A checksum does not protect against a person.
 TEST_F(SessionFile, ContentsThatCannotBeAreRefusedEvenIfTheChecksumFits) {
   save_session(path_, example());
   const std::string whole = read_bytes(path_);
@@ -222,14 +222,14 @@ void expect_every_stop_to_go_on(const RandomModel& model) {
       EXPECT_EQ(resumed.drawn(), stopped.left());
       stopped.advance(1);
     }
-    // On another number of slots, and from one stop to the next.
+    // With another number of slots, and from one stop to the next.
     const auto wide = decoder_of(model, 5);
     std::vector<Sequence> sequences = small_run();
     for (int stop = 0; stop < 200; ++stop) {
       Generator generator(stop % 2 ? *wide : *other, sequences, windows);
       generator.advance(3);
       const bool done = generator.done();
-      // What must come out again takes part of the steps: those here are new.
+      // Replaying takes a part of the steps. The steps here draw new bytes.
       for (int i = 0; i < 20 && generator.drawn() == 0 && !generator.done(); ++i) generator.advance(3);
       sequences = generator.sequences();
       if (done) break;
@@ -256,7 +256,7 @@ TEST(Resume, OnAModelThatDrawsOtherBytesIsAnError) {
   Generator wrong(*other, sequences, windows);
   EXPECT_TRUE(wrong.replaying(0));
   EXPECT_THAT(message_of<ReplayError>([&] { finish(wrong); }), HasSubstr("of sample 1 came out as"));
-  // A byte that the present window was given is not drawn again, the ones after it are.
+  // A byte that the present window was given is not drawn again; the bytes after it are.
   sequences[0].bytes[40] ^= 1;
   Generator altered(*decoder, sequences, windows);
   EXPECT_THAT(message_of<ReplayError>([&] { finish(altered); }),
@@ -318,7 +318,7 @@ TEST_F(Branches, EachIsTheSameAgainWhateverTheirNumber) {
 }
 
 TEST_F(Branches, OfBranchesAreDifferentToo) {
-  // Before anything is drawn the two branches of a sequence are alike but for their seeds.
+  // Before anything is drawn, the two branches of a sequence differ only in their seeds.
   const Session twice = branch(branch(session_, {.count = 2, .seed = 1}), {.count = 2, .seed = 1});
   const std::vector<Bytes> all = continue_session(model_, twice);
   EXPECT_EQ(distinct(all), 8u);
@@ -338,7 +338,7 @@ TEST_F(Branches, TakeTheirOwnOptions) {
     EXPECT_EQ(sequence.sampler.top_k, 7);
   }
   EXPECT_EQ(branches.sequences[1].sampler.seed, branch_seed(3, 4, 1));
-  // At temperature 0 chance has no part in it.
+  // At temperature 0 there is no chance.
   const std::vector<Bytes> sure =
       continue_session(model_, branch(session_, {.count = 2, .temperature = 0.0}));
   EXPECT_EQ(sure[0], sure[1]);

@@ -1,5 +1,5 @@
 // The main() of tests that run once for each instruction set: LONGSTRIDE_INSTRUCTIONS limits them as it
-// limits the program. The exit status is 77 where the CPU lacks the set, which ctest takes for skipped.
+// limits the program. The exit status is 77 if the CPU lacks the set; ctest takes that as skipped.
 #include <algorithm>
 #include <cstdlib>
 

@@ -27,7 +27,7 @@ inline ModelConfig small_config(const std::string& pattern, int64_t context, int
   return config;
 }
 
-// The same with everything that a model may do to queries, keys, values and what the feed-forward reads.
+// The same with everything that a model may do to queries, keys, values and the input of the feed-forward.
 inline ModelConfig changed_config(const std::string& pattern, int64_t context) {
   ModelConfig config = small_config(pattern, context);
   config.positions = "rotary";
@@ -60,7 +60,7 @@ struct RandomModel {
     parameters = by_role(config, weights, products);
   }
 
-  // From now on weights of products are what eight bits stand for; the eight bits are returned.
+  // Replaces weights of products by the values that eight bits mean, and returns the eight bits.
   QuantizedParameters quantize_products() {
     QuantizedParameters quantized(config, weights, Device{});
     quantized.dequantize_to(products.empty() ? weights : products);

@@ -1,4 +1,4 @@
-// A fresh folder for one test, removed with its content at the end.
+// A new folder for one test, removed with its content at the end.
 #pragma once
 
 #include <algorithm>
@@ -55,7 +55,8 @@ inline std::vector<std::string> names_in(const std::string& folder) {
   return names;
 }
 
-// The message of the Error that `action` throws; "" and a failed test if it throws none or another exception.
+// The message of the Error that `action` throws. "" and a failed test if it throws none or another
+// exception.
 template <class Error, class Action>
 std::string message_of(Action action) {
   try {

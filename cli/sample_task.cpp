@@ -40,7 +40,7 @@ void refuse_change(const SampleOptions& options, const char* name, const T& want
   if (!given(options, name) || wanted == saved) return;
   throw UsageError(fmt::format(
       "{} {}: the samples of {} were begun with {}; leave it out{}", name, wanted, options.resume, saved,
-      branches_may ? ", or go on in another way with --branch 1" : ", or begin anew without --resume"));
+      branches_may ? ", or go on in another way with --branch 1" : ", or start again without --resume"));
 }
 
 // A command line may repeat these options of a state, but not change them.

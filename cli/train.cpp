@@ -61,7 +61,7 @@ void describe(const PreparedRun& prepared) {
   const ModelCost cost = cost_of(config.model);
   say("run        {}{}", prepared.directory(),
       prepared.resumes()       ? " (resumed)"
-      : prepared.begins_anew() ? " (begun anew: an earlier start left no checkpoint)"
+      : prepared.begins_anew() ? " (started again: an earlier start left no checkpoint)"
                                : "");
   if (!prepared.chosen().empty()) say("chosen     {}", prepared.chosen());
   say("model      {} parameters, {} layers of {}, context {}",

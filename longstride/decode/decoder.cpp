@@ -106,8 +106,8 @@ void Decoder::check_next(int64_t sequence, int64_t position) const {
   LONGSTRIDE_CHECK(position >= 0 && position < options_.positions,
                    "decoding position {} of sequences of {} positions", position, options_.positions);
   LONGSTRIDE_CHECK(position == 0 || position == filled_[sequence],
-                   "decoding position {} of sequence {}, which stands at {}: it can go on there, or begin "
-                   "anew at 0",
+                   "decoding position {} of sequence {}, whose next position is {}: go on there, or start "
+                   "again at 0",
                    position, sequence, filled_[sequence]);
 }
 
@@ -134,7 +134,8 @@ void Decoder::advance(std::span<const Continuation> continuations, int64_t steps
   LONGSTRIDE_CHECK(static_cast<int64_t>(continuations.size()) == streams(),
                    "{} continuations of {} sequences", continuations.size(), streams());
   LONGSTRIDE_CHECK(steps >= 0 && static_cast<int64_t>(out.size()) == streams() * steps,
-                   "room for {} bytes; {} sequences by {} steps are asked for", out.size(), streams(), steps);
+                   "the output has {} bytes, must have one for each of {} sequences and {} steps", out.size(),
+                   streams(), steps);
   for (int64_t s = 0; s < streams(); ++s) {
     const Continuation& c = continuations[s];
     LONGSTRIDE_CHECK(c.count >= 0 && c.count <= steps, "{} bytes of sequence {} in {} steps", c.count, s,

@@ -56,7 +56,7 @@ PreparedRun::PreparedRun(RunRequest request, std::optional<RunLock> lock, const 
     check_directory(request);
     LONGSTRIDE_CHECK(
         state_of_directory(directory_) != RunDirectoryState::trained,
-        "{}: another process has begun and left this run meanwhile; go on with 'longstride train {}'",
+        "{}: meanwhile another process has begun this run and ended; go on with 'longstride train {}'",
         directory_, directory_);
   } catch (...) {
     remove_made();

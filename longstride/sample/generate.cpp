@@ -54,8 +54,8 @@ Generator::Generator(Decoder& decoder, std::vector<Sequence> sequences, const Wi
     Sequence& sequence = sequences_[i];
     sequence.check(static_cast<int64_t>(i));
     LONGSTRIDE_CHECK(std::min(sequence.length, context) <= decoder.positions(),
-                     "sequence {} has {} bytes, the decoder has room for {} of a context of {}", i,
-                     sequence.length, decoder.positions(), context);
+                     "sequence {} has {} bytes, the decoder takes {} of a context of {}", i, sequence.length,
+                     decoder.positions(), context);
     const int64_t at = sequence.known();
     replaying_.push_back(!sequence.finished() && windows.first_drawn(at, sequence.prime) < at);
     left_ += sequence.length - at;

@@ -59,7 +59,7 @@ cudaStream_t current_stream() {
   return stream_of(index);
 }
 
-// True for memory of the CPU that the driver does not know.
+// Memory of the CPU that the driver does not know.
 bool is_pageable(const void* data) {
   cudaPointerAttributes attributes;
   LONGSTRIDE_CUDA_CHECK(cudaPointerGetAttributes(&attributes, data));
@@ -212,7 +212,7 @@ class Cuda : public Backend {
     choose(index);
     void* data = nullptr;
     if (cudaMalloc(&data, static_cast<size_t>(bytes)) != cudaSuccess) {
-      cudaGetLastError();  // the failure is reported here; a later check must not find it again
+      cudaGetLastError();  // the failure is told here and must not be found again by a later check
       const DeviceMemory there = memory(index);
       fail("not enough memory on the GPU: {} asked for, {} of {} free", human_bytes(bytes),
            human_bytes(there.free), human_bytes(there.total));
@@ -221,7 +221,7 @@ class Cuda : public Backend {
     return data;
   }
 
-  // Destructors call these, so nothing here may throw.
+  // Destructors call these: nothing that goes wrong here may throw.
   void release(int index, void* data, int64_t) const noexcept override {
     int current = index;
     cudaGetDevice(&current);

@@ -1,5 +1,5 @@
-// The current GPU as launchers of kernels see it; no CUDA header is needed to include this. The rest of the
-// library uses backend.h.
+// What the launchers of kernels ask of the current GPU; no CUDA header is needed to include this. What others
+// ask of it stands in backend.h.
 #pragma once
 
 #include <cstdint>

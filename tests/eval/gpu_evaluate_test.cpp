@@ -23,7 +23,7 @@ class GpuEvaluate : public ::testing::TestWithParam<DType> {
   }
 };
 
-// Windows that overlap and a last batch that is not full, twice with the same object.
+// Windows that overlap and a last batch that is not full, twice in the same room.
 TEST_P(GpuEvaluate, GivesTheBitsOfTheCpu) {
   const DType product = GetParam();
   const RandomModel model(small_config("fixed:8,2|strided:5", 40));

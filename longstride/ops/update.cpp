@@ -4,16 +4,14 @@ namespace longstride {
 
 namespace {
 
-// Each operand of both kinds of step once: the gradients are also read for their norm.
 OpWork adam_work(const UpdateTable& table, const UpdateTensors& t) {
-  int64_t adam = 0, copied = 0, muon = 0;
+  int64_t adam = 0, copied = 0;
   for (const ParameterSlice& slice : table.slices()) {
     adam += slice.count;
     if (slice.product_offset >= 0) copied += slice.count;
   }
-  for (const MuonMatrix& matrix : table.matrices()) muon += matrix.count();
-  const int64_t per_element = 4 * (6 + 3 + (t.average ? 2 : 0));
-  return {.bytes = adam * per_element + 4 * muon + (t.products ? copied * size_of(t.products.dtype) : 0)};
+  const int64_t per_element = 4 * (4 + 4 + (t.average ? 2 : 0));
+  return {.bytes = adam * per_element + (t.products ? copied * size_of(t.products.dtype) : 0)};
 }
 
 OpWork muon_work(const UpdateTable& table, const UpdateTensors& t) {
@@ -79,24 +77,37 @@ void AddLosses::check(const Arguments& arguments) const {
   arguments.flat("losses", losses, DType::f32, losses.count());
 }
 
-OpWork UpdateWithAdam::work() const { return adam_work(table, tensors); }
+OpWork GradientSquares::work() const {
+  int64_t count = 0;
+  for (const ParameterSlice& slice : table.slices()) count += slice.count;
+  for (const MuonMatrix& matrix : table.matrices()) count += matrix.count();
+  return {.bytes = count * size_of(DType::f32)};
+}
 
-void UpdateWithAdam::check(const Arguments& arguments) const { check_tensors(arguments, tensors); }
+void GradientSquares::check(const Arguments& arguments) const {
+  arguments.flat("g", g, DType::f32, g.count());
+}
 
-OpWork UpdateWithMuon::work() const { return muon_work(table, tensors); }
+OpWork ApplyAdam::work() const { return adam_work(table, tensors); }
 
-void UpdateWithMuon::check(const Arguments& arguments) const { check_tensors(arguments, tensors); }
+void ApplyAdam::check(const Arguments& arguments) const { check_tensors(arguments, tensors); }
+
+OpWork ApplyMuon::work() const { return muon_work(table, tensors); }
+
+void ApplyMuon::check(const Arguments& arguments) const { check_tensors(arguments, tensors); }
 
 void update_parameters(const OpContext& context, const UpdateTable& table, const UpdateTensors& tensors,
                        UpdateControl* control) {
-  run(context, UpdateWithAdam{table, tensors, control});
-  if (!table.matrices().empty()) run(context, UpdateWithMuon{table, tensors, control});
+  run(context, GradientSquares{table, tensors.g, control});
+  run(context, DecideUpdate{table, control});
+  run(context, ApplyAdam{table, tensors, control});
+  if (!table.matrices().empty()) run(context, ApplyMuon{table, tensors, control});
 }
 
 int64_t update_scratch_bytes(Device device, std::span<const MuonMatrix> matrices, DType orthogonal) {
   if (matrices.empty()) return 0;
   const UpdateTable table = UpdateTable::to_measure(matrices, orthogonal);
-  return scratch_bytes(device, UpdateWithMuon{table, {}, nullptr});
+  return scratch_bytes(device, ApplyMuon{table, {}, nullptr});
 }
 
 }  // namespace longstride

@@ -1,10 +1,17 @@
-// The optimizer's step over all parameters at once: what it is told and what it decides live in one small
-// block of memory of the device, so that a whole step can be queued without a look at its numbers.
+// The optimizer's step over all parameters at once, in three calls:
 //
-// The norm of the gradients g is ||g|| / loss_scale; they are clipped to `clip`, and then each parameter
-// takes the step of adam.h, or, if it is one of the table's matrices, that of muon.h. If the norm or the sum
-// of the losses is not finite, no weight, moment or average changes. Either way the gradients are zero
-// afterwards.
+//   GradientSquares        control->squares: the sum of squares of the gradients
+//   DecideUpdate           from `squares` and `losses`: the norm ||g|| / loss_scale, whether the step is taken,
+//                          and what the gradients are multiplied with so that their norm is at most `clip`
+//   ApplyAdam, ApplyMuon   each parameter takes the step of adam.h or, if it is one of the table's matrices,
+//                          that of muon.h. If the step is not taken, because the norm or the losses are not
+//                          finite, no weight, moment or average changes. Either way the gradients are zero
+//                          afterwards.
+//
+// What the calls are told and what they find live in one small block of the device's memory, UpdateControl, so
+// that a whole step can be queued without a look at its numbers. A decision depends on nothing but that block:
+// where each of several ranks has the gradients of some parameters, the ranks add up `squares` and `losses`
+// before it, and all of them decide the same.
 #pragma once
 
 #include <span>
@@ -17,7 +24,7 @@ namespace longstride {
 
 // What a step is told, and what came of it.
 struct UpdateControl {
-  // Told. In `adam`, decay holds for slices that decay, ema if there is an average; gradient_scale is not
+  // Told. In `adam`, decay holds for slices that decay, ema if there is an average; its gradient_scale is not
   // read.
   AdamStep adam;
   MuonStep muon;         // its average decays as Adam's
@@ -25,9 +32,12 @@ struct UpdateControl {
   float loss_scale = 1;  // what the gradients have been multiplied with
   // Told as 0 before the first add_losses.
   double losses = 0;  // their sum
-  // Decided.
-  double norm = 0;  // of the gradients, before clipping
-  int applied = 0;  // 1: the parameters took the step
+  // By GradientSquares.
+  double squares = 0;
+  // By DecideUpdate.
+  double norm = 0;            // of the gradients, before clipping
+  double gradient_scale = 1;  // what they are multiplied with
+  int applied = 0;            // 1: the parameters take the step
 };
 
 // One parameter that Adam moves, in buffers of all of them, in elements. Its second moment and its copy in
@@ -86,8 +96,31 @@ struct AddLosses {
   void check(const Arguments& arguments) const;
 };
 
-// The norm, the decision and Adam's step. `control` lies on the device.
-struct UpdateWithAdam {
+// control->squares = the sum of squares of the gradients of all parameters, in double and in a fixed order, loss
+// scale included. Not finite if a gradient is not.
+struct GradientSquares {
+  const UpdateTable& table;
+  const Tensor& g;  // f32, contiguous
+  UpdateControl* control;
+
+  const char* name() const { return "gradient_squares"; }
+  OpWork work() const;
+  void check(const Arguments& arguments) const;
+};
+
+// Fills norm, gradient_scale and applied of `control`. What the other calls need of it besides is kept in the
+// table.
+struct DecideUpdate {
+  const UpdateTable& table;
+  UpdateControl* control;
+
+  const char* name() const { return "decide_update"; }
+  OpWork work() const { return {}; }
+  void check(const Arguments& arguments) const {}
+};
+
+// Adam's step of the table's slices, as decided.
+struct ApplyAdam {
   const UpdateTable& table;
   const UpdateTensors& tensors;
   UpdateControl* control;
@@ -97,8 +130,8 @@ struct UpdateWithAdam {
   void check(const Arguments& arguments) const;
 };
 
-// The step of the table's matrices, after UpdateWithAdam, which has decided.
-struct UpdateWithMuon {
+// Muon's step of the table's matrices, as decided.
+struct ApplyMuon {
   const UpdateTable& table;
   const UpdateTensors& tensors;
   UpdateControl* control;
@@ -109,7 +142,7 @@ struct UpdateWithMuon {
   void check(const Arguments& arguments) const;
 };
 
-// The step of all parameters: both of the above.
+// The step of all parameters: all of the above, one after the other.
 void update_parameters(const OpContext& context, const UpdateTable& table, const UpdateTensors& tensors,
                        UpdateControl* control);
 // Bytes of scratch that it uses for these matrices.

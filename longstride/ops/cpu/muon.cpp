@@ -294,7 +294,7 @@ void update_matrix(const OpContext& context, const MuonMatrix& matrix, const Upd
   const DType dtype = table.orthogonal();
   const MuonStep& step = control.muon;
   const int64_t count = matrix.count();
-  const MuonFactors factors{static_cast<float>(gradient_scale(control)), static_cast<float>(step.momentum),
+  const MuonFactors factors{static_cast<float>(control.gradient_scale), static_cast<float>(step.momentum),
                             static_cast<float>(1 - step.momentum)};
   const auto in_pieces = [&](const auto& body) { parallel_pieces(count, kElementsPerPiece, body); };
   float* const g = t.g.as<float>() + matrix.offset;
@@ -335,7 +335,7 @@ void compute(const OpContext& context, const Orthogonalize& t) {
 }
 
 template <>
-void compute(const OpContext& context, const UpdateWithMuon& call) {
+void compute(const OpContext& context, const ApplyMuon& call) {
   const UpdateTensors& t = call.tensors;
   const std::vector<MuonMatrix>& matrices = call.table.matrices();
   if (!context.scratch->is_measuring() && call.control->applied == 0) {

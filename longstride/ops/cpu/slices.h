@@ -1,8 +1,6 @@
 // Parts of flat buffers, for the update of parameters.
 #pragma once
 
-#include <algorithm>
-
 #include "longstride/ops/update.h"
 
 namespace longstride::cpu {
@@ -18,11 +16,6 @@ inline double squares_of(const OpContext& context, const Tensor& x) {
   double sum = 0;
   cpu::compute(context, SumOfSquares{x, &sum});
   return sum;
-}
-
-// What gradients are multiplied by, once their norm is known.
-inline double gradient_scale(const UpdateControl& control) {
-  return (control.clip > 0 ? std::min(1.0, control.clip / (control.norm + 1e-12)) : 1.0) / control.loss_scale;
 }
 
 }  // namespace longstride::cpu

@@ -2,6 +2,7 @@
 // number of threads. No scratch.
 #include "longstride/ops/update.h"
 
+#include <algorithm>
 #include <cmath>
 
 #include "longstride/ops/cpu/slices.h"
@@ -23,18 +24,30 @@ void compute(const OpContext&, const LayOutUpdate& t) {
 }
 
 template <>
-void compute(const OpContext& context, const UpdateWithAdam& call) {
-  const UpdateTensors& t = call.tensors;
-  UpdateControl* const control = call.control;
+void compute(const OpContext& context, const GradientSquares& t) {
   double squares = 0;
-  for (const ParameterSlice& slice : call.table.slices())
+  for (const ParameterSlice& slice : t.table.slices())
     squares += squares_of(context, slice_of(t.g, slice.offset, slice.count));
-  for (const MuonMatrix& matrix : call.table.matrices())
+  for (const MuonMatrix& matrix : t.table.matrices())
     squares += squares_of(context, slice_of(t.g, matrix.offset, matrix.count()));
-  control->norm = std::sqrt(squares) / control->loss_scale;
-  control->applied = std::isfinite(control->norm) && std::isfinite(control->losses);
+  t.control->squares = squares;
+}
+
+template <>
+void compute(const OpContext&, const DecideUpdate& t) {
+  UpdateControl& control = *t.control;
+  control.norm = std::sqrt(control.squares) / control.loss_scale;
+  const double clipped = control.clip > 0 ? std::min(1.0, control.clip / (control.norm + 1e-12)) : 1.0;
+  control.gradient_scale = clipped / control.loss_scale;
+  control.applied = std::isfinite(control.norm) && std::isfinite(control.losses);
+}
+
+template <>
+void compute(const OpContext& context, const ApplyAdam& call) {
+  const UpdateTensors& t = call.tensors;
+  const UpdateControl* const control = call.control;
   AdamStep adam = control->adam;
-  adam.gradient_scale = gradient_scale(*control);
+  adam.gradient_scale = control->gradient_scale;
   for (const ParameterSlice& slice : call.table.slices()) {
     const auto part = [&](const Tensor& flat) { return slice_of(flat, slice.offset, slice.count); };
     adam.decay = slice.decay ? control->adam.decay : 0;

@@ -1,7 +1,7 @@
 // The update of all parameters (contract: longstride/ops/update.h). Parameters are cut into chunks of at most
-// kChunk elements, a block of threads each. Sums of squares in double: a partial sum a chunk, then one block
-// adds them in their order and decides; the pass over the parameters reads its decision. No scratch besides
-// the table's own.
+// kChunk elements, a block of threads each. Sums of squares in double: a partial sum for each chunk, then one
+// block adds them in their order. One thread decides; the pass over the parameters reads its decision. No
+// scratch besides the table's own.
 #include <cmath>
 #include <span>
 #include <vector>
@@ -97,19 +97,23 @@ __device__ MuonNumbers muon_numbers(const MuonStep& step, const AdamStep& adam) 
 }
 
 __global__ void __launch_bounds__(kSumThreads)
-    decide_kernel(TableView table, int64_t chunks, UpdateControl* control) {
+    sum_squares_kernel(TableView table, int64_t chunks, UpdateControl* control) {
   double sum = 0;
   for (int64_t i = threadIdx.x; i < chunks; i += kSumThreads) sum += table.squares[i];
   sum = block_sum<kSumThreads>(sum);
-  if (threadIdx.x != 0) return;
+  if (threadIdx.x == 0) control->squares = sum;
+}
+
+__global__ void decide_kernel(TableView table, UpdateControl* control) {
   const double scale = static_cast<double>(control->loss_scale);
-  const double norm = sqrt(sum) / scale;
+  const double norm = sqrt(control->squares) / scale;
   AdamStep adam = control->adam;
   adam.gradient_scale = 1 / scale;
   if (control->clip > 0 && control->clip < norm + 1e-12)
     adam.gradient_scale *= control->clip / (norm + 1e-12);
   const bool applied = isfinite(norm) && isfinite(control->losses);
   control->norm = norm;
+  control->gradient_scale = adam.gradient_scale;
   control->applied = applied ? 1 : 0;
   table.decision->adam = adam_numbers(adam);
   table.decision->muon = muon_numbers(control->muon, adam);
@@ -183,7 +187,27 @@ void compute(const OpContext&, const AddLosses& t) {
 }
 
 template <>
-void compute(const OpContext&, const UpdateWithAdam& call) {
+void compute(const OpContext&, const GradientSquares& t) {
+  const TableView view = view_of(t.table.data(), t.table.chunks());
+  if (t.table.chunks() == 0) return;
+  LONGSTRIDE_CHECK(vectors_suit(data_of<char>(t.g)),
+                   "{}: the gradients do not begin at a multiple of {} bytes", t.name(), 16);
+  squares_kernel<<<static_cast<unsigned>(t.table.chunks()), kThreads, 0, current()>>>(data_of<float>(t.g),
+                                                                                      view);
+  check_launch(t.name());
+  sum_squares_kernel<<<1, kSumThreads, 0, current()>>>(view, t.table.chunks(), t.control);
+  check_launch(t.name());
+}
+
+template <>
+void compute(const OpContext&, const DecideUpdate& t) {
+  if (t.table.chunks() == 0) return;
+  decide_kernel<<<1, 1, 0, current()>>>(view_of(t.table.data(), t.table.chunks()), t.control);
+  check_launch(t.name());
+}
+
+template <>
+void compute(const OpContext&, const ApplyAdam& call) {
   const UpdateTable& table = call.table;
   const UpdateTensors& t = call.tensors;
   const TableView view = view_of(table.data(), table.chunks());
@@ -191,11 +215,6 @@ void compute(const OpContext&, const UpdateWithAdam& call) {
   LONGSTRIDE_CHECK(vectors_suit(data_of<char>(t.w), data_of<char>(t.g), data_of<char>(t.m),
                                 data_of<char>(t.v), data_of<char>(t.average), data_of<char>(t.products)),
                    "update_parameters: a buffer does not begin at a multiple of {} bytes", 16);
-  squares_kernel<<<static_cast<unsigned>(table.chunks()), kThreads, 0, current()>>>(data_of<float>(t.g),
-                                                                                    view);
-  check_launch("squares of update_parameters");
-  decide_kernel<<<1, kSumThreads, 0, current()>>>(view, table.chunks(), call.control);
-  check_launch("decision of update_parameters");
   const auto blocks = static_cast<unsigned>(adam_chunks(table.slices()));
   if (blocks == 0) return;
   with_float_type(t.products ? t.products.dtype : DType::bf16, [&](auto element) {
@@ -208,7 +227,7 @@ void compute(const OpContext&, const UpdateWithAdam& call) {
 }
 
 template <>
-void compute(const OpContext& context, const UpdateWithMuon& call) {
+void compute(const OpContext& context, const ApplyMuon& call) {
   const UpdateTable& table = call.table;
   const TableView view = view_of(table.data(), table.chunks());
   muon_update(context, table.matrices(),

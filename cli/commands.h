@@ -16,6 +16,8 @@ struct TrainOptions {
   int64_t step = -1;          // checkpoint to go on from; -1: the newest
   bool quiet = false;
   bool json = false;
+  int64_t ranks = 1;           // processes that train it together, started here
+  char** arguments = nullptr;  // of this process
 };
 int run_train(const TrainOptions& options);
 

@@ -82,6 +82,8 @@ void add_train(CLI::App& app, TrainOptions& o, int& result) {
   add_overrides(c, o.overrides);
   c.add_flag("--resume", o.resume, "go on if the run directory already holds this run, else begin it");
   c.add("--step", o.step, kCheckpoint, "go on from this checkpoint, discarding later ones [the newest]");
+  c.add("--ranks", o.ranks, {.least = 1, .most = 1024},
+        "train by this many processes of this machine together, each with its part of every batch");
   c.add_flag("--quiet", o.quiet, "no progress line");
   c.add_flag("--json", o.json, "print the result as JSON");
   c.footer(
@@ -273,6 +275,7 @@ int run(int argc, char** argv) {
   SelftestOptions selftest;
   std::string shell;
   int result = 0;
+  train.arguments = argv;
   add_train(app, train, result);
   add_eval(app, eval, result);
   add_sample(app, sample, result);

@@ -16,6 +16,8 @@
 #include "longstride/device/backend.h"
 #include "longstride/device/instructions.h"
 #include "longstride/dist/comm.h"
+#include "longstride/dist/launch.h"
+#include "longstride/dist/spawn.h"
 #include "longstride/model/cost.h"
 #include "longstride/pattern/analyse.h"
 #include "longstride/run/prepared_run.h"
@@ -120,7 +122,11 @@ int follow_rank_0(const TrainOptions& options, Comm& comm) {
   } catch (const std::exception& failure) {
     error = failure.what();
   }
-  follow(comm, identity, error);
+  try {
+    follow(comm, identity, error);
+  } catch (const RankLost&) {
+    return 1;  // who started the ranks says how rank 0 ended
+  }
   // Also where rank 0 has failed: a launcher that saw another end first would cut rank 0's message off.
   return 0;
 }
@@ -128,7 +134,13 @@ int follow_rank_0(const TrainOptions& options, Comm& comm) {
 }  // namespace
 
 int run_train(const TrainOptions& options) {
+  // The processes that are started here find themselves among ranks.
+  if (options.ranks > 1 && launch_of_environment().launcher == Launcher::none)
+    return run_ranks(static_cast<int>(options.ranks), options.arguments);
   const std::unique_ptr<Comm> comm = join_ranks();
+  if (options.ranks > 1 && comm->size() != options.ranks)
+    throw UsageError(fmt::format("--ranks {}, but {} started {} processes; leave --ranks out", options.ranks,
+                                 name_of(launch_of_environment().launcher), comm->size()));
   if (comm->rank() > 0) return follow_rank_0(options, *comm);
   Leader leader(*comm);
   tell_about_data(options.quiet);

@@ -8,9 +8,16 @@
 #include <string_view>
 #include <vector>
 
+#include "longstride/base/check.h"
 #include "longstride/base/tensor.h"
 
 namespace longstride {
+
+// A rank has ended or cannot be reached any more.
+class RankLost : public Error {
+ public:
+  using Error::Error;
+};
 
 class Comm {
  public:

@@ -1,5 +1,7 @@
 // Joining the ranks that a launcher started, for the program. The library does without: whoever links it need
 // not have MPI.
+#include <cstdlib>
+
 #include "longstride/base/check.h"
 #include "longstride/dist/comm.h"
 #include "longstride/dist/launch.h"
@@ -9,9 +11,10 @@ namespace longstride {
 std::unique_ptr<Comm> join_ranks() {
   const Launch launch = launch_of_environment();
   if (launch.size <= 1) return alone();
-  LONGSTRIDE_CHECK(launch.launcher != Launcher::torchrun,
-                   "torchrun started {} processes; longstride joins those of mpirun or srun so far",
-                   launch.size);
+  // srun joins ranks by MPI unless it is told where they meet.
+  if (launch.launcher == Launcher::torchrun ||
+      (launch.launcher == Launcher::slurm && std::getenv("MASTER_ADDR") != nullptr))
+    return join_tcp(launch, meeting_of_environment());
   LONGSTRIDE_CHECK(
       has_mpi(),
       "{} started {} processes, but this longstride was built without MPI; install a package such "

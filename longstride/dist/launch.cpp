@@ -22,6 +22,10 @@ constexpr std::array kVariables{
     Variables{Launcher::slurm, "SLURM_PROCID", "SLURM_NTASKS"},
 };
 
+int number_of(const char* text, const char* name) {
+  return static_cast<int>(parse_integer(text, std::string("the environment's ") + name));
+}
+
 }  // namespace
 
 const char* name_of(Launcher launcher) {
@@ -43,15 +47,25 @@ Launch launch_of_environment() {
   for (const Variables& names : kVariables) {
     const char *rank = std::getenv(names.rank), *size = std::getenv(names.size);
     if (rank == nullptr || size == nullptr) continue;
-    const auto number = [](const char* text, const char* name) {
-      return static_cast<int>(parse_integer(text, std::string("the environment's ") + name));
-    };
-    const Launch launch{names.launcher, number(rank, names.rank), number(size, names.size)};
+    const Launch launch{names.launcher, number_of(rank, names.rank), number_of(size, names.size)};
     LONGSTRIDE_CHECK(launch.rank >= 0 && launch.rank < launch.size,
                      "the environment's {} = {} is no rank of {} = {}", names.rank, rank, names.size, size);
     return launch;
   }
   return {};
+}
+
+Meeting meeting_of_environment() {
+  Meeting meeting;
+  if (const char* host = std::getenv("MASTER_ADDR")) meeting.host = host;
+  if (const char* port = std::getenv("MASTER_PORT")) meeting.port = number_of(port, "MASTER_PORT");
+  const char* agent = std::getenv("TORCHELASTIC_USE_AGENT_STORE");
+  if (agent != nullptr && std::string(agent) == "True") ++meeting.port;
+  LONGSTRIDE_CHECK(meeting.port > 0 && meeting.port < 65536, "the environment's MASTER_PORT = {} is no port",
+                   meeting.port);
+  if (const char* seconds = std::getenv("LONGSTRIDE_JOIN_SECONDS"))
+    meeting.patience_ms = 1000 * number_of(seconds, "LONGSTRIDE_JOIN_SECONDS");
+  return meeting;
 }
 
 }  // namespace longstride

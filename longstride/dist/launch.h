@@ -21,6 +21,21 @@ struct Launch {
 // there counts: mpirun may itself run under Slurm. Throws Error naming variables that are no such numbers.
 Launch launch_of_environment();
 
+// Where ranks that are joined by sockets meet rank 0.
+struct Meeting {
+  std::string host = "127.0.0.1";
+  int port = 29500;
+  int patience_ms = 60'000;  // how long they wait for each other
+};
+
+// MASTER_ADDR and MASTER_PORT; LONGSTRIDE_JOIN_SECONDS for the patience. Where torchrun itself listens at that
+// port, the next one. Throws Error naming a variable that makes no sense.
+Meeting meeting_of_environment();
+
+// Throws Error that says which rank did not come, that the port is taken, or that rank 0 does not answer.
+// Later calls throw Error that names the rank which is gone.
+std::unique_ptr<Comm> join_tcp(const Launch& launch, const Meeting& meeting);
+
 // mpi.cpp, or no_mpi.cpp in a build without MPI.
 bool has_mpi();
 // Throws Error where MPI does not find as many ranks as were started.

@@ -65,6 +65,9 @@ class Loop {
       // The data are gone; what was learnt from them need not be.
       save_last_and_tell();
       throw;
+    } catch (const RankLost&) {
+      save_last_and_tell();
+      throw;
     }
   }
 

@@ -1,7 +1,10 @@
-// Collectives, as every rank sees them. Run by mpirun with 1, 2 and 3 ranks, and alone.
+// Collectives, as every rank sees them: alone, and as several ranks that mpirun starts, or that this program
+// starts itself where LONGSTRIDE_TEST_RANKS says how many.
 #include "longstride/dist/comm.h"
 
 #include <array>
+#include <cstdlib>
+#include <memory>
 #include <string>
 #include <vector>
 
@@ -10,6 +13,8 @@
 
 #include "longstride/base/check.h"
 #include "longstride/base/rng.h"
+#include "longstride/dist/launch.h"
+#include "longstride/dist/spawn.h"
 
 namespace longstride {
 namespace {
@@ -73,3 +78,12 @@ TEST(Comm, AllRanksHearOfTheFirstThatFails) {
 
 }  // namespace
 }  // namespace longstride
+
+int main(int argc, char** argv) {
+  using namespace longstride;
+  const char* ranks = std::getenv("LONGSTRIDE_TEST_RANKS");
+  if (ranks != nullptr && launch_of_environment().launcher == Launcher::none)
+    return run_ranks(std::atoi(ranks), argv);
+  testing::InitGoogleTest(&argc, argv);
+  return RUN_ALL_TESTS();
+}

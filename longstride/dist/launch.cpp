@@ -18,8 +18,8 @@ constexpr std::array kVariables{
     Variables{Launcher::open_mpi, "OMPI_COMM_WORLD_RANK", "OMPI_COMM_WORLD_SIZE"},
     Variables{Launcher::pmi, "PMI_RANK", "PMI_SIZE"},
     Variables{Launcher::torchrun, "RANK", "WORLD_SIZE"},
-    // Set in every step of a job, so also where one process was asked for.
-    Variables{Launcher::slurm, "SLURM_PROCID", "SLURM_NTASKS"},
+    // Of srun's steps alone: SLURM_NTASKS is there in a batch script too, which runs once.
+    Variables{Launcher::slurm, "SLURM_PROCID", "SLURM_STEP_NUM_TASKS"},
 };
 
 int number_of(const char* text, const char* name) {

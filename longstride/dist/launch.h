@@ -17,7 +17,7 @@ struct Launch {
 };
 
 // By the variables that launchers set: OMPI_COMM_WORLD_RANK and _SIZE of Open MPI, PMI_RANK and PMI_SIZE of
-// MPICH and others, SLURM_PROCID and SLURM_NTASKS, RANK and WORLD_SIZE of torchrun. The first pair that is
+// MPICH and others, SLURM_PROCID and SLURM_STEP_NUM_TASKS, RANK and WORLD_SIZE of torchrun. The first pair that is
 // there counts: mpirun may itself run under Slurm. Throws Error naming variables that are no such numbers.
 Launch launch_of_environment();
 

@@ -18,9 +18,9 @@ namespace {
 class LaunchTest : public testing::Test {
  protected:
   void SetUp() override {
-    for (const char* name :
-         {"OMPI_COMM_WORLD_RANK", "OMPI_COMM_WORLD_SIZE", "PMI_RANK", "PMI_SIZE", "SLURM_PROCID",
-          "SLURM_NTASKS", "RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT", "TORCHELASTIC_USE_AGENT_STORE"})
+    for (const char* name : {"OMPI_COMM_WORLD_RANK", "OMPI_COMM_WORLD_SIZE", "PMI_RANK", "PMI_SIZE",
+                             "SLURM_PROCID", "SLURM_STEP_NUM_TASKS", "RANK", "WORLD_SIZE", "MASTER_ADDR",
+                             "MASTER_PORT", "TORCHELASTIC_USE_AGENT_STORE"})
       unsetenv(name);
   }
   void TearDown() override { SetUp(); }
@@ -35,8 +35,14 @@ TEST_F(LaunchTest, WithoutALauncherAProcessIsAlone) {
   EXPECT_EQ(join_ranks()->size(), 1);
 }
 
+TEST_F(LaunchTest, ABatchScriptOfSlurmIsAlone) {
+  set("SLURM_PROCID", "0", "SLURM_NTASKS", "8");
+  EXPECT_EQ(launch_of_environment().launcher, Launcher::none);
+  unsetenv("SLURM_NTASKS");
+}
+
 TEST_F(LaunchTest, EachLauncherIsKnownByItsVariables) {
-  set("SLURM_PROCID", "0", "SLURM_NTASKS", "5");
+  set("SLURM_PROCID", "0", "SLURM_STEP_NUM_TASKS", "5");
   EXPECT_EQ(launch_of_environment().launcher, Launcher::slurm);
   set("RANK", "1", "WORLD_SIZE", "4");
   EXPECT_EQ(launch_of_environment().launcher, Launcher::torchrun);

@@ -82,7 +82,7 @@ std::vector<std::string> environment_of(int rank, int ranks, int port) {
 [[noreturn]] void become_rank(int rank, int ranks, char** arguments, char** environment) {
   prctl(PR_SET_PDEATHSIG, SIGTERM);
   take_share_of_processors(rank, ranks);
-  // What was blocked here to wait for it must reach the rank.
+  // This thread leaves its signals to another one, which the rank does not have.
   sigset_t none;
   sigemptyset(&none);
   sigprocmask(SIG_SETMASK, &none, nullptr);

@@ -68,9 +68,11 @@ Leader::~Leader() {
 
 void Leader::prepare(const RankIdentity& identity, const RunConfig& config, const Splits& splits) {
   if (comm_.size() == 1) return;
+  // First what may fail here: from the order on, the others wait for answers.
+  const std::string data = data_digest(splits);
   send(comm_, Order::prepare, config.to_toml(false));
   agree(comm_, "");
-  agree_on(comm_, identity, data_digest(splits));
+  agree_on(comm_, identity, data);
 }
 
 void Leader::share(Trainer& trainer) {
@@ -122,7 +124,7 @@ void follow(Comm& comm, const RankIdentity& identity, const std::string& error) 
         try {
           trainer->take(order.of_step);
         } catch (const Error&) {
-          // The same befell rank 0.
+          // Rank 0 throws the same, and goes on or ends.
         }
         break;
     }

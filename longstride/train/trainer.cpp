@@ -5,6 +5,7 @@
 #include <cmath>
 #include <cstdlib>
 #include <cstring>
+#include <exception>
 #include <numbers>
 
 #include "longstride/base/input_file.h"
@@ -129,6 +130,7 @@ Trainer::Trainer(const RunConfig& config, const Splits& splits, Comm& comm)
 }
 
 void Trainer::build_stage(int64_t index) {
+  const RunConfig& config = stages_.at(static_cast<size_t>(index)).config;
   graph_.reset();
   has_run_ = false;
   room_.reset();
@@ -137,7 +139,6 @@ void Trainer::build_stage(int64_t index) {
   loss_ = {};
   loss_arena_ = Arena::measuring({});
   stage_ = index;
-  const RunConfig& config = stage();
   const ComputePlan plan = training_plan(config);
   model_ = std::make_unique<Transformer>(config.model, plan);
   room_ = std::make_unique<BatchRoom>(*model_);
@@ -187,7 +188,7 @@ void Trainer::queue_step() const {
     std::string error;
     try {
       queue_batch();
-    } catch (const Error& failure) {
+    } catch (const std::exception& failure) {
       error = failure.what();
     }
     add_up_ranks(error);
@@ -272,11 +273,18 @@ StepReport Trainer::step(const Tell& tell) {
 }
 
 void Trainer::take(const StepOrder& order) {
-  if (order.stage != stage_) build_stage(order.stage);
-  state_.step = judge(order, run_step(order)).step;
+  // A failure must not leave the others waiting for this rank.
+  std::string error;
+  try {
+    if (order.stage != stage_) build_stage(order.stage);
+  } catch (const std::exception& failure) {
+    error = failure.what();
+  }
+  state_.step = judge(order, run_step(order, error)).step;
 }
 
-UpdateControl Trainer::run_step(const StepOrder& order) {
+UpdateControl Trainer::run_step(const StepOrder& order, std::string error) {
+  if (!error.empty()) agree(comm_, error);  // throws
   char* base = static_cast<char*>(staging_.host());
   auto* control = reinterpret_cast<UpdateControl*>(base);
   *control = order.control;
@@ -289,10 +297,9 @@ UpdateControl Trainer::run_step(const StepOrder& order) {
     load();
   } else {
     // Data that one rank cannot read end the step on all of them.
-    std::string error;
     try {
       load();
-    } catch (const Error& failure) {
+    } catch (const std::exception& failure) {
       error = failure.what();
     }
     try {

@@ -116,8 +116,9 @@ class Trainer {
   // Adds up gradients and losses of all ranks. `error` is why this one has none, or empty; throws Error on
   // all ranks if one has none.
   void add_up_ranks(const std::string& error) const;
-  // Runs the step on this rank's part of the batch; returns what was decided.
-  UpdateControl run_step(const StepOrder& order);
+  // Runs the step on this rank's part of the batch; returns what was decided. `error` is why this rank cannot
+  // take part, or empty; throws Error on all ranks if one cannot.
+  UpdateControl run_step(const StepOrder& order, std::string error = {});
   // Throws Error if the step may not be kept.
   StepReport judge(const StepOrder& order, const UpdateControl& done) const;
   // Sequences of a step that this rank takes.

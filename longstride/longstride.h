@@ -36,6 +36,9 @@ inline std::span<const uint8_t> bytes_of(std::string_view text) {
   return {reinterpret_cast<const uint8_t*>(text.data()), text.size()};
 }
 
+// Told how many of how many bytes are done, now and then. What it throws ends the call and comes out of it.
+using Progress = std::function<void(int64_t done, int64_t total)>;
+
 struct LoadOptions {
   std::string device = "auto";  // cpu, cuda, cuda:1, ...; auto: the first GPU, or the CPU where there is none
   std::string precision = "auto";  // of matrix products: f32, bf16, or f16 on a GPU
@@ -87,6 +90,12 @@ class [[gnu::visibility("default")]] Generation {
   std::optional<uint8_t> current_;
 };
 
+// What a model says of each byte.
+struct Entropies {
+  std::vector<float> bits;     // -log2 of the byte's probability
+  std::vector<float> entropy;  // of the distribution that was predicted for it, in bits
+};
+
 // A run's model with its weights; copies share them.
 class [[gnu::visibility("default")]] Model {
  public:
@@ -102,22 +111,31 @@ class [[gnu::visibility("default")]] Model {
   std::string pattern() const;
 
   // Row i: the logits of byte i, by its 256 values, given the bytes before it; (bytes, 256) row by row. At
-  // most context() bytes.
-  std::vector<float> logits(std::span<const uint8_t> bytes) const;
+  // most context() bytes. One forward pass over all of them.
+  std::vector<float> logits(std::span<const uint8_t> bytes, const Progress& progress = {}) const;
   // The 256 logits of the byte after these; fewer than context() bytes.
   std::vector<float> next_logits(std::span<const uint8_t> bytes) const;
   // The mean of -log2 of the probability of each byte. Beyond the first window a byte has seen min_context
   // bytes or more.
-  double bits_per_byte(std::span<const uint8_t> bytes, int64_t min_context = 0) const;
+  double bits_per_byte(std::span<const uint8_t> bytes, int64_t min_context = 0, const Progress& progress = {})
+      const;
+  // The same of a part of the run's own data: train, validation or test; of its first max_bytes, 0: all. For
+  // a model that was loaded from its run.
+  double bits_per_byte_of(const std::string& part, int64_t min_context = 0, int64_t max_bytes = 0,
+                          const Progress& progress = {}) const;
+  // Bits and entropy of each byte, in windows as bits_per_byte() has them.
+  Entropies entropies(std::span<const uint8_t> bytes, int64_t min_context = 0, const Progress& progress = {})
+      const;
   // Goes on from `beginning`, which may be empty; of one that is too long, its end.
   Generation generate(std::span<const uint8_t> beginning, const GenerateOptions& options = {}) const;
   // What `longstride compress` writes of such bytes. Only the same model on a device that computes the same
   // bits can decompress it; elsewhere decompress() throws.
-  std::vector<uint8_t> compress(std::span<const uint8_t> bytes) const;
-  std::vector<uint8_t> decompress(std::span<const uint8_t> compressed) const;
+  std::vector<uint8_t> compress(std::span<const uint8_t> bytes, const Progress& progress = {}) const;
+  std::vector<uint8_t> decompress(std::span<const uint8_t> compressed, const Progress& progress = {}) const;
 
  private:
   friend Model train(std::span<const uint8_t> bytes, const TrainOptions& options);
+  friend Model train_on_files(const TrainOptions& options);
   explicit Model(std::shared_ptr<const ModelState> state);
   std::shared_ptr<const ModelState> state_;
 };
@@ -128,6 +146,8 @@ struct TrainProgress {
   double bits = 0;           // a byte, of this step's bytes before it learnt from them
   double learning_rate = 0;  // of this step
   double seconds = 0;        // since the beginning
+  double gradient_norm = 0;  // before clipping
+  std::optional<double> validation_bits = {};  // a byte, if this step was validated
 };
 
 struct TrainOptions {
@@ -141,10 +161,41 @@ struct TrainOptions {
   // If not empty: a new directory that the trained model is saved in, for Model and the commands of
   // `longstride`.
   std::string run = {};
+  // If not empty: a config file, whose fields count where `settings` do not name them.
+  std::string config = {};
+  // train_on_files() alone: goes on with the run if it is there. Its config is then that of the run.
+  bool go_on = false;
 };
 
 // A model that has learnt `bytes`.
 [[gnu::visibility("default")]] Model train(std::span<const uint8_t> bytes, const TrainOptions& options = {});
+
+// The same on the files that data.path names, as `longstride train` does it in `run`: validation, checkpoints
+// and curves included. An exception of after_step comes out when the last state is saved. No signal is caught.
+// The model is the best by validation.
+[[gnu::visibility("default")]] Model train_on_files(const TrainOptions& options);
+
+// ---- patterns ----
+
+// What positions see of earlier ones through several layers.
+struct PatternReach {
+  bool complete = false;     // every position sees every earlier one
+  int64_t layers = 0;        // the fewest for that; all that were asked about if it is not complete
+  int64_t blind_query = -1;  // if it is not: the position that misses most, ...
+  int64_t blind_first = -1, blind_last = -1, blind_count = 0;  // ... and what it misses: from, to, how many
+  bool exhaustive = false;                                     // false: of a sample of positions
+  std::string text;                                            // for people
+};
+
+// `pattern` is a pattern or a cycle of layers, as in docs/patterns.md. `heads` 0: as few as the pattern needs.
+[[gnu::visibility("default")]] PatternReach pattern_reach(std::string_view pattern, int64_t positions,
+                                                          int64_t layers, int64_t heads = 0);
+// A picture of which keys (columns) each query (row) may look at, as the text of an SVG file. Panels have
+// sides of up to `pixels`.
+[[gnu::visibility("default")]] std::string pattern_svg(std::string_view pattern, int64_t positions,
+                                                       int64_t heads = 0, int64_t pixels = 480);
+// The pattern of each layer of a cycle, in the form that Attention takes.
+[[gnu::visibility("default")]] std::vector<std::string> pattern_layers(std::string_view pattern);
 
 // ---- attention ----
 

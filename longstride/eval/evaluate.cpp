@@ -3,6 +3,9 @@
 #include <algorithm>
 #include <cmath>
 #include <numbers>
+#include <tuple>
+
+#include "longstride/base/threads.h"
 
 namespace longstride {
 
@@ -124,41 +127,57 @@ void BatchRoom::evaluate(const ModelParameters& parameters) const {
   staging_.wait();
 }
 
+void BatchRoom::logits(const ModelParameters& parameters, const LogitsSink& sink,
+                       const std::function<void()>& after_layer) const {
+  staging_.upload(0, loss_at_);
+  model_.logits(parameters,
+                Tensor(staging_.device(), DType::u8, {batch_, context_}, model_.plan().device.kind), sink,
+                after_layer);
+}
+
 namespace {
+
+std::vector<EvaluationWindow> windows_of(int64_t size, int64_t context, int64_t record_bytes,
+                                         int64_t min_context) {
+  LONGSTRIDE_CHECK(
+      record_bytes <= 0 || min_context == 0,
+      "a minimum context of {} bytes is for continuous data; each picture has its own window, use 0",
+      min_context);
+  return record_bytes > 0 ? record_windows(size, context, record_bytes)
+                          : evaluation_windows(size, context, min_context);
+}
+
+// Reads windows into the rows of `tokens` =. Bytes after the last scored position cannot be seen from it; but
+// a record's window must not show the next record.
+template <class Read>
+void fill_tokens(std::span<const EvaluationWindow> windows, int64_t context, const BatchRoom& room,
+                 const Read& read) {
+  uint8_t* const tokens = room.tokens();
+  std::fill_n(tokens, room.model().plan().batch * context, uint8_t{0});
+  for (size_t i = 0; i < windows.size(); ++i)
+    read(windows[i].begin,
+         {tokens + static_cast<int64_t>(i) * context, static_cast<size_t>(windows[i].score_to)});
+}
 
 Evaluation evaluate_source(const BatchRoom& room, const ModelParameters& parameters, const Source& source,
                            int64_t min_context, int64_t max_bytes, const EvaluationProgress& progress) {
   const Transformer& model = room.model();
   const int64_t context = model.config().context, batch = model.plan().batch;
   const int64_t record_bytes = source.record_bytes;
-  LONGSTRIDE_CHECK(
-      record_bytes <= 0 || min_context == 0,
-      "a minimum context of {} bytes is for continuous data; each picture has its own window, use 0",
-      min_context);
   const int64_t size = limited(source.size, record_bytes, max_bytes);
-  const std::vector<EvaluationWindow> windows = record_bytes > 0
-                                                    ? record_windows(size, context, record_bytes)
-                                                    : evaluation_windows(size, context, min_context);
+  const std::vector<EvaluationWindow> windows = windows_of(size, context, record_bytes, min_context);
 
   Evaluation result;
   result.min_context = min_context;
   result.windows = static_cast<int64_t>(windows.size());
   result.nats_at.assign(context, 0);
   result.count_at.assign(context, 0);
-  uint8_t* tokens = room.tokens();
   const float* loss = room.loss();
   std::vector<double> window_nats;
 
   for (size_t first = 0; first < windows.size(); first += batch) {
     const size_t count = std::min<size_t>(batch, windows.size() - first);
-    std::fill_n(tokens, batch * context, uint8_t{0});
-    for (size_t i = 0; i < count; ++i) {
-      // Bytes after the last scored position cannot be seen from it. But a record's window must not show the
-      // next record.
-      const EvaluationWindow& window = windows[first + i];
-      source.read(window.begin,
-                  {tokens + static_cast<int64_t>(i) * context, static_cast<size_t>(window.score_to)});
-    }
+    fill_tokens({&windows[first], count}, context, room, source.read);
     room.evaluate(parameters);
     for (size_t i = 0; i < count; ++i) {
       const EvaluationWindow& window = windows[first + i];
@@ -202,6 +221,66 @@ Evaluation evaluate_segment(const BatchRoom& room, const ModelParameters& parame
 Evaluation evaluate_segment(Transformer& model, const ModelParameters& parameters, const Segment& segment,
                             int64_t min_context, int64_t max_bytes, const EvaluationProgress& progress) {
   return evaluate_segment(BatchRoom(model), parameters, segment, min_context, max_bytes, progress);
+}
+
+namespace {
+
+// Of row `x` (256): -log2 of the probability of `byte`, and the entropy of the distribution.
+std::pair<float, float> bits_and_entropy(const float* x, uint8_t byte) {
+  const double top = *std::max_element(x, x + kVocabulary);
+  double sum = 0, weighted = 0;
+  for (int64_t i = 0; i < kVocabulary; ++i) {
+    const double below = x[i] - top, weight = std::exp(below);
+    sum += weight;
+    // A weight of 0 adds nothing, also where the logit is minus infinity.
+    if (weight > 0) weighted += weight * below;
+  }
+  const double log_sum = std::log(sum);
+  return {static_cast<float>((log_sum - (x[byte] - top)) / std::numbers::ln2),
+          static_cast<float>((log_sum - weighted / sum) / std::numbers::ln2)};
+}
+
+}  // namespace
+
+ByteEntropies entropies_of(const BatchRoom& room, const ModelParameters& parameters,
+                           std::span<const uint8_t> bytes, int64_t record_bytes, int64_t min_context,
+                           const EvaluationProgress& progress) {
+  const Transformer& model = room.model();
+  const int64_t context = model.config().context, size = std::ssize(bytes);
+  const std::vector<EvaluationWindow> windows = windows_of(size, context, record_bytes, min_context);
+  const Source source = source_of(bytes, record_bytes);
+  ByteEntropies result{std::vector<float>(bytes.size()), std::vector<float>(bytes.size())};
+  int64_t done = 0;
+  std::vector<float> on_cpu;
+  for (size_t first = 0; first < windows.size(); first += model.plan().batch) {
+    const size_t count = std::min<size_t>(model.plan().batch, windows.size() - first);
+    const std::span batch(&windows[first], count);
+    fill_tokens(batch, context, room, source.read);
+    const LogitsSink sink = [&](int64_t from, const Tensor& logits) {
+      const int64_t rows = logits.shape[0];
+      Tensor read = logits;
+      if (logits.device != DeviceKind::cpu) {
+        on_cpu.resize(static_cast<size_t>(logits.count()));
+        read = Tensor(on_cpu.data(), DType::f32, {rows, kVocabulary});
+        copy(logits, read);
+      }
+      parallel_for(rows, [&](int64_t i) {
+        const int64_t window = (from + i) / context, position = (from + i) % context;
+        if (window >= std::ssize(batch)) return;
+        const EvaluationWindow& of = batch[static_cast<size_t>(window)];
+        if (position < of.score_from || position >= of.score_to) return;
+        const size_t at = static_cast<size_t>(of.begin + position);
+        std::tie(result.bits[at], result.entropy[at]) =
+            bits_and_entropy(read.as<float>() + i * kVocabulary, bytes[at]);
+      });
+    };
+    std::function<void()> after_layer;
+    if (progress) after_layer = [&] { progress(done, size); };
+    room.logits(parameters, sink, after_layer);
+    for (const EvaluationWindow& window : batch) done += window.scored();
+    if (progress) progress(done, size);
+  }
+  return result;
 }
 
 }  // namespace longstride

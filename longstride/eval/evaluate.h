@@ -75,6 +75,9 @@ class BatchRoom {
   const float* loss() const;                                                  // (batch, context)
   // Computes loss() of tokens().
   void evaluate(const ModelParameters& parameters) const;
+  // Passes the logits of tokens() on, as Transformer::logits does.
+  void logits(const ModelParameters& parameters, const LogitsSink& sink,
+              const std::function<void()>& after_layer = {}) const;
 
  private:
   Transformer& model_;
@@ -99,5 +102,17 @@ Evaluation evaluate_segment(const BatchRoom& room, const ModelParameters& parame
                             int64_t min_context, int64_t max_bytes, const EvaluationProgress& progress = {});
 Evaluation evaluate_segment(Transformer& model, const ModelParameters& parameters, const Segment& segment,
                             int64_t min_context, int64_t max_bytes, const EvaluationProgress& progress = {});
+
+// What a model says of each byte.
+struct ByteEntropies {
+  std::vector<float> bits;     // -log2 of the byte's probability
+  std::vector<float> entropy;  // of the distribution that was predicted for it, in bits
+};
+
+// Those of `bytes`, window by window as evaluate_bytes() scores them. `progress` is also called after each
+// block of the model. Throws Error where evaluate_bytes() does.
+ByteEntropies entropies_of(const BatchRoom& room, const ModelParameters& parameters,
+                           std::span<const uint8_t> bytes, int64_t record_bytes, int64_t min_context,
+                           const EvaluationProgress& progress = {});
 
 }  // namespace longstride

@@ -32,9 +32,15 @@ void make_coder(Codec& codec, const LoadedModel& loaded, const char* what) {
   codec.make_coder();
 }
 
+// The coder says how many bytes more are done.
+CodingProgress summed(const Progress& progress, int64_t total) {
+  if (!progress) return {};
+  return [&progress, total, done = int64_t{0}](int64_t more) mutable { progress(done += more, total); };
+}
+
 }  // namespace
 
-std::vector<uint8_t> Model::compress(std::span<const uint8_t> bytes) const {
+std::vector<uint8_t> Model::compress(std::span<const uint8_t> bytes, const Progress& progress) const {
   const LoadedModel& loaded = state_->loaded;
   const DataConfig& data = loaded.config().data;
   CompressedHeader header;
@@ -57,12 +63,12 @@ std::vector<uint8_t> Model::compress(std::span<const uint8_t> bytes) const {
         const auto part = bytes.subspan(static_cast<size_t>(begin), static_cast<size_t>(count));
         return std::vector<uint8_t>(part.begin(), part.end());
       },
-      writer);
+      writer, summed(progress, header.bytes));
   writer.finish();
   return sink.take();
 }
 
-std::vector<uint8_t> Model::decompress(std::span<const uint8_t> compressed) const {
+std::vector<uint8_t> Model::decompress(std::span<const uint8_t> compressed, const Progress& progress) const {
   const CodedNames names{.file = "what is to be decompressed", .run = "this model"};
   const CompressedFile file({compressed.begin(), compressed.end()}, names.file);
   const AtWork work = state_->at_work();
@@ -70,8 +76,9 @@ std::vector<uint8_t> Model::decompress(std::span<const uint8_t> compressed) cons
   make_coder(codec, state_->loaded, "decompression");
   std::vector<uint8_t> bytes(static_cast<size_t>(file.header().bytes));
   std::span<uint8_t> rest = bytes;
+  const CodingProgress done = summed(progress, std::ssize(bytes));
   for (const CompressedFrame& frame : file.frames()) {
-    codec.decode(frame, rest.first(static_cast<size_t>(frame.bytes)));
+    codec.decode(frame, rest.first(static_cast<size_t>(frame.bytes)), done);
     rest = rest.subspan(static_cast<size_t>(frame.bytes));
   }
   return bytes;

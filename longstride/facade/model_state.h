@@ -1,6 +1,8 @@
 // What stands behind the classes of longstride.h.
 #pragma once
 
+#include <string>
+
 #include "longstride/device/backend.h"
 #include "longstride/run/run_directory.h"
 
@@ -24,6 +26,7 @@ class AtWork {
 
 struct ModelState {
   LoadedModel loaded;
+  std::string run = {};  // that it was loaded from, or empty
   const ModelConfig& config() const { return loaded.config().model; }
   AtWork at_work() const { return {loaded.device(), loaded.config().compute.threads}; }
 };

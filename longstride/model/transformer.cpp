@@ -179,18 +179,35 @@ void Transformer::run_blocks(const ModelParameters& parameters, const Tensor& to
   }
 }
 
-void Transformer::evaluate(const ModelParameters& parameters, const Tensor& tokens, const Tensor& loss) {
-  check_tokens(tokens, loss);
-  run_blocks(parameters, tokens, nullptr, nullptr);
-  const int64_t rows = tokens.count(), chunk = logit_rows(plan_.device, rows);
-  const Tensor& normed = work_.temporaries.branch;
-  const Tensor flat_loss = loss.reshaped({rows}), flat_tokens = tokens.reshaped({rows});
+template <class Use>
+void Transformer::run_head(const ModelParameters& parameters, int64_t rows, const Use& use) {
+  const int64_t chunk = logit_rows(plan_.device, rows);
   for (int64_t begin = 0; begin < rows; begin += chunk) {
     const int64_t end = std::min(rows, begin + chunk);
     const Tensor logits = work_.temporaries.logits.rows(0, end - begin);
-    run(context_, LinearForward{normed.rows(begin, end), parameters.output_weight, {}, logits});
-    run(context_, CrossEntropyForward{logits, flat_tokens.rows(begin, end), flat_loss.rows(begin, end)});
+    run(context_,
+        LinearForward{work_.temporaries.branch.rows(begin, end), parameters.output_weight, {}, logits});
+    use(begin, logits);
   }
+}
+
+void Transformer::evaluate(const ModelParameters& parameters, const Tensor& tokens, const Tensor& loss) {
+  check_tokens(tokens, loss);
+  run_blocks(parameters, tokens, nullptr, nullptr);
+  const int64_t rows = tokens.count();
+  const Tensor flat_loss = loss.reshaped({rows}), flat_tokens = tokens.reshaped({rows});
+  run_head(parameters, rows, [&](int64_t begin, const Tensor& logits) {
+    const int64_t end = begin + logits.shape[0];
+    run(context_, CrossEntropyForward{logits, flat_tokens.rows(begin, end), flat_loss.rows(begin, end)});
+  });
+}
+
+void Transformer::logits(const ModelParameters& parameters, const Tensor& tokens, const LogitsSink& sink,
+                         const std::function<void()>& after_layer) {
+  check_tokens(tokens, {});
+  const KeyValueSink told = [&](int64_t, const Tensor&, const Tensor&, const Tensor&) { after_layer(); };
+  run_blocks(parameters, tokens, nullptr, after_layer ? &told : nullptr);
+  run_head(parameters, tokens.count(), sink);
 }
 
 void Transformer::forward_backward(const ModelParameters& parameters, const Tensor& tokens,

@@ -44,6 +44,10 @@ MemoryPlan plan_memory(const ModelConfig& config, const ComputePlan& plan, bool 
 using KeyValueSink =
     std::function<void(int64_t layer, const Tensor& keys, const Tensor& values, const Tensor& unconvolved)>;
 
+// Receives logits (R, 256) f32 on the model's device, which are those of the rows of (B * N) from `first` on.
+// They are overwritten after the call.
+using LogitsSink = std::function<void(int64_t first, const Tensor& logits)>;
+
 // One forward and backward pass of training.
 struct TrainingPass {
   float scale = 1;         // gradients are of the sum of the losses, times this
@@ -67,7 +71,12 @@ class Transformer {
   // loss (B, N) f32 = nats of each token given the ones before it; tokens (B, N) u8. No dropout.
   void evaluate(const ModelParameters& parameters, const Tensor& tokens, const Tensor& loss);
 
-  // The same with dropout, and the gradients of the losses are added to `gradients`. Needs plan.training.
+  // Passes the logits of each token, given the ones before it, to `sink`, some rows at a time. `after_layer`
+  // is called after each block, unless it is empty; what it throws ends the pass.
+  void logits(const ModelParameters& parameters, const Tensor& tokens, const LogitsSink& sink,
+              const std::function<void()>& after_layer = {});
+
+  // As evaluate() with dropout, and the gradients of the losses are added to `gradients`. Needs plan.training.
   void forward_backward(const ModelParameters& parameters, const Tensor& tokens, const TrainingPass& pass,
                         const Tensor& loss, const ModelParameters& gradients);
 
@@ -107,6 +116,9 @@ class Transformer {
   // backward follows; `sink` may be null.
   void run_blocks(const ModelParameters& parameters, const Tensor& tokens, const TrainingPass* pass,
                   const KeyValueSink* sink);
+  // Calls use(first, logits) for the rows of the head, after run_blocks().
+  template <class Use>
+  void run_head(const ModelParameters& parameters, int64_t rows, const Use& use);
   void check_tokens(const Tensor& tokens, const Tensor& loss) const;
   const Tensor& input(int64_t layer) const { return work_.streams[layer % work_.streams.size()]; }
   const BlockActivations& saved(int64_t layer) const;

@@ -7,7 +7,6 @@
 #include <cmath>
 
 #include "longstride/base/check.h"
-#include "longstride/pattern/picture.h"
 
 namespace longstride {
 
@@ -162,14 +161,12 @@ std::vector<Panel> panels_of(const LayerPattern& layer, int64_t heads) {
 
 }  // namespace
 
-void draw_schedule(const Schedule& schedule, int64_t heads, int64_t n, int64_t pixels,
-                   const std::string& path) {
+Picture picture_of(const Schedule& schedule, int64_t heads, int64_t n, int64_t pixels) {
   LONGSTRIDE_CHECK(n >= 1 && pixels >= 16 && pixels <= 16384,
                    "a drawing needs n of at least 1 and from 16 to 16384 pixels, here n = {} and {} pixels",
                    n, pixels);
   LONGSTRIDE_CHECK(!schedule.cycle.empty(), "a drawing needs a schedule of at least 1 layer");
   check_heads(schedule, heads);
-  Picture::check_ending(path);
 
   std::vector<LayerPattern> layers;
   for (const LayerPattern& layer : schedule.cycle)
@@ -202,7 +199,13 @@ void draw_schedule(const Schedule& schedule, int64_t heads, int64_t n, int64_t p
       }
       draw_panel(picture, panel.pattern, grid, x, y + heading_height);
     }
-  picture.save(path);
+  return picture;
+}
+
+void draw_schedule(const Schedule& schedule, int64_t heads, int64_t n, int64_t pixels,
+                   const std::string& path) {
+  Picture::check_ending(path);
+  picture_of(schedule, heads, n, pixels).save(path);
 }
 
 }  // namespace longstride

@@ -6,13 +6,16 @@
 #include <string>
 
 #include "longstride/pattern/pattern.h"
+#include "longstride/pattern/picture.h"
 
 namespace longstride {
 
-// Draws the distinct layers of the schedule's cycle side by side as PNG or SVG, by the file's ending. Heads
-// of a layer that differ are below each other. A panel is a square with sides of up to `pixels` (16 to
-// 16384). Longer sequences are drawn by sampling: a cell's colour deepens with the cube root of the share of
-// its pairs that are allowed. Throws Error if the file cannot be written or has another ending.
+// Draws the distinct layers of the schedule's cycle side by side. Heads of a layer that differ are below each
+// other. A panel is a square with sides of up to `pixels` (16 to 16384). Longer sequences are drawn by
+// sampling: a cell's colour deepens with the cube root of the share of its pairs that are allowed.
+Picture picture_of(const Schedule& schedule, int64_t heads, int64_t n, int64_t pixels);
+// The same into a file, as PNG or SVG by its ending. Throws Error if the file cannot be written or has another
+// ending.
 void draw_schedule(const Schedule& schedule, int64_t heads, int64_t n, int64_t pixels,
                    const std::string& path);
 

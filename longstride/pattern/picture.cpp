@@ -76,7 +76,10 @@ void Picture::check_ending(const std::string& path) {
 
 void Picture::save(const std::string& path) const {
   check_ending(path);
-  ends_with(path, ".png") ? save_png(path) : save_svg(path);
+  if (ends_with(path, ".png"))
+    save_png(path);
+  else
+    write_output(path, [&](ByteSink& sink) { sink.write(svg()); });
 }
 
 void Picture::save_png(const std::string& path) const {
@@ -119,7 +122,7 @@ void Picture::save_png(const std::string& path) const {
   write_output(path, [&](ByteSink& sink) { sink.write(file.data(), static_cast<int64_t>(size)); });
 }
 
-void Picture::save_svg(const std::string& path) const {
+std::string Picture::svg() const {
   std::string text = fmt::format(
       "<svg xmlns=\"http://www.w3.org/2000/svg\" width=\"{0}\" height=\"{1}\" viewBox=\"0 0 {0} {1}\" "
       "shape-rendering=\"crispEdges\">\n<rect width=\"{0}\" height=\"{1}\" fill=\"#ffffff\"/>\n",
@@ -137,9 +140,7 @@ void Picture::save_svg(const std::string& path) const {
         w.x, w.y + 7 * w.scale, 10 * w.scale, static_cast<int64_t>(w.text.size()) * kGlyphWidth * w.scale,
         hex(w.colour), escaped);
   }
-  text += "</svg>\n";
-
-  write_output(path, [&](ByteSink& sink) { sink.write(text); });
+  return text + "</svg>\n";
 }
 
 }  // namespace longstride

@@ -28,6 +28,8 @@ class Picture {
   // written.
   void save(const std::string& path) const;
   static void check_ending(const std::string& path);
+  // The content of an SVG file.
+  std::string svg() const;
 
  private:
   struct Rectangle {
@@ -40,7 +42,6 @@ class Picture {
     Colour colour;
   };
   void save_png(const std::string& path) const;
-  void save_svg(const std::string& path) const;
 
   int64_t width_, height_;
   std::vector<Rectangle> rectangles_;

@@ -76,14 +76,16 @@ class Loop {
     const bool owed = validation_is_owed();
     metrics_.emplace(run_, trainer_.state().step, owed);
     ProgressLine progress(progress_options(observer_.show_progress));
-    const InterruptGuard interrupts;
+    std::optional<InterruptGuard> interrupts;
+    if (observer_.catch_signals) interrupts.emplace();
+    bool ended = false;
     if (trainer_.has_stages()) tell(progress, stage_line());
     const int64_t step_bytes = config_.train.batch * config_.model.context;
     if (owed) validate(progress, trainer_.progress() >= 1), settle();
     Interval& interval = trainer_.state().interval;  // a resumed run goes on with its sums
     int64_t memory = 0;
     int64_t looks = 0;
-    while (trainer_.progress() < 1 && !InterruptGuard::requested()) {
+    while (trainer_.progress() < 1 && !ended && !(interrupts && InterruptGuard::requested())) {
       const int64_t stage_began = trainer_.state().stage_step, context = trainer_.stage().model.context;
       const StepReport report = trainer_.step([&](const StepOrder& order) { leader_.tell(order); });
       if (trainer_.state().stage_step != stage_began) {
@@ -130,10 +132,12 @@ class Loop {
       }
       // First what must not be lost: validation may fail.
       if (due(report.step, config_.train.checkpoint_every) || last || late() ||
-          InterruptGuard::take_save_request())
+          (interrupts && InterruptGuard::take_save_request()))
         save();
-      if (due(report.step, config_.train.validate_every) || last) validate(progress, last);
+      std::optional<double> validation;
+      if (due(report.step, config_.train.validate_every) || last) validation = validate(progress, last);
       if (saved_step_ == report.step) settle();
+      ended = !goes_on_after(report, validation);
     }
     summary_.complete = trainer_.progress() >= 1;
     save_last();
@@ -216,8 +220,19 @@ class Loop {
     return config_.train.checkpoint_minutes > 0 && since.count() > 60 * config_.train.checkpoint_minutes;
   }
 
-  void validate(ProgressLine& progress, bool last) {
-    if (splits_.validation.size() == 0) return;
+  bool goes_on_after(const StepReport& report, std::optional<double> validation) {
+    if (!observer_.after_step) return true;
+    try {
+      return observer_.after_step(report, trainer_, validation);
+    } catch (...) {
+      save_last_and_tell();
+      throw;
+    }
+  }
+
+  // Bits a byte; none without validation data.
+  std::optional<double> validate(ProgressLine& progress, bool last) {
+    if (splits_.validation.size() == 0) return {};
     const Evaluation evaluation = trainer_.validate(config_.train.validate_bytes);
     summary_.validation_bits = evaluation.bits();
     TrainState& state = trainer_.state();
@@ -240,6 +255,7 @@ class Loop {
     else if (better)
       save();
     if (better) name_best();
+    return evaluation.bits();
   }
 
   void name_best() {

@@ -155,6 +155,11 @@ class Leader;
 struct TrainObserver {
   std::function<void(const std::string&)> note;  // a line for people
   bool show_progress = true;
+  // Called after each step and what belongs to it, with the validation if there was one; false ends the run as
+  // a signal does. What it throws comes out of train_run() once the last state is saved.
+  std::function<bool(const StepReport&, const Trainer&, std::optional<double> validation_bits)> after_step =
+      {};
+  bool catch_signals = true;  // SIGINT and the like end the run after the step, and SIGUSR1 saves
 };
 
 struct TrainSummary {

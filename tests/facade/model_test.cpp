@@ -82,6 +82,73 @@ TEST_F(FacadeModel, LogitsAreThoseThatAreScored) {
   EXPECT_TRUE(model.logits({}).empty());
 }
 
+TEST_F(FacadeModel, EntropiesAreThoseOfTheLogitsAndOfTheScore) {
+  const Model model = load();
+  const std::string text = counting_text(60);
+  const Entropies first = model.entropies(bytes_of(text).first(40));
+  const std::vector<float> logits = model.logits(bytes_of(text).first(40));
+  for (size_t i = 0; i < 40; ++i) {
+    double sum = 0, entropy = 0;
+    for (size_t b = 0; b < 256; ++b) sum += std::exp(static_cast<double>(logits[i * 256 + b]));
+    for (size_t b = 0; b < 256; ++b) {
+      const double bits = std::log2(sum) - logits[i * 256 + b] / std::log(2.0);
+      entropy += std::exp2(-bits) * bits;
+      if (b == static_cast<uint8_t>(text[i])) {
+        EXPECT_NEAR(first.bits[i], bits, 1e-4);
+      }
+    }
+    EXPECT_NEAR(first.entropy[i], entropy, 1e-4);
+  }
+  // Windows that overlap score each byte once.
+  const std::string longer = counting_text(300);
+  for (const int64_t min_context : {0, 40}) {
+    const Entropies all = model.entropies(bytes_of(longer), min_context);
+    double sum = 0;
+    for (const float bits : all.bits) sum += bits;
+    EXPECT_NEAR(sum / static_cast<double>(longer.size()), model.bits_per_byte(bytes_of(longer), min_context),
+                1e-5);
+    ASSERT_EQ(all.entropy.size(), longer.size());
+  }
+  EXPECT_TRUE(model.entropies({}).bits.empty());
+}
+
+TEST_F(FacadeModel, TellsHowFarItIsAndEndsWhenTheCallbackThrows) {
+  const Model model = load();
+  const std::string text = counting_text(8000);
+  const auto bytes = bytes_of(text);
+  const std::vector<uint8_t> compressed = model.compress(bytes.first(2000));
+  const auto each = [&](const auto& call) {
+    int64_t last = 0, of = 0;
+    call([&](int64_t done, int64_t total) {
+      EXPECT_GE(done, last);
+      last = done, of = total;
+    });
+    EXPECT_GT(last, 0);
+    EXPECT_EQ(last, of);
+    EXPECT_THROW(call([](int64_t, int64_t) { throw 7; }), int);
+  };
+  each([&](const Progress& p) { model.logits(bytes.first(64), p); });
+  each([&](const Progress& p) { model.bits_per_byte(bytes, 0, p); });
+  each([&](const Progress& p) { model.entropies(bytes, 0, p); });
+  each([&](const Progress& p) { model.compress(bytes.first(2000), p); });
+  each([&](const Progress& p) { model.decompress(compressed, p); });
+}
+
+TEST_F(FacadeModel, ScoresPartsOfItsData) {
+  write_bytes(*folder / "data.txt", counting_text(3000));
+  const Model trained = train_on_files(
+      {.settings = small_settings({"data.path=" + (*folder / "data.txt"), "data.split=[6000, 1000, 1000]"}),
+       .run = *folder / "of_files"});
+  const std::string out = longstride("eval of_files --split validation --device cpu --json");
+  const size_t at = out.find("\"bits_per_byte\": ");
+  ASSERT_NE(at, std::string::npos) << out;
+  EXPECT_NEAR(std::stod(out.substr(at + 17)), trained.bits_per_byte_of("validation"), 1e-9);
+  EXPECT_NE(trained.bits_per_byte_of("test", 10, 100), trained.bits_per_byte_of("test"));
+  EXPECT_THAT(message_of<Error>([&] { trained.bits_per_byte_of("dev"); }),
+              HasSubstr("train, validation and test"));
+  EXPECT_THAT(message_of<Error>([&] { load().bits_per_byte_of("test"); }), HasSubstr("bytes in memory"));
+}
+
 TEST_F(FacadeModel, ScoresAsTheProgramDoes) {
   write_bytes(*folder / "text", counting_text(100));
   const std::string out =

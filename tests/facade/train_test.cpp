@@ -74,6 +74,51 @@ TEST(FacadeTrain, AnExceptionOfTheCallbackComesOutAsItIs) {
   EXPECT_THROW(train(bytes_of(text), options), int);
 }
 
+TEST(FacadeTrain, OnFilesIsWhatTheProgramTrains) {
+  const TemporaryFolder folder;
+  write_bytes(folder / "data.txt", counting_text(3000));
+  write_bytes(folder / "small.toml", "[data]\npath = \"" + (folder / "data.txt") +
+                                         "\"\nsplit = [2000, 500]\n[train]\nvalidate_every = 20\n");
+  TrainOptions options;
+  options.config = folder / "small.toml";
+  options.settings = small_settings();
+  options.run = folder / "run";
+  std::vector<TrainProgress> seen;
+  options.after_step = [&](const TrainProgress& progress) {
+    seen.push_back(progress);
+    return progress.step < 25;
+  };
+  testing::internal::CaptureStdout();
+  testing::internal::CaptureStderr();
+  EXPECT_EQ(train_on_files(options).step(), 20);  // the best by validation
+  ASSERT_EQ(seen.size(), 25u);
+  EXPECT_FALSE(seen[0].validation_bits.has_value());
+  EXPECT_TRUE(seen[19].validation_bits.has_value());
+  EXPECT_GT(seen[19].gradient_norm, 0);
+  EXPECT_THAT(message_of<Error>([&] { train_on_files(options); }), HasSubstr("already holds a run"));
+  // It goes on where it was ended, and an exception leaves what was learnt.
+  options.go_on = true;
+  options.after_step = [&](const TrainProgress& progress) -> bool {
+    seen.push_back(progress);
+    if (progress.step == 30) throw 7;
+    return true;
+  };
+  EXPECT_THROW(train_on_files(options), int);
+  EXPECT_EQ(seen[25].step, 26);
+  EXPECT_EQ(Model(folder / "run", {.device = "cpu", .step = 30}).step(), 30);
+  options.after_step = {};
+  train_on_files(options);
+  EXPECT_EQ(Model(folder / "run", {.device = "cpu", .step = 40}).step(), 40);
+  EXPECT_EQ(testing::internal::GetCapturedStdout(), "");
+  EXPECT_EQ(testing::internal::GetCapturedStderr(), "");
+  options.settings = small_settings();
+  options.config = "";
+  options.run = folder / "other";
+  EXPECT_THAT(message_of<Error>([&] { train_on_files(options); }), HasSubstr("data.path"));
+  options.run = "";
+  EXPECT_THAT(message_of<Error>([&] { train_on_files(options); }), HasSubstr("directory"));
+}
+
 TEST(FacadeTrain, ChoosesWhatIsOpen) {
   const std::string text = counting_text(3000);
   const Model model = train(bytes_of(text), {.settings = {"train.steps=1", "compute.device=cpu"}});

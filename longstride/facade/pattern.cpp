@@ -1,10 +1,11 @@
+#include "longstride/pattern/pattern.h"
+
 #include <numeric>
 
 #include "longstride/base/check.h"
 #include "longstride/longstride.h"
 #include "longstride/pattern/analyse.h"
 #include "longstride/pattern/draw.h"
-#include "longstride/pattern/pattern.h"
 
 namespace longstride {
 

@@ -2,7 +2,9 @@
 
 import torch
 
-from . import Error, _planned, _scale_of
+from ._attention import check_types, scale_of
+from ._errors import Error, WrongDevice
+from ._pattern import planned
 
 
 def _computes(tensor):
@@ -18,10 +20,15 @@ def _ready(tensor, dtype):
 
 
 def _plan_for(q, pattern):
+    if q.device.type == "cpu":
+        return planned(pattern, q.shape[1], q.shape[2], "cpu")
     if q.device.type == "cuda":
         torch.cuda.current_stream(q.device).synchronize()  # longstride has a stream of its own
-    device = "cpu" if q.device.type == "cpu" else f"{q.device.type}:{q.device.index or 0}"
-    return _planned(pattern, q.shape[1], q.shape[2], device)
+    try:
+        return planned(pattern, q.shape[1], q.shape[2], f"{q.device.type}:{q.device.index or 0}")
+    except Error as error:
+        planned(pattern, 1, q.shape[2], "cpu")  # is it the pattern?
+        raise WrongDevice(f"tensors on {q.device}: {error}") from None
 
 
 # (batch, positions, heads, width) in and out.
@@ -79,14 +86,15 @@ _attention.register_autograd(_backward, setup_context=_keep)
 
 
 def attention(q, k, v, pattern, scale, layout, return_lse):
+    check_types((torch.float32, torch.bfloat16, torch.float16), q=q, k=k, v=v)
     for name, tensor in (("k", k), ("v", v)):
-        if not isinstance(tensor, torch.Tensor) or tensor.device != q.device:
-            raise Error(f"{name} must be a tensor on {q.device}, as q")
+        if tensor.device != q.device:
+            raise WrongDevice(f"{name} is a tensor on {tensor.device}, must be on {q.device}, as q")
     if torch.is_autocast_enabled(q.device.type):
         q, k, v = (tensor.to(torch.get_autocast_dtype(q.device.type)) for tensor in (q, k, v))
     if layout == "bhnd":
         q, k, v = (tensor.transpose(1, 2) for tensor in (q, k, v))
-    o, lse = _attention(q, k, v, pattern, _scale_of(scale, q.shape[3]))
+    o, lse = _attention(q, k, v, pattern, scale_of(scale, q.shape[3]))
     if layout == "bhnd":
         o = o.transpose(1, 2)
     return (o, lse) if return_lse else o

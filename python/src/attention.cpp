@@ -1,17 +1,8 @@
-// Python's view of longstride.h: checks that memory is what longstride takes, and passes pointers. Arrays of numpy and
-// PyTorch come as DLPack; what PyTorch needs besides (gradients, compilation) is in longstride/_torch.py.
-#include <cstdint>
-#include <optional>
-#include <string>
-
-#include <longstride/longstride.h>
-#include <nanobind/nanobind.h>
-#include <nanobind/ndarray.h>
+// Attention: checks that memory is what longstride takes, and passes pointers. Arrays of numpy and PyTorch come as
+// DLPack; what PyTorch needs besides (gradients, compilation) is in longstride/_torch.py.
 #include <nanobind/stl/optional.h>
-#include <nanobind/stl/string.h>
 
-namespace nb = nanobind;
-using nb::literals::operator""_a;
+#include "module.h"
 
 namespace {
 
@@ -65,9 +56,7 @@ longstride::AttentionArrays arrays_of(const Read& q, const Read& k, const Read& 
 
 }  // namespace
 
-NB_MODULE(_longstride, m) {
-  nb::exception<longstride::Error>(m, "Error", PyExc_ValueError);
-  m.def("version", &longstride::version);
+void bind_attention(nb::module_& m) {
   nb::class_<longstride::Attention>(m, "Attention")
       .def(nb::init<std::string, int64_t, int64_t, std::string>(), "pattern"_a, "positions"_a, "heads"_a,
            "device"_a = "cpu")

@@ -41,7 +41,7 @@ def _check_arrays(**arrays):
             raise WrongType(f"{name} is a {type(array).__name__}, {first[0]} a {type(first[1]).__name__}; give one kind")
 
 
-def attention(q, k, v, pattern: str | Pattern = "fixed:128,32", scale: float | None = None, layout="bhnd", return_lse=False):
+def attention(q, k, v, pattern: str | Pattern = "fixed:128,32", scale: float | None = None, layout: str = "bhnd", return_lse: bool = False):
     """softmax(scale * q k') v over the keys that ``pattern`` allows each query, for any number of positions.
 
     q and k are (batch, heads, positions, width), or with layout="bnhd" (batch, positions, heads, width); v may have another
@@ -67,7 +67,7 @@ def attention(q, k, v, pattern: str | Pattern = "fixed:128,32", scale: float | N
     return (o, lse) if return_lse else o
 
 
-def attention_backward(q, k, v, o, lse, d_o, pattern: str | Pattern = "fixed:128,32", scale: float | None = None, layout="bhnd"):
+def attention_backward(q, k, v, o, lse, d_o, pattern: str | Pattern = "fixed:128,32", scale: float | None = None, layout: str = "bhnd"):
     """The gradients of q, k and v for that of o, arrays of numpy; ``o`` and ``lse`` are what attention() returned."""
     _check_layout(layout)
     _check_arrays(q=q, k=k, v=v, o=o, d_o=d_o)

@@ -23,7 +23,7 @@ from ._errors import Error, WrongType, path_of
 from ._files import open_whole, read_config, read_weights, weights_file, write_weights
 from ._train import _written
 
-# The [model] section of a config, as in docs/configuration.md.
+# The [model] section of a config, as `longstride train --help` lists it.
 DEFAULTS: dict[str, Any] = {
     "context": 1024,
     "layers": 6,

@@ -5,7 +5,10 @@ import subprocess
 
 import pytest
 
-import longstride
+# PyTorch's threads spin while they wait, and on a busy machine take the time of all others.
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+
+import longstride  # noqa: E402
 
 SMALL = {
     "model": {"context": 64, "layers": 2, "heads": 2, "width": 32, "pattern": "fixed:16,4"},

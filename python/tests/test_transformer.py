@@ -1,7 +1,6 @@
 """longstride.SparseTransformer against the golden models, the engine and the program."""
 
 import json
-import os
 import pathlib
 
 import numpy as np
@@ -13,7 +12,8 @@ from conftest import SMALL, counting, small
 torch = pytest.importorskip("torch")
 from torch.nn import functional as F  # noqa: E402
 
-GOLDEN = pathlib.Path(os.environ.get("LONGSTRIDE_TREE", pathlib.Path(__file__).parents[2])) / "tests" / "golden"
+HERE = pathlib.Path(__file__).parent  # a source distribution has the golden models here, the tree in its own tests
+GOLDEN = next((path for path in (HERE / "golden", HERE.parents[1] / "tests" / "golden") if path.exists()), HERE)
 
 # Every way of having positions, and all that blocks may have.
 MODELS = {

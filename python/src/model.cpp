@@ -37,7 +37,8 @@ Numbers next_logits(const longstride::Model& model, const Bytes& bytes) {
   return array_of(without_lock([&] { return model.next_logits(span_of(bytes)); }), {256});
 }
 
-std::pair<Numbers, Numbers> entropies(const longstride::Model& model, const Bytes& bytes, int64_t min_context) {
+std::pair<Numbers, Numbers> entropies(const longstride::Model& model, const Bytes& bytes,
+                                      int64_t min_context) {
   longstride::Entropies found =
       without_lock([&] { return model.entropies(span_of(bytes), min_context, Interruptible()); });
   const size_t size = found.bits.size();
@@ -58,14 +59,13 @@ void bind_model(nb::module_& m) {
           [](Model* self, const std::string& run, const std::string& device, const std::string& precision,
              int threads, int64_t step, bool int8) {
             without_lock([&] {
-              return new (self) Model(run, {.device = device,
-                                            .precision = precision,
-                                            .threads = threads,
-                                            .step = step,
-                                            .int8 = int8});
+              return new (self) Model(
+                  run,
+                  {.device = device, .precision = precision, .threads = threads, .step = step, .int8 = int8});
             });
           },
-          "run"_a, "device"_a = "auto", "precision"_a = "auto", "threads"_a = 0, "step"_a = -1, "int8"_a = false)
+          "run"_a, "device"_a = "auto", "precision"_a = "auto", "threads"_a = 0, "step"_a = -1,
+          "int8"_a = false)
       .def_prop_ro("context", &Model::context)
       .def_prop_ro("parameters", &Model::parameters)
       .def_prop_ro("step", &Model::step)

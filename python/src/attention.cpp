@@ -1,5 +1,7 @@
 // Attention: checks that memory is what longstride takes, and passes pointers. Arrays of numpy and PyTorch come as
 // DLPack; what PyTorch needs besides (gradients, compilation) is in longstride/_torch.py.
+#include <optional>
+
 #include <nanobind/stl/optional.h>
 
 #include "module.h"

@@ -1,4 +1,5 @@
 #include <exception>
+#include <optional>
 #include <utility>
 #include <vector>
 

@@ -165,6 +165,8 @@ struct TrainOptions {
   std::string config = {};
   // train_on_files() alone: goes on with the run if it is there. Its config is then that of the run.
   bool go_on = false;
+  // train_on_files() alone: receives lines for people, warnings begin with "warning".
+  std::function<void(const std::string&)> note = {};
 };
 
 // A model that has learnt `bytes`.

@@ -130,7 +130,7 @@ Model train(std::span<const uint8_t> bytes, const TrainOptions& options) {
 Model train_on_files(const TrainOptions& options) {
   LONGSTRIDE_CHECK(!options.run.empty(), "training on files needs a directory for its run");
   const bool goes_on = options.go_on && state_of_directory(options.run) == RunDirectoryState::trained;
-  std::optional<RunLock> lock = lock_existing_run(options.run, {});
+  std::optional<RunLock> lock = lock_existing_run(options.run, options.note);
   NamedKeys named;
   RunConfig config;
   if (goes_on) {
@@ -146,8 +146,9 @@ Model train_on_files(const TrainOptions& options) {
                          .threads = static_cast<int>(config.compute.threads)};
   {
     PreparedRun prepared({.directory = options.run, .config = std::move(config), .go_on = options.go_on},
-                         std::move(lock), {});
+                         std::move(lock), options.note);
     TrainObserver observer;
+    observer.note = options.note;
     observer.show_progress = false;
     observer.catch_signals = false;
     if (options.after_step)

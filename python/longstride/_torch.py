@@ -3,7 +3,7 @@
 import torch
 
 from ._attention import check_types, scale_of
-from ._errors import Error, WrongDevice
+from ._errors import Error, WrongDevice, WrongType
 from ._pattern import planned
 
 
@@ -92,6 +92,9 @@ def attention(q, k, v, pattern, scale, layout, return_lse):
             raise WrongDevice(f"{name} is a tensor on {tensor.device}, must be on {q.device}, as q")
     if torch.is_autocast_enabled(q.device.type):
         q, k, v = (tensor.to(torch.get_autocast_dtype(q.device.type)) for tensor in (q, k, v))
+    for name, tensor in (("k", k), ("v", v)):
+        if tensor.dtype != q.dtype:
+            raise WrongType(f"{name} has elements of {tensor.dtype}, q of {q.dtype}; give one type")
     if layout == "bhnd":
         q, k, v = (tensor.transpose(1, 2) for tensor in (q, k, v))
     o, lse = _attention(q, k, v, pattern, scale_of(scale, q.shape[3]))

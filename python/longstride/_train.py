@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import warnings
 from typing import Any, Callable, Mapping
 
 from . import _longstride
@@ -24,7 +25,8 @@ def train(
     open is chosen, as `longstride train` does. ``data`` is bytes, or a path of files; without it the config names them.
     ``run`` is the directory to save the run in, which files need and bytes do without. With ``resume`` a run on files that
     is there goes on. ``callback`` is given the metrics of each step; if it returns False, the training ends. An exception
-    that it raises, and Ctrl-C, end the training too: the last state is saved in ``run``, and the exception goes on.
+    that it raises, and Ctrl-C, end the training too: the last state is saved in ``run``, and the exception goes on. What the
+    program warns of is a warning of Python.
     """
     settings, file = _settings_of(config)
     in_memory = None
@@ -42,8 +44,12 @@ def train(
         metrics.append(step)
         return callback(dict(step)) if callback is not None else None
 
+    def note(line):
+        if line.startswith("warning"):
+            warnings.warn(line.removeprefix("warning").strip(), RuntimeWarning, stacklevel=3)
+
     directory = "" if run is None else path_of(run)
-    engine = _longstride.train(in_memory, settings, file, directory, resume, after_step)
+    engine = _longstride.train(in_memory, settings, file, directory, resume, after_step, note)
     return Model._trained(engine, directory or None, metrics)
 
 

@@ -26,7 +26,7 @@ nb::dict metrics_of(const longstride::TrainProgress& progress) {
 // training ends too, its state is saved where there is a run, and the exception goes on.
 longstride::Model train(const std::optional<Bytes>& bytes, std::vector<std::string> settings,
                         const std::string& config, const std::string& run, bool go_on,
-                        const nb::callable& after_step) {
+                        const nb::callable& after_step, const nb::callable& note) {
   std::exception_ptr raised;
   longstride::TrainOptions options;
   options.settings = std::move(settings);
@@ -38,10 +38,18 @@ longstride::Model train(const std::optional<Bytes>& bytes, std::vector<std::stri
     try {
       const nb::object answer = after_step(metrics_of(progress));
       if (PyErr_CheckSignals() != 0) throw nb::python_error();
-      return !answer.is(nb::bool_(false));
+      return !raised && !answer.is(nb::bool_(false));
     } catch (...) {
       raised = std::current_exception();
       return false;
+    }
+  };
+  options.note = [&](const std::string& line) {
+    const nb::gil_scoped_acquire lock;
+    try {
+      note(line);
+    } catch (...) {
+      raised = std::current_exception();  // a warning that is an error: ends the training after this step
     }
   };
   const nb::gil_scoped_release others_may_run;
@@ -54,5 +62,6 @@ longstride::Model train(const std::optional<Bytes>& bytes, std::vector<std::stri
 }  // namespace
 
 void bind_train(nb::module_& m) {
-  m.def("train", &train, "bytes"_a.none(), "settings"_a, "config"_a, "run"_a, "go_on"_a, "after_step"_a);
+  m.def("train", &train, "bytes"_a.none(), "settings"_a, "config"_a, "run"_a, "go_on"_a, "after_step"_a,
+        "note"_a);
 }

@@ -157,3 +157,33 @@ def test_refusals(as_numpy):
         longstride.Pattern("nonsense")
     wrong = q.astype(np.float64) if as_numpy else q.double()
     refused("float32, bfloat16 or float16", wrong, wrong, wrong)
+
+
+def test_errors_are_those_of_python_too():
+    q, k, v = tensors()
+    with pytest.raises(RuntimeError, match="k is a tensor on meta, must be on cpu, as q") as raised:
+        longstride.attention(q, k.to("meta"), v)
+    assert isinstance(raised.value, longstride.Error)
+    with pytest.raises(TypeError, match="k is a ndarray, q a Tensor"):
+        longstride.attention(q, k.numpy(), v)
+    with pytest.raises(TypeError, match="v is a list"):
+        longstride.attention(q, k, [1])
+    with pytest.raises(TypeError, match="k: its elements must be float32, bfloat16 or float16, they are torch.int64"):
+        longstride.attention(q, k.long(), v)
+    with pytest.raises(TypeError, match="k has elements of torch.bfloat16, q of torch.float32"):
+        longstride.attention(q, k.bfloat16(), v)
+
+
+def test_tensors_of_a_device_that_the_build_has_no_backend_for(monkeypatch):
+    from types import SimpleNamespace
+
+    from longstride import _torch
+
+    q = SimpleNamespace(device=torch.device("cuda", 63), shape=(1, 9, 2, 8))
+    monkeypatch.setattr(torch.cuda, "current_stream", lambda device: SimpleNamespace(synchronize=lambda: None))
+    with pytest.raises(longstride.WrongDevice, match="tensors on cuda:63: .*cuda") as raised:
+        _torch._plan_for(q, "dense")
+    assert isinstance(raised.value, RuntimeError) and str(raised.value).count("\n") == 0
+    with pytest.raises(longstride.Error, match="fixd") as raised:
+        _torch._plan_for(q, "fixd:8")
+    assert not isinstance(raised.value, RuntimeError)

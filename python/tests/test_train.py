@@ -59,6 +59,13 @@ def test_files_are_validated_and_gone_on_with(tmp_path, program):
     assert model.eval(split="test") == pytest.approx(found["results"][0]["bits_per_byte"], abs=1e-9)
 
 
+def test_what_the_program_warns_of_is_a_warning(tmp_path):
+    (tmp_path / "data.txt").write_bytes(counting(3000))
+    config = small(train={"recipe": "paper", "warmup": 100})
+    with pytest.warns(RuntimeWarning, match="learning rate is still rising"):
+        longstride.train(config, tmp_path / "data.txt", run=tmp_path / "run")
+
+
 def test_refusals(tmp_path):
     for arguments, message in (
         (({"model": {"contxt": 64}}, b"text"), "did you mean .*context"),

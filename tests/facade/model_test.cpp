@@ -100,7 +100,7 @@ TEST_F(FacadeModel, EntropiesAreThoseOfTheLogitsAndOfTheScore) {
     EXPECT_NEAR(first.entropy[i], entropy, 1e-4);
   }
   // Windows that overlap score each byte once.
-  const std::string longer = counting_text(300);
+  const std::string longer = counting_text(5000);
   for (const int64_t min_context : {0, 40}) {
     const Entropies all = model.entropies(bytes_of(longer), min_context);
     double sum = 0;
@@ -110,6 +110,18 @@ TEST_F(FacadeModel, EntropiesAreThoseOfTheLogitsAndOfTheScore) {
     ASSERT_EQ(all.entropy.size(), longer.size());
   }
   EXPECT_TRUE(model.entropies({}).bits.empty());
+}
+
+TEST_F(FacadeModel, LogitsOfALongWindowAreThoseOfSteps) {
+  const std::string text = counting_text(2000);
+  const Model model =
+      train(bytes_of(text), {.settings = small_settings({"model.context=5000", "model.layers=1",
+                                                         "train.steps=2", "train.batch=1"})});
+  const std::vector<float> logits = model.logits(bytes_of(text).first(5000));
+  for (const size_t seen : {4095u, 4096u, 4999u}) {
+    const std::vector<float> next = model.next_logits(bytes_of(text).first(seen));
+    for (size_t b = 0; b < 256; ++b) EXPECT_NEAR(next[b], logits[seen * 256 + b], 1e-3);
+  }
 }
 
 TEST_F(FacadeModel, TellsHowFarItIsAndEndsWhenTheCallbackThrows) {

@@ -107,7 +107,10 @@ TEST(FacadeTrain, OnFilesIsWhatTheProgramTrains) {
   EXPECT_EQ(seen[25].step, 26);
   EXPECT_EQ(Model(folder / "run", {.device = "cpu", .step = 30}).step(), 30);
   options.after_step = {};
+  std::vector<std::string> notes;
+  options.note = [&](const std::string& line) { notes.push_back(line); };
   train_on_files(options);
+  EXPECT_THAT(notes, testing::Contains(HasSubstr("resuming from step 30")));
   EXPECT_EQ(Model(folder / "run", {.device = "cpu", .step = 40}).step(), 40);
   EXPECT_EQ(testing::internal::GetCapturedStdout(), "");
   EXPECT_EQ(testing::internal::GetCapturedStderr(), "");

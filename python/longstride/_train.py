@@ -42,7 +42,9 @@ def train(
 
     def after_step(step):
         metrics.append(step)
-        return callback(dict(step)) if callback is not None else None
+        answer = None if callback is None else callback(dict(step))
+        # numpy's False ends it too; None and 0 do not.
+        return not (type(answer).__name__ in ("bool", "bool_") and not answer)
 
     def note(line):
         if line.startswith("warning"):

@@ -2,6 +2,7 @@
 
 import json
 
+import numpy as np
 import pytest
 
 import longstride
@@ -27,6 +28,8 @@ def test_a_config_is_a_file_or_a_dictionary(tmp_path):
 
 def test_the_callback_ends_it_or_raises(tmp_path):
     assert longstride.train(SMALL, counting(500), callback=lambda step: step["step"] < 3).step == 3
+    assert longstride.train(SMALL, counting(500), callback=lambda step: np.float64(step["step"]) < 3).step == 3
+    assert longstride.train(small(train={"steps": 5}), counting(500), callback=lambda step: 0).step == 5
 
     class Own(Exception):
         pass

@@ -6,6 +6,7 @@
 
 #include <gtest/gtest.h>
 
+#include "longstride/decode/cuda/model.h"
 #include "longstride/decode/decoder.h"
 #include "longstride/device/backend.h"
 #include "longstride/pattern/terms/table.h"
@@ -172,6 +173,22 @@ void expect_wide_models_to_agree(Change change) {
         Decoder decoder(model.config, gpu.parameters, kGpu, options);
         expect_close(differences(decoder, tokens, expected, 100), product, exact ? "exact scores" : "");
       }
+  }
+}
+
+// Needs no GPU: places are the same in any memory. An odd number of layers, whose table ends within a line.
+TEST(GpuDecoderMemory, RoomsBeginWithALine) {
+  ModelConfig config = with(Change::all, wide_config("fixed:16,4", 64));
+  config.layers = 3;
+  for (const int64_t streams : {1, 3}) {
+    cuda::decode::Args a = cuda::decode::args_of(config, 1, streams);
+    Arena arena({}, int64_t{1} << 20);
+    cuda::decode::lay_out(a, DType::bf16, arena);
+    const auto* const first = reinterpret_cast<const char*>(a.layers);
+    const void* const rooms[] = {a.heads,  a.stores,   a.readings, a.row_runs, a.own_rows,
+                                 a.x,      a.q,        a.k,        a.sums,     a.totals,
+                                 a.normed, a.attended, a.hidden,   a.arrived,  a.first_values};
+    for (const void* room : rooms) EXPECT_EQ((static_cast<const char*>(room) - first) % 128, 0);
   }
 }
 

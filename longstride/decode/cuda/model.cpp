@@ -14,6 +14,10 @@ namespace {
 // Blocks that the attention of one sequence should come to.
 constexpr int64_t kPiecesOfLayer = 128, kMostPieces = 64;
 
+// Bytes of a line of the GPU's caches. In every stage all blocks read the same rows. A row that begins within
+// a line takes one line more.
+constexpr int64_t kLine = 128;
+
 int64_t round_up(int64_t x, int64_t multiple) { return (x + multiple - 1) / multiple * multiple; }
 
 const float* f32(const Tensor& t) { return static_cast<const float*>(t.data); }
@@ -51,10 +55,11 @@ const float* rotation(const Tensor& table, int64_t head_width) {
   return f32(table);
 }
 
+// Whole lines, so that the next room begins with a line too.
 template <class T>
 T* room_for(Arena& arena, int64_t count) {
-  return static_cast<T*>(
-      arena.allocate(DType::u8, {std::max<int64_t>(1, count * static_cast<int64_t>(sizeof(T)))}).data);
+  const int64_t bytes = std::max<int64_t>(1, count * static_cast<int64_t>(sizeof(T)));
+  return static_cast<T*>(arena.allocate(DType::u8, {round_up(bytes, kLine)}).data);
 }
 
 }  // namespace

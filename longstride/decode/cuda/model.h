@@ -23,7 +23,8 @@ Args args_of(const ModelConfig& config, int64_t stores, int64_t streams);
 // `rotation` is a table of model/rotary.h for all positions that are decoded, or empty.
 Described describe(const EngineParts& parts, const Tensor& rotation, int64_t streams);
 
-// Allocates what a step works on; the same whether `arena` measures or deals out.
+// Allocates what a step works on; the same whether `arena` measures or deals out. In an arena of its own each
+// room begins with a line of the GPU's caches (128 bytes).
 void lay_out(Args& args, DType product, Arena& arena);
 
 }  // namespace longstride::cuda::decode

@@ -16,7 +16,8 @@ struct TrainOptions {
   int64_t step = -1;          // checkpoint to go on from; -1: the newest
   bool quiet = false;
   bool json = false;
-  int64_t ranks = 1;           // processes that train it together, started here
+  int64_t ranks = 0;           // processes that train it together, started here; 0: as many as were started
+  int64_t gpus = 0;            // the same, each on a GPU of its own
   char** arguments = nullptr;  // of this process
 };
 int run_train(const TrainOptions& options);

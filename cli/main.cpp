@@ -84,6 +84,8 @@ void add_train(CLI::App& app, TrainOptions& o, int& result) {
   c.add("--step", o.step, kCheckpoint, "go on from this checkpoint, discarding later ones [the newest]");
   c.add("--ranks", o.ranks, {.least = 1, .most = 1024},
         "train by this many processes of this machine together, each with its part of every batch");
+  c.add("--gpus", o.gpus, {.least = 1, .most = 1024},
+        "train on this many GPUs of this machine: a rank for each");
   c.add_flag("--quiet", o.quiet, "no progress line");
   c.add_flag("--json", o.json, "print the result as JSON");
   c.footer(

@@ -16,6 +16,7 @@
 #include "longstride/device/backend.h"
 #include "longstride/device/instructions.h"
 #include "longstride/dist/comm.h"
+#include "longstride/dist/device_comm.h"
 #include "longstride/dist/launch.h"
 #include "longstride/dist/spawn.h"
 #include "longstride/model/cost.h"
@@ -110,11 +111,12 @@ nlohmann::json known(Number number, bool is_known) {
 namespace {
 
 // What the ranks after the first do: they take the run that rank 0 leads.
-int follow_rank_0(const TrainOptions& options, Comm& comm) {
+int follow_rank_0(const TrainOptions& options, Comm& comm, const std::string& no_device) {
   tell_about_data(true);
   std::string error;
   RankIdentity identity;
   try {
+    LONGSTRIDE_CHECK(no_device.empty(), "{}", no_device);
     const RunConfig config = load_config(options.target, options.overrides,
                                          request_of(options, fs::is_directory(options.target)).directory);
     use_instructions(config.compute);
@@ -133,15 +135,25 @@ int follow_rank_0(const TrainOptions& options, Comm& comm) {
 
 }  // namespace
 
-int run_train(const TrainOptions& options) {
+int run_train(const TrainOptions& of_command) {
+  TrainOptions options = of_command;
+  const char* const option = options.gpus > 0 ? "--gpus" : "--ranks";
+  if (options.gpus > 0) {
+    if (options.ranks > 0 && options.ranks != options.gpus)
+      throw UsageError(
+          fmt::format("--gpus {} is {} ranks, one each; leave --ranks out", options.gpus, options.gpus));
+    options.ranks = options.gpus;
+    options.overrides.push_back("compute.device=cuda");
+  }
   // The processes that are started here find themselves among ranks.
   if (options.ranks > 1 && launch_of_environment().launcher == Launcher::none)
     return run_ranks(static_cast<int>(options.ranks), options.arguments);
   const std::unique_ptr<Comm> comm = join_ranks();
   if (options.ranks > 1 && comm->size() != options.ranks)
-    throw UsageError(fmt::format("--ranks {}, but {} started {} processes; leave --ranks out", options.ranks,
-                                 name_of(launch_of_environment().launcher), comm->size()));
-  if (comm->rank() > 0) return follow_rank_0(options, *comm);
+    throw UsageError(fmt::format("{0} {1}, but {2} started {3} processes; leave {0} out", option,
+                                 options.ranks, name_of(launch_of_environment().launcher), comm->size()));
+  const std::string no_device = take_own_device(*comm);
+  if (comm->rank() > 0) return follow_rank_0(options, *comm, no_device);
   Leader leader(*comm);
   tell_about_data(options.quiet);
   const bool target_is_run = fs::is_directory(options.target);
@@ -176,7 +188,8 @@ int run_train(const TrainOptions& options) {
   if (!options.quiet) {
     describe(prepared);
     if (comm->size() > 1)
-      say("ranks      {}, each takes {} of {} sequences a step", comm->size(),
+      say("ranks      {}, each {}takes {} of {} sequences a step", comm->size(),
+          parse_device(config.compute.device).kind == DeviceKind::cpu ? "" : "on a GPU of its own ",
           config.train.batch / comm->size(), config.train.batch);
     if (!recipe_note.empty()) say("note       {}", recipe_note);
   }

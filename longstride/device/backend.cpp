@@ -57,10 +57,11 @@ class ClockMoment : public Moment {
   std::chrono::steady_clock::time_point at_ = std::chrono::steady_clock::now();
 };
 
-class CopiesInOrder : public SideStream {
+class InOrder : public SideStream {
  public:
-  explicit CopiesInOrder(const Backend& backend) : backend_(backend) {}
+  explicit InOrder(const Backend& backend) : backend_(backend) {}
   void follow() const override {}
+  void run(const std::function<void()>& work) const override { work(); }
   void copy(void* to, const void* from, int64_t bytes) const override { backend_.copy(to, from, bytes); }
   void mark(int) const override {}
   void await(int) const override {}
@@ -91,7 +92,7 @@ std::unique_ptr<Graph> Backend::record(const std::function<void()>&) const {
   fail("{} cannot record work", describe(0));
 }
 
-std::unique_ptr<SideStream> Backend::side_stream(int) const { return std::make_unique<CopiesInOrder>(*this); }
+std::unique_ptr<SideStream> Backend::side_stream(int) const { return std::make_unique<InOrder>(*this); }
 
 const Backend& backend(DeviceKind kind) {
 #define LONGSTRIDE_CHOOSE(name)                     \

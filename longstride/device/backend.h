@@ -29,16 +29,18 @@ class Graph {
   virtual void launch() const = 0;
 };
 
-// A second stream of a device, for copies while the first one works. Each can wait for the other by marks.
-// In a graph, follow() comes first, and a mark is set before it is awaited.
+// A second stream of a device, for what goes on while the first one works. Each can wait for the other by
+// marks. In a graph, follow() comes first, and a mark is set before it is awaited.
 class SideStream {
  public:
   virtual ~SideStream() = default;
-  // Copies queued later wait for the work queued so far.
+  // What is queued here later waits for the work queued so far.
   virtual void follow() const = 0;
+  // What this thread queues within `work` is queued here.
+  virtual void run(const std::function<void()>& work) const = 0;
   // Copies between memory of the device and pinned memory.
   virtual void copy(void* to, const void* from, int64_t bytes) const = 0;
-  // Sets mark `index` after the copies queued so far; work queued after await(index) waits for them.
+  // Sets mark `index` after what is queued here so far; work queued after await(index) waits for that.
   virtual void mark(int index) const = 0;
   virtual void await(int index) const = 0;
 };
@@ -63,6 +65,11 @@ class Backend {
   virtual std::string describe(int index) const = 0;
   // Makes `index` the device of this thread's calls. Throws Error.
   virtual void use(int index) const {}
+  // What tells the device from all others of this machine; empty if there is only one.
+  virtual std::string identity(int index) const { return {}; }
+  // From now on this process sees device `index` alone, under the number 0, so that of several processes each
+  // has its own. To be called before anything else of the backend. Throws Error if the user has named fewer.
+  virtual void see_only(int index) const {}
   // Element types of the matrix products: f32 first.
   virtual std::span<const DType> product_dtypes() const = 0;
   bool has_product(DType dtype) const;
@@ -84,6 +91,8 @@ class Backend {
   virtual void fill_zero(void* data, int64_t bytes) const = 0;
   // Waits for all queued work; throws Error if any of it failed.
   virtual void synchronize() const {}
+  // Whether any of it is not done yet. Throws Error like synchronize().
+  virtual bool busy() const { return false; }
   // The moment when the work queued so far is done.
   virtual std::unique_ptr<Moment> moment() const;
   // Whether record() can be called.

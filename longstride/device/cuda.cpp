@@ -3,11 +3,13 @@
 
 #include <algorithm>
 #include <array>
+#include <cstdlib>
 #include <cstring>
 #include <functional>
 #include <memory>
 #include <span>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "longstride/base/check.h"
@@ -25,6 +27,10 @@ constexpr int kMostDevices = 64;
 
 std::string version_text(int version) { return fmt::format("{}.{}", version / 1000, version % 1000 / 10); }
 
+// The device that see_only() left; -1: all.
+int only_device = -1;
+constexpr const char* kVisible = "CUDA_VISIBLE_DEVICES";
+
 // Why no GPU at all can be used; empty if some may.
 std::string why_none() {
   int driver = 0, runtime = 0;
@@ -38,8 +44,14 @@ std::string why_none() {
         "the NVIDIA driver is too old: it supports CUDA {}, this longstride needs {}; update the driver, or "
         "use --device cpu",
         version_text(driver), version_text(runtime));
-  if (status == cudaErrorNoDevice || (status == cudaSuccess && count == 0))
-    return "this machine has no NVIDIA GPU that is visible; use --device cpu";
+  const bool none = status == cudaErrorNoDevice || (status == cudaSuccess && count == 0);
+  if (none && only_device >= 0)
+    return fmt::format(
+        "each rank of a machine takes a GPU of its own, and this machine has none of number {}; start no "
+        "more "
+        "ranks than it has GPUs",
+        only_device);
+  if (none) return "this machine has no NVIDIA GPU that is visible; use --device cpu";
   if (status != cudaSuccess)
     return fmt::format("the NVIDIA driver does not answer: {}; use --device cpu", cudaGetErrorString(status));
   return {};
@@ -53,7 +65,11 @@ cudaStream_t stream_of(int index) {
   return stream;
 }
 
+// The side stream in whose run() this thread is.
+thread_local cudaStream_t side = nullptr;
+
 cudaStream_t current_stream() {
+  if (side != nullptr) return side;
   int index = 0;
   LONGSTRIDE_CUDA_CHECK(cudaGetDevice(&index));
   return stream_of(index);
@@ -131,6 +147,16 @@ class CudaSideStream : public SideStream {
     LONGSTRIDE_CUDA_CHECK(cudaEventRecord(followed_, current_stream()));
     LONGSTRIDE_CUDA_CHECK(cudaStreamWaitEvent(stream_, followed_));
   }
+  void run(const std::function<void()>& work) const override {
+    const cudaStream_t before = std::exchange(side, stream_);
+    try {
+      work();
+    } catch (...) {
+      side = before;
+      throw;
+    }
+    side = before;
+  }
   void copy(void* to, const void* from, int64_t bytes) const override {
     LONGSTRIDE_CUDA_CHECK(cudaMemcpyAsync(to, from, static_cast<size_t>(bytes), cudaMemcpyDefault, stream_));
   }
@@ -196,6 +222,27 @@ class Cuda : public Backend {
 
   void use(int index) const override { choose(index); }
 
+  std::string identity(int index) const override {
+    cudaDeviceProp properties;
+    LONGSTRIDE_CUDA_CHECK(cudaGetDeviceProperties(&properties, index));
+    return std::string(properties.uuid.bytes, sizeof(properties.uuid.bytes));
+  }
+
+  // CUDA reads the variable when it is first called.
+  void see_only(int index) const override {
+    std::string device = std::to_string(index);
+    if (const char* named = std::getenv(kVisible); named != nullptr && *named != '\0') {
+      const std::vector<std::string> devices = split(named, ',');
+      if (devices.size() == 1) return;  // by a launcher that shares the GPUs out itself
+      LONGSTRIDE_CHECK(index < static_cast<int>(devices.size()),
+                       "{} = {} names {} GPUs; start no more ranks than that on this machine", kVisible,
+                       named, devices.size());
+      device = devices[static_cast<size_t>(index)];
+    }
+    only_device = index;
+    setenv(kVisible, device.c_str(), 1);
+  }
+
   std::span<const DType> product_dtypes() const override {
     static constexpr std::array kDtypes{DType::f32, DType::bf16, DType::f16};
     return kDtypes;
@@ -253,6 +300,12 @@ class Cuda : public Backend {
   }
 
   void synchronize() const override { LONGSTRIDE_CUDA_CHECK(cudaStreamSynchronize(current_stream())); }
+  bool busy() const override {
+    const cudaError_t status = cudaStreamQuery(current_stream());
+    if (status == cudaErrorNotReady) return true;
+    LONGSTRIDE_CUDA_CHECK(status);
+    return false;
+  }
   std::unique_ptr<Moment> moment() const override { return std::make_unique<CudaMoment>(); }
   bool has_graphs() const override { return true; }
   std::unique_ptr<Graph> record(const std::function<void()>& work) const override {

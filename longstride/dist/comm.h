@@ -32,6 +32,8 @@ class Comm {
   virtual void broadcast(void* data, int64_t bytes) = 0;
   // What each rank gives, in their order.
   virtual std::vector<std::string> gather(std::string_view mine) = 0;
+  // Throws RankLost if a rank is known to be gone. Waits for nobody.
+  virtual void look() {}
 };
 
 // A process by itself.

@@ -169,6 +169,17 @@ class Tcp : public Comm {
     return all;
   }
 
+  void look() override {
+    for (int rank = 0; rank < size_; ++rank) {
+      if (!peer(rank)) continue;
+      char byte = 0;
+      errno = 0;
+      const ssize_t waiting = recv(peer(rank).get(), &byte, 1, MSG_PEEK | MSG_DONTWAIT);
+      if (waiting == 0 || (waiting < 0 && errno != EAGAIN && errno != EWOULDBLOCK && errno != EINTR))
+        lost(rank);
+    }
+  }
+
  private:
   static constexpr int64_t kPiece = int64_t{1} << 20;  // elements summed at a time
 

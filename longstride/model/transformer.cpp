@@ -252,6 +252,7 @@ void Transformer::forward_backward(const ModelParameters& parameters, const Tens
     if (plan_.recompute) block_recompute(context_, call, input(layer), saved(layer), work_.temporaries);
     block_backward(context_, call, input(layer), saved(layer), work_.temporaries, gradients.blocks[layer],
                    layer > 0 ? &before : nullptr, stream);
+    if (pass.block_done) pass.block_done(layer);
   }
   run(context_, EmbeddingBackward{tokens, stream, gradients.embedding});
 }

@@ -58,6 +58,8 @@ struct TrainingPass {
   int64_t first_sequence = 0;  // of the batch, where the pass takes a part of it
   // If not null, *step_from on the model's device replaces `step` when the work runs.
   const uint32_t* step_from = nullptr;
+  // Unless empty, called once all that adds to the gradients of block `layer` is queued, the last block first.
+  std::function<void(int64_t layer)> block_done = {};
 };
 
 class Transformer {

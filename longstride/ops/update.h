@@ -96,6 +96,17 @@ struct AddLosses {
   void check(const Arguments& arguments) const;
 };
 
+// control->losses = the sum of the f64 numbers `of_ranks`, from the left. Both lie on the device.
+struct SumLosses {
+  const double* of_ranks;
+  int ranks;
+  UpdateControl* control;
+
+  const char* name() const { return "sum_losses"; }
+  OpWork work() const { return {}; }
+  void check(const Arguments& arguments) const {}
+};
+
 // control->squares = the sum of squares of the gradients of all parameters, in double and in a fixed order, loss
 // scale included. Not finite if a gradient is not.
 struct GradientSquares {

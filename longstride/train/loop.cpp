@@ -57,6 +57,7 @@ class Loop {
   }
 
   TrainSummary run() {
+    leader_.join(trainer_);
     resume();
     leader_.share(trainer_);
     try {

@@ -12,6 +12,7 @@
 #include "longstride/run/cpu_room.h"
 #include "longstride/run/gpu_room.h"
 #include "longstride/run/stages.h"
+#include "longstride/train/gradient_sum.h"
 #include "longstride/train/optimizer.h"
 #include "longstride/train/trainer.h"
 
@@ -68,7 +69,9 @@ MemoryPlan memory_of_stage(const RunConfig& config, int ranks) {
   memory.temporaries +=
       Trainer::exchange_bytes(config, ranks) + Optimizer::working_bytes(config, plan.device, plan.product);
   memory.optimizer = Optimizer::moment_bytes(config);
-  if (Optimizer::apart(config, ranks)) memory.gradients *= 2;
+  memory.temporaries +=
+      gradient_sum_bytes(plan.device, ranks, memory.gradients / static_cast<int64_t>(sizeof(float)));
+  if (Optimizer::has_parts(config, ranks)) memory.gradients *= 2;
   return memory;
 }
 }  // namespace

@@ -3,7 +3,7 @@
 #include <algorithm>
 #include <cmath>
 
-#include "longstride/base/threads.h"
+#include "longstride/ops/ordered_sum.h"
 
 namespace longstride {
 
@@ -17,9 +17,8 @@ ParameterStore::Which with_second_moment(const RunConfig& config) {
 
 }  // namespace
 
-bool Optimizer::apart(const RunConfig& config, int ranks) {
-  return parse_device(config.compute.device).kind == DeviceKind::cpu &&
-         config.train.batch / ranks > config.train.micro();
+bool Optimizer::has_parts(const RunConfig& config, int ranks) {
+  return config.train.batch / ranks > config.train.micro();
 }
 
 Optimizer::Optimizer(const RunConfig& config, Device device, DType product, int ranks)
@@ -35,9 +34,16 @@ Optimizer::Optimizer(const RunConfig& config, Device device, DType product, int 
     products_ = ParameterStore(table_, device, product, ParameterStore::Which::products);
   parameters_ = by_role(config.model, weights_, products_);
   gradient_roles_ = by_role(config.model, gradients_, {});
-  if (apart(config, ranks)) {
+  if (has_parts(config, ranks)) {
     part_ = ParameterStore(table_, device, DType::f32);
     part_roles_ = by_role(config.model, part_, {});
+  }
+  for (size_t i = 0; i < table_.size(); ++i) {
+    const auto layers = static_cast<int64_t>(block_begins_.size());
+    if (layers < config.model.layers
+            ? table_[i].name.starts_with(fmt::format("blocks.{}.", layers))
+            : layers == config.model.layers && !table_[i].name.starts_with("blocks."))
+      block_begins_.push_back(gradients_.offset(i));
   }
   initialise(table_, static_cast<uint64_t>(config.train.seed), weights_);
   if (!average_.empty()) copy(weights_.flat(), average_.flat());
@@ -74,11 +80,8 @@ MuonStep Optimizer::muon(double rate) const {
 }
 
 void Optimizer::add_part() const {
-  float *const sums = gradients_.flat().as<float>(), *const part = part_.flat().as<float>();
-  const int64_t count = gradients_.flat().count(), chunk = int64_t{1} << 14;
-  parallel_for((count + chunk - 1) / chunk, [&](int64_t c) {
-    for (int64_t i = c * chunk; i < std::min(count, (c + 1) * chunk); ++i) sums[i] += part[i], part[i] = 0;
-  });
+  run(context_, OrderedSum{part_.flat().reshaped({1, part_.flat().count()}), 0, gradients_.flat()});
+  fill_zero(part_.flat());
 }
 
 void Optimizer::update(UpdateControl* control) const {

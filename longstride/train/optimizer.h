@@ -24,16 +24,18 @@ class Optimizer {
   const ModelParameters& parameters() const { return parameters_; }
   const ModelParameters& gradients() const { return gradient_roles_; }
 
-  // Gradients of one micro-batch where they are not added to those before by the ops (apart()): add_part()
-  // adds them and leaves them zero. So the sum of several is the same bits as that of several ranks with one
-  // each.
+  // Gradients of a micro-batch after the first (has_parts()), which the ops would add to those before in another
+  // order than a sum of two has: add_part() adds them and leaves them zero. So the sum of several is the same
+  // bits as that of several ranks with one each.
   const ModelParameters& part_gradients() const { return part_roles_; }
   void add_part() const;
+  // Whether a step of this run has several micro-batches on each rank.
+  static bool has_parts(const RunConfig& config, int ranks);
   // All gradients in one buffer, what lies between them included.
   const Tensor& flat_gradients() const { return gradients_.flat(); }
-  // Whether micro-batches of this run are summed apart: where there are several, on a CPU, whose products add
-  // to what they find in another order than a sum of two has.
-  static bool apart(const RunConfig& config, int ranks);
+  // Where the gradients of block `layer` begin in it; those of all blocks follow each other, up to that of
+  // `layers`. A short convolution's lie elsewhere.
+  int64_t block_begin(int64_t layer) const { return block_begins_[static_cast<size_t>(layer)]; }
 
   // All weights and their averages are finite.
   bool finite() const;
@@ -80,6 +82,7 @@ class Optimizer {
   // `second_` is of what Adam moves.
   ParameterStore weights_, gradients_, part_, first_, second_, average_, products_;
   ModelParameters parameters_, gradient_roles_, part_roles_;
+  std::vector<int64_t> block_begins_;  // layers + 1
   UpdateTable update_table_;
   Arena scratch_ = Arena::measuring({});
   OpContext context_;

@@ -17,7 +17,7 @@ namespace longstride {
 namespace {
 
 struct Order {
-  enum Kind : int32_t { prepare, share, step, end };
+  enum Kind : int32_t { prepare, join, share, step, end };
   Kind kind = end;
   int64_t text = 0;  // bytes of the text that follows
   StepOrder of_step;
@@ -70,9 +70,18 @@ void Leader::prepare(const RankIdentity& identity, const RunConfig& config, cons
   if (comm_.size() == 1) return;
   // First what may fail here: from the order on, the others wait for answers.
   const std::string data = data_digest(splits);
-  send(comm_, Order::prepare, config.to_toml(false));
+  // "auto" must not mean another kind of device elsewhere.
+  RunConfig chosen = config;
+  chosen.compute.device = name_of(parse_device(config.compute.device).kind);
+  send(comm_, Order::prepare, chosen.to_toml(false));
   agree(comm_, "");
   agree_on(comm_, identity, data);
+}
+
+void Leader::join(Trainer& trainer) {
+  if (comm_.size() == 1) return;
+  send(comm_, Order::join);
+  trainer.join_ranks();
 }
 
 void Leader::share(Trainer& trainer) {
@@ -117,12 +126,23 @@ void follow(Comm& comm, const RankIdentity& identity, const std::string& error) 
         }
         break;
       }
+      case Order::join:
+        try {
+          trainer->join_ranks();
+        } catch (const RankLost&) {
+          throw;
+        } catch (const Error&) {
+          // Rank 0 throws the same, and ends.
+        }
+        break;
       case Order::share:
         trainer->share_weights();
         break;
       case Order::step:
         try {
           trainer->take(order.of_step);
+        } catch (const RankLost&) {
+          throw;
         } catch (const Error&) {
           // Rank 0 throws the same, and goes on or ends.
         }

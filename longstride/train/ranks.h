@@ -30,6 +30,8 @@ class Leader {
   // The others open the data of `config` and make ready to train. Throws Error if one cannot, or if its
   // program, its configuration or its data differ from those here.
   void prepare(const RankIdentity& identity, const RunConfig& config, const Splits& splits);
+  // Joins the devices of all ranks. Throws Error if that cannot be.
+  void join(Trainer& trainer);
   // Gives the others the weights of `trainer`.
   void share(Trainer& trainer);
   void tell(const StepOrder& order);

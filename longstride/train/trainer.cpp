@@ -119,9 +119,6 @@ Trainer::Trainer(const RunConfig& config, const Splits& splits, Comm& comm)
       loader_(splits.train, config.model.context, config.train.batch,
               static_cast<uint64_t>(config.train.seed)) {
   const ComputePlan plan = training_plan(config_);
-  LONGSTRIDE_CHECK(comm.size() == 1 || plan.device.kind == DeviceKind::cpu,
-                   "{} ranks on {}: several ranks train on CPUs so far; take --device cpu, or one process",
-                   comm.size(), name_of(plan.device));
   optimizer_ = std::make_unique<Optimizer>(config_, plan.device, plan.product, comm.size());
   total_steps_ = steps_of(config.train, loader_);
   build_stage(0);
@@ -191,24 +188,16 @@ void Trainer::queue_step() const {
     } catch (const std::exception& failure) {
       error = failure.what();
     }
-    add_up_ranks(error);
+    try {
+      agree(comm_, error);
+      sum_->finish(control);
+    } catch (...) {
+      sum_->abandon();
+      throw;
+    }
   }
   optimizer_->update(control);
   staging_.download(0, sizeof(UpdateControl));
-}
-
-void Trainer::add_up_ranks(const std::string& error) const {
-  auto* control = reinterpret_cast<UpdateControl*>(staging_.device());
-  agree(comm_, error);
-  comm_.sum(optimizer_->flat_gradients());
-  const double own = control->losses;
-  double losses = 0;
-  for (const std::string& of_rank : comm_.gather({reinterpret_cast<const char*>(&own), sizeof(own)})) {
-    double sum = 0;
-    std::memcpy(&sum, of_rank.data(), sizeof(sum));
-    losses += sum;
-  }
-  control->losses = losses;
 }
 
 // Gradients and losses of this rank's sequences.
@@ -220,7 +209,6 @@ void Trainer::queue_batch() const {
   auto* control = reinterpret_cast<UpdateControl*>(base);
   const Tensor tokens(base + tokens_at_, DType::u8, {share(), stage().model.context}, device.kind);
   const OpContext context{device, nullptr};
-  const bool apart = Optimizer::apart(config_, comm_.size());
   TrainingPass pass;
   pass.scale = static_cast<float>(1.0 / static_cast<double>(train.batch * stage().model.context));
   if (model_->plan().product == DType::f16)
@@ -231,12 +219,24 @@ void Trainer::queue_batch() const {
 
   for (int64_t part = 0; part < parts; ++part) {
     pass.first_sequence = first + part * micro;
-    const bool added = apart && part > 0;
+    const bool added = part > 0;
+    // Where a rank has one part alone, its gradients travel while the backward pass goes on.
+    if (sum_ && parts == 1)
+      pass.block_done = [this](int64_t layer) {
+        sum_->ready(optimizer_->block_begin(layer), optimizer_->block_begin(layer + 1));
+      };
     model_->forward_backward(optimizer_->parameters(), tokens.rows(part * micro, (part + 1) * micro), pass,
                              loss_, added ? optimizer_->part_gradients() : optimizer_->gradients());
     if (added) optimizer_->add_part();
     run(context, AddLosses{loss_, control});
   }
+  if (!sum_) return;
+  const int64_t blocks = optimizer_->block_begin(0),
+                blocks_end = optimizer_->block_begin(config_.model.layers),
+                count = optimizer_->flat_gradients().count();
+  sum_->ready(blocks_end, count);
+  if (parts > 1) sum_->ready(blocks, blocks_end);
+  sum_->ready(0, blocks);
 }
 
 StepReport Trainer::step(const Tell& tell) {
@@ -285,6 +285,7 @@ void Trainer::take(const StepOrder& order) {
 
 UpdateControl Trainer::run_step(const StepOrder& order, std::string error) {
   if (!error.empty()) agree(comm_, error);  // throws
+  LONGSTRIDE_CHECK(comm_.size() == 1 || sum_, "the ranks were not joined before the first step");
   char* base = static_cast<char*>(staging_.host());
   auto* control = reinterpret_cast<UpdateControl*>(base);
   *control = order.control;
@@ -316,6 +317,14 @@ UpdateControl Trainer::run_step(const StepOrder& order, std::string error) {
     if (!graph_) graph_ = backend(model_->plan().device).record([this] { queue_step(); });
     graph_->launch();
   }
+  if (sum_) {
+    try {
+      sum_->wait();
+    } catch (const RankLost&) {
+      graph_.reset();  // there will be no other step
+      throw;
+    }
+  }
   staging_.wait();
   has_run_ = true;
   return *control;
@@ -337,9 +346,24 @@ StepReport Trainer::judge(const StepOrder& order, const UpdateControl& done) con
   return report;
 }
 
+void Trainer::join_ranks() {
+  if (comm_.size() > 1) sum_ = gradient_sum(comm_, model_->plan().device, optimizer_->flat_gradients());
+}
+
 void Trainer::share_weights() {
+  const Device device = model_->plan().device;
   for (const std::vector<NamedTensor>& tensors : {optimizer_->model_tensors(), optimizer_->state_tensors()})
-    for (const NamedTensor& named : tensors) comm_.broadcast(named.tensor.data, named.tensor.bytes());
+    for (const NamedTensor& named : tensors) {
+      const int64_t bytes = named.tensor.bytes();
+      if (device.kind == DeviceKind::cpu) {
+        comm_.broadcast(named.tensor.data, bytes);
+        continue;
+      }
+      const Buffer here({}, bytes);
+      if (comm_.rank() == 0) backend(device).copy(here.data(), named.tensor.data, bytes);
+      comm_.broadcast(here.data(), bytes);
+      if (comm_.rank() > 0) backend(device).copy(named.tensor.data, here.data(), bytes);
+    }
   optimizer_->loaded();
 }
 

@@ -18,6 +18,7 @@
 #include "longstride/run/prepared_run.h"
 #include "longstride/run/run_directory.h"
 #include "longstride/run/stages.h"
+#include "longstride/train/gradient_sum.h"
 #include "longstride/train/memory.h"
 #include "longstride/train/optimizer.h"
 
@@ -89,6 +90,9 @@ class Trainer {
   StepReport step(const Tell& tell = {});
   // The same step on the other ranks. Throws Error where step() does.
   void take(const StepOrder& order);
+  // Before the first step of several ranks, by all of them: joins their devices. Throws Error on all of them if
+  // that cannot be.
+  void join_ranks();
   // Makes weights, moments and averages of all ranks those of rank 0, which has loaded them.
   void share_weights();
 
@@ -113,9 +117,6 @@ class Trainer {
   void follow_stages();
   void queue_step() const;
   void queue_batch() const;
-  // Adds up gradients and losses of all ranks. `error` is why this one has none, or empty; throws Error on
-  // all ranks if one has none.
-  void add_up_ranks(const std::string& error) const;
   // Runs the step on this rank's part of the batch; returns what was decided. `error` is why this rank cannot
   // take part, or empty; throws Error on all ranks if one cannot.
   UpdateControl run_step(const StepOrder& order, std::string error = {});
@@ -142,7 +143,9 @@ class Trainer {
   int64_t step_at_ = 0, tokens_at_ = 0;  // in bytes
   Arena loss_arena_ = Arena::measuring({});
   Tensor loss_;  // (micro-batch, context)
-  // On a GPU: the whole step, recorded once it has run.
+  // Of several ranks, once they are joined.
+  std::unique_ptr<GradientSum> sum_;
+  // On a GPU: the whole step, recorded once it has run. Goes before what it was recorded from.
   std::unique_ptr<Graph> graph_;
   bool has_run_ = false;
   int64_t overflows_in_row_ = 0;

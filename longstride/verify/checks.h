@@ -17,6 +17,7 @@ std::vector<Check> check_causal_convolution(Device device, Effort effort);
 std::vector<Check> check_residual(Device device, Effort effort);
 std::vector<Check> check_embedding(Device device, Effort effort);
 std::vector<Check> check_cross_entropy(Device device, Effort effort);
+std::vector<Check> check_ordered_sum(Device device, Effort effort);
 std::vector<Check> check_adam(Device device, Effort effort);
 std::vector<Check> check_update(Device device, Effort effort);
 std::vector<Check> check_muon(Device device, Effort effort);
@@ -44,6 +45,7 @@ inline constexpr CheckGroup kCheckGroups[] = {
     {"residual", check_residual},
     {"embedding", check_embedding},
     {"cross-entropy", check_cross_entropy},
+    {"ordered sum", check_ordered_sum},
     {"adam", check_adam},
     {"update", check_update},
     {"muon", check_muon},

@@ -39,6 +39,7 @@ TEST_F(TrainerTest, AnotherRanksFailureEndsTheStepAndLosesNothing) {
   const Splits splits = open_splits(config_.data);
   OneOfTwo comm(0);
   Trainer trainer(config_, splits, comm);
+  trainer.join_ranks();
   comm.other = "the disk is gone";
   try {
     trainer.step();
@@ -55,6 +56,7 @@ TEST_F(TrainerTest, AStageThatARankCannotBuildIsToldToTheOthers) {
   const Splits splits = open_splits(config_.data);
   OneOfTwo comm(1);
   Trainer trainer(config_, splits, comm);
+  trainer.join_ranks();
   StepOrder order;
   order.stage = 1000;  // there is none
   EXPECT_THROW(trainer.take(order), Error);

@@ -17,6 +17,13 @@ void compute(const OpContext&, const AddLosses& t) {
   t.control->losses += sum;
 }
 
+template <>
+void compute(const OpContext&, const SumLosses& t) {
+  double sum = t.of_ranks[0];
+  for (int rank = 1; rank < t.ranks; ++rank) sum += t.of_ranks[rank];
+  t.control->losses = sum;
+}
+
 // Lists are for GPUs.
 template <>
 void compute(const OpContext&, const LayOutUpdate& t) {

@@ -70,6 +70,12 @@ __global__ void __launch_bounds__(kSumThreads)
   if (threadIdx.x == 0) control->losses += sum;
 }
 
+__global__ void sum_losses_kernel(const double* of_ranks, int ranks, UpdateControl* control) {
+  double sum = of_ranks[0];
+  for (int rank = 1; rank < ranks; ++rank) sum += of_ranks[rank];
+  control->losses = sum;
+}
+
 __global__ void __launch_bounds__(kThreads) squares_kernel(const float* g, TableView table) {
   const Chunk chunk = table.chunks[blockIdx.x];
   const float* from = g + chunk.offset;
@@ -183,6 +189,12 @@ void compute(const OpContext&, const LayOutUpdate& t) {
 template <>
 void compute(const OpContext&, const AddLosses& t) {
   losses_kernel<<<1, kSumThreads, 0, current()>>>(data_of<float>(t.losses), t.losses.count(), t.control);
+  check_launch(t.name());
+}
+
+template <>
+void compute(const OpContext&, const SumLosses& t) {
+  sum_losses_kernel<<<1, 1, 0, current()>>>(t.of_ranks, t.ranks, t.control);
   check_launch(t.name());
 }
 

@@ -1,0 +1,47 @@
+// The devices of the ranks among themselves, without a way through memory of the CPU.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <span>
+#include <string>
+
+#include "longstride/device/device.h"
+#include "longstride/dist/comm.h"
+
+namespace longstride {
+
+class DeviceComm {
+ public:
+  struct Outgoing {
+    int rank;
+    const void* data;
+    int64_t bytes;
+  };
+  struct Incoming {
+    int rank;
+    void* data;
+    int64_t bytes;
+  };
+
+  virtual ~DeviceComm() = default;
+
+  // Queued as work of this rank's device, and may be part of a graph: every piece leaves for its rank, and the
+  // pieces of the others arrive. What one rank sends another has to await, in the same order.
+  virtual void exchange(std::span<const Outgoing> out, std::span<const Incoming> in) = 0;
+  // Why queued exchanges will not end, or empty.
+  virtual std::string trouble() = 0;
+  // Queued exchanges end, with what has arrived, and there can be no more: some rank is gone. Graphs with
+  // exchanges have to go before this object.
+  virtual void abandon() noexcept = 0;
+};
+
+// Joins `device` of each rank of `comm`. Throws Error on all of them if one cannot, or if two would share a
+// device.
+std::unique_ptr<DeviceComm> join_devices(Comm& comm, Device device);
+
+// Each of several ranks on a machine sees one of its GPUs alone from now on: that of its number among them, or what
+// its launcher gave it. To be called before any GPU is used. Returns why it cannot have one, or an empty text.
+std::string take_own_device(Comm& comm);
+
+}  // namespace longstride

@@ -1,0 +1,42 @@
+// The sum of the ranks' gradients and losses, in the order of the ranks.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+
+#include "longstride/device/device.h"
+#include "longstride/dist/comm.h"
+#include "longstride/ops/update.h"
+
+namespace longstride {
+
+class GradientSum {
+ public:
+  virtual ~GradientSum() = default;
+
+  // Elements [begin, end) of the flat gradients are complete, as queued: they may travel from now on. Each
+  // element comes once in a step, in the same order on all ranks.
+  virtual void ready(int64_t begin, int64_t end) {}
+  // Once all elements were ready: what is queued after this finds the sums in the gradients and in
+  // control->losses, which is the device's.
+  virtual void finish(UpdateControl* control) = 0;
+  // Waits for all queued work of the device. Throws RankLost if a rank is gone: then the step came to nothing,
+  // and weights and moments are as before.
+  virtual void wait() = 0;
+  // What is queued ends without a result, and there will be no more steps.
+  virtual void abandon() noexcept {}
+};
+
+// For all ranks to call together. Throws Error on all of them if their devices cannot be joined.
+std::unique_ptr<GradientSum> gradient_sum(Comm& comm, Device device, const Tensor& flat_gradients);
+// Device bytes that it takes, for so many gradients.
+int64_t gradient_sum_bytes(Device device, int ranks, int64_t gradients);
+
+// Sums by `devices`, whose rank and size are those of `comm`, in pieces of about `piece` elements. The caller
+// keeps all of them.
+class DeviceComm;
+std::unique_ptr<GradientSum> gradient_sum_of_devices(Comm& comm, std::unique_ptr<DeviceComm> devices,
+                                                     Device device, const Tensor& flat_gradients,
+                                                     int64_t piece);
+
+}  // namespace longstride

@@ -1,0 +1,97 @@
+// Training on several GPUs of this machine, as a user starts it: the same bits as on one GPU with as many
+// micro-batches, whatever the number of GPUs it began with. Skipped where there are fewer than two.
+#include <chrono>
+#include <filesystem>
+#include <string>
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include "longstride/device/backend.h"
+
+#include "tests/cli/cli_fixture.h"
+
+namespace longstride {
+namespace {
+
+using testing::HasSubstr;
+namespace fs = std::filesystem;
+
+class GpuRanksTest : public CliTest {
+ protected:
+  void SetUp() override {
+    gpus_ = backend(DeviceKind::cuda).count();
+    if (gpus_ < 2) GTEST_SKIP() << "there are fewer than two GPUs";
+    write_small_config("dropout = 0.1\n");
+  }
+  Outcome train(int gpus, const std::string& arguments) {
+    return longstride("train " + arguments +
+                      (gpus > 1 ? " --gpus " + std::to_string(gpus) : " --device cuda:0"));
+  }
+  std::string weights(const std::string& run) { return read_bytes(folder_ / (run + "/model.safetensors")); }
+
+  int gpus_ = 0;
+};
+
+TEST_F(GpuRanksTest, GpusAreAsManyMicroBatchesBitForBit) {
+  const std::string everything =
+      " --set train.optimizer=muon --set model.positions=rotary --set model.qk_norm=true"
+      " --set model.value_residual=0.5 --set model.convolution=4 --set train.average=0.99"
+      " --set 'train.context_schedule=32 until 0.5'";
+  int number = 0;
+  for (const std::string& more : {std::string(), everything})
+    for (const int gpus : {2, 3, 4}) {
+      if (gpus > gpus_) continue;
+      SCOPED_TRACE(more + ", GPUs " + std::to_string(gpus));
+      const std::string name = std::to_string(++number), settings = " --set train.batch=12" + more;
+      Outcome outcome = train(1, "small.toml --run one" + name + settings +
+                                     " --set train.micro_batch=" + std::to_string(12 / gpus));
+      ASSERT_EQ(outcome.code, 0) << outcome.err;
+      outcome = train(gpus, "small.toml --run several" + name + settings);
+      ASSERT_EQ(outcome.code, 0) << outcome.err;
+      EXPECT_THAT(outcome.err,
+                  HasSubstr("ranks      " + std::to_string(gpus) + ", each on a GPU of its own"));
+      EXPECT_FALSE(weights("one" + name).empty());
+      EXPECT_TRUE(weights("one" + name) == weights("several" + name));
+    }
+}
+
+TEST_F(GpuRanksTest, ACheckpointDoesNotKnowTheNumberOfGpus) {
+  const std::string keep = " --set train.keep_last=5 --quiet";
+  ASSERT_EQ(train(1, "small.toml --run whole --set train.micro_batch=1" + keep).code, 0);
+  ASSERT_EQ(train(2, "small.toml --run parts" + keep).code, 0);
+  EXPECT_TRUE(weights("parts") == weights("whole"));
+  ASSERT_EQ(train(1, "parts --step 10 --set train.micro_batch=1" + keep).code, 0);
+  EXPECT_TRUE(weights("parts") == weights("whole"));
+  ASSERT_EQ(train(2, "parts --step 20" + keep).code, 0);
+  EXPECT_TRUE(weights("parts") == weights("whole"));
+}
+
+TEST_F(GpuRanksTest, WhatCannotBeIsOneLine) {
+  expect_complaint(train(gpus_ + 1, "small.toml --run run --set train.batch=" + std::to_string(gpus_ + 1)), 1,
+                   {"rank " + std::to_string(gpus_) + ": ", "start no more ranks than it has GPUs"});
+  EXPECT_FALSE(fs::exists(folder_ / "run"));
+}
+
+TEST_F(GpuRanksTest, TheDeathOfARankEndsTheOthersAndTheRunGoesOn) {
+  // Kills rank 1 once the run has a checkpoint, and all of them if that ended nothing.
+  environment_ =
+      "true; (for i in $(seq 300); do sleep 0.1; [ -e killed/best.json ] || continue;"
+      " for p in $(pgrep -f 'longstride train small.toml --run killed'); do"
+      " tr '\\0' '\\n' 2>/dev/null </proc/$p/environ | grep -q '^RANK=1$' && kill -9 $p; done; break; done;"
+      " sleep 40; pkill -9 -f 'longstride train small.toml --run killed') >/dev/null 2>&1 & ";
+  const auto begin = std::chrono::steady_clock::now();
+  const Outcome outcome = train(2, "small.toml --run killed --set train.steps=1000000");
+  environment_.clear();
+  EXPECT_LT(std::chrono::steady_clock::now() - begin, std::chrono::seconds(60));
+  EXPECT_EQ(outcome.code, 1);
+  const std::string end = outcome.err.substr(outcome.err.size() - std::min<size_t>(outcome.err.size(), 400));
+  EXPECT_THAT(end, HasSubstr("is saved in killed"));
+  EXPECT_THAT(end, HasSubstr("longstride: rank 1 is gone"));
+  const Outcome again = train(2, "killed --set train.minutes=0.05");
+  EXPECT_EQ(again.code, 0) << again.err;
+  EXPECT_THAT(again.err, HasSubstr("resuming from step"));
+}
+
+}  // namespace
+}  // namespace longstride

@@ -1,0 +1,142 @@
+// Sums over ranks by their devices: in the order of the ranks, whatever the sizes, and without a result where a
+// rank is gone. The devices are threads here.
+#include "longstride/train/gradient_sum.h"
+
+#include <cmath>
+#include <condition_variable>
+#include <deque>
+#include <map>
+#include <mutex>
+#include <thread>
+#include <utility>
+#include <vector>
+
+#include <gtest/gtest.h>
+
+#include "longstride/base/rng.h"
+#include "longstride/dist/device_comm.h"
+
+namespace longstride {
+namespace {
+
+// What has been sent and not yet received.
+class Wires {
+ public:
+  void send(int from, int to, const void* data, int64_t bytes) {
+    const std::lock_guard lock(mutex_);
+    const char* const begin = static_cast<const char*>(data);
+    waiting_[{from, to}].emplace_back(begin, begin + bytes);
+    changed_.notify_all();
+  }
+  void receive(int from, int to, void* data, int64_t bytes) {
+    std::unique_lock lock(mutex_);
+    std::deque<std::vector<char>>& queue = waiting_[{from, to}];
+    changed_.wait(lock, [&] { return !queue.empty(); });
+    ASSERT_EQ(static_cast<int64_t>(queue.front().size()), bytes);
+    std::copy(queue.front().begin(), queue.front().end(), static_cast<char*>(data));
+    queue.pop_front();
+  }
+  bool all_received() const {
+    for (const auto& [ends, queue] : waiting_)
+      if (!queue.empty()) return false;
+    return true;
+  }
+
+ private:
+  std::mutex mutex_;
+  std::condition_variable changed_;
+  std::map<std::pair<int, int>, std::deque<std::vector<char>>> waiting_;
+};
+
+class ByWires : public DeviceComm {
+ public:
+  ByWires(Wires& wires, int rank) : wires_(wires), rank_(rank) {}
+  void exchange(std::span<const Outgoing> out, std::span<const Incoming> in) override {
+    if (abandoned_) return;
+    for (const Outgoing& piece : out) wires_.send(rank_, piece.rank, piece.data, piece.bytes);
+    for (const Incoming& piece : in) wires_.receive(piece.rank, rank_, piece.data, piece.bytes);
+  }
+  std::string trouble() override { return {}; }
+  void abandon() noexcept override { abandoned_ = true; }
+
+ private:
+  Wires& wires_;
+  int rank_;
+  bool abandoned_ = false;
+};
+
+class Numbered : public Comm {
+ public:
+  Numbered(int rank, int size) : rank_(rank), size_(size) {}
+  int rank() const override { return rank_; }
+  int size() const override { return size_; }
+  void sum(const Tensor&) override { FAIL() << "the devices sum"; }
+  void broadcast(void*, int64_t) override {}
+  std::vector<std::string> gather(std::string_view) override { return {}; }
+
+ private:
+  int rank_, size_;
+};
+
+TEST(GradientSum, DevicesAddInTheOrderOfTheRanks) {
+  // Ranges from back to front as a model's blocks are, then the tail and the head.
+  const std::vector<std::pair<int64_t, int64_t>> ranges{
+      {900, 1400}, {500, 900}, {100, 500}, {1400, 1407}, {0, 100}};
+  for (const int ranks : {2, 3, 5})
+    for (const int64_t piece : {64, 333, 1000, 100000}) {
+      SCOPED_TRACE(testing::Message() << ranks << " ranks, pieces of " << piece);
+      const int64_t count = 1407;
+      std::vector<std::vector<float>> gradients(static_cast<size_t>(ranks));
+      std::vector<float> expected;
+      double losses = 0;
+      for (int rank = 0; rank < ranks; ++rank) {
+        const RandomStream random{7, static_cast<uint32_t>(rank), 0};
+        for (int64_t i = 0; i < count; ++i)
+          gradients[static_cast<size_t>(rank)].push_back(
+              static_cast<float>(random.normal(static_cast<uint64_t>(i))));
+        const std::vector<float>& own = gradients[static_cast<size_t>(rank)];
+        if (rank == 0) expected.assign(own.size(), 0);
+        for (size_t i = 0; i < own.size(); ++i) expected[i] = rank == 0 ? own[i] : expected[i] + own[i];
+        losses += 0.1 * (rank + 1);
+      }
+      Wires wires;
+      std::vector<UpdateControl> controls(static_cast<size_t>(ranks));
+      std::vector<std::thread> threads;
+      for (int rank = 0; rank < ranks; ++rank)
+        threads.emplace_back([&, rank] {
+          Numbered comm(rank, ranks);
+          std::vector<float>& own = gradients[static_cast<size_t>(rank)];
+          UpdateControl& control = controls[static_cast<size_t>(rank)];
+          const auto sum = gradient_sum_of_devices(comm, std::make_unique<ByWires>(wires, rank), {},
+                                                   Tensor(own.data(), DType::f32, {count}), piece);
+          control.losses = 0.1 * (rank + 1);
+          for (const auto& [begin, end] : ranges) sum->ready(begin, end);
+          sum->finish(&control);
+          sum->wait();
+        });
+      for (std::thread& thread : threads) thread.join();
+      for (int rank = 0; rank < ranks; ++rank) {
+        EXPECT_EQ(gradients[static_cast<size_t>(rank)], expected) << "rank " << rank;
+        EXPECT_EQ(controls[static_cast<size_t>(rank)].losses, losses) << "rank " << rank;
+      }
+      EXPECT_TRUE(wires.all_received());
+    }
+}
+
+// A loss that is no number keeps the update from changing anything.
+TEST(GradientSum, WhatIsAbandonedHasNoResult) {
+  Wires wires;
+  Numbered comm(0, 2);
+  std::vector<float> gradients(100, 1.0f);
+  const auto sum = gradient_sum_of_devices(comm, std::make_unique<ByWires>(wires, 0), {},
+                                           Tensor(gradients.data(), DType::f32, {100}), 64);
+  UpdateControl control;
+  control.losses = 1;
+  sum->abandon();
+  sum->ready(0, 100);
+  sum->finish(&control);
+  EXPECT_TRUE(std::isnan(control.losses));
+}
+
+}  // namespace
+}  // namespace longstride

@@ -1,36 +1,55 @@
 // The list of backends. A backend is a kind of device: it computes, and tensors are in its memory.
 #pragma once
 
+#include <array>
 #include <cstdint>
 
 namespace longstride {
 
-// One name for each backend. It is the name in --device, the value of DeviceKind, the namespace of its ops
-// under longstride/ops/NAME, and of its devices in longstride/device/NAME.cpp. Nothing else in the library
-// lists them. The first is this process's own processor and memory, and is always built. CMake defines
-// LONGSTRIDE_BUILDS_NAME as 1 or 0 for each.
-#define LONGSTRIDE_FOR_EACH_BACKEND(DO) DO(cpu) DO(cuda)
+// A backend is named here, in this list three times, and nowhere else in the library. Its name is that in
+// --device, the namespace of its ops under longstride/ops/NAME, and that of its devices in
+// longstride/device/NAME.cpp. The first is this process's own processor and memory, and is always built. CMake
+// defines LONGSTRIDE_BUILDS_NAME as 1 or 0 for each.
+enum class DeviceKind : uint8_t { cpu, cuda };
 
-#define LONGSTRIDE_KIND(name) name,
-enum class DeviceKind : uint8_t { LONGSTRIDE_FOR_EACH_BACKEND(LONGSTRIDE_KIND) };
-#undef LONGSTRIDE_KIND
+struct BackendEntry {
+  DeviceKind kind;
+  const char* name;
+  bool built;  // in this build
+};
+inline constexpr std::array kBackends{
+    BackendEntry{DeviceKind::cpu, "cpu", LONGSTRIDE_BUILDS_cpu != 0},
+    BackendEntry{DeviceKind::cuda, "cuda", LONGSTRIDE_BUILDS_cuda != 0},
+};
+
+// Its ops are functions of its namespace (ops/run.h).
+#define LONGSTRIDE_FOR_EACH_BACKEND(DO) DO(cpu) DO(cuda)
 
 // What --device calls it.
 constexpr const char* name_of(DeviceKind kind) {
-#define LONGSTRIDE_NAME(name) \
-  if (kind == DeviceKind::name) return #name;
-  LONGSTRIDE_FOR_EACH_BACKEND(LONGSTRIDE_NAME)
-#undef LONGSTRIDE_NAME
+  for (const BackendEntry& entry : kBackends)
+    if (entry.kind == kind) return entry.name;
   return "";
 }
-
-// Whether this build has it.
 constexpr bool is_built(DeviceKind kind) {
-#define LONGSTRIDE_BUILT(name) \
-  if (kind == DeviceKind::name) return LONGSTRIDE_BUILDS_##name != 0;
-  LONGSTRIDE_FOR_EACH_BACKEND(LONGSTRIDE_BUILT)
-#undef LONGSTRIDE_BUILT
+  for (const BackendEntry& entry : kBackends)
+    if (entry.kind == kind) return entry.built;
   return false;
+}
+
+// Calls action.template operator()<kind>() for the built backend of that kind, and returns what it returns; if
+// the build lacks it, otherwise().
+template <size_t from = 0, class Action, class Otherwise>
+auto with_backend(DeviceKind kind, const Action& action, const Otherwise& otherwise)
+    -> decltype(otherwise()) {
+  if constexpr (from < kBackends.size()) {
+    constexpr BackendEntry entry = kBackends[from];
+    if constexpr (entry.built)
+      if (kind == entry.kind) return action.template operator()<entry.kind>();
+    return with_backend<from + 1>(kind, action, otherwise);
+  } else {
+    return otherwise();
+  }
 }
 
 }  // namespace longstride

@@ -17,7 +17,9 @@
 #include "longstride/ops/query_key.h"
 #include "longstride/ops/value_mix.h"
 
-namespace longstride::cpu {
+namespace longstride {
+
+namespace cpu {
 
 namespace {
 
@@ -230,14 +232,20 @@ class CpuSteps final : public StepEngine {
 
 }  // namespace
 
-std::unique_ptr<StepEngine> make_steps(Device, const EngineParts& parts, const DecoderOptions& options) {
-  return std::make_unique<CpuSteps>(parts, options);
+}  // namespace cpu
+
+template <>
+std::unique_ptr<StepEngine> make_steps_on<DeviceKind::cpu>(Device, const EngineParts& parts,
+                                                           const DecoderOptions& options) {
+  return std::make_unique<cpu::CpuSteps>(parts, options);
 }
 
-int64_t steps_bytes(const ModelConfig& config, DType product, const DecoderOptions& options) {
+template <>
+int64_t steps_bytes_on<DeviceKind::cpu>(const ModelConfig& config, DType product,
+                                        const DecoderOptions& options) {
   Arena measure = Arena::measuring({});
-  Workspace::allocate(config.shortened(options.positions), options.streams, measure);
-  return measure.peak() + scratch_bytes(config, product, options.streams);
+  cpu::Workspace::allocate(config.shortened(options.positions), options.streams, measure);
+  return measure.peak() + cpu::scratch_bytes(config, product, options.streams);
 }
 
-}  // namespace longstride::cpu
+}  // namespace longstride

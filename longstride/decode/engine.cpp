@@ -7,21 +7,15 @@ namespace longstride {
 
 std::unique_ptr<StepEngine> make_steps(Device device, const EngineParts& parts,
                                        const DecoderOptions& options) {
-#define LONGSTRIDE_MAKE(name)               \
-  if constexpr (is_built(DeviceKind::name)) \
-    if (device.kind == DeviceKind::name) return name::make_steps(device, parts, options);
-  LONGSTRIDE_FOR_EACH_BACKEND(LONGSTRIDE_MAKE)
-#undef LONGSTRIDE_MAKE
-  fail("{}", backend(device).why_not(device.index));
+  return with_backend(
+      device.kind, [&]<DeviceKind kind>() { return make_steps_on<kind>(device, parts, options); },
+      [&]() -> std::unique_ptr<StepEngine> { fail("{}", backend(device).why_not(device.index)); });
 }
 
 int64_t steps_bytes(Device device, const ModelConfig& config, DType product, const DecoderOptions& options) {
-#define LONGSTRIDE_BYTES(name)              \
-  if constexpr (is_built(DeviceKind::name)) \
-    if (device.kind == DeviceKind::name) return name::steps_bytes(config, product, options);
-  LONGSTRIDE_FOR_EACH_BACKEND(LONGSTRIDE_BYTES)
-#undef LONGSTRIDE_BYTES
-  fail("{}", backend(device).why_not(device.index));
+  return with_backend(
+      device.kind, [&]<DeviceKind kind>() { return steps_bytes_on<kind>(config, product, options); },
+      [&]() -> int64_t { fail("{}", backend(device).why_not(device.index)); });
 }
 
 }  // namespace longstride

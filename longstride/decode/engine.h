@@ -67,14 +67,11 @@ std::unique_ptr<StepEngine> make_steps(Device device, const EngineParts& parts,
 // weights.
 int64_t steps_bytes(Device device, const ModelConfig& config, DType product, const DecoderOptions& options);
 
-// What a backend implements.
-#define LONGSTRIDE_DECLARE(name)                                                                \
-  namespace name {                                                                              \
-  std::unique_ptr<StepEngine> make_steps(Device device, const EngineParts& parts,               \
-                                         const DecoderOptions& options);                        \
-  int64_t steps_bytes(const ModelConfig& config, DType product, const DecoderOptions& options); \
-  }
-LONGSTRIDE_FOR_EACH_BACKEND(LONGSTRIDE_DECLARE)
-#undef LONGSTRIDE_DECLARE
+// What a backend implements, in its own file.
+template <DeviceKind kind>
+std::unique_ptr<StepEngine> make_steps_on(Device device, const EngineParts& parts,
+                                          const DecoderOptions& options);
+template <DeviceKind kind>
+int64_t steps_bytes_on(const ModelConfig& config, DType product, const DecoderOptions& options);
 
 }  // namespace longstride

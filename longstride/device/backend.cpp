@@ -1,6 +1,7 @@
 #include "longstride/device/backend.h"
 
 #include <algorithm>
+#include <array>
 #include <cctype>
 #include <chrono>
 
@@ -8,19 +9,12 @@
 
 namespace longstride {
 
-// Each backend that is built has one, in its own file.
-#define LONGSTRIDE_DECLARE(name)    \
-  namespace name {                  \
-  const Backend& backend_of_kind(); \
-  }
-LONGSTRIDE_FOR_EACH_BACKEND(LONGSTRIDE_DECLARE)
-#undef LONGSTRIDE_DECLARE
-
 namespace {
 
 // Stands in for a backend that this build lacks.
 class Absent : public Backend {
  public:
+  Absent() = default;
   explicit Absent(DeviceKind kind) : kind_(kind) {}
   int count() const override { return 0; }
   std::string why_not(int) const override {
@@ -43,7 +37,7 @@ class Absent : public Backend {
 
  private:
   [[noreturn]] void unavailable() const { fail("{}", why_not(0)); }
-  DeviceKind kind_;
+  DeviceKind kind_ = DeviceKind::cpu;
 };
 
 class ClockMoment : public Moment {
@@ -95,18 +89,16 @@ std::unique_ptr<Graph> Backend::record(const std::function<void()>&) const {
 std::unique_ptr<SideStream> Backend::side_stream(int) const { return std::make_unique<InOrder>(*this); }
 
 const Backend& backend(DeviceKind kind) {
-#define LONGSTRIDE_CHOOSE(name)                     \
-  if (kind == DeviceKind::name) {                   \
-    if constexpr (is_built(DeviceKind::name)) {     \
-      return name::backend_of_kind();               \
-    } else {                                        \
-      static const Absent absent{DeviceKind::name}; \
-      return absent;                                \
-    }                                               \
-  }
-  LONGSTRIDE_FOR_EACH_BACKEND(LONGSTRIDE_CHOOSE)
-#undef LONGSTRIDE_CHOOSE
-  fail("no backend has the number {}", static_cast<int>(kind));
+  return with_backend(
+      kind, []<DeviceKind built>() -> const Backend& { return backend_of<built>(); },
+      [&]() -> const Backend& {
+        static const std::array absent = [] {
+          std::array<Absent, kBackends.size()> all;
+          for (size_t i = 0; i < all.size(); ++i) all[i] = Absent(kBackends[i].kind);
+          return all;
+        }();
+        return absent.at(static_cast<size_t>(kind));
+      });
 }
 
 }  // namespace longstride

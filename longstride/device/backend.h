@@ -105,6 +105,10 @@ class Backend {
   virtual std::unique_ptr<SideStream> side_stream(int marks) const;
 };
 
+// Each backend that is built has one, in its own file.
+template <DeviceKind kind>
+const Backend& backend_of();
+
 // For a kind that this build lacks, only why_not() and count() can be called; everything else throws Error.
 const Backend& backend(DeviceKind kind);
 inline const Backend& backend(Device device) { return backend(device.kind); }

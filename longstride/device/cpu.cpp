@@ -103,11 +103,12 @@ class Cpu : public Backend {
 
 }  // namespace
 
-const Backend& backend_of_kind() {
-  static const Cpu cpu;
+}  // namespace cpu
+
+template <>
+const Backend& backend_of<DeviceKind::cpu>() {
+  static const cpu::Cpu cpu;
   return cpu;
 }
-
-}  // namespace cpu
 
 }  // namespace longstride

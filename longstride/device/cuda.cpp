@@ -17,7 +17,9 @@
 #include "longstride/device/backend.h"
 #include "longstride/device/cuda_check.h"
 
-namespace longstride::cuda {
+namespace longstride {
+
+namespace cuda {
 
 namespace {
 
@@ -329,9 +331,12 @@ void copy(void* to, const void* from, int64_t bytes) {
   if (is_pageable(to) || is_pageable(from)) LONGSTRIDE_CUDA_CHECK(cudaStreamSynchronize(stream));
 }
 
-const Backend& backend_of_kind() {
-  static const Cuda cuda;
+}  // namespace cuda
+
+template <>
+const Backend& backend_of<DeviceKind::cuda>() {
+  static const cuda::Cuda cuda;
   return cuda;
 }
 
-}  // namespace longstride::cuda
+}  // namespace longstride

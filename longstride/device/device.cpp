@@ -10,17 +10,11 @@ namespace longstride {
 
 namespace {
 
-constexpr DeviceKind kKinds[] = {
-#define LONGSTRIDE_KIND(name) DeviceKind::name,
-    LONGSTRIDE_FOR_EACH_BACKEND(LONGSTRIDE_KIND)
-#undef LONGSTRIDE_KIND
-};
-
 // "cpu, cuda, cuda:N or auto"
 std::string choices() {
   std::string text = "cpu";
-  for (const DeviceKind kind : kKinds)
-    if (kind != DeviceKind::cpu) text += fmt::format(", {0}, {0}:N", name_of(kind));
+  for (const BackendEntry& entry : kBackends)
+    if (entry.kind != DeviceKind::cpu) text += fmt::format(", {0}, {0}:N", entry.name);
   return text + " or auto";
 }
 
@@ -28,13 +22,13 @@ std::string choices() {
 
 Device parse_device(std::string_view text) {
   if (text == "auto") {
-    for (const DeviceKind kind : kKinds)
+    for (const auto& [kind, name, built] : kBackends)
       if (kind != DeviceKind::cpu && backend(kind).why_not(0).empty()) return {kind, 0};
     return {};
   }
   const size_t colon = text.find(':');
-  for (const DeviceKind kind : kKinds) {
-    if (text.substr(0, colon) != name_of(kind)) continue;
+  for (const auto& [kind, name, built] : kBackends) {
+    if (text.substr(0, colon) != name) continue;
     // The CPU is one device, so it has no numbers.
     if (kind == DeviceKind::cpu && colon != text.npos) break;
     const int index =

@@ -26,6 +26,12 @@ std::string machine() {
 
 }  // namespace
 
+bool on_one_machine(Comm& comm) {
+  const std::vector<std::string> machines = comm.gather(machine());
+  return std::all_of(machines.begin(), machines.end(),
+                     [&](const auto& other) { return other == machines[0]; });
+}
+
 std::string take_own_device(Comm& comm) {
   if (comm.size() == 1) return {};
   const std::vector<std::string> machines = comm.gather(machine());

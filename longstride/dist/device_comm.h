@@ -40,6 +40,9 @@ class DeviceComm {
 // device.
 std::unique_ptr<DeviceComm> join_devices(Comm& comm, Device device);
 
+// Whether all ranks are on one machine.
+bool on_one_machine(Comm& comm);
+
 // Each of several ranks on a machine sees one of its GPUs alone from now on: that of its number among them, or what
 // its launcher gave it. To be called before any GPU is used. Returns why it cannot have one, or an empty text.
 std::string take_own_device(Comm& comm);

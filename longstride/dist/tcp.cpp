@@ -156,17 +156,15 @@ class Tcp : public Comm {
   }
 
   std::vector<std::string> gather(std::string_view mine) override {
-    std::vector<std::string> all(static_cast<size_t>(size_));
-    all[static_cast<size_t>(rank_)] = mine;
     if (rank_ > 0) {
       send_text(0, mine);
-      for (std::string& text : all) text = receive_text(0);
-      return all;
+      return unpacked(receive_text(0));
     }
-    for (int rank = 1; rank < size_; ++rank) all[static_cast<size_t>(rank)] = receive_text(rank);
-    for (int rank = 1; rank < size_; ++rank)
-      for (const std::string& text : all) send_text(rank, text);
-    return all;
+    // In one message to each: with many ranks, so many small ones would take longer than a step.
+    std::string all = packed(mine);
+    for (int rank = 1; rank < size_; ++rank) all += packed(receive_text(rank));
+    for (int rank = 1; rank < size_; ++rank) send_text(rank, all);
+    return unpacked(all);
   }
 
   void look() override {
@@ -195,10 +193,24 @@ class Tcp : public Comm {
     errno = 0;
     if (!receive_all(peer(rank), data, bytes)) lost(rank);
   }
-  void send_text(int rank, std::string_view text) const {
+  // A text behind its length.
+  static std::string packed(std::string_view text) {
     const auto bytes = static_cast<int64_t>(text.size());
-    send_to(rank, &bytes, sizeof(bytes));
-    send_to(rank, text.data(), bytes);
+    return std::string(reinterpret_cast<const char*>(&bytes), sizeof(bytes)).append(text);
+  }
+  std::vector<std::string> unpacked(std::string_view all) const {
+    std::vector<std::string> texts;
+    while (!all.empty()) {
+      int64_t bytes = 0;
+      std::memcpy(&bytes, all.data(), sizeof(bytes));
+      texts.emplace_back(all.substr(sizeof(bytes), static_cast<size_t>(bytes)));
+      all.remove_prefix(sizeof(bytes) + static_cast<size_t>(bytes));
+    }
+    return texts;
+  }
+  void send_text(int rank, std::string_view text) const {
+    const std::string message = packed(text);
+    send_to(rank, message.data(), static_cast<int64_t>(message.size()));
   }
   std::string receive_text(int rank) const {
     int64_t bytes = 0;

@@ -20,9 +20,13 @@ namespace {
 
 using Clock = std::chrono::steady_clock;
 
-// Elements that travel together: enough to use the wires well, few enough that little is left to send when the
-// backward pass ends.
-constexpr int64_t kPiece = int64_t{4} << 20;
+// Elements that travel together. Within a machine it is all of them, at the end: its wires are so fast that NCCL's
+// kernels, which take processors from the backward pass, cost more beside it than after it. Between machines it
+// is enough for messages that use the wires well (a shard is one), and few enough that little is left to send when
+// the backward pass ends.
+constexpr int64_t kLeastPiece = int64_t{4} << 20, kShard = int64_t{64} << 10;
+int64_t piece_between_machines(int ranks) { return std::max(kLeastPiece, ranks * kShard); }
+
 // What NCCL takes for itself, as measured with two ranks on H200.
 constexpr int64_t kOfNccl = int64_t{1} << 30;
 constexpr std::chrono::milliseconds kBetweenLooks{50};
@@ -105,7 +109,7 @@ class OnDevices : public GradientSum {
   }
 
   void ready(int64_t begin, int64_t end) override {
-    if (begin == end) return;
+    if (begin == end || all_at_once()) return;
     if (end != pending_begin_) {
       flush();
       pending_end_ = end;
@@ -115,6 +119,7 @@ class OnDevices : public GradientSum {
   }
 
   void finish(UpdateControl* control) override {
+    if (all_at_once()) pending_begin_ = 0, pending_end_ = gradients_.count();
     flush();
     side_->follow();
     side_->run([&] { exchange_losses(control); });
@@ -144,6 +149,8 @@ class OnDevices : public GradientSum {
   void abandon() noexcept override { devices_->abandon(); }
 
  private:
+  bool all_at_once() const { return piece_ == gradients_.count(); }
+
   void flush() {
     // From the back, as they became ready.
     while (pending_end_ > pending_begin_) {
@@ -215,7 +222,8 @@ class OnDevices : public GradientSum {
 
 std::unique_ptr<GradientSum> gradient_sum(Comm& comm, Device device, const Tensor& flat_gradients) {
   if (device.kind == DeviceKind::cpu) return std::make_unique<OnCpu>(comm, flat_gradients);
-  return gradient_sum_of_devices(comm, join_devices(comm, device), device, flat_gradients, kPiece);
+  const int64_t piece = on_one_machine(comm) ? flat_gradients.count() : piece_between_machines(comm.size());
+  return gradient_sum_of_devices(comm, join_devices(comm, device), device, flat_gradients, piece);
 }
 
 std::unique_ptr<GradientSum> gradient_sum_of_devices(Comm& comm, std::unique_ptr<DeviceComm> devices,
@@ -226,7 +234,7 @@ std::unique_ptr<GradientSum> gradient_sum_of_devices(Comm& comm, std::unique_ptr
 
 int64_t gradient_sum_bytes(Device device, int ranks, int64_t gradients) {
   if (ranks == 1 || device.kind == DeviceKind::cpu) return 0;
-  return room_bytes(device, ranks, std::min(kPiece, gradients)) + kOfNccl;
+  return room_bytes(device, ranks, gradients) + kOfNccl;
 }
 
 }  // namespace longstride

@@ -14,7 +14,9 @@
 #include "longstride/device/staging.h"
 #include "longstride/model/rotary.h"
 
-namespace longstride::cuda {
+namespace longstride {
+
+namespace cuda {
 
 using namespace decode;
 
@@ -186,13 +188,18 @@ class Steps : public StepEngine {
 
 }  // namespace
 
-std::unique_ptr<StepEngine> make_steps(Device device, const EngineParts& parts,
-                                       const DecoderOptions& options) {
-  return std::make_unique<Steps>(device, parts, options);
+}  // namespace cuda
+
+template <>
+std::unique_ptr<StepEngine> make_steps_on<DeviceKind::cuda>(Device device, const EngineParts& parts,
+                                                            const DecoderOptions& options) {
+  return std::make_unique<cuda::Steps>(device, parts, options);
 }
 
-int64_t steps_bytes(const ModelConfig& config, DType product, const DecoderOptions& options) {
-  return Steps::bytes(config, product, options);
+template <>
+int64_t steps_bytes_on<DeviceKind::cuda>(const ModelConfig& config, DType product,
+                                         const DecoderOptions& options) {
+  return cuda::Steps::bytes(config, product, options);
 }
 
-}  // namespace longstride::cuda
+}  // namespace longstride

@@ -1,6 +1,7 @@
 #include "longstride/dist/device_comm.h"
 
 #include <algorithm>
+#include <exception>
 #include <fstream>
 #include <utility>
 #include <vector>

@@ -18,6 +18,7 @@ struct TrainOptions {
   bool json = false;
   int64_t ranks = 0;           // processes that train it together, started here; 0: as many as were started
   int64_t gpus = 0;            // the same, each on a GPU of its own
+  std::string parallel;        // data=N,sequence=N: what the ranks share
   char** arguments = nullptr;  // of this process
 };
 int run_train(const TrainOptions& options);

@@ -86,6 +86,9 @@ void add_train(CLI::App& app, TrainOptions& o, int& result) {
         "train by this many processes of this machine together, each with its part of every batch");
   c.add("--gpus", o.gpus, {.least = 1, .most = 1024},
         "train on this many GPUs of this machine: a rank for each");
+  c.add("--parallel", o.parallel,
+        "what ranks share: data=A,sequence=B gives each sequence to B ranks, each batch to A groups of them")
+      .type_name("data=A,sequence=B");
   c.add_flag("--quiet", o.quiet, "no progress line");
   c.add_flag("--json", o.json, "print the result as JSON");
   c.footer(

@@ -1,4 +1,5 @@
 // `longstride train`: begins a run from a config, or goes on with one.
+#include <algorithm>
 #include <filesystem>
 #include <memory>
 #include <optional>
@@ -110,6 +111,61 @@ nlohmann::json known(Number number, bool is_known) {
 
 namespace {
 
+// The numbers of `--parallel data=2,sequence=4`; 0 where one is not named.
+struct Parallel {
+  int64_t data = 0, sequence = 0;
+};
+
+Parallel parse_parallel(const std::string& text) {
+  Parallel parallel;
+  for (const std::string& part : split(text, ',')) {
+    const size_t equals = part.find('=');
+    const std::string name = part.substr(0, equals);
+    int64_t* const number = name == "data"       ? &parallel.data
+                            : name == "sequence" ? &parallel.sequence
+                                                 : nullptr;
+    if (number == nullptr || equals == std::string::npos || *number != 0)
+      throw UsageError(fmt::format("--parallel {}: must be as data=2,sequence=4, each once", text));
+    *number = parse_integer(part.substr(equals + 1), "--parallel " + name);
+    if (*number < 1 || *number > 1024)
+      throw UsageError(fmt::format("--parallel {}: {} must lie between 1 and 1024", text, name));
+  }
+  return parallel;
+}
+
+// Makes the number of ranks and the overrides of the config out of --gpus and --parallel.
+void settle_ranks(TrainOptions& options) {
+  if (options.gpus > 0) {
+    if (options.ranks > 0 && options.ranks != options.gpus)
+      throw UsageError(
+          fmt::format("--gpus {} is {} ranks, one each; leave --ranks out", options.gpus, options.gpus));
+    options.ranks = options.gpus;
+    options.overrides.push_back("compute.device=cuda");
+  }
+  if (options.parallel.empty()) return;
+  Parallel parallel = parse_parallel(options.parallel);
+  if (parallel.sequence == 0) parallel.sequence = 1;
+  if (parallel.data == 0) parallel.data = std::max<int64_t>(1, options.ranks / parallel.sequence);
+  const int64_t product = parallel.data * parallel.sequence;
+  if (options.ranks > 0 && options.ranks != product)
+    throw UsageError(fmt::format("--parallel {} is {} ranks, but --{} says {}", options.parallel, product,
+                                 options.gpus > 0 ? "gpus" : "ranks", options.ranks));
+  options.ranks = product;
+  options.overrides.push_back(fmt::format("compute.sequence_ranks={}", parallel.sequence));
+}
+
+void say_ranks(const RunConfig& config, int ranks) {
+  const int64_t sharing = config.compute.sequence_ranks;
+  const std::string device =
+      parse_device(config.compute.device).kind == DeviceKind::cpu ? "" : " on a GPU of its own";
+  const int64_t batch = config.train.batch, share = batch / batch_parts(config, ranks);
+  if (sharing == 1)
+    say("ranks      {}, each{} takes {} of {} sequences a step", ranks, device, share, batch);
+  else
+    say("ranks      {}, each{}; {} share each sequence, and {} of {} sequences a step are a group's", ranks,
+        device, sharing, share, batch);
+}
+
 // What the ranks after the first do: they take the run that rank 0 leads.
 int follow_rank_0(const TrainOptions& options, Comm& comm, const std::string& no_device) {
   tell_about_data(true);
@@ -137,20 +193,16 @@ int follow_rank_0(const TrainOptions& options, Comm& comm, const std::string& no
 
 int run_train(const TrainOptions& of_command) {
   TrainOptions options = of_command;
-  const char* const option = options.gpus > 0 ? "--gpus" : "--ranks";
-  if (options.gpus > 0) {
-    if (options.ranks > 0 && options.ranks != options.gpus)
-      throw UsageError(
-          fmt::format("--gpus {} is {} ranks, one each; leave --ranks out", options.gpus, options.gpus));
-    options.ranks = options.gpus;
-    options.overrides.push_back("compute.device=cuda");
-  }
+  const char* const option = !options.parallel.empty() ? "--parallel"
+                             : options.gpus > 0        ? "--gpus"
+                                                       : "--ranks";
+  settle_ranks(options);
   // The processes that are started here find themselves among ranks.
   if (options.ranks > 1 && launch_of_environment().launcher == Launcher::none)
     return run_ranks(static_cast<int>(options.ranks), options.arguments);
   const std::unique_ptr<Comm> comm = join_ranks();
   if (options.ranks > 1 && comm->size() != options.ranks)
-    throw UsageError(fmt::format("{0} {1}, but {2} started {3} processes; leave {0} out", option,
+    throw UsageError(fmt::format("{0} means {1} ranks, but {2} started {3} processes; leave {0} out", option,
                                  options.ranks, name_of(launch_of_environment().launcher), comm->size()));
   const std::string no_device = take_own_device(*comm);
   if (comm->rank() > 0) return follow_rank_0(options, *comm, no_device);
@@ -187,10 +239,7 @@ int run_train(const TrainOptions& of_command) {
 
   if (!options.quiet) {
     describe(prepared);
-    if (comm->size() > 1)
-      say("ranks      {}, each {}takes {} of {} sequences a step", comm->size(),
-          parse_device(config.compute.device).kind == DeviceKind::cpu ? "" : "on a GPU of its own ",
-          config.train.batch / comm->size(), config.train.batch);
+    if (comm->size() > 1) say_ranks(config, comm->size());
     if (!recipe_note.empty()) say("note       {}", recipe_note);
   }
   note_slow_cpu(parse_device(config.compute.device));

@@ -74,7 +74,7 @@ struct Workspace {
     workspace.rows = Rows::allocate(config, streams, arena);
     workspace.queries = arena.allocate(DType::f32, {streams, config.qk()});
     workspace.attended = arena.allocate(DType::f32, {streams, config.width});
-    workspace.rotation = allocate_rotation(config, arena);
+    workspace.rotation = allocate_rotation(config, config.context, arena);
     return workspace;
   }
 };

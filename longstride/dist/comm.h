@@ -4,6 +4,7 @@
 
 #include <cstdint>
 #include <memory>
+#include <span>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -12,6 +13,18 @@
 #include "longstride/base/tensor.h"
 
 namespace longstride {
+
+// What a rank sends to another, and what it awaits from one.
+struct Outgoing {
+  int rank;
+  const void* data;
+  int64_t bytes;
+};
+struct Incoming {
+  int rank;
+  void* data;
+  int64_t bytes;
+};
 
 // A rank has ended or cannot be reached any more.
 class RankLost : public Error {
@@ -32,6 +45,9 @@ class Comm {
   virtual void broadcast(void* data, int64_t bytes) = 0;
   // What each rank gives, in their order.
   virtual std::vector<std::string> gather(std::string_view mine) = 0;
+  // Every piece leaves for its rank, and those of the others arrive, in the same order for each pair of ranks. All
+  // ranks call it, also those without a piece. By gather(), unless there is a shorter way.
+  virtual void exchange(std::span<const Outgoing> out, std::span<const Incoming> in);
   // Throws RankLost if a rank is known to be gone. Waits for nobody.
   virtual void look() {}
 };

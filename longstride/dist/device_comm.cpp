@@ -25,6 +25,20 @@ std::string machine() {
   return std::string(name) + "/" + boot;
 }
 
+// Memory of the CPU.
+class ByComm : public DeviceComm {
+ public:
+  explicit ByComm(Comm& comm) : comm_(comm) {}
+  void exchange(std::span<const Outgoing> out, std::span<const Incoming> in) override {
+    comm_.exchange(out, in);
+  }
+  std::string trouble() override { return {}; }
+  void abandon() noexcept override {}
+
+ private:
+  Comm& comm_;
+};
+
 }  // namespace
 
 bool on_one_machine(Comm& comm) {
@@ -46,6 +60,7 @@ std::string take_own_device(Comm& comm) {
 }
 
 std::unique_ptr<DeviceComm> join_devices(Comm& comm, Device device) {
+  if (device.kind == DeviceKind::cpu) return std::make_unique<ByComm>(comm);
   std::string why, identity;
   try {
     LONGSTRIDE_CHECK(device.kind == DeviceKind::cuda, "several ranks cannot train on {}", name_of(device));

@@ -13,17 +13,6 @@ namespace longstride {
 
 class DeviceComm {
  public:
-  struct Outgoing {
-    int rank;
-    const void* data;
-    int64_t bytes;
-  };
-  struct Incoming {
-    int rank;
-    void* data;
-    int64_t bytes;
-  };
-
   virtual ~DeviceComm() = default;
 
   // Queued as work of this rank's device, and may be part of a graph: every piece leaves for its rank, and the
@@ -36,8 +25,8 @@ class DeviceComm {
   virtual void abandon() noexcept = 0;
 };
 
-// Joins `device` of each rank of `comm`. Throws Error on all of them if one cannot, or if two would share a
-// device.
+// Joins `device` of each rank of `comm`; CPUs by `comm` itself, which must outlive the result. Throws Error on all
+// of them if one cannot, or if two would share a device.
 std::unique_ptr<DeviceComm> join_devices(Comm& comm, Device device);
 
 // Whether all ranks are on one machine.

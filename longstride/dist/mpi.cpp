@@ -73,7 +73,32 @@ class Mpi : public Comm {
     return parts;
   }
 
+  void exchange(std::span<const Outgoing> out, std::span<const Incoming> in) override {
+    std::vector<MPI_Request> requests;
+    for (const Incoming& piece : in)
+      for_each_message(piece.bytes, [&](int64_t begin, int count) {
+        check(MPI_Irecv(static_cast<char*>(piece.data) + begin, count, MPI_BYTE, piece.rank, 0,
+                        MPI_COMM_WORLD, &requests.emplace_back()),
+              "MPI_Irecv");
+      });
+    for (const Outgoing& piece : out)
+      for_each_message(piece.bytes, [&](int64_t begin, int count) {
+        check(MPI_Isend(static_cast<const char*>(piece.data) + begin, count, MPI_BYTE, piece.rank, 0,
+                        MPI_COMM_WORLD, &requests.emplace_back()),
+              "MPI_Isend");
+      });
+    check(MPI_Waitall(static_cast<int>(requests.size()), requests.data(), MPI_STATUSES_IGNORE),
+          "MPI_Waitall");
+  }
+
  private:
+  // MPI counts in 32 bits.
+  template <class Message>
+  static void for_each_message(int64_t bytes, const Message& message) {
+    for (int64_t begin = 0; begin < bytes; begin += kMostBytes)
+      message(begin, static_cast<int>(std::min(kMostBytes, bytes - begin)));
+  }
+
   static constexpr int64_t kPiece = int64_t{1} << 22;  // elements summed at a time
   static constexpr int64_t kMostBytes = int64_t{1} << 30;
 

@@ -19,6 +19,8 @@ Tensor values_of(const ModelConfig& config, const Tensor& qkv) {
   return qkv.columns(2 * config.qk(), config.qkv());
 }
 
+float scale_of(const ModelConfig& config) { return 1.0f / std::sqrt(static_cast<float>(config.qk_head())); }
+
 // Queries, keys and values are columns of one projection; the attention reads them in place.
 AttentionTensors attention_tensors(const BlockCall& call, const BlockActivations& saved) {
   const ModelConfig& config = *call.config;
@@ -32,8 +34,34 @@ AttentionTensors attention_tensors(const BlockCall& call, const BlockActivations
   t.v = by_head(values_of(config, saved.qkv));
   t.o = by_head(saved.attended);
   t.lse = saved.lse;
-  t.scale = 1.0f / std::sqrt(static_cast<float>(config.qk_head()));
+  t.scale = scale_of(config);
   return t;
+}
+
+void attend(const OpContext& context, const BlockCall& call, const BlockActivations& saved) {
+  if (call.shared != nullptr)
+    call.shared->forward(context, call.layer, scale_of(*call.config), saved.qkv, saved.attended);
+  else
+    run(context, AttentionForward{*call.attention, attention_tensors(call, saved)});
+}
+
+// d_qkv of d_attended.
+void attend_backward(const OpContext& context, const BlockCall& call, const BlockActivations& saved,
+                     const BlockTemporaries& temporaries) {
+  const ModelConfig& config = *call.config;
+  if (call.shared != nullptr)
+    return call.shared->backward(context, call.layer, scale_of(config), temporaries.d_attended,
+                                 temporaries.d_qkv);
+  const auto by_head = [&](const Tensor& rows) {
+    return rows.split_last(config.heads).split_first(call.batch);
+  };
+  const int64_t qk = config.qk();
+  run(context, AttentionBackward{*call.attention,
+                                 attention_tensors(call, saved),
+                                 {.d_o = by_head(temporaries.d_attended),
+                                  .dq = by_head(temporaries.d_qkv.columns(0, qk)),
+                                  .dk = by_head(temporaries.d_qkv.columns(qk, 2 * qk)),
+                                  .dv = by_head(values_of(config, temporaries.d_qkv))}});
 }
 
 // Queries and keys are the first columns of the projection. In the paper's model they are used as they are.
@@ -78,7 +106,7 @@ void forward_to_up(const OpContext& context, const BlockCall& call, const Tensor
   run(context, LinearForward{normed, p.qkv_weight, p.qkv_bias, saved.qkv});
   if (changes_queries(*call.config)) run(context, QueryKeyForward{query_key(call, saved)});
   mix_values(context, call, saved);
-  run(context, AttentionForward{*call.attention, attention_tensors(call, saved)});
+  attend(context, call, saved);
   run(context, LinearForward{saved.attended, p.projection_weight, p.projection_bias, normed});
   run(context, ResidualForward{.x = x,
                                .branch = normed,
@@ -204,18 +232,9 @@ void block_backward(const OpContext& context, const BlockCall& call, const Tenso
   run(context, LinearBackwardWeight{branch, saved.attended, call.product, gradients.projection_weight,
                                     gradients.projection_bias});
   run(context, LinearBackwardInput{branch, p.projection_weight, temporaries.d_attended});
-  const auto by_head = [&](const Tensor& rows) {
-    return rows.split_last(config.heads).split_first(call.batch);
-  };
-  const int64_t qk = config.qk();
-  run(context, AttentionBackward{*call.attention,
-                                 attention_tensors(call, saved),
-                                 {.d_o = by_head(temporaries.d_attended),
-                                  .dq = by_head(temporaries.d_qkv.columns(0, qk)),
-                                  .dk = by_head(temporaries.d_qkv.columns(qk, 2 * qk)),
-                                  .dv = by_head(values_of(config, temporaries.d_qkv))}});
+  attend_backward(context, call, saved, temporaries);
   if (changes_queries(config))
-    run(context, QueryKeyBackward{query_key(call, saved), temporaries.d_qkv.columns(0, 2 * qk)});
+    run(context, QueryKeyBackward{query_key(call, saved), temporaries.d_qkv.columns(0, 2 * config.qk())});
   mix_values_backward(context, call, values_of(config, temporaries.d_qkv));
   run(context, LayerNormApply{x, p.norm1_gain, p.norm1_bias, saved.mean1, saved.rstd1, branch});
   run(context, LinearBackwardWeight{temporaries.d_qkv, branch, call.product, gradients.qkv_weight,

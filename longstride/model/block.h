@@ -9,6 +9,7 @@
 
 #include "longstride/model/config.h"
 #include "longstride/model/parameters.h"
+#include "longstride/model/sequence_ranks.h"
 #include "longstride/ops/attention.h"
 #include "longstride/ops/dropout.h"
 
@@ -60,6 +61,7 @@ struct BlockCall {
   const ModelConfig* config = nullptr;
   const BlockParameters* parameters = nullptr;  // weights of products in the compute dtype
   const AttentionPlan* attention = nullptr;
+  const SharedAttention* shared = nullptr;  // instead, where several ranks share each sequence
   Tensor rotation;  // of QueryKey, for the positions of one sequence; empty: not rotary
   int64_t batch = 1;
   Dropout attention_dropout, feed_forward_dropout;

@@ -32,15 +32,15 @@ double RotaryAngles::operator()(int64_t position, int64_t pair) const {
   return static_cast<double>(coordinate) * frequency_[pair];
 }
 
-Tensor allocate_rotation(const ModelConfig& config, Arena& arena) {
+Tensor allocate_rotation(const ModelConfig& config, int64_t positions, Arena& arena) {
   if (config.positions != "rotary") return {};
-  return arena.allocate(DType::f32, {config.context, config.qk_head()});
+  return arena.allocate(DType::f32, {positions, config.qk_head()});
 }
 
-void fill_rotation(const ModelConfig& config, const Tensor& rotation) {
+void fill_rotation(const ModelConfig& config, const Tensor& rotation, int64_t first) {
   if (!rotation) return;
   const RotaryAngles angles(config);
-  const int64_t n = config.context, width = config.qk_head(), half = width / 2;
+  const int64_t n = rotation.shape[0], width = config.qk_head(), half = width / 2;
   std::vector<float> made;
   const bool on_cpu = rotation.device == DeviceKind::cpu;
   if (!on_cpu) made.resize(n * width);
@@ -49,7 +49,7 @@ void fill_rotation(const ModelConfig& config, const Tensor& rotation) {
   parallel_for((n + kPositions - 1) / kPositions, [&](int64_t piece) {
     for (int64_t i = piece * kPositions; i < std::min(n, (piece + 1) * kPositions); ++i)
       for (int64_t pair = 0; pair < half; ++pair) {
-        const double angle = angles(i, pair);
+        const double angle = angles(first + i, pair);
         table[i * width + pair] = static_cast<float>(std::cos(angle));
         table[i * width + half + pair] = static_cast<float>(std::sin(angle));
       }

@@ -27,10 +27,10 @@ class RotaryAngles {
   std::vector<double> frequency_;           // of each pair
 };
 
-// What QueryKey::rotation needs for positions [0, config.context): (context, D) f32, cosines then sines.
-// Empty where the model has no rotary positions.
-Tensor allocate_rotation(const ModelConfig& config, Arena& arena);
-// Fills that tensor. Computed in double.
-void fill_rotation(const ModelConfig& config, const Tensor& rotation);
+// What QueryKey::rotation needs for so many positions: (positions, D) f32, cosines then sines. Empty where the
+// model has no rotary positions.
+Tensor allocate_rotation(const ModelConfig& config, int64_t positions, Arena& arena);
+// Fills that tensor for the positions from `first` on. Computed in double.
+void fill_rotation(const ModelConfig& config, const Tensor& rotation, int64_t first = 0);
 
 }  // namespace longstride

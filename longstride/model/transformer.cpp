@@ -25,14 +25,44 @@ Dropout dropout_of(const ModelConfig& config, const TrainingPass& pass, int64_t 
           pass.first_sequence * config.context * config.width};
 }
 
+// The model as far as a rank's rows go.
+ModelConfig of_rank(ModelConfig config, const ComputePlan& plan) {
+  const SequenceRanks& ranks = plan.sequence;
+  if (!ranks.shared()) return config;
+  LONGSTRIDE_CHECK(
+      config.position_tables().empty() && !config.convolves(),
+      "ranks cannot share the sequences of a model with {}; set model.{}, or let each rank have whole "
+      "sequences",
+      config.convolves() ? "a convolution" : "tables of positions",
+      config.convolves() ? "convolution = 0" : "positions = \"rotary\"");
+  LONGSTRIDE_CHECK(
+      !plan.training || plan.recompute,
+      "ranks that share sequences recompute their activations; set train.activations = \"recompute\"");
+  config.context /= ranks.parts;
+  return config;
+}
+
+std::unique_ptr<SharedAttention> shared_attention(const ModelConfig& config, const ComputePlan& plan) {
+  if (!plan.sequence.shared()) return nullptr;
+  return std::make_unique<SharedAttention>(config, plan.batch, plan.device, plan.sequence,
+                                           attention_plans_of(config, plan.device, false));
+}
+
+// A chunk as one sequence.
+Tensor tokens_of(const Tensor& tokens, const RankPositions::Chunk& chunk) {
+  const Tensor flat = tokens.reshaped({tokens.count()});
+  return flat.rows(chunk.whole, chunk.whole + chunk.count).reshaped({1, chunk.count});
+}
+
 bool offloads(const ComputePlan& plan) {
   return plan.training && plan.offload && plan.device.kind != DeviceKind::cpu;
 }
 
 }  // namespace
 
-Transformer::Workspace Transformer::allocate_workspace(const ModelConfig& config, const ComputePlan& plan,
-                                                       Arena& arena) {
+Transformer::Workspace Transformer::allocate_workspace(const ModelConfig& whole, const ComputePlan& plan,
+                                                       const SharedAttention* shared, Arena& arena) {
+  const ModelConfig config = of_rank(whole, plan);
   const int64_t rows = plan.batch * config.context, d = config.width;
   Workspace w;
   int64_t streams = plan.training ? config.layers + 1 : 1;
@@ -49,12 +79,18 @@ Transformer::Workspace Transformer::allocate_workspace(const ModelConfig& config
   if (plan.training && config.mixes_values()) w.values.d_first = arena.allocate(DType::f32, {rows, d});
   w.mean = arena.allocate(DType::f32, {rows});
   w.rstd = arena.allocate(DType::f32, {rows});
-  w.rotation = allocate_rotation(config, arena);
+  w.rotation = allocate_rotation(config, config.context, arena);
+  if (shared != nullptr) {
+    w.shared = shared->allocate(plan.product, plan.training, arena);
+    w.own_tokens = arena.allocate(DType::u8, {rows});
+    w.own_loss = arena.allocate(DType::f32, {rows});
+  }
   return w;
 }
 
-int64_t Transformer::scratch_bytes(const ModelConfig& config, const ComputePlan& plan,
+int64_t Transformer::scratch_bytes(const ModelConfig& whole, const ComputePlan& plan,
                                    std::span<const std::shared_ptr<const AttentionPlan>> attention) {
+  const ModelConfig config = of_rank(whole, plan);
   int64_t bytes = 0;
   for (const auto& layer : attention)
     bytes = std::max(
@@ -83,28 +119,41 @@ MemoryPlan plan_memory(const ModelConfig& config, const ComputePlan& plan, bool 
     if (average) memory.average = memory.weights;
   }
   Arena arena = Arena::measuring(plan.device);
-  const auto workspace = Transformer::allocate_workspace(config, plan, arena);
   const auto attention = attention_plans_of(config, plan.device, false);
+  const auto shared = shared_attention(config, plan);
+  const auto workspace = Transformer::allocate_workspace(config, plan, shared.get(), arena);
   memory.activations = workspace.activation_bytes;
   memory.temporaries =
       arena.peak() - workspace.activation_bytes + Transformer::scratch_bytes(config, plan, attention);
-  memory.plans = attention_plan_bytes(plan.device, attention);
+  memory.plans = attention_plan_bytes(plan.device, attention) + (shared ? shared->bytes() : 0);
   if (offloads(plan))
     memory.offloaded = OffloadedInputs::bytes(config.layers, workspace.streams.front().bytes());
   return memory;
 }
 
 Transformer::Transformer(const ModelConfig& config, const ComputePlan& plan)
-    : config_(config), plan_(plan), attention_(attention_plans_of(config, plan.device, true)) {
+    : config_(config),
+      own_(of_rank(config, plan)),
+      plan_(plan),
+      attention_(attention_plans_of(config, plan.device, !plan.sequence.shared())),
+      shared_(shared_attention(config, plan)) {
   LONGSTRIDE_CHECK(plan.batch >= 1, "batch = {}, must be at least 1", plan.batch);
   LONGSTRIDE_CHECK(!plan.offload || plan.recompute, "what is offloaded is the inputs of recomputation");
   for (int64_t layer = 0; layer < config.layers; ++layer)
     attention_of_layer_.push_back(attention_[layer % attention_.size()].get());
   Arena measure = Arena::measuring(plan.device);
-  allocate_workspace(config, plan, measure);
+  allocate_workspace(config, plan, shared_.get(), measure);
   arena_ = Arena(plan.device, measure.peak());
-  work_ = allocate_workspace(config, plan, arena_);
-  fill_rotation(config, work_.rotation);
+  work_ = allocate_workspace(config, plan, shared_.get(), arena_);
+  if (shared_) {
+    shared_->use(plan.device, work_.shared);
+    // The chunks of the first sequence; those of the others are the same.
+    for (const RankPositions::Chunk& chunk : shared_->positions().chunks())
+      if (work_.rotation && chunk.own < own_.context)
+        fill_rotation(config, work_.rotation.rows(chunk.own, chunk.own + chunk.count), chunk.first);
+  } else {
+    fill_rotation(config, work_.rotation);
+  }
   scratch_ = Arena(plan.device, scratch_bytes(config, plan, attention_));
   if (offloads(plan)) offloaded_ = std::make_unique<OffloadedInputs>(config.layers, work_.streams);
   context_ = {plan.device, &scratch_};
@@ -128,7 +177,8 @@ SharedValues Transformer::shared_values() const {
 BlockCall Transformer::block_call(const ModelParameters& parameters, int64_t layer,
                                   const TrainingPass& pass) const {
   BlockCall call;
-  call.config = &config_;
+  call.config = &own_;
+  call.shared = shared_.get();
   call.parameters = &parameters.blocks[layer];
   call.attention = attention_of_layer_[layer];
   call.rotation = work_.rotation;
@@ -159,9 +209,53 @@ void Transformer::check_tokens(const Tensor& tokens, const Tensor& loss) const {
                    "loss is {}, needs the shape of the tokens {} in f32", loss.describe(), tokens.describe());
 }
 
+Tensor Transformer::own_tokens(const Tensor& tokens) const {
+  const Tensor flat = tokens.reshaped({tokens.count()});
+  if (!shared_) return flat;
+  shared_->positions().from_whole(flat, work_.own_tokens);
+  return work_.own_tokens;
+}
+
+Tensor Transformer::own_loss(const Tensor& loss) const {
+  return shared_ ? work_.own_loss : loss.reshaped({loss.count()});
+}
+
+void Transformer::spread_loss(const Tensor& loss, bool to_all) const {
+  if (!shared_) return;
+  const Tensor whole = loss.reshaped({loss.count()});
+  fill_zero(whole);
+  shared_->positions().to_whole(work_.own_loss, whole);
+  if (!to_all) return;
+  std::vector<Outgoing> out;
+  std::vector<Incoming> in;
+  const SequenceRanks& ranks = plan_.sequence;
+  for (int64_t part = 0; part < ranks.parts; ++part) {
+    if (part == ranks.index) continue;
+    const int rank = ranks.first_rank + static_cast<int>(part);
+    SequenceRanks theirs = ranks;
+    theirs.index = part;
+    const auto slice = [&](const RankPositions::Chunk& chunk) {
+      return whole.rows(chunk.whole, chunk.whole + chunk.count);
+    };
+    for (const RankPositions::Chunk& chunk : shared_->positions().chunks())
+      out.push_back({rank, slice(chunk).data, slice(chunk).bytes()});
+    const RankPositions positions(config_.context, plan_.batch, theirs);
+    for (const RankPositions::Chunk& chunk : positions.chunks())
+      in.push_back({rank, slice(chunk).data, slice(chunk).bytes()});
+  }
+  (*ranks.devices)->exchange(out, in);
+}
+
+void Transformer::embed(const ModelParameters& parameters, const Tensor& tokens) {
+  if (!shared_) return run(context_, EmbeddingForward{tokens, parameters.embedding, input(0)});
+  for (const RankPositions::Chunk& chunk : shared_->positions().chunks())
+    run(context_, EmbeddingForward{tokens_of(tokens, chunk), parameters.embedding,
+                                   input(0).rows(chunk.own, chunk.own + chunk.count), chunk.first});
+}
+
 void Transformer::run_blocks(const ModelParameters& parameters, const Tensor& tokens,
                              const TrainingPass* pass, const KeyValueSink* sink) {
-  run(context_, EmbeddingForward{tokens, parameters.embedding, input(0)});
+  embed(parameters, tokens);
   run(context_, LayerNormForward{input(0), parameters.blocks[0].norm1_gain, parameters.blocks[0].norm1_bias,
                                  kNormEpsilon, work_.temporaries.branch, saved(0).mean1, saved(0).rstd1});
   for (int64_t layer = 0; layer < config_.layers; ++layer) {
@@ -194,17 +288,18 @@ void Transformer::run_head(const ModelParameters& parameters, int64_t rows, cons
 void Transformer::evaluate(const ModelParameters& parameters, const Tensor& tokens, const Tensor& loss) {
   check_tokens(tokens, loss);
   run_blocks(parameters, tokens, nullptr, nullptr);
-  const int64_t rows = tokens.count();
-  const Tensor flat_loss = loss.reshaped({rows}), flat_tokens = tokens.reshaped({rows});
-  run_head(parameters, rows, [&](int64_t begin, const Tensor& logits) {
+  const Tensor flat_loss = own_loss(loss), flat_tokens = own_tokens(tokens);
+  run_head(parameters, flat_tokens.count(), [&](int64_t begin, const Tensor& logits) {
     const int64_t end = begin + logits.shape[0];
     run(context_, CrossEntropyForward{logits, flat_tokens.rows(begin, end), flat_loss.rows(begin, end)});
   });
+  spread_loss(loss, true);
 }
 
 void Transformer::logits(const ModelParameters& parameters, const Tensor& tokens, const LogitsSink& sink,
                          const std::function<void()>& after_layer) {
   check_tokens(tokens, {});
+  LONGSTRIDE_CHECK(!shared_, "ranks that share sequences have no logits of whole ones");
   const KeyValueSink told = [&](int64_t, const Tensor&, const Tensor&, const Tensor&) { after_layer(); };
   run_blocks(parameters, tokens, nullptr, after_layer ? &told : nullptr);
   run_head(parameters, tokens.count(), sink);
@@ -215,12 +310,14 @@ void Transformer::forward_backward(const ModelParameters& parameters, const Tens
                                    const ModelParameters& gradients) {
   LONGSTRIDE_CHECK(plan_.training, "this model was planned for inference, not training");
   check_tokens(tokens, loss);
+  LONGSTRIDE_CHECK(!shared_ || pass.dropout == 0,
+                   "ranks cannot share sequences with dropout; set train.dropout = 0");
   run_blocks(parameters, tokens, &pass, nullptr);
 
   // Head: logits of a chunk of rows exist only until their gradient has been passed on.
-  const int64_t rows = tokens.count(), chunk = logit_rows(plan_.device, rows);
+  const Tensor flat_loss = own_loss(loss), flat_tokens = own_tokens(tokens);
+  const int64_t rows = flat_tokens.count(), chunk = logit_rows(plan_.device, rows);
   const Tensor &normed = work_.temporaries.branch, &d_normed = work_.temporaries.normed_again;
-  const Tensor flat_loss = loss.reshaped({rows}), flat_tokens = tokens.reshaped({rows});
   for (int64_t begin = 0; begin < rows; begin += chunk) {
     const int64_t end = std::min(rows, begin + chunk);
     const Tensor logits = work_.temporaries.logits.rows(0, end - begin);
@@ -254,11 +351,16 @@ void Transformer::forward_backward(const ModelParameters& parameters, const Tens
                    layer > 0 ? &before : nullptr, stream);
     if (pass.block_done) pass.block_done(layer);
   }
-  run(context_, EmbeddingBackward{tokens, stream, gradients.embedding});
+  if (!shared_) return run(context_, EmbeddingBackward{tokens, stream, gradients.embedding});
+  for (const RankPositions::Chunk& c : shared_->positions().chunks())
+    run(context_, EmbeddingBackward{tokens_of(tokens, c), stream.rows(c.own, c.own + c.count),
+                                    gradients.embedding, c.first});
+  spread_loss(loss, false);
 }
 
 void Transformer::prefill(const ModelParameters& parameters, const Tensor& tokens, const KeyValueSink& sink) {
   check_tokens(tokens, {});
+  LONGSTRIDE_CHECK(!shared_, "a sampler's beginning is not shared among ranks");
   run_blocks(parameters, tokens, nullptr, &sink);
 }
 

@@ -9,6 +9,7 @@
 
 #include "longstride/model/block.h"
 #include "longstride/model/offload.h"
+#include "longstride/model/sequence_ranks.h"
 
 namespace longstride {
 
@@ -20,6 +21,9 @@ struct ComputePlan {
   bool training = false;
   bool recompute = true;  // training: keep each block's input only, and run it again in the backward pass
   bool offload = false;   // with recompute on a GPU: the inputs wait in the CPU's memory
+  // Where several ranks share each sequence. All of them make the same calls with whole sequences, and each
+  // computes its own positions.
+  SequenceRanks sequence = {};
 };
 
 // Bytes that a run needs, by use. Without training `gradients`, `optimizer` and `average` are zero.
@@ -70,7 +74,8 @@ class Transformer {
   Transformer(const Transformer&) = delete;
   Transformer& operator=(const Transformer&) = delete;
 
-  // loss (B, N) f32 = nats of each token given the ones before it; tokens (B, N) u8. No dropout.
+  // loss (B, N) f32 = nats of each token given the ones before it; tokens (B, N) u8. No dropout. Ranks that share
+  // sequences all get all of them.
   void evaluate(const ModelParameters& parameters, const Tensor& tokens, const Tensor& loss);
 
   // Passes the logits of each token, given the ones before it, to `sink`, some rows at a time. `after_layer`
@@ -79,6 +84,7 @@ class Transformer {
               const std::function<void()>& after_layer = {});
 
   // As evaluate() with dropout, and the gradients of the losses are added to `gradients`. Needs plan.training.
+  // With ranks that share sequences, losses of others' positions are 0, and gradients lack their part.
   void forward_backward(const ModelParameters& parameters, const Tensor& tokens, const TrainingPass& pass,
                         const Tensor& loss, const ModelParameters& gradients);
 
@@ -105,9 +111,13 @@ class Transformer {
     Tensor mean, rstd;    // (M) of the final layer norm
     Tensor rotation;      // see rotary.h; (context, D) or empty
     SharedValues values;  // of blocks; `first` is empty where activations are kept, because they hold it
+    // Where ranks share sequences: what their attention needs, and this rank's tokens and losses.
+    SharedAttention::Room shared;
+    Tensor own_tokens, own_loss;
     int64_t activation_bytes = 0;
   };
-  static Workspace allocate_workspace(const ModelConfig& config, const ComputePlan& plan, Arena& arena);
+  static Workspace allocate_workspace(const ModelConfig& config, const ComputePlan& plan,
+                                      const SharedAttention* shared, Arena& arena);
   static int64_t scratch_bytes(const ModelConfig& config, const ComputePlan& plan,
                                std::span<const std::shared_ptr<const AttentionPlan>> attention);
 
@@ -121,17 +131,24 @@ class Transformer {
   // Calls use(first, logits) for the rows of the head, after run_blocks().
   template <class Use>
   void run_head(const ModelParameters& parameters, int64_t rows, const Use& use);
+  // This rank's tokens of `tokens`, flat, and where its losses are computed. spread_loss() brings those to `loss`.
+  Tensor own_tokens(const Tensor& tokens) const;
+  Tensor own_loss(const Tensor& loss) const;
+  void spread_loss(const Tensor& loss, bool to_all) const;
+  void embed(const ModelParameters& parameters, const Tensor& tokens);
   void check_tokens(const Tensor& tokens, const Tensor& loss) const;
   const Tensor& input(int64_t layer) const { return work_.streams[layer % work_.streams.size()]; }
   const BlockActivations& saved(int64_t layer) const;
 
   ModelConfig config_;
+  ModelConfig own_;  // the same, whose context is the positions of a sequence that this rank has
   ComputePlan plan_;
   std::vector<std::shared_ptr<const AttentionPlan>> attention_;  // one for each layer of the schedule's cycle
   std::vector<const AttentionPlan*> attention_of_layer_;
   Arena arena_ = Arena::measuring({});
   Arena scratch_ = Arena::measuring({});
   Workspace work_;
+  std::unique_ptr<SharedAttention> shared_;     // or null
   std::unique_ptr<OffloadedInputs> offloaded_;  // or null
   OpContext context_;
 };

@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <utility>
 
+#include "longstride/pattern/part.h"
+
 namespace longstride {
 
 namespace {
@@ -56,6 +58,18 @@ void check_tensors(const Arguments& arguments, const AttentionPlan& plan, const 
 
 }  // namespace
 
+namespace {
+
+void find_masks(AttentionPlan& plan) {
+  plan.masks.clear();
+  for (const Plan& p : plan.plans) {
+    std::vector<TileMasks>& masks = plan.masks.emplace_back();
+    for (const Pass& pass : p.passes) masks.push_back(make_tile_masks(pass));
+  }
+}
+
+}  // namespace
+
 AttentionPlan plan_attention(Device device, const LayerPattern& layer, int64_t heads, int64_t n,
                              bool upload) {
   const OpTimer timer("plan_attention", {});
@@ -71,11 +85,19 @@ AttentionPlan plan_attention(Device device, const LayerPattern& layer, int64_t h
     if (known == plan.plans.end()) plan.plans.push_back(make_plan(pattern, n, kMaskTile, kMaskTile));
     plan.pairs += plan.head(h).pairs;
   }
-  for (const Plan& p : plan.plans) {
-    std::vector<TileMasks>& masks = plan.masks.emplace_back();
-    for (const Pass& pass : p.passes) masks.push_back(make_tile_masks(pass));
-  }
+  find_masks(plan);
   return upload && on_gpu(device) ? uploaded(std::move(plan), device) : plan;
+}
+
+AttentionPlan plan_of_queries(const AttentionPlan& whole, std::span<const IndexRange> ranges) {
+  AttentionPlan part = whole;
+  part.on_device.reset();
+  part.pairs = 0;
+  for (Plan& plan : part.plans) plan = plan_of_queries(std::move(plan), ranges);
+  for (size_t head = 0; head < part.plan_of_head.size(); ++head)
+    part.pairs += part.head(static_cast<int64_t>(head)).pairs;
+  find_masks(part);
+  return part;
 }
 
 AttentionPlan uploaded(AttentionPlan plan, Device device) {

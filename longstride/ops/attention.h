@@ -6,6 +6,7 @@
 #pragma once
 
 #include <memory>
+#include <span>
 #include <vector>
 
 #include "longstride/ops/run.h"
@@ -36,6 +37,8 @@ struct AttentionPlan {
 // run there.
 AttentionPlan plan_attention(Device device, const LayerPattern& layer, int64_t heads, int64_t n,
                              bool upload = true);
+// The part of a plan that these queries have (pattern/part.h), not uploaded.
+AttentionPlan plan_of_queries(const AttentionPlan& whole, std::span<const IndexRange> ranges);
 // The same plan with its lists in the memory of that device.
 AttentionPlan uploaded(AttentionPlan plan, Device device);
 // Bytes of its lists on that device, whether they are there or not.

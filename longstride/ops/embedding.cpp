@@ -19,6 +19,14 @@ void check_tables(const Arguments& arguments, const EmbeddingTables& tables) {
   for (const Tensor& axis : tables.axes) arguments.dense("position table", axis, DType::f32, {kAny, width});
 }
 
+void check_first(const Arguments& arguments, const Tensor& tokens, int64_t first, bool positioned) {
+  LONGSTRIDE_CHECK(
+      first == 0 || (first > 0 && tokens.shape[0] == 1 && !positioned),
+      "{}: slots from {} on of {} sequences{}; only one sequence can begin later than 0, without "
+      "position tables in the backward",
+      arguments.op(), first, tokens.shape[0], positioned ? " with position tables" : "");
+}
+
 }  // namespace
 
 OpWork EmbeddingForward::work() const { return {.bytes = y.bytes()}; }
@@ -27,6 +35,7 @@ void EmbeddingForward::check(const Arguments& arguments) const {
   check_tables(arguments, tables);
   arguments.dense("tokens", tokens, DType::u8, {kAny, kAny});
   arguments.dense("y", y, DType::f32, {tokens.count(), tables.token.shape[1]});
+  check_first(arguments, tokens, first, false);
   arguments.below("tokens", tokens, tables.token.shape[0]);
 }
 
@@ -53,6 +62,7 @@ void EmbeddingBackward::check(const Arguments& arguments) const {
   check_tables(arguments, gradients);
   arguments.dense("tokens", tokens, DType::u8, {kAny, kAny});
   arguments.dense("dy", dy, DType::f32, {tokens.count(), gradients.token.shape[1]});
+  check_first(arguments, tokens, first, !gradients.axes.empty());
   arguments.below("tokens", tokens, gradients.token.shape[0]);
 }
 

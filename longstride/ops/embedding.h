@@ -28,11 +28,13 @@ struct EmbeddingTables {
   PositionShift shift = PositionShift::before;
 };
 
-// tokens (B, N) u8 -> y (B*N, d) f32 =. Slot i of y predicts token i; the last token of a row is not read.
+// tokens (B, N) u8 -> y (B*N, d) f32 =. Slot i of y predicts token i; the last token of a row is not read. With
+// `first` > 0 the tokens are those of one sequence (B = 1) from slot `first` on, and the one before them is read.
 struct EmbeddingForward {
   Tensor tokens;
   const EmbeddingTables& tables;
   Tensor y;
+  int64_t first = 0;
 
   const char* name() const { return "embedding_forward"; }
   OpWork work() const;
@@ -53,10 +55,11 @@ struct EmbeddingOne {
   void check(const Arguments& arguments) const;
 };
 
-// gradients.* += for dy (B*N, d) f32.
+// gradients.* += for dy (B*N, d) f32. With `first` > 0 as above; then there must be no position tables.
 struct EmbeddingBackward {
   Tensor tokens, dy;
   const EmbeddingTables& gradients;
+  int64_t first = 0;
 
   static constexpr bool kUsesScratch = true;
   const char* name() const { return "embedding_backward"; }

@@ -105,6 +105,10 @@ void ComputeConfig::fields(FieldList& list) {
   list.add("instructions", instructions,
            "most that may be used of the CPU's instruction sets; auto = $LONGSTRIDE_INSTRUCTIONS, else all")
       .one_of(instruction_names());
+  list.add("sequence_ranks", sequence_ranks,
+           "of several ranks, how many share each sequence; a process by itself has all of it")
+      .at_least(1)
+      .at_most(1024);
 }
 
 FieldList RunConfig::fields() {

@@ -53,6 +53,7 @@ struct ComputeConfig {
   std::string precision = "auto";
   int64_t threads = 0;
   std::string instructions = "auto";
+  int64_t sequence_ranks = 1;
 
   void fields(FieldList& list);
 };

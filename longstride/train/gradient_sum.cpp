@@ -90,10 +90,10 @@ int64_t room_bytes(Device device, int ranks, int64_t piece) {
 }
 
 // Of each piece, every rank receives all parts of its shard, adds them up and sends the sum round: as many bytes
-// as a ring would take, and the same bits whatever connects the ranks. All of it on a second stream.
+// as a ring would take, and the same bits whatever connects the ranks. Pieces go by a second stream.
 class OnDevices : public GradientSum {
  public:
-  OnDevices(Comm& comm, std::unique_ptr<DeviceComm> devices, Device device, const Tensor& gradients,
+  OnDevices(Comm& comm, std::shared_ptr<DeviceComm> devices, Device device, const Tensor& gradients,
             int64_t piece)
       : comm_(comm),
         devices_(std::move(devices)),
@@ -119,12 +119,16 @@ class OnDevices : public GradientSum {
   }
 
   void finish(UpdateControl* control) override {
-    if (all_at_once()) pending_begin_ = 0, pending_end_ = gradients_.count();
-    flush();
-    side_->follow();
-    side_->run([&] { exchange_losses(control); });
-    side_->mark(0);
-    side_->await(0);
+    if (all_at_once()) {
+      sum(0, gradients_.count());
+      exchange_losses(control);
+    } else {
+      flush();
+      side_->follow();
+      side_->run([&] { exchange_losses(control); });
+      side_->mark(0);
+      side_->await(0);
+    }
     run(OpContext{device_, nullptr}, SumLosses{room_.losses, comm_.size(), control});
   }
 
@@ -168,8 +172,8 @@ class OnDevices : public GradientSum {
     const int own = comm_.rank();
     const int64_t count = shards.count(own);
     const auto bytes_of = [&](int rank) { return shards.count(rank) * static_cast<int64_t>(sizeof(float)); };
-    std::vector<DeviceComm::Outgoing> out;
-    std::vector<DeviceComm::Incoming> in;
+    std::vector<Outgoing> out;
+    std::vector<Incoming> in;
     for (int rank = 0; rank < comm_.size(); ++rank) {
       if (rank == own) continue;
       if (bytes_of(rank) > 0) out.push_back({rank, at(shards.begin(rank)), bytes_of(rank)});
@@ -197,8 +201,8 @@ class OnDevices : public GradientSum {
     const Backend& device = backend(device_);
     device.copy(room_.losses, room_.nothing, comm_.size() * static_cast<int64_t>(sizeof(double)));
     device.copy(room_.losses + comm_.rank(), &control->losses, sizeof(double));
-    std::vector<DeviceComm::Outgoing> out;
-    std::vector<DeviceComm::Incoming> in;
+    std::vector<Outgoing> out;
+    std::vector<Incoming> in;
     for (int rank = 0; rank < comm_.size(); ++rank) {
       if (rank == comm_.rank()) continue;
       out.push_back({rank, &control->losses, sizeof(double)});
@@ -208,7 +212,7 @@ class OnDevices : public GradientSum {
   }
 
   Comm& comm_;
-  std::unique_ptr<DeviceComm> devices_;
+  std::shared_ptr<DeviceComm> devices_;
   Device device_;
   Tensor gradients_;
   int64_t piece_;
@@ -220,13 +224,14 @@ class OnDevices : public GradientSum {
 
 }  // namespace
 
-std::unique_ptr<GradientSum> gradient_sum(Comm& comm, Device device, const Tensor& flat_gradients) {
+std::unique_ptr<GradientSum> gradient_sum(Comm& comm, std::shared_ptr<DeviceComm> devices, Device device,
+                                          const Tensor& flat_gradients) {
   if (device.kind == DeviceKind::cpu) return std::make_unique<OnCpu>(comm, flat_gradients);
   const int64_t piece = on_one_machine(comm) ? flat_gradients.count() : piece_between_machines(comm.size());
-  return gradient_sum_of_devices(comm, join_devices(comm, device), device, flat_gradients, piece);
+  return gradient_sum_of_devices(comm, std::move(devices), device, flat_gradients, piece);
 }
 
-std::unique_ptr<GradientSum> gradient_sum_of_devices(Comm& comm, std::unique_ptr<DeviceComm> devices,
+std::unique_ptr<GradientSum> gradient_sum_of_devices(Comm& comm, std::shared_ptr<DeviceComm> devices,
                                                      Device device, const Tensor& flat_gradients,
                                                      int64_t piece) {
   return std::make_unique<OnDevices>(comm, std::move(devices), device, flat_gradients, piece);

@@ -6,6 +6,7 @@
 
 #include "longstride/device/device.h"
 #include "longstride/dist/comm.h"
+#include "longstride/dist/device_comm.h"
 #include "longstride/ops/update.h"
 
 namespace longstride {
@@ -27,15 +28,15 @@ class GradientSum {
   virtual void abandon() noexcept {}
 };
 
-// For all ranks to call together. Throws Error on all of them if their devices cannot be joined.
-std::unique_ptr<GradientSum> gradient_sum(Comm& comm, Device device, const Tensor& flat_gradients);
+// For all ranks to call together. `devices` joins their devices.
+std::unique_ptr<GradientSum> gradient_sum(Comm& comm, std::shared_ptr<DeviceComm> devices, Device device,
+                                          const Tensor& flat_gradients);
 // Device bytes that it takes, for so many gradients.
 int64_t gradient_sum_bytes(Device device, int ranks, int64_t gradients);
 
 // Sums by `devices`, whose rank and size are those of `comm`, in pieces of about `piece` elements. The caller
 // keeps all of them.
-class DeviceComm;
-std::unique_ptr<GradientSum> gradient_sum_of_devices(Comm& comm, std::unique_ptr<DeviceComm> devices,
+std::unique_ptr<GradientSum> gradient_sum_of_devices(Comm& comm, std::shared_ptr<DeviceComm> devices,
                                                      Device device, const Tensor& flat_gradients,
                                                      int64_t piece);
 

@@ -234,6 +234,7 @@ class Loop {
   // Bits a byte; none without validation data.
   std::optional<double> validate(ProgressLine& progress, bool last) {
     if (splits_.validation.size() == 0) return {};
+    leader_.validate(trainer_, config_.train.validate_bytes);
     const Evaluation evaluation = trainer_.validate(config_.train.validate_bytes);
     summary_.validation_bits = evaluation.bits();
     TrainState& state = trainer_.state();

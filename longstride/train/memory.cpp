@@ -59,6 +59,7 @@ ComputePlan training_plan(const RunConfig& config) {
   plan.training = true;
   plan.recompute = config.train.activations != "keep";
   plan.offload = config.train.activations == "offload";
+  plan.sequence.parts = config.compute.sequence_ranks;
   return plan;
 }
 
@@ -76,17 +77,32 @@ MemoryPlan memory_of_stage(const RunConfig& config, int ranks) {
 }
 }  // namespace
 
+int batch_parts(const RunConfig& config, int ranks) {
+  return ranks / static_cast<int>(config.compute.sequence_ranks);
+}
+
 RunConfig for_ranks(RunConfig config, int ranks) {
   TrainConfig& train = config.train;
+  int64_t& sharing = config.compute.sequence_ranks;
+  if (ranks == 1) sharing = 1;
+  LONGSTRIDE_CHECK(ranks % sharing == 0,
+                   "{} ranks are no whole number of groups of {} that share sequences; set "
+                   "compute.sequence_ranks to a divisor of {}",
+                   ranks, sharing, ranks);
+  if (sharing > 1 && train.activations == "keep") train.activations = "recompute";
   if (ranks == 1) return config;
-  const int64_t share = train.batch / ranks;
-  if (share * ranks != train.batch)
-    fail("train.batch = {} sequences cannot be shared out to {} ranks evenly; take {}{}", train.batch, ranks,
-         share > 0 ? fmt::format("{} or ", share * ranks) : "", (share + 1) * ranks);
+  const int parts = batch_parts(config, ranks);
+  const char* const who = sharing > 1 ? "groups of ranks" : "ranks";
+  const int64_t share = train.batch / parts;
+  if (share * parts != train.batch)
+    fail("train.batch = {} sequences cannot be shared out to {} {} evenly; take {}{}", train.batch, parts,
+         who, share > 0 ? fmt::format("{} or ", share * parts) : "", (share + 1) * parts);
   train.micro_batch = std::min(train.micro(), share);
   LONGSTRIDE_CHECK(share % train.micro() == 0,
-                   "each of {} ranks takes {} sequences a step, which train.micro_batch = {} does not divide",
-                   ranks, share, train.micro());
+                   "each of {} {} takes {} sequences a step, which train.micro_batch = {} does not divide",
+                   parts, who, share, train.micro());
+  LONGSTRIDE_CHECK(sharing == 1 || train.dropout == 0,
+                   "ranks that share sequences cannot train with dropout; set train.dropout = 0");
   return config;
 }
 

@@ -13,7 +13,10 @@ ComputePlan training_plan(const RunConfig& config);
 
 // The same with as many sequences at a time as one of several ranks takes at most. Throws Error if the batch
 // cannot be shared out evenly.
+// Ranks that share sequences recompute activations that were to be kept.
 RunConfig for_ranks(RunConfig config, int ranks);
+// Parts into which the batch is cut: so many ranks, or groups of those that share sequences.
+int batch_parts(const RunConfig& config, int ranks);
 
 // All that a Trainer allocates on its device, in the stage that needs most, as one of so many ranks.
 MemoryPlan training_memory(const RunConfig& config, int ranks = 1);

@@ -4,6 +4,7 @@
 #include <cmath>
 
 #include "longstride/ops/ordered_sum.h"
+#include "longstride/train/memory.h"
 
 namespace longstride {
 
@@ -18,7 +19,7 @@ ParameterStore::Which with_second_moment(const RunConfig& config) {
 }  // namespace
 
 bool Optimizer::has_parts(const RunConfig& config, int ranks) {
-  return config.train.batch / ranks > config.train.micro();
+  return config.train.batch / batch_parts(config, ranks) > config.train.micro();
 }
 
 Optimizer::Optimizer(const RunConfig& config, Device device, DType product, int ranks)

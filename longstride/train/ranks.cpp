@@ -17,7 +17,7 @@ namespace longstride {
 namespace {
 
 struct Order {
-  enum Kind : int32_t { prepare, join, share, step, end };
+  enum Kind : int32_t { prepare, join, share, step, validate, end };
   Kind kind = end;
   int64_t text = 0;  // bytes of the text that follows
   StepOrder of_step;
@@ -94,6 +94,12 @@ void Leader::tell(const StepOrder& order) {
   if (comm_.size() > 1) send(comm_, Order::step, {}, order);
 }
 
+void Leader::validate(const Trainer& trainer, int64_t max_bytes) {
+  StepOrder bytes;
+  bytes.step = max_bytes;
+  if (trainer.shares_sequences()) send(comm_, Order::validate, {}, bytes);
+}
+
 void follow(Comm& comm, const RankIdentity& identity, const std::string& error) {
   const InterruptGuard signals;  // whoever leads has them too, and decides
   std::optional<Splits> splits;
@@ -137,6 +143,9 @@ void follow(Comm& comm, const RankIdentity& identity, const std::string& error) 
         break;
       case Order::share:
         trainer->share_weights();
+        break;
+      case Order::validate:
+        trainer->validate(order.of_step.step);
         break;
       case Order::step:
         try {

@@ -35,6 +35,8 @@ class Leader {
   // Gives the others the weights of `trainer`.
   void share(Trainer& trainer);
   void tell(const StepOrder& order);
+  // The others validate with rank 0, if they share its sequences.
+  void validate(const Trainer& trainer, int64_t max_bytes);
   Comm& comm() { return comm_; }
 
  private:

@@ -38,7 +38,7 @@ Exchange exchange_of(const RunConfig& config, int ranks) {
   Exchange e;
   e.step_at = aligned(sizeof(UpdateControl));
   e.tokens_at = aligned(e.step_at + static_cast<int64_t>(sizeof(uint32_t)));
-  e.bytes = e.tokens_at + config.train.batch / ranks * config.model.context;
+  e.bytes = e.tokens_at + config.train.batch / batch_parts(config, ranks) * config.model.context;
   return e;
 }
 
@@ -136,7 +136,11 @@ void Trainer::build_stage(int64_t index) {
   loss_ = {};
   loss_arena_ = Arena::measuring({});
   stage_ = index;
-  const ComputePlan plan = training_plan(config);
+  ComputePlan plan = training_plan(config);
+  const auto sharing = static_cast<int>(plan.sequence.parts);
+  plan.sequence.index = comm_.rank() % sharing;
+  plan.sequence.first_rank = comm_.rank() / sharing * sharing;
+  plan.sequence.devices = &devices_;
   model_ = std::make_unique<Transformer>(config.model, plan);
   room_ = std::make_unique<BatchRoom>(*model_);
   const Exchange exchange = exchange_of(config, comm_.size());
@@ -204,7 +208,7 @@ void Trainer::queue_step() const {
 void Trainer::queue_batch() const {
   const TrainConfig& train = stage().train;
   const Device device = model_->plan().device;
-  const int64_t micro = train.micro(), parts = share() / micro, first = comm_.rank() * share();
+  const int64_t micro = train.micro(), parts = share() / micro, first = batch_part() * share();
   char* base = static_cast<char*>(staging_.device());
   auto* control = reinterpret_cast<UpdateControl*>(base);
   const Tensor tokens(base + tokens_at_, DType::u8, {share(), stage().model.context}, device.kind);
@@ -292,7 +296,7 @@ UpdateControl Trainer::run_step(const StepOrder& order, std::string error) {
   *reinterpret_cast<uint32_t*>(base + step_at_) = static_cast<uint32_t>(order.step);
   auto* tokens = reinterpret_cast<uint8_t*>(base + tokens_at_);
   const auto load = [&] {
-    loader_.load_pieces(order.step, stages_[stage_].pieces, comm_.rank() * share(), share(), tokens);
+    loader_.load_pieces(order.step, stages_[stage_].pieces, batch_part() * share(), share(), tokens);
   };
   if (comm_.size() == 1) {
     load();
@@ -347,7 +351,10 @@ StepReport Trainer::judge(const StepOrder& order, const UpdateControl& done) con
 }
 
 void Trainer::join_ranks() {
-  if (comm_.size() > 1) sum_ = gradient_sum(comm_, model_->plan().device, optimizer_->flat_gradients());
+  if (comm_.size() == 1) return;
+  const Device device = model_->plan().device;
+  devices_ = join_devices(comm_, device);
+  sum_ = gradient_sum(comm_, devices_, device, optimizer_->flat_gradients());
 }
 
 void Trainer::share_weights() {

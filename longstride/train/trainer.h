@@ -96,6 +96,8 @@ class Trainer {
   // Makes weights, moments and averages of all ranks those of rank 0, which has loaded them.
   void share_weights();
 
+  // Whether ranks share sequences: then all of them validate together.
+  bool shares_sequences() const { return config_.compute.sequence_ranks > 1; }
   // Validation with the weights that a checkpoint would hold; max_bytes 0 = all.
   Evaluation validate(int64_t max_bytes);
 
@@ -123,7 +125,9 @@ class Trainer {
   // Throws Error if the step may not be kept.
   StepReport judge(const StepOrder& order, const UpdateControl& done) const;
   // Sequences of a step that this rank takes.
-  int64_t share() const { return stage().train.batch / comm_.size(); }
+  int64_t share() const { return stage().train.batch / batch_parts(config_, comm_.size()); }
+  // Which part of the batch that is.
+  int64_t batch_part() const { return comm_.rank() / config_.compute.sequence_ranks; }
   // The part of the run that is over when the warm-up ends.
   double warmup_end() const;
 
@@ -144,6 +148,7 @@ class Trainer {
   Arena loss_arena_ = Arena::measuring({});
   Tensor loss_;  // (micro-batch, context)
   // Of several ranks, once they are joined.
+  std::shared_ptr<DeviceComm> devices_;
   std::unique_ptr<GradientSum> sum_;
   // On a GPU: the whole step, recorded once it has run. Goes before what it was recorded from.
   std::unique_ptr<Graph> graph_;

@@ -18,6 +18,7 @@ std::vector<Check> check_residual(Device device, Effort effort);
 std::vector<Check> check_embedding(Device device, Effort effort);
 std::vector<Check> check_cross_entropy(Device device, Effort effort);
 std::vector<Check> check_ordered_sum(Device device, Effort effort);
+std::vector<Check> check_rows(Device device, Effort effort);
 std::vector<Check> check_adam(Device device, Effort effort);
 std::vector<Check> check_update(Device device, Effort effort);
 std::vector<Check> check_muon(Device device, Effort effort);
@@ -46,6 +47,7 @@ inline constexpr CheckGroup kCheckGroups[] = {
     {"embedding", check_embedding},
     {"cross-entropy", check_cross_entropy},
     {"ordered sum", check_ordered_sum},
+    {"rows", check_rows},
     {"adam", check_adam},
     {"update", check_update},
     {"muon", check_muon},

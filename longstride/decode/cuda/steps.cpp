@@ -33,12 +33,12 @@ constexpr int64_t kFewSequences = 3;
 class RotationTable {
  public:
   RotationTable(const ModelConfig& seen, Device device)
-      : arena_(device, bytes(seen, device)), table_(allocate_rotation(seen, arena_)) {
+      : arena_(device, bytes(seen, device)), table_(allocate_rotation(seen, seen.context, arena_)) {
     fill_rotation(seen, table_);
   }
   static int64_t bytes(const ModelConfig& seen, Device device) {
     Arena measure = Arena::measuring(device);
-    allocate_rotation(seen, measure);
+    allocate_rotation(seen, seen.context, measure);
     return measure.peak();
   }
   const Tensor& table() const { return table_; }

@@ -51,8 +51,10 @@ void compute(const OpContext& context, const EmbeddingForward& t) {
   const uint8_t* token = t.tokens.as<uint8_t>();
   float* out = t.y.as<float>();
   parallel_rows(t.tokens.count(), width, [&](int64_t begin, int64_t end) {
-    for (int64_t row = begin; row < end; ++row)
-      write_slot(t.tables, row % length, row % length == 0 ? 0 : token[row - 1], out + row * width);
+    for (int64_t row = begin; row < end; ++row) {
+      const int64_t slot = t.first + row % length;
+      write_slot(t.tables, slot, slot == 0 ? 0 : token[row - 1], out + row * width);
+    }
   });
 }
 
@@ -78,7 +80,7 @@ void compute(const OpContext& context, const EmbeddingBackward& t) {
     float* d_token = t.gradients.token.as<float>() + begin;
     float* d_start = t.gradients.start.as<float>() + begin;
     for (int64_t row = 0; row < rows; ++row) {
-      const int64_t slot = row % length;
+      const int64_t slot = t.first + row % length;
       const float* from = d_out + row * width + begin;
       add_row(from, slot == 0 ? d_start : d_token + token[row - 1] * width, columns);
       const int64_t position = position_of_slot(t.gradients.shift, slot);

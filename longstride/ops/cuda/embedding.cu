@@ -75,10 +75,11 @@ __device__ inline void write_slot(const Tables& t, uint32_t slot, uint32_t previ
 }
 
 __global__ void __launch_bounds__(kSlotWarps* kWarp)
-    forward_kernel(Tables t, const uint8_t* tokens, uint32_t rows, uint32_t length, float* y) {
+    forward_kernel(Tables t, const uint8_t* tokens, uint32_t rows, uint32_t length, uint32_t first,
+                   float* y) {
   const uint32_t row = (blockIdx.x * blockDim.x + threadIdx.x) / kWarp;
   if (row >= rows) return;
-  const uint32_t slot = row % length;
+  const uint32_t slot = first + row % length;
   write_slot(t, slot, slot == 0 ? 0 : tokens[row - 1], y + row * t.width);
 }
 
@@ -115,7 +116,7 @@ struct TokenSums {
   const float* dy;
   float* partial;  // (runs, vocabulary, width)
   int64_t rows, width;
-  uint32_t length, vocabulary;
+  uint32_t length, first, vocabulary;
   int64_t rows_each;
 };
 
@@ -132,7 +133,7 @@ __global__ void __launch_bounds__(kTokenWarps* kWarp) token_kernel(TokenSums t) 
   for (int64_t first = begin; first < end; first += kWarp) {
     const int64_t mine = first + lane;
     int token = -1;
-    if (mine < end && static_cast<uint32_t>(mine) % t.length != 0) token = t.tokens[mine - 1];
+    if (mine < end && t.first + static_cast<uint32_t>(mine) % t.length != 0) token = t.tokens[mine - 1];
     uint32_t own = __ballot_sync(0xffffffffu, token >= 0 && token % kTokenWarps == warp);
     while (own != 0) {
       float value[kTokenBatch];
@@ -300,7 +301,7 @@ void compute(const OpContext&, const EmbeddingForward& t) {
                    kMostRows);
   forward_kernel<<<static_cast<unsigned>(ceil_div(rows, kSlotWarps)), kSlotWarps * kWarp, 0, current()>>>(
       tables_of(t.tables, t.y), data_of<uint8_t>(t.tokens), static_cast<uint32_t>(rows),
-      static_cast<uint32_t>(t.tokens.shape[1]), data_of<float>(t.y));
+      static_cast<uint32_t>(t.tokens.shape[1]), static_cast<uint32_t>(t.first), data_of<float>(t.y));
   check_launch("embedding_forward");
 }
 
@@ -327,6 +328,7 @@ void compute(const OpContext& context, const EmbeddingBackward& t) {
                              rows,
                              width,
                              static_cast<uint32_t>(length),
+                             static_cast<uint32_t>(t.first),
                              static_cast<uint32_t>(vocabulary),
                              ceil_div(rows, runs)};
   const dim3 token_blocks(static_cast<unsigned>(runs), static_cast<unsigned>(ceil_div(width, kWarp)));
@@ -334,9 +336,11 @@ void compute(const OpContext& context, const EmbeddingBackward& t) {
   check_launch("embedding_backward, tokens");
   add_partials(partial, runs, vocabulary * width, data_of<float>(gradients.token));
 
-  start_kernel<<<static_cast<unsigned>(ceil_div(width, kThreads)), kThreads, 0, current()>>>(
-      d_out, batch, length, width, data_of<float>(gradients.start));
-  check_launch("embedding_backward, start");
+  if (t.first == 0) {
+    start_kernel<<<static_cast<unsigned>(ceil_div(width, kThreads)), kThreads, 0, current()>>>(
+        d_out, batch, length, width, data_of<float>(gradients.start));
+    check_launch("embedding_backward, start");
+  }
 
   for (size_t axis = 0; axis < extents.size(); ++axis) {
     const AxisSlots slots = slots_of(batch, length, extents, axis, gradients.shift);

@@ -1,0 +1,199 @@
+#include "longstride/model/sequence_ranks.h"
+
+#include <algorithm>
+#include <utility>
+
+#include "longstride/base/check.h"
+#include "longstride/ops/rows.h"
+
+namespace longstride {
+
+namespace {
+
+// Positions of `ranges` that are marked, in rows of whole tensors, for each sequence.
+std::vector<int32_t> marked_rows(const std::vector<bool>& marked, std::span<const IndexRange> ranges,
+                                 int64_t batch) {
+  std::vector<int32_t> rows;
+  const auto n = static_cast<int64_t>(marked.size());
+  for (int64_t b = 0; b < batch; ++b)
+    for (const IndexRange& range : ranges)
+      for (int64_t position = range.begin; position < range.end; ++position)
+        if (marked[static_cast<size_t>(position)]) rows.push_back(static_cast<int32_t>(b * n + position));
+  return rows;
+}
+
+}  // namespace
+
+RankPositions::RankPositions(int64_t n, int64_t batch, const SequenceRanks& ranks) {
+  int64_t own = 0;
+  for (int64_t b = 0; b < batch; ++b)
+    for (const IndexRange& range : positions_of_part(n, ranks.parts, ranks.index)) {
+      const int64_t count = range.end - range.begin;
+      chunks_.push_back({own, b * n + range.begin, range.begin, count});
+      own += count;
+    }
+}
+
+void RankPositions::to_whole(const Tensor& own, const Tensor& whole) const {
+  for (const Chunk& c : chunks_)
+    copy(own.rows(c.own, c.own + c.count), whole.rows(c.whole, c.whole + c.count));
+}
+
+void RankPositions::from_whole(const Tensor& whole, const Tensor& own) const {
+  for (const Chunk& c : chunks_)
+    copy(whole.rows(c.whole, c.whole + c.count), own.rows(c.own, c.own + c.count));
+}
+
+SharedAttention::SharedAttention(const ModelConfig& config, int64_t batch, Device device,
+                                 const SequenceRanks& ranks,
+                                 std::span<const std::shared_ptr<const AttentionPlan>> whole)
+    : config_(config), batch_(batch), ranks_(ranks), positions_(config.context, batch, ranks) {
+  LONGSTRIDE_CHECK(batch * config.context < int64_t{1} << 31,
+                   "{} sequences of {} positions at a time are more than 32 bits can number", batch,
+                   config.context);
+  for (size_t i = 0; i < whole.size(); ++i) {
+    const auto same = std::find(whole.begin(), whole.begin() + static_cast<std::ptrdiff_t>(i), whole[i]);
+    if (same != whole.begin() + static_cast<std::ptrdiff_t>(i)) {
+      layers_.push_back(layers_[static_cast<size_t>(same - whole.begin())]);
+      continue;
+    }
+    auto layer = std::make_shared<Layer>();
+    const auto own = positions_of_part(config.context, ranks.parts, ranks.index);
+    std::vector<std::vector<bool>> looked_at;  // by part
+    for (int64_t part = 0; part < ranks.parts; ++part) {
+      AttentionPlan plan = plan_of_queries(*whole[i], positions_of_part(config.context, ranks.parts, part));
+      std::vector<bool>& keys = looked_at.emplace_back(static_cast<size_t>(config.context));
+      for (const Plan& of_head : plan.plans) mark_keys(of_head, keys);
+      if (part == ranks.index) layer->plan = std::make_shared<const AttentionPlan>(std::move(plan));
+    }
+    for (int64_t part = 0; part < ranks.parts; ++part) {
+      if (part == ranks.index) continue;
+      const int rank = ranks.first_rank + static_cast<int>(part);
+      const auto theirs = positions_of_part(config.context, ranks.parts, part);
+      layer->give.push_back({rank, marked_rows(looked_at[static_cast<size_t>(part)], own, batch), {}});
+      layer->take.push_back(
+          {rank, marked_rows(looked_at[static_cast<size_t>(ranks.index)], theirs, batch), {}});
+    }
+    layers_.push_back(std::move(layer));
+  }
+}
+
+int64_t SharedAttention::rows_of(const std::vector<Rows>& lists) {
+  int64_t rows = 0;
+  for (const Rows& list : lists) rows += static_cast<int64_t>(list.numbers.size());
+  return rows;
+}
+
+SharedAttention::Room SharedAttention::allocate(DType product, bool training, Arena& arena) const {
+  const int64_t rows = batch_ * config_.context, d = config_.width;
+  int64_t most = 0;
+  for (const auto& layer : layers_) most = std::max({most, rows_of(layer->give), rows_of(layer->take)});
+  Room room;
+  room.qkv = arena.allocate(product, {rows, config_.qkv()});
+  room.attended = arena.allocate(product, {rows, d});
+  room.lse = arena.allocate(DType::f32, {batch_, config_.heads, config_.context});
+  if (training) {
+    room.d_qkv = arena.allocate(product, {rows, config_.qkv()});
+    room.d_attended = arena.allocate(product, {rows, d});
+  }
+  room.out = arena.allocate(product, {most, config_.qkv() - config_.qk()});
+  room.in = arena.allocate(product, {most, config_.qkv() - config_.qk()});
+  return room;
+}
+
+void SharedAttention::use(Device device, const Room& room) {
+  room_ = room;
+  for (auto layer = layers_.begin(); layer != layers_.end(); ++layer) {
+    if (std::find(layers_.begin(), layer, *layer) != layer) continue;
+    if (device.kind != DeviceKind::cpu)
+      (*layer)->plan = std::make_shared<const AttentionPlan>(uploaded(*(*layer)->plan, device));
+    for (std::vector<Rows>* lists : {&(*layer)->give, &(*layer)->take})
+      for (Rows& list : *lists) {
+        const auto count = static_cast<int64_t>(list.numbers.size());
+        numbers_.emplace_back(device, count * static_cast<int64_t>(sizeof(int32_t)));
+        list.on_device = Tensor(numbers_.back().data(), DType::i32, {count}, device.kind);
+        if (count > 0) copy(Tensor(list.numbers.data(), DType::i32, {count}), list.on_device);
+      }
+  }
+}
+
+int64_t SharedAttention::bytes() const {
+  int64_t bytes = 0;
+  for (auto layer = layers_.begin(); layer != layers_.end(); ++layer)
+    if (std::find(layers_.begin(), layer, *layer) == layer)
+      bytes += (rows_of((*layer)->give) + rows_of((*layer)->take)) * static_cast<int64_t>(sizeof(int32_t));
+  return bytes;
+}
+
+Tensor SharedAttention::keys_and_values(const Tensor& qkv) const {
+  return qkv.columns(config_.qk(), config_.qkv());
+}
+
+Tensor SharedAttention::by_head(const Tensor& rows) const {
+  return rows.split_last(config_.heads).split_first(batch_);
+}
+
+AttentionTensors SharedAttention::tensors(float scale) const {
+  const int64_t qk = config_.qk();
+  AttentionTensors t;
+  t.q = by_head(room_.qkv.columns(0, qk));
+  t.k = by_head(room_.qkv.columns(qk, 2 * qk));
+  t.v = by_head(room_.qkv.columns(2 * qk, config_.qkv()));
+  t.o = by_head(room_.attended);
+  t.lse = room_.lse;
+  t.scale = scale;
+  return t;
+}
+
+void SharedAttention::exchange(const OpContext& context, const std::vector<Rows>& give,
+                               const std::vector<Rows>& take, const Tensor& from, const Tensor& to,
+                               bool adds) const {
+  std::vector<Outgoing> out;
+  std::vector<Incoming> in;
+  std::vector<Tensor> arrived;
+  int64_t at = 0;
+  for (const Rows& list : give) {
+    const int64_t count = list.on_device.shape[0];
+    if (count == 0) continue;
+    const Tensor rows = room_.out.rows(at, at + count);
+    run(context, PickRows{from, list.on_device, rows});
+    out.push_back({list.rank, rows.data, rows.bytes()});
+    at += count;
+  }
+  at = 0;
+  for (const Rows& list : take) {
+    const int64_t count = list.on_device.shape[0];
+    arrived.push_back(room_.in.rows(at, at + count));
+    if (count > 0) in.push_back({list.rank, arrived.back().data, arrived.back().bytes()});
+    at += count;
+  }
+  (*ranks_.devices)->exchange(out, in);
+  for (size_t i = 0; i < take.size(); ++i)
+    if (take[i].on_device.shape[0] > 0) run(context, PlaceRows{arrived[i], take[i].on_device, to, adds});
+}
+
+void SharedAttention::forward(const OpContext& context, int64_t layer, float scale, const Tensor& qkv,
+                              const Tensor& attended) const {
+  const Layer& own = of_layer(layer);
+  positions_.to_whole(qkv, room_.qkv);
+  exchange(context, own.give, own.take, keys_and_values(room_.qkv), keys_and_values(room_.qkv), false);
+  run(context, AttentionForward{*own.plan, tensors(scale)});
+  positions_.from_whole(room_.attended, attended);
+}
+
+void SharedAttention::backward(const OpContext& context, int64_t layer, float scale, const Tensor& d_attended,
+                               const Tensor& d_qkv) const {
+  const Layer& own = of_layer(layer);
+  const int64_t qk = config_.qk();
+  positions_.to_whole(d_attended, room_.d_attended);
+  run(context, AttentionBackward{*own.plan,
+                                 tensors(scale),
+                                 {.d_o = by_head(room_.d_attended),
+                                  .dq = by_head(room_.d_qkv.columns(0, qk)),
+                                  .dk = by_head(room_.d_qkv.columns(qk, 2 * qk)),
+                                  .dv = by_head(room_.d_qkv.columns(2 * qk, config_.qkv()))}});
+  exchange(context, own.take, own.give, keys_and_values(room_.d_qkv), keys_and_values(room_.d_qkv), true);
+  positions_.from_whole(room_.d_qkv, d_qkv);
+}
+
+}  // namespace longstride

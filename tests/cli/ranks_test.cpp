@@ -9,6 +9,7 @@
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
+#include <nlohmann/json.hpp>
 
 #include "tests/cli/cli_fixture.h"
 
@@ -68,6 +69,67 @@ TEST_F(RanksTest, RanksAreAsManyMicroBatchesBitForBit) {
       ASSERT_EQ(outcome.code, 0) << outcome.err;
       EXPECT_TRUE(weights("one" + name) == weights("mpi" + name));
     }
+}
+
+// Ranks that share sequences add up in another order than one process: nearly the same, not bit for bit.
+TEST_F(RanksTest, RanksThatShareSequencesLearnTheSame) {
+  const std::string model =
+      " --set model.context=768 --set model.positions=rotary --set model.qk_norm=true --set "
+      "model.value_residual=0.5"
+      " --set model.layers=3 --set train.dropout=0 --set train.activations=recompute --set train.steps=6"
+      " --set train.optimizer=muon --set train.validate_every=3 --set compute.precision=f32 --quiet --json";
+  struct Case {
+    const char *pattern, *parallel, *batch;
+  };
+  int number = 0;
+  for (const Case& c : {Case{"fixed:32,8", "sequence=2", "2"},
+                        {"strided:3", "sequence=2", "1"},
+                        {"window:100", "sequence=3", "2"},
+                        {"dense", "sequence=2,data=2", "2"},
+                        {"block:128|window:50", "data=1,sequence=3", "1"}}) {
+    SCOPED_TRACE(std::string(c.pattern) + ", " + c.parallel);
+    const std::string name = std::to_string(++number), settings = model + " --set train.batch=" + c.batch +
+                                                                  " --set 'model.pattern=" + c.pattern + "'";
+    const auto bits_of = [&](const Outcome& outcome) {
+      EXPECT_EQ(outcome.code, 0) << outcome.err;
+      const auto json = nlohmann::json::parse(outcome.out, nullptr, false);
+      return json.is_discarded()
+                 ? std::pair{0.0, 0.0}
+                 : std::pair{json["train_bits"].get<double>(), json["validation_bits"].get<double>()};
+    };
+    const auto whole = bits_of(train(1, "small.toml --run whole" + name + settings));
+    const auto shared =
+        bits_of(train(1, "small.toml --run shared" + name + settings + " --parallel " + c.parallel));
+    EXPECT_GT(whole.first, 1);
+    EXPECT_NEAR(whole.first, shared.first, 1e-5);
+    EXPECT_NEAR(whole.second, shared.second, 1e-5);
+    if (kMpirun.empty() || number > 2) continue;
+    const auto by_mpi = bits_of(
+        train_by(kMpirun + "-n 2", "small.toml --run mpi" + name + settings + " --parallel " + c.parallel));
+    EXPECT_EQ(by_mpi, shared);
+  }
+  // Whoever goes on alone has the whole sequences.
+  const Outcome alone = train(1, "shared1 --set train.steps=9 --set train.batch=2 --quiet");
+  EXPECT_EQ(alone.code, 0) << alone.err;
+}
+
+TEST_F(RanksTest, SequencesThatCannotBeSharedAreOneLine) {
+  const std::string good =
+      "small.toml --run run --parallel sequence=2 --set model.context=256 --set model.positions=rotary"
+      " --set train.dropout=0";
+  const auto expect = [&](const std::string& more, int code, const std::string& message) {
+    expect_complaint(train(1, good + more), code, {message});
+  };
+  expect(" --set train.dropout=0.1", 1, "set train.dropout = 0");
+  expect(" --set model.positions=paper", 1, "set model.positions = \"rotary\"");
+  expect(" --set model.convolution=4", 1, "set model.convolution = 0");
+  expect(" --set model.context=130", 1, "130 positions cannot be shared out to 2 ranks");
+  expect(" --set model.context=132", 1, "a tile of 64 queries, 1 apart, would be cut");
+  expect(" --ranks 3", 2, "--parallel sequence=2 is 2 ranks, but --ranks says 3");
+  expect_complaint(train(1, "small.toml --run run --parallel sequence=0"), 2,
+                   {"must lie between 1 and 1024"});
+  expect_complaint(train(1, "small.toml --run run --parallel heads=2"), 2, {"must be as data=2,sequence=4"});
+  EXPECT_FALSE(fs::exists(folder_ / "run"));
 }
 
 TEST_F(RanksTest, ACheckpointDoesNotKnowTheNumberOfRanks) {

@@ -94,8 +94,18 @@ void mix_values_backward(const OpContext& context, const BlockCall& call, const 
 // Convolves LN(mid), in temporaries.unconvolved, into the rows that the feed-forward reads.
 void convolve(const OpContext& context, const BlockCall& call, const BlockTemporaries& temporaries,
               const Tensor& convolved) {
-  run(context, CausalConvolutionForward{temporaries.unconvolved, call.parameters->convolution,
-                                        call.config->context, convolved});
+  const Tensor& weight = call.parameters->convolution;
+  if (call.shared_convolution != nullptr)
+    return call.shared_convolution->forward(context, temporaries.unconvolved, weight, convolved);
+  run(context, CausalConvolutionForward{temporaries.unconvolved, weight, call.config->context, convolved});
+}
+// On entry `rows` are those that convolve() read, on return their gradient.
+void convolve_backward(const OpContext& context, const BlockCall& call, const Tensor& dy, const Tensor& rows,
+                       const Tensor& weight_gradient) {
+  const Tensor& weight = call.parameters->convolution;
+  if (call.shared_convolution != nullptr)
+    return call.shared_convolution->backward(context, dy, weight, rows, weight_gradient);
+  run(context, CausalConvolutionBackward{dy, weight, call.config->context, rows, weight_gradient});
 }
 
 // Runs the block from LN(x) to the feed-forward's pre-activation. `normed` is LN(x); the result of the
@@ -215,9 +225,7 @@ void block_backward(const OpContext& context, const BlockCall& call, const Tenso
   if (config.convolves()) convolve(context, call, temporaries, branch);
   run(context, LinearBackwardWeight{d_hidden, branch, call.product, gradients.up_weight, gradients.up_bias});
   run(context, LinearBackwardInput{d_hidden, p.up_weight, branch});
-  if (config.convolves())
-    run(context,
-        CausalConvolutionBackward{branch, p.convolution, config.context, normed, gradients.convolution});
+  if (config.convolves()) convolve_backward(context, call, branch, normed, gradients.convolution);
 
   run(context, ResidualBackward{.dy = normed,
                                 .x = call.mid,

@@ -10,6 +10,7 @@
 #include "longstride/model/config.h"
 #include "longstride/model/parameters.h"
 #include "longstride/model/sequence_ranks.h"
+#include "longstride/model/shared_convolution.h"
 #include "longstride/ops/attention.h"
 #include "longstride/ops/dropout.h"
 
@@ -61,7 +62,9 @@ struct BlockCall {
   const ModelConfig* config = nullptr;
   const BlockParameters* parameters = nullptr;  // weights of products in the compute dtype
   const AttentionPlan* attention = nullptr;
-  const SharedAttention* shared = nullptr;  // instead, where several ranks share each sequence
+  // Where several ranks share each sequence; else null.
+  const SharedAttention* shared = nullptr;
+  const SharedConvolution* shared_convolution = nullptr;
   Tensor rotation;  // of QueryKey, for the positions of one sequence; empty: not rotary
   int64_t batch = 1;
   Dropout attention_dropout, feed_forward_dropout;

@@ -30,11 +30,9 @@ ModelConfig of_rank(ModelConfig config, const ComputePlan& plan) {
   const SequenceRanks& ranks = plan.sequence;
   if (!ranks.shared()) return config;
   LONGSTRIDE_CHECK(
-      config.position_tables().empty() && !config.convolves(),
-      "ranks cannot share the sequences of a model with {}; set model.{}, or let each rank have whole "
-      "sequences",
-      config.convolves() ? "a convolution" : "tables of positions",
-      config.convolves() ? "convolution = 0" : "positions = \"rotary\"");
+      config.position_tables().empty(),
+      "ranks cannot share the sequences of a model with tables of positions; set model.positions = "
+      "\"rotary\", or let each rank have whole sequences");
   LONGSTRIDE_CHECK(
       !plan.training || plan.recompute,
       "ranks that share sequences recompute their activations; set train.activations = \"recompute\"");
@@ -46,6 +44,11 @@ std::unique_ptr<SharedAttention> shared_attention(const ModelConfig& config, con
   if (!plan.sequence.shared()) return nullptr;
   return std::make_unique<SharedAttention>(config, plan.batch, plan.device, plan.sequence,
                                            attention_plans_of(config, plan.device, false));
+}
+
+std::unique_ptr<SharedConvolution> shared_convolution(const ModelConfig& config, const ComputePlan& plan) {
+  if (!plan.sequence.shared() || !config.convolves()) return nullptr;
+  return std::make_unique<SharedConvolution>(config, plan.batch, plan.sequence);
 }
 
 // A chunk as one sequence.
@@ -61,7 +64,8 @@ bool offloads(const ComputePlan& plan) {
 }  // namespace
 
 Transformer::Workspace Transformer::allocate_workspace(const ModelConfig& whole, const ComputePlan& plan,
-                                                       const SharedAttention* shared, Arena& arena) {
+                                                       const SharedAttention* shared,
+                                                       const SharedConvolution* convolution, Arena& arena) {
   const ModelConfig config = of_rank(whole, plan);
   const int64_t rows = plan.batch * config.context, d = config.width;
   Workspace w;
@@ -82,6 +86,7 @@ Transformer::Workspace Transformer::allocate_workspace(const ModelConfig& whole,
   w.rotation = allocate_rotation(config, config.context, arena);
   if (shared != nullptr) {
     w.shared = shared->allocate(plan.product, plan.training, arena);
+    if (convolution != nullptr) w.shared_convolution = convolution->allocate(plan.product, arena);
     w.own_tokens = arena.allocate(DType::u8, {rows});
     w.own_loss = arena.allocate(DType::f32, {rows});
   }
@@ -98,6 +103,10 @@ int64_t Transformer::scratch_bytes(const ModelConfig& whole, const ComputePlan& 
   const int64_t rows = plan.batch * config.context;
   bytes = std::max(bytes, linear_scratch_bytes(plan.device, logit_rows(plan.device, rows), config.width,
                                                kVocabulary, plan.product));
+  if (plan.training && plan.sequence.shared() && config.convolves())
+    bytes =
+        std::max(bytes, causal_convolution_scratch_bytes(
+                            plan.device, rows + 2 * plan.batch * SharedConvolution::kBefore, config.width));
   if (plan.training) {
     bytes = std::max(bytes, layer_norm_backward_scratch_bytes(plan.device, rows, config.width));
     bytes =
@@ -121,7 +130,9 @@ MemoryPlan plan_memory(const ModelConfig& config, const ComputePlan& plan, bool 
   Arena arena = Arena::measuring(plan.device);
   const auto attention = attention_plans_of(config, plan.device, false);
   const auto shared = shared_attention(config, plan);
-  const auto workspace = Transformer::allocate_workspace(config, plan, shared.get(), arena);
+  const auto convolution = shared_convolution(config, plan);
+  const auto workspace =
+      Transformer::allocate_workspace(config, plan, shared.get(), convolution.get(), arena);
   memory.activations = workspace.activation_bytes;
   memory.temporaries =
       arena.peak() - workspace.activation_bytes + Transformer::scratch_bytes(config, plan, attention);
@@ -136,17 +147,19 @@ Transformer::Transformer(const ModelConfig& config, const ComputePlan& plan)
       own_(of_rank(config, plan)),
       plan_(plan),
       attention_(attention_plans_of(config, plan.device, !plan.sequence.shared())),
-      shared_(shared_attention(config, plan)) {
+      shared_(shared_attention(config, plan)),
+      shared_convolution_(shared_convolution(config, plan)) {
   LONGSTRIDE_CHECK(plan.batch >= 1, "batch = {}, must be at least 1", plan.batch);
   LONGSTRIDE_CHECK(!plan.offload || plan.recompute, "what is offloaded is the inputs of recomputation");
   for (int64_t layer = 0; layer < config.layers; ++layer)
     attention_of_layer_.push_back(attention_[layer % attention_.size()].get());
   Arena measure = Arena::measuring(plan.device);
-  allocate_workspace(config, plan, shared_.get(), measure);
+  allocate_workspace(config, plan, shared_.get(), shared_convolution_.get(), measure);
   arena_ = Arena(plan.device, measure.peak());
-  work_ = allocate_workspace(config, plan, shared_.get(), arena_);
+  work_ = allocate_workspace(config, plan, shared_.get(), shared_convolution_.get(), arena_);
   if (shared_) {
     shared_->use(plan.device, work_.shared);
+    if (shared_convolution_) shared_convolution_->use(plan.device, work_.shared_convolution);
     // The chunks of the first sequence; those of the others are the same.
     for (const RankPositions::Chunk& chunk : shared_->positions().chunks())
       if (work_.rotation && chunk.own < own_.context)
@@ -179,6 +192,7 @@ BlockCall Transformer::block_call(const ModelParameters& parameters, int64_t lay
   BlockCall call;
   call.config = &own_;
   call.shared = shared_.get();
+  call.shared_convolution = shared_convolution_.get();
   call.parameters = &parameters.blocks[layer];
   call.attention = attention_of_layer_[layer];
   call.rotation = work_.rotation;

@@ -113,11 +113,13 @@ class Transformer {
     SharedValues values;  // of blocks; `first` is empty where activations are kept, because they hold it
     // Where ranks share sequences: what their attention needs, and this rank's tokens and losses.
     SharedAttention::Room shared;
+    SharedConvolution::Room shared_convolution;
     Tensor own_tokens, own_loss;
     int64_t activation_bytes = 0;
   };
   static Workspace allocate_workspace(const ModelConfig& config, const ComputePlan& plan,
-                                      const SharedAttention* shared, Arena& arena);
+                                      const SharedAttention* shared, const SharedConvolution* convolution,
+                                      Arena& arena);
   static int64_t scratch_bytes(const ModelConfig& config, const ComputePlan& plan,
                                std::span<const std::shared_ptr<const AttentionPlan>> attention);
 
@@ -148,7 +150,8 @@ class Transformer {
   Arena arena_ = Arena::measuring({});
   Arena scratch_ = Arena::measuring({});
   Workspace work_;
-  std::unique_ptr<SharedAttention> shared_;     // or null
+  std::unique_ptr<SharedAttention> shared_;  // or null
+  std::unique_ptr<SharedConvolution> shared_convolution_;
   std::unique_ptr<OffloadedInputs> offloaded_;  // or null
   OpContext context_;
 };

@@ -3,10 +3,6 @@
 #include "longstride/train/gradient_sum.h"
 
 #include <cmath>
-#include <condition_variable>
-#include <deque>
-#include <map>
-#include <mutex>
 #include <thread>
 #include <utility>
 #include <vector>
@@ -16,54 +12,10 @@
 #include "longstride/base/rng.h"
 #include "longstride/dist/device_comm.h"
 
+#include "tests/support/wires.h"
+
 namespace longstride {
 namespace {
-
-// What has been sent and not yet received.
-class Wires {
- public:
-  void send(int from, int to, const void* data, int64_t bytes) {
-    const std::lock_guard lock(mutex_);
-    const char* const begin = static_cast<const char*>(data);
-    waiting_[{from, to}].emplace_back(begin, begin + bytes);
-    changed_.notify_all();
-  }
-  void receive(int from, int to, void* data, int64_t bytes) {
-    std::unique_lock lock(mutex_);
-    std::deque<std::vector<char>>& queue = waiting_[{from, to}];
-    changed_.wait(lock, [&] { return !queue.empty(); });
-    ASSERT_EQ(static_cast<int64_t>(queue.front().size()), bytes);
-    std::copy(queue.front().begin(), queue.front().end(), static_cast<char*>(data));
-    queue.pop_front();
-  }
-  bool all_received() const {
-    for (const auto& [ends, queue] : waiting_)
-      if (!queue.empty()) return false;
-    return true;
-  }
-
- private:
-  std::mutex mutex_;
-  std::condition_variable changed_;
-  std::map<std::pair<int, int>, std::deque<std::vector<char>>> waiting_;
-};
-
-class ByWires : public DeviceComm {
- public:
-  ByWires(Wires& wires, int rank) : wires_(wires), rank_(rank) {}
-  void exchange(std::span<const Outgoing> out, std::span<const Incoming> in) override {
-    if (abandoned_) return;
-    for (const Outgoing& piece : out) wires_.send(rank_, piece.rank, piece.data, piece.bytes);
-    for (const Incoming& piece : in) wires_.receive(piece.rank, rank_, piece.data, piece.bytes);
-  }
-  std::string trouble() override { return {}; }
-  void abandon() noexcept override { abandoned_ = true; }
-
- private:
-  Wires& wires_;
-  int rank_;
-  bool abandoned_ = false;
-};
 
 class Numbered : public Comm {
  public:
@@ -84,7 +36,7 @@ TEST(GradientSum, DevicesAddInTheOrderOfTheRanks) {
       {900, 1400}, {500, 900}, {100, 500}, {1400, 1407}, {0, 100}};
   for (const int ranks : {2, 3, 5})
     for (const int64_t piece : {64, 333, 1000, 100000}) {
-      SCOPED_TRACE(testing::Message() << ranks << " ranks, pieces of " << piece);
+      SCOPED_TRACE(::testing::Message() << ranks << " ranks, pieces of " << piece);
       const int64_t count = 1407;
       std::vector<std::vector<float>> gradients(static_cast<size_t>(ranks));
       std::vector<float> expected;
@@ -99,7 +51,7 @@ TEST(GradientSum, DevicesAddInTheOrderOfTheRanks) {
         for (size_t i = 0; i < own.size(); ++i) expected[i] = rank == 0 ? own[i] : expected[i] + own[i];
         losses += 0.1 * (rank + 1);
       }
-      Wires wires;
+      testing::Wires wires;
       std::vector<UpdateControl> controls(static_cast<size_t>(ranks));
       std::vector<std::thread> threads;
       for (int rank = 0; rank < ranks; ++rank)
@@ -107,7 +59,7 @@ TEST(GradientSum, DevicesAddInTheOrderOfTheRanks) {
           Numbered comm(rank, ranks);
           std::vector<float>& own = gradients[static_cast<size_t>(rank)];
           UpdateControl& control = controls[static_cast<size_t>(rank)];
-          const auto sum = gradient_sum_of_devices(comm, std::make_unique<ByWires>(wires, rank), {},
+          const auto sum = gradient_sum_of_devices(comm, std::make_unique<testing::ByWires>(wires, rank), {},
                                                    Tensor(own.data(), DType::f32, {count}), piece);
           control.losses = 0.1 * (rank + 1);
           for (const auto& [begin, end] : ranges) sum->ready(begin, end);
@@ -125,10 +77,10 @@ TEST(GradientSum, DevicesAddInTheOrderOfTheRanks) {
 
 // A loss that is no number keeps the update from changing anything.
 TEST(GradientSum, WhatIsAbandonedHasNoResult) {
-  Wires wires;
+  testing::Wires wires;
   Numbered comm(0, 2);
   std::vector<float> gradients(100, 1.0f);
-  const auto sum = gradient_sum_of_devices(comm, std::make_unique<ByWires>(wires, 0), {},
+  const auto sum = gradient_sum_of_devices(comm, std::make_unique<testing::ByWires>(wires, 0), {},
                                            Tensor(gradients.data(), DType::f32, {100}), 64);
   UpdateControl control;
   control.losses = 1;

@@ -33,7 +33,7 @@ void measure(Comm& comm, const std::string& device_name, int64_t count) {
   const Buffer memory(device, count * static_cast<int64_t>(sizeof(float)));
   const Buffer control(device, sizeof(UpdateControl));
   const Tensor gradients(memory.data(), DType::f32, {count}, device.kind);
-  const std::unique_ptr<GradientSum> sum = gradient_sum(comm, device, gradients);
+  const std::unique_ptr<GradientSum> sum = gradient_sum(comm, join_devices(comm, device), device, gradients);
   const auto queue = [&] {
     sum->ready(0, count);
     sum->finish(static_cast<UpdateControl*>(control.data()));

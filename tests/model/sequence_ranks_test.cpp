@@ -3,6 +3,7 @@
 #include "longstride/model/sequence_ranks.h"
 
 #include <cmath>
+#include <exception>
 #include <memory>
 #include <string>
 #include <thread>

@@ -38,6 +38,10 @@ AttentionTensors attention_tensors(const BlockCall& call, const BlockActivations
   return t;
 }
 
+const RankPositions* positions_of(const BlockCall& call) {
+  return call.shared != nullptr ? &call.shared->positions() : nullptr;
+}
+
 void attend(const OpContext& context, const BlockCall& call, const BlockActivations& saved) {
   if (call.shared != nullptr)
     call.shared->forward(context, call.layer, scale_of(*call.config), saved.qkv, saved.attended);
@@ -118,7 +122,8 @@ void forward_to_up(const OpContext& context, const BlockCall& call, const Tensor
   mix_values(context, call, saved);
   attend(context, call, saved);
   run(context, LinearForward{saved.attended, p.projection_weight, p.projection_bias, normed});
-  run(context, ResidualForward{.x = x,
+  run_residual(context, positions_of(call),
+               ResidualForward{.x = x,
                                .branch = normed,
                                .dropout = call.attention_dropout,
                                .gain = p.norm2_gain,
@@ -186,7 +191,8 @@ void block_forward(const OpContext& context, const BlockCall& call, const Tensor
   const Tensor& hidden = temporaries.hidden ? temporaries.hidden : saved.up;
   run(context, ActivationForward{saved.up, hidden});
   run(context, LinearForward{hidden, p.down_weight, p.down_bias, temporaries.branch});
-  run(context, ResidualForward{.x = call.mid,
+  run_residual(context, positions_of(call),
+               ResidualForward{.x = call.mid,
                                .branch = temporaries.branch,
                                .dropout = call.feed_forward_dropout,
                                .gain = next.gain,
@@ -227,7 +233,8 @@ void block_backward(const OpContext& context, const BlockCall& call, const Tenso
   run(context, LinearBackwardInput{d_hidden, p.up_weight, branch});
   if (config.convolves()) convolve_backward(context, call, branch, normed, gradients.convolution);
 
-  run(context, ResidualBackward{.dy = normed,
+  run_residual(context, positions_of(call),
+               ResidualBackward{.dy = normed,
                                 .x = call.mid,
                                 .gain = p.norm2_gain,
                                 .mean = saved.mean2,
@@ -251,7 +258,8 @@ void block_backward(const OpContext& context, const BlockCall& call, const Tenso
   if (before == nullptr)
     return run(context, LayerNormBackward{branch, x, p.norm1_gain, saved.mean1, saved.rstd1, dy,
                                           gradients.norm1_gain, gradients.norm1_bias});
-  run(context, ResidualBackward{.dy = branch,
+  run_residual(context, positions_of(call),
+               ResidualBackward{.dy = branch,
                                 .x = x,
                                 .gain = p.norm1_gain,
                                 .mean = saved.mean1,

@@ -44,6 +44,45 @@ void RankPositions::from_whole(const Tensor& whole, const Tensor& own) const {
     copy(whole.rows(c.whole, c.whole + c.count), own.rows(c.own, c.own + c.count));
 }
 
+namespace {
+
+// Calls run_rows(first row, end row, place of the first row's first element among the masks).
+template <class RunRows>
+void by_chunks(const RankPositions& positions, const Dropout& dropout, int64_t width,
+               const RunRows& run_rows) {
+  for (const RankPositions::Chunk& c : positions.chunks()) {
+    Dropout of_chunk = dropout;
+    of_chunk.first += c.whole * width;
+    run_rows(c.own, c.own + c.count, of_chunk);
+  }
+}
+
+}  // namespace
+
+void run_residual(const OpContext& context, const RankPositions* positions, const ResidualForward& call) {
+  if (positions == nullptr || call.dropout.probability == 0) return run(context, call);
+  by_chunks(*positions, call.dropout, call.x.shape[1],
+            [&](int64_t begin, int64_t end, const Dropout& dropout) {
+              ResidualForward part = call;
+              for (Tensor* t : {&part.x, &part.branch, &part.y, &part.normed, &part.mean, &part.rstd})
+                *t = t->rows(begin, end);
+              part.dropout = dropout;
+              run(context, part);
+            });
+}
+
+void run_residual(const OpContext& context, const RankPositions* positions, const ResidualBackward& call) {
+  if (positions == nullptr || call.dropout.probability == 0) return run(context, call);
+  by_chunks(*positions, call.dropout, call.x.shape[1],
+            [&](int64_t begin, int64_t end, const Dropout& dropout) {
+              ResidualBackward part = call;
+              for (Tensor* t : {&part.dy, &part.x, &part.mean, &part.rstd, &part.dx, &part.dbranch})
+                *t = t->rows(begin, end);
+              part.dropout = dropout;
+              run(context, part);
+            });
+}
+
 SharedAttention::SharedAttention(const ModelConfig& config, int64_t batch, Device device,
                                  const SequenceRanks& ranks,
                                  std::span<const std::shared_ptr<const AttentionPlan>> whole)

@@ -15,6 +15,7 @@
 #include "longstride/dist/device_comm.h"
 #include "longstride/model/attention_plans.h"
 #include "longstride/model/config.h"
+#include "longstride/ops/residual.h"
 #include "longstride/pattern/part.h"
 
 namespace longstride {
@@ -47,6 +48,11 @@ class RankPositions {
  private:
   std::vector<Chunk> chunks_;
 };
+
+// The call for this rank's rows. Masks of dropout are those of the whole sequences: where there are some, each chunk
+// has a call of its own. `positions` is null where the rank has whole sequences.
+void run_residual(const OpContext& context, const RankPositions* positions, const ResidualForward& call);
+void run_residual(const OpContext& context, const RankPositions* positions, const ResidualBackward& call);
 
 // Attention of queries on this rank. It works on tensors of all positions, of which only the rows that it needs
 // mean something.

@@ -324,8 +324,6 @@ void Transformer::forward_backward(const ModelParameters& parameters, const Tens
                                    const ModelParameters& gradients) {
   LONGSTRIDE_CHECK(plan_.training, "this model was planned for inference, not training");
   check_tokens(tokens, loss);
-  LONGSTRIDE_CHECK(!shared_ || pass.dropout == 0,
-                   "ranks cannot share sequences with dropout; set train.dropout = 0");
   run_blocks(parameters, tokens, &pass, nullptr);
 
   // Head: logits of a chunk of rows exist only until their gradient has been passed on.
@@ -346,16 +344,17 @@ void Transformer::forward_backward(const ModelParameters& parameters, const Tens
   const Tensor& stream = work_.d_stream;
   const int64_t last = config_.layers - 1;
   fill_zero(stream);
-  run(context_, ResidualBackward{.dy = d_normed,
-                                 .x = input(config_.layers),
-                                 .gain = parameters.final_gain,
-                                 .mean = work_.mean,
-                                 .rstd = work_.rstd,
-                                 .dx = stream,
-                                 .dgain = gradients.final_gain,
-                                 .dbias = gradients.final_bias,
-                                 .dropout = dropout_of(config_, pass, last, 1),
-                                 .dbranch = work_.temporaries.branch});
+  run_residual(context_, shared_ ? &shared_->positions() : nullptr,
+               ResidualBackward{.dy = d_normed,
+                                .x = input(config_.layers),
+                                .gain = parameters.final_gain,
+                                .mean = work_.mean,
+                                .rstd = work_.rstd,
+                                .dx = stream,
+                                .dgain = gradients.final_gain,
+                                .dbias = gradients.final_bias,
+                                .dropout = dropout_of(config_, pass, last, 1),
+                                .dbranch = work_.temporaries.branch});
   for (int64_t layer = last; layer >= 0; --layer) {
     if (offloaded_) offloaded_->backward(layer);
     const BlockCall call = block_call(parameters, layer, pass);

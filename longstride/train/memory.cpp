@@ -101,8 +101,6 @@ RunConfig for_ranks(RunConfig config, int ranks) {
   LONGSTRIDE_CHECK(share % train.micro() == 0,
                    "each of {} {} takes {} sequences a step, which train.micro_batch = {} does not divide",
                    parts, who, share, train.micro());
-  LONGSTRIDE_CHECK(sharing == 1 || train.dropout == 0,
-                   "ranks that share sequences cannot train with dropout; set train.dropout = 0");
   return config;
 }
 

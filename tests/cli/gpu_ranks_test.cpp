@@ -61,7 +61,7 @@ TEST_F(GpuRanksTest, GpusAreAsManyMicroBatchesBitForBit) {
 TEST_F(GpuRanksTest, GpusThatShareSequencesLearnTheSame) {
   const std::string model =
       " --set model.context=1536 --set model.width=128 --set model.positions=rotary --set model.qk_norm=true"
-      " --set model.value_residual=0.5 --set model.convolution=4 --set model.layers=3 --set train.dropout=0"
+      " --set model.value_residual=0.5 --set model.convolution=4 --set model.layers=3 --set train.dropout=0.2"
       " --set train.activations=recompute --set train.steps=12 --set train.optimizer=muon"
       " --set train.validate_every=6 --set train.batch=2 --quiet --json";
   struct Case {

@@ -40,9 +40,11 @@ Result run_rank(const testing::RandomModel& model, std::vector<uint8_t> tokens, 
   };
   Transformer(model.config, plan).evaluate(model.parameters, on_cpu, place(result.evaluated));
   plan.training = true;
+  TrainingPass pass;
+  pass.dropout = 0.25, pass.seed = 5, pass.step = 3, pass.first_sequence = 2;
   result.gradients = std::make_unique<ParameterStore>(model.table, Device{}, DType::f32);
   Transformer(model.config, plan)
-      .forward_backward(model.parameters, on_cpu, {}, place(result.losses),
+      .forward_backward(model.parameters, on_cpu, pass, place(result.losses),
                         by_role(model.config, *result.gradients, {}));
   return result;
 }

@@ -87,6 +87,11 @@ Option Command::add(const std::string& names, std::vector<std::string>& target, 
   return Option(app_.add_option(names, target, help)->delimiter(','));
 }
 
+Option Command::add_words(const std::string& name, std::vector<std::string>& target,
+                          const std::string& help) {
+  return Option(app_.add_option(name, target, help));
+}
+
 Option Command::add_choice(const std::string& names, std::string& target,
                            const std::vector<std::string>& choices, const std::string& help) {
   return Option(app_.add_option(names, target, help)->check(CLI::IsMember(choices))->capture_default_str());

@@ -48,6 +48,8 @@ class Command {
   Option add(const std::string& names, double& target, const NumberRange& range, const std::string& help);
   Option add(const std::string& names, std::string& target, const std::string& help);
   Option add(const std::string& names, std::vector<std::string>& target, const std::string& help);
+  // The rest of the words on the command line, whatever is in them.
+  Option add_words(const std::string& name, std::vector<std::string>& target, const std::string& help);
   Option add_choice(const std::string& names, std::string& target, const std::vector<std::string>& choices,
                     const std::string& help);
   // May be given several times; `take` gets each value.

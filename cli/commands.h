@@ -98,6 +98,23 @@ struct InspectOptions {
 };
 int run_inspect(const InspectOptions& options);
 
+struct RunsOptions {
+  std::string folder = "runs";
+  std::string sort = "name";
+  bool json = false;
+};
+int run_runs(const RunsOptions& options);
+
+struct ReportOptions {
+  std::vector<std::string> runs;  // or folders of runs
+  std::string output = "report.html";
+  std::string title;    // empty: the run's name
+  bool watch = false;   // write it again while a run is trained
+  int64_t every = 30;   // seconds between two writings
+  int64_t samples = 0;  // to draw of each checkpoint
+};
+int run_report(const ReportOptions& options);
+
 struct SelftestOptions {
   std::string device = "auto";
   std::string instructions = "auto";

@@ -220,6 +220,34 @@ void add_inspect(CLI::App& app, InspectOptions& o, int& result) {
   c.run([&] { result = run_inspect(o); });
 }
 
+void add_runs(CLI::App& app, RunsOptions& o, int& result) {
+  Command c(app, "runs", "a table of the runs in a folder, with state and best bits");
+  c.add("folder", o.folder, "folder that holds runs, at any depth").type_name("DIR").shown_default("runs");
+  c.add_choice("--sort", o.sort, {"name", "best", "time"}, "order of the rows; time: the latest first");
+  c.add_flag("--json", o.json, "print the table as JSON");
+  c.footer("Example:\n  longstride runs runs --sort best");
+  c.run([&] { result = run_runs(o); });
+}
+
+void add_report(CLI::App& app, ReportOptions& o, int& result) {
+  Command c(app, "report", "one HTML page about runs: curves, samples, differences, commands");
+  c.add_words("run", o.runs, "run directories, or folders that hold runs").required().type_name("RUN");
+  c.add("-o,--output", o.output, "file to write or replace, - for standard output")
+      .type_name("FILE")
+      .shown_default("report.html");
+  c.add("--title", o.title, "heading of the page [the run's name]").type_name("TEXT");
+  c.add_flag("--watch", o.watch, "write the page again, which loads itself again, while a run is trained");
+  c.add("--every", o.every, {.least = 1, .most = 86400}, "with --watch: seconds between two pages")
+      .shown_default("30");
+  c.add("--samples", o.samples, {.least = 0, .most = 64},
+        "draw so many samples with each checkpoint that is there, and keep them in RUN/samples");
+  c.footer(
+      "The page needs no network. Samples that --samples kept are shown by every later report.\n\n"
+      "Examples:\n  longstride report runs/fortunes --samples 4\n"
+      "  longstride report runs/a runs/b -o compared.html\n  longstride report runs --watch");
+  c.run([&] { result = run_report(o); });
+}
+
 void add_selftest(CLI::App& app, SelftestOptions& o, int& result) {
   Command c(app, "selftest", "every op and pattern against the fp64 reference on this machine");
   c.add("--device", o.device, "cpu, cuda or auto").shown_default("auto");
@@ -277,6 +305,8 @@ int run(int argc, char** argv) {
   CompressOptions compress;
   DecompressOptions decompress;
   InspectOptions inspect;
+  RunsOptions runs;
+  ReportOptions report;
   SelftestOptions selftest;
   std::string shell;
   int result = 0;
@@ -287,6 +317,8 @@ int run(int argc, char** argv) {
   add_compress(app, compress, result);
   add_decompress(app, decompress, result);
   add_inspect(app, inspect, result);
+  add_runs(app, runs, result);
+  add_report(app, report, result);
   add_selftest(app, selftest, result);
   add_shell_files(app, shell);
   check_command(app, argc, argv);

@@ -93,6 +93,8 @@ RunRequest request_of(const TrainOptions& options, bool target_is_run) {
   request.from_step = options.step;
   request.go_on = target_is_run || options.resume;
   request.data_changed = options.data_changed;
+  for (char** word = options.arguments; word != nullptr && *word != nullptr; ++word)
+    request.command.emplace_back(*word);
   if (!request.directory.empty()) return request;
   request.directory = target_is_run ? options.target : "runs/" + fs::path(options.target).stem().string();
   if (!target_is_run)

@@ -29,6 +29,11 @@ int64_t KeyedPermutation::operator()(int64_t index) const {
   return static_cast<int64_t>(value);
 }
 
+int64_t windows_in_epoch(int64_t size, int64_t context, bool pictures) {
+  if (pictures) return size / context;
+  return std::max<int64_t>(1, (size - context + 1) / context);
+}
+
 BatchLoader::BatchLoader(Segment segment, int64_t context, int64_t batch, uint64_t seed)
     : segment_(std::move(segment)), context_(context), batch_(batch), seed_(seed) {
   LONGSTRIDE_CHECK(segment_.corpus != nullptr, "batches of no data");
@@ -44,7 +49,7 @@ BatchLoader::BatchLoader(Segment segment, int64_t context, int64_t batch, uint64
         "a context of {} does not hold one picture of {} x {} x {} = {} bytes ({}); set the context to {}",
         context, shape.height, shape.width, shape.channels, record, what, record);
     LONGSTRIDE_CHECK(size >= record, "no pictures to learn from in this part of {}; change data.split", what);
-    windows_ = size / record;
+    windows_ = windows_in_epoch(size, context, true);
     return;
   }
   LONGSTRIDE_CHECK(
@@ -52,7 +57,7 @@ BatchLoader::BatchLoader(Segment segment, int64_t context, int64_t batch, uint64
       "only {} bytes to learn from, less than one context of {} ({}); give more data, a larger share in "
       "data.split, or a shorter context",
       size, context, what);
-  windows_ = std::max<int64_t>(1, (size - context + 1) / context);
+  windows_ = windows_in_epoch(size, context, false);
   phases_ = std::min(context, size - windows_ * context + 1);
 }
 

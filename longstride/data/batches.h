@@ -27,6 +27,9 @@ class KeyedPermutation {
   int half_bits_;
 };
 
+// Windows that an epoch visits in `size` bytes of a stream, or of pictures of `context` bytes.
+int64_t windows_in_epoch(int64_t size, int64_t context, bool pictures);
+
 class BatchLoader {
  public:
   // Throws Error if the segment is shorter than one context or, for records, if context is not record_bytes.

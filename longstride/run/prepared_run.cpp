@@ -37,7 +37,10 @@ std::optional<RunLock> lock_existing_run(const std::string& directory, const Not
 }
 
 PreparedRun::PreparedRun(RunRequest request, std::optional<RunLock> lock, const Notes& note)
-    : directory_(std::move(request.directory)), config_(std::move(request.config)), lock_(std::move(lock)) {
+    : directory_(std::move(request.directory)),
+      command_(std::move(request.command)),
+      config_(std::move(request.config)),
+      lock_(std::move(lock)) {
   request.directory = directory_;
   check_directory(request);
   // All this comes before anything in the run is changed.
@@ -178,6 +181,7 @@ void PreparedRun::remove_made() {
 void PreparedRun::commit() {
   write_run_config(directory_, config_);
   if (record_data_) record_run_data(directory_, config_.data, splits_);
+  if (!command_.empty()) record_command(directory_, command_);
   committed_ = true;
 }
 

@@ -20,7 +20,9 @@ struct RunRequest {
   int64_t from_step = -1;     // checkpoint to go on from; -1: the newest without damage
   bool go_on = true;          // false: a directory that holds checkpoints is refused
   bool data_changed = false;  // true: takes the data as they are now, even if they are not those of the run
-  std::string advice = {};    // if the run is refused: what to do, for the end of the message
+  // The words of the command that trains the run, to keep in RUN/commands.jsonl; empty: none.
+  std::vector<std::string> command = {};
+  std::string advice = {};  // if the run is refused: what to do, for the end of the message
 };
 
 // The lock of a directory that holds a run; nothing for another directory. Take it before the run's
@@ -54,7 +56,7 @@ class PreparedRun {
   // The run goes on with another validation part, so its best evaluation so far is not comparable.
   bool validation_changed() const { return validation_changed_; }
 
-  // Writes the configuration and, where they are new, the sizes and checksums of the data. From here on the
+  // Writes the configuration, the command and, where they are new, the sizes and checksums of the data. From here on the
   // run exists, or goes on. Throws Error.
   void commit();
 
@@ -67,6 +69,7 @@ class PreparedRun {
   void remove_made();
 
   std::string directory_, chosen_;
+  std::vector<std::string> command_;
   RunConfig config_;
   std::optional<RunLock> lock_;
   Splits splits_;

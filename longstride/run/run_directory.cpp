@@ -1,11 +1,15 @@
 #include "longstride/run/run_directory.h"
 
 #include <algorithm>
+#include <ctime>
 #include <filesystem>
 #include <fstream>
 
+#include <fcntl.h>
 #include <nlohmann/json.hpp>
+#include <unistd.h>
 
+#include "longstride/base/atomic_file.h"
 #include "longstride/base/check.h"
 
 namespace longstride {
@@ -98,6 +102,25 @@ RunConfig read_run_config(const std::string& path) {
 void write_run_config(const std::string& path, const RunConfig& config) {
   const std::string text = config.to_toml(true);
   write_file_atomically(config_path(path), [&](ByteSink& sink) { sink.write(text); });
+}
+
+void record_command(const std::string& path, const std::vector<std::string>& words) {
+  const std::string file = (fs::path(path) / "commands.jsonl").string();
+  check_file_or_absent(file);
+  const int descriptor = open(file.c_str(), O_RDWR | O_CREAT | O_APPEND | O_NONBLOCK | O_CLOEXEC, 0666);
+  LONGSTRIDE_CHECK(descriptor >= 0, "cannot open {}: {}", file, last_system_error());
+  std::error_code ignored;
+  const nlohmann::ordered_json line{{"time", static_cast<int64_t>(std::time(nullptr))},
+                                    {"folder", fs::current_path(ignored).string()},
+                                    {"command", words}};
+  // A line that a killed process left unfinished must not swallow this one.
+  char last = '\n';
+  const off_t end = lseek(descriptor, 0, SEEK_END);
+  if (end > 0 && pread(descriptor, &last, 1, end - 1) != 1) last = '\n';
+  write_descriptor(descriptor, file, [&](ByteSink& sink) {
+    if (last != '\n') sink.write("\n");
+    sink.write(line.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace) + "\n");
+  });
 }
 
 }  // namespace longstride

@@ -5,6 +5,7 @@
 //                       validation
 //   checkpoints/...     see checkpoint/checkpoint.h
 //   metrics.jsonl, events...  the curves
+//   commands.jsonl      the commands that trained the run
 #pragma once
 
 #include <string>
@@ -34,6 +35,10 @@ RunDirectoryState state_of_directory(const std::string& path);
 RunConfig read_run_config(const std::string& path);
 // Rewrites config.toml atomically.
 void write_run_config(const std::string& path, const RunConfig& config);
+
+// Appends the words of a command that trains the run, with the time and the current folder, as a line of
+// RUN/commands.jsonl. Throws Error.
+void record_command(const std::string& path, const std::vector<std::string>& words);
 
 // Which of a run's weights to load.
 struct WeightChoice {

@@ -51,7 +51,7 @@ class LimitsTest : public CliTest {
     for (const auto& entry : fs::recursive_directory_iterator(folder_ / run)) {
       const std::string name = entry.path().lexically_relative(folder_ / run).string();
       if (entry.is_regular_file() && !name.starts_with("events.") && name != ".lock" &&
-          name != "config.toml" && name != "metrics.jsonl")
+          name != "config.toml" && name != "metrics.jsonl" && name != "commands.jsonl")
         files[name] = read_bytes(entry.path().string());
     }
     return files;

@@ -1,0 +1,82 @@
+// `longstride runs` and `longstride report` on runs that were trained here.
+#include <chrono>
+#include <filesystem>
+#include <thread>
+
+#include <nlohmann/json.hpp>
+
+#include "tests/cli/cli_fixture.h"
+
+namespace longstride {
+namespace {
+
+namespace fs = std::filesystem;
+using testing::HasSubstr;
+using testing::Not;
+
+using ReportTest = CliTest;
+
+TEST_F(ReportTest, ARunIsListedAndReported) {
+  write_small_config();
+  ASSERT_EQ(longstride("train small.toml --quiet --run 'runs/a, b'").code, 0);
+  const Outcome table = longstride("runs");
+  EXPECT_EQ(table.code, 0) << table.err;
+  EXPECT_THAT(table.out, HasSubstr("runs/a, b  finished  100%    30"));
+  EXPECT_EQ(table.err, "");
+  const auto json = nlohmann::json::parse(longstride("runs runs --json --sort best").out);
+  ASSERT_EQ(json.size(), 1u);
+  EXPECT_EQ(json[0]["state"], "finished");
+  EXPECT_EQ(json[0]["best_step"], 30);
+  EXPECT_GT(json[0]["best_bits"].get<double>(), 0);
+
+  const Outcome report = longstride("report 'runs/a, b' --samples 2");
+  EXPECT_EQ(report.code, 0) << report.err;
+  const std::string page = read_bytes(folder_ / "report.html");
+  EXPECT_THAT(page, HasSubstr("<h1>a, b</h1>"));
+  EXPECT_THAT(page, HasSubstr("train small.toml --quiet --run &#39;runs/a, b&#39;"));
+  EXPECT_THAT(page, HasSubstr("validation/bits"));
+  EXPECT_THAT(page, HasSubstr("<figcaption>step 30</figcaption>"));
+  EXPECT_TRUE(fs::exists(folder_ / "runs/a, b/samples/step-00000030.txt"));
+  // A report on standard output is the page alone.
+  EXPECT_THAT(longstride("report runs -o -").out, testing::StartsWith("<!doctype html>"));
+  // The run is as good as before, samples or not.
+  EXPECT_EQ(longstride("train 'runs/a, b' --quiet").code, 0);
+}
+
+TEST_F(ReportTest, BrokenRunsAreShownAsSuch) {
+  fs::create_directories(folder_ / "runs/broken/checkpoints");
+  fs::create_directories(folder_ / "runs/not a run");
+  write("runs/broken/config.toml", "[model]\nwidth = 'x'\n");
+  write("runs/broken/metrics.jsonl", "{\"step\":3,\"train/bits\":4}\n{\"step\":4,\"tra");
+  const Outcome table = longstride("runs");
+  EXPECT_EQ(table.code, 0);
+  EXPECT_THAT(table.out, HasSubstr("runs/broken  unreadable"));
+  EXPECT_THAT(table.err, HasSubstr("config.toml"));
+  EXPECT_EQ(longstride("report runs/broken 'runs/not a run'").code, 0);
+  EXPECT_THAT(read_bytes(folder_ / "report.html"), HasSubstr("unreadable"));
+  expect_complaint(longstride("report nowhere"), 1, {"nowhere: no such run directory"});
+  expect_complaint(longstride("runs nowhere"), 1, {"nowhere: no such folder"});
+  expect_complaint(longstride("report runs/broken -o no/such/place.html"), 1, {"no/such"});
+  expect_complaint(longstride("report"), 2, {"run is required"});
+  fs::create_directories(folder_ / "empty");
+  expect_complaint(longstride("runs empty"), 1, {"there is no run in it"});
+}
+
+TEST_F(ReportTest, AWatchedReportEndsWithTheRun) {
+  write_small_config("minutes = 0.07\n");
+  std::thread trainer([&] {
+    const std::string command = "cd " + folder_.path() + " && " + LONGSTRIDE_BINARY +
+                                " train small.toml --quiet --run r --set train.steps=1000000 2>/dev/null";
+    EXPECT_EQ(std::system(command.c_str()), 0);
+  });
+  while (!fs::exists(folder_ / "r/metrics.jsonl")) std::this_thread::sleep_for(std::chrono::milliseconds(20));
+  const Outcome watched = longstride("report r --watch --every 1");
+  trainer.join();
+  EXPECT_EQ(watched.code, 0) << watched.err;
+  const std::string page = read_bytes(folder_ / "report.html");
+  EXPECT_THAT(page, HasSubstr("finished"));
+  EXPECT_THAT(page, Not(HasSubstr("id=\"pause\"")));
+}
+
+}  // namespace
+}  // namespace longstride

@@ -98,6 +98,25 @@ struct InspectOptions {
 };
 int run_inspect(const InspectOptions& options);
 
+struct InitOptions {
+  std::string path;    // the data
+  std::string output;  // empty: the data's name with .toml
+  double minutes = 10;
+  int64_t gpu_memory = 0;  // bytes that training may take; 0: what is free
+  bool force = false;
+  std::vector<std::string> overrides;  // of the compute section
+};
+int run_init(const InitOptions& options);
+
+struct DataOptions {
+  std::string path;
+  std::string preview;                 // a file for it; empty: on the terminal
+  int64_t measure = 8 << 20;           // bytes for the yardsticks
+  std::vector<std::string> overrides;  // of the data section
+  bool json = false;
+};
+int run_data(const DataOptions& options);
+
 struct RunsOptions {
   std::string folder = "runs";
   std::string sort = "name";

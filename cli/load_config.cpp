@@ -68,4 +68,12 @@ RunConfig load_config(const std::string& target, const std::vector<std::string>&
   return config;
 }
 
+void override_section(RunConfig& config, const std::vector<std::string>& overrides,
+                      const std::string& section) {
+  for (const std::string& assignment : overrides)
+    if (!assignment.starts_with(section + "."))
+      throw UsageError(fmt::format("--set {}: only fields of {} can be set here", assignment, section));
+  override(config, overrides, nullptr);
+}
+
 }  // namespace longstride::cli

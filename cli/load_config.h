@@ -15,4 +15,8 @@ namespace longstride::cli {
 RunConfig load_config(const std::string& target, const std::vector<std::string>& overrides,
                       const std::string& run = "", std::string* recipe_note = nullptr);
 
+// Applies `overrides`, which may only name fields of `section` (as "data"). Throws UsageError.
+void override_section(RunConfig& config, const std::vector<std::string>& overrides,
+                      const std::string& section);
+
 }  // namespace longstride::cli

@@ -220,6 +220,35 @@ void add_inspect(CLI::App& app, InspectOptions& o, int& result) {
   c.run([&] { result = run_inspect(o); });
 }
 
+void add_init(CLI::App& app, InitOptions& o, int& result) {
+  Command c(app, "init", "write a short config for some data and this machine");
+  c.add("data", o.path, "file, archive or folder to learn from").required().type_name("DATA");
+  c.add("-o,--output", o.output, "file to write, - for standard output [the data's name with .toml]")
+      .type_name("FILE");
+  c.add_flag("--force", o.force, "replace the output if it is there");
+  c.add("--minutes", o.minutes, {.least = 0, .most = 1e7, .least_excluded = true},
+        "time to train; more time makes a larger model")
+      .shown_default("10");
+  c.add("--gpu-memory", o.gpu_memory, {.least = 1}, "bytes of a GPU that training may take, as 8Gi");
+  add_overrides(c, o.overrides);
+  c.footer("Example:\n  longstride init my.log.xz --minutes 30 && longstride train my.log.toml");
+  c.run([&] { result = run_init(o); });
+}
+
+void add_data(CLI::App& app, DataOptions& o, int& result) {
+  Command c(app, "data", "what longstride makes of some data, before anything is learnt");
+  c.add("data", o.path, "file, archive or folder").required().type_name("DATA");
+  c.add("--preview", o.preview,
+        "write the beginning to this file: a grid of pictures (.png), a waveform (.png, .svg), text")
+      .type_name("FILE");
+  c.add("--measure", o.measure, {.least = 0, .most = 1 << 30}, "measure entropies and xz on so many bytes")
+      .shown_default("8Mi");
+  add_overrides(c, o.overrides);
+  c.add_flag("--json", o.json, "print the result as JSON");
+  c.footer("Examples:\n  longstride data my.log.xz\n  longstride data pictures/ --preview grid.png");
+  c.run([&] { result = run_data(o); });
+}
+
 void add_runs(CLI::App& app, RunsOptions& o, int& result) {
   Command c(app, "runs", "a table of the runs in a folder, with state and best bits");
   c.add("folder", o.folder, "folder that holds runs, at any depth").type_name("DIR").shown_default("runs");
@@ -305,6 +334,8 @@ int run(int argc, char** argv) {
   CompressOptions compress;
   DecompressOptions decompress;
   InspectOptions inspect;
+  InitOptions init;
+  DataOptions data;
   RunsOptions runs;
   ReportOptions report;
   SelftestOptions selftest;
@@ -317,6 +348,8 @@ int run(int argc, char** argv) {
   add_compress(app, compress, result);
   add_decompress(app, decompress, result);
   add_inspect(app, inspect, result);
+  add_init(app, init, result);
+  add_data(app, data, result);
   add_runs(app, runs, result);
   add_report(app, report, result);
   add_selftest(app, selftest, result);

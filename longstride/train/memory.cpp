@@ -23,8 +23,8 @@ namespace {
 // What pinning may take of the CPU's memory without harm to all else there.
 int64_t most_pinned() { return static_cast<int64_t>(sysconf(_SC_PHYS_PAGES)) * sysconf(_SC_PAGESIZE) / 2; }
 
-// Settings that need no more than `room`: the least change of train.activations, with it the largest
-// micro-batch.
+}  // namespace
+
 std::optional<RunConfig> settings_that_fit(const RunConfig& config, int64_t room) {
   constexpr std::array kActivations{"keep", "recompute", "offload"};
   RunConfig changed = config;
@@ -40,6 +40,8 @@ std::optional<RunConfig> settings_that_fit(const RunConfig& config, int64_t room
   }
   return {};
 }
+
+namespace {
 
 std::string advice_for(const RunConfig& config, int64_t room) {
   const std::optional<RunConfig> changed = settings_that_fit(config, room);

@@ -1,6 +1,7 @@
 // What training needs of its device, and settings that need less.
 #pragma once
 
+#include <optional>
 #include <string>
 
 #include "longstride/model/transformer.h"
@@ -20,6 +21,10 @@ int batch_parts(const RunConfig& config, int ranks);
 
 // All that a Trainer allocates on its device, in the stage that needs most, as one of so many ranks.
 MemoryPlan training_memory(const RunConfig& config, int ranks = 1);
+
+// Settings of train.activations and train.micro_batch with which training takes no more than `room` bytes:
+// the least change of activations, with it the largest micro-batch. Empty if none do.
+std::optional<RunConfig> settings_that_fit(const RunConfig& config, int64_t room);
 
 struct MemoryVerdict {
   MemoryPlan plan;

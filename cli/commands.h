@@ -34,6 +34,7 @@ struct EvalOptions {
   int64_t step = -1;                   // checkpoint; -1: the best
   std::string weights = "auto";        // auto: in the precision of products; int8
   std::string curve;                   // file for the loss by position
+  std::string entropy;                 // file for the bits of every byte
   std::vector<std::string> overrides;  // of the data and compute sections
   bool json = false;
 };

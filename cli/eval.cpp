@@ -16,6 +16,7 @@
 #include "longstride/run/run_directory.h"
 
 #include "cli/commands.h"
+#include "cli/entropy_file.h"
 #include "cli/load_run.h"
 #include "cli/memory_note.h"
 #include "cli/output_file.h"
@@ -68,6 +69,9 @@ void check_request(const EvalOptions& options, const RunConfig& config, const Ma
   if (!options.curve.empty() && options.min_context.size() > 1)
     throw UsageError("--curve writes one curve: give one --min-context");
   if (!options.curve.empty()) prepare_output(options.curve, "--curve");
+  if (!options.entropy.empty() && options.min_context.size() > 1)
+    throw UsageError("--entropy writes the bits of one reading: give one --min-context");
+  if (!options.entropy.empty()) check_entropy_file(options.entropy);
   if (material.record_bytes() == 0) return;
   const ImageShape& shape = material.segment.corpus->shape();
   LONGSTRIDE_CHECK(material.record_bytes() == context,
@@ -218,6 +222,9 @@ int run_eval(const EvalOptions& options) {
   const auto keep_curve = [&] {
     flush_results();
     if (!options.curve.empty()) write_curve(options.curve, results[0].evaluation);
+    if (!options.entropy.empty())
+      write_entropy_file(options.entropy, model, loaded.parameters(), material.segment, used, min_contexts[0],
+                         fmt::format("{}, step {}: {}", options.run, loaded.step(), material.name));
   };
   const bool pictures = material.record_bytes() > 0;
   if (options.json) {
@@ -240,6 +247,7 @@ int run_eval(const EvalOptions& options) {
   if (int8) print_int8_cost(results, pictures ? "bits per dimension" : "bits per byte");
   keep_curve();
   if (!options.curve.empty()) print_result("\ncurve by position in {}\n", options.curve);
+  if (!options.entropy.empty()) print_result("\nbits of every byte in {}\n", options.entropy);
   return 0;
 }
 

@@ -112,6 +112,9 @@ void add_eval(CLI::App& app, EvalOptions& o, int& result) {
   c.add("--curve", o.curve,
         "write the loss by position in the window to this CSV file; - for standard output")
       .type_name("FILE");
+  c.add("--entropy", o.entropy,
+        "write the bits of every byte: .csv as a table, .html as a heat map over text or pictures")
+      .type_name("FILE");
   add_overrides(c, o.overrides);
   add_data_changed(c, o.data_changed);
   c.add_flag("--json", o.json, "print the result as JSON");

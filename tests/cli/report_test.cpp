@@ -1,6 +1,9 @@
 // `longstride runs` and `longstride report` on runs that were trained here.
 #include <chrono>
+#include <cstdio>
 #include <filesystem>
+#include <fstream>
+#include <string>
 #include <thread>
 
 #include <nlohmann/json.hpp>
@@ -60,6 +63,36 @@ TEST_F(ReportTest, BrokenRunsAreShownAsSuch) {
   expect_complaint(longstride("report"), 2, {"run is required"});
   fs::create_directories(folder_ / "empty");
   expect_complaint(longstride("runs empty"), 1, {"there is no run in it"});
+}
+
+TEST_F(ReportTest, EvalWritesTheBitsOfEveryByte) {
+  write_small_config();
+  ASSERT_EQ(longstride("train small.toml --quiet --run r").code, 0);
+  const Outcome outcome =
+      longstride("eval r --file text.txt --max-bytes 200 --min-context 32 --entropy bits.csv --json");
+  ASSERT_EQ(outcome.code, 0) << outcome.err;
+  const double mean = nlohmann::json::parse(outcome.out)["results"][0]["bits_per_byte"];
+  std::ifstream table(folder_ / "bits.csv");
+  std::string line;
+  std::getline(table, line);
+  EXPECT_EQ(line, "offset,byte,bits,entropy");
+  double sum = 0;
+  int rows = 0;
+  const std::string text = read_bytes(folder_ / "text.txt");
+  for (; std::getline(table, line); ++rows) {
+    int offset = 0, byte = 0;
+    double bits = 0;
+    ASSERT_EQ(std::sscanf(line.c_str(), "%d,%d,%lf", &offset, &byte, &bits), 3);
+    EXPECT_EQ(offset, rows);
+    EXPECT_EQ(byte, text[static_cast<size_t>(rows)]);
+    sum += bits;
+  }
+  EXPECT_EQ(rows, 200);
+  EXPECT_NEAR(sum / rows, mean, 1e-3);
+  ASSERT_EQ(longstride("eval r --file text.txt --max-bytes 200 --entropy map.html").code, 0);
+  EXPECT_THAT(read_bytes(folder_ / "map.html"), HasSubstr("200 bytes"));
+  expect_complaint(longstride("eval r --entropy bits.txt"), 2, {".csv"});
+  expect_complaint(longstride("eval r --entropy x.csv --min-context 0,32"), 2, {"one --min-context"});
 }
 
 TEST_F(ReportTest, AWatchedReportEndsWithTheRun) {

@@ -8,6 +8,7 @@
 #include <gtest/gtest.h>
 #include <nlohmann/json.hpp>
 
+#include "tests/report/text_sink.h"
 #include "tests/support/temporary_folder.h"
 
 namespace longstride {
@@ -15,15 +16,6 @@ namespace {
 
 using testing::HasSubstr;
 using testing::Not;
-
-class TextSink : public ByteSink {
- public:
-  using ByteSink::write;
-  void write(const void* data, int64_t bytes) override {
-    text.append(static_cast<const char*>(data), static_cast<size_t>(bytes));
-  }
-  std::string text;
-};
 
 std::string page_of(const std::vector<PageRun>& runs, const PageOptions& options = {}) {
   TextSink sink;

@@ -93,7 +93,8 @@ int run_decompress(const DecompressOptions& options);
 struct InspectOptions {
   std::string target;  // a config file or a run directory
   std::vector<std::string> overrides;
-  std::string draw;  // a .png or .svg
+  std::string draw;        // a .png or .svg
+  std::string draw_reach;  // likewise
   int64_t pixels = 512;
   bool json = false;
 };

@@ -124,6 +124,12 @@ int run_inspect(const InspectOptions& options) {
   const double own = on_gpu ? 0 : static_cast<double>(resident_memory() + kLibraryMemory);
 
   if (!options.draw.empty()) prepare_output(options.draw, "--draw");
+  if (!options.draw_reach.empty()) {
+    Picture::check_ending(options.draw_reach);
+    prepare_output(options.draw_reach, "--draw-reach");
+    picture_of_reach(schedule, model.layers, model.heads, model.context, options.pixels)
+        .save(options.draw_reach);
+  }
   if (!options.draw.empty())
     draw_schedule(schedule, model.heads, model.context, options.pixels, options.draw);
 
@@ -218,6 +224,7 @@ int run_inspect(const InspectOptions& options) {
   print_memory("memory     training ", training);
   print_memory("memory     evaluation ", inference);
   if (!options.draw.empty()) print_result("drawn      {}\n", options.draw);
+  if (!options.draw_reach.empty()) print_result("drawn      {}\n", options.draw_reach);
   return 0;
 }
 

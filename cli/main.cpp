@@ -216,6 +216,9 @@ void add_inspect(CLI::App& app, InspectOptions& o, int& result) {
   c.add("target", o.target, "a config file or a run directory").required().type_name("CONFIG|RUN");
   add_overrides(c, o.overrides);
   c.add("--draw", o.draw, "draw the attention pattern to this .png or .svg").type_name("FILE");
+  c.add("--draw-reach", o.draw_reach,
+        "draw what each position sees through 1, 2, .. layers to this .png or .svg")
+      .type_name("FILE");
   c.add("--pixels", o.pixels, {.least = 16, .most = 8192}, "largest side of a drawn pattern")
       .shown_default("512");
   c.add_flag("--json", o.json, "print the result as JSON");

@@ -237,14 +237,53 @@ Reach reach_of_sample(const LayerTerms& cycle, int64_t layers, int64_t n) {
 
 }  // namespace
 
-Reach analyse_reach(const Schedule& schedule, int64_t layers, int64_t heads, int64_t n) {
+namespace {
+
+LayerTerms checked_cycle(const Schedule& schedule, int64_t layers, int64_t heads, int64_t n) {
   LONGSTRIDE_CHECK(layers >= 1 && n >= 1, "reach needs at least 1 layer and 1 position, here {} and {}",
                    layers, n);
   LONGSTRIDE_CHECK(!schedule.cycle.empty(), "reach needs a schedule of at least 1 layer");
   check_heads(schedule, heads);
   LayerTerms cycle;
   for (const LayerPattern& layer : schedule.cycle) cycle.push_back(terms_of(layer, heads, n));
+  return cycle;
+}
+
+}  // namespace
+
+Reach analyse_reach(const Schedule& schedule, int64_t layers, int64_t heads, int64_t n) {
+  const LayerTerms cycle = checked_cycle(schedule, layers, heads, n);
   return n <= kExhaustive ? reach_of_all(cycle, layers, n) : reach_of_sample(cycle, layers, n);
+}
+
+ReceptiveFields receptive_fields(const Schedule& schedule, int64_t layers, int64_t heads, int64_t n,
+                                 int64_t most_positions) {
+  using Set = Bits<kMostFieldPositions / 64>;
+  const LayerTerms cycle = checked_cycle(schedule, layers, heads, n);
+  const int64_t count = std::clamp<int64_t>(std::min(most_positions, n), 1, kMostFieldPositions);
+  ReceptiveFields fields;
+  for (int64_t i = 0; i < count; ++i) {
+    const int64_t begin = i * n / count, room = (i + 1) * n / count - begin;
+    fields.positions.push_back(begin + i * 7919 % room);
+  }
+  std::vector<Set> seen(static_cast<size_t>(n)), next;
+  for (int64_t i = 0; i < count; ++i)
+    seen[static_cast<size_t>(fields.positions[static_cast<size_t>(i)])].set(i);
+  for (int64_t done = 0; done < layers; ++done) {
+    next = seen;
+    for (const Term& term : cycle[static_cast<size_t>(done) % cycle.size()])
+      carry_to_queries(term, n, seen, next);
+    seen.swap(next);
+    std::vector<bool>& depth = fields.depth.emplace_back();
+    bool complete = true;
+    for (int64_t i = 0; i < count; ++i)
+      for (int64_t j = 0; j < count; ++j) {
+        depth.push_back(seen[static_cast<size_t>(fields.positions[static_cast<size_t>(i)])].has(j));
+        complete &= j > i || depth.back();
+      }
+    if (complete) break;
+  }
+  return fields;
 }
 
 std::string describe(const Reach& reach, int64_t n) {

@@ -3,6 +3,7 @@
 
 #include <cstdint>
 #include <string>
+#include <vector>
 
 #include "longstride/pattern/pattern.h"
 
@@ -22,6 +23,18 @@ struct Reach {
 // carry a position's own state along)? Heads of one layer see the union. Exact for n up to 16,384, else for a
 // sample of queries.
 Reach analyse_reach(const Schedule& schedule, int64_t layers, int64_t heads, int64_t n);
+
+// What the positions see through the first layers: depth[d] holds for query positions[i] and key positions[j]
+// at i * positions.size() + j whether the key is seen through d + 1 layers. Heads of one layer see the union.
+struct ReceptiveFields {
+  std::vector<int64_t> positions;
+  std::vector<std::vector<bool>> depth;
+};
+// For up to kMostFieldPositions positions, evenly spread but not at the same place of each block. Ends with the
+// depth at which these see all earlier ones, or with `layers`. Throws Error where analyse_reach() does.
+inline constexpr int64_t kMostFieldPositions = 512;
+ReceptiveFields receptive_fields(const Schedule& schedule, int64_t layers, int64_t heads, int64_t n,
+                                 int64_t most_positions = kMostFieldPositions);
 
 // One line for people: "every position sees every earlier one within 2 layers" or what is missing.
 std::string describe(const Reach& reach, int64_t n);

@@ -7,6 +7,7 @@
 #include <cmath>
 
 #include "longstride/base/check.h"
+#include "longstride/pattern/analyse.h"
 
 namespace longstride {
 
@@ -18,6 +19,7 @@ constexpr int64_t kSmallestGrid = 4;   // pixels of a pair from which lines are 
 constexpr int64_t kSamplesAside = 10;  // a cell of many pairs is judged by this many pairs along each side
 constexpr Colour kPast{244, 245, 247}, kFuture{255, 255, 255}, kGrid{225, 228, 233}, kFrame{150, 156, 166},
     kText{70, 76, 86};
+constexpr Colour kSeenNow{10, 91, 181}, kSeenBefore{158, 198, 240}, kItself{6, 52, 104};
 
 Colour colour_of(TermKind kind) {
   return terms::visit(kind, [](auto t) { return decltype(t)::colour; });
@@ -199,6 +201,46 @@ Picture picture_of(const Schedule& schedule, int64_t heads, int64_t n, int64_t p
       }
       draw_panel(picture, panel.pattern, grid, x, y + heading_height);
     }
+  return picture;
+}
+
+Picture picture_of_reach(const Schedule& schedule, int64_t layers, int64_t heads, int64_t n, int64_t pixels) {
+  LONGSTRIDE_CHECK(pixels >= 16 && pixels <= 16384, "a drawing needs from 16 to 16384 pixels, here {}",
+                   pixels);
+  const ReceptiveFields fields = receptive_fields(schedule, std::min(layers, kMostDepths), heads, n,
+                                                  std::min(pixels, kMostFieldPositions));
+  const auto count = static_cast<int64_t>(fields.positions.size());
+  const int64_t cell = std::min(pixels / count, kLargestCell), line = cell >= kSmallestGrid ? 1 : 0;
+  const int64_t side = count * cell + line;
+  const auto label = [](size_t depth) {
+    return fmt::format("after {} layer{}", depth + 1, depth == 0 ? "" : "s");
+  };
+  const int64_t width = std::max(side, 16 * Picture::kGlyphWidth) + kMargin;
+  const int64_t heading = Picture::kGlyphHeight + 6;
+  Picture picture(static_cast<int64_t>(fields.depth.size()) * width + kMargin, heading + side + 2 * kMargin);
+  for (size_t depth = 0; depth < fields.depth.size(); ++depth) {
+    const int64_t x = kMargin + static_cast<int64_t>(depth) * width, y = kMargin + heading;
+    picture.write(x, kMargin, 1, label(depth), kText);
+    if (line) picture.fill(x, y, side, side, kGrid);
+    const auto colour_at = [&](int64_t row, int64_t column) {
+      const auto at = static_cast<size_t>(row * count + column);
+      if (column > row) return kFuture;
+      if (!fields.depth[depth][at]) return kPast;
+      if (row == column) return kItself;
+      return depth > 0 && fields.depth[depth - 1][at] ? kSeenBefore : kSeenNow;
+    };
+    for (int64_t row = 0; row < count; ++row)
+      for (int64_t column = 0, end = 0; column < count; column = end) {
+        const Colour colour = colour_at(row, column);
+        for (end = column + 1; !line && end < count && colour_at(row, end) == colour;) ++end;
+        picture.fill(x + column * cell + line, y + row * cell + line, (end - column) * cell - line,
+                     cell - line, colour);
+      }
+    picture.fill(x - 1, y - 1, side + 2, 1, kFrame);
+    picture.fill(x - 1, y + side, side + 2, 1, kFrame);
+    picture.fill(x - 1, y, 1, side, kFrame);
+    picture.fill(x + side, y, 1, side, kFrame);
+  }
   return picture;
 }
 

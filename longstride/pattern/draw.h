@@ -19,4 +19,10 @@ Picture picture_of(const Schedule& schedule, int64_t heads, int64_t n, int64_t p
 void draw_schedule(const Schedule& schedule, int64_t heads, int64_t n, int64_t pixels,
                    const std::string& path);
 
+// What a position sees through the first 1, 2, .. layers: one panel a depth, up to kMostDepths and until all
+// earlier positions are seen. What the last of these layers adds is strong, what was seen before is light.
+// Panels have sides of up to `pixels` (16 to 16384); longer sequences are drawn by a sample of 512 positions.
+inline constexpr int64_t kMostDepths = 8;
+Picture picture_of_reach(const Schedule& schedule, int64_t layers, int64_t heads, int64_t n, int64_t pixels);
+
 }  // namespace longstride

@@ -158,5 +158,34 @@ TEST(MeanKeys, PapersFigures) {
   EXPECT_NEAR(mean("dense|stride:128", 8), (6144.5 + 48.5) / 2, 1e-9);
 }
 
+TEST(ReceptiveFields, AreWhatAllowsGivesLayerByLayer) {
+  for (const char* text : {"stride:4,window:3", "window:2", "fixed:8,2", "window:4|stride:4", "dense"}) {
+    const Schedule schedule = parse_schedule(text);
+    const int64_t n = 37, layers = 4, heads = 2;
+    const ReceptiveFields fields = receptive_fields(schedule, layers, heads, n);
+    ASSERT_EQ(fields.positions.size(), static_cast<size_t>(n));
+    std::vector<std::vector<bool>> seen(n, std::vector<bool>(n));
+    for (int64_t q = 0; q < n; ++q) seen[q][q] = true;
+    for (size_t depth = 0; depth < fields.depth.size(); ++depth) {
+      auto next = seen;
+      for (int64_t q = 0; q < n; ++q)
+        for (int64_t k = 0; k <= q; ++k)
+          for (int64_t head = 0; head < heads; ++head)
+            if (schedule.layer(static_cast<int64_t>(depth)).for_head(head, heads).allows(q, k))
+              for (int64_t j = 0; j < n; ++j) next[q][j] = next[q][j] || seen[k][j];
+      seen = next;
+      for (int64_t q = 0; q < n; ++q)
+        for (int64_t k = 0; k < n; ++k)
+          EXPECT_EQ(fields.depth[depth][q * n + k], seen[q][k]) << text << q << k;
+    }
+    const Reach reach = analyse_reach(schedule, layers, heads, n);
+    EXPECT_EQ(static_cast<int64_t>(fields.depth.size()), reach.layers) << text;
+  }
+  // A sample of a long sequence.
+  const ReceptiveFields sample = receptive_fields(parse_schedule("strided:128"), 4, 1, 16384);
+  EXPECT_EQ(sample.positions.size(), 512u);
+  EXPECT_EQ(sample.depth.size(), 2u);
+}
+
 }  // namespace
 }  // namespace longstride

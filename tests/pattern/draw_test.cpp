@@ -162,5 +162,12 @@ TEST_F(Draw, RefusesWhatCannotBe) {
   EXPECT_THAT(message(2, 8, 0, file("a.png")), HasSubstr("from 16 to 16384 pixels"));
 }
 
+TEST(DrawReach, HasAPanelForEachDepth) {
+  const std::string drawn = picture_of_reach(parse_schedule("strided:4"), 6, 1, 16, 256).svg();
+  EXPECT_NE(drawn.find("after 1 layer<"), std::string::npos);
+  EXPECT_NE(drawn.find("after 2 layers"), std::string::npos);
+  EXPECT_EQ(drawn.find("after 3 layers"), std::string::npos);  // two show all
+}
+
 }  // namespace
 }  // namespace longstride

@@ -15,6 +15,7 @@
 #include <unistd.h>
 
 #include "longstride/base/check.h"
+#include "longstride/base/despite_signals.h"
 #include "longstride/base/mapped_file.h"
 
 namespace longstride {
@@ -77,7 +78,8 @@ bool is_temporary_content(const fs::path& path) {
   std::error_code error;
   const fs::file_type type = fs::symlink_status(path, error).type();
   if (type != fs::file_type::directory) return type == fs::file_type::regular;
-  for (fs::directory_iterator entry(path, error), end; !error && entry != end; entry.increment(error))
+  for (fs::directory_iterator entry = entries_of(path, error), end; !error && entry != end;
+       entry.increment(error))
     if (!fs::is_regular_file(entry->symlink_status())) return false;
   return !error;
 }
@@ -93,6 +95,14 @@ std::string create_temporary(const std::string& path, Create create) {
   }
 }
 
+int open_file(const std::string& path, int flags, mode_t mode = 0) {
+  return despite_signals([&] { return open(path.c_str(), flags, mode); });
+}
+
+int sync_file(int descriptor) {
+  return despite_signals([&] { return fsync(descriptor); });
+}
+
 // An exclusive lock for as long as the descriptor is open; the system drops it when the process dies. Some
 // file systems have no locks. There a second process may sweep up what a first one is building; nothing else
 // is lost.
@@ -102,8 +112,8 @@ void hold_lock(int descriptor) { flock(descriptor, LOCK_EX | LOCK_NB); }
 // folder. Network file systems lock only descriptors that are open for writing, which a folder cannot be.
 bool is_held(const std::string& path) {
   constexpr int kFlags = O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK;
-  int descriptor = open(path.c_str(), O_RDWR | kFlags);
-  if (descriptor < 0) descriptor = open(path.c_str(), O_RDONLY | kFlags);
+  int descriptor = open_file(path, O_RDWR | kFlags);
+  if (descriptor < 0) descriptor = open_file(path, O_RDONLY | kFlags);
   if (descriptor < 0) return errno != ENOENT;
   const bool held = flock(descriptor, LOCK_EX | LOCK_NB) != 0;
   close(descriptor);
@@ -112,9 +122,9 @@ bool is_held(const std::string& path) {
 
 // Brings a folder's list of names to the disk. Some file systems cannot do that for folders and say EINVAL.
 void sync_directory(const std::string& path) {
-  const int descriptor = open(path.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+  const int descriptor = open_file(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
   LONGSTRIDE_CHECK(descriptor >= 0, "cannot open folder {}: {}", path, reason_with_advice());
-  const bool synced = fsync(descriptor) == 0 || errno == EINVAL || errno == ENOTSUP;
+  const bool synced = sync_file(descriptor) == 0 || errno == EINVAL || errno == ENOTSUP;
   const std::string reason = synced ? "" : reason_with_advice();
   close(descriptor);
   LONGSTRIDE_CHECK(synced, "cannot bring folder {} to the disk: {}", path, reason);
@@ -122,7 +132,9 @@ void sync_directory(const std::string& path) {
 
 void remove_tree(const std::string& path) {
   std::error_code error;
-  fs::remove_all(path, error);
+  do {
+    fs::remove_all(path, error);
+  } while (error == std::errc::interrupted);
   LONGSTRIDE_CHECK(!error, "cannot remove {}: {}", path, error.message());
 }
 
@@ -148,7 +160,13 @@ class OutputFile : public ByteSink {
   }
 
   void bring_to_disk() {
-    LONGSTRIDE_CHECK(fsync(descriptor_) == 0, "cannot write {}: {}", shown_path_, reason_with_advice());
+    LONGSTRIDE_CHECK(sync_file(descriptor_) == 0, "cannot write {}: {}", shown_path_, reason_with_advice());
+  }
+
+  // What was not brought to the disk may turn out not to be writable only now, on network file systems.
+  void finish() {
+    const bool closed = close(std::exchange(descriptor_, -1)) == 0 || errno == EINTR;
+    LONGSTRIDE_CHECK(closed, "cannot write {}: {}", shown_path_, reason_with_advice());
   }
 
  private:
@@ -157,7 +175,7 @@ class OutputFile : public ByteSink {
 };
 
 int create_new_file(const std::string& path, mode_t mode = 0666) {
-  return open(path.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, mode);
+  return open_file(path, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, mode);
 }
 
 // Moves a finished temporary to its final name; removes it if that fails.
@@ -227,6 +245,7 @@ void write_file_atomically(const std::string& path, const FileWriter& writer,
 void write_descriptor(int descriptor, const std::string& shown_path, const FileWriter& writer) {
   OutputFile file(descriptor, shown_path);
   writer(file);
+  file.finish();
 }
 
 void check_creatable(const std::string& path) {
@@ -234,9 +253,9 @@ void check_creatable(const std::string& path) {
   LONGSTRIDE_CHECK(lstat(path.c_str(), &status) == 0 || errno == ENOENT, "cannot create {}: {}", path,
                    reason_with_advice());
   int descriptor = -1;
-  const std::string probe = create_temporary(parent_of(path) + "/probe", [&](const std::string& name) {
-    return (descriptor = create_new_file(name)) >= 0;
-  });
+  // Named after the file, so that whoever writes it next removes what a killed process left.
+  const std::string probe = create_temporary(
+      path, [&](const std::string& name) { return (descriptor = create_new_file(name)) >= 0; });
   close(descriptor);
   unlink(probe.c_str());
 }
@@ -244,7 +263,7 @@ void check_creatable(const std::string& path) {
 AtomicDirectory::AtomicDirectory(std::string final_path) : final_path_(std::move(final_path)) {
   temporary_path_ =
       create_temporary(final_path_, [](const std::string& name) { return mkdir(name.c_str(), 0777) == 0; });
-  lock_ = open(temporary_path_.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+  lock_ = open_file(temporary_path_, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
   if (lock_ >= 0) hold_lock(lock_);
 }
 
@@ -302,7 +321,8 @@ int remove_stale_temporaries(const std::string& folder, std::string_view name) {
   };
   std::error_code error;
   std::vector<std::string> stale;
-  for (fs::directory_iterator entry(folder, error), end; !error && entry != end; entry.increment(error))
+  for (fs::directory_iterator entry = entries_of(folder, error), end; !error && entry != end;
+       entry.increment(error))
     if (is_ours(entry->path().filename().string()) && is_temporary_content(entry->path()) &&
         !is_held(entry->path().string()))
       stale.push_back(entry->path().string());

@@ -7,6 +7,8 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "longstride/base/despite_signals.h"
+
 namespace longstride {
 
 namespace {
@@ -15,7 +17,8 @@ int64_t nanoseconds(const timespec& time) { return int64_t{time.tv_sec} * 1'000'
 
 // O_NONBLOCK, because opening a pipe would wait for a writer.
 int open_input(const std::string& path) {
-  const int descriptor = ::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+  const int descriptor =
+      despite_signals([&] { return ::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK); });
   LONGSTRIDE_CHECK(descriptor >= 0, "cannot read {}: {}", path, last_system_error());
   return descriptor;
 }

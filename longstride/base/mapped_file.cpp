@@ -7,13 +7,14 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include "longstride/base/check.h"
+#include "longstride/base/despite_signals.h"
 
 namespace longstride {
 
 MappedFile::MappedFile(std::string path) : path_(std::move(path)) {
-  const int descriptor = open(path_.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK);
-  LONGSTRIDE_CHECK(descriptor >= 0, "cannot open {}: {}", path_, last_system_error());
+  const int descriptor =
+      despite_signals([&] { return open(path_.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK); });
+  if (descriptor < 0) throw MappingError(fmt::format("cannot open {}: {}", path_, last_system_error()));
   struct stat status {};
   const bool regular = fstat(descriptor, &status) == 0 && S_ISREG(status.st_mode);
   void* mapped = MAP_FAILED;
@@ -23,8 +24,9 @@ MappedFile::MappedFile(std::string path) : path_(std::move(path)) {
     reason = last_system_error();
   }
   close(descriptor);
-  LONGSTRIDE_CHECK(regular && (status.st_size == 0 || mapped != MAP_FAILED), "cannot read {}: {}", path_,
-                   reason);
+  LONGSTRIDE_CHECK(regular, "cannot read {}: {}", path_, reason);
+  if (status.st_size > 0 && mapped == MAP_FAILED)
+    throw MappingError(fmt::format("cannot read {}: {}", path_, reason));
   if (status.st_size == 0) return;
   data_ = static_cast<std::byte*>(mapped);
   bytes_ = status.st_size;

@@ -6,7 +6,15 @@
 #include <span>
 #include <string>
 
+#include "longstride/base/check.h"
+
 namespace longstride {
+
+// The system could not open or map a file. That says nothing about its content, and may pass.
+class MappingError : public Error {
+ public:
+  using Error::Error;
+};
 
 // Moves; never copies. The file must not be shortened by others while it is mapped: reading the lost part
 // would end the process. Files that longstride writes are replaced by rename, never shortened, so a mapping
@@ -14,7 +22,7 @@ namespace longstride {
 class MappedFile {
  public:
   MappedFile() = default;
-  // Throws Error naming the file if it cannot be opened or is no regular file.
+  // Throws MappingError naming the file if it cannot be opened or mapped; Error if it is no regular file.
   explicit MappedFile(std::string path);
   ~MappedFile();
   MappedFile(MappedFile&& other) noexcept;

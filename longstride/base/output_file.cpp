@@ -12,6 +12,7 @@
 #include <unistd.h>
 
 #include "longstride/base/check.h"
+#include "longstride/base/despite_signals.h"
 
 namespace longstride {
 
@@ -60,7 +61,7 @@ OutputPlace descriptor_place(const std::string& path, int descriptor) {
 
 int open_directly(const OutputPlace& place) {
   if (place.descriptor >= 0) return fcntl(place.descriptor, F_DUPFD_CLOEXEC, 0);
-  return open(place.path.c_str(), O_WRONLY | O_CLOEXEC | O_NOCTTY);
+  return despite_signals([&] { return open(place.path.c_str(), O_WRONLY | O_CLOEXEC | O_NOCTTY); });
 }
 
 }  // namespace

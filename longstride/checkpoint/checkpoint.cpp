@@ -15,6 +15,7 @@
 #include <nlohmann/json.hpp>
 
 #include "longstride/base/checksum.h"
+#include "longstride/base/despite_signals.h"
 
 namespace longstride {
 
@@ -50,9 +51,12 @@ std::optional<int64_t> step_of(const std::string& name) {
   return step;
 }
 
+// A file that cannot be looked at is not missing: what seems not to be there may be removed or replaced.
 bool exists(const std::string& path) {
-  std::error_code ignored;
-  return fs::exists(path, ignored);
+  std::error_code error;
+  const bool there = fs::exists(path, error);
+  LONGSTRIDE_CHECK(!error, "cannot look at {}: {}", path, error.message());
+  return there;
 }
 
 struct FileRecord {
@@ -184,8 +188,8 @@ void amend_checkpoint(const std::string& run_directory, int64_t step, const Meta
 std::vector<CheckpointInfo> list_checkpoints(const std::string& run_directory) {
   std::vector<CheckpointInfo> found;
   std::error_code error;
-  for (fs::directory_iterator entry(checkpoints_folder(run_directory), error), end; !error && entry != end;
-       entry.increment(error)) {
+  for (fs::directory_iterator entry = entries_of(checkpoints_folder(run_directory), error), end;
+       !error && entry != end; entry.increment(error)) {
     const std::optional<int64_t> step = step_of(entry->path().filename().string());
     const std::string path = entry->path().string();
     if (step && exists(path + "/" + kModelFile) && exists(path + "/" + kStateFile) &&
@@ -213,6 +217,8 @@ OpenCheckpoint::Mappings OpenCheckpoint::verified(const CheckpointInfo& info, Ve
   try {
     const std::vector<FileRecord> records = read_checksums(info.path + "/" + kChecksumFile);
     return {map_verified(info.path, records.at(0), verify), map_verified(info.path, records.at(1), verify)};
+  } catch (const MappingError&) {
+    throw;
   } catch (const Error& error) {
     fail("{}: {}", error.what(), advice(info));
   }
@@ -246,6 +252,9 @@ IntactCheckpoint newest_intact(const std::string& run_directory) {
       break;
     } catch (const MisnamedCheckpoint&) {
       throw;
+    } catch (const MappingError& error) {
+      // To go on from an older one would remove this one, and perhaps nothing is wrong with it.
+      fail("{}; try again, or go on from an older checkpoint with --step N", error.what());
     } catch (const Error& error) {
       result.warnings.push_back(fmt::format("passing over {}: {}", folder_name(info.step), error.what()));
     }
@@ -330,8 +339,8 @@ std::vector<std::string> pinned_models(const std::string& run_directory, int64_t
   std::vector<std::string> found;
   const std::string prefix = pin_prefix(run_directory, step);
   std::error_code ignored;
-  for (fs::directory_iterator entry(pins_folder(run_directory), ignored), end; !ignored && entry != end;
-       entry.increment(ignored)) {
+  for (fs::directory_iterator entry = entries_of(pins_folder(run_directory), ignored), end;
+       !ignored && entry != end; entry.increment(ignored)) {
     const std::string path = pins_folder(run_directory) + "/" + entry->path().filename().string();
     if (path.starts_with(prefix)) found.push_back(path);
   }

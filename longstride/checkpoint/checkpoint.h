@@ -95,7 +95,7 @@ struct IntactCheckpoint {
   std::optional<OpenCheckpoint> opened;  // the same, opened, so that it is read and compared only once
   std::vector<std::string> warnings;
 };
-// Throws MisnamedCheckpoint.
+// Throws MisnamedCheckpoint, and Error where the system cannot open or map the newest: that is no damage.
 IntactCheckpoint newest_intact(const std::string& run_directory);
 
 // RUN/best.json: the step with the best evaluation so far, and its `value`. The caller decides which is

@@ -121,11 +121,9 @@ void decode_file(int file, int64_t rate, const std::string& label, const DecodeS
 // The rest of the item in a file without a name, which is gone when closed. libsndfile seeks, which archives
 // cannot.
 FileDescriptor spool(Item& item, const std::string& folder) {
-  std::string name = folder + "/sound-XXXXXX";
-  FileDescriptor file(::mkostemp(name.data(), O_CLOEXEC));
+  FileDescriptor file = unnamed_file(folder);
   LONGSTRIDE_CHECK(file.get() >= 0, "cannot unpack {} into the cache folder {}: {}; set data.cache",
                    item.label(), folder, last_system_error());
-  ::unlink(name.c_str());
   std::vector<uint8_t> block(1 << 20);
   while (const size_t count = item.read(block))
     LONGSTRIDE_CHECK(

@@ -23,6 +23,7 @@
 #include <unistd.h>
 
 #include "longstride/base/check.h"
+#include "longstride/base/despite_signals.h"
 #include "longstride/base/text.h"
 
 namespace longstride::data {
@@ -173,7 +174,8 @@ void fail_to_write_cache(const std::string& folder, const std::string& reason) {
 }
 
 std::optional<CachedFile> find_cache_file(const std::string& path, std::string& complaint) {
-  const int descriptor = ::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOFOLLOW);
+  const int descriptor =
+      despite_signals([&] { return ::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOFOLLOW); });
   if (descriptor < 0) {
     if (errno != ENOENT)
       complaint = fmt::format("cannot read the cache file {}: {}", path, last_system_error());
@@ -206,17 +208,15 @@ std::optional<CachedFile> find_cache_file(const std::string& path, std::string& 
 
 CacheLock::CacheLock(const std::string& path, const std::function<void()>& wait) : path_(path + ".lock") {
   for (bool told = false;;) {
-    FileDescriptor file(
-        ::open(path_.c_str(), O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK, S_IRUSR | S_IWUSR));
+    constexpr int kFlags = O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK;
+    FileDescriptor file(despite_signals([&] { return ::open(path_.c_str(), kFlags, S_IRUSR | S_IWUSR); }));
     struct stat status {};
     if (file.get() < 0 || ::fstat(file.get(), &status) != 0 || status.st_uid != ::geteuid()) return;
-    int locked = ::flock(file.get(), LOCK_EX | LOCK_NB);
+    int locked = despite_signals([&] { return ::flock(file.get(), LOCK_EX | LOCK_NB); });
     if (locked != 0 && errno == EWOULDBLOCK) {
       if (!wait) return;
       if (!std::exchange(told, true)) wait();
-      do {
-        locked = ::flock(file.get(), LOCK_EX);
-      } while (locked != 0 && errno == EINTR);
+      locked = despite_signals([&] { return ::flock(file.get(), LOCK_EX); });
     }
     if (locked != 0) return;  // no locks here
     // The last holder removes the file at the end, so the name may be another file's by now.
@@ -234,7 +234,8 @@ CacheLock::~CacheLock() {
 
 void remove_unfinished(const std::string& folder, const std::string& held) {
   std::error_code error;
-  for (fs::directory_iterator entry(folder, error), end; !error && entry != end; entry.increment(error)) {
+  for (fs::directory_iterator entry = entries_of(folder, error), end; !error && entry != end;
+       entry.increment(error)) {
     const auto hash = hash_of_unfinished(entry->path().filename().string());
     struct stat status {};
     if (!hash || ::lstat(entry->path().c_str(), &status) != 0 || !S_ISREG(status.st_mode) ||
@@ -253,8 +254,8 @@ CacheWriter::CacheWriter(std::string folder, const std::string& path, std::strin
       observer_(observer),
       begun_(now_in_seconds()) {
   // Readable as the user's mask allows, but writable only for the user: find_cache_file demands that.
-  file_ =
-      FileDescriptor(::open(temporary_.c_str(), O_RDWR | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0644));
+  constexpr int kFlags = O_RDWR | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC;
+  file_ = FileDescriptor(despite_signals([&] { return ::open(temporary_.c_str(), kFlags, 0644); }));
   if (file_.get() < 0) {
     const std::string reason = last_system_error();
     temporary_.clear();
@@ -317,7 +318,8 @@ CachedFile CacheWriter::finish(const std::string& path, const Decoded& decoded) 
   const std::string header = header_text(fields, checksum_.hex(), source_);
   if (::lseek(file_.get(), 0, SEEK_SET) != 0 ||
       !write_all(file_.get(), {reinterpret_cast<const uint8_t*>(header.data()), header.size()}) ||
-      ::fsync(file_.get()) != 0 || ::rename(temporary_.c_str(), path.c_str()) != 0)
+      despite_signals([&] { return ::fsync(file_.get()); }) != 0 ||
+      ::rename(temporary_.c_str(), path.c_str()) != 0)
     fail_to_write_cache(folder_, last_system_error());
   temporary_.clear();
   is_verified(file_.get(), true);

@@ -10,6 +10,7 @@
 #include <unistd.h>
 
 #include "longstride/base/check.h"
+#include "longstride/base/despite_signals.h"
 #include "longstride/base/printable.h"
 #include "longstride/base/text.h"
 
@@ -41,7 +42,8 @@ FileDescriptor::~FileDescriptor() {
 }
 
 FileDescriptor open_for_reading(const std::string& path) {
-  FileDescriptor file(::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK));
+  FileDescriptor file(
+      despite_signals([&] { return ::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK); }));
   LONGSTRIDE_CHECK(file.get() >= 0, "cannot read {}: {}", path, last_system_error());
   return file;
 }
@@ -69,10 +71,22 @@ bool write_all(int file, std::span<const uint8_t> bytes) {
   while (!bytes.empty()) {
     const ssize_t count = ::write(file, bytes.data(), bytes.size());
     if (count < 0 && errno == EINTR) continue;
-    if (count < 0) return false;
+    if (count == 0) errno = EIO;  // else it would be tried for ever
+    if (count <= 0) return false;
     bytes = bytes.subspan(static_cast<size_t>(count));
   }
   return true;
+}
+
+FileDescriptor unnamed_file(const std::string& folder) {
+  const int direct =
+      despite_signals([&] { return ::open(folder.c_str(), O_TMPFILE | O_RDWR | O_CLOEXEC, 0600); });
+  if (direct >= 0) return FileDescriptor(direct);
+  // Not every file system has such files. One with a name may stay if the process is killed just now.
+  std::string name = folder + "/longstride-XXXXXX";
+  FileDescriptor file(despite_signals([&] { return ::mkostemp(name.data(), O_CLOEXEC); }));
+  if (file.get() >= 0) ::unlink(name.c_str());
+  return file;
 }
 
 std::vector<uint8_t> read_whole_file(const std::string& path, int64_t limit) {
@@ -91,7 +105,10 @@ std::vector<SourceFile> list_files(const std::string& path, std::string* remark)
   LONGSTRIDE_CHECK(!is_run_folder(path), "{} is a run of longstride, not data", path);
   std::vector<SourceFile> files;
   std::vector<std::string> dangling;
-  fs::recursive_directory_iterator entries(path, error), end;
+  fs::recursive_directory_iterator entries, end;
+  do {
+    entries = fs::recursive_directory_iterator(path, error);
+  } while (error == std::errc::interrupted);
   for (; !error && entries != end; entries.increment(error)) {
     const std::string name = entries->path().filename().string();
     if (is_hidden(name)) {

@@ -37,6 +37,9 @@ size_t read_some(int file, std::span<uint8_t> bytes, const std::string& label);
 std::vector<uint8_t> bytes_at(int file, int64_t begin, size_t count, const std::string& label);
 // Writes all bytes at the file's position; false, with errno set, if that fails.
 bool write_all(int file, std::span<const uint8_t> bytes);
+// A new file in the folder that no name leads to, so that it is gone when closed, however the process ends.
+// Below 0 inside, with errno set, if there can be none.
+FileDescriptor unnamed_file(const std::string& folder);
 
 // The whole file; throws Error if it cannot be read or is larger than `limit` bytes.
 std::vector<uint8_t> read_whole_file(const std::string& path, int64_t limit);

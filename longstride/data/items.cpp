@@ -38,10 +38,9 @@ class SpooledBytes {
  public:
   SpooledBytes(ArchiveReader& reader, const std::string& label) : label_(label) {
     std::error_code error;
-    std::string name = (std::filesystem::temp_directory_path(error) / "longstride-XXXXXX").string();
-    file_ = FileDescriptor(error ? -1 : ::mkostemp(name.data(), O_CLOEXEC));
+    const std::string folder = std::filesystem::temp_directory_path(error).string();
+    if (!error) file_ = unnamed_file(folder);
     check(file_.get() >= 0);
-    ::unlink(name.c_str());
     std::vector<uint8_t> block(kBlock);
     while (const size_t count = reader.read(block))
       check(write_all(file_.get(), std::span(block).first(count)));

@@ -11,6 +11,7 @@
 
 #include "longstride/base/atomic_file.h"
 #include "longstride/base/check.h"
+#include "longstride/base/despite_signals.h"
 
 namespace longstride {
 
@@ -54,7 +55,7 @@ int64_t last_metrics_step(const std::string& run) {
 bool was_trained(const std::string& run) {
   if (is_there(fs::path(run) / "model.safetensors") || is_there(fs::path(run) / "best.json")) return true;
   std::error_code ignored;
-  for (fs::directory_iterator entry(fs::path(run) / "checkpoints", ignored), end; entry != end;
+  for (fs::directory_iterator entry = entries_of(fs::path(run) / "checkpoints", ignored), end; entry != end;
        entry.increment(ignored))
     if (entry->path().filename().string().starts_with("step-")) return true;
   const int64_t last = last_metrics_step(run);
@@ -79,7 +80,8 @@ RunDirectoryState state_of_directory(const std::string& path) {
     if (!list_checkpoints(path).empty()) return RunDirectoryState::trained;
     return was_trained(path) ? RunDirectoryState::stripped : RunDirectoryState::begun;
   }
-  for (fs::directory_iterator entry(path, error), end; !error && entry != end; entry.increment(error)) {
+  for (fs::directory_iterator entry = entries_of(path, error), end; !error && entry != end;
+       entry.increment(error)) {
     const std::string name = entry->path().filename().string();
     if (name != ".lock" && !name.starts_with(".tmp-config.toml-")) return RunDirectoryState::foreign;
   }

@@ -12,6 +12,7 @@
 #include <unistd.h>
 
 #include "longstride/base/check.h"
+#include "longstride/base/despite_signals.h"
 
 namespace longstride {
 
@@ -63,10 +64,8 @@ bool is_still_there(int file, const std::string& path) {
 }
 
 int open_lock_file(const std::string& run_directory, const std::string& path) {
-  int file = -1;
-  do {
-    file = open(path.c_str(), O_RDWR | O_CREAT | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC, 0644);
-  } while (file < 0 && errno == EINTR);
+  constexpr int kFlags = O_RDWR | O_CREAT | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC;
+  const int file = despite_signals([&] { return open(path.c_str(), kFlags, 0644); });
   LONGSTRIDE_CHECK(file >= 0, "cannot write in {}: {} ({})", run_directory, last_system_error(), path);
   struct stat status {};
   if (fstat(file, &status) == 0 && S_ISREG(status.st_mode)) return file;

@@ -14,6 +14,7 @@
 
 #include "longstride/base/atomic_file.h"
 #include "longstride/base/check.h"
+#include "longstride/base/despite_signals.h"
 #include "longstride/train/event.pb.h"
 
 namespace longstride {
@@ -54,7 +55,7 @@ constexpr std::string_view kEventPrefix = "events.out.tfevents.";
 int64_t time_of_name(const std::string& folder, int64_t now) {
   const std::string own = fmt::format(".{}.", host_name());
   std::error_code ignored;
-  for (std::filesystem::directory_iterator entry(folder, ignored), end; !ignored && entry != end;
+  for (std::filesystem::directory_iterator entry = entries_of(folder, ignored), end; !ignored && entry != end;
        entry.increment(ignored)) {
     const std::string name = entry->path().filename().string();
     if (!name.starts_with(kEventPrefix)) continue;
@@ -103,7 +104,8 @@ EventFile::EventFile(const std::string& folder, double time, int64_t last_step) 
                                        time_of_name(folder, static_cast<int64_t>(time)), host_name());
   for (int count = 0; descriptor_ < 0; ++count) {
     path_ = fmt::format("{}.{:04}", stem, count);
-    descriptor_ = open(path_.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_APPEND | O_CLOEXEC, 0666);
+    constexpr int kFlags = O_WRONLY | O_CREAT | O_EXCL | O_APPEND | O_CLOEXEC;
+    descriptor_ = despite_signals([&] { return open(path_.c_str(), kFlags, 0666); });
     LONGSTRIDE_CHECK(descriptor_ >= 0 || errno == EEXIST, "cannot create {}: {}", path_, last_system_error());
   }
   events::Event event;

@@ -13,6 +13,7 @@
 
 #include "longstride/base/atomic_file.h"
 #include "longstride/base/check.h"
+#include "longstride/base/despite_signals.h"
 
 namespace longstride {
 
@@ -87,7 +88,8 @@ MetricsLog::MetricsLog(const std::string& run_directory, int64_t resume_step, bo
   check_file_or_absent(path_);
   cut(path_, {resume_step, validates_again});
   events_ = std::make_unique<EventFile>(run_directory, seconds_since_1970(), resume_step);
-  descriptor_ = open(path_.c_str(), O_WRONLY | O_CREAT | O_APPEND | O_NONBLOCK | O_CLOEXEC, 0666);
+  constexpr int kFlags = O_WRONLY | O_CREAT | O_APPEND | O_NONBLOCK | O_CLOEXEC;
+  descriptor_ = despite_signals([&] { return open(path_.c_str(), kFlags, 0666); });
   LONGSTRIDE_CHECK(descriptor_ >= 0, "cannot open {}: {}", path_, last_system_error());
 }
 
@@ -96,8 +98,9 @@ MetricsLog::~MetricsLog() {
 }
 
 void MetricsLog::bring_to_disk() {
-  LONGSTRIDE_CHECK(fsync(descriptor_) == 0 || errno == EINVAL || errno == ENOTSUP,
-                   "cannot bring {} to the disk: {}", path_, last_system_error());
+  const int synced = despite_signals([&] { return fsync(descriptor_); });
+  LONGSTRIDE_CHECK(synced == 0 || errno == EINVAL || errno == ENOTSUP, "cannot bring {} to the disk: {}",
+                   path_, last_system_error());
 }
 
 void MetricsLog::log(int64_t step, const Scalars& scalars) {

@@ -11,6 +11,7 @@
 #include "longstride/base/check.h"
 #include "longstride/base/input_file.h"
 #include "longstride/base/printable.h"
+#include "longstride/checkpoint/json_fields.h"
 #include "longstride/data/modalities/modality.h"
 
 namespace longstride {
@@ -44,18 +45,20 @@ CompressedHeader header_from(const json& from) {
   CompressedHeader header;
   from.at("kind").get_to(header.kind);
   from.at("extension").get_to(header.extension);
-  from.at("bytes").get_to(header.bytes);
+  header.bytes = whole_number_at(from, "bytes");
   from.at("model").get_to(header.model);
-  from.at("step").get_to(header.step);
+  header.step = whole_number_at(from, "step");
   from.at("weights").get_to(header.weights);
   from.at("precision").get_to(header.precision);
   from.at("device").get_to(header.device);
   from.at("probe").get_to(header.probe);
-  from.at("context").get_to(header.context);
-  from.at("streams").get_to(header.streams);
-  from.at("frame").get_to(header.frame_bytes);
+  header.context = whole_number_at(from, "context");
+  header.streams = whole_number_at(from, "streams");
+  header.frame_bytes = whole_number_at(from, "frame");
   if (from.contains("settings")) from.at("settings").get_to(header.settings);
-  if (from.contains("shape")) from.at("shape").get_to(header.shape);
+  if (from.contains("shape"))
+    for (size_t axis = 0; axis < from["shape"].size(); ++axis)
+      header.shape.push_back(whole_number(from["shape"].at(axis), "shape"));
   return header;
 }
 
@@ -124,8 +127,8 @@ CompressedHeader read_header(Rest& rest) {
   const json parsed = json::parse(rest.line());
   CompressedHeader header = header_from(parsed);
   check(header);
-  header.before = rest.take(parsed.value("before", int64_t{0}));
-  header.after = rest.take(parsed.value("after", int64_t{0}));
+  header.before = rest.take(parsed.contains("before") ? whole_number_at(parsed, "before") : 0);
+  header.after = rest.take(parsed.contains("after") ? whole_number_at(parsed, "after") : 0);
   return header;
 }
 
@@ -231,7 +234,7 @@ void CompressedFile::read(const std::string& name) {
     header_ = read_header(rest);
     frames_ = read_frames(rest, header_);
   } catch (const json::exception& error) {
-    fail("{} is damaged: {}", name, error.what());
+    fail("{} is damaged: {}", name, reason_of(error));
   } catch (const Error& error) {
     fail("{} is damaged: {}", name, error.what());
   }

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <filesystem>
+#include <limits>
 #include <optional>
 #include <span>
 #include <string_view>
@@ -15,6 +16,7 @@
 #include "longstride/base/output_file.h"
 #include "longstride/base/printable.h"
 #include "longstride/base/rng.h"
+#include "longstride/checkpoint/json_fields.h"
 
 namespace longstride {
 
@@ -34,8 +36,8 @@ json to_json(const SamplerConfig& sampler) {
 }
 
 SamplerConfig sampler_from(const json& from) {
-  return {from.at("temperature").get<double>(), from.at("top_k").get<int64_t>(),
-          from.at("top_p").get<double>(), from.at("seed").get<uint64_t>()};
+  return {from.at("temperature").get<double>(), whole_number_at(from, "top_k"),
+          from.at("top_p").get<double>(), bits_at(from, "seed")};
 }
 
 // Names of files need not be UTF-8, but text in JSON must be. Other names are written as a list of bytes.
@@ -84,26 +86,28 @@ Session session_from(const json& header, std::vector<int64_t>& known) {
   Session session;
   header.at("model").get_to(session.model);
   header.at("run").get_to(session.run);
-  header.at("step").get_to(session.step);
+  session.step = whole_number_at(header, "step");
   header.at("weights").get_to(session.weights);
   header.at("precision").get_to(session.precision);
   header.at("exact_scores").get_to(session.exact_scores);
   header.at("device").get_to(session.device);
   header.at("settings").get_to(session.settings);
   header.at("kind").get_to(session.kind);
-  header.at("length").get_to(session.length);
+  session.length = whole_number_at(header, "length");
   header.at("hop").get_to(session.hop);
   session.sampler = sampler_from(header.at("sampler"));
   session.output = name_from(header.at("output"));
   for (const json& entry : header.value("written", json::array()))
-    session.written.push_back({name_from(entry.at("name")), entry.at("inode").get<uint64_t>(),
-                               entry.at("modified").get<int64_t>()});
+    session.written.push_back(
+        {name_from(entry.at("name")), bits_at(entry, "inode"), entry.at("modified").get<int64_t>()});
   for (const json& entry : header.at("sequences")) {
     Sequence& sequence = session.sequences.emplace_back();
-    known.push_back(entry.at("known").get<int64_t>());
-    entry.at("prime").get_to(sequence.prime);
-    entry.at("length").get_to(sequence.length);
-    entry.at("stream").get_to(sequence.stream);
+    known.push_back(whole_number_at(entry, "known"));
+    sequence.prime = whole_number_at(entry, "prime");
+    sequence.length = whole_number_at(entry, "length");
+    const int64_t stream = whole_number_at(entry, "stream");
+    LONGSTRIDE_CHECK(stream <= std::numeric_limits<uint32_t>::max(), "stream is {}", stream);
+    sequence.stream = static_cast<uint32_t>(stream);
     sequence.sampler = sampler_from(entry.at("sampler"));
   }
   return session;
@@ -182,7 +186,7 @@ Session load_session(const std::string& path) {
   try {
     return read_content(text);
   } catch (const json::exception& error) {
-    fail("{} is damaged: {}", path, error.what());
+    fail("{} is damaged: {}", path, reason_of(error));
   } catch (const Error& error) {
     fail("{} is damaged: {}", path, error.what());
   }

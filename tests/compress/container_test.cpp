@@ -164,7 +164,13 @@ TEST_F(ContainerTest, WhatDoesNotFitIsRefusedWithARightChecksum) {
   EXPECT_THAT(forged("\"kind\":\"audio\"", "\"kind\":\"film\""), HasSubstr("film"));
   EXPECT_THAT(forged("\"kind\":\"audio\"", "\"kind\":\"image\""), HasSubstr("picture"));
   EXPECT_THAT(forged("\"before\":6", "\"before\":600000"), HasSubstr("missing"));
-  EXPECT_THAT(forged("\"before\":6", "\"before\":-6"), HasSubstr("missing"));
+  EXPECT_THAT(forged("\"before\":6", "\"before\":-6"), HasSubstr("before must be a whole number"));
+  // What the JSON library would make another number of.
+  for (const char* number : {"25.5", "1e300", "-1", "true", "18446744073709551615"})
+    EXPECT_THAT(forged("\"bytes\":25", std::string("\"bytes\":") + number),
+                HasSubstr("damaged: bytes must be a whole number"));
+  EXPECT_THAT(forged("\"streams\":2", "\"streams\":2.5"), HasSubstr("streams must be a whole number"));
+  EXPECT_THAT(forged("\"device\":\"cpu: some\"", "\"device\":7"), testing::Not(HasSubstr("json.exception")));
   EXPECT_THAT(forged("{", "["), HasSubstr("damaged"));
   EXPECT_THAT(forged("defgh", "defgi"), HasSubstr("frame 0 was altered"));
   EXPECT_THAT(refusal(""), HasSubstr("no file that longstride compressed"));

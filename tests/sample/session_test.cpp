@@ -166,6 +166,11 @@ TEST_F(SessionFile, ContentsThatCannotBeAreRefusedEvenIfTheChecksumFits) {
            {"\"length\":300,\"prime\"", "\"length\":0,\"prime\""},
            {"\"length\":300,\"prime\"", "\"length\":\"a\",\"prime\""},
            {"\"top_k\":40", "\"top_k\":-40"},
+           {"\"top_k\":40", "\"top_k\":40.5"},
+           {"\"prime\":3,", "\"prime\":3.5,"},
+           {"\"length\":300,\"prime\"", "\"length\":1e300,\"prime\""},
+           {"\"length\":300,\"prime\"", "\"length\":18446744073709551615,\"prime\""},
+           {"\"step\":", "\"step\":-"},
            {"\"stream\":", "\"strm\":"},
            {"\"hop\":0.1", "\"hop\":0.1,"},
            {"{", "["}})

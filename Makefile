@@ -2,7 +2,7 @@
 .DEFAULT_GOAL := build
 # One target at a time: they share build/ and the package manager, and Ninja uses all cores anyway.
 .NOTPARALLEL:
-.PHONY: build demo test test-unit test-gpu test-sanitize check format selftest bench install setup clean help \
+.PHONY: build demo test test-unit test-gpu test-sanitize crash-test check format selftest bench install setup clean help \
   program configure configure-program configure-sanitize
 
 BINARY := build/longstride
@@ -42,6 +42,10 @@ test-gpu: build  ## the tests of what runs on a GPU; fails where there is none
 test-sanitize: configure-sanitize
 	@cmake --build --preset sanitize
 	@ctest --preset sanitize -LE 'slow|instructions'
+
+KILLS ?= 1000
+crash-test: build  ## kill training, sampling and compressing 1,000 times (KILLS=N), and see that nothing is lost
+	@build/crash_test $(KILLS)
 
 check:  ## formatting, and the direction of includes
 	@tools/setup check

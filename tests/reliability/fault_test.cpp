@@ -1,0 +1,262 @@
+// Every kind of operation on every kind of file fails, by each error that the system has for it. Then either
+// all is as if nothing had happened, or the program ends with one clear line and an exit status, what was
+// there before is still there, and the same command succeeds afterwards.
+#include <algorithm>
+#include <cerrno>
+#include <csignal>
+#include <cstdio>
+#include <cstring>
+#include <filesystem>
+#include <map>
+#include <set>
+#include <string>
+#include <vector>
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include "tests/reliability/job.h"
+#include "tests/support/temporary_folder.h"
+
+namespace longstride::reliability {
+namespace {
+
+using Worth = std::map<std::string, std::string>;
+
+// What is written, and how: every operation that may lose something, on every kind of file. A new one of the
+// program has to be added here, and is then tried below.
+std::set<std::string> known_writers() {
+  std::set<std::string> known;
+  const auto add = [&](const std::string& name, std::initializer_list<const char*> calls) {
+    for (const char* call : calls) known.insert(std::string(call) + " " + name);
+  };
+  // Files that appear whole or not at all.
+  for (const char* name : {"RUN/config.toml", "RUN/data.json", "RUN/best.json", "RUN/checkpoints/step-N/amended.json",
+                           "cache/HASH", "s", "out.txt", "out.png", "out.wav", "again.txt", "curve.csv",
+                           "drawing.svg", "drawing.png"})
+    add(name, {"create", "write", "fsync", "close", "rename"});
+  add("c.lsc", {"create", "write", "fsync", "close", "rename specially"});  // does not replace
+  // A checkpoint is a folder that appears whole.
+  for (const char* name : {"model.safetensors", "state.safetensors", "checksums.json"})
+    add(std::string("RUN/checkpoints/step-N/") + name, {"create", "write", "fsync", "close"});
+  add("RUN/checkpoints/step-N", {"mkdir", "fsync", "rename"});
+  // Files that grow.
+  add("RUN/metrics.jsonl", {"create", "write", "fsync", "close"});
+  add("RUN/events", {"create", "write", "close"});
+  add("RUN/.lock", {"create", "truncate", "write", "close"});
+  add("cache/HASH.lock", {"create", "close"});
+  add("cache", {"create"});  // a file without a name
+  add("cache/unnamed", {"write", "close"});
+  // Second names of weights.
+  add("RUN/model.safetensors", {"link", "rename"});
+  add("RUN/pins/step-N-DIGEST.safetensors", {"link", "rename"});
+  // Folders.
+  for (const char* name : {"RUN", "RUN/checkpoints", "RUN/pins"}) add(name, {"mkdir", "fsync"});
+  add(".", {"fsync"});
+  // Files that only show whether there is room.
+  for (const char* name : {"RUN/file", "RUN/checkpoints/file"}) add(name, {"create", "close"});
+  // Files that are read as memory.
+  for (const char* name : {"model.safetensors", "state.safetensors", "checksums.json", "amended.json"})
+    add(std::string("RUN/checkpoints/step-N/") + name, {"mmap"});
+  for (const char* name : {"RUN/model.safetensors", "RUN/best.json"}) add(name, {"mmap"});
+  return known;
+}
+
+bool may_lose(const std::string& call) {
+  static const std::set<std::string> kCalls{"write", "create", "fsync", "rename", "rename specially",
+                                            "link", "mkdir", "truncate", "mmap"};
+  return kCalls.contains(call);
+}
+
+bool changes_files(const std::string& call) {
+  return call == "remove" || (may_lose(call) && call != "mmap" && call != "fsync");
+}
+
+// Where the program goes on without, and why.
+bool may_be_done_without(const std::string& key) {
+  static const std::map<std::string, const char*> kWhy{
+      {"write RUN/.lock", "a lock is one without its holder's name"},
+      {"truncate RUN/.lock", "a lock is one without its holder's name"},
+      {"fsync RUN/metrics.jsonl", "warned of; the checkpoint that comes next is worth more"},
+      {"link RUN/model.safetensors", "copied instead"},
+      {"link RUN/pins/step-N-DIGEST.safetensors", "copied instead, or said"},
+      {"rename RUN/pins/step-N-DIGEST.safetensors", "said; the file can still be read with its checkpoint"},
+      {"mkdir RUN/pins", "said; the file can still be read with its checkpoint"},
+      {"fsync RUN/pins", "said; the file can still be read with its checkpoint"},
+      {"create cache", "a file that has a name for a moment instead"},
+      {"rename specially c.lsc", "linked and renamed instead"},
+      {"create cache/HASH.lock", "decoded without; at worst twice"},
+      {"mmap RUN/model.safetensors", "one of several places where the weights may be"},
+  };
+  return kWhy.contains(key) || key.starts_with("close ");  // only what is on the disk already is closed
+}
+
+// Steps that were not logged are part of the next line.
+bool costs_a_line_of_metrics(const std::string& key) {
+  return key == "write RUN/metrics.jsonl" || key == "write RUN/events";
+}
+
+struct Fault {
+  int error = 0;  // 0: a part is done
+  bool lasts = false;
+
+  bool passes() const { return error == 0 || error == EINTR; }  // the program must go on
+  std::string kind() const { return error == 0 ? "short" : std::to_string(error); }
+  std::string reason() const { return std::strerror(error); }
+};
+
+std::vector<Fault> faults_of(const std::string& call) {
+  if (call == "write") return {{ENOSPC, true}, {EDQUOT}, {EIO}, {EINTR}, {}};
+  if (call == "fsync") return {{EIO}, {ENOSPC}, {EDQUOT}, {EINTR}};
+  if (call == "create") return {{ENOSPC, true}, {EDQUOT}, {EINTR}};
+  if (call == "open") return {{EIO}, {EMFILE}, {EINTR}};
+  if (call == "mkdir" || call == "link") return {{ENOSPC, true}, {EDQUOT}, {EIO}};
+  if (call.starts_with("rename")) return {{ENOSPC}, {EDQUOT}, {EIO}};
+  if (call == "mmap") return {{ENOMEM}, {ENODEV}};
+  if (call == "close") return {{EIO}, {EDQUOT}, {EINTR}};
+  if (call == "read" || call == "pread") return {{EIO}, {EINTR}, {}};
+  if (call == "lock") return {{EINTR}, {ENOLCK}};
+  return {{EIO}};
+}
+
+std::string key_of(const Operation& operation) { return operation.call + " " + role_of(operation.name); }
+
+class FaultTest : public testing::TestWithParam<size_t> {
+ protected:
+  FaultTest() : shop_(folder_.path()) {}
+
+  // The operations of a job that nothing disturbs, by their keys.
+  std::map<std::string, std::vector<Operation>> operations_of(const Job& job) {
+    shop_.restore();
+    std::vector<Operation> log;
+    const Ended ended = shop_.begin(job, {}, &log);
+    EXPECT_EQ(ended.code, 0) << job.name << ": " << ended.err;
+    std::map<std::string, std::vector<Operation>> found;
+    for (const Operation& operation : log) found[key_of(operation)].push_back(operation);
+    return found;
+  }
+
+  void expect_the_same(const Worth& expected, bool but_metrics) {
+    const Worth seen = shop_.worth(*job_);
+    for (const auto& [name, content] : expected) {
+      const bool told = but_metrics && (name.ends_with("metrics.jsonl") || name.ends_with("amended.json") ||
+                                        name.ends_with("state.safetensors"));
+      EXPECT_TRUE(seen.contains(name)) << name << " is missing";
+      EXPECT_TRUE(told || !seen.contains(name) || seen.at(name) == content) << name << " differs";
+    }
+    for (const auto& [name, content] : seen) EXPECT_TRUE(expected.contains(name)) << name << " is one too many";
+  }
+
+  // One line of complaint, with the system's reason, after whatever else was said.
+  void expect_one_clear_line(const std::string& err, const Fault& fault) {
+    EXPECT_TRUE(err.ends_with('\n')) << err;
+    const size_t begin = err.rfind('\n', err.size() - 2) + 1;
+    const std::string last = err.substr(begin);
+    EXPECT_THAT(last, testing::StartsWith("longstride: "));
+    EXPECT_THAT(last, testing::HasSubstr(fault.reason()));
+    EXPECT_LT(last.size(), 500u) << last;
+    EXPECT_EQ(err.substr(0, begin).find("longstride: "), std::string::npos) << err;
+  }
+
+  void try_fault(const Operation& operation, const Fault& fault) {
+    const std::string key = key_of(operation);
+    SCOPED_TRACE(job_->name + ": " + (fault.error == 0 ? "a part" : fault.reason()) + " at " + key + ", operation " +
+                 std::to_string(operation.number) + ", called from " + operation.site);
+    shop_.restore();
+    const Ended ended = shop_.begin(*job_, {operation.number, fault.kind(), fault.lasts, 0});
+    if (ended.code == 0) {
+      expect_the_same(new_, false);
+      EXPECT_TRUE(fault.passes() || !may_lose(operation.call) || may_be_done_without(key))
+          << "it says that all went well";
+      return;
+    }
+    EXPECT_EQ(ended.code, 1) << "signal " << ended.signal << ": " << ended.err;
+    EXPECT_FALSE(fault.passes()) << ended.err;
+    expect_one_clear_line(ended.err, fault);
+    EXPECT_EQ(shop_.damage(*job_, old_, new_), "");
+    // What cannot be removed stays until the next time.
+    if (operation.call != "remove" && operation.call != "open") {
+      EXPECT_THAT(shop_.temporaries(), testing::IsEmpty());
+    }
+    const Ended again = shop_.go_on(*job_);
+    EXPECT_EQ(again.code, 0) << again.err;
+    expect_the_same(new_, costs_a_line_of_metrics(key));
+    EXPECT_THAT(shop_.temporaries(), testing::IsEmpty());
+  }
+
+  TemporaryFolder folder_;
+  Workshop shop_;
+  const Job* job_ = nullptr;
+  Worth old_, new_;
+};
+
+TEST_F(FaultTest, EveryKnownWriterIsReachedAndNoOther) {
+  std::set<std::string> reached;
+  std::map<std::string, std::set<std::string>> sites;
+  for (const Job& job : shop_.jobs())
+    for (const auto& [key, operations] : operations_of(job)) {
+      reached.insert(key);
+      if (!may_lose(operations.front().call)) continue;
+      for (const Operation& operation : operations) sites[key].insert(operation.site);
+    }
+  const std::set<std::string> known = known_writers();
+  for (const std::string& key : known) EXPECT_TRUE(reached.contains(key)) << "not reached: " << key;
+  // The places in the program stand beside, for whoever looks for one.
+  for (const auto& [key, places] : sites)
+    EXPECT_TRUE(known.contains(key)) << "not listed: " << key << ", called from " << testing::PrintToString(places);
+}
+
+// The first and the last of each kind of operation; those that an earlier job has already are not repeated.
+TEST_P(FaultTest, NothingIsLost) {
+  job_ = &shop_.jobs().at(GetParam());
+  std::set<std::string> tried;
+  for (size_t before = 0; before < GetParam(); ++before)
+    for (const auto& [key, operations] : operations_of(shop_.jobs().at(before))) tried.insert(key);
+  shop_.restore();
+  old_ = shop_.worth(*job_);
+  const auto operations = operations_of(*job_);
+  new_ = shop_.worth(*job_);
+  int count = 0;
+  for (const auto& [key, found] : operations) {
+    if (tried.contains(key)) continue;
+    for (const Fault& fault : faults_of(found.front().call)) {
+      try_fault(found.front(), fault), ++count;
+      if (found.size() > 1) try_fault(found.back(), fault), ++count;
+    }
+  }
+  RecordProperty("faults", count);
+  std::printf("%s: %d faults\n", job_->name.c_str(), count);
+}
+
+// Random kills, as crash_test makes them, may miss the one place that matters.
+TEST_P(FaultTest, AKillAtEachKindOfOperationLosesNothing) {
+  job_ = &shop_.jobs().at(GetParam());
+  std::set<std::string> tried;
+  for (size_t before = 0; before < GetParam(); ++before)
+    for (const auto& [key, operations] : operations_of(shop_.jobs().at(before))) tried.insert(key);
+  shop_.restore();
+  old_ = shop_.worth(*job_);
+  const auto operations = operations_of(*job_);
+  new_ = shop_.worth(*job_);
+  for (const auto& [key, found] : operations) {
+    const std::string& call = found.front().call;
+    if (tried.contains(key) || !changes_files(call)) continue;
+    for (const Operation* operation : {&found.front(), &found.back()}) {
+      SCOPED_TRACE(job_->name + ": " + key + ", operation " + std::to_string(operation->number));
+      shop_.restore();
+      const Ended ended =
+          shop_.begin(*job_, {operation->number, call == "write" ? "kill-half" : "kill-after", false, 0});
+      EXPECT_EQ(ended.signal, SIGKILL) << ended.code << ended.err;
+      EXPECT_EQ(shop_.damage(*job_, old_, new_), "");
+      const Ended again = shop_.go_on(*job_);
+      EXPECT_EQ(again.code, 0) << again.err;
+      expect_the_same(new_, false);
+      EXPECT_THAT(shop_.temporaries(), testing::IsEmpty());
+    }
+  }
+}
+
+INSTANTIATE_TEST_SUITE_P(Jobs, FaultTest, testing::Range<size_t>(0, kJobs));
+
+}  // namespace
+}  // namespace longstride::reliability

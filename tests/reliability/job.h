@@ -1,0 +1,82 @@
+// Jobs of the program that are disturbed: killed at some moment, or with one operation of the system failing.
+// Each begins from the same files, and what it leaves is compared with what it leaves undisturbed.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <map>
+#include <string>
+#include <vector>
+
+namespace longstride::reliability {
+
+// How one call of the program is disturbed. See fault_shim.cpp.
+struct Disturbance {
+  int64_t at = 0;          // the number of the operation; 0: none
+  std::string kind;        // FAULT_KIND
+  bool lasts = false;      // FAULT_LASTS
+  int64_t kill_after = 0;  // microseconds until SIGKILL; 0: never
+};
+
+struct Ended {
+  int code = -1;  // exit status; -1 if a signal ended it
+  int signal = 0;
+  double seconds = 0;
+  std::string err;  // standard error
+};
+
+// One line of the shim's log.
+struct Operation {
+  int64_t number = 0;
+  std::string call, name, site;  // the name within the folder as it is, temporary numbers and all
+};
+
+struct Job {
+  std::string name;
+  std::string begin;     // arguments, as the shell reads them
+  std::string go_on;     // after a kill, if `go_on_with` is there; "": the same
+  std::string go_on_with;
+  std::vector<std::string> outputs;  // files and runs that it makes or replaces
+};
+
+constexpr size_t kJobs = 13;
+
+// A folder in which jobs are run. The shim's folder is `work`, always the same one, for a run keeps the
+// absolute path of its data.
+class Workshop {
+ public:
+  // Makes the files that the jobs begin with, by the program itself. Throws std::runtime_error.
+  explicit Workshop(std::string folder);
+
+  const std::vector<Job>& jobs() const { return jobs_; }
+  std::string work() const { return folder_ + "/work"; }
+
+  // Puts the files back that the jobs begin with.
+  void restore();
+  // Runs the program in the work folder. `log` gets its operations, if it is not null.
+  Ended run(const std::string& arguments, const Disturbance& how = {}, std::vector<Operation>* log = nullptr);
+  Ended begin(const Job& job, const Disturbance& how = {}, std::vector<Operation>* log = nullptr) {
+    return run(job.begin, how, log);
+  }
+  // As a user would after a kill.
+  Ended go_on(const Job& job, const Disturbance& how = {});
+
+  // What the job's outputs are worth now: by name, the content without what differs from one time to the
+  // next, which is times and speeds.
+  std::map<std::string, std::string> worth(const Job& job) const;
+  // What is wrong with files under their final names right after a kill or a failure: half ones, damaged
+  // ones, outputs that are neither the old nor the new. "" if nothing is.
+  std::string damage(const Job& job, const std::map<std::string, std::string>& old_worth,
+                     const std::map<std::string, std::string>& new_worth) const;
+  // Names of files under construction that are left.
+  std::vector<std::string> temporaries() const;
+
+ private:
+  std::string folder_;
+  std::vector<Job> jobs_;
+};
+
+// The name without temporary numbers, steps, times and hosts: what kind of file it is.
+std::string role_of(const std::string& name);
+
+}  // namespace longstride::reliability

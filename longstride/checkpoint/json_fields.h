@@ -15,9 +15,9 @@ namespace longstride {
 // Throws Error, which names it `name`, unless it is a whole number from 0 to the largest of 64 bits with sign.
 // The library alone would cut 1.5 to 1, and make some number of 1e300.
 inline int64_t whole_number(const nlohmann::json& number, const char* name) {
-  LONGSTRIDE_CHECK(number.is_number_unsigned() && number.get<uint64_t>() <=
-                                                      uint64_t{std::numeric_limits<int64_t>::max()},
-                   "{} must be a whole number from 0 on", name);
+  LONGSTRIDE_CHECK(
+      number.is_number_unsigned() && number.get<uint64_t>() <= uint64_t{std::numeric_limits<int64_t>::max()},
+      "{} must be a whole number from 0 on", name);
   return number.get<int64_t>();
 }
 

@@ -109,7 +109,8 @@ void write_run_config(const std::string& path, const RunConfig& config) {
 void record_command(const std::string& path, const std::vector<std::string>& words) {
   const std::string file = (fs::path(path) / "commands.jsonl").string();
   check_file_or_absent(file);
-  const int descriptor = open(file.c_str(), O_RDWR | O_CREAT | O_APPEND | O_NONBLOCK | O_CLOEXEC, 0666);
+  constexpr int kFlags = O_RDWR | O_CREAT | O_APPEND | O_NONBLOCK | O_CLOEXEC;
+  const int descriptor = despite_signals([&] { return open(file.c_str(), kFlags, 0666); });
   LONGSTRIDE_CHECK(descriptor >= 0, "cannot open {}: {}", file, last_system_error());
   std::error_code ignored;
   const nlohmann::ordered_json line{{"time", static_cast<int64_t>(std::time(nullptr))},

@@ -6,8 +6,11 @@
 // Half of the kills come at a random time. The others come at a random operation on a file: before it, after
 // it, or in the middle of a write.
 #include <algorithm>
+#include <csignal>
 #include <cstdint>
+#include <cstdio>
 #include <cstdlib>
+#include <exception>
 #include <filesystem>
 #include <map>
 #include <random>
@@ -124,8 +127,8 @@ int run(int64_t kills, uint64_t seed) {
                  crash.last(), error.what(), seed, shop.work());
       return 1;
     }
-    fmt::print("{:<16} {:>6} kills ({} by time, {} by operation), {} ends, each the same\n", job.name, tally.kills,
-               tally.by_time, tally.by_operation, tally.ends);
+    fmt::print("{:<16} {:>6} kills ({} by time, {} by operation), {} ends, each the same\n", job.name,
+               tally.kills, tally.by_time, tally.by_operation, tally.ends);
     std::fflush(stdout);
     total += tally.kills;
   }

@@ -86,10 +86,9 @@ void log_operation(long number, const char* call, const char* name, const void* 
   const char* file = module.dli_fname == nullptr ? "?" : module.dli_fname;
   const char* slash = std::strrchr(file, '/');
   char line[3 * PATH_MAX];
-  const int length =
-      std::snprintf(line, sizeof line, "%ld\t%s\t%s\t%s+%#tx\n", number, call, name,
-                    slash == nullptr ? file : slash + 1,
-                    static_cast<const char*>(caller) - static_cast<const char*>(module.dli_fbase));
+  const int length = std::snprintf(
+      line, sizeof line, "%ld\t%s\t%s\t%s+%#tx\n", number, call, name, slash == nullptr ? file : slash + 1,
+      static_cast<const char*>(caller) - static_cast<const char*>(module.dli_fbase));
   syscall(SYS_write, plan().log, line, length);
 }
 
@@ -243,9 +242,8 @@ ssize_t pread(int descriptor, void* to, size_t bytes, off_t offset) {
 int fsync(int descriptor) { return sync_file(descriptor, __builtin_return_address(0)); }
 
 int ftruncate(int descriptor, off_t bytes) {
-  return static_cast<int>(
-      done_by(turn_of("truncate", Path(descriptor), false, __builtin_return_address(0)),
-              [&] { return syscall(SYS_ftruncate, descriptor, bytes); }));
+  return static_cast<int>(done_by(turn_of("truncate", Path(descriptor), false, __builtin_return_address(0)),
+                                  [&] { return syscall(SYS_ftruncate, descriptor, bytes); }));
 }
 
 int flock(int descriptor, int operation) {

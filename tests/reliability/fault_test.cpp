@@ -31,9 +31,9 @@ std::set<std::string> known_writers() {
     for (const char* call : calls) known.insert(std::string(call) + " " + name);
   };
   // Files that appear whole or not at all.
-  for (const char* name : {"RUN/config.toml", "RUN/data.json", "RUN/best.json", "RUN/checkpoints/step-N/amended.json",
-                           "cache/HASH", "s", "out.txt", "out.png", "out.wav", "again.txt", "curve.csv",
-                           "drawing.svg", "drawing.png"})
+  for (const char* name : {"RUN/config.toml", "RUN/data.json", "RUN/best.json",
+                           "RUN/checkpoints/step-N/amended.json", "cache/HASH", "s", "out.txt", "out.png",
+                           "out.wav", "again.txt", "curve.csv", "drawing.svg", "drawing.png"})
     add(name, {"create", "write", "fsync", "close", "rename"});
   add("c.lsc", {"create", "write", "fsync", "close", "rename specially"});  // does not replace
   // A checkpoint is a folder that appears whole.
@@ -43,6 +43,7 @@ std::set<std::string> known_writers() {
   // Files that grow.
   add("RUN/metrics.jsonl", {"create", "write", "fsync", "close"});
   add("RUN/events", {"create", "write", "close"});
+  add("RUN/commands.jsonl", {"create", "write", "close"});
   add("RUN/.lock", {"create", "truncate", "write", "close"});
   add("cache/HASH.lock", {"create", "close"});
   add("cache", {"create"});  // a file without a name
@@ -63,8 +64,8 @@ std::set<std::string> known_writers() {
 }
 
 bool may_lose(const std::string& call) {
-  static const std::set<std::string> kCalls{"write", "create", "fsync", "rename", "rename specially",
-                                            "link", "mkdir", "truncate", "mmap"};
+  static const std::set<std::string> kCalls{"write", "create", "fsync",    "rename", "rename specially",
+                                            "link",  "mkdir",  "truncate", "mmap"};
   return kCalls.contains(call);
 }
 
@@ -144,7 +145,8 @@ class FaultTest : public testing::TestWithParam<size_t> {
       EXPECT_TRUE(seen.contains(name)) << name << " is missing";
       EXPECT_TRUE(told || !seen.contains(name) || seen.at(name) == content) << name << " differs";
     }
-    for (const auto& [name, content] : seen) EXPECT_TRUE(expected.contains(name)) << name << " is one too many";
+    for (const auto& [name, content] : seen)
+      EXPECT_TRUE(expected.contains(name)) << name << " is one too many";
   }
 
   // One line of complaint, with the system's reason, after whatever else was said.
@@ -160,8 +162,8 @@ class FaultTest : public testing::TestWithParam<size_t> {
 
   void try_fault(const Operation& operation, const Fault& fault) {
     const std::string key = key_of(operation);
-    SCOPED_TRACE(job_->name + ": " + (fault.error == 0 ? "a part" : fault.reason()) + " at " + key + ", operation " +
-                 std::to_string(operation.number) + ", called from " + operation.site);
+    SCOPED_TRACE(job_->name + ": " + (fault.error == 0 ? "a part" : fault.reason()) + " at " + key +
+                 ", operation " + std::to_string(operation.number) + ", called from " + operation.site);
     shop_.restore();
     const Ended ended = shop_.begin(*job_, {operation.number, fault.kind(), fault.lasts, 0});
     if (ended.code == 0) {
@@ -203,7 +205,8 @@ TEST_F(FaultTest, EveryKnownWriterIsReachedAndNoOther) {
   for (const std::string& key : known) EXPECT_TRUE(reached.contains(key)) << "not reached: " << key;
   // The places in the program stand beside, for whoever looks for one.
   for (const auto& [key, places] : sites)
-    EXPECT_TRUE(known.contains(key)) << "not listed: " << key << ", called from " << testing::PrintToString(places);
+    EXPECT_TRUE(known.contains(key)) << "not listed: " << key << ", called from "
+                                     << testing::PrintToString(places);
 }
 
 // The first and the last of each kind of operation; those that an earlier job has already are not repeated.

@@ -88,7 +88,10 @@ std::string archive_of(const std::string& name, const std::string& content) {
   char size[13];
   std::snprintf(size, sizeof size, "%011zo", content.size());
   set(0, name), set(100, "0000644"), set(108, "0000000"), set(116, "0000000"), set(124, size);
-  set(136, "00000000000"), set(148, "        "), set(156, "0"), set(257, std::string("ustar\0" "00", 8));
+  set(136, "00000000000"), set(148, "        "), set(156, "0"),
+      set(257, std::string("ustar\0"
+                           "00",
+                           8));
   unsigned sum = 0;
   for (const char byte : header) sum += static_cast<unsigned char>(byte);
   std::snprintf(size, sizeof size, "%06o", sum);
@@ -139,8 +142,10 @@ std::string worth_of(const fs::path& path) {
   return read_all(path);
 }
 
+// Times and hosts, and the list of commands: whoever goes on has given one more.
 bool says_nothing(const std::string& name) {
-  return name == ".lock" || name == "checksums.json" || name.starts_with("events.out.");
+  return name == ".lock" || name == "commands.jsonl" || name == "checksums.json" ||
+         name.starts_with("events.out.");
 }
 
 std::string kinds_of_damage_in_run(const std::string& run) {
@@ -175,13 +180,14 @@ Workshop::Workshop(std::string folder) : folder_(fs::canonical(folder).string())
   write_all(work() + "/texts.toml", config("text", "texts", 64, ""));
   write_all(work() + "/pictures.toml", config("image", "pictures.npy", 48, ""));
   write_all(work() + "/sound.toml", config("audio", "sounds.tar", 64, ""));
-  for (const char* name : {"out.txt", "out.png", "out.wav", "again.txt", "curve.csv", "drawing.svg", "drawing.png"})
+  for (const char* name :
+       {"out.txt", "out.png", "out.wav", "again.txt", "curve.csv", "drawing.svg", "drawing.png"})
     write_all(work() + "/" + name, "what was there before");
   for (const char* arguments :
        {"train text.toml --run base --quiet --set train.steps=6",
         "train pictures.toml --run painter --quiet --set train.steps=2",
-        "train sound.toml --run singer --quiet --set train.steps=2",
-        "compress base text.txt -o whole.lsc", "sample base --length 150 --state half.state -o half.txt",
+        "train sound.toml --run singer --quiet --set train.steps=2", "compress base text.txt -o whole.lsc",
+        "sample base --length 150 --state half.state -o half.txt",
         "sample base --length 300 --resume half.state --branch 1 --state half2.state -o half.txt"}) {
     const Ended ended = run(arguments);
     if (ended.code != 0) throw std::runtime_error(std::string(arguments) + ": " + ended.err);
@@ -227,10 +233,8 @@ void Workshop::restore() {
 Ended Workshop::run(const std::string& arguments, const Disturbance& how, std::vector<Operation>* log) {
   const std::string err = folder_ + "/err.txt", log_path = folder_ + "/log.txt";
   fs::remove(log_path);
-  std::vector<std::string> environment = {"OMP_NUM_THREADS=1",
-                                          "HOME=" + folder_,
-                                          "TMPDIR=" + work() + "/temporary",
-                                          "PATH=/usr/bin:/bin",
+  std::vector<std::string> environment = {"OMP_NUM_THREADS=1", "HOME=" + folder_,
+                                          "TMPDIR=" + work() + "/temporary", "PATH=/usr/bin:/bin",
                                           "FAULT_ROOT=" + work()};
   if (log != nullptr) environment.push_back("FAULT_LOG=" + log_path);
   if (how.at > 0) environment.push_back("FAULT_AT=" + std::to_string(how.at));
@@ -315,7 +319,8 @@ std::string Workshop::damage(const Job& job, const std::map<std::string, std::st
     if (!old && !now) damage += name + " is neither the old nor the new one\n";
   }
   for (const auto& [name, content] : old_worth)
-    if (name.find('/') == std::string::npos && !fs::exists(work() + "/" + name)) damage += name + " is gone\n";
+    if (name.find('/') == std::string::npos && !fs::exists(work() + "/" + name))
+      damage += name + " is gone\n";
   for (const std::string& output : job.outputs)
     if (fs::is_directory(work() + "/" + output)) damage += kinds_of_damage_in_run(work() + "/" + output);
   return damage;

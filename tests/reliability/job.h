@@ -33,8 +33,8 @@ struct Operation {
 
 struct Job {
   std::string name;
-  std::string begin;     // arguments, as the shell reads them
-  std::string go_on;     // after a kill, if `go_on_with` is there; "": the same
+  std::string begin;  // arguments, as the shell reads them
+  std::string go_on;  // after a kill, if `go_on_with` is there; "": the same
   std::string go_on_with;
   std::vector<std::string> outputs;  // files and runs that it makes or replaces
 };

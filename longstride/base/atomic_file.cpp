@@ -351,6 +351,15 @@ void link_file_atomically(const std::string& existing, const std::string& path) 
   sync_directory(parent_of(path));
 }
 
+void link_file_if_absent(const std::string& existing, const std::string& path) {
+  if (link(existing.c_str(), path.c_str()) == 0) return sync_directory(parent_of(path));
+  if (errno == EEXIST) return;
+  const fs::path place(path);
+  remove_stale_temporaries(parent_of(path), place.filename().string());  // of copies that were not finished
+  const MappedFile source(existing);
+  write_file_atomically(path, [&](ByteSink& sink) { sink.write(source.data(), source.bytes()); });
+}
+
 void check_file_or_absent(const std::string& path) {
   std::error_code ignored;
   if (fs::symlink_status(path, ignored).type() == fs::file_type::not_found) return;

@@ -79,6 +79,10 @@ void remove_directory_atomically(const std::string& path);
 // file system has no hard links. Throws Error.
 void link_file_atomically(const std::string& existing, const std::string& path);
 
+// The same if there is no `path` yet; otherwise does nothing. A link appears in one step, so that no temporary
+// is needed, which would keep the file's space if the process were killed. Throws Error.
+void link_file_if_absent(const std::string& existing, const std::string& path);
+
 // Throws Error if the name belongs to something that is neither a file nor a link to one. To write to a pipe
 // or a device could wait for ever, and through a dangling link the file would appear elsewhere.
 void check_file_or_absent(const std::string& path);

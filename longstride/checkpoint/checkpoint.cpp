@@ -153,6 +153,7 @@ void prepare_run_directory(const std::string& run_directory) {
   make_directories(checkpoints_folder(run_directory));
   remove_stale_temporaries(run_directory);
   remove_stale_temporaries(checkpoints_folder(run_directory));
+  remove_stale_temporaries(pins_folder(run_directory));
   for (const CheckpointInfo& info : list_checkpoints(run_directory)) remove_stale_temporaries(info.path);
 }
 
@@ -332,7 +333,7 @@ void pin_model(const std::string& run_directory, int64_t step, const std::string
   const std::string pin = pin_prefix(run_directory, step) + digest.substr(0, kDigestDigits) + ".safetensors";
   if (exists(pin)) return;
   make_directories(pins_folder(run_directory));
-  link_file_atomically(file, pin);
+  link_file_if_absent(file, pin);
 }
 
 std::vector<std::string> pinned_models(const std::string& run_directory, int64_t step) {

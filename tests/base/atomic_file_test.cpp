@@ -175,6 +175,18 @@ TEST(AtomicFile, LinksReplaceAndCostNoSpace) {
   EXPECT_EQ(read_bytes(folder / "x"), "B");
 }
 
+TEST(AtomicFile, ALinkIfAbsentLeavesWhatIsThereAndNoTemporary) {
+  const TemporaryFolder folder;
+  write_bytes(folder / "weights", "many");
+  link_file_if_absent(folder / "weights", folder / "pin");
+  EXPECT_EQ(std::filesystem::hard_link_count(folder / "pin"), 2u);
+  write_bytes(folder / "others", "few");
+  link_file_if_absent(folder / "others", folder / "pin");
+  EXPECT_EQ(read_bytes(folder / "pin"), "many");
+  EXPECT_EQ(names_in(folder.path()), (std::vector<std::string>{"others", "pin", "weights"}));
+  EXPECT_THROW(link_file_if_absent(folder / "none", folder / "other pin"), Error);
+}
+
 TEST(AtomicFile, RemovesFoldersWhole) {
   const TemporaryFolder folder;
   std::filesystem::create_directories(folder / "a/b");

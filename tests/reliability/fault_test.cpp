@@ -50,7 +50,7 @@ std::set<std::string> known_writers() {
   add("cache/unnamed", {"write", "close"});
   // Second names of weights.
   add("RUN/model.safetensors", {"link", "rename"});
-  add("RUN/pins/step-N-DIGEST.safetensors", {"link", "rename"});
+  add("RUN/pins/step-N-DIGEST.safetensors", {"link"});
   // Folders.
   for (const char* name : {"RUN", "RUN/checkpoints", "RUN/pins"}) add(name, {"mkdir", "fsync"});
   add(".", {"fsync"});
@@ -81,7 +81,6 @@ bool may_be_done_without(const std::string& key) {
       {"fsync RUN/metrics.jsonl", "warned of; the checkpoint that comes next is worth more"},
       {"link RUN/model.safetensors", "copied instead"},
       {"link RUN/pins/step-N-DIGEST.safetensors", "copied instead, or said"},
-      {"rename RUN/pins/step-N-DIGEST.safetensors", "said; the file can still be read with its checkpoint"},
       {"mkdir RUN/pins", "said; the file can still be read with its checkpoint"},
       {"fsync RUN/pins", "said; the file can still be read with its checkpoint"},
       {"create cache", "a file that has a name for a moment instead"},

@@ -127,6 +127,21 @@ TEST_F(OutputsTest, NumbersAreReadAsInAConfig) {
   expect_complaint(longstride("train small.toml --set train.lr=1"), 2, {"did you mean train.learning_rate?"});
 }
 
+TEST_F(OutputsTest, ValuesOfAMegabyteAreNotShownWhole) {
+  const std::string config = in_folder("small.toml"), large(900000, 'x');
+  const auto with = [&](const std::string& from, const std::string& to) {
+    std::string text = config;
+    text.replace(text.find(from), from.size(), to);
+    write("large.toml", text);
+    const Outcome outcome = longstride("inspect large.toml");
+    expect_complaint(outcome, 1, {"xxx"});
+    EXPECT_LT(outcome.err.size(), 5000u);
+  };
+  with("fixed:16,4", large);
+  with("context", large);
+  with("[train]", "[compute]\ndevice = '" + large + "'\n[train]");
+}
+
 // ---- streams that are closed or full ----
 
 TEST_F(OutputsTest, AResultThatCannotBeWrittenIsAnError) {

@@ -15,6 +15,7 @@
 namespace longstride {
 namespace {
 
+using namespace std::string_literals;
 using testing::ElementsAre;
 using testing::HasSubstr;
 using testing::Not;
@@ -248,7 +249,7 @@ TEST(Safetensors, ElementsAcrossTheirAddressesAreCopiedButNotViewed) {
       R"({"b":{"dtype":"U8","shape":[1],"data_offsets":[0,1]},"w":{"dtype":"F32","shape":[1],"data_offsets":[1,5]}})";
   std::string padded = header;
   while (padded.size() % 8 != 0) padded += ' ';
-  write_bytes(folder / "x", file_of(padded, std::string("\5\0\0\x80\x3f", 5)));
+  write_bytes(folder / "x", file_of(padded, "\5\0\0\x80\x3f"s));
   const SafetensorsFile file(folder / "x");
   EXPECT_THAT(message_of<Error>([&] { file.find("w"); }), HasSubstr("natural addresses"));
   float w = NAN;

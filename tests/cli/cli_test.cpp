@@ -20,6 +20,7 @@
 namespace longstride {
 namespace {
 
+using namespace std::string_literals;
 using testing::AllOf;
 using testing::HasSubstr;
 using testing::Not;
@@ -227,9 +228,8 @@ TEST_F(CliTest, WithoutCheckpointsThePublishedModelIsUsed) {
 TEST_F(CliTest, InspectLooksAtPictures) {
   std::string header = "{'descr': '|u1', 'fortran_order': False, 'shape': (99, 4, 4, 3), }";
   header.resize(117, ' ');
-  std::ofstream(folder_ / "p.npy", std::ios::binary)
-      << std::string("\x93NUMPY\x01\x00\x76\x00", 10) << header << '\n'
-      << std::string(99 * 48, 'x');
+  std::ofstream(folder_ / "p.npy", std::ios::binary) << "\x93NUMPY\x01\x00\x76\x00"s << header << '\n'
+                                                     << std::string(99 * 48, 'x');
   const std::string pictures = "--set data.kind=image --set data.path=p.npy ";
   write_small_config();
   Outcome outcome = longstride("inspect small.toml " + pictures + "--set model.context=64");

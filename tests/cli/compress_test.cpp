@@ -17,6 +17,7 @@
 namespace longstride {
 namespace {
 
+using namespace std::string_literals;
 using testing::HasSubstr;
 using testing::Not;
 namespace fs = std::filesystem;
@@ -112,7 +113,7 @@ TEST_F(CompressTest, PicturesComeBackPixelByPixel) {
   refuse("text.txt", {"text.txt is no PNG"});
   const std::string plain = in_folder("pictures/7.png");
   const auto with_chunk = [&](const std::string& name) {
-    return plain.substr(0, 33) + std::string("\0\0\0\0", 4) + name + "cccc" + plain.substr(33);
+    return plain.substr(0, 33) + "\0\0\0\0"s + name + "cccc" + plain.substr(33);
   };
   for (const char* chunk : {"gAMA", "iCCP", "cHRM", "sRGB", "tEXt", "iTXt", "eXIf", "pHYs", "acTL", "tIME",
                             "sBIT", "tRNS", "prVt"}) {

@@ -9,6 +9,7 @@
 namespace longstride {
 namespace {
 
+using namespace std::string_literals;
 namespace fs = std::filesystem;
 using testing::HasSubstr;
 
@@ -85,7 +86,7 @@ TEST_F(InitTest, BadDataAreOneClearLine) {
   write("empty", "");
   for (const char* command : {"data empty", "init empty", "data nowhere"})
     expect_complaint(longstride(command), 1, {std::string(command).substr(5)});
-  write_bytes(folder_ / "noise", std::string("\x01\x02\xff\xfe\0\x80", 6));
+  write_bytes(folder_ / "noise", "\x01\x02\xff\xfe\0\x80"s);
   EXPECT_EQ(longstride("data noise --set data.split=[1,0,0]").code, 0);  // any bytes are text
 }
 

@@ -13,6 +13,7 @@
 namespace longstride {
 namespace {
 
+using namespace std::string_literals;
 using testing::AnyOf;
 using testing::HasSubstr;
 
@@ -22,7 +23,7 @@ CompressedHeader some_header() {
   header.extension = ".wav";
   header.bytes = 25;
   header.before = "RIFF\n\n";
-  header.after = std::string("\0end", 4);
+  header.after = "\0end"s;
   header.model = "0123456789abcdef0123456789abcdef";
   header.step = 1200;
   header.weights = "int8";

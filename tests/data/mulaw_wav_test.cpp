@@ -15,6 +15,7 @@
 namespace longstride {
 namespace {
 
+using namespace std::string_literals;
 using testing::AllOf;
 using testing::HasSubstr;
 
@@ -48,8 +49,7 @@ TEST(MulawWav, FindsTheSamples) {
 }
 
 TEST(MulawWav, SizesLeftOpenMeanAllThatFollows) {
-  for (const std::string& size :
-       {std::string(4, '\0'), std::string("\x00\xF0\xFF\x7F", 4), std::string(4, '\xFF')}) {
+  for (const std::string& size : {std::string(4, '\0'), "\x00\xF0\xFF\x7F"s, std::string(4, '\xFF')}) {
     std::string file = mulaw_file(std::string(100, '\x55'), 12000);
     file.replace(40, 4, size);
     const WavSamples found = find_mulaw_samples(bytes_of(file), 12000, "a.wav");

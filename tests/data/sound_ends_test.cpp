@@ -15,6 +15,7 @@
 namespace longstride {
 namespace {
 
+using namespace std::string_literals;
 using data_test::Bytes;
 using data_test::error_of;
 using data_test::write_file;
@@ -235,10 +236,9 @@ TEST_F(SoundEnds, AnMp3ThatCountsItsFramesIsCompared) {
 }
 
 TEST_F(SoundEnds, HeadersThatMakeNoSenseAreRefused) {
-  for (const std::string& text :
-       {std::string("NIST_1A"), std::string("PVF1\n"), std::string("RIFF\0\0\0\0WAVE", 12),
-        std::string("fLaC"), std::string("OggS"), std::string("caff\0\1\0\0", 8), std::string("ID3"),
-        std::string("RIFF\0\0\0\0WAVE", 12) + std::string(1000000, '\0')}) {
+  for (const std::string& text : {std::string("NIST_1A"), std::string("PVF1\n"), "RIFF\0\0\0\0WAVE"s,
+                                  std::string("fLaC"), std::string("OggS"), "caff\0\1\0\0"s,
+                                  std::string("ID3"), "RIFF\0\0\0\0WAVE"s + std::string(1000000, '\0')}) {
     write_file(at("odd.wav"), text);
     EXPECT_THAT(error("odd.wav"), HasSubstr("odd.wav")) << text.substr(0, 12);
   }

@@ -30,6 +30,7 @@ using nlohmann::json;
 
 namespace {
 
+using namespace std::string_literals;
 std::string read_all(const fs::path& path) {
   std::ifstream file(path, std::ios::binary);
   return {std::istreambuf_iterator<char>(file), std::istreambuf_iterator<char>()};
@@ -66,7 +67,7 @@ std::string some_text() {
 std::string some_pictures() {
   std::string header = "{'descr': '|u1', 'fortran_order': False, 'shape': (24, 4, 4, 3), }";
   header.resize(117, ' ');
-  std::string file = std::string("\x93NUMPY\x01\x00", 8) + number(118, 2) + header + "\n";
+  std::string file = "\x93NUMPY\x01\x00"s + number(118, 2) + header + "\n";
   for (int i = 0; i < 24 * 48; ++i) file.push_back(static_cast<char>(i * i % 251));
   return file;
 }

@@ -15,6 +15,7 @@
 namespace longstride {
 namespace {
 
+using namespace std::string_literals;
 namespace fs = std::filesystem;
 using testing::ElementsAre;
 using testing::HasSubstr;
@@ -66,7 +67,7 @@ TEST_F(RunViewTest, WhatIsBrokenIsARemark) {
   write_bytes(run + "/config.toml", "[model\ncontext = ");
   write_bytes(run + "/data.json", "{\"parts\"");
   write_bytes(run + "/commands.jsonl", "{\"time\":1e300,\"folder\":\"/\",\"command\":[\"a b\"]}\n{\"ti");
-  write_bytes(run + "/metrics.jsonl", std::string("\0\0\0\n{\"step\":7,\"train/bits\":null}\n{\"st", 41));
+  write_bytes(run + "/metrics.jsonl", "\0\0\0\n{\"step\":7,\"train/bits\":null}\n{\"st"s);
   const RunView view = view_run(run);
   EXPECT_EQ(view.progress, RunProgress::unreadable);
   EXPECT_EQ(view.last_step, 7);

@@ -13,6 +13,7 @@
 namespace longstride {
 namespace {
 
+using namespace std::string_literals;
 using testing::HasSubstr;
 
 std::string hex(std::string_view bytes) {
@@ -37,7 +38,7 @@ TEST(EventFile, TheFirstRecordIsTheVersionAsTensorBoardWritesIt) {
   const EventFile file(folder.path(), 0.0, -1);
   const std::string bytes = read_bytes(file.path());
   // Length 15, its checksum, field 3 with 13 characters, its checksum.
-  const std::string message = std::string("\x1a\x0d", 2) + "brain.Event:2";
+  const std::string message = "\x1a\x0d"s + "brain.Event:2";
   ASSERT_EQ(bytes.size(), 8u + 4 + 15 + 4);
   EXPECT_EQ(hex(bytes.substr(0, 8)), "0f00000000000000");
   EXPECT_EQ(bytes.substr(12, 15), message);

@@ -96,6 +96,10 @@ struct InspectOptions {
   std::string draw;        // a .png or .svg
   std::string draw_reach;  // likewise
   int64_t pixels = 512;
+  bool time = false, measure_anew = false;
+  std::string fit;   // "batch", "context" or "layers"; empty: the config as it is
+  int64_t room = 0;  // bytes that training may take; 0: what is free
+  double price = 0;  // of an hour
   bool json = false;
 };
 int run_inspect(const InspectOptions& options);

@@ -2,6 +2,7 @@
 
 #include <cmath>
 #include <filesystem>
+#include <initializer_list>
 #include <system_error>
 
 #include <fmt/format.h>
@@ -10,6 +11,7 @@
 
 #include "longstride/base/check.h"
 #include "longstride/base/text.h"
+#include "longstride/base/threads.h"
 #include "longstride/data/modalities/modality.h"
 #include "longstride/decode/key_caches.h"
 #include "longstride/device/backend.h"
@@ -24,6 +26,7 @@
 #include "longstride/train/memory.h"
 
 #include "cli/commands.h"
+#include "cli/inspect_plan.h"
 #include "cli/load_config.h"
 #include "cli/output_file.h"
 #include "cli/standard_streams.h"
@@ -81,10 +84,11 @@ std::string rows_text(double rows) {
 
 // Open fields follow from the data, and so do the context and the axes of pictures. Missing data are an
 // error only if the model's shape is open.
-void look_at_data(RunConfig& config) {
+// Returns the windows of the training part, or -1 if the data are not there or were not needed.
+int64_t look_at_data(RunConfig& config, bool length_wanted) {
   const DataConfig& data = config.data;
   const bool open = is_open(config);
-  if (!open && (!modality_of(data).records || data.image_height > 0)) return;
+  if (!open && (!modality_of(data).records || data.image_height > 0) && !length_wanted) return -1;
   std::error_code error;
   if (data.path.empty() || !std::filesystem::exists(data.path, error)) {
     LONGSTRIDE_CHECK(
@@ -94,12 +98,13 @@ void look_at_data(RunConfig& config) {
         data.path.empty() ? "data.path is not set" : data.path + " is not there");
     if (data.kind == kOpenKind) config.data.kind = DataConfig{}.kind;
     if (open) choose_training(config);
-    return;
+    return -1;
   }
   choose_kind(config.data);
   const Splits splits = open_splits(data);
   if (open) choose_shape(config, splits);
   take_pictures(config, *splits.train.corpus, true);
+  return splits.train.size() / config.model.context;
 }
 
 }  // namespace
@@ -108,8 +113,14 @@ int run_inspect(const InspectOptions& options) {
   RunConfig config = load_config(options.target, options.overrides);
   use_instructions(config.compute);
   const RunConfig as_given = config;
-  look_at_data(config);
+  const bool length_wanted = options.time && config.train.epochs > 0;
+  const int64_t windows = look_at_data(config, length_wanted);
   const std::string chosen = changes_of(as_given, config);
+  if (options.price > 0 && !options.time) throw UsageError("--price needs --time");
+  if (options.measure_anew && !options.time) throw UsageError("--measure needs --time");
+  Answer fit, time;
+  if (!options.fit.empty()) fit = answer_fit(config, options);
+  const Answer dense = answer_dense(config);
   const std::vector<Stage> stages = stages_of(config);
   const ModelConfig& model = config.model;
   const Schedule& schedule = model.schedule();
@@ -137,6 +148,11 @@ int run_inspect(const InspectOptions& options) {
   for (const LayerPattern& layer : schedule.cycle)
     layers.emplace_back(to_string(layer), mean_keys(layer, model.heads, model.context));
   const SamplerCaches caches(config);
+  if (options.time) {
+    backend(device).use(device.index);
+    set_threads(static_cast<int>(config.compute.threads));
+    time = answer_time(config, windows, options);
+  }
 
   if (options.json) {
     nlohmann::json out{{"parameters", cost.parameters},
@@ -168,6 +184,9 @@ int run_inspect(const InspectOptions& options) {
                                {"pattern", stage.config.model.pattern.text()},
                                {"batch", stage.config.train.batch}});
     out["recipe"] = config.train.recipe;
+    out["dense"] = dense.json;
+    if (!fit.lines.empty()) out["fit"] = fit.json;
+    if (!time.lines.empty()) out["time"] = time.json;
     out["memory"]["sampling"] = {{"cache_dtype", name_of(caches.plan.values)},
                                  {"cache_a_stream", caches.total},
                                  {"dense_cache_a_stream", caches.dense * model.layers}};
@@ -200,6 +219,8 @@ int run_inspect(const InspectOptions& options) {
   print_result("cost       {}FLOP a token forward ({:.0f} % attention), {}FLOP to train on it; {} pairs\n",
                human_count(cost.forward_flops()), 100 * cost.attention_flops / cost.forward_flops(),
                human_count(cost.training_flops()), human_count(cost.pairs_per_token));
+  for (const Answer* answer : std::initializer_list<const Answer*>{&dense, &fit, &time})
+    for (const std::string& line : answer->lines) print_result("{}\n", line);
   const auto print_memory = [&](const char* use, const MemoryPlan& m) {
     print_result("{}{}: weights {}", use, human_bytes(static_cast<double>(m.total()) + own),
                  human_bytes(m.weights));

@@ -221,8 +221,21 @@ void add_inspect(CLI::App& app, InspectOptions& o, int& result) {
       .type_name("FILE");
   c.add("--pixels", o.pixels, {.least = 16, .most = 8192}, "largest side of a drawn pattern")
       .shown_default("512");
+  c.add_flag("--time", o.time,
+             "measure steps on this machine, for some seconds or from an earlier time, and tell how long the "
+             "run takes");
+  c.add_flag("--measure", o.measure_anew, "measure anew what an earlier --time has measured");
+  c.add("--price", o.price, {.least = 0, .most = 1e9},
+        "of an hour of this machine, to tell what the run costs");
+  c.add_choice("--fit", o.fit, {"batch", "context", "layers"},
+               "make this as large as the memory allows, and inspect that");
+  c.add("--room", o.room, {.least = 1}, "bytes that training may take, as 80Gi [what is free]");
   c.add_flag("--json", o.json, "print the result as JSON");
-  c.footer("Example:\n  longstride inspect configs/enwik8.toml --draw pattern.png\n\n" + describe_fields());
+  c.footer(
+      "Examples:\n  longstride inspect configs/enwik8.toml --draw pattern.png\n"
+      "  longstride inspect configs/enwik8.toml --time --price 2.5\n"
+      "  longstride inspect configs/enwik8.toml --fit context --room 80Gi\n\n" +
+      describe_fields());
   c.run([&] { result = run_inspect(o); });
 }
 

@@ -4,7 +4,17 @@
 #include <cmath>
 #include <numbers>
 
+#include "longstride/base/check.h"
+
 namespace longstride {
+
+int64_t total_steps(const TrainConfig& config, int64_t windows) {
+  if (config.epochs <= 0) return config.steps;
+  const double steps = config.epochs * static_cast<double>(windows) / static_cast<double>(config.batch);
+  LONGSTRIDE_CHECK(steps <= static_cast<double>(kMostSteps),
+                   "train.epochs = {} are {} steps, at most {} can be", config.epochs, steps, kMostSteps);
+  return std::max<int64_t>(1, std::llround(steps));
+}
 
 int64_t warmup_steps(const TrainConfig& config, int64_t total) {
   if (config.warmup < 0) return std::clamp<int64_t>(total / 10, 1, 100);

@@ -5,6 +5,9 @@
 
 namespace longstride {
 
+// Steps of a run whose training part has so many windows of the model's context. Throws Error for more than can be.
+int64_t total_steps(const TrainConfig& config, int64_t windows);
+
 // Steps of the warm-up in a run of `total` steps.
 int64_t warmup_steps(const TrainConfig& config, int64_t total);
 

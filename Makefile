@@ -2,7 +2,7 @@
 .DEFAULT_GOAL := build
 # One target at a time: they share build/ and the package manager, and Ninja uses all cores anyway.
 .NOTPARALLEL:
-.PHONY: build demo test test-unit test-gpu test-sanitize crash-test check format selftest bench install setup clean help \
+.PHONY: build demo test test-unit test-gpu test-sanitize test-thread crash-test fuzz check format selftest bench install setup clean help \
   program configure configure-program configure-sanitize
 
 BINARY := build/longstride
@@ -47,6 +47,18 @@ KILLS ?= 1000
 crash-test: build  ## kill training, sampling and compressing 1,000 times (KILLS=N), and see that nothing is lost
 	@build/crash_test $(KILLS)
 
+SECONDS ?= 60
+RUNS ?=
+fuzz:  ## look for inputs that break a reader: SECONDS=60 for each kind of file, or RUNS=N; needs clang
+	@$(call configured,fuzz,,build test fuzz)
+	@cmake --build --preset fuzz --target fuzz
+	@SECONDS_EACH=$(SECONDS) RUNS=$(RUNS) tests/fuzz/run $(TARGETS)
+
+test-thread:  ## the tests of the CPU under the sanitizer for data races
+	@$(call configured,thread,,build test)
+	@cmake --build --preset thread
+	@TSAN_OPTIONS="suppressions=$(CURDIR)/tests/support/thread_suppressions.txt" ctest --preset thread -LE 'slow|instructions'
+
 check:  ## formatting, and the direction of includes
 	@tools/setup check
 	@tools/check-format
@@ -82,7 +94,7 @@ setup:  ## install the distribution packages that are missing (packages.txt)
 	@tools/setup build test check demo
 
 clean:  ## remove what was built
-	@rm -rf build build-sanitize build-*.log
+	@rm -rf build build-sanitize build-fuzz build-thread build-coverage build-*.log
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' Makefile | sed -E 's/^([a-z-]+):.*## /\1\t/' | \

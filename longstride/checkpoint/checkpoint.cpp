@@ -16,6 +16,7 @@
 
 #include "longstride/base/checksum.h"
 #include "longstride/base/despite_signals.h"
+#include "longstride/checkpoint/json_fields.h"
 
 namespace longstride {
 
@@ -91,7 +92,7 @@ std::vector<FileRecord> read_checksums(const std::string& path) {
   const std::string text(reinterpret_cast<const char*>(file.data()), static_cast<size_t>(file.bytes()));
   std::vector<FileRecord> records;
   try {
-    const json parsed = json::parse(text);
+    const json parsed = parse_json(text);
     for (const char* name : {kModelFile, kStateFile}) {
       const json& entry = parsed.at("files").at(name);
       records.push_back({name, entry.at("bytes").get<int64_t>(), entry.at("checksum").get<std::string>()});
@@ -129,7 +130,7 @@ Metadata read_amendment(const std::string& folder) {
   const MappedFile file(path);
   const std::string text(reinterpret_cast<const char*>(file.data()), static_cast<size_t>(file.bytes()));
   try {
-    Metadata metadata = json::parse(text).at("metadata").get<Metadata>();
+    Metadata metadata = parse_json(text).at("metadata").get<Metadata>();
     if (render_amendment(metadata) == text) return metadata;
   } catch (const json::exception&) {
   }
@@ -278,7 +279,7 @@ std::optional<BestCheckpoint> read_best(const std::string& run_directory) {
   const MappedFile file(path);
   const char* text = reinterpret_cast<const char*>(file.data());
   try {
-    const json parsed = json::parse(text, text + file.bytes());
+    const json parsed = parse_json({text, static_cast<size_t>(file.bytes())});
     // A number beyond int64 is no step.
     if (parsed.at("step").is_number_unsigned() &&
         parsed["step"].get<uint64_t>() <= std::numeric_limits<int64_t>::max())

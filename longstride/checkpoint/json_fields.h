@@ -12,6 +12,14 @@
 
 namespace longstride {
 
+// Parses JSON that others may have written. The library copies and writes values by recursion, so that many levels
+// would take all of the stack; no file of longstride has more than a few. Throws nlohmann::json::parse_error, also for
+// more than kMostJsonLevels.
+inline constexpr int kMostJsonLevels = 64;
+nlohmann::json parse_json(std::string_view text);
+// The same, but what cannot be parsed is a value that is_discarded().
+nlohmann::json parse_json_or_discard(std::string_view text);
+
 // Throws Error, which names it `name`, unless it is a whole number from 0 to the largest of 64 bits with sign.
 // The library alone would cut 1.5 to 1, and make some number of 1e300.
 inline int64_t whole_number(const nlohmann::json& number, const char* name) {

@@ -10,6 +10,7 @@
 #include <nlohmann/json.hpp>
 
 #include "longstride/base/text.h"
+#include "longstride/checkpoint/json_fields.h"
 #include "longstride/checkpoint/safetensors.h"
 #include "longstride/device/memory.h"
 
@@ -76,7 +77,7 @@ class HeaderBuilder : public nlohmann::json_sax<json> {
     return true;
   }
   bool parse_error(size_t, const std::string&, const nlohmann::detail::exception& error) override {
-    place_.check(false, "its header is not JSON ({})", printable(error.what()));
+    place_.check(false, "its header is not JSON ({})", printable(reason_of(error)));
     return false;
   }
 

@@ -124,7 +124,7 @@ class Rest {
 };
 
 CompressedHeader read_header(Rest& rest) {
-  const json parsed = json::parse(rest.line());
+  const json parsed = parse_json(rest.line());
   CompressedHeader header = header_from(parsed);
   check(header);
   header.before = rest.take(parsed.contains("before") ? whole_number_at(parsed, "before") : 0);

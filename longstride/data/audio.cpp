@@ -20,6 +20,7 @@ namespace longstride::data {
 namespace {
 
 constexpr size_t kBlockFrames = 1 << 14;
+constexpr size_t kBlockSamples = 1 << 18;  // of all channels; a header may claim a thousand channels
 constexpr std::array<std::string_view, 35> kExtensions{
     "wav",  "wave",  "flac", "ogg", "oga", "opus", "mp3", "aif",  "aiff", "aifc", "au",  "snd",
     "caf",  "w64",   "rf64", "voc", "sf",  "mp2",  "mp1", "mpga", "nist", "sph",  "svx", "8svx",
@@ -91,11 +92,12 @@ void decode_part(const SoundPart& part, int64_t rate, const DecodeSink& sink, So
   const std::unique_ptr<SoundReader> sound = open_sound(part);
   Encoder encoder(sound->rate(), rate, label, sink, notes);
   const auto channels = static_cast<size_t>(sound->channels());
-  std::vector<float> frames(kBlockFrames * channels), mono(kBlockFrames);
+  const size_t block = std::min(kBlockFrames, std::max<size_t>(1, kBlockSamples / channels));
+  std::vector<float> frames(block * channels), mono(block);
   int64_t total = 0;
   for (bool last = false; !last;) {
     const int64_t count = sound->read(frames);
-    last = count < static_cast<int64_t>(kBlockFrames);
+    last = count < static_cast<int64_t>(block);
     for (size_t frame = 0; frame < static_cast<size_t>(count); ++frame) {
       double sum = 0;
       for (size_t channel = 0; channel < channels; ++channel) sum += frames[frame * channels + channel];

@@ -20,6 +20,9 @@ namespace longstride::data {
 namespace {
 
 constexpr int64_t kMostSide = 1 << 20, kMostPixels = int64_t{1} << 30;  // the latter in bytes
+// What a byte of a file becomes at most: deflate packs no better, and a JPEG needs a bit for each block of each
+// component, which covers 32 x 32 pixels at most, of which a file has few.
+constexpr int64_t kMostByDeflate = 1032, kMostByJpeg = 4096;
 constexpr const char* kAdvice = "the file is damaged or cut off; fetch or make it again";
 
 // Both libraries report errors by longjmp. So each step is a function of its own, whose locals need no
@@ -29,6 +32,7 @@ struct PngDecoder {
   png_structp png = nullptr;
   png_infop info = nullptr;
   std::span<const uint8_t> rest;
+  size_t packed_row = 0;  // bytes of a row as the file has it
   std::string message;
   ~PngDecoder() { png_destroy_read_struct(&png, &info, nullptr); }
 };
@@ -51,6 +55,7 @@ bool png_read_header(PngDecoder* decoder) {
   if (setjmp(png_jmpbuf(decoder->png)) != 0) return false;
   png_set_read_fn(decoder->png, decoder, png_on_read);
   png_read_info(decoder->png, decoder->info);
+  decoder->packed_row = png_get_rowbytes(decoder->png, decoder->info);
   png_set_expand(decoder->png);
   png_set_scale_16(decoder->png);
   png_set_strip_alpha(decoder->png);
@@ -111,8 +116,9 @@ bool jpeg_read_pixels(JpegDecoder* decoder, uint8_t* pixels, size_t row_bytes) {
   return true;
 }
 
-// Receives the native shape before decoding, and returns where the decoder writes the pixels.
-using Announce = std::function<uint8_t*(const ImageShape& native)>;
+// Receives the native shape before decoding, and the bytes that a file of such a picture has at least. Returns
+// where the decoder writes the pixels.
+using Announce = std::function<uint8_t*(const ImageShape& native, int64_t least_file)>;
 
 void decode_png(std::span<const uint8_t> file, const std::string& label, const Announce& announce) {
   PngDecoder decoder;
@@ -127,7 +133,8 @@ void decode_png(std::span<const uint8_t> file, const std::string& label, const A
   LONGSTRIDE_CHECK(
       png_get_rowbytes(decoder.png, decoder.info) == static_cast<size_t>(native.width * native.channels),
       "cannot decode {}: an unknown layout of pixels", label);
-  uint8_t* pixels = announce(native);
+  const int64_t packed = static_cast<int64_t>(decoder.packed_row) * native.height;
+  uint8_t* pixels = announce(native, packed / kMostByDeflate);
   std::vector<png_bytep> rows(static_cast<size_t>(native.height));
   for (size_t row = 0; row < rows.size(); ++row)
     rows[row] = pixels + row * static_cast<size_t>(native.width * native.channels);
@@ -145,7 +152,7 @@ void decode_jpeg(std::span<const uint8_t> file, const std::string& label, const 
                    decoder.jpeg.num_components);
   decoder.jpeg.out_color_space = grey ? JCS_GRAYSCALE : JCS_RGB;
   const ImageShape native{decoder.jpeg.image_height, decoder.jpeg.image_width, grey ? 1 : 3};
-  uint8_t* pixels = announce(native);
+  uint8_t* pixels = announce(native, native.bytes() / kMostByJpeg);
   if (!jpeg_read_pixels(&decoder, pixels, static_cast<size_t>(native.width * native.channels)))
     fail("cannot decode {}: {} ({})", label, decoder.message, kAdvice);
 }
@@ -170,7 +177,7 @@ ImageShape decode_picture(std::span<const uint8_t> file, const std::string& labe
   LONGSTRIDE_CHECK(begins_like_picture(file), "{} is neither a PNG nor a JPEG{}", label, look_hint(file));
   ImageShape native, shape;
   std::vector<uint8_t> decoded;
-  const Announce announce = [&](const ImageShape& found) {
+  const Announce announce = [&](const ImageShape& found, int64_t least_file) {
     native = shape = found;
     shape.channels = choose(native);
     // A few bytes of header can claim any size.
@@ -178,6 +185,9 @@ ImageShape decode_picture(std::span<const uint8_t> file, const std::string& labe
         native.height <= kMostSide && native.width <= kMostSide && native.bytes() <= kMostPixels,
         "{} is a picture of {} x {} (height x width), which is too large: at most {} are decoded", label,
         native.height, native.width, human_bytes(static_cast<double>(kMostPixels)));
+    LONGSTRIDE_CHECK(least_file <= std::ssize(file),
+                     "cannot decode {}: {} x {} pixels (height x width) do not fit in its {} bytes ({})",
+                     label, native.height, native.width, file.size(), kAdvice);
     decoded.resize(static_cast<size_t>(native.bytes()));
     return decoded.data();
   };

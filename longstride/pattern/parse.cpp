@@ -295,8 +295,19 @@ std::string to_string(const Term& term) {
 
 }  // namespace
 
+namespace {
+
+// The message quotes the text, which may have any bytes.
+std::string without_newlines(const std::string& message) {
+  std::string line;
+  for (const char c : message) line += c == '\n' ? std::string("\\x0a") : std::string(1, c);
+  return line;
+}
+
+}  // namespace
+
 PatternError::PatternError(const std::string& message, std::string_view text, size_t begin, size_t end)
-    : Error(message), text_(text), begin_(begin), end_(end) {}
+    : Error(without_newlines(message)), text_(text), begin_(begin), end_(end) {}
 
 std::string PatternError::with_caret() const {
   constexpr size_t kLongest = 100;

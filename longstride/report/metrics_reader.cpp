@@ -14,6 +14,7 @@
 #include <unistd.h>
 
 #include "longstride/base/check.h"
+#include "longstride/checkpoint/json_fields.h"
 
 namespace longstride {
 
@@ -70,7 +71,7 @@ bool parse_plain(std::string_view line, Row& row) {
 bool parse_metrics_line(std::string_view line, Row& row) {
   if (parse_plain(line, row)) return true;
   row.clear();
-  const nlohmann::json parsed = nlohmann::json::parse(line, nullptr, /*allow_exceptions=*/false);
+  const nlohmann::json parsed = parse_json_or_discard(line);
   if (!parsed.is_object()) return false;
   for (const auto& [name, value] : parsed.items())
     if (value.is_number() || value.is_null())

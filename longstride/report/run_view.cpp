@@ -7,6 +7,7 @@
 #include <exception>
 #include <filesystem>
 #include <fstream>
+#include <iterator>
 #include <limits>
 #include <set>
 #include <tuple>
@@ -18,6 +19,7 @@
 
 #include "longstride/base/check.h"
 #include "longstride/checkpoint/checkpoint.h"
+#include "longstride/checkpoint/json_fields.h"
 #include "longstride/data/batches.h"
 #include "longstride/model/cost.h"
 #include "longstride/run/run_directory.h"
@@ -67,7 +69,8 @@ void note_errors(RunView& view, Action action) {
 void read_train_bytes(RunView& view) {
   std::ifstream file(fs::path(view.path) / "data.json");
   if (!file.is_open()) return;
-  const nlohmann::json data = nlohmann::json::parse(file, nullptr, /*allow_exceptions=*/false);
+  const std::string text{std::istreambuf_iterator<char>(file), std::istreambuf_iterator<char>()};
+  const nlohmann::json data = parse_json_or_discard(text);
   const auto bytes = nlohmann::json::json_pointer("/parts/train/bytes");
   if (data.is_object() && data.contains(bytes) && data[bytes].is_number_integer())
     view.train_bytes = data[bytes].get<int64_t>();
@@ -132,9 +135,7 @@ void read_commands(RunView& view) {
   std::ifstream file(fs::path(view.path) / "commands.jsonl");
   int64_t broken = 0;
   for (std::string line; view.commands.size() < kMostCommands && std::getline(file, line);) {
-    const nlohmann::json parsed = line.size() > kMostCommand
-                                      ? nlohmann::json()
-                                      : nlohmann::json::parse(line, nullptr, /*allow_exceptions=*/false);
+    const nlohmann::json parsed = line.size() > kMostCommand ? nlohmann::json() : parse_json_or_discard(line);
     try {
       view.commands.push_back({as_date(parsed.at("time").get<double>()),
                                parsed.at("folder").get<std::string>(),

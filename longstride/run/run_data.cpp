@@ -12,6 +12,7 @@
 #include "longstride/base/atomic_file.h"
 #include "longstride/base/check.h"
 #include "longstride/base/checksum.h"
+#include "longstride/checkpoint/json_fields.h"
 #include "longstride/data/files.h"
 
 namespace longstride {
@@ -85,7 +86,7 @@ std::optional<std::array<PartRecord, 3>> read_record(const std::string& run) {
     return number.get<int64_t>();
   };
   try {
-    const json parts = json::parse(text.begin(), text.end()).at("parts");
+    const json parts = parse_json({reinterpret_cast<const char*>(text.data()), text.size()}).at("parts");
     std::array<PartRecord, 3> records;
     for (size_t part = 0; part < 3; ++part) {
       const json& entry = parts.at(kParts[part]);

@@ -12,6 +12,7 @@
 #include "longstride/base/atomic_file.h"
 #include "longstride/base/check.h"
 #include "longstride/base/despite_signals.h"
+#include "longstride/checkpoint/json_fields.h"
 
 namespace longstride {
 
@@ -44,7 +45,7 @@ int64_t last_metrics_step(const std::string& run) {
   std::ifstream file(path);
   int64_t last = 0;
   for (std::string line; std::getline(file, line);) {
-    const nlohmann::json parsed = nlohmann::json::parse(line, nullptr, /*allow_exceptions=*/false);
+    const nlohmann::json parsed = parse_json_or_discard(line);
     if (!parsed.is_object() || !parsed.contains("step") || !parsed["step"].is_number_integer()) continue;
     last = std::max(last, parsed["step"].get<int64_t>());
   }

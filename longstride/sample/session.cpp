@@ -123,7 +123,7 @@ std::string_view take_line(std::string_view& rest) {
 // `rest` is what follows the first line, without the checksum.
 Session read_content(std::string_view rest) {
   std::vector<int64_t> known;
-  Session session = session_from(json::parse(take_line(rest)), known);
+  Session session = session_from(parse_json(take_line(rest)), known);
   session.sampler.check();
   for (size_t i = 0; i < known.size(); ++i) {
     Sequence& sequence = session.sequences[i];

@@ -14,6 +14,7 @@
 #include "longstride/base/atomic_file.h"
 #include "longstride/base/check.h"
 #include "longstride/base/despite_signals.h"
+#include "longstride/checkpoint/json_fields.h"
 
 namespace longstride {
 
@@ -32,7 +33,7 @@ struct Kept {
 
 // A line is whole if it is an object with a step. A killed run can leave half a line.
 bool stays(const Kept& kept, const std::string& line) {
-  const json parsed = json::parse(line, nullptr, /*allow_exceptions=*/false);
+  const json parsed = parse_json_or_discard(line);
   if (!parsed.is_object() || !parsed.contains("step") || !parsed["step"].is_number_integer()) return false;
   const auto step = parsed["step"].get<int64_t>();
   return step < kept.last_step ||

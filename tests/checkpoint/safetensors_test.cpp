@@ -172,7 +172,7 @@ TEST(Safetensors, BadHeadersAreRefusedWithAReason) {
   EXPECT_THAT(refusal(length_bytes(~uint64_t{0}) + "{}"), HasSubstr("18446744073709551615"));
   EXPECT_THAT(refusal(length_bytes(uint64_t{1} << 63) + "{}"), HasSubstr("header would have"));
   EXPECT_THAT(refusal(file_of("[]", "")), HasSubstr("does not begin with '{'"));
-  EXPECT_THAT(refusal(file_of("{", "")), HasSubstr("not JSON"));
+  EXPECT_THAT(refusal(file_of("{", "")), AllOf(HasSubstr("not JSON"), Not(HasSubstr("json.exception"))));
   EXPECT_THAT(refusal(file_of("{} {}", "")), HasSubstr("not JSON"));
   EXPECT_THAT(refusal(file_of("{\"\xff\":1}", "")), HasSubstr("not JSON"));
   EXPECT_THAT(refusal(file_of("{\"a\":" + std::string(5000, '['), "")), HasSubstr("nests deeper"));

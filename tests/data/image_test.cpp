@@ -391,14 +391,36 @@ std::string error_in_little_memory(const std::function<void()>& work) {
 }
 
 TEST_F(ImageTest, AHeaderOfAnotherShapeIsRefusedBeforeItsPixelsTakeMemory) {
-  // 960 MB of pixels are still decoded if the shape is not known.
   data_test::write_file(at("claims.png"), png_that_claims(20000, 16000));
   EXPECT_THAT(error_in_little_memory([&] { encode_image_file(at("claims.png"), 4, 4, 3); }),
               ::testing::AllOf(::testing::HasSubstr("claims.png"), ::testing::HasSubstr("20000 x 16000"),
                                ::testing::HasSubstr("expected 4 x 4")));
+  EXPECT_THAT(
+      error_in_little_memory([&] { open_corpus(config("image", "claims.png"), at("claims.png")); }),
+      ::testing::AllOf(::testing::HasSubstr("claims.png"), ::testing::HasSubstr("do not fit in its")));
   data_test::write_file(at("huge.png"), png_that_claims(1 << 16, 1 << 16));
   EXPECT_THAT(error_in_little_memory([&] { open_corpus(config("image", "huge.png"), at("huge.png")); }),
               ::testing::AllOf(::testing::HasSubstr("huge.png"), ::testing::HasSubstr("too large")));
+}
+
+TEST_F(ImageTest, AJpegCannotClaimMoreThanItsBytesHold) {
+  Bytes jpeg = data_test::make_jpeg(data_test::noise(192, 4), 8, 8, 3, 50);
+  for (size_t at = 2; at + 9 < jpeg.size(); ++at)
+    if (jpeg[at] == 0xFF && jpeg[at + 1] == 0xC0) jpeg[at + 5] = jpeg[at + 7] = 0x40;
+  data_test::write_file(at("claims.jpg"), jpeg);
+  EXPECT_THAT(
+      error_in_little_memory([&] { open_corpus(config("image", "claims.jpg"), at("claims.jpg")); }),
+      ::testing::AllOf(::testing::HasSubstr("claims.jpg"), ::testing::HasSubstr("do not fit in its")));
+}
+
+TEST_F(ImageTest, LargeBlankPicturesAreStillDecoded) {
+  const int64_t side = 2048;
+  const Bytes blank(static_cast<size_t>(side * side), 255);
+  data_test::write_file(at("blank/a.jpg"), data_test::make_jpeg(blank, side, side, 1, 50));
+  data_test::write_file(at("blank/b.png"),
+                        data_test::make_png(Bytes(static_cast<size_t>(side * side / 8), 0), side, side,
+                                            {.colour_type = PNG_COLOR_TYPE_GRAY, .bit_depth = 1}));
+  EXPECT_EQ(open_corpus(config("image", "blank"), at("blank")).size(), 2 * side * side);
 }
 
 TEST_F(ImageTest, ExtentsAreLimited) {

@@ -102,6 +102,11 @@ TEST(ParsePattern, ErrorsSayWhatIsWrong) {
               HasSubstr("a pattern may have at most 6 terms"));
 }
 
+TEST(ParsePattern, ErrorsAreOneLineWhateverTheText) {
+  for (const char* text : {"window:4\n+strid:3", "a\nb", "block:\n"})
+    EXPECT_THAT(pattern_error(text), testing::Not(testing::HasSubstr("\n")));
+}
+
 TEST(ParseSchedule, CommasOpenLayersOrSeparateNumbers) {
   const Schedule schedule = parse_schedule("summary:128,32+block:128, strided:64*3 , window:9|dense");
   ASSERT_EQ(schedule.cycle.size(), 5u);

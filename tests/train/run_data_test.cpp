@@ -171,6 +171,14 @@ TEST_F(RunDataTest, DataThatMovedAreKnownByTheirContent) {
   EXPECT_EQ(train("a", config_).state.step, 9);
 }
 
+TEST_F(RunDataTest, ARecordOfManyLevelsIsDamaged) {
+  train("a", config_);
+  constexpr size_t kLevels = 400'000;
+  write_bytes(run("a/data.json"),
+              "{\"parts\":" + std::string(kLevels, '[') + std::string(kLevels, ']') + "}");
+  EXPECT_THAT(refusal(), HasSubstr("data.json is damaged"));
+}
+
 TEST_F(RunDataTest, ValidationDataOfTheirOwnAreComparedToo) {
   config_.data.validation_path = directory_ / "validation.txt";
   write_bytes(config_.data.validation_path, babble(1000));

@@ -32,7 +32,9 @@ Playground& playground() {
 }
 
 Bytes named(uint8_t name, const Bytes& content) {
-  Bytes input{name};
+  Bytes input;
+  input.reserve(content.size() + 1);
+  input.push_back(name);
   input.insert(input.end(), content.begin(), content.end());
   return input;
 }

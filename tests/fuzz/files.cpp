@@ -120,13 +120,9 @@ std::vector<Bytes> container_seeds() {
   add(header);
   header.kind = "audio", header.extension = ".wav", header.before = "RIFF", header.after = "end";
   add(header);
-  header = {.kind = "image",
-            .extension = ".png",
-            .bytes = 12,
-            .shape = {2, 2, 3},
-            .context = 12,
-            .streams = 1,
-            .frame_bytes = 12};
+  header = {};
+  header.kind = "image", header.extension = ".png", header.shape = {2, 2, 3}, header.streams = 1;
+  header.bytes = header.context = header.frame_bytes = 12;
   add(header);
   std::string nested(text_of(seeds[0]));
   nested.insert(1, "\"shape\":" + deep(kDeep) + ",");

@@ -4,6 +4,7 @@
 #include <filesystem>
 #include <fstream>
 #include <iterator>
+#include <stdexcept>
 #include <string>
 #include <vector>
 
@@ -14,7 +15,7 @@
 namespace longstride::fuzz {
 namespace {
 
-constexpr int kChanges = 60;  // of each input
+constexpr int kChanges = 30;  // of each input
 
 std::vector<Bytes> findings(const std::string& target) {
   std::vector<std::string> paths;

@@ -1,4 +1,5 @@
 // Texts that people and runs write: configurations, patterns, lines of metrics.
+#include <algorithm>
 #include <cmath>
 #include <limits>
 #include <string>

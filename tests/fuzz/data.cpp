@@ -46,15 +46,16 @@ bool is_zstd(std::span<const uint8_t> input) {
   return input.size() > 4 && std::equal(kEnd.begin(), kEnd.end(), input.begin() + 2);
 }
 
-// Takes decoded bytes.
+// Takes decoded bytes of an input.
 struct Taker {
+  std::span<const uint8_t> input;
   int64_t bytes = 0;
   Bytes last;  // the end of the former piece, since the secret may be cut in two
   void operator()(std::span<const uint8_t> piece) {
     bytes += std::ssize(piece);
     Bytes joined = last;
     joined.insert(joined.end(), piece.begin(), piece.end());
-    Playground::check_no_secret(joined);
+    Playground::check_no_secret(joined, input);
     last.assign(joined.end() - std::min<ptrdiff_t>(64, std::ssize(joined)), joined.end());
     LONGSTRIDE_CHECK(bytes <= kMostDecoded, "no space left");
   }
@@ -129,7 +130,7 @@ void run_picture(std::span<const uint8_t> given) {
   if (given.empty() || is_zstd(given)) return;
   Bytes input(given.begin(), given.end());
   if (input[0] % kPictures.size() == 0) mend_chunks(std::span(input).subspan(1));
-  Taker taker;
+  Taker taker{.input = input, .last = {}};
   refused_or_done(
       [&] { data::decode_images(put(input, kPictures), {}, std::ref(taker), [](const std::string&) {}); });
   playground().check_untouched();
@@ -171,7 +172,7 @@ std::vector<Bytes> sound_seeds() {
 
 void run_sound(std::span<const uint8_t> input) {
   if (input.empty() || is_zstd(input)) return;
-  Taker taker;
+  Taker taker{.input = input, .last = {}};
   refused_or_done([&] {
     const auto files = put(input, kSounds);
     data::decode_audio(files, 12000, playground().folder(), std::ref(taker), [](const std::string&) {});
@@ -213,7 +214,7 @@ std::vector<Bytes> archive_seeds() {
 
 void run_archive(std::span<const uint8_t> input) {
   if (input.empty()) return;
-  Taker taker;
+  Taker taker{.input = input, .last = {}};
   refused_or_done([&] {
     const auto files = put(input, kArchives);
     Bytes block(1 << 14);

@@ -49,8 +49,8 @@ class Playground {
   static std::string secret_path();
   // Fails if something but the input appeared, or the secret is no longer what it was.
   void check_untouched() const;
-  // Fails if the bytes hold the secret.
-  static void check_no_secret(std::span<const uint8_t> bytes);
+  // Fails if the bytes hold the secret, and the input, into which libFuzzer copies what it sees compared, does not.
+  static void check_no_secret(std::span<const uint8_t> bytes, std::span<const uint8_t> input);
 
  private:
   std::string folder_, name_;

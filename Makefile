@@ -2,7 +2,7 @@
 .DEFAULT_GOAL := build
 # One target at a time: they share build/ and the package manager, and Ninja uses all cores anyway.
 .NOTPARALLEL:
-.PHONY: build demo test test-unit test-gpu test-sanitize test-thread crash-test fuzz check format selftest bench install setup clean help \
+.PHONY: build demo test test-unit test-gpu test-sanitize test-thread memcheck crash-test fuzz check format selftest bench install setup clean help \
   program configure configure-program configure-sanitize
 
 BINARY := build/longstride
@@ -58,6 +58,10 @@ test-thread:  ## the tests of the CPU under the sanitizer for data races
 	@$(call configured,thread,,build test)
 	@cmake --build --preset thread
 	@TSAN_OPTIONS="suppressions=$(CURDIR)/tests/support/thread_suppressions.txt" ctest --preset thread -LE 'slow|instructions'
+
+memcheck: program  ## a tiny run from start to end under valgrind
+	@tools/setup memcheck
+	@tests/reliability/memcheck $(BINARY)
 
 check:  ## formatting, and the direction of includes
 	@tools/setup check

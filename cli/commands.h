@@ -140,6 +140,12 @@ struct ReportOptions {
 };
 int run_report(const ReportOptions& options);
 
+struct VerifyOptions {
+  std::vector<std::string> paths;  // runs, folders of runs, files
+  bool json = false;
+};
+int run_verify(const VerifyOptions& options);
+
 struct SelftestOptions {
   std::string device = "auto";
   std::string instructions = "auto";

@@ -296,6 +296,18 @@ void add_report(CLI::App& app, ReportOptions& o, int& result) {
   c.run([&] { result = run_report(o); });
 }
 
+void add_verify(CLI::App& app, VerifyOptions& o, int& result) {
+  Command c(app, "verify", "whether runs, compressed files and states are what was written");
+  c.add_words("path", o.paths, "run directories, folders that hold runs, compressed files, states of samples")
+      .required()
+      .type_name("RUN|FILE");
+  c.add_flag("--json", o.json, "print the table as JSON");
+  c.footer(
+      "Reads everything and changes nothing; ends with 1 if anything is damaged.\n\n"
+      "Example:\n  longstride verify runs/fortunes fortunes.txt.lsc");
+  c.run([&] { result = run_verify(o); });
+}
+
 void add_selftest(CLI::App& app, SelftestOptions& o, int& result) {
   Command c(app, "selftest", "every op and pattern against the fp64 reference on this machine");
   c.add("--device", o.device, "cpu, cuda or auto").shown_default("auto");
@@ -357,6 +369,7 @@ int run(int argc, char** argv) {
   DataOptions data;
   RunsOptions runs;
   ReportOptions report;
+  VerifyOptions verify;
   SelftestOptions selftest;
   std::string shell;
   int result = 0;
@@ -371,6 +384,7 @@ int run(int argc, char** argv) {
   add_data(app, data, result);
   add_runs(app, runs, result);
   add_report(app, report, result);
+  add_verify(app, verify, result);
   add_selftest(app, selftest, result);
   add_shell_files(app, shell);
   check_command(app, argc, argv);

@@ -187,6 +187,10 @@ void amend_checkpoint(const std::string& run_directory, int64_t step, const Meta
                         [&](ByteSink& sink) { sink.write(render_amendment(metadata)); });
 }
 
+bool amendment_is_damaged(const std::string& checkpoint_folder) {
+  return exists(checkpoint_folder + "/" + kAmendmentFile) && read_amendment(checkpoint_folder).empty();
+}
+
 std::vector<CheckpointInfo> list_checkpoints(const std::string& run_directory) {
   std::vector<CheckpointInfo> found;
   std::error_code error;

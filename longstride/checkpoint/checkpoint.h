@@ -49,6 +49,9 @@ std::string save_checkpoint(const std::string& run_directory, int64_t step,
 // saved again, it is gone. Throws Error.
 void amend_checkpoint(const std::string& run_directory, int64_t step, const Metadata& metadata);
 
+// Whether there are amendments in the checkpoint's folder that count as none because they are damaged.
+bool amendment_is_damaged(const std::string& checkpoint_folder);
+
 // The checkpoints that have all their files, by ascending step.
 std::vector<CheckpointInfo> list_checkpoints(const std::string& run_directory);
 // The checkpoint of this step; throws Error naming the steps that exist.

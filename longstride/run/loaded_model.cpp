@@ -47,12 +47,6 @@ std::string digest_of(const ModelConfig& model, const std::vector<NamedTensor>& 
   return checksum.hex();
 }
 
-std::string digest_of(const ModelConfig& model, const SafetensorsFile& weights) {
-  std::vector<NamedTensor> tensors;
-  for (const std::string& name : weights.names()) tensors.push_back({name, weights.find_bytes(name)});
-  return digest_of(model, tensors);
-}
-
 // A file of weights that is open.
 struct Weights {
   int64_t step = 0;
@@ -113,7 +107,7 @@ Weights choose_weights(const std::string& run, const ModelConfig& model, const W
                    run);
   const auto open = [&](const auto& candidate) {
     Weights weights = candidate();
-    weights.digest = digest_of(model, weights.file());
+    weights.digest = weights_digest(model, weights.file());
     return weights;
   };
   if (choice.digest.empty()) return open(found.front());
@@ -134,6 +128,12 @@ Weights choose_weights(const std::string& run, const ModelConfig& model, const W
 }
 
 }  // namespace
+
+std::string weights_digest(const ModelConfig& model, const SafetensorsFile& weights) {
+  std::vector<NamedTensor> tensors;
+  for (const std::string& name : weights.names()) tensors.push_back({name, weights.find_bytes(name)});
+  return digest_of(model, tensors);
+}
 
 std::string LoadedModel::pin(const std::string& run_directory) const {
   try {

@@ -130,6 +130,8 @@ bool check_parts(const std::string& run, const DataConfig& config, const Splits&
 
 }  // namespace
 
+void check_run_record(const std::string& run) { static_cast<void>(read_record(run)); }
+
 void make_paths_absolute(DataConfig& config) {
   for (std::string* path : {&config.path, &config.validation_path, &config.test_path, &config.cache}) {
     if (path->empty() || fs::path(*path).is_absolute()) continue;

@@ -39,6 +39,8 @@ bool check_run_data(const std::string& run, const DataConfig& config, const Spli
 // The same for one part: train, validation or test.
 bool check_run_data(const std::string& run, const DataConfig& config, const Splits& splits,
                     const std::string& part);
+// Throws Error if RUN/data.json is there and cannot be understood. Does not look at the data.
+void check_run_record(const std::string& run);
 // Sizes and checksums of all parts, for other processes to compare.
 std::string data_digest(const Splits& splits);
 // Is the validation part the one that was recorded? True without a record, false if it cannot be read.

@@ -52,6 +52,9 @@ struct WeightChoice {
 // field that a later version adds must not change the text of older models.
 std::string identity_of(ModelConfig model);
 
+// The digest of a model, as LoadedModel::digest(), from a file of its weights. Reads all of the file.
+std::string weights_digest(const ModelConfig& model, const SafetensorsFile& weights);
+
 // A run's model ready for inference.
 class LoadedModel {
  public:

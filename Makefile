@@ -2,7 +2,7 @@
 .DEFAULT_GOAL := build
 # One target at a time: they share build/ and the package manager, and Ninja uses all cores anyway.
 .NOTPARALLEL:
-.PHONY: build demo test test-unit test-gpu test-sanitize test-thread memcheck crash-test fuzz check format selftest bench install setup clean help \
+.PHONY: build demo test test-unit test-gpu test-sanitize memcheck crash-test fuzz check format selftest bench install setup clean help \
   program configure configure-program configure-sanitize
 
 BINARY := build/longstride
@@ -54,11 +54,6 @@ fuzz:  ## look for inputs that break a reader: SECONDS=60 for each kind of file,
 	@cmake --build --preset fuzz --target fuzz
 	@SECONDS_EACH=$(SECONDS) RUNS=$(RUNS) tests/fuzz/run $(TARGETS)
 
-test-thread:  ## the tests of the CPU under the sanitizer for data races
-	@$(call configured,thread,,build test)
-	@cmake --build --preset thread
-	@TSAN_OPTIONS="suppressions=$(CURDIR)/tests/support/thread_suppressions.txt" ctest --preset thread -LE 'slow|instructions'
-
 memcheck: program  ## a tiny run from start to end under valgrind
 	@tools/setup memcheck
 	@tests/reliability/memcheck $(BINARY)
@@ -98,7 +93,7 @@ setup:  ## install the distribution packages that are missing (packages.txt)
 	@tools/setup build test check demo
 
 clean:  ## remove what was built
-	@rm -rf build build-sanitize build-fuzz build-thread build-coverage build-*.log
+	@rm -rf build build-sanitize build-fuzz build-*.log
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' Makefile | sed -E 's/^([a-z-]+):.*## /\1\t/' | \

@@ -75,20 +75,18 @@ double dense_attention(const RunConfig& config, const StepTime& time) {
 }  // namespace
 
 int64_t training_room(const RunConfig& config, const InspectOptions& options) {
-  if (options.room > 0) return options.room;
   const Device device = parse_device(config.compute.device);
-  return device.kind == DeviceKind::cpu ? cpu_memory().free - kLibraryMemory : gpu_room(device);
+  if (device.kind != DeviceKind::cpu) return options.room > 0 ? options.room : gpu_room(device);
+  // The program itself is a part of what training takes of a CPU's memory.
+  return (options.room > 0 ? options.room - resident_memory() : cpu_memory().free) - kLibraryMemory;
 }
 
 Answer answer_fit(RunConfig& config, const InspectOptions& options) {
   const Extent extent = extent_named(options.fit);
   const int64_t room = training_room(config, options), before = extent_of(config, extent);
   const auto larger = largest_that_fits(config, extent, room);
-  LONGSTRIDE_CHECK(
-      larger.has_value(),
-      "no {} fits into {}; a smaller model.width, or train.activations = \"{}\", would need less",
-      key_of(extent), human_bytes(static_cast<double>(room)),
-      config.train.activations == "keep" ? "recompute" : "offload");
+  LONGSTRIDE_CHECK(larger.has_value(), "no {} fits into {}; a smaller model.width would need less",
+                   key_of(extent), human_bytes(static_cast<double>(std::max<int64_t>(0, room))));
   config = *larger;
   const int64_t now = extent_of(config, extent), needed = training_memory(config).total();
   Answer answer;
@@ -107,14 +105,14 @@ Answer answer_time(const RunConfig& config, int64_t windows, const InspectOption
   Answer answer;
   // Seconds and bytes of the whole run, by the parts of its progress that the stages have.
   const bool timed = config.train.minutes > 0;
-  double mean_step = 0, mean_rate = 0, mean_dense = 0;
+  double mean_step = 0, mean_dense = 0, pace = 0;  // pace: steps a second of a run that is cut by time
   for (size_t i = 0; i < stages.size(); ++i) {
     const RunConfig& stage = stages[i].config;
     const StepTime time = step_time(stage, room, options.measure_anew);
     const double part = (i + 1 < stages.size() ? stages[i + 1].from : 1.0) - stages[i].from;
     const double rate = bytes_a_step(stage) / time.seconds;
     const double with_dense = time.seconds - time.attention + dense_attention(stage, time);
-    mean_step += part * time.seconds, mean_rate += part * rate, mean_dense += part * with_dense;
+    mean_step += part * time.seconds, mean_dense += part * with_dense, pace += part / time.seconds;
     const std::string cut = cut_down(stage, time);
     answer.lines.push_back(fmt::format(
         "step       {}{:.4g} s, {:.4g} bytes a second; attention {:.0f} %, update {:.0f} %; measured "
@@ -150,8 +148,8 @@ Answer answer_time(const RunConfig& config, int64_t windows, const InspectOption
   double seconds = steps * (mean_step + validation);
   if (timed && (!counted || steps * mean_step > 60 * train.minutes)) {
     // The time of validations does not count as time of training.
-    steps = 60 * train.minutes / mean_step;
-    seconds = steps * (mean_step + validation);
+    steps = 60 * train.minutes * pace;
+    seconds = 60 * train.minutes + steps * validation;
   } else if (!counted) {
     answer.lines.push_back("run        its length follows from the data, and they are not there");
     return answer;

@@ -19,6 +19,7 @@
 #include "longstride/base/check.h"
 #include "longstride/base/checksum.h"
 #include "longstride/base/text.h"
+#include "longstride/checkpoint/json_fields.h"
 #include "longstride/data/cache.h"
 #include "longstride/device/device.h"
 #include "longstride/model/cost.h"
@@ -38,8 +39,10 @@ struct Probe {
 
 RunConfig config_of(const RunConfig& whole, const Probe& probe) {
   RunConfig config = whole;
-  // Axes of a picture's positions have the length of the context, and cannot be cut.
   config.model.context = probe.context;
+  // A single axis is as long as the context, also that of a stage whose run has a longer one. The axes of pictures
+  // cannot be cut.
+  if (config.model.rotary() && config.model.position_axes.size() <= 1) config.model.position_axes = {};
   config.model.layers = probe.layers;
   TrainConfig& train = config.train;
   train.context_schedule = train.pattern_schedule = "";
@@ -47,6 +50,8 @@ RunConfig config_of(const RunConfig& whole, const Probe& probe) {
   train.steps = 1'000'000;
   train.batch = probe.sequences;
   train.micro_batch = std::min(whole.train.micro(), probe.sequences);
+  // Noise teaches nothing, and must not diverge whatever the rates of the config are.
+  train.learning_rate = train.muon_rate = 1e-6;
   config.compute.sequence_ranks = 1;
   config.data = {};
   config.data.kind = "text";
@@ -57,7 +62,7 @@ RunConfig config_of(const RunConfig& whole, const Probe& probe) {
 std::string trouble_with(const RunConfig& whole, const Probe& probe, int64_t room) {
   try {
     const RunConfig config = config_of(whole, probe);
-    config.check();
+    if (probe.context != whole.model.context) config.check();
     const int64_t needed = training_memory(config).total();
     if (needed <= room) return "";
     return fmt::format("even {} layers and {} positions of the model need {}, and {} are free", probe.layers,
@@ -105,8 +110,8 @@ class Clockwork {
     trainer_ = std::make_unique<Trainer>(config, splits);
   }
 
-  // The median of steps that take `seconds` together, at least two. The first two are not counted: libraries choose
-  // their kernels in the one, and a graph is recorded in the other.
+  // The median of steps that take `seconds` together, at least two. The first is not counted: libraries choose their
+  // kernels in it, and memory is touched. Nor is a second one that records a graph.
   Parts measure(double seconds) {
     for (int step = 0; step < (has_graphs() ? 2 : 1); ++step) trainer_->step();
     std::vector<double> times;
@@ -139,19 +144,20 @@ class Clockwork {
   std::unique_ptr<Trainer> trainer_;
 };
 
-// The longest context up to that of the model which a step of `flops` allows.
+// The context and its halves, as long as it can be halved, down to 256 or so.
 std::vector<int64_t> contexts_of(const ModelConfig& model) {
   std::vector<int64_t> contexts{model.context};
   while (contexts.back() % 2 == 0 && contexts.back() >= 512) contexts.push_back(contexts.back() / 2);
   return contexts;
 }
 
-// Whole cycles of layers: all of them, or fewer and fewer, but not less than two cycles, which tell a layer's cost from
-// that of what is there once.
+// Layers to measure: all of them, or fewer and fewer whole cycles, but not less than two, which beside a single one tell
+// the cost of a layer from that of what is there once.
 std::vector<int64_t> depths_of(const ModelConfig& model) {
   const auto cycle = static_cast<int64_t>(model.schedule().cycle.size());
   std::vector<int64_t> depths{model.layers};
-  for (int64_t cycles = model.layers / cycle / 2; cycles >= 2; cycles /= 2) depths.push_back(cycles * cycle);
+  for (int64_t cycles = model.layers / cycle / 2; cycles > 2; cycles /= 2) depths.push_back(cycles * cycle);
+  if (2 * cycle < model.layers) depths.push_back(2 * cycle);
   return depths;
 }
 
@@ -187,23 +193,25 @@ double with_layers(double from, double fewer, int64_t layers, int64_t few, int64
 StepTime measure_step_time(const RunConfig& config, int64_t room, double seconds) {
   const ModelConfig& model = config.model;
   const auto cycle = std::min(model.layers, static_cast<int64_t>(model.schedule().cycle.size()));
-  // A first step tells how much work the time allows. On a GPU it is too small for that.
-  Probe first{.layers = cycle, .sequences = 1, .context = 0};
+  // A first step of the least that can be scaled tells how much work the time allows. On a GPU it is too small for that.
+  Probe least{.layers = depths_of(model).back(), .sequences = 1, .context = model.context};
   for (const int64_t context : contexts_of(model)) {
-    first.context = context;
-    if (context <= 1024 && can_train(config, first, room)) break;
+    Probe shorter = least;
+    shorter.context = context;
+    if (can_train(config, shorter, room)) least = shorter;
+    if (least.context <= 1024) break;
   }
-  const std::string trouble = trouble_with(config, first, room);
+  const std::string trouble = trouble_with(config, least, room);
   LONGSTRIDE_CHECK(trouble.empty(), "the time of a step cannot be measured: {}", trouble);
-  const Parts rough = Clockwork(config, first).measure(0);
-  double rate = flops_of(config, first) / rough.total();
+  const Parts rough = Clockwork(config, least).measure(0);
+  double rate = flops_of(config, least) / rough.total();
   if (parse_device(config.compute.device).kind != DeviceKind::cpu) rate = std::max(rate, 1e14);
-  // A probe takes at least four steps, a second one of fewer layers less than half of that.
-  const Probe probe = largest_probe(config, rate * seconds / 6, room).value_or(first);
+  // A probe takes at least four steps, a second one of fewer layers no more than that.
+  const Probe probe = largest_probe(config, rate * seconds / 8, room).value_or(least);
   const Parts measured = Clockwork(config, probe).measure(seconds / 4);
   Parts fewer = measured;
   Probe few = probe;
-  if (probe.layers < model.layers && probe.layers > cycle) {
+  if (probe.layers < model.layers) {
     few.layers = cycle;
     fewer = Clockwork(config, few).measure(seconds / 8);
   }
@@ -238,9 +246,10 @@ std::string question(const RunConfig& config) {
 
 std::optional<StepTime> kept(const std::string& path, const std::string& question) {
   std::ifstream file(path);
-  const auto json = nlohmann::json::parse(file, nullptr, false);
+  const std::string text{std::istreambuf_iterator<char>(file), std::istreambuf_iterator<char>()};
+  const nlohmann::json json = parse_json_or_discard(text);
   try {
-    if (json.at("question") != question) return {};
+    if (json.at("question") != question || json.at("seconds") <= 0) return {};
     return StepTime{.seconds = json.at("seconds"),
                     .attention = json.at("attention"),
                     .update = json.at("update"),
@@ -270,7 +279,12 @@ void keep(const std::string& path, const std::string& question, const StepTime& 
 
 StepTime step_time(const RunConfig& config, int64_t room, bool anew) {
   const std::string asked = question(config);
-  const std::string folder = config.data.cache.empty() ? data::default_cache_folder() : config.data.cache;
+  std::string folder = config.data.cache;
+  try {
+    if (folder.empty()) folder = data::default_cache_folder();
+  } catch (const Error&) {
+    return measure_step_time(config, room);
+  }
   const std::string path = folder + "/step-times/" + checksum_of(asked.data(), std::ssize(asked)) + ".json";
   if (!anew)
     if (const auto time = kept(path, asked)) return *time;

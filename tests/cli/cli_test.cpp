@@ -283,6 +283,41 @@ TEST_F(CliTest, InspectTellsWhatASamplerKeeps) {
   EXPECT_THAT(outcome.out, HasSubstr("304.0 KiB in f32 a stream for 4 layers, 59.4 % of a dense cache"));
 }
 
+TEST_F(CliTest, InspectPlansTimeCostAndWhatFits) {
+  write_small_config();
+  Outcome outcome = longstride("inspect small.toml --time --price 3600 --json");
+  ASSERT_EQ(outcome.code, 0) << outcome.err;
+  const auto first = nlohmann::json::parse(outcome.out)["time"];
+  EXPECT_GT(first["run"]["steps"], 0);
+  EXPECT_GE(first["run"]["seconds"].get<double>(),
+            first["run"]["steps"].get<double>() * first["stages"][0]["seconds"].get<double>() * 0.999);
+  EXPECT_NEAR(first["run"]["cost"].get<double>(), first["run"]["seconds"].get<double>(), 1e-9);
+  // It is kept, until it is wanted anew.
+  const auto again = nlohmann::json::parse(longstride("inspect small.toml --time --json").out)["time"];
+  EXPECT_EQ(again["stages"], first["stages"]);
+  const auto anew =
+      nlohmann::json::parse(longstride("inspect small.toml --time --measure --json").out)["time"];
+  EXPECT_NE(anew["stages"], first["stages"]);
+  EXPECT_THAT(longstride("inspect small.toml --time").out, HasSubstr("\nrun        about "));
+  // A run that is cut by its minutes takes these, and what its validations take.
+  const auto timed =
+      nlohmann::json::parse(longstride("inspect small.toml --time --json --set train.minutes=0.5 "
+                                       "--set train.steps=100000000 --set train.validate_every=0")
+                                .out)["time"];
+  EXPECT_NEAR(timed["run"]["seconds"].get<double>(), 30, 1e-6);
+
+  outcome = longstride("inspect small.toml --fit layers --room 64Mi --json");
+  ASSERT_EQ(outcome.code, 0) << outcome.err;
+  const auto fitted = nlohmann::json::parse(outcome.out);
+  EXPECT_EQ(fitted["fit"]["key"], "model.layers");
+  EXPECT_GT(fitted["fit"]["value"], fitted["fit"]["before"]);
+  EXPECT_EQ(fitted["memory"]["training"]["total"], fitted["fit"]["needed"]);
+  EXPECT_THAT(longstride("inspect small.toml --fit batch --room 1Ki").err,
+              HasSubstr("no train.batch fits into"));
+  EXPECT_THAT(longstride("inspect small.toml --price 2").err, HasSubstr("--price needs --time"));
+  EXPECT_THAT(longstride("inspect small.toml --measure").err, HasSubstr("--measure needs --time"));
+}
+
 TEST_F(CliTest, HelpAndVersionEverywhere) {
   EXPECT_THAT(longstride("--help").out, HasSubstr("train"));
   EXPECT_THAT(longstride("--version").out, HasSubstr("longstride "));

@@ -4,6 +4,7 @@
 
 #include <cstdint>
 #include <functional>
+#include <ostream>
 #include <span>
 #include <string>
 #include <string_view>
@@ -21,6 +22,9 @@ struct Target {
   void (*run)(std::span<const uint8_t> input);
   size_t most_bytes = 4096;  // of an input
 };
+
+// For the names of tests.
+inline void PrintTo(const Target& target, std::ostream* out) { *out << target.name; }
 
 // All targets, in the order of the documentation.
 const std::vector<Target>& targets();

@@ -4,6 +4,7 @@
 #include <gtest/gtest.h>
 
 #include "longstride/base/check.h"
+#include "longstride/run/stages.h"
 #include "longstride/train/fit.h"
 #include "longstride/train/memory.h"
 
@@ -44,6 +45,33 @@ TEST(StepTime, WhatWouldTakeTooLongIsScaledFromLess) {
   const StepTime half = measure_step_time(config, kRoom, 0.2);
   EXPECT_GT(part.seconds, half.seconds / 2);
   EXPECT_LT(part.seconds, half.seconds * 8);
+}
+
+// Where not even a part with many layers can be paid for, two cycles and one tell what a layer costs.
+TEST(StepTime, LayersAreScaledHoweverLittleIsMeasured) {
+  RunConfig config = small_config();
+  config.model.layers = 3;
+  const double whole = measure_step_time(config, kRoom, 0.5).seconds;
+  const StepTime part = measure_step_time(config, kRoom, 1e-9);
+  EXPECT_EQ(part.layers, 2);
+  EXPECT_EQ(part.sequences, 1);
+  EXPECT_GT(part.seconds, whole / 6);
+  EXPECT_LT(part.seconds, whole * 6);
+  EXPECT_GT(part.attention, 0);
+}
+
+TEST(StepTime, StagesWithShorterContextsAreMeasuredToo) {
+  RunConfig config = small_config();
+  config.model.context = 2048;
+  config.train.context_schedule = "1024 until 0.5";
+  for (const char* positions : {"paper", "rotary"}) {
+    config.model.positions = positions;
+    config.check();
+    for (const Stage& stage : stages_of(config)) {
+      EXPECT_GT(measure_step_time(stage.config, kRoom, 0.2).seconds, 0) << positions;
+      EXPECT_GT(measure_step_time(stage.config, kRoom, 1e-9).seconds, 0) << positions;
+    }
+  }
 }
 
 TEST(StepTime, WithoutRoomNothingIsMeasured) {

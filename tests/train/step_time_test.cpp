@@ -25,7 +25,7 @@ RunConfig small_config() {
 }
 
 TEST(StepTime, ASmallModelIsMeasuredWhole) {
-  const StepTime time = measure_step_time(small_config(), kRoom, 1);
+  const StepTime time = measure_step_time(small_config(), kRoom, 60);  // it stops after 50 steps
   EXPECT_EQ(time.layers, 4);
   EXPECT_EQ(time.sequences, 4);
   EXPECT_EQ(time.context, 256);
@@ -51,7 +51,7 @@ TEST(StepTime, WhatWouldTakeTooLongIsScaledFromLess) {
 TEST(StepTime, LayersAreScaledHoweverLittleIsMeasured) {
   RunConfig config = small_config();
   config.model.layers = 3;
-  const double whole = measure_step_time(config, kRoom, 0.5).seconds;
+  const double whole = measure_step_time(config, kRoom, 60).seconds;
   const StepTime part = measure_step_time(config, kRoom, 1e-9);
   EXPECT_EQ(part.layers, 2);
   EXPECT_EQ(part.sequences, 1);

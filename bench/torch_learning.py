@@ -28,6 +28,7 @@ def arguments():
     p.add_argument("--train-bytes", type=int, default=64_000_000)
     p.add_argument("--test-from", type=int, default=0)
     p.add_argument("--steps", type=int, default=900)
+    p.add_argument("--minutes", type=float, default=0, help="train for so long instead, the rates following the clock")
     p.add_argument("--batch", type=int, default=24)
     p.add_argument("--context", type=int, default=1024)
     p.add_argument("--layers", type=int, default=30)
@@ -208,8 +209,9 @@ def main():
     movers = optimizers(model, a)
     peaks = [[group["lr"] for group in mover.param_groups] for mover in movers]
     run, windows, losses, curve, began = torch.compile(model), torch.Generator().manual_seed(5), [], [], 0.0
-    for step in range(a.steps):
-        part = min(1, (step + 1) / a.warmup) * (1 - step / a.steps)
+    done = step = 0
+    while done < 1:
+        part = min(1, (step + 1) / a.warmup) * (1 - done)
         for mover, of_mover in zip(movers, peaks):
             for group, peak in zip(mover.param_groups, of_mover):
                 group["lr"] = peak * part
@@ -222,18 +224,25 @@ def main():
             mover.step()
             mover.zero_grad(set_to_none=True)
         losses.append(loss.detach())
-        if step == 5:
+        step += 1
+        if step == 6:  # everything is compiled
             torch.cuda.synchronize()
             began = time.time()
-        if (step + 1) % 100 == 0:
+        if step % 100 == 0:
             curve.append(round(torch.stack(losses).mean().item() / math.log(2), 4))
             losses = []
+        if not a.minutes:
+            done = step / a.steps
+        elif step > 6 and step % 10 == 0:
+            torch.cuda.synchronize()
+            done = min(1, (time.time() - began) / (60 * a.minutes))
     torch.cuda.synchronize()
-    milliseconds = (time.time() - began) / (a.steps - 6) * 1000
+    milliseconds = (time.time() - began) / (step - 6) * 1000
     model.eval()
     line = dict(
         name=a.name,
         validation_bits=bits_of(run, data[a.train_bytes : a.train_bytes + 400_000], a),
+        steps=step,
         step_ms=round(milliseconds, 1),
         parameters=sum(w.numel() for w in model.parameters()),
         train_bits=curve,

@@ -23,6 +23,18 @@ struct TrainOptions {
 };
 int run_train(const TrainOptions& options);
 
+struct SweepOptions {
+  std::string config;
+  std::vector<std::string> vary;  // each section.key=value,value,...
+  std::string folder;             // empty: runs/<name of the config>
+  std::vector<std::string> overrides;
+  int64_t gpus = 0;  // runs at a time, each on a GPU of its own; 0: as many as there are
+  bool json = false;
+  char** arguments = nullptr;  // of this process
+};
+// Returns 128 + the signal's number if it was interrupted.
+int run_sweep(const SweepOptions& options);
+
 struct EvalOptions {
   std::string run;
   std::string file;                    // instead of the run's own data

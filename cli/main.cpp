@@ -97,6 +97,25 @@ void add_train(CLI::App& app, TrainOptions& o, int& result) {
   c.run([&] { result = run_train(o); });
 }
 
+void add_sweep(CLI::App& app, SweepOptions& o, int& result) {
+  Command c(app, "sweep", "a run for each combination of values of a config's fields, and their table");
+  c.add("config", o.config, "a config file").required().type_name("CONFIG");
+  c.add_repeated(
+       "--vary", [&o](const std::string& text) { o.vary.push_back(text); },
+       "a field and its values, as in --vary train.learning_rate=1e-3,2e-3 (repeatable)")
+      .type_name("KEY=VALUE,...");
+  c.add("--folder", o.folder, "folder of the runs [runs/NAME of the config]").type_name("DIR");
+  add_overrides(c, o.overrides);
+  c.add("--gpus", o.gpus, {.least = 1, .most = 1024},
+        "runs at a time, each on a GPU of its own [all that are there]");
+  c.add_flag("--json", o.json, "print the table as JSON");
+  c.footer(
+      "The same command again leaves finished runs as they are and goes on with the others.\n\n"
+      "Example:\n  longstride sweep configs/fortunes.toml --vary train.learning_rate=1e-3,2e-3 "
+      "--vary model.width=64,128");
+  c.run([&] { result = run_sweep(o); });
+}
+
 void add_eval(CLI::App& app, EvalOptions& o, int& result) {
   Command c(app, "eval", "bits per byte of a run's model on held-out data");
   c.add("run", o.run, "run directory").required().type_name("RUN");
@@ -360,6 +379,7 @@ int run(int argc, char** argv) {
       "Example:\n  longstride train configs/fortunes.toml\n  longstride sample runs/fortunes\n\n"
       "longstride COMMAND --help says more, with an example.");
   TrainOptions train;
+  SweepOptions sweep;
   EvalOptions eval;
   SampleOptions sample;
   CompressOptions compress;
@@ -373,8 +393,9 @@ int run(int argc, char** argv) {
   SelftestOptions selftest;
   std::string shell;
   int result = 0;
-  train.arguments = argv;
+  train.arguments = sweep.arguments = argv;
   add_train(app, train, result);
+  add_sweep(app, sweep, result);
   add_eval(app, eval, result);
   add_sample(app, sample, result);
   add_compress(app, compress, result);

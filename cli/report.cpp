@@ -23,6 +23,7 @@
 #include "cli/output_file.h"
 #include "cli/report_samples.h"
 #include "cli/standard_streams.h"
+#include "cli/table.h"
 
 namespace longstride::cli {
 
@@ -60,19 +61,6 @@ std::string ago(double time) {
   const double days = (seconds_since_1970() - time) / 86400;
   return days >= 2 ? fmt::format("{:.0f} days ago", days)
                    : human_seconds(std::max(0.0, 86400 * days)) + " ago";
-}
-
-void print_table(const std::vector<std::vector<std::string>>& rows) {
-  std::vector<size_t> widths(rows[0].size());
-  for (const auto& row : rows)
-    for (size_t i = 0; i < row.size(); ++i) widths[i] = std::max(widths[i], row[i].size());
-  for (const auto& row : rows) {
-    std::string line;
-    for (size_t i = 0; i < row.size(); ++i)
-      line += i < 2 ? fmt::format("{:<{}}  ", row[i], widths[i]) : fmt::format("{:>{}}  ", row[i], widths[i]);
-    line.erase(line.find_last_not_of(' ') + 1);
-    print_result("{}\n", line);
-  }
 }
 
 struct Watched {
@@ -132,7 +120,7 @@ int run_runs(const RunsOptions& options) {
                     view.parameters > 0 ? human_count(static_cast<double>(view.parameters)) : "",
                     view.bytes > 0 ? human_count(view.bytes) : "",
                     view.seconds > 0 ? human_seconds(view.seconds) : "", ago(view.updated)});
-  print_table(rows);
+  print_table(rows, 2);
   for (const RunView& view : views)
     for (const std::string& remark : view.remarks) say("note       {}: {}", view.path, remark);
   return 0;

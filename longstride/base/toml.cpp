@@ -261,14 +261,15 @@ std::vector<std::string> read_toml_file(const std::string& path, const FieldList
   return read_toml_text(text, path, fields);
 }
 
-std::string apply_override(const std::string& assignment, const FieldList& fields) {
+std::string apply_override(const std::string& assignment, const FieldList& fields,
+                           const std::string& option) {
   const size_t equals = assignment.find('=');
   if (equals == std::string::npos)
     throw UsageError(
-        fmt::format("--set {}: expected section.key=value, as in --set train.steps=100", assignment));
+        fmt::format("{0} {1}: expected section.key=value, as in {0} train.steps=100", option, assignment));
   const std::string key(trim(std::string_view(assignment).substr(0, equals)));
   const std::string value(trim(std::string_view(assignment).substr(equals + 1)));
-  const std::string where = "--set " + assignment;
+  const std::string where = option + " " + assignment;
   try {
     const Field& field = fields.find(key, where);
     if (assign_numbers(field, value)) return check_value(field, where), key;

@@ -16,8 +16,10 @@ std::vector<std::string> read_toml_file(const std::string& path, const FieldList
 std::vector<std::string> read_toml_text(const std::string& text, const std::string& source,
                                         const FieldList& fields);
 
-// Applies one "section.key=value"; a string value needs no quotes. Returns the key. Throws UsageError.
-std::string apply_override(const std::string& assignment, const FieldList& fields);
+// Applies one "section.key=value"; a string value needs no quotes. Returns the key. Throws UsageError, which
+// names `option`.
+std::string apply_override(const std::string& assignment, const FieldList& fields,
+                           const std::string& option = "--set");
 
 // All fields as TOML, a comment with each field's help above it if `with_help`.
 std::string to_toml(const FieldList& fields, bool with_help);

@@ -45,7 +45,8 @@ std::string part_of_name(const std::string& value) {
   std::string part;
   for (const char c : value) {
     const auto byte = static_cast<unsigned char>(c);
-    const bool plain = std::isalnum(byte) != 0 || byte >= 0x80 || std::string_view("._+-:").find(c) != std::string_view::npos;
+    const bool plain = std::isalnum(byte) != 0 || byte >= 0x80 ||
+                       std::string_view("._+-:").find(c) != std::string_view::npos;
     if (plain)
       part += c;
     else if (!part.empty() && part.back() != '-')

@@ -24,7 +24,8 @@ class SweepTest : public CliTest {
 
 TEST_F(SweepTest, EachCombinationIsARunAndOneFailureEndsNoOther) {
   // A width that four heads do not divide; the others are trained all the same.
-  const std::string command = "sweep small.toml --vary train.learning_rate=1e-3,3e-3 --vary model.width=31,32";
+  const std::string command =
+      "sweep small.toml --vary train.learning_rate=1e-3,3e-3 --vary model.width=31,32";
   const Outcome first = longstride(command);
   EXPECT_EQ(first.code, 1) << first.err;
   EXPECT_THAT(first.err, HasSubstr("sweep      4 runs in runs/small\n"));
@@ -51,7 +52,8 @@ TEST_F(SweepTest, EachCombinationIsARunAndOneFailureEndsNoOther) {
   EXPECT_THAT(json[3]["problem"].get<std::string>(), HasSubstr("31"));
 
   // Another sweep does not go on in its place.
-  expect_complaint(longstride("sweep small.toml --vary train.learning_rate=1e-3"), 1, {"runs/small is a sweep over"});
+  expect_complaint(longstride("sweep small.toml --vary train.learning_rate=1e-3"), 1,
+                   {"runs/small is a sweep over"});
   expect_complaint(longstride(command + " --set train.steps=31"), 1, {"train.steps = 30", "31", "--folder"});
 }
 
@@ -60,19 +62,23 @@ TEST_F(SweepTest, NothingStartsWithAWrongCommandLine) {
   expect_complaint(longstride("sweep small.toml --vary train.stepz=1,2"), 2, {"train.steps"});
   expect_complaint(longstride("sweep small.toml --vary train.steps="), 2, {"empty"});
   expect_complaint(longstride("sweep small.toml --vary train.steps=5,5"), 2, {"twice"});
-  expect_complaint(longstride("sweep small.toml --vary train.steps=5 --vary train.steps=6"), 2, {"two lists"});
-  expect_complaint(longstride("sweep small.toml --vary train.steps=5 --set train.steps=6"), 2, {"one of them"});
+  expect_complaint(longstride("sweep small.toml --vary train.steps=5 --vary train.steps=6"), 2,
+                   {"two lists"});
+  expect_complaint(longstride("sweep small.toml --vary train.steps=5 --set train.steps=6"), 2,
+                   {"one of them"});
   expect_complaint(longstride("sweep nowhere.toml --vary train.steps=5"), 1, {"nowhere.toml"});
   expect_complaint(longstride("sweep . --vary train.steps=5"), 2, {"config file"});
   expect_complaint(longstride("sweep small.toml --device cpu --gpus 2 --vary train.steps=5"), 2, {"--gpus"});
   EXPECT_FALSE(fs::exists(folder_ / "runs"));
   ASSERT_EQ(longstride("train small.toml --quiet --set train.steps=2").code, 0);
-  expect_complaint(longstride("sweep small.toml --vary train.steps=5"), 1, {"runs/small is a run and not a sweep"});
+  expect_complaint(longstride("sweep small.toml --vary train.steps=5"), 1,
+                   {"runs/small is a run and not a sweep"});
 }
 
 TEST_F(SweepTest, NamesWithSpaces) {
   fs::copy_file(folder_ / "text.txt", folder_ / "my text.txt");
-  const Outcome outcome = longstride("sweep small.toml --folder 'my sweep' --vary 'data.path=text.txt,my text.txt' --set train.steps=4");
+  const Outcome outcome = longstride(
+      "sweep small.toml --folder 'my sweep' --vary 'data.path=text.txt,my text.txt' --set train.steps=4");
   EXPECT_EQ(outcome.code, 0) << outcome.err;
   EXPECT_THAT(outcome.out, HasSubstr("path=my-text.txt  finished"));
   EXPECT_TRUE(fs::exists(folder_ / "my sweep/path=my-text.txt/config.toml"));

@@ -41,7 +41,8 @@ TEST_F(SweepRecordTest, TheSameSweepGoesOnAndAnotherDoesNot) {
   RunConfig varied = config;
   varied.train.learning_rate = 7;
   EXPECT_EQ(complaint(varied, lists_), "");
-  EXPECT_THAT(complaint(config, {{"train.learning_rate", {"0.001"}}}), HasSubstr("not over train.learning_rate=0.001;"));
+  EXPECT_THAT(complaint(config, {{"train.learning_rate", {"0.001"}}}),
+              HasSubstr("not over train.learning_rate=0.001;"));
 }
 
 TEST_F(SweepRecordTest, OtherFoldersAreLeftAlone) {

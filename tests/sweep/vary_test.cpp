@@ -27,12 +27,14 @@ std::string complaint_about(const std::string& text) {
 }
 
 TEST(Vary, ValuesStandAsInAConfig) {
-  EXPECT_EQ(parse_vary("train.learning_rate=1e-3, 2e-3", {}), (Vary{"train.learning_rate", {"0.001", "0.002"}}));
+  EXPECT_EQ(parse_vary("train.learning_rate=1e-3, 2e-3", {}),
+            (Vary{"train.learning_rate", {"0.001", "0.002"}}));
   EXPECT_EQ(parse_vary(" train.batch =4,1Ki", {}), (Vary{"train.batch", {"4", "1024"}}));
   EXPECT_EQ(parse_vary("model.pattern=\"fixed:64,16\",dense,'strided:8'", {}),
             (Vary{"model.pattern", {"\"fixed:64,16\"", "\"dense\"", "\"strided:8\""}}));
   EXPECT_EQ(parse_vary("data.split=[0.9,0.1,0],[0.8,0.2,0]", {}).values.size(), 2u);
-  EXPECT_EQ(parse_vary("data.path=a b.txt,\"\"", {}).values, (std::vector<std::string>{"\"a b.txt\"", "\"\""}));
+  EXPECT_EQ(parse_vary("data.path=a b.txt,\"\"", {}).values,
+            (std::vector<std::string>{"\"a b.txt\"", "\"\""}));
 }
 
 TEST(Vary, WhatIsWrongIsSaid) {
@@ -48,13 +50,16 @@ TEST(Vary, WhatIsWrongIsSaid) {
 }
 
 TEST(Vary, RunsAreAllCombinations) {
-  const auto runs = runs_of_sweep({{"train.learning_rate", {"0.001", "0.002"}}, {"model.width", {"32", "64"}}});
+  const auto runs =
+      runs_of_sweep({{"train.learning_rate", {"0.001", "0.002"}}, {"model.width", {"32", "64"}}});
   ASSERT_EQ(runs.size(), 4u);
   EXPECT_EQ(runs[0].name, "learning_rate=0.001,width=32");
   EXPECT_EQ(runs[1].name, "learning_rate=0.001,width=64");
   EXPECT_EQ(runs[2].name, "learning_rate=0.002,width=32");
   EXPECT_THAT(runs[3].settings, ElementsAre("train.learning_rate=0.002", "model.width=64"));
-  EXPECT_THAT(complaint([] { runs_of_sweep({{"train.batch", {"1"}}, {"train.batch", {"2"}}}); }),
+  EXPECT_THAT(complaint([] {
+                runs_of_sweep({{"train.batch", {"1"}}, {"train.batch", {"2"}}});
+              }),
               HasSubstr("in two lists"));
   const std::vector<std::string> many(40, "1");
   EXPECT_THAT(complaint([&] { runs_of_sweep({{"a.a", many}, {"a.b", many}}); }), HasSubstr("more than 1000"));
@@ -62,9 +67,9 @@ TEST(Vary, RunsAreAllCombinations) {
 
 TEST(Vary, NamesAreDifferentAndFitForAShell) {
   const std::string longest(300, 'x');
-  const auto runs = runs_of_sweep({{"data.path",
-                                    {"\"a b\"", "\"a/b\"", "\"\"", "\"../$HOME\"", "\"" + longest + "1\"",
-                                     "\"" + longest + "2\""}}});
+  const auto runs = runs_of_sweep(
+      {{"data.path",
+        {"\"a b\"", "\"a/b\"", "\"\"", "\"../$HOME\"", "\"" + longest + "1\"", "\"" + longest + "2\""}}});
   std::set<std::string> names;
   for (const SweepRun& run : runs) {
     names.insert(run.name);

@@ -87,6 +87,7 @@ struct CompressOptions {
   bool force = false;  // replace an existing file
   int64_t step = -1;
   std::string weights = "auto";  // auto: in the precision of products; int8
+  bool with_model = false;       // put the model into the file
   std::vector<std::string> overrides;
   bool json = false;
 };
@@ -94,8 +95,8 @@ struct CompressOptions {
 int run_compress(const CompressOptions& options);
 
 struct DecompressOptions {
-  std::string run, file;
-  std::string output;  // empty: FILE without .lsc
+  std::string run, file;  // no run: the file holds its model
+  std::string output;     // empty: FILE without .lsc
   bool force = false;
   std::vector<std::string> overrides;
   bool json = false;

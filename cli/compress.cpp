@@ -2,6 +2,7 @@
 // back.
 #include <algorithm>
 #include <filesystem>
+#include <optional>
 
 #include <fmt/format.h>
 #include <nlohmann/json.hpp>
@@ -11,6 +12,7 @@
 #include "longstride/base/output_file.h"
 #include "longstride/base/say.h"
 #include "longstride/base/text.h"
+#include "longstride/base/toml.h"
 #include "longstride/compress/codec.h"
 #include "longstride/compress/container.h"
 #include "longstride/compress/material.h"
@@ -67,6 +69,26 @@ void make_coder(Codec& codec, const LoadedModel& loaded, std::string_view what) 
   codec.make_coder();
 }
 
+// What a file from anybody may make the decoder take.
+void check_embedded_room(const Codec& codec, const CompressedHeader& header, std::string_view advice) {
+  const int64_t room = embedded_decoder_room(header);
+  LONGSTRIDE_CHECK(
+      codec.bytes() <= room,
+      "decoding with the model in the file would take {}, more than the {} that its size explains; {}",
+      human_bytes(static_cast<double>(codec.bytes())), human_bytes(static_cast<double>(room)), advice);
+}
+
+// The run's compute section, or without a run the defaults, with `overrides`.
+ComputeConfig compute_of(const std::string& run, const std::vector<std::string>& overrides) {
+  if (!run.empty()) return load_run_config(run, overrides).compute;
+  ComputeConfig compute;
+  FieldList fields;
+  fields.section("compute");
+  compute.fields(fields);
+  for (const std::string& assignment : overrides) apply_override(assignment, fields);
+  return compute;
+}
+
 // ---- one after the other ----
 
 struct Interrupted {};
@@ -112,8 +134,13 @@ struct Totals {
   double rate() const { return static_cast<double>(coded) / std::max(seconds, 1e-9); }
 };
 
+int64_t embedded_bytes(const CompressedHeader& header) {
+  return std::ssize(header.model_config) + std::ssize(header.model_weights);
+}
+
 nlohmann::json as_json(const Totals& totals, const CompressedHeader& header, const std::string& output) {
   return {{"output", output},
+          {"model_bytes", embedded_bytes(header)},
           {"kind", header.kind},
           {"model", header.model},
           {"step", header.step},
@@ -139,6 +166,9 @@ void report(const Totals& totals, const CompressedHeader& header, const Compress
     return print_json(out);
   }
   print_result("{}: {} bytes to {}, {:.2f} to 1\n", output, totals.file, totals.compressed, totals.ratio());
+  if (const int64_t model = embedded_bytes(header); model > 0)
+    print_result("model          {} of the {} bytes; {} without it\n", model, totals.compressed,
+                 totals.compressed - model);
   print_result("bits per byte  {:.4f}; the model predicts {:.4f}, its code has {:.4f}\n",
                totals.per_byte(8.0 * static_cast<double>(totals.compressed)), totals.per_byte(totals.bits),
                totals.per_byte(8.0 * static_cast<double>(totals.code)));
@@ -158,10 +188,18 @@ int run_compress(const CompressOptions& options) {
                            {.step = options.step, .int8 = options.weights == "int8"});
 
   const int64_t size = material.size();
-  Codec codec(loaded, size);
-  make_coder(codec, loaded, "compression");
   CompressedHeader header;
   material.describe(header);
+  std::optional<SafetensorsFile> weights;
+  if (options.with_model) {
+    weights.emplace(loaded.file());
+    LONGSTRIDE_CHECK(weights_digest(loaded.config().model, *weights) == loaded.digest(),
+                     "{} changed while it was read; compress again", loaded.file());
+    embed_model(header, loaded, *weights);
+  }
+  Codec codec = options.with_model ? Codec(loaded, size, embedded_decoder_room(header)) : Codec(loaded, size);
+  if (options.with_model) check_embedded_room(codec, header, "compress it without --with-model");
+  make_coder(codec, loaded, "compression");
   header.settings = settings_of_bits(options.overrides);
   codec.describe(header, options.weights);
 
@@ -176,7 +214,7 @@ int run_compress(const CompressOptions& options) {
       totals.code = sums.code;
       totals.bits = sums.bits;
       material.check_unchanged();
-      keep_weights_for(output, loaded, options.run);
+      if (!options.with_model) keep_weights_for(output, loaded, options.run);
       totals.compressed = writer.finish();
     };
     write_output(output, write, writing);
@@ -187,19 +225,29 @@ int run_compress(const CompressOptions& options) {
 }
 
 int run_decompress(const DecompressOptions& options) {
+  const bool embedded = options.run.empty();
+  if (embedded && is_run_directory(options.file))
+    throw UsageError(
+        fmt::format("decompress {}: that is a run; name the file to decompress after it", options.file));
   const CompressedFile file(options.file);
   const CompressedHeader& header = file.header();
+  if (embedded && header.model_config.empty())
+    throw UsageError(
+        fmt::format("{} holds no model; name the run that compressed it: longstride decompress RUN {}",
+                    options.file, options.file));
   const std::string output =
       options.output.empty() ? name_of_original(options.file, header.extension) : options.output;
   OutputOptions writing = check_output(output, options.file, options.force);
   writing.mode = file.mode();
 
-  const RunConfig config =
-      load_run_config(options.run, overrides_after(header.precision, header.settings, options.overrides));
-  use_instructions(config.compute);
-  const CodedNames names{.file = options.file, .run = options.run};
-  const LoadedModel loaded = load_model_of(header, names, config.compute);
+  const ComputeConfig compute =
+      compute_of(options.run, overrides_after(header.precision, header.settings, options.overrides));
+  use_instructions(compute);
+  const CodedNames names{.file = options.file, .run = embedded ? "the model in it" : options.run};
+  const LoadedModel loaded =
+      embedded ? load_embedded_model(header, options.file, compute) : load_model_of(header, names, compute);
   Codec codec(loaded, header, names);
+  if (embedded) check_embedded_room(codec, header, "it is not what longstride compress writes");
   make_coder(codec, loaded, "decompression");
 
   return unless_interrupted(output, [&] {
@@ -215,7 +263,7 @@ int run_decompress(const DecompressOptions& options) {
     progress.clear();
     if (options.json) {
       nlohmann::json out = as_json(totals, header, output);
-      out["run"] = options.run;
+      if (!embedded) out["run"] = options.run;
       return print_json(out);
     }
     print_result("{}: {} bytes in {:.1f} s, {} bytes a second\n", output, totals.file, totals.seconds,

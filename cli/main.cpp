@@ -206,6 +206,8 @@ void add_compress(CLI::App& app, CompressOptions& o, int& result) {
   c.add("--step", o.step, kCheckpoint, "checkpoint to load [the best]");
   add_weights(c, o.weights,
               "int8: weights in eight bits, faster where memory sets the pace; eval says what it costs");
+  c.add_flag("--with-model", o.with_model,
+             "put the model into the file, so that decompress needs no run; the result tells its size");
   add_overrides(c, o.overrides);
   c.add_flag("--json", o.json, "print the result as JSON");
   c.footer(
@@ -217,8 +219,10 @@ void add_compress(CLI::App& app, CompressOptions& o, int& result) {
 
 void add_decompress(CLI::App& app, DecompressOptions& o, int& result) {
   Command c(app, "decompress", "the file that compress was given");
-  c.add("run", o.run, "directory of the run that compressed it").required().type_name("RUN");
-  c.add("file", o.file, "what compress wrote").required().type_name("FILE");
+  c.add("run", o.run, "directory of the run that compressed it; none for a file that holds its model")
+      .required()
+      .type_name("RUN|FILE");
+  c.add("file", o.file, "what compress wrote").type_name("FILE");
   c.add("-o,--output", o.output, "file to write, - for standard output [FILE without .lsc]")
       .type_name("FILE");
   c.add_flag("--force", o.force, "replace the output if it is there");
@@ -226,8 +230,12 @@ void add_decompress(CLI::App& app, DecompressOptions& o, int& result) {
   c.add_flag("--json", o.json, "print the result as JSON");
   c.footer(
       "Checkpoint, weights, precision and settings are those that FILE names.\n\n"
-      "Example:\n  longstride decompress runs/fortunes fortunes.txt.lsc");
-  c.run([&] { result = run_decompress(o); });
+      "Examples:\n  longstride decompress runs/fortunes fortunes.txt.lsc\n"
+      "  longstride decompress with-its-model.lsc -o again.txt");
+  c.run([&] {
+    if (o.file.empty()) std::swap(o.run, o.file);
+    result = run_decompress(o);
+  });
 }
 
 void add_inspect(CLI::App& app, InspectOptions& o, int& result) {

@@ -14,6 +14,7 @@
 #include "longstride/base/printable.h"
 #include "longstride/base/text.h"
 #include "longstride/checkpoint/safetensors.h"
+#include "longstride/compress/codec.h"
 #include "longstride/compress/container.h"
 #include "longstride/report/run_view.h"
 #include "longstride/report/verify_run.h"
@@ -44,6 +45,15 @@ VerifiedFile verify_file(const std::string& path) {
       const CompressedFile compressed(path);
       file.remark = fmt::format("compressed with model {}, step {}", compressed.header().model.substr(0, 8),
                                 compressed.header().step);
+      if (!compressed.header().model_config.empty()) {
+        const std::string digest = embedded_digest(compressed.header(), path);
+        LONGSTRIDE_CHECK(digest == compressed.header().model,
+                         "{} is damaged: the model in it is {}, not the one that it names", path,
+                         digest.substr(0, 8));
+        file.remark +=
+            fmt::format(", which is in it ({})",
+                        human_bytes(static_cast<double>(compressed.header().model_weights.size())));
+      }
     } else if (begin.starts_with("longstride session ")) {
       const Session session = load_session(path);
       file.remark = fmt::format("state of {} samples of model {}, step {}", session.sequences.size(),

@@ -5,6 +5,7 @@
 #pragma once
 
 #include <map>
+#include <span>
 #include <string>
 #include <unordered_map>
 #include <vector>
@@ -39,8 +40,11 @@ class SafetensorsFile {
   // Throws Error naming the file, the tensor and what is wrong with it.
   explicit SafetensorsFile(std::string path);
   explicit SafetensorsFile(MappedFile file);
+  // The content of such a file, which must outlive this object; `name` stands for its path in messages.
+  SafetensorsFile(std::span<const uint8_t> content, std::string name);
 
-  const std::string& path() const { return file_.path(); }
+  const std::string& path() const { return path_; }
+  std::span<const uint8_t> content() const { return content_; }  // all of the file
   const Metadata& metadata() const { return metadata_; }
   const std::vector<std::string>& names() const { return names_; }  // in the order of the data
   bool contains(const std::string& name) const { return index_.contains(name); }
@@ -54,7 +58,9 @@ class SafetensorsFile {
  private:
   void read_header();
 
-  MappedFile file_;
+  MappedFile file_;  // empty if the content is the caller's
+  std::string path_;
+  std::span<const uint8_t> content_;
   Metadata metadata_;
   std::vector<std::string> names_;
   std::vector<Tensor> tensors_;

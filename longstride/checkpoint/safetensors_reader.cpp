@@ -179,16 +179,26 @@ Entry parse_entry(const std::string& name, const json& object, const Place& plac
 
 SafetensorsFile::SafetensorsFile(std::string path) : SafetensorsFile(MappedFile(std::move(path))) {}
 
-SafetensorsFile::SafetensorsFile(MappedFile file) : file_(std::move(file)) { read_header(); }
+SafetensorsFile::SafetensorsFile(MappedFile file)
+    : file_(std::move(file)), path_(file_.path()), content_(file_.span()) {
+  read_header();
+}
+
+SafetensorsFile::SafetensorsFile(std::span<const uint8_t> content, std::string name)
+    : path_(std::move(name)), content_(content) {
+  read_header();
+}
 
 void SafetensorsFile::read_header() {
-  const Place place{file_.path(), ""};
+  const Place place{path_, ""};
+  const auto* start = reinterpret_cast<const std::byte*>(content_.data());
+  const int64_t bytes = std::ssize(content_);
   uint64_t length = 0;
-  place.check(file_.bytes() >= 8, "it has {} bytes, too few for a header", file_.bytes());
-  std::memcpy(&length, file_.data(), sizeof length);
-  place.check(length <= static_cast<uint64_t>(std::min(kLongestHeader, file_.bytes() - 8)),
-              "its header would have {} bytes, the file has {}", length, file_.bytes());
-  const std::string_view text(reinterpret_cast<const char*>(file_.data()) + 8, length);
+  place.check(bytes >= 8, "it has {} bytes, too few for a header", bytes);
+  std::memcpy(&length, start, sizeof length);
+  place.check(length <= static_cast<uint64_t>(std::min(kLongestHeader, bytes - 8)),
+              "its header would have {} bytes, the file has {}", length, bytes);
+  const std::string_view text(reinterpret_cast<const char*>(start) + 8, length);
   place.check(text.starts_with('{'), "its header does not begin with '{{'");
   const json header = parse_header(text, place);
 
@@ -197,17 +207,17 @@ void SafetensorsFile::read_header() {
     if (name == "__metadata__")
       metadata_ = parse_metadata(object, place);
     else
-      entries.push_back(parse_entry(name, object, Place{file_.path(), printable(name)}));
+      entries.push_back(parse_entry(name, object, Place{path_, printable(name)}));
   }
   std::sort(entries.begin(), entries.end(), [](const Entry& a, const Entry& b) {
     return std::pair(a.begin, a.end) < std::pair(b.begin, b.end);
   });
 
-  const std::byte* data = file_.data() + 8 + length;
-  const int64_t data_bytes = file_.bytes() - 8 - static_cast<int64_t>(length);
+  const std::byte* data = start + 8 + length;
+  const int64_t data_bytes = bytes - 8 - static_cast<int64_t>(length);
   int64_t position = 0;
   for (Entry& entry : entries) {
-    const Place tensor_place{file_.path(), printable(entry.name)};
+    const Place tensor_place{path_, printable(entry.name)};
     tensor_place.check(entry.end <= data_bytes, "has data_offsets [{}, {}], the file has {} bytes of data",
                        entry.begin, entry.end, data_bytes);
     tensor_place.check(entry.begin >= position,

@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "longstride/base/check.h"
+#include "longstride/base/toml.h"
 #include "longstride/data/modalities/modality.h"
 #include "longstride/run/cpu_room.h"
 #include "longstride/run/describe_device.h"
@@ -17,11 +18,11 @@ constexpr int64_t kMostOnGpu = 64, kMostOnCpu = 16;  // windows side by side
 constexpr int64_t kFrameBytes = int64_t{1} << 20;    // at least, so that frames cost next to nothing
 
 // Windows side by side: few rounds, none of them with much fewer than the others.
-int64_t choose_streams(const LoadedModel& loaded, DecoderOptions options, int64_t size) {
+int64_t choose_streams(const LoadedModel& loaded, DecoderOptions options, int64_t size, int64_t most_bytes) {
   const ModelConfig& model = loaded.config().model;
   const bool cpu = loaded.device().kind == DeviceKind::cpu;
   const int64_t most = cpu ? kMostOnCpu : kMostOnGpu;
-  const int64_t room = cpu ? cpu_cache_room() : gpu_room(loaded.device());
+  const int64_t room = std::min(most_bytes, cpu ? cpu_cache_room() : gpu_room(loaded.device()));
   const int64_t windows = std::max<int64_t>(1, (size + model.context - 1) / model.context);
   const auto balanced = [&](int64_t limit) {
     const int64_t rounds = (windows + limit - 1) / limit;
@@ -38,6 +39,22 @@ DecoderOptions decoder_options(const LoadedModel& loaded, int64_t size) {
 }
 
 std::string beginning_of(const std::string& digest) { return digest.substr(0, 8); }
+
+std::string embedded_name(const std::string& file) { return fmt::format("the model in {}", file); }
+
+RunConfig embedded_config(const CompressedHeader& header, const std::string& file) {
+  RunConfig config;
+  FieldList fields;
+  fields.section("model");
+  config.model.fields(fields);
+  read_toml_text(header.model_config, embedded_name(file), fields);
+  try {
+    config.model.check();
+  } catch (const Error& error) {
+    fail("{}: {}", embedded_name(file), error.what());
+  }
+  return config;
+}
 
 void check_model(const LoadedModel& loaded, const CompressedHeader& header, const CodedNames& names) {
   LONGSTRIDE_CHECK(
@@ -57,6 +74,36 @@ void check_model(const LoadedModel& loaded, const CompressedHeader& header, cons
 
 }  // namespace
 
+void embed_model(CompressedHeader& header, const LoadedModel& loaded, const SafetensorsFile& weights) {
+  RunConfig config = loaded.config();
+  FieldList fields;
+  fields.section("model");
+  config.model.fields(fields);
+  header.model_config = to_toml(fields, false);
+  header.model_weights = weights.content();
+}
+
+int64_t embedded_decoder_room(const CompressedHeader& header) {
+  constexpr int64_t kAlways = int64_t{1} << 30, kForEachByte = 64;
+  return kAlways + kForEachByte * std::ssize(header.model_weights);
+}
+
+LoadedModel load_embedded_model(const CompressedHeader& header, const std::string& file,
+                                const ComputeConfig& compute) {
+  RunConfig config = embedded_config(header, file);
+  config.compute = compute;
+  LONGSTRIDE_CHECK(config.model.context == header.context,
+                   "{} is damaged: its windows have {} bytes, the model in it has {}", file, header.context,
+                   config.model.context);
+  const SafetensorsFile weights(header.model_weights, embedded_name(file));
+  return {config, header.step, weights, header.weights == "int8"};
+}
+
+std::string embedded_digest(const CompressedHeader& header, const std::string& file) {
+  return weights_digest(embedded_config(header, file).model,
+                        SafetensorsFile(header.model_weights, embedded_name(file)));
+}
+
 LoadedModel load_model_of(const CompressedHeader& header, const CodedNames& names,
                           const ComputeConfig& compute) {
   try {
@@ -67,9 +114,9 @@ LoadedModel load_model_of(const CompressedHeader& header, const CodedNames& name
   }
 }
 
-Codec::Codec(const LoadedModel& loaded, int64_t size)
+Codec::Codec(const LoadedModel& loaded, int64_t size, int64_t most_bytes)
     : loaded_(loaded), options_(decoder_options(loaded, size)), device_(describe_device(loaded.device())) {
-  options_.streams = choose_streams(loaded, options_, size);
+  options_.streams = choose_streams(loaded, options_, size, most_bytes);
 }
 
 Codec::Codec(const LoadedModel& loaded, const CompressedHeader& header, const CodedNames& names)

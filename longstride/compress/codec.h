@@ -3,6 +3,7 @@
 #pragma once
 
 #include <functional>
+#include <limits>
 #include <memory>
 #include <span>
 #include <string>
@@ -23,7 +24,8 @@ struct CodedNames {
 class Codec {
  public:
   // To compress `size` bytes: windows side by side in few rounds, as many as memory has room for.
-  Codec(const LoadedModel& loaded, int64_t size);
+  // `most_bytes`: that the decoder may take.
+  Codec(const LoadedModel& loaded, int64_t size, int64_t most_bytes = std::numeric_limits<int64_t>::max());
   // To decompress what has this header. Throws Error if the model is another one.
   Codec(const LoadedModel& loaded, const CompressedHeader& header, const CodedNames& names);
 
@@ -60,6 +62,21 @@ class Codec {
   std::unique_ptr<Decoder> decoder_;
   std::unique_ptr<WindowCoder> coder_;
 };
+
+// Puts the run's model into the header of a file that is to be read without the run: the [model] section of its
+// configuration, and `weights`, whose content must outlive the header. Nothing of the data's names is told.
+void embed_model(CompressedHeader& header, const LoadedModel& loaded, const SafetensorsFile& weights);
+
+// What decoding with an embedded model may take of memory beside the model, whose sizes anybody may have written.
+int64_t embedded_decoder_room(const CompressedHeader& header);
+
+// The model that the file holds; it has the digest that the header names. Throws Error that says what is wrong
+// with it.
+LoadedModel load_embedded_model(const CompressedHeader& header, const std::string& file,
+                                const ComputeConfig& compute);
+
+// The digest of the model that the file holds. Throws Error if its parts do not fit each other.
+std::string embedded_digest(const CompressedHeader& header, const std::string& file);
 
 // The model that a file was compressed with, of the run. Throws Error that says so where the run has none of
 // it.

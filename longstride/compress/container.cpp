@@ -21,8 +21,10 @@ namespace {
 using nlohmann::json;
 
 constexpr std::string_view kFormat = "longstride compressed ";
-constexpr int kVersion = 1;
+constexpr int kVersion = 1;  // without a model
+constexpr int kVersionWithModel = 2;
 constexpr int64_t kChecksumDigits = 32;
+constexpr int64_t kMostModelConfig = int64_t{1} << 20;  // bytes
 constexpr int64_t kMostStreams = 64;
 constexpr int64_t kMostContext = int64_t{1} << 31;
 constexpr int64_t kMostBytes = int64_t{1} << 60;
@@ -38,6 +40,10 @@ json to_json(const CompressedHeader& header) {
   if (!header.shape.empty()) out["shape"] = header.shape;
   if (!header.before.empty()) out["before"] = header.before.size();
   if (!header.after.empty()) out["after"] = header.after.size();
+  if (!header.model_config.empty()) {
+    out["model_config"] = header.model_config.size();
+    out["model_weights"] = header.model_weights.size();
+  }
   return out;
 }
 
@@ -92,6 +98,10 @@ void append(std::string& to, uint64_t value) {
   for (int i = 0; i < 8; ++i) to.push_back(static_cast<char>(value >> (8 * i)));
 }
 
+std::span<const uint8_t> bytes_of(std::string_view text) {
+  return {reinterpret_cast<const uint8_t*>(text.data()), text.size()};
+}
+
 // Cuts pieces off the front of what is left of a file.
 class Rest {
  public:
@@ -123,12 +133,18 @@ class Rest {
   std::string_view text_;
 };
 
-CompressedHeader read_header(Rest& rest) {
+CompressedHeader read_header(Rest& rest, bool with_model) {
   const json parsed = parse_json(rest.line());
   CompressedHeader header = header_from(parsed);
   check(header);
   header.before = rest.take(parsed.contains("before") ? whole_number_at(parsed, "before") : 0);
   header.after = rest.take(parsed.contains("after") ? whole_number_at(parsed, "after") : 0);
+  if (with_model) {
+    const int64_t bytes = whole_number_at(parsed, "model_config");
+    LONGSTRIDE_CHECK(bytes >= 1 && bytes <= kMostModelConfig, "the config of its model has {} bytes", bytes);
+    header.model_config = rest.take(bytes);
+    header.model_weights = bytes_of(rest.take(whole_number_at(parsed, "model_weights")));
+  }
   return header;
 }
 
@@ -141,7 +157,7 @@ std::vector<CompressedFrame> read_frames(Rest& rest, const CompressedHeader& hea
     const auto code_bytes = static_cast<int64_t>(rest.number());
     const uint64_t code_checksum = rest.number(), checksum = rest.number();
     const std::string_view code = rest.take(code_bytes);
-    const std::span<const uint8_t> span(reinterpret_cast<const uint8_t*>(code.data()), code.size());
+    const std::span<const uint8_t> span = bytes_of(code);
     LONGSTRIDE_CHECK(frame_checksum(span) == code_checksum, "frame {} was altered", frames.size());
     frames.push_back({bytes, span, checksum});
     left -= bytes;
@@ -174,10 +190,13 @@ CompressedWriter::CompressedWriter(ByteSink& file, const CompressedHeader& heade
     : file_(file), sink_(file) {
   check(header);
   // Names of files need not be UTF-8, as JSON must be.
-  sink_.write(fmt::format("{}{}\n{}\n", kFormat, kVersion,
+  const bool with_model = !header.model_config.empty();
+  sink_.write(fmt::format("{}{}\n{}\n", kFormat, with_model ? kVersionWithModel : kVersion,
                           to_json(header).dump(-1, ' ', false, json::error_handler_t::replace)));
   sink_.write(header.before);
   sink_.write(header.after);
+  sink_.write(header.model_config);
+  sink_.write(header.model_weights.data(), std::ssize(header.model_weights));
 }
 
 void CompressedWriter::add(std::span<const uint8_t> original, std::span<const uint8_t> code) {
@@ -227,11 +246,13 @@ void CompressedFile::read(const std::string& name) {
   text.remove_suffix(kChecksumDigits);
   Rest rest(text.substr(kFormat.size()));
   const std::string_view version = rest.line();
-  LONGSTRIDE_CHECK(version == fmt::format("{}", kVersion),
-                   "{} is of format {}, this version of longstride reads format {}", name, version, kVersion);
+  const bool with_model = version == fmt::format("{}", kVersionWithModel);
+  LONGSTRIDE_CHECK(with_model || version == fmt::format("{}", kVersion),
+                   "{} is of format {}, this version of longstride reads formats {} and {}", name, version,
+                   kVersion, kVersionWithModel);
   // The checksum finds damage; what a person wrote can still be wrong.
   try {
-    header_ = read_header(rest);
+    header_ = read_header(rest, with_model);
     frames_ = read_frames(rest, header_);
   } catch (const json::exception& error) {
     fail("{} is damaged: {}", name, reason_of(error));

@@ -26,6 +26,9 @@ struct CompressedHeader {
   std::string device;                 // in words
   std::vector<std::string> settings;  // of the command line, section.key=value
   std::string probe;                  // WindowCoder::probe()
+  // The model itself, if the file has it.
+  std::string model_config;                // its [model] section; empty: the file has no model
+  std::span<const uint8_t> model_weights;  // its file of weights, in the content of a CompressedFile
   // Of the coding.
   int64_t context = 0;      // bytes of a window
   int64_t streams = 0;      // windows side by side

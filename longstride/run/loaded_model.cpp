@@ -5,6 +5,8 @@
 #include <string_view>
 #include <utility>
 
+#include <fmt/ranges.h>
+
 #include "longstride/base/check.h"
 #include "longstride/base/checksum.h"
 #include "longstride/ops/adam.h"
@@ -127,6 +129,22 @@ Weights choose_weights(const std::string& run, const ModelConfig& model, const W
   return std::move(*first);
 }
 
+void check_layers(const ModelConfig& model, const SafetensorsFile& weights) {
+  LONGSTRIDE_CHECK(model.layers <= std::ssize(weights.names()),
+                   "{}: its model has {} layers, its weights {} tensors", weights.path(), model.layers,
+                   weights.names().size());
+}
+
+void check_shapes(const std::vector<ParameterSpec>& table, const SafetensorsFile& weights) {
+  for (const ParameterSpec& spec : table) {
+    const Tensor tensor = weights.find_bytes(spec.name);
+    const std::vector<int64_t> shape(tensor.shape.begin(), tensor.shape.begin() + tensor.rank);
+    LONGSTRIDE_CHECK(tensor.dtype == DType::f32 && shape == spec.shape,
+                     "{}: tensor '{}' is {}, but its model has f32 ({})", weights.path(), spec.name,
+                     tensor.describe(), fmt::join(spec.shape, ", "));
+  }
+}
+
 }  // namespace
 
 std::string weights_digest(const ModelConfig& model, const SafetensorsFile& weights) {
@@ -155,17 +173,31 @@ LoadedModel::LoadedModel(const std::string& run_directory, const ComputeConfig& 
   step_ = weights.step;
   digest_ = weights.digest;
   file_ = weights.file().path();
+  take(weights.file(), choice.int8);
+}
 
+LoadedModel::LoadedModel(const RunConfig& config, int64_t step, const SafetensorsFile& weights, bool int8)
+    : config_(config), step_(step) {
+  // The table itself has a row for each tensor.
+  check_layers(config_.model, weights);
+  config_.check();
+  check_shapes(parameter_table(config_.model), weights);
+  choose_device();
+  digest_ = weights_digest(config_.model, weights);
+  take(weights, int8);
+}
+
+void LoadedModel::take(const SafetensorsFile& weights, bool int8) {
   const std::vector<ParameterSpec> table = parameter_table(config_.model);
   const int64_t products =
       product_ == DType::f32 ? 0 : ParameterStore::bytes(table, product_, ParameterStore::Which::products);
   check_gpu_room(device_,
                  ParameterStore::bytes(table, DType::f32) + products +
-                     (choice.int8 ? QuantizedParameters::bytes(config_.model) : 0),
+                     (int8 ? QuantizedParameters::bytes(config_.model) : 0),
                  "the model", "use --device cpu");
   weights_ = ParameterStore(table, device_, DType::f32);
-  load_into(weights.file(), "", weights_.named(table, ""));
-  make_products(choice.int8);
+  load_into(weights, "", weights_.named(table, ""));
+  make_products(int8);
 }
 
 LoadedModel::LoadedModel(const RunConfig& config, int64_t step, const std::vector<NamedTensor>& weights)

@@ -66,6 +66,10 @@ class LoadedModel {
   // have the names and shapes of parameter_table(). Throws Error.
   LoadedModel(const RunConfig& config, int64_t step, const std::vector<NamedTensor>& weights);
 
+  // A model out of a file that anybody may have written: `weights` are of this step, and their names and shapes
+  // explain `config` before anything is allocated for it. Throws Error.
+  LoadedModel(const RunConfig& config, int64_t step, const SafetensorsFile& weights, bool int8);
+
   const RunConfig& config() const { return config_; }
   Device device() const { return device_; }
   DType product() const { return product_; }
@@ -80,9 +84,12 @@ class LoadedModel {
   // Keeps these weights in RUN/pins for a file that can be read with no others. Returns "" or the reason why
   // that failed.
   std::string pin(const std::string& run_directory) const;
+  // The file of the weights; "" if there is none.
+  const std::string& file() const { return file_; }
 
  private:
   void choose_device();
+  void take(const SafetensorsFile& weights, bool int8);
   // Makes everything that depends on `weights_`, which are on the device.
   void make_products(bool int8);
 

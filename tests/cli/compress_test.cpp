@@ -169,6 +169,82 @@ TEST_F(CompressTest, DamagedFilesAndOtherModelsAreRefused) {
   EXPECT_FALSE(exists("refused"));
 }
 
+TEST_F(CompressTest, WithItsModelItComesBackWithoutARun) {
+  train();
+  Outcome outcome = longstride("compress run text.txt -o plain.lsc");
+  outcome = longstride("compress run text.txt -o c.lsc --with-model --json");
+  ASSERT_EQ(outcome.code, 0) << outcome.err;
+  const json result = json::parse(outcome.out);
+  const std::string weights = in_folder("run/model.safetensors"), content = in_folder("c.lsc");
+  EXPECT_THAT(content, HasSubstr(weights));
+  EXPECT_GT(result["model_bytes"].get<size_t>(), weights.size());
+  // The code is the same; what it costs to have the model in it is what is told, and some words of the header.
+  EXPECT_NEAR(static_cast<double>(content.size() - in_folder("plain.lsc").size()),
+              result["model_bytes"].get<double>(), 60);
+  EXPECT_THAT(content, Not(HasSubstr("text.txt"))) << "names of data are nobody's business";
+  ASSERT_EQ(longstride("compress run text.txt -o eight.lsc --with-model --weights int8").code, 0);
+  outcome = longstride("compress run text.txt -o half.lsc --with-model --set compute.precision=bf16");
+  ASSERT_EQ(outcome.code, 0) << outcome.err;
+  EXPECT_THAT(outcome.out, HasSubstr(" bytes; "));
+  train("other", " --set train.seed=2");
+  outcome = longstride("decompress run c.lsc -o again");  // with the run beside it
+  ASSERT_EQ(outcome.code, 0) << outcome.err;
+  expect_refusal("other", "c.lsc", {"c.lsc was compressed with another model", "other has "});
+  fs::remove_all(folder_ / "run");
+  for (const char* file : {"c.lsc", "eight.lsc", "half.lsc"}) {
+    outcome = longstride("decompress "s + file + " --force -o again");
+    ASSERT_EQ(outcome.code, 0) << outcome.err;
+    EXPECT_TRUE(in_folder("again") == in_folder("text.txt")) << file;
+    outcome = longstride("verify "s + file);
+    EXPECT_EQ(outcome.code, 0) << outcome.err;
+    EXPECT_THAT(outcome.out, HasSubstr("which is in it"));
+  }
+  expect_complaint(longstride("decompress plain.lsc -o refused"), 2, {"plain.lsc holds no model", "RUN"});
+  expect_complaint(longstride("decompress other"), 2, {"decompress other: that is a run"});
+  expect_complaint(longstride("decompress c.lsc -o refused --set data.path=x"), 2, {"data.path"});
+}
+
+TEST_F(CompressTest, HostileModelsInFilesAreRefused) {
+  train();
+  ASSERT_EQ(longstride("compress run text.txt -o c.lsc --with-model").code, 0);
+  std::string content = in_folder("c.lsc");
+  content.resize(content.size() - 32);
+  // As a person would alter it, checksum and all; the parts keep their sizes.
+  const auto refuse = [&](const std::string& from, std::string to, const std::vector<std::string>& parts) {
+    SCOPED_TRACE(to);
+    std::string forged = content;
+    const size_t at = forged.find(from);
+    ASSERT_NE(at, std::string::npos) << from;
+    forged.replace(at, from.size(), to);
+    write("forged.lsc", forged + checksum_of(forged.data(), std::ssize(forged)));
+    expect_complaint(longstride("decompress forged.lsc -o refused"), 1, parts);
+    EXPECT_FALSE(exists("refused"));
+    EXPECT_EQ(longstride("verify forged.lsc").code, 1);
+  };
+  refuse("layers = 2\n", "layers = 9\n", {"the model in forged.lsc", "blocks.2.norm1.gain"});
+  refuse("width = 32\n", "width = 96\n", {"the model in forged.lsc", "embedding.token", "(256, 96)"});
+  refuse("width = 32\n", "width = 3x\n", {"the model in forged.lsc"});
+  refuse("context = 64\n", "context = 99\n", {"its windows have 64 bytes, the model in it has 99"});
+  refuse("heads = 2\n", "heads = 3\n", {"the model in forged.lsc: model.heads = 3 does not divide"});
+  refuse("\"F32\"", "\"I32\"", {"the model in forged.lsc", "is i32"});
+  refuse("{\"__metadata__\"", "[\"__metadata__\"", {"the model in forged.lsc", "header"});
+  const size_t weights = content.find("\"model_weights\":") + 16;
+  const std::string size = content.substr(weights, content.find_first_of(",}", weights) - weights);
+  refuse("\"model_weights\":" + size, "\"model_weights\":" + std::string(size.size(), '9'), {"is missing"});
+  refuse("\"model_weights\":" + size, "\"model_weights\":9000000000000000000", {"is missing"});
+  refuse("\"model_weights\":" + size, "\"model_weights\":0", {"forged.lsc is damaged"});
+  refuse("\"model_weights\":", "\"other_weights\":", {"forged.lsc is damaged", "model_weights"});
+  refuse("\"model_config\":", "\"other_config_\":", {"forged.lsc is damaged", "model_config"});
+  // Other weights of the same shapes.
+  const size_t element =
+      content.find(in_folder("run/model.safetensors")) + fs::file_size(folder_ / "run/model.safetensors") - 1;
+  std::string forged = content;
+  forged[element] ^= 1;
+  write("forged.lsc", forged + checksum_of(forged.data(), std::ssize(forged)));
+  expect_refusal("", "forged.lsc", {"forged.lsc was compressed with another model"});
+  expect_complaint(longstride("verify forged.lsc"), 1, {"1 of 1 files is damaged"});
+}
+
 TEST_F(CompressTest, ADeviceThatComputesOtherwiseIsFound) {
   train();
   ASSERT_EQ(longstride("compress run text.txt -o c.lsc").code, 0);

@@ -120,6 +120,27 @@ TEST_F(ContainerTest, ReadsWhatWasWritten) {
   EXPECT_EQ(file.frames()[1].checksum, frame_checksum(part(10, 10)));
 }
 
+TEST_F(ContainerTest, AModelLiesBeforeTheFrames) {
+  CompressedHeader header = some_header();
+  const std::string plain = read_bytes(write(header));
+  const std::vector<uint8_t> weights = part(77, 0);
+  header.model_config = "[model]\n";
+  header.model_weights = weights;
+  const CompressedFile file(write(header));
+  EXPECT_EQ(file.header().model_config, "[model]\n");
+  EXPECT_THAT(file.header().model_weights, testing::ElementsAreArray(weights));
+  EXPECT_EQ(file.header().after, header.after);
+  EXPECT_EQ(file.frames().size(), 3u);
+  EXPECT_EQ(file.bytes(), written_);
+  EXPECT_TRUE(plain.starts_with("longstride compressed 1\n"));
+  EXPECT_THAT(forged("compressed 2\n", "compressed 1\n"), HasSubstr("damaged"));
+  EXPECT_THAT(forged("compressed 2\n", "compressed 3\n"), HasSubstr("format 3, this version"));
+  EXPECT_THAT(forged("\"model_config\":8", "\"model_config\":0"),
+              HasSubstr("config of its model has 0 bytes"));
+  EXPECT_THAT(forged("\"model_config\":8", "\"model_config\":2000000"), HasSubstr("2000000 bytes"));
+  EXPECT_THAT(forged("\"model_weights\":77", "\"model_weights\":78"), HasSubstr("damaged"));
+}
+
 TEST_F(ContainerTest, EmptyOnesAndPictures) {
   CompressedHeader header = some_header();
   header.bytes = 0;
@@ -154,7 +175,7 @@ TEST_F(ContainerTest, NoByteMayBeMissing) {
 
 TEST_F(ContainerTest, WhatDoesNotFitIsRefusedWithARightChecksum) {
   write(some_header());
-  EXPECT_THAT(forged("compressed 1\n", "compressed 2\n"), HasSubstr("format 2, this version"));
+  EXPECT_THAT(forged("compressed 1\n", "compressed 2\n"), HasSubstr("damaged: key 'model_config' not found"));
   EXPECT_THAT(forged("\"bytes\":25", "\"bytes\":26"), HasSubstr("damaged: frame 2 has 5"));
   EXPECT_THAT(forged("\"bytes\":25", "\"bytes\":15"), HasSubstr("damaged: frame 1 has 10"));
   EXPECT_THAT(forged("\"bytes\":25", "\"bytes\":-1"), HasSubstr("damaged"));

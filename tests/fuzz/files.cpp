@@ -12,8 +12,10 @@
 #include "longstride/base/atomic_file.h"
 #include "longstride/base/check.h"
 #include "longstride/base/checksum.h"
+#include "longstride/base/toml.h"
 #include "longstride/checkpoint/checkpoint.h"
 #include "longstride/checkpoint/safetensors.h"
+#include "longstride/compress/codec.h"
 #include "longstride/compress/container.h"
 #include "longstride/compress/frequencies.h"
 #include "longstride/compress/material.h"
@@ -124,6 +126,22 @@ std::vector<Bytes> container_seeds() {
   header.kind = "image", header.extension = ".png", header.shape = {2, 2, 3}, header.streams = 1;
   header.bytes = header.context = header.frame_bytes = 12;
   add(header);
+  header = {};
+  header.kind = "text", header.bytes = header.context = header.frame_bytes = 4, header.streams = 1;
+  header.precision = "f32", header.model = std::string(32, '0'), header.probe = std::string(16, '0');
+  ModelConfig model;
+  model.context = 4, model.layers = 1, model.heads = 1, model.width = 1, model.pattern = "window:2";
+  model.position_axes = {4};
+  FieldList fields;
+  fields.section("model");
+  model.fields(fields);
+  const std::vector<ParameterSpec> table = parameter_table(model);
+  const ParameterStore store(table, {}, DType::f32);
+  store.zero();
+  Memory weights;
+  write_safetensors(weights, store.named(table, ""));
+  header.model_config = to_toml(fields, false), header.model_weights = weights.bytes;
+  add(header);
   std::string nested(text_of(seeds[0]));
   nested.insert(1, "\"shape\":" + deep(kDeep) + ",");
   seeds.push_back(bytes_of(nested));
@@ -131,7 +149,9 @@ std::vector<Bytes> container_seeds() {
 }
 
 Bytes with_checksums(std::span<const uint8_t> input) {
-  Bytes file = bytes_of("longstride compressed 1\n");
+  constexpr std::string_view kModel = "\"model_config\"";
+  const bool with_model = text_of(input).substr(0, 1024).find(kModel) != std::string_view::npos;
+  Bytes file = bytes_of(with_model ? "longstride compressed 2\n" : "longstride compressed 1\n");
   const size_t begin = file.size();
   file.insert(file.end(), input.begin(), input.end());
   const auto line = std::find(file.begin() + static_cast<ptrdiff_t>(begin), file.end(), '\n');
@@ -139,7 +159,7 @@ Bytes with_checksums(std::span<const uint8_t> input) {
     const nlohmann::json header =
         nlohmann::json::parse(file.begin() + static_cast<ptrdiff_t>(begin), line, nullptr, false);
     size_t at = static_cast<size_t>(line - file.begin()) + 1;
-    for (const char* part : {"before", "after"})
+    for (const char* part : {"before", "after", "model_config", "model_weights"})
       if (header.is_object() && header.contains(part) && header[part].is_number_unsigned())
         at += std::min<uint64_t>(header[part].get<uint64_t>(), file.size());
     const auto number = [&](size_t from) {
@@ -167,6 +187,13 @@ void run_container(std::span<const uint8_t> input) {
     const CompressedFile file(with_checksums(input), "file.lsc");
     const CompressedHeader& header = file.header();
     promise(header.bytes == 0 || !file.frames().empty(), "bytes lie in frames");
+    if (!header.model_config.empty()) {
+      ComputeConfig compute;
+      compute.device = "cpu", compute.precision = "f32", compute.threads = 1;
+      const LoadedModel loaded = load_embedded_model(header, "file.lsc", compute);
+      promise(loaded.digest() == embedded_digest(header, "file.lsc"), "a model has one digest");
+      promise(loaded.config().model.context == header.context, "the model and the windows fit");
+    }
     if (header.context > kMostContext || header.frame_bytes > kMostContext) return;
     Memory memory;
     write_original(memory, file, [](const CompressedFrame& frame, std::span<uint8_t> bytes) {
@@ -320,7 +347,7 @@ void run_run(std::span<const uint8_t> input) {
 }  // namespace
 
 const Target kSafetensorsTarget{"safetensors", safetensors_seeds, run_safetensors, 4096};
-const Target kContainerTarget{"container", container_seeds, run_container, 4096};
+const Target kContainerTarget{"container", container_seeds, run_container, 16384};
 const Target kCoderTarget{"coder", coder_seeds, run_coder, 256};
 const Target kSessionTarget{"session", session_seeds, run_session, 4096};
 const Target kRunTarget{"run", run_seeds, run_run, 4096};

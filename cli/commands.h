@@ -35,6 +35,13 @@ struct SweepOptions {
 // Returns 128 + the signal's number if it was interrupted.
 int run_sweep(const SweepOptions& options);
 
+struct ScalingOptions {
+  std::vector<std::string> runs;  // or folders of runs
+  std::string output;             // a .svg
+  bool json = false;
+};
+int run_scaling(const ScalingOptions& options);
+
 struct EvalOptions {
   std::string run;
   std::string file;                    // instead of the run's own data

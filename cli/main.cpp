@@ -323,6 +323,15 @@ void add_report(CLI::App& app, ReportOptions& o, int& result) {
   c.run([&] { result = run_report(o); });
 }
 
+void add_scaling(CLI::App& app, ScalingOptions& o, int& result) {
+  Command c(app, "scaling", "power laws of the loss against parameters, data and compute, fitted to runs");
+  c.add_words("run", o.runs, "run directories, or folders that hold runs").required().type_name("RUN");
+  c.add("-o,--output", o.output, "draw the laws and the runs to this .svg").type_name("FILE");
+  c.add_flag("--json", o.json, "print the laws as JSON");
+  c.footer("Example:\n  longstride scaling runs/sizes -o scaling.svg");
+  c.run([&] { result = run_scaling(o); });
+}
+
 void add_verify(CLI::App& app, VerifyOptions& o, int& result) {
   Command c(app, "verify", "whether runs, compressed files and states are what was written");
   c.add_words("path", o.paths, "run directories, folders that hold runs, compressed files, states of samples")
@@ -397,6 +406,7 @@ int run(int argc, char** argv) {
   DataOptions data;
   RunsOptions runs;
   ReportOptions report;
+  ScalingOptions scaling;
   VerifyOptions verify;
   SelftestOptions selftest;
   std::string shell;
@@ -413,6 +423,7 @@ int run(int argc, char** argv) {
   add_data(app, data, result);
   add_runs(app, runs, result);
   add_report(app, report, result);
+  add_scaling(app, scaling, result);
   add_verify(app, verify, result);
   add_selftest(app, selftest, result);
   add_shell_files(app, shell);

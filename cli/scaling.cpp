@@ -76,7 +76,8 @@ nlohmann::json as_json(const std::vector<ScalingRun>& runs, const ScalingLaw& la
   json["log_x0"] = law.fit->law.log_scale;
   json["log_x0_interval"] = as_json(law.fit->log_scale);
   json["spread"] = law.fit->spread;
-  json["at_ten_times"] = {{"x", farther}, {"bits", law.fit->law.at(farther)}, {"interval", as_json(law.fit->at(farther))}};
+  json["at_ten_times"] = {
+      {"x", farther}, {"bits", law.fit->law.at(farther)}, {"interval", as_json(law.fit->at(farther))}};
   return json;
 }
 
@@ -93,7 +94,8 @@ nlohmann::json as_json(const ScalingRuns& all, const std::vector<ScalingLaw>& la
                             {"bits", run.loss},
                             {"epochs", run.epochs > 0 ? nlohmann::json(run.epochs) : nullptr}});
   json["left_out"] = nlohmann::json::array();
-  for (const LeftOutRun& run : all.left_out) json["left_out"].push_back({{"run", run.path}, {"why", run.why}});
+  for (const LeftOutRun& run : all.left_out)
+    json["left_out"].push_back({{"run", run.path}, {"why", run.why}});
   return json;
 }
 
@@ -102,7 +104,8 @@ void say_what_to_know(const ScalingRuns& all) {
   std::set<std::string> data;
   int64_t again = 0;
   for (const ScalingRun& run : all.runs) data.insert(run.data), again += run.epochs > 1 ? 1 : 0;
-  if (data.size() > 1) say("note       the runs learn from {} different data, whose losses do not compare", data.size());
+  if (data.size() > 1)
+    say("note       the runs learn from {} different data, whose losses do not compare", data.size());
   if (again > 0)
     say("note       {} of {} runs saw their data more than once, which teaches less than new data", again,
         all.runs.size());
@@ -120,7 +123,8 @@ int run_scaling(const ScalingOptions& options) {
   std::vector<ScalingLaw> laws;
   for (const Resource resource : kResources) laws.push_back(fit_scaling_law(all.runs, resource));
   say_what_to_know(all);
-  const bool any = std::any_of(laws.begin(), laws.end(), [](const ScalingLaw& law) { return law.fit.has_value(); });
+  const bool any =
+      std::any_of(laws.begin(), laws.end(), [](const ScalingLaw& law) { return law.fit.has_value(); });
   for (const ScalingLaw& law : laws)
     if (any && !law.fit) say("no law     of {}: {}", name_of(law.resource), law.why_not);
   LONGSTRIDE_CHECK(any, "no law can be fitted to {} run{}: {}; {}; {}", all.runs.size(),

@@ -13,10 +13,11 @@ namespace longstride {
 
 namespace {
 
-constexpr uint32_t kStream = 7;                // of resampling
-constexpr double kSteepest = 20;               // exponents above are none that losses have
-constexpr double kHighestFloor = 1 - 1e-6;     // of the lowest loss
-constexpr double kFirstKink = 1e-3;            // of Huber's function, before the spread is known: nearly absolute values
+constexpr uint32_t kStream = 7;             // of resampling
+constexpr double kSteepest = 20;            // exponents above are none that losses have
+constexpr double kHighestFloor = 1 - 1e-6;  // of the lowest loss
+constexpr double kFirstKink =
+    1e-3;  // of Huber's function, before the spread is known: nearly absolute values
 constexpr double kLeastKink = 1e-4;
 constexpr int kGoldenSteps = 24, kGaussNewtonSteps = 30;
 
@@ -75,7 +76,8 @@ Course fit_above(const Points& points, double floor, double kink) {
       const double residual = points.log_loss[i] - std::log(floor + above);
       const double weight = huber_weight(residual, kink);
       const double by_height = above / (floor + above), by_slope = -points.log_x[i] * by_height;
-      hh += weight * by_height * by_height, hs += weight * by_height * by_slope, ss += weight * by_slope * by_slope;
+      hh += weight * by_height * by_height, hs += weight * by_height * by_slope,
+          ss += weight * by_slope * by_slope;
       gh += weight * by_height * residual, gs += weight * by_slope * residual;
     }
     hh *= 1 + damping, ss *= 1 + damping;
@@ -100,7 +102,8 @@ Course fit_above(const Points& points, double floor, double kink) {
 
 // All three numbers; `floors` is how many are tried before the search.
 Course fit_course(const Points& points, double kink, int floors) {
-  const double highest = kHighestFloor * std::exp(*std::min_element(points.log_loss.begin(), points.log_loss.end()));
+  const double highest =
+      kHighestFloor * std::exp(*std::min_element(points.log_loss.begin(), points.log_loss.end()));
   // Floors near the lowest loss differ more from each other than those near 0.
   const auto floor_at = [&](double t) { return highest * (1 - (1 - t) * (1 - t)); };
   const auto course_at = [&](double t) { return fit_above(points, floor_at(t), kink); };
@@ -142,7 +145,8 @@ double kink_of(std::vector<double> residuals) {
   for (double& residual : residuals) residual = std::abs(residual);
   std::sort(residuals.begin(), residuals.end());
   const size_t half = residuals.size() / 2;
-  const double median = residuals.size() % 2 == 1 ? residuals[half] : (residuals[half - 1] + residuals[half]) / 2;
+  const double median =
+      residuals.size() % 2 == 1 ? residuals[half] : (residuals[half - 1] + residuals[half]) / 2;
   return std::max(1.345 * 1.4826 * median, kLeastKink);
 }
 

@@ -14,8 +14,8 @@ namespace longstride {
 
 namespace {
 
-constexpr double kPanel = 380, kHeight = 340;                         // of a panel, in pixels
-constexpr double kLeft = 58, kRight = 16, kTop = 46, kBottom = 52;    // around its axes
+constexpr double kPanel = 380, kHeight = 340;                       // of a panel, in pixels
+constexpr double kLeft = 58, kRight = 16, kTop = 46, kBottom = 52;  // around its axes
 constexpr int kCurvePoints = 64;
 
 // A logarithmic axis from `low` to `high`, drawn from `from` to `to`.
@@ -34,7 +34,8 @@ std::vector<double> ticks_of(const Axis& axis) {
   const std::vector<std::vector<int>> multiples{{1}, {1, 3}, {1, 2, 5}};
   for (const auto& parts : multiples) {
     ticks.clear();
-    for (int power = static_cast<int>(std::floor(std::log10(axis.low))); power <= std::log10(axis.high); ++power)
+    for (int power = static_cast<int>(std::floor(std::log10(axis.low))); power <= std::log10(axis.high);
+         ++power)
       for (const int part : parts)
         if (axis.has(part * std::pow(10.0, power))) ticks.push_back(part * std::pow(10.0, power));
     if (ticks.size() >= 4) break;
@@ -45,7 +46,8 @@ std::vector<double> ticks_of(const Axis& axis) {
   for (const double part : {2.0, 5.0, 10.0})
     if (step < rough) step = part * unit;
   ticks.clear();
-  for (double value = std::ceil(axis.low / step) * step; axis.has(value); value += step) ticks.push_back(value);
+  for (double value = std::ceil(axis.low / step) * step; axis.has(value); value += step)
+    ticks.push_back(value);
   return ticks;
 }
 
@@ -75,8 +77,8 @@ class Panel {
   }
 
   std::string draw(size_t number) const {
-    return frame(number) + axes() + fmt::format("<g clip-path='url(#panel{})'>\n", number) + band() + curve() +
-           points() + "</g>\n" + labels();
+    return frame(number) + axes() + fmt::format("<g clip-path='url(#panel{})'>\n", number) + band() +
+           curve() + points() + "</g>\n" + labels();
   }
 
  private:
@@ -84,7 +86,8 @@ class Panel {
 
   std::string frame(size_t number) const {
     return fmt::format(
-        "<clipPath id='panel{0}'><rect x='{1:.1f}' y='{2:.1f}' width='{3:.1f}' height='{4:.1f}'/></clipPath>\n"
+        "<clipPath id='panel{0}'><rect x='{1:.1f}' y='{2:.1f}' width='{3:.1f}' "
+        "height='{4:.1f}'/></clipPath>\n"
         "<rect x='{1:.1f}' y='{2:.1f}' width='{3:.1f}' height='{4:.1f}' fill='#fff' stroke='#999'/>\n",
         number, x_.from, y_.to, x_.to - x_.from, y_.from - y_.to);
   }
@@ -123,8 +126,8 @@ class Panel {
     }
     std::string text = "<path d='" + path + "' fill='none' stroke='#2458a0' stroke-width='2'/>\n";
     if (const double floor = law_.fit->law.floor; floor > 0 && y_.has(floor))
-      text += fmt::format("<path d='M{:.1f} {:.1f}H{:.1f}' stroke='#2458a0' stroke-dasharray='5 4'/>\n", x_.from,
-                          y_.place(floor), x_.to);
+      text += fmt::format("<path d='M{:.1f} {:.1f}H{:.1f}' stroke='#2458a0' stroke-dasharray='5 4'/>\n",
+                          x_.from, y_.place(floor), x_.to);
     return text;
   }
 
@@ -132,10 +135,11 @@ class Panel {
     std::string text;
     for (size_t run = 0; run < runs_.size(); ++run) {
       const bool counts = std::find(law_.runs.begin(), law_.runs.end(), run) != law_.runs.end();
-      text += fmt::format("<circle cx='{:.1f}' cy='{:.1f}' r='4' {}><title>{}: {:.4f} bits</title></circle>\n",
-                          x_.place(amount(run)), y_.place(runs_[run].loss),
-                          counts ? "fill='#d9541e'" : "fill='none' stroke='#d9541e' stroke-opacity='0.6'",
-                          escape_html(runs_[run].path), runs_[run].loss);
+      text +=
+          fmt::format("<circle cx='{:.1f}' cy='{:.1f}' r='4' {}><title>{}: {:.4f} bits</title></circle>\n",
+                      x_.place(amount(run)), y_.place(runs_[run].loss),
+                      counts ? "fill='#d9541e'" : "fill='none' stroke='#d9541e' stroke-opacity='0.6'",
+                      escape_html(runs_[run].path), runs_[run].loss);
     }
     return text;
   }
@@ -144,13 +148,17 @@ class Panel {
     const double middle = (x_.from + x_.to) / 2, half_up = (y_.from + y_.to) / 2;
     const std::string unit = unit_of(law_.resource);
     return fmt::format(
-               "<text x='{:.1f}' y='20' text-anchor='middle' font-size='14' font-weight='bold'>loss against {}</text>\n"
+               "<text x='{:.1f}' y='20' text-anchor='middle' font-size='14' font-weight='bold'>loss against "
+               "{}</text>\n"
                "<text x='{:.1f}' y='37' text-anchor='middle'>{}</text>\n",
                middle, name_of(law_.resource), middle, escape_html(formula_of(law_))) +
-           fmt::format("<text x='{:.1f}' y='{:.1f}' text-anchor='middle'>{} {}{}</text>\n", middle, kHeight - 16,
-                       name_of(law_.resource), symbol_of(law_.resource), unit.empty() ? "" : ", " + unit) +
-           fmt::format("<text transform='translate({:.1f} {:.1f}) rotate(-90)' text-anchor='middle'>bits per byte</text>\n",
-                       x_.from - 42, half_up);
+           fmt::format("<text x='{:.1f}' y='{:.1f}' text-anchor='middle'>{} {}{}</text>\n", middle,
+                       kHeight - 16, name_of(law_.resource), symbol_of(law_.resource),
+                       unit.empty() ? "" : ", " + unit) +
+           fmt::format(
+               "<text transform='translate({:.1f} {:.1f}) rotate(-90)' text-anchor='middle'>bits per "
+               "byte</text>\n",
+               x_.from - 42, half_up);
   }
 
   const std::vector<ScalingRun>& runs_;
@@ -168,7 +176,8 @@ std::string formula_of(const ScalingLaw& law) {
                                 ? fmt::format("{:.2e}", scale)
                                 : fmt::format("10^{:.1f}", fitted.log_scale / std::log(10.0));
   const char symbol = symbol_of(law.resource);
-  return fmt::format("L({}) = {:.3f} + ({} / {})^{:.3f}", symbol, fitted.floor, shown, symbol, fitted.exponent);
+  return fmt::format("L({}) = {:.3f} + ({} / {})^{:.3f}", symbol, fitted.floor, shown, symbol,
+                     fitted.exponent);
 }
 
 std::string scaling_plot(const std::vector<ScalingRun>& runs, const std::vector<ScalingLaw>& laws) {

@@ -17,8 +17,7 @@ namespace {
 
 // Why a run is no point of a law; "" if it is one.
 std::string why_left_out(const RunView& view) {
-  if (!view.config)
-    return view.remarks.empty() ? "its config cannot be read" : view.remarks.front();
+  if (!view.config) return view.remarks.empty() ? "its config cannot be read" : view.remarks.front();
   if (view.progress != RunProgress::finished) return "it is not finished: " + name_of(view.progress);
   if (!std::isfinite(view.best_bits) || view.best_bits <= 0) return "it has no validation loss";
   if (view.bytes <= 0) return "metrics.jsonl does not tell how many bytes it was trained on";
@@ -109,7 +108,8 @@ ScalingLaw fit_scaling_law(const std::vector<ScalingRun>& runs, Resource resourc
     return law;
   }
   std::vector<double> x, loss;
-  for (const size_t run : law.runs) x.push_back(runs[run].amount_of(resource)), loss.push_back(runs[run].loss);
+  for (const size_t run : law.runs)
+    x.push_back(runs[run].amount_of(resource)), loss.push_back(runs[run].loss);
   try {
     law.fit = fit_power_law(x, loss);
   } catch (const Error& error) {

@@ -14,16 +14,16 @@ namespace longstride {
 // come again), and the FLOPs of all training.
 enum class Resource { parameters, data, compute };
 inline constexpr std::array kResources{Resource::parameters, Resource::data, Resource::compute};
-const char* name_of(Resource resource);   // "parameters"
-char symbol_of(Resource resource);        // 'N', 'D', 'C'
-const char* unit_of(Resource resource);   // "", "bytes", "FLOPs"
+const char* name_of(Resource resource);  // "parameters"
+char symbol_of(Resource resource);       // 'N', 'D', 'C'
+const char* unit_of(Resource resource);  // "", "bytes", "FLOPs"
 
 struct ScalingRun {
   std::string path;
   double parameters = 0, bytes = 0, flops = 0;
-  double loss = 0;      // best validation, in bits per byte
-  double epochs = 0;    // 0: not known
-  std::string data;     // that it learns from
+  double loss = 0;    // best validation, in bits per byte
+  double epochs = 0;  // 0: not known
+  std::string data;   // that it learns from
   double amount_of(Resource resource) const;
 };
 

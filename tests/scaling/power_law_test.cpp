@@ -38,7 +38,8 @@ std::string complaint(const Set& set) {
 }
 
 TEST(PowerLaw, FindsTheLawThatMadeThePoints) {
-  for (const auto& [floor, x0, a] : {std::array{1.2, 4e5, 0.35}, {0.0, 1e9, 0.07}, {2.0, 1e4, 1.0}, {0.5, 3e6, 0.2}}) {
+  for (const auto& [floor, x0, a] :
+       {std::array{1.2, 4e5, 0.35}, {0.0, 1e9, 0.07}, {2.0, 1e4, 1.0}, {0.5, 3e6, 0.2}}) {
     for (const int count : {4, 8}) {
       const Set set = points_of(floor, x0, a, count);
       const PowerLawFit fit = fit_power_law(set.x, set.loss, 20);

@@ -23,7 +23,8 @@ ScalingRun point(double parameters, double bytes, double loss) {
 }
 
 TEST(ScalingRuns, OfTheSameAmountTheBestCounts) {
-  const std::vector<ScalingRun> runs{point(10, 100, 5), point(10, 200, 4), point(20, 100, 4.5), point(20, 200, 3)};
+  const std::vector<ScalingRun> runs{point(10, 100, 5), point(10, 200, 4), point(20, 100, 4.5),
+                                     point(20, 200, 3)};
   EXPECT_THAT(runs_for_law(runs, Resource::parameters), ElementsAre(1, 3));
   EXPECT_THAT(runs_for_law(runs, Resource::data), ElementsAre(2, 3));
   // Twice the compute for a worse loss is no part of what compute can reach.

@@ -47,7 +47,9 @@ TEST_F(ScalingTest, RunsOfASweepFollowLawsAndBrokenOnesAreNamed) {
   fs::remove_all(folder_ / "runs/small/width=64");
   const Outcome few = longstride("scaling runs");
   EXPECT_EQ(few.code, 1);
-  EXPECT_THAT(few.err, HasSubstr("longstride: no law can be fitted to 3 runs: 3 runs with different parameters, at least 4"));
+  EXPECT_THAT(
+      few.err,
+      HasSubstr("longstride: no law can be fitted to 3 runs: 3 runs with different parameters, at least 4"));
 }
 
 TEST_F(ScalingTest, WrongCommandLines) {

@@ -16,6 +16,7 @@ struct TrainOptions {
   int64_t step = -1;          // checkpoint to go on from; -1: the newest
   bool quiet = false;
   bool json = false;
+  std::string log_format = "text";  // "json" means json too
   int64_t ranks = 0;           // processes that train it together, started here; 0: as many as were started
   int64_t gpus = 0;            // the same, each on a GPU of its own
   std::string parallel;        // data=N,sequence=N: what the ranks share
@@ -56,6 +57,7 @@ struct EvalOptions {
   std::string entropy;                 // file for the bits of every byte
   std::vector<std::string> overrides;  // of the data and compute sections
   bool json = false;
+  std::string log_format = "text";  // "json" means json too
 };
 int run_eval(const EvalOptions& options);
 
@@ -83,7 +85,8 @@ struct SampleOptions {
   int64_t step = -1;
   std::vector<std::string> overrides;
   bool json = false;
-  std::vector<std::string> given;  // names of the options on the command line
+  std::string log_format = "text";  // "json" means json too
+  std::vector<std::string> given;   // names of the options on the command line
 };
 // Returns 128 + the signal's number if it was interrupted.
 int run_sample(const SampleOptions& options);

@@ -6,9 +6,11 @@
 #include <exception>
 #include <new>
 #include <sstream>
+#include <string_view>
 
 #include <CLI/CLI.hpp>
 #include <fmt/format.h>
+#include <nlohmann/json.hpp>
 
 #include "longstride/base/check.h"
 #include "longstride/base/say.h"
@@ -68,6 +70,12 @@ void add_weights(Command& command, std::string& weights, const std::string& help
   command.add_choice("--weights", weights, {"auto", "int8"}, help);
 }
 
+// The format itself is set before the command line is read: main() looks for it.
+void add_log_format(Command& command, std::string& format) {
+  command.add_choice("--log-format", format, {"text", "json"},
+                     "json: every message and the result as one JSON object a line");
+}
+
 void add_data_changed(Command& command, bool& data_changed) {
   command.add_flag("--data-changed", data_changed,
                    "take the run's data as they are now, although they are not those that it was trained on");
@@ -91,10 +99,14 @@ void add_train(CLI::App& app, TrainOptions& o, int& result) {
       .type_name("data=A,sequence=B");
   c.add_flag("--quiet", o.quiet, "no progress line");
   c.add_flag("--json", o.json, "print the result as JSON");
+  add_log_format(c, o.log_format);
   c.footer(
       "Example:\n  longstride train configs/fortunes.toml --run runs/fortunes --set train.minutes=5\n\n" +
       describe_fields());
-  c.run([&] { result = run_train(o); });
+  c.run([&] {
+    o.json = o.json || o.log_format == "json";
+    result = run_train(o);
+  });
 }
 
 void add_sweep(CLI::App& app, SweepOptions& o, int& result) {
@@ -137,8 +149,12 @@ void add_eval(CLI::App& app, EvalOptions& o, int& result) {
   add_overrides(c, o.overrides);
   add_data_changed(c, o.data_changed);
   c.add_flag("--json", o.json, "print the result as JSON");
+  add_log_format(c, o.log_format);
   c.footer("Example:\n  longstride eval runs/enwik8 --split test --min-context 6144,9216,12160");
-  c.run([&] { result = run_eval(o); });
+  c.run([&] {
+    o.json = o.json || o.log_format == "json";
+    result = run_eval(o);
+  });
 }
 
 void add_sample(CLI::App& app, SampleOptions& o, int& result) {
@@ -184,6 +200,7 @@ void add_sample(CLI::App& app, SampleOptions& o, int& result) {
   add_overrides(c, o.overrides);
   add_data_changed(c, o.data_changed);
   c.add_flag("--json", o.json, "print the result as JSON");
+  add_log_format(c, o.log_format);
   c.footer(
       "Examples:\n  echo -n 'It was a dark and' | longstride sample runs/fortunes --prime -\n"
       "  longstride sample runs/cifar10 --count 16 --output grid.png\n"
@@ -191,6 +208,7 @@ void add_sample(CLI::App& app, SampleOptions& o, int& result) {
       "  longstride sample runs/enwik8 --resume long.state");
   c.run([&o, &result, c] {
     o.given = c.given();
+    o.json = o.json || o.log_format == "json";
     result = run_sample(o);
   });
 }
@@ -443,8 +461,21 @@ int run(int argc, char** argv) {
   return result;
 }
 
+// So that also a command line that cannot be understood is refused in the format that it asks for.
+void choose_log_format(int argc, char** argv) {
+  for (int i = 1; i < argc; ++i) {
+    const std::string_view word = argv[i];
+    if (word == "--log-format=json" ||
+        (word == "--log-format" && i + 1 < argc && std::string_view(argv[i + 1]) == "json"))
+      set_log_format(LogFormat::json);
+  }
+}
+
 int complain(int code, const char* what) {
-  say("longstride: {}", what);
+  if (log_format() == LogFormat::json)
+    say_event({{"event", "error"}, {"text", what}, {"code", code}});
+  else
+    say("longstride: {}", what);
   return code;
 }
 
@@ -455,6 +486,7 @@ int main(int argc, char** argv) {
   using namespace longstride::cli;
   constexpr int kPipeClosed = 128 + SIGPIPE;  // what a shell reports for a process that this signal ended
   prepare_standard_streams();
+  choose_log_format(argc, argv);
   try {
     longstride::leave_signals_to_signal_thread();
     tell_about_data();

@@ -45,7 +45,16 @@ void write_result(std::string_view bytes) {
 void print_text(std::string_view text) { write_result(printable(text)); }
 
 void print_json(const nlohmann::json& document) {
+  if (log_format() == LogFormat::json) {
+    nlohmann::json event = document;
+    if (event.is_object()) event["event"] = "result";
+    return write_result(event.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace) + "\n");
+  }
   write_result(document.dump(2, ' ', false, nlohmann::json::error_handler_t::replace) + "\n");
+}
+
+void say_event(const nlohmann::ordered_json& event) {
+  write_to_standard_error(event.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace) + "\n");
 }
 
 void flush_results() {

@@ -28,8 +28,11 @@ template <class... Args>
 void print_result(fmt::format_string<Args...> format, Args&&... args) {
   print_text(fmt::format(format, std::forward<Args>(args)...));
 }
-// Prints an indented document; bytes that are not UTF-8 become U+FFFD.
+// Prints an indented document, or where messages are JSON (base/say.h) one line with "event": "result"; bytes
+// that are not UTF-8 become U+FFFD.
 void print_json(const nlohmann::json& document);
+// Writes an object with an "event" as one line to standard error.
+void say_event(const nlohmann::ordered_json& event);
 // Flushes what was printed. Throws as write_result. Call it before success is reported.
 void flush_results();
 

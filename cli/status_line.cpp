@@ -1,15 +1,19 @@
 #include "cli/status_line.h"
 
+#include <algorithm>
 #include <cstdlib>
 #include <string_view>
 
 #include <fmt/format.h>
+#include <nlohmann/json.hpp>
 #include <sys/ioctl.h>
 #include <unistd.h>
 
 #include "longstride/base/printable.h"
 #include "longstride/base/say.h"
 #include "longstride/base/text.h"
+
+#include "cli/standard_streams.h"
 
 namespace longstride::cli {
 
@@ -31,17 +35,21 @@ std::string first_columns(const std::string& text, size_t columns) {
 StatusLine::StatusLine(std::string action, bool quiet, std::string unit)
     : action_(std::move(action)), unit_(std::move(unit)) {
   const char* terminal = std::getenv("TERM");
-  active_ = !quiet && isatty(STDERR_FILENO) && terminal != nullptr && std::string_view(terminal) != "dumb";
+  json_ = !quiet && log_format() == LogFormat::json;
+  active_ = !quiet && !json_ && isatty(STDERR_FILENO) && terminal != nullptr &&
+            std::string_view(terminal) != "dumb";
 }
 
 double StatusLine::seconds() const { return std::chrono::duration<double>(Clock::now() - begin_).count(); }
 
 bool StatusLine::due() const {
+  if (json_) return Clock::now() - std::max(begin_, last_) >= std::chrono::seconds(10);
   return active_ && !(drawn_ && Clock::now() - last_ < std::chrono::milliseconds(200));
 }
 
 void StatusLine::draw(const std::string& text) {
   last_ = Clock::now();
+  if (json_) return longstride::say_line(text);
   drawn_ = true;
   // A line that is wider than the terminal would go on in a second one, which nobody removes. The last column stays
   // free, because some terminals begin a new line once it is written.
@@ -53,6 +61,17 @@ void StatusLine::draw(const std::string& text) {
 void StatusLine::update(int64_t done, int64_t total, int64_t before) {
   if (done <= before || total <= 0 || !due()) return;
   const double rate = static_cast<double>(done - before) / seconds();
+  if (json_) {
+    last_ = Clock::now();
+    const nlohmann::ordered_json event{{"event", "progress"},
+                                       {"action", action_},
+                                       {"done", done},
+                                       {"total", total},
+                                       {"unit", unit_},
+                                       {"a_second", rate},
+                                       {"seconds_left", static_cast<double>(total - done) / rate}};
+    return say_event(event);
+  }
   draw(fmt::format("{} {:3.0f} %  {} {}/s  {} left", action_,
                    100 * static_cast<double>(done) / static_cast<double>(total), human_count(rate), unit_,
                    human_seconds(static_cast<double>(total - done) / rate)));

@@ -1,4 +1,5 @@
-// One line on standard error that shows progress. If standard error is not a terminal, nothing.
+// One line on standard error that shows progress. If standard error is not a terminal, nothing; where messages are JSON,
+// an object every ten seconds.
 #pragma once
 
 #include <chrono>
@@ -31,7 +32,7 @@ class StatusLine {
   void draw(const std::string& text);
   bool due() const;
   std::string action_, unit_;
-  bool active_ = false, drawn_ = false;
+  bool active_ = false, json_ = false, drawn_ = false;
   Clock::time_point begin_ = Clock::now(), last_ = {};
 };
 

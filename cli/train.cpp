@@ -58,6 +58,33 @@ void note_run_inside_data(const PreparedRun& prepared) {
   }
 }
 
+void note_reach(const ModelConfig& model) {
+  const Reach reach = analyse_reach(model.schedule(), model.layers, model.heads, model.context);
+  if (!reach.complete) say("warning    {}", longstride::describe(reach, model.context));
+}
+
+// What begins, for programs.
+void tell_start(const PreparedRun& prepared, int ranks) {
+  const RunConfig& config = prepared.config();
+  const Splits& splits = prepared.splits();
+  const Device device = parse_device(config.compute.device);
+  say_event({{"event", "start"},
+             {"run", prepared.directory()},
+             {"resumed", prepared.resumes()},
+             {"chosen", prepared.chosen()},
+             {"parameters", cost_of(config.model).parameters},
+             {"layers", config.model.layers},
+             {"pattern", config.model.pattern.text()},
+             {"context", config.model.context},
+             {"device", processor_of(device)},
+             {"threads", threads()},
+             {"products", name_of(product_precision(config.compute, device))},
+             {"ranks", ranks},
+             {"train_bytes", splits.train.size()},
+             {"validation_bytes", splits.validation.size()},
+             {"test_bytes", splits.test.size()}});
+}
+
 void describe(const PreparedRun& prepared) {
   const RunConfig& config = prepared.config();
   const Splits& splits = prepared.splits();
@@ -75,10 +102,6 @@ void describe(const PreparedRun& prepared) {
       instruction_limit() == Instructions::any ? "" : ", limited to " + name_of(instruction_limit());
   say("device     {}{}, {} threads, {} products", processor_of(device), limit, threads(),
       name_of(product_precision(config.compute, device)));
-  const Reach reach =
-      analyse_reach(config.model.schedule(), config.model.layers, config.model.heads, config.model.context);
-  if (!reach.complete) say("warning    {}", longstride::describe(reach, config.model.context));
-  note_run_inside_data(prepared);
   say("data       {}: {} bytes to train on, {} for validation, {} for test",
       splits.train.corpus->description(), splits.train.size(), splits.validation.size(), splits.test.size());
   for (const auto& [part, segment] : {std::pair{"validation", &splits.validation}, {"test", &splits.test}})
@@ -240,8 +263,14 @@ int run_train(const TrainOptions& of_command) {
   leader.prepare(identity, config, prepared.splits());
 
   if (!options.quiet) {
-    describe(prepared);
-    if (comm->size() > 1) say_ranks(config, comm->size());
+    if (log_format() == LogFormat::json) {
+      tell_start(prepared, comm->size());
+    } else {
+      describe(prepared);
+      if (comm->size() > 1) say_ranks(config, comm->size());
+    }
+    note_reach(config.model);
+    note_run_inside_data(prepared);
     if (!recipe_note.empty()) say("note       {}", recipe_note);
   }
   note_slow_cpu(parse_device(config.compute.device));

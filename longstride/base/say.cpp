@@ -1,5 +1,7 @@
 #include "longstride/base/say.h"
 
+#include <algorithm>
+#include <atomic>
 #include <cerrno>
 #include <string>
 
@@ -11,6 +13,40 @@ namespace longstride {
 
 namespace {
 constexpr size_t kLongestLine = 4000, kShownEnd = 500;
+std::atomic<LogFormat> chosen_format{LogFormat::text};
+
+// In quotes. The text is printable already, so that tabs are its only control characters.
+std::string quoted(std::string_view text) {
+  std::string result = "\"";
+  for (const char c : text) {
+    if (c == '"' || c == '\\') result += '\\';
+    result += c == '\t' ? std::string("\\t") : std::string{c};
+  }
+  return result + "\"";
+}
+
+bool is_word(std::string_view text) {
+  return !text.empty() && text.size() <= 12 &&
+         std::all_of(text.begin(), text.end(), [](char c) { return (c >= 'a' && c <= 'z') || c == ' '; });
+}
+}  // namespace
+
+void set_log_format(LogFormat format) { chosen_format = format; }
+LogFormat log_format() { return chosen_format; }
+
+std::string as_event(std::string_view line) {
+  constexpr std::string_view kProgram = "longstride: ";
+  std::string event = "message";
+  if (line.starts_with(kProgram)) {
+    event = "error";
+    line.remove_prefix(kProgram.size());
+  } else if (const size_t end = line.find("  ");
+             end != std::string_view::npos && is_word(line.substr(0, end))) {
+    event = line.substr(0, end);
+    std::replace(event.begin(), event.end(), ' ', '_');
+    line.remove_prefix(std::min(line.find_first_not_of(' ', end), line.size()));
+  }
+  return fmt::format("{{\"event\":{},\"text\":{}}}", quoted(event), quoted(printable_line(line)));
 }
 
 void write_to_standard_error(std::string_view text) noexcept {
@@ -23,6 +59,7 @@ void write_to_standard_error(std::string_view text) noexcept {
 }
 
 void say_line(std::string_view line) {
+  if (log_format() == LogFormat::json) return write_to_standard_error(as_event(line) + "\n");
   std::string shown;
   if (line.size() > kLongestLine) {
     shown = printable_line(line.substr(0, kLongestLine - kShownEnd));

@@ -246,10 +246,7 @@ class Loop {
     log(state.step, {{"validation/bits", evaluation.bits()}});
     const bool better = state.best_step == 0 || evaluation.bits() < state.best_bits;
     state.validated_step = state.step;
-    const std::string train =
-        summary_.train_bits > 0 ? fmt::format("  train {:.4f}", summary_.train_bits) : "";
-    progress.note(fmt::format("step {:>7}{}  validation {:.4f} bits{}{}", state.step, train,
-                              evaluation.bits(), better ? "  (best)" : "", last ? "  (last)" : ""));
+    progress.note({state.step, summary_.train_bits, evaluation.bits(), better, last});
     if (better) state.best_bits = evaluation.bits(), state.best_step = state.step;
     // A checkpoint of this step that is there already is only told the outcome.
     if (saved_step_ == state.step)

@@ -9,6 +9,7 @@
 #include <limits>
 #include <vector>
 
+#include <nlohmann/json.hpp>
 #include <sys/ioctl.h>
 #include <unistd.h>
 
@@ -71,7 +72,9 @@ bool locale_is_utf8() {
 ProgressOptions progress_on_standard_error() {
   const char* terminal = std::getenv("TERM");
   ProgressOptions options;
-  options.terminal = isatty(STDERR_FILENO) && terminal != nullptr && std::string_view(terminal) != "dumb";
+  options.json = log_format() == LogFormat::json;
+  options.terminal =
+      !options.json && isatty(STDERR_FILENO) && terminal != nullptr && std::string_view(terminal) != "dumb";
   options.unicode = locale_is_utf8();
   options.write = write_to_standard_error;
   options.width = standard_error_width;
@@ -117,6 +120,18 @@ std::string render_progress_line(const ProgressState& state) {
                      time_left(state), human_bytes(state.memory_bytes));
 }
 
+std::string render_progress_event(const ProgressState& state) {
+  // The library writes numbers that are not finite as null.
+  const nlohmann::ordered_json event{{"event", "progress"},
+                                     {"step", state.step},
+                                     {"steps", state.total},
+                                     {"train_bits", state.bits},
+                                     {"bytes_per_second", state.tokens_per_second},
+                                     {"seconds_left", state.seconds_left},
+                                     {"memory", state.memory_bytes}};
+  return event.dump();
+}
+
 ProgressLine::ProgressLine(ProgressOptions options) : options_(std::move(options)) {}
 
 ProgressLine::~ProgressLine() { finish(); }
@@ -144,6 +159,7 @@ void ProgressLine::update(int64_t step, int64_t total, double bits, double token
 
 void ProgressLine::draw() {
   shown_ = true;
+  if (options_.json) return options_.write(render_progress_event(state_) + "\n");
   if (!options_.terminal) return options_.write(render_progress_line(state_) + "\n");
   // The last column stays free, because some terminals begin a new line once it is written.
   options_.write(
@@ -152,9 +168,24 @@ void ProgressLine::draw() {
 }
 
 void ProgressLine::note(std::string_view text) {
+  if (options_.json) return options_.write(as_event(text) + "\n");
   if (!line_open_) return options_.write(fmt::format("{}\n", text));
   options_.write(fmt::format("\r\x1b[K{}\n", text));
   draw();
+}
+
+void ProgressLine::note(const ValidationNote& validation) {
+  if (options_.json) {
+    nlohmann::ordered_json event{{"event", "validation"},   {"step", validation.step},
+                                 {"train_bits", nullptr},   {"validation_bits", validation.bits},
+                                 {"best", validation.best}, {"last", validation.last}};
+    if (validation.train_bits > 0) event["train_bits"] = validation.train_bits;
+    return options_.write(event.dump() + "\n");
+  }
+  const std::string train =
+      validation.train_bits > 0 ? fmt::format("  train {:.4f}", validation.train_bits) : "";
+  note(fmt::format("step {:>7}{}  validation {:.4f} bits{}{}", validation.step, train, validation.bits,
+                   validation.best ? "  (best)" : "", validation.last ? "  (last)" : ""));
 }
 
 void ProgressLine::finish() {

@@ -22,9 +22,20 @@ struct ProgressState {
 std::string render_progress_bar(const ProgressState& state, int width, bool unicode);
 // The line for a log file.
 std::string render_progress_line(const ProgressState& state);
+// The line for a program: a JSON object with "event": "progress". What is not known is null.
+std::string render_progress_event(const ProgressState& state);
+
+// What a validation found.
+struct ValidationNote {
+  int64_t step = 0;
+  double train_bits = 0;  // 0: not known
+  double bits = 0;
+  bool best = false, last = false;
+};
 
 struct ProgressOptions {
   bool terminal = false;                        // redraw one line instead of printing many
+  bool json = false;                            // plain lines are JSON objects
   bool unicode = false;                         // fine bar of blocks instead of '#'
   double redraw_seconds = 0.2;                  // least time between two redraws
   double line_seconds = 10;                     // least time between two plain lines
@@ -52,6 +63,7 @@ class ProgressLine {
   void update(int64_t step, int64_t total, double bits, double tokens_per_second, double memory_bytes);
   // Prints a full line, above the bar.
   void note(std::string_view text);
+  void note(const ValidationNote& validation);
   // Shows the last state and ends the line.
   void finish();
 

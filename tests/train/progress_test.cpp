@@ -111,6 +111,25 @@ TEST(Progress, ALogFileGetsAPlainLineNowAndThen) {
   for (const std::string& text : screen.writes) EXPECT_THAT(text, Not(HasSubstr("\x1b")));
 }
 
+TEST(Progress, ForProgramsEveryLineIsAnObject) {
+  Screen screen(false);
+  screen.options.json = true;
+  {
+    ProgressLine progress(screen.options);
+    progress.update(1, 4, 2.5, 100, 7);
+    progress.note(ValidationNote{1, 0, 3.5, true, false});
+    progress.note("step 2: \"this\"");
+  }
+  ASSERT_EQ(screen.writes.size(), 3u);
+  EXPECT_EQ(screen.writes[0],
+            "{\"event\":\"progress\",\"step\":1,\"steps\":4,\"train_bits\":2.5,\"bytes_per_second\":100.0,"
+            "\"seconds_left\":null,\"memory\":7.0}\n");
+  EXPECT_EQ(screen.writes[1],
+            "{\"event\":\"validation\",\"step\":1,\"train_bits\":null,\"validation_bits\":3.5,\"best\":true,"
+            "\"last\":false}\n");
+  EXPECT_EQ(screen.writes[2], "{\"event\":\"message\",\"text\":\"step 2: \\\"this\\\"\"}\n");
+}
+
 TEST(Progress, TheTimeLeftCountsTheStepsOfThisRunOnly) {
   Screen screen(true);
   screen.options.redraw_seconds = 0;

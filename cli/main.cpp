@@ -97,6 +97,7 @@ void add_train(CLI::App& app, TrainOptions& o, int& result) {
   c.add("--parallel", o.parallel,
         "what ranks share: data=A,sequence=B gives each sequence to B ranks, each batch to A groups of them")
       .type_name("data=A,sequence=B");
+  add_data_changed(c, o.data_changed);
   c.add_flag("--quiet", o.quiet, "no progress line");
   c.add_flag("--json", o.json, "print the result as JSON");
   add_log_format(c, o.log_format);

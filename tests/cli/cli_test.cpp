@@ -181,6 +181,10 @@ TEST_F(CliTest, ChangedDataAreScoredOnlyOnDemand) {
   expect_complaint(longstride("sample run --prime validation:0"), 1, {"validation part"});
   EXPECT_EQ(longstride("eval run --data-changed").code, 0);
   EXPECT_EQ(longstride("eval run --split test").code, 0);
+  // A run goes on with them on demand, and then has them.
+  expect_complaint(longstride("train run --set train.steps=31"), 1, {"--data-changed"});
+  EXPECT_EQ(longstride("train run --quiet --data-changed --set train.steps=31").code, 0);
+  EXPECT_EQ(longstride("eval run").code, 0);
 }
 
 TEST_F(CliTest, ArchivesAndStatesKeepTheirModel) {

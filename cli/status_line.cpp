@@ -1,8 +1,8 @@
 #include "cli/status_line.h"
 
-#include <algorithm>
 #include <cstdlib>
 #include <string_view>
+#include <vector>
 
 #include <fmt/format.h>
 #include <nlohmann/json.hpp>
@@ -18,6 +18,14 @@
 namespace longstride::cli {
 
 namespace {
+
+// A line that is wider than the terminal would go on in a second one, which nobody removes. The last column stays free,
+// because some terminals begin a new line once it is written.
+size_t columns_to_use() {
+  winsize size{};
+  const bool known = ioctl(STDERR_FILENO, TIOCGWINSZ, &size) == 0 && size.ws_col > 0;
+  return known ? size.ws_col - 1u : 79u;
+}
 
 // At most so many characters.
 std::string first_columns(const std::string& text, size_t columns) {
@@ -38,12 +46,13 @@ StatusLine::StatusLine(std::string action, bool quiet, std::string unit)
   json_ = !quiet && log_format() == LogFormat::json;
   active_ = !quiet && !json_ && isatty(STDERR_FILENO) && terminal != nullptr &&
             std::string_view(terminal) != "dumb";
+  if (json_) last_ = begin_;
 }
 
 double StatusLine::seconds() const { return std::chrono::duration<double>(Clock::now() - begin_).count(); }
 
 bool StatusLine::due() const {
-  if (json_) return Clock::now() - std::max(begin_, last_) >= std::chrono::seconds(10);
+  if (json_) return Clock::now() - last_ >= std::chrono::seconds(10);
   return active_ && !(drawn_ && Clock::now() - last_ < std::chrono::milliseconds(200));
 }
 
@@ -51,11 +60,7 @@ void StatusLine::draw(const std::string& text) {
   last_ = Clock::now();
   if (json_) return longstride::say_line(text);
   drawn_ = true;
-  // A line that is wider than the terminal would go on in a second one, which nobody removes. The last column stays
-  // free, because some terminals begin a new line once it is written.
-  winsize size{};
-  const bool known = ioctl(STDERR_FILENO, TIOCGWINSZ, &size) == 0 && size.ws_col > 0;
-  write_to_standard_error("\r\x1b[K" + first_columns(text, known ? size.ws_col - 1u : 79u));
+  write_to_standard_error("\r\x1b[K" + first_columns(text, columns_to_use()));
 }
 
 void StatusLine::update(int64_t done, int64_t total, int64_t before) {
@@ -72,9 +77,14 @@ void StatusLine::update(int64_t done, int64_t total, int64_t before) {
                                        {"seconds_left", static_cast<double>(total - done) / rate}};
     return say_event(event);
   }
-  draw(fmt::format("{} {:3.0f} %  {} {}/s  {} left", action_,
-                   100 * static_cast<double>(done) / static_cast<double>(total), human_count(rate), unit_,
-                   human_seconds(static_cast<double>(total - done) / rate)));
+  // Until it fits, the last part is left out.
+  std::vector<std::string> parts{
+      fmt::format("{} {:3.0f} %", action_, 100 * static_cast<double>(done) / static_cast<double>(total)),
+      human_seconds(static_cast<double>(total - done) / rate) + " left",
+      fmt::format("{} {}/s", human_count(rate), unit_)};
+  const auto line = [&] { return fmt::format("{}", fmt::join(parts, "  ")); };
+  while (parts.size() > 1 && line().size() > columns_to_use()) parts.pop_back();
+  draw(line());
 }
 
 void StatusLine::say(const std::string& what) {

@@ -74,14 +74,23 @@ TEST(Signals, WithoutAGuardTheyEndTheProcessAsUsual) {
 
 TEST(Interrupt, SignalsAreNotedAndPairsOfThemCountOnce) {
   for (const int number : {SIGINT, SIGTERM, SIGHUP, SIGXCPU}) {
-    const int status = status_of_child([number] {
+    const auto send_pairs = [number] {
       const InterruptGuard guard;
       if (InterruptGuard::requested()) return 1;
       kill(getpid(), number);
       if (!soon(InterruptGuard::requested)) return 2;
       for (int again = 0; again < 5; ++again) kill(getpid(), number), std::this_thread::sleep_for(5ms);
       return InterruptGuard::signal_number() == number ? 0 : 3;
-    });
+    };
+    // Where a busy machine lets the child wait for a second, a signal of a pair is a second one and ends it, as
+    // it should. Nothing is learnt then, and it is tried again.
+    int status = -1;
+    for (int attempt = 0; attempt < 20; ++attempt) {
+      const auto begun = std::chrono::steady_clock::now();
+      status = status_of_child(send_pairs);
+      const bool late = std::chrono::steady_clock::now() - begun >= 1s;
+      if (!late || !WIFSIGNALED(status) || WTERMSIG(status) != number) break;
+    }
     EXPECT_EQ(status, 0) << number;
   }
 }

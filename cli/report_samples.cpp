@@ -65,6 +65,7 @@ void draw_samples(const std::string& run, int64_t count) {
     const RunConfig config = load_run_config(run, {});
     const std::string_view kept = modality_of(config.data).extension;
     const std::string extension = kept.empty() ? ".txt" : std::string(kept);
+    remove_stale_temporaries((fs::path(run) / "samples").string());
     for (const CheckpointInfo& checkpoint : list_checkpoints(run)) {
       const fs::path path =
           fs::path(run) / "samples" / fmt::format("step-{:08}{}", checkpoint.step, extension);

@@ -14,6 +14,7 @@
 #include <unistd.h>
 
 #include "longstride/base/check.h"
+#include "longstride/base/despite_signals.h"
 #include "longstride/checkpoint/json_fields.h"
 
 namespace longstride {
@@ -85,7 +86,7 @@ void MetricsReader::begin_again() {
 }
 
 void MetricsReader::refresh() {
-  const int file = open(path_.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+  const int file = despite_signals([&] { return open(path_.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK); });
   if (file < 0 && (errno == ENOENT || errno == ENOTDIR)) return begin_again();
   LONGSTRIDE_CHECK(file >= 0, "cannot open {}: {}", path_, last_system_error());
   struct Closer {

@@ -222,6 +222,7 @@ std::string read_sample(const std::string& path) {
   LONGSTRIDE_CHECK(file.is_open(), "cannot open it");
   std::string bytes(static_cast<size_t>(kMostSampleBytes) + 1, '\0');
   file.read(bytes.data(), static_cast<std::streamsize>(bytes.size()));
+  LONGSTRIDE_CHECK(!file.bad(), "cannot read it");
   LONGSTRIDE_CHECK(file.gcount() <= kMostSampleBytes, "it has more than {}",
                    human_bytes(static_cast<double>(kMostSampleBytes)));
   bytes.resize(static_cast<size_t>(file.gcount()));

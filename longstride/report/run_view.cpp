@@ -18,6 +18,7 @@
 #include <unistd.h>
 
 #include "longstride/base/check.h"
+#include "longstride/base/despite_signals.h"
 #include "longstride/checkpoint/checkpoint.h"
 #include "longstride/checkpoint/json_fields.h"
 #include "longstride/data/batches.h"
@@ -144,6 +145,7 @@ void read_commands(RunView& view) {
       ++broken;
     }
   }
+  if (file.bad()) view.remarks.push_back("commands.jsonl: it cannot be read to its end");
   if (broken > 0)
     view.remarks.push_back(
         fmt::format("commands.jsonl: {} line{} left out, not whole", broken, broken == 1 ? " is" : "s are"));
@@ -152,7 +154,8 @@ void read_commands(RunView& view) {
 // RUN/samples/step-00000040.txt, .png and .wav
 void list_samples(RunView& view) {
   std::error_code error;
-  for (fs::directory_iterator entry(fs::path(view.path) / "samples", error), end; !error && entry != end;
+  const fs::path folder = fs::path(view.path) / "samples";
+  for (fs::directory_iterator entry = entries_of(folder, error), end; !error && entry != end;
        entry.increment(error)) {
     const fs::path& path = entry->path();
     const std::string stem = path.stem().string(), ending = path.extension().string();
@@ -162,6 +165,8 @@ void list_samples(RunView& view) {
     const auto [stop, bad] = std::from_chars(stem.data() + 5, last, sample.step);
     if (bad == std::errc() && stop == last) view.samples.push_back(std::move(sample));
   }
+  if (error && error != std::errc::no_such_file_or_directory)
+    view.remarks.push_back(fmt::format("cannot list {}: {}", folder.string(), error.message()));
   std::sort(view.samples.begin(), view.samples.end(), [](const RunSample& a, const RunSample& b) {
     return std::tie(a.step, a.path) < std::tie(b.step, b.path);
   });

@@ -9,6 +9,7 @@
 #include <system_error>
 
 #include "longstride/base/check.h"
+#include "longstride/base/despite_signals.h"
 #include "longstride/base/text.h"
 #include "longstride/checkpoint/checkpoint.h"
 #include "longstride/report/metrics_reader.h"
@@ -43,6 +44,20 @@ class Verifier {
     }
   }
 
+  // What a folder holds, sorted. One that is there and cannot be listed is told as a file that cannot be read: what is
+  // in it may be damaged.
+  std::vector<fs::path> names_in(const fs::path& folder) {
+    std::vector<fs::path> found;
+    std::error_code error;
+    for (fs::directory_iterator entry = entries_of(folder, error), end; !error && entry != end;
+         entry.increment(error))
+      found.push_back(entry->path());
+    if (error && error != std::errc::no_such_file_or_directory)
+      file(folder, "read", true, [&]() -> std::string { fail("cannot list it: {}", error.message()); });
+    std::sort(found.begin(), found.end());
+    return found;
+  }
+
   void texts() {
     file(fs::path(run_) / "config.toml", "read", true, [&] {
       config_ = read_run_config(run_);
@@ -60,11 +75,8 @@ class Verifier {
 
   void checkpoints() {
     const fs::path folder = fs::path(run_) / "checkpoints";
-    std::vector<fs::path> found;
-    std::error_code error;
-    for (fs::directory_iterator entry(folder, error), end; !error && entry != end; entry.increment(error))
-      if (entry->path().filename().string().starts_with("step-")) found.push_back(entry->path());
-    std::sort(found.begin(), found.end());
+    std::vector<fs::path> found = names_in(folder);
+    std::erase_if(found, [](const fs::path& path) { return !path.filename().string().starts_with("step-"); });
     const std::vector<CheckpointInfo> whole = list_checkpoints(run_);
     for (const fs::path& path : found) checkpoint(path, whole);
   }
@@ -86,12 +98,8 @@ class Verifier {
                        "{} does not hold the weights of step {}", published.string(), *step);
       return "";
     });
-    std::vector<fs::path> pins;
-    std::error_code error;
-    for (fs::directory_iterator entry(fs::path(run_) / "pins", error), end; !error && entry != end;
-         entry.increment(error))
-      if (entry->path().extension() == ".safetensors") pins.push_back(entry->path());
-    std::sort(pins.begin(), pins.end());
+    std::vector<fs::path> pins = names_in(fs::path(run_) / "pins");
+    std::erase_if(pins, [](const fs::path& path) { return path.extension() != ".safetensors"; });
     for (const fs::path& pin : pins)
       file(pin, "digest", true, [&] {
         const SafetensorsFile weights(pin.string());

@@ -268,7 +268,9 @@ void keep(const std::string& path, const std::string& question, const StepTime& 
                             {"layers", time.layers},       {"sequences", time.sequences},
                             {"context", time.context},     {"measured_at", time.measured_at}};
   try {
-    make_directories(std::filesystem::path(path).parent_path());
+    const std::string folder = std::filesystem::path(path).parent_path();
+    make_directories(folder);
+    remove_stale_temporaries(folder);  // of calls that were killed
     write_file_atomically(path, [&](ByteSink& sink) { sink.write(json.dump(1) + "\n"); });
   } catch (const Error&) {
     // A cache that cannot be written costs the next call ten seconds, no more.

@@ -70,6 +70,14 @@ TEST_F(VerifyTest, EachKindOfDamageIsNamed) {
   EXPECT_EQ(longstride("verify runs text.txt.lsc s.state").code, 0);
 }
 
+TEST_F(VerifyTest, AFolderThatCannotBeListedIsNotWhole) {
+  fs::remove_all(folder_ / "runs/a/pins");
+  write("runs/a/pins", "no folder");
+  const Outcome outcome = longstride("verify runs/a");
+  EXPECT_EQ(outcome.code, 1);
+  EXPECT_THAT(outcome.out, AllOf(HasSubstr("runs/a/pins"), HasSubstr("cannot list it: Not a directory")));
+}
+
 TEST_F(VerifyTest, FilesThatAreMissingAreNamed) {
   fs::remove(folder_ / "runs/a/checkpoints/step-00000020/state.safetensors");
   const Outcome outcome = longstride("verify runs/a");

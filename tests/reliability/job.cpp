@@ -139,6 +139,9 @@ std::string worth_of(const fs::path& path) {
   const std::string name = path.filename().string();
   if (name == "state.safetensors") return worth_of_tensors(read_all(path));
   if (name == "metrics.jsonl") return worth_of_lines(read_all(path));
+  // The time of writing stands in the page.
+  if (name == "report.html")
+    return std::regex_replace(read_all(path), std::regex(R"(\d{4}-\d\d-\d\d \d\d:\d\d:\d\d UTC)"), "TIME");
   if (name == "amended.json") return stripped(json::parse(read_all(path), nullptr, false)).dump();
   return read_all(path);
 }
@@ -182,12 +185,14 @@ Workshop::Workshop(std::string folder) : folder_(fs::canonical(folder).string())
   write_all(work() + "/pictures.toml", config("image", "pictures.npy", 48, ""));
   write_all(work() + "/sound.toml", config("audio", "sounds.tar", 64, ""));
   for (const char* name :
-       {"out.txt", "out.png", "out.wav", "again.txt", "curve.csv", "drawing.svg", "drawing.png"})
+       {"out.txt", "out.png", "out.wav", "again.txt", "curve.csv", "drawing.svg", "drawing.png",
+        "entropy.csv", "entropy.html", "report.html", "made.toml", "preview.txt"})
     write_all(work() + "/" + name, "what was there before");
   for (const char* arguments :
        {"train text.toml --run base --quiet --set train.steps=6",
         "train pictures.toml --run painter --quiet --set train.steps=2",
         "train sound.toml --run singer --quiet --set train.steps=2", "compress base text.txt -o whole.lsc",
+        "compress base text.txt --with-model -o alone.lsc",
         "sample base --length 150 --state half.state -o half.txt",
         "sample base --length 300 --resume half.state --branch 1 --state half2.state -o half.txt"}) {
     const Ended ended = run(arguments);
@@ -222,6 +227,18 @@ Workshop::Workshop(std::string folder) : folder_(fs::canonical(folder).string())
       {"curve", "eval base --max-bytes 600 --curve curve.csv", "", "", {"curve.csv"}},
       {"draw", "inspect text.toml --draw drawing.svg", "", "", {"drawing.svg"}},
       {"draw pixels", "inspect text.toml --draw drawing.png", "", "", {"drawing.png"}},
+      {"compress with model",
+       "compress base text.txt --with-model -o m.lsc",
+       "compress base text.txt --with-model -o m.lsc --force",
+       "m.lsc",
+       {"m.lsc"}},
+      {"decompress alone", "decompress alone.lsc --force -o again.txt", "", "", {"again.txt"}},
+      {"entropy", "eval base --max-bytes 600 --entropy entropy.csv", "", "", {"entropy.csv"}},
+      {"entropy page", "eval base --max-bytes 600 --entropy entropy.html", "", "", {"entropy.html"}},
+      {"report", "report base --samples 1 -o report.html", "", "", {"report.html"}},
+      {"init", "init text.txt --force -o made.toml --minutes 0.1 --device cpu", "", "", {"made.toml"}},
+      {"data", "data texts --preview preview.txt --set data.cache=cache", "", "", {"preview.txt"}},
+      {"time", "inspect text.toml --time", "", "", {}},  // what it keeps is a measurement
   };
   LONGSTRIDE_CHECK(jobs_.size() == kJobs, "{} jobs", jobs_.size());
 }

@@ -39,7 +39,7 @@ struct Job {
   std::vector<std::string> outputs;  // files and runs that it makes or replaces
 };
 
-constexpr size_t kJobs = 13;
+constexpr size_t kJobs = 21;
 
 // A folder in which jobs are run. The shim's folder is `work`, always the same one, for a run keeps the
 // absolute path of its data.

@@ -113,13 +113,7 @@ std::vector<std::string> places_for(const RunConfig& config, int64_t gpus) {
     throw UsageError(fmt::format("--gpus {}: there {} {}", gpus, there == 1 ? "is" : "are", there));
   const int64_t count = gpus > 0 ? gpus : std::max(1, there);
   if (count == 1) return {""};
-  const char* const visible = std::getenv("CUDA_VISIBLE_DEVICES");
-  const std::vector<std::string> names =
-      visible != nullptr ? split(visible, ',') : std::vector<std::string>();
-  std::vector<std::string> places;
-  for (size_t i = 0; i < static_cast<size_t>(count); ++i)
-    places.push_back(i < names.size() ? std::string(trim(names[i])) : fmt::format("{}", i));
-  return places;
+  return one_gpu_each(count, std::getenv("CUDA_VISIBLE_DEVICES"));
 }
 
 class Sweep {
@@ -138,8 +132,12 @@ class Sweep {
   // Until all runs are finished or have failed, or somebody wants the sweep to end.
   void run(const std::vector<std::string>& places) {
     make_directories((fs::path(folder_) / "logs").string());
-    for (Row& row : rows_)
-      if (look_at(row)) row.state = RowState::finished, tell(row, ", from before");
+    for (Row& row : rows_) {
+      if (look_at(row))
+        row.state = RowState::finished, tell(row, ", from before");
+      else if (row.seconds > 0)
+        row.state = RowState::stopped;
+    }
     std::vector<Place> at;
     for (const std::string& gpu : places) at.push_back({gpu, nullptr, {}, 0});
     for (bool busy = true; busy;) {

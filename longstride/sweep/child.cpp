@@ -11,6 +11,7 @@
 
 #include "longstride/base/check.h"
 #include "longstride/base/despite_signals.h"
+#include "longstride/base/text.h"
 
 namespace longstride {
 
@@ -85,6 +86,15 @@ std::optional<int> Child::ended() {
 
 void Child::send(int signal) const {
   if (process_ > 0) kill(process_, signal);
+}
+
+std::vector<std::string> one_gpu_each(int64_t count, const char* visible) {
+  const std::vector<std::string> names =
+      visible != nullptr ? split(visible, ',') : std::vector<std::string>();
+  std::vector<std::string> gpus;
+  for (size_t i = 0; i < static_cast<size_t>(count); ++i)
+    gpus.push_back(i < names.size() ? std::string(trim(names[i])) : fmt::format("{}", i));
+  return gpus;
 }
 
 }  // namespace longstride

@@ -1,6 +1,7 @@
 // This program once more, as a process of its own.
 #pragma once
 
+#include <cstdint>
 #include <optional>
 #include <string>
 #include <utility>
@@ -33,5 +34,9 @@ class Child {
  private:
   pid_t process_ = 0;  // 0: ended
 };
+
+// What CUDA_VISIBLE_DEVICES has to be, for each of `count` children, that each sees one GPU of those that this process
+// sees; `visible` is this process's own value, null if it has none.
+std::vector<std::string> one_gpu_each(int64_t count, const char* visible);
 
 }  // namespace longstride

@@ -61,5 +61,11 @@ TEST(Child, EndsBySignals) {
   EXPECT_THROW(Child(command_for("Waits", folder / "no/log")), Error);
 }
 
+TEST(Child, EachSeesOneGpuOfThoseThatTheParentSees) {
+  using testing::ElementsAre;
+  EXPECT_THAT(one_gpu_each(3, nullptr), ElementsAre("0", "1", "2"));
+  EXPECT_THAT(one_gpu_each(2, "5, GPU-1234,7"), ElementsAre("5", "GPU-1234"));
+}
+
 }  // namespace
 }  // namespace longstride

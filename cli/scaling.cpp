@@ -111,6 +111,21 @@ void say_what_to_know(const ScalingRuns& all) {
         all.runs.size());
 }
 
+// A law of parameters is of models that had the same data, and a law of data of one model.
+void note_what_else_differs(const std::vector<ScalingRun>& runs, const ScalingLaw& law) {
+  if (!law.fit || law.resource == Resource::compute) return;
+  const Resource other = law.resource == Resource::data ? Resource::parameters : Resource::data;
+  double least = runs[law.runs[0]].amount_of(other), most = least;
+  for (const size_t run : law.runs) {
+    least = std::min(least, runs[run].amount_of(other));
+    most = std::max(most, runs[run].amount_of(other));
+  }
+  if (most > 1.01 * least)
+    say("note       the runs of the law of {} differ in {} too, by up to {:.3g} times; fit it to runs that "
+        "do not",
+        name_of(law.resource), name_of(other), most / least);
+}
+
 }  // namespace
 
 int run_scaling(const ScalingOptions& options) {
@@ -127,6 +142,7 @@ int run_scaling(const ScalingOptions& options) {
       std::any_of(laws.begin(), laws.end(), [](const ScalingLaw& law) { return law.fit.has_value(); });
   for (const ScalingLaw& law : laws)
     if (any && !law.fit) say("no law     of {}: {}", name_of(law.resource), law.why_not);
+  for (const ScalingLaw& law : laws) note_what_else_differs(all.runs, law);
   LONGSTRIDE_CHECK(any, "no law can be fitted to {} run{}: {}; {}; {}", all.runs.size(),
                    all.runs.size() == 1 ? "" : "s", laws[0].why_not, laws[1].why_not, laws[2].why_not);
   if (!options.output.empty())

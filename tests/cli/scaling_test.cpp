@@ -44,6 +44,12 @@ TEST_F(ScalingTest, RunsOfASweepFollowLawsAndBrokenOnesAreNamed) {
   EXPECT_FALSE(laws["laws"]["data"]["fitted"]);
   EXPECT_EQ(longstride("scaling runs --json").out, json.out);
 
+  // One of them gets more data than the others.
+  EXPECT_THAT(outcome.err, testing::Not(HasSubstr("differ in data too")));
+  ASSERT_EQ(longstride("train 'runs/small/width=64' --quiet --set train.steps=90").code, 0);
+  EXPECT_THAT(longstride("scaling runs").err,
+              HasSubstr("the law of parameters differ in data too, by up to 1.5 times"));
+
   fs::remove_all(folder_ / "runs/small/width=64");
   const Outcome few = longstride("scaling runs");
   EXPECT_EQ(few.code, 1);

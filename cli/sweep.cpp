@@ -332,7 +332,9 @@ int run_sweep(const SweepOptions& options) {
   Sweep sweep(options, folder, lists);
   const std::vector<std::string> places = places_for(config, options.gpus);
   open_sweep(folder, config, lists);
-  const RunLock lock(folder, {.note = [](const std::string& line) { say_line(line); }});
+  const RunLock lock(folder, {.work = "this sweep",
+                              .otherwise = "begin another sweep with --folder",
+                              .note = [](const std::string& line) { say_line(line); }});
 
   say("sweep      {} runs in {}{}", sweep.rows().size(), folder,
       places.size() > 1 ? fmt::format(", {} at a time", places.size()) : "");

@@ -106,7 +106,8 @@ RunLock::RunLock(const std::string& run_directory, const RunLockOptions& options
     const bool held = error == EWOULDBLOCK || error == EACCES;
     if (held && Clock::now() < give_up) {
       if (!said)
-        note(fmt::format("{}: waiting for {}, which trains this run", run_directory, holder.describe()));
+        note(fmt::format("{}: waiting for {}, which trains {}", run_directory, holder.describe(),
+                         options.work));
       said = true;
       std::this_thread::sleep_for(kPause);
       continue;
@@ -114,8 +115,8 @@ RunLock::RunLock(const std::string& run_directory, const RunLockOptions& options
     close(std::exchange(file_, -1));
     errno = error;
     LONGSTRIDE_CHECK(held, "{}: cannot lock the run: {}", run_directory, last_system_error());
-    fail("{}: {} is training this run; wait for its end, stop it first{}, or begin another run with --run",
-         run_directory, holder.describe(), holder.here() ? fmt::format(" (kill {})", holder.process) : "");
+    fail("{}: {} is training {}; wait for its end, stop it first{}, or {}", run_directory, holder.describe(),
+         options.work, holder.here() ? fmt::format(" (kill {})", holder.process) : "", options.otherwise);
   }
   write_holder(file_);
 }

@@ -11,6 +11,8 @@ namespace longstride {
 using Notes = std::function<void(const std::string&)>;
 
 struct RunLockOptions {
+  const char* work = "this run";  // what the holder trains, and what else the user may do, for messages
+  const char* otherwise = "begin another run with --run";
   double patience = 5;  // seconds to wait for a process that is about to end
   Notes note = {};      // receives a line if a process is waited for or the file system has no locks
   // Stands for flock(descriptor, LOCK_EX | LOCK_NB) in tests.

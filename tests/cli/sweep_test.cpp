@@ -7,6 +7,8 @@
 
 #include <nlohmann/json.hpp>
 
+#include "longstride/run/run_lock.h"
+
 #include "tests/cli/cli_fixture.h"
 
 namespace longstride {
@@ -73,6 +75,16 @@ TEST_F(SweepTest, NothingStartsWithAWrongCommandLine) {
   ASSERT_EQ(longstride("train small.toml --quiet --set train.steps=2").code, 0);
   expect_complaint(longstride("sweep small.toml --vary train.steps=5"), 1,
                    {"runs/small is a run and not a sweep"});
+}
+
+TEST_F(SweepTest, OneProcessAtATimeIsTrainingASweep) {
+  const std::string command = "sweep small.toml --folder s --set train.steps=2 --vary train.seed=1,2";
+  ASSERT_EQ(longstride(command).code, 0);
+  const RunLock lock(folder_ / "s");
+  const Outcome outcome = longstride(command);
+  EXPECT_EQ(outcome.code, 1);
+  EXPECT_THAT(outcome.err, HasSubstr("is training this sweep; "));
+  EXPECT_THAT(outcome.err, HasSubstr("--folder"));
 }
 
 TEST_F(SweepTest, NamesWithSpaces) {

@@ -54,6 +54,8 @@ for turn in $(seq "$turns"); do
     settings="--set train.optimizer=$optimizer --set train.steps=80 --set train.log_every=60 --set train.activations=keep --set train.batch"
     measure "batch $optimizer 1 GPU, turn $turn" --device cuda:0 $settings=2
     measure "batch $optimizer $gpus GPUs, turn $turn" --gpus "$gpus" $settings=$((2 * gpus))
+    measure "batch $optimizer $gpus GPUs, the optimizer shared, turn $turn" --gpus "$gpus" --set compute.shard_optimizer=true \
+      $settings=$((2 * gpus))
   done
   for pattern in fixed:1024,32 strided:1024; do
     config 1048576 8 "$pattern"

@@ -80,10 +80,11 @@ int64_t count_parameters(const ModelConfig& config) {
 namespace {
 // Lays the store out in an arena. Planning and making a store both go through here.
 std::vector<Tensor> lay_out(const std::vector<ParameterSpec>& table, DType dtype, ParameterStore::Which which,
-                            Arena& arena) {
+                            ParameterRange range, Arena& arena) {
   std::vector<Tensor> tensors;
-  for (const ParameterSpec& spec : table) {
-    if ((which == ParameterStore::Which::products && !spec.product) ||
+  for (size_t i = 0; i < table.size(); ++i) {
+    const ParameterSpec& spec = table[i];
+    if (!range.has(i) || (which == ParameterStore::Which::products && !spec.product) ||
         (which == ParameterStore::Which::without_muon && !spec.muon_rows.empty()))
       tensors.emplace_back();
     else if (spec.shape.size() == 1)
@@ -95,15 +96,17 @@ std::vector<Tensor> lay_out(const std::vector<ParameterSpec>& table, DType dtype
 }
 }  // namespace
 
-int64_t ParameterStore::bytes(const std::vector<ParameterSpec>& table, DType dtype, Which which) {
+int64_t ParameterStore::bytes(const std::vector<ParameterSpec>& table, DType dtype, Which which,
+                              ParameterRange range) {
   Arena plan = Arena::measuring({});
-  lay_out(table, dtype, which, plan);
+  lay_out(table, dtype, which, range, plan);
   return plan.peak();
 }
 
 ParameterStore::ParameterStore(const std::vector<ParameterSpec>& table, Device device, DType dtype,
-                               Which which)
-    : arena_(device, bytes(table, dtype, which)), tensors_(lay_out(table, dtype, which, arena_)) {
+                               Which which, ParameterRange range)
+    : arena_(device, bytes(table, dtype, which, range)),
+      tensors_(lay_out(table, dtype, which, range, arena_)) {
   for (const Tensor& tensor : tensors_)
     if (tensor && !flat_) flat_ = Tensor(tensor.data, dtype, {arena_.used() / size_of(dtype)}, tensor.device);
 }

@@ -2,6 +2,7 @@
 // value for each element: weights, gradients, the optimizer's moments, averaged weights.
 #pragma once
 
+#include <limits>
 #include <string>
 #include <vector>
 
@@ -32,20 +33,27 @@ struct ParameterSpec {
 std::vector<ParameterSpec> parameter_table(const ModelConfig& config);
 int64_t count_parameters(const ModelConfig& config);
 
+// Parameters [first, end) of a table.
+struct ParameterRange {
+  size_t first = 0, end = std::numeric_limits<size_t>::max();
+  bool has(size_t index) const { return index >= first && index < end; }
+};
+
 // One tensor for each parameter, in one buffer.
 class ParameterStore {
  public:
   enum class Which { all, products, without_muon };
   ParameterStore() = default;
-  // Zeros of `dtype`: for all parameters, only for those of matrix products, or only for those that Muon may
-  // not move. The other tensors are empty.
+  // Zeros of `dtype`: for all parameters of the range, only for those of matrix products, or only for those
+  // that Muon may not move. The other tensors are empty.
   ParameterStore(const std::vector<ParameterSpec>& table, Device device, DType dtype,
-                 Which which = Which::all);
-  static int64_t bytes(const std::vector<ParameterSpec>& table, DType dtype, Which which = Which::all);
+                 Which which = Which::all, ParameterRange range = {});
+  static int64_t bytes(const std::vector<ParameterSpec>& table, DType dtype, Which which = Which::all,
+                       ParameterRange range = {});
 
   const Tensor& operator[](size_t index) const { return tensors_[index]; }
   const std::vector<Tensor>& tensors() const { return tensors_; }
-  // The whole buffer, gaps between tensors included. Stores of the same table and Which have the same
+  // The whole buffer, gaps between tensors included. Stores of the same table, Which and range have the same
   // layout.
   const Tensor& flat() const { return flat_; }
   // Where a tensor begins in flat(). The tensor must not be empty.

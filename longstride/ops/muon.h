@@ -29,11 +29,13 @@ struct MuonStep {
 };
 
 // A matrix in flat buffers, in elements; its rows follow one another. Its copy in the products' dtype may lie
-// elsewhere.
+// elsewhere, and so may its momentum and its average.
 struct MuonMatrix {
   int64_t offset = 0, rows = 0, columns = 0;
   int64_t product_offset = -1;  // -1: none
+  int64_t kept_offset = -1;     // of momentum and average; -1: `offset`
   int64_t count() const { return rows * columns; }
+  int64_t kept() const { return kept_offset < 0 ? offset : kept_offset; }
 };
 
 struct NewtonSchulzStep {

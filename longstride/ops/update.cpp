@@ -1,5 +1,7 @@
 #include "longstride/ops/update.h"
 
+#include <limits>
+
 namespace longstride {
 
 namespace {
@@ -25,16 +27,12 @@ OpWork muon_work(const UpdateTable& table, const UpdateTensors& t) {
   return work;
 }
 
-void check_like(const Arguments& arguments, const char* name, const Tensor& t, const Tensor& w) {
-  arguments.flat(name, t, DType::f32, w.count());
-}
-
 void check_tensors(const Arguments& arguments, const UpdateTensors& t) {
   arguments.flat("w", t.w, DType::f32, t.w.count());
-  check_like(arguments, "g", t.g, t.w);
-  check_like(arguments, "m", t.m, t.w);
+  arguments.flat("g", t.g, DType::f32, t.w.count());
+  arguments.flat("m", t.m, DType::f32, t.m.count());
   arguments.flat("v", t.v, DType::f32, t.v.count());
-  if (t.average) check_like(arguments, "average", t.average, t.w);
+  if (t.average) arguments.flat("average", t.average, DType::f32, t.m.count());
   if (!t.products) return;
   arguments.product("products", t.products.dtype);
   arguments.flat("products", t.products, t.products.dtype, t.products.count());
@@ -78,13 +76,24 @@ void AddLosses::check(const Arguments& arguments) const {
 }
 
 OpWork GradientSquares::work() const {
-  int64_t count = 0;
-  for (const ParameterSlice& slice : table.slices()) count += slice.count;
-  for (const MuonMatrix& matrix : table.matrices()) count += matrix.count();
-  return {.bytes = count * size_of(DType::f32)};
+  return SquaresOfChunks{table, g, 0, std::numeric_limits<int64_t>::max(), nullptr}.work();
 }
 
 void GradientSquares::check(const Arguments& arguments) const {
+  arguments.flat("g", g, DType::f32, g.count());
+}
+
+OpWork SquaresOfChunks::work() const {
+  int64_t count = 0;
+  const auto add = [&](int64_t offset, int64_t of_parameter) {
+    if (offset >= begin && offset < end) count += of_parameter;
+  };
+  for (const ParameterSlice& slice : table.slices()) add(slice.offset, slice.count);
+  for (const MuonMatrix& matrix : table.matrices()) add(matrix.offset, matrix.count());
+  return {.bytes = count * size_of(DType::f32)};
+}
+
+void SquaresOfChunks::check(const Arguments& arguments) const {
   arguments.flat("g", g, DType::f32, g.count());
 }
 

@@ -1,4 +1,4 @@
-// The optimizer's step over all parameters at once, in three calls:
+// The optimizer's step over all parameters at once:
 //
 //   GradientSquares        control->squares: the sum of squares of the gradients
 //   DecideUpdate           from `squares` and `losses`: the norm ||g|| / loss_scale, whether the step is taken,
@@ -10,7 +10,7 @@
 //
 // What the calls are told and what they find live in one small block of the device's memory, UpdateControl, so
 // that a whole step can be queued without a look at its numbers. A decision depends on nothing but that block:
-// where each of several ranks has the gradients of some parameters, the ranks add up `squares` and `losses`
+// where each of several ranks has the gradients of some parameters, the ranks add up squares and losses
 // before it, and all of them decide the same.
 #pragma once
 
@@ -40,14 +40,16 @@ struct UpdateControl {
   int applied = 0;            // 1: the parameters take the step
 };
 
-// One parameter that Adam moves, in buffers of all of them, in elements. Its second moment and its copy in
-// the products' dtype may lie elsewhere.
+// One parameter that Adam moves, in buffers of all of them, in elements. Its moments, its average and its copy
+// in the products' dtype may lie elsewhere.
 struct ParameterSlice {
   int64_t offset = 0, count = 0;
   bool decay = false;
   int64_t product_offset = -1;  // -1: none
-  int64_t second_offset = -1;   // -1: `offset`
+  int64_t second_offset = -1;   // of the second moment; -1: `offset`
+  int64_t kept_offset = -1;     // of the first moment and the average; -1: `offset`
   int64_t second() const { return second_offset < 0 ? offset : second_offset; }
+  int64_t kept() const { return kept_offset < 0 ? offset : kept_offset; }
 };
 
 // What Adam moves and what Muon moves, as the device reads them, and room for sums on the way.
@@ -67,7 +69,7 @@ class UpdateTable {
   const std::vector<MuonMatrix>& matrices() const { return matrices_; }  // in their working order
   DType orthogonal() const { return orthogonal_; }
   NewtonSchulz kind() const { return kind_; }
-  int64_t chunks() const { return chunks_; }  // pieces that the GPU takes at a time
+  int64_t chunks() const { return chunks_; }  // pieces whose squares are summed apart
   void* data() const { return buffer_.data(); }
   Device device() const { return buffer_.device(); }
 
@@ -80,8 +82,8 @@ class UpdateTable {
   Buffer buffer_;
 };
 
-// Flat, equally laid out buffers of all parameters, f32 and contiguous; `average` may be empty. `v` is laid
-// out by second_offset. `products` is empty or f32, bf16 or, on a GPU, f16.
+// Flat buffers, f32 and contiguous: `w` and `g` of all parameters, laid out equally; `m` and `average`, which
+// may be empty, by kept_offset, `v` by second_offset. `products` is empty or f32, bf16 or, on a GPU, f16.
 struct UpdateTensors {
   Tensor w, g, m, v, average, products;
 };
@@ -119,6 +121,32 @@ struct GradientSquares {
   void check(const Arguments& arguments) const;
 };
 
+// The same where each of several ranks has the gradients of some parameters, in two calls. First the sum of
+// squares of each chunk of the table whose parameter begins in [begin, end) of `g`, and 0 for the others:
+struct SquaresOfChunks {
+  const UpdateTable& table;
+  const Tensor& g;  // f32, contiguous
+  int64_t begin, end;
+  double* squares;  // table.chunks() numbers of the device's memory
+
+  const char* name() const { return "squares_of_chunks"; }
+  OpWork work() const;
+  void check(const Arguments& arguments) const;
+};
+
+// And then control->squares = the sum of the numbers of all ranks, in the order and so with the bits of
+// GradientSquares, if each chunk is another than 0 on one rank at most.
+struct SumSquares {
+  const UpdateTable& table;
+  const double* squares;  // (ranks, table.chunks()), of the device's memory
+  int ranks;
+  UpdateControl* control;
+
+  const char* name() const { return "sum_squares"; }
+  OpWork work() const { return {}; }
+  void check(const Arguments& arguments) const {}
+};
+
 // Fills norm, gradient_scale and applied of `control`. What the other calls need of it besides is kept in the
 // table.
 struct DecideUpdate {
@@ -153,7 +181,7 @@ struct ApplyMuon {
   void check(const Arguments& arguments) const;
 };
 
-// The step of all parameters: all of the above, one after the other.
+// The step of all parameters: GradientSquares, DecideUpdate, ApplyAdam and ApplyMuon.
 void update_parameters(const OpContext& context, const UpdateTable& table, const UpdateTensors& tensors,
                        UpdateControl* control);
 // Bytes of scratch that it uses for these matrices.

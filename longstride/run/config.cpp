@@ -109,6 +109,9 @@ void ComputeConfig::fields(FieldList& list) {
            "of several ranks, how many share each sequence; a process by itself has all of it")
       .at_least(1)
       .at_most(1024);
+  list.add("shard_optimizer", shard_optimizer,
+           "several ranks share the optimizer: each keeps the moments and averages of a part of the weights "
+           "and moves it");
 }
 
 FieldList RunConfig::fields() {

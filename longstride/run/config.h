@@ -54,6 +54,7 @@ struct ComputeConfig {
   int64_t threads = 0;
   std::string instructions = "auto";
   int64_t sequence_ranks = 1;
+  bool shard_optimizer = false;
 
   void fields(FieldList& list);
 };

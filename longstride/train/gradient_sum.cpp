@@ -31,18 +31,28 @@ int64_t piece_between_machines(int ranks) { return std::max(kLeastPiece, ranks *
 constexpr int64_t kOfNccl = int64_t{1} << 30;
 constexpr std::chrono::milliseconds kBetweenLooks{50};
 
-// The shard of each rank in a piece: whole lines of memory, the last ones may be empty.
-struct Shards {
-  Shards(int64_t begin, int64_t end, int ranks)
-      : begin_(begin), end_(end), size_((((end - begin) + ranks - 1) / ranks + 63) / 64 * 64) {}
-  int64_t begin(int rank) const { return std::min(end_, begin_ + rank * size_); }
+// The shard of each rank in a piece; some may be empty.
+class Shards {
+ public:
+  explicit Shards(std::vector<int64_t> begins) : begins_(std::move(begins)) {}
+  // Equal ones, of whole lines of memory.
+  Shards(int64_t begin, int64_t end, int ranks) {
+    const int64_t size = ((end - begin + ranks - 1) / ranks + 63) / 64 * 64;
+    for (int rank = 0; rank <= ranks; ++rank) begins_.push_back(std::min(end, begin + rank * size));
+  }
+  int64_t begin(int rank) const { return begins_[static_cast<size_t>(rank)]; }
   int64_t count(int rank) const { return begin(rank + 1) - begin(rank); }
+  int64_t largest() const {
+    int64_t most = 0;
+    for (size_t i = 1; i < begins_.size(); ++i) most = std::max(most, begins_[i] - begins_[i - 1]);
+    return most;
+  }
 
  private:
-  int64_t begin_, end_, size_;
+  std::vector<int64_t> begins_;  // ranks + 1
 };
 
-// Memory of the CPU, by the ranks' own connection.
+// Memory of the CPU, by the ranks' own connection. All ranks have all sums, also where shares would do.
 class OnCpu : public GradientSum {
  public:
   OnCpu(Comm& comm, const Tensor& gradients) : comm_(comm), gradients_(gradients) {}
@@ -71,9 +81,9 @@ struct Room {
   double *losses, *nothing;  // one for each rank; not a number
 };
 
-Room allocate(Arena& arena, int ranks, int64_t piece) {
+Room allocate(Arena& arena, int ranks, int64_t shard) {
   Room room;
-  room.parts = arena.allocate(DType::f32, {ranks - 1, Shards(0, piece, ranks).count(0)});
+  room.parts = arena.allocate(DType::f32, {ranks - 1, shard});
   const auto doubles = [&] {
     return static_cast<double*>(
         arena.allocate(DType::u8, {ranks * static_cast<int64_t>(sizeof(double))}).data);
@@ -83,26 +93,28 @@ Room allocate(Arena& arena, int ranks, int64_t piece) {
   return room;
 }
 
-int64_t room_bytes(Device device, int ranks, int64_t piece) {
+int64_t room_bytes(Device device, int ranks, int64_t shard) {
   Arena measure = Arena::measuring(device);
-  allocate(measure, ranks, piece);
+  allocate(measure, ranks, shard);
   return measure.peak();
 }
 
 // Of each piece, every rank receives all parts of its shard, adds them up and sends the sum round: as many bytes
-// as a ring would take, and the same bits whatever connects the ranks. Pieces go by a second stream.
+// as a ring would take, and the same bits whatever connects the ranks. Pieces go by a second stream. Where the ranks
+// have shares of their own, the sums stay with them.
 class OnDevices : public GradientSum {
  public:
   OnDevices(Comm& comm, std::shared_ptr<DeviceComm> devices, Device device, const Tensor& gradients,
-            int64_t piece)
+            int64_t piece, std::vector<int64_t> shares)
       : comm_(comm),
         devices_(std::move(devices)),
         device_(device),
         gradients_(gradients),
-        piece_(std::min(piece, gradients.count())),
+        shares_(std::move(shares)),
+        piece_(shares_.empty() ? std::min(piece, gradients.count()) : gradients.count()),
         side_(backend(device).side_stream(1)),
-        arena_(device, room_bytes(device, comm.size(), piece_)),
-        room_(allocate(arena_, comm.size(), piece_)) {
+        arena_(device, room_bytes(device, comm.size(), shards_of(0, piece_).largest())),
+        room_(allocate(arena_, comm.size(), shards_of(0, piece_).largest())) {
     const double nan = std::numeric_limits<double>::quiet_NaN();
     for (int rank = 0; rank < comm.size(); ++rank)
       backend(device).copy(room_.nothing + rank, &nan, sizeof(nan));
@@ -154,6 +166,9 @@ class OnDevices : public GradientSum {
 
  private:
   bool all_at_once() const { return piece_ == gradients_.count(); }
+  Shards shards_of(int64_t begin, int64_t end) const {
+    return shares_.empty() ? Shards(begin, end, comm_.size()) : Shards(shares_);
+  }
 
   void flush() {
     // From the back, as they became ready.
@@ -168,7 +183,7 @@ class OnDevices : public GradientSum {
   float* at(int64_t element) const { return static_cast<float*>(gradients_.data) + element; }
 
   void sum(int64_t begin, int64_t end) {
-    const Shards shards(begin, end, comm_.size());
+    const Shards shards = shards_of(begin, end);
     const int own = comm_.rank();
     const int64_t count = shards.count(own);
     const auto bytes_of = [&](int rank) { return shards.count(rank) * static_cast<int64_t>(sizeof(float)); };
@@ -186,6 +201,7 @@ class OnDevices : public GradientSum {
       run(OpContext{device_, nullptr},
           OrderedSum{room_.parts.columns(0, count), own,
                      Tensor(at(shards.begin(own)), DType::f32, {count}, device_.kind)});
+    if (!shares_.empty()) return;
     out.clear(), in.clear();
     for (int rank = 0; rank < comm_.size(); ++rank) {
       if (rank == own) continue;
@@ -215,6 +231,7 @@ class OnDevices : public GradientSum {
   std::shared_ptr<DeviceComm> devices_;
   Device device_;
   Tensor gradients_;
+  std::vector<int64_t> shares_;  // empty: none
   int64_t piece_;
   std::unique_ptr<SideStream> side_;
   Arena arena_;
@@ -225,21 +242,22 @@ class OnDevices : public GradientSum {
 }  // namespace
 
 std::unique_ptr<GradientSum> gradient_sum(Comm& comm, std::shared_ptr<DeviceComm> devices, Device device,
-                                          const Tensor& flat_gradients) {
+                                          const Tensor& flat_gradients, std::vector<int64_t> shares) {
   if (device.kind == DeviceKind::cpu) return std::make_unique<OnCpu>(comm, flat_gradients);
   const int64_t piece = on_one_machine(comm) ? flat_gradients.count() : piece_between_machines(comm.size());
-  return gradient_sum_of_devices(comm, std::move(devices), device, flat_gradients, piece);
+  return gradient_sum_of_devices(comm, std::move(devices), device, flat_gradients, piece, std::move(shares));
 }
 
 std::unique_ptr<GradientSum> gradient_sum_of_devices(Comm& comm, std::shared_ptr<DeviceComm> devices,
                                                      Device device, const Tensor& flat_gradients,
-                                                     int64_t piece) {
-  return std::make_unique<OnDevices>(comm, std::move(devices), device, flat_gradients, piece);
+                                                     int64_t piece, std::vector<int64_t> shares) {
+  return std::make_unique<OnDevices>(comm, std::move(devices), device, flat_gradients, piece,
+                                     std::move(shares));
 }
 
 int64_t gradient_sum_bytes(Device device, int ranks, int64_t gradients) {
   if (ranks == 1 || device.kind == DeviceKind::cpu) return 0;
-  return room_bytes(device, ranks, gradients) + kOfNccl;
+  return room_bytes(device, ranks, Shards(0, gradients, ranks).largest()) + kOfNccl;
 }
 
 }  // namespace longstride

@@ -67,7 +67,13 @@ class Loop {
       save_last_and_tell();
       throw;
     } catch (const RankLost&) {
-      save_last_and_tell();
+      // With a rank that shared the optimizer its share of the moments is gone.
+      if (!trainer_.shares_optimizer())
+        save_last_and_tell();
+      else if (saved_step_ > 0)
+        observer_.note(fmt::format(
+            "step {} is saved in {}; what came after it went with the rank's share of the optimizer",
+            saved_step_, run_));
       throw;
     }
   }
@@ -266,7 +272,9 @@ class Loop {
   void save() {
     const int64_t step = trainer_.state().step;
     bring_metrics_to_disk();
+    leader_.collect(trainer_);
     save_checkpoint(run_, step, trainer_.contents());
+    trainer_.release();
     saved_step_ = step;
     saved_at_ = std::chrono::steady_clock::now();
   }

@@ -69,9 +69,10 @@ namespace {
 MemoryPlan memory_of_stage(const RunConfig& config, int ranks) {
   const ComputePlan plan = training_plan(config);
   MemoryPlan memory = plan_memory(config.model, plan, config.train.average > 0);
-  memory.temporaries +=
-      Trainer::exchange_bytes(config, ranks) + Optimizer::working_bytes(config, plan.device, plan.product);
-  memory.optimizer = Optimizer::moment_bytes(config);
+  memory.temporaries += Trainer::exchange_bytes(config, ranks) +
+                        Optimizer::working_bytes(config, plan.device, plan.product, ranks);
+  memory.optimizer = Optimizer::moment_bytes(config, ranks);
+  memory.average = Optimizer::average_bytes(config, ranks);
   memory.temporaries +=
       gradient_sum_bytes(plan.device, ranks, memory.gradients / static_cast<int64_t>(sizeof(float)));
   if (Optimizer::has_parts(config, ranks)) memory.gradients *= 2;
@@ -86,7 +87,7 @@ int batch_parts(const RunConfig& config, int ranks) {
 RunConfig for_ranks(RunConfig config, int ranks) {
   TrainConfig& train = config.train;
   int64_t& sharing = config.compute.sequence_ranks;
-  if (ranks == 1) sharing = 1;
+  if (ranks == 1) sharing = 1, config.compute.shard_optimizer = false;
   LONGSTRIDE_CHECK(ranks % sharing == 0,
                    "{} ranks are no whole number of groups of {} that share sequences; set "
                    "compute.sequence_ranks to a divisor of {}",

@@ -17,7 +17,7 @@ namespace longstride {
 namespace {
 
 struct Order {
-  enum Kind : int32_t { prepare, join, share, step, validate, end };
+  enum Kind : int32_t { prepare, join, share, step, validate, collect, end };
   Kind kind = end;
   int64_t text = 0;  // bytes of the text that follows
   StepOrder of_step;
@@ -97,7 +97,13 @@ void Leader::tell(const StepOrder& order) {
 void Leader::validate(const Trainer& trainer, int64_t max_bytes) {
   StepOrder bytes;
   bytes.step = max_bytes;
-  if (trainer.shares_sequences()) send(comm_, Order::validate, {}, bytes);
+  if (trainer.validates_together()) send(comm_, Order::validate, {}, bytes);
+}
+
+void Leader::collect(Trainer& trainer) {
+  if (!trainer.shares_optimizer()) return;
+  send(comm_, Order::collect);
+  trainer.collect();
 }
 
 void follow(Comm& comm, const RankIdentity& identity, const std::string& error) {
@@ -146,6 +152,9 @@ void follow(Comm& comm, const RankIdentity& identity, const std::string& error) 
         break;
       case Order::validate:
         trainer->validate(order.of_step.step);
+        break;
+      case Order::collect:
+        trainer->collect();
         break;
       case Order::step:
         try {

@@ -35,8 +35,10 @@ class Leader {
   // Gives the others the weights of `trainer`.
   void share(Trainer& trainer);
   void tell(const StepOrder& order);
-  // The others validate with rank 0, if they share its sequences.
+  // The others validate with rank 0, if they share its sequences or its averages.
   void validate(const Trainer& trainer, int64_t max_bytes);
+  // Before trainer.contents(): the others give what they have of it.
+  void collect(Trainer& trainer);
   Comm& comm() { return comm_; }
 
  private:

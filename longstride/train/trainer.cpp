@@ -110,7 +110,7 @@ Trainer::Trainer(const RunConfig& config, const Splits& splits, Comm& comm)
       loader_(splits.train, config.model.context, config.train.batch,
               static_cast<uint64_t>(config.train.seed)) {
   const ComputePlan plan = training_plan(config_);
-  optimizer_ = std::make_unique<Optimizer>(config_, plan.device, plan.product, comm.size());
+  optimizer_ = std::make_unique<Optimizer>(config_, plan.device, plan.product, comm.size(), comm.rank());
   total_steps_ = longstride::total_steps(config.train, loader_.windows_per_epoch());
   build_stage(0);
   state_.context = stage().model.context;
@@ -345,12 +345,18 @@ void Trainer::join_ranks() {
   if (comm_.size() == 1) return;
   const Device device = model_->plan().device;
   devices_ = join_devices(comm_, device);
-  sum_ = gradient_sum(comm_, devices_, device, optimizer_->flat_gradients());
+  sum_ = gradient_sum(comm_, devices_, device, optimizer_->flat_gradients(), optimizer_->share_begins());
+  optimizer_->join(devices_, [this] { sum_->wait(); });
 }
 
 void Trainer::share_weights() {
   const Device device = model_->plan().device;
-  for (const std::vector<NamedTensor>& tensors : {optimizer_->model_tensors(), optimizer_->state_tensors()})
+  std::vector<std::vector<NamedTensor>> everywhere{optimizer_->weights()};
+  if (shares_optimizer())
+    optimizer_->distribute(comm_);
+  else
+    everywhere = {optimizer_->model_tensors(), optimizer_->state_tensors()};
+  for (const std::vector<NamedTensor>& tensors : everywhere)
     for (const NamedTensor& named : tensors) {
       const int64_t bytes = named.tensor.bytes();
       if (device.kind == DeviceKind::cpu) {
@@ -368,6 +374,7 @@ void Trainer::share_weights() {
 Evaluation Trainer::validate(int64_t max_bytes) {
   Evaluation result;
   optimizer_->with_evaluation_weights([&](const ModelParameters& parameters) {
+    if (comm_.rank() > 0 && !shares_sequences()) return;  // it was there for its averages
     result = evaluate_segment(*room_, parameters, validation_, 0, max_bytes, {});
   });
   return result;
@@ -386,6 +393,7 @@ CheckpointContents Trainer::contents() const {
 }
 
 void Trainer::load(const OpenCheckpoint& checkpoint) {
+  if (shares_optimizer()) optimizer_->make_room();
   load_into(checkpoint.model(), "", optimizer_->model_tensors());
   load_into(checkpoint.state(), "", optimizer_->state_tensors());
   optimizer_->loaded();

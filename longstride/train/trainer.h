@@ -98,11 +98,18 @@ class Trainer {
 
   // Whether ranks share sequences: then all of them validate together.
   bool shares_sequences() const { return config_.compute.sequence_ranks > 1; }
+  // Whether all ranks take part in a validation.
+  bool validates_together() const { return shares_sequences() || optimizer_->shares_average(); }
+  // Whether ranks share the optimizer: then rank 0 alone cannot say what a checkpoint holds, and all ranks call
+  // collect() before contents().
+  bool shares_optimizer() const { return optimizer_->shares().is_shared(); }
+  void collect() { optimizer_->collect(); }
   // Validation with the weights that a checkpoint would hold; max_bytes 0 = all.
   Evaluation validate(int64_t max_bytes);
 
-  // What a checkpoint holds. Throws Error if a weight is not finite: such a state is not worth keeping.
+  // What a checkpoint holds; of ranks that share the optimizer what was collected, until release(). Throws Error if a weight is not finite: such a state is not worth keeping.
   CheckpointContents contents() const;
+  void release() { optimizer_->free_room(); }
   void load(const OpenCheckpoint& checkpoint);
 
   TrainState& state() { return state_; }

@@ -57,6 +57,39 @@ TEST_F(GpuRanksTest, GpusAreAsManyMicroBatchesBitForBit) {
     }
 }
 
+// The state too, as far as other batches of Muon's matrices give the same products.
+TEST_F(GpuRanksTest, GpusThatShareTheOptimizerLearnTheSame) {
+  const std::string muon =
+      " --set train.optimizer=muon --set model.positions=rotary --set model.convolution=4 --set "
+      "model.layers=4"
+      " --set train.average=0.99 --set 'train.context_schedule=32 until 0.5'";
+  int number = 0;
+  for (const std::string& more : {std::string(" --set train.average=0.9"), muon})
+    for (const int gpus : {2, 3, 4}) {
+      if (gpus > gpus_) continue;
+      SCOPED_TRACE(more + ", GPUs " + std::to_string(gpus));
+      const std::string name = std::to_string(++number),
+                        settings = " --quiet --set train.keep_last=9 --set train.batch=12" + more,
+                        shared = " --set compute.shard_optimizer=true";
+      Outcome outcome = train(gpus, "small.toml --run whole" + name + settings);
+      ASSERT_EQ(outcome.code, 0) << outcome.err;
+      outcome = train(gpus, "small.toml --run shared" + name + settings + shared);
+      ASSERT_EQ(outcome.code, 0) << outcome.err;
+      EXPECT_FALSE(weights("whole" + name).empty());
+      EXPECT_TRUE(weights("whole" + name) == weights("shared" + name));
+      EXPECT_EQ(read_bytes(folder_ / ("whole" + name + "/best.json")),
+                read_bytes(folder_ / ("shared" + name + "/best.json")));
+      // Gone on with by one GPU, and by those that share.
+      outcome = train(
+          1, "shared" + name + " --step 20 --quiet --set train.micro_batch=" + std::to_string(12 / gpus));
+      ASSERT_EQ(outcome.code, 0) << outcome.err;
+      EXPECT_TRUE(weights("whole" + name) == weights("shared" + name));
+      outcome = train(gpus, "shared" + name + " --step 20 --quiet");
+      ASSERT_EQ(outcome.code, 0) << outcome.err;
+      EXPECT_TRUE(weights("whole" + name) == weights("shared" + name));
+    }
+}
+
 // Attention with heads of 64 in bf16 is that of Hopper's own kernels, where there are such.
 TEST_F(GpuRanksTest, GpusThatShareSequencesLearnTheSame) {
   const std::string model =

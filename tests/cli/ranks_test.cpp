@@ -11,6 +11,8 @@
 #include <gtest/gtest.h>
 #include <nlohmann/json.hpp>
 
+#include "longstride/checkpoint/safetensors.h"
+
 #include "tests/cli/cli_fixture.h"
 
 namespace longstride {
@@ -140,6 +142,59 @@ TEST_F(RanksTest, ACheckpointDoesNotKnowTheNumberOfRanks) {
   EXPECT_TRUE(weights("parts") == weights("whole"));
 }
 
+// The whole state of a run, moments and averages included, is that of ranks that each keep all of it; it is gone on with by
+// any number of ranks, sharing or not.
+TEST_F(RanksTest, RanksThatShareTheOptimizerHaveTheSameState) {
+  const std::string muon =
+      " --set train.optimizer=muon --set model.positions=rotary --set model.convolution=4 --set "
+      "train.average=0.99 --set 'train.context_schedule=32 until 0.5'";
+  const std::string shared = " --set compute.shard_optimizer=true";
+  const auto states = [&](const std::string& run) {
+    std::string all;
+    for (const char* step : {"20", "30"})
+      for (const char* file : {"model", "state"}) {
+        const SafetensorsFile tensors(
+            folder_ / fmt::format("{}/checkpoints/step-000000{}/{}.safetensors", run, step, file));
+        for (const std::string& name : tensors.names()) {
+          const Tensor tensor = tensors.find(name);
+          all += name + ": " + std::string(static_cast<const char*>(tensor.data), tensor.bytes()) + "\n";
+        }
+      }
+    return all;
+  };
+  int number = 0;
+  for (const std::string& more : {std::string(" --set train.average=0.9"), muon})
+    for (const int ranks : {2, 3}) {
+      SCOPED_TRACE(more + ", ranks " + std::to_string(ranks));
+      const std::string name = std::to_string(++number),
+                        settings = " --quiet --set train.keep_last=9 --set train.batch=6" + more;
+      Outcome outcome = train(ranks, "small.toml --run whole" + name + settings);
+      ASSERT_EQ(outcome.code, 0) << outcome.err;
+      outcome = train(ranks, "small.toml --run shared" + name + settings + shared);
+      ASSERT_EQ(outcome.code, 0) << outcome.err;
+      const std::string expected = states("whole" + name);
+      EXPECT_GT(expected.size(), 100'000U);
+      EXPECT_TRUE(expected == states("shared" + name));
+      EXPECT_EQ(read_bytes(folder_ / ("whole" + name + "/best.json")),
+                read_bytes(folder_ / ("shared" + name + "/best.json")));
+      if (ranks == 3) continue;
+      // On one rank, on three that share, on two that do not.
+      for (const auto& [others, how] : {std::pair{1, std::string(" --set train.micro_batch=3")},
+                                        {3, shared},
+                                        {2, std::string(" --set compute.shard_optimizer=false")}}) {
+        outcome = train(others, "shared" + name + " --step 10 --quiet" + how);
+        ASSERT_EQ(outcome.code, 0) << outcome.err;
+        if (others != 3) {
+          EXPECT_TRUE(expected == states("shared" + name)) << others;
+        }
+      }
+      if (kMpirun.empty()) continue;
+      outcome = train_by(kMpirun + "-n 2", "small.toml --run mpi" + name + settings + shared);
+      ASSERT_EQ(outcome.code, 0) << outcome.err;
+      EXPECT_TRUE(expected == states("mpi" + name));
+    }
+}
+
 TEST_F(RanksTest, WhatCannotBeIsOneLine) {
   expect_complaint(train(3, "small.toml --run run"), 1,
                    {"train.batch = 2 sequences cannot be shared out to 3 ranks evenly; take 3"});
@@ -170,23 +225,32 @@ TEST_F(RanksTest, RanksOfTorchrunAreJoined) {
 }
 
 TEST_F(RanksTest, TheDeathOfARankEndsTheOthersAndTheRunGoesOn) {
-  // Kills rank 1 once the run has a checkpoint, and all of them if that ended nothing.
-  const std::string killer =
-      "true; (for i in $(seq 300); do sleep 0.1; [ -e killed/best.json ] || continue;"
-      " for p in $(pgrep -f 'longstride train small.toml --run killed'); do"
-      " tr '\\0' '\\n' 2>/dev/null </proc/$p/environ | grep -q '^RANK=1$' && kill -9 $p; done; break; done;"
-      " sleep 40; pkill -9 -f 'longstride train small.toml --run killed') >/dev/null 2>&1 & ";
-  const auto begin = std::chrono::steady_clock::now();
-  const Outcome outcome = train_by(killer, "small.toml --run killed --set train.steps=1000000 --ranks 2");
-  EXPECT_LT(std::chrono::steady_clock::now() - begin, std::chrono::seconds(60));
-  EXPECT_EQ(outcome.code, 1);
-  const std::string end = outcome.err.substr(outcome.err.size() - std::min<size_t>(outcome.err.size(), 400));
-  EXPECT_THAT(end, HasSubstr("is saved in killed"));
-  EXPECT_THAT(end, HasSubstr("longstride: rank 1 is gone"));
-  EXPECT_THAT(end, HasSubstr("longstride: rank 1 was ended by signal 9"));
-  const Outcome again = train(2, "killed --set train.minutes=0.01");
-  EXPECT_EQ(again.code, 0) << again.err;
-  EXPECT_THAT(again.err, HasSubstr("resuming from step"));
+  for (const char* shared : {"false", "true"}) {
+    SCOPED_TRACE(shared);
+    fs::remove_all(folder_ / "killed");
+    // Kills rank 1 once the run has a checkpoint, and all of them if that ended nothing.
+    const std::string killer =
+        "true; (for i in $(seq 300); do sleep 0.1; [ -e killed/best.json ] || continue;"
+        " for p in $(pgrep -f 'longstride train small.toml --run killed'); do"
+        " tr '\\0' '\\n' 2>/dev/null </proc/$p/environ | grep -q '^RANK=1$' && kill -9 $p; done; break; done;"
+        " sleep 40; pkill -9 -f 'longstride train small.toml --run killed') >/dev/null 2>&1 & ";
+    const auto begin = std::chrono::steady_clock::now();
+    const Outcome outcome = train_by(
+        killer,
+        std::string(
+            "small.toml --run killed --set train.steps=1000000 --ranks 2 --set compute.shard_optimizer=") +
+            shared);
+    EXPECT_LT(std::chrono::steady_clock::now() - begin, std::chrono::seconds(60));
+    EXPECT_EQ(outcome.code, 1);
+    const std::string end =
+        outcome.err.substr(outcome.err.size() - std::min<size_t>(outcome.err.size(), 400));
+    EXPECT_THAT(end, HasSubstr("is saved in killed"));
+    EXPECT_THAT(end, HasSubstr("longstride: rank 1 is gone"));
+    EXPECT_THAT(end, HasSubstr("longstride: rank 1 was ended by signal 9"));
+    const Outcome again = train(2, "killed --set train.minutes=0.01");
+    EXPECT_EQ(again.code, 0) << again.err;
+    EXPECT_THAT(again.err, HasSubstr("resuming from step"));
+  }
 }
 
 }  // namespace

@@ -75,6 +75,39 @@ TEST(GradientSum, DevicesAddInTheOrderOfTheRanks) {
     }
 }
 
+// Where each rank has a share of its own it gets the sums of that alone, and some may have none.
+TEST(GradientSum, ASharesSumStaysWithItsRank) {
+  constexpr int kRanks = 4;
+  const std::vector<int64_t> shares{0, 300, 300, 1000, 1407};
+  std::vector<std::vector<float>> gradients;
+  for (int rank = 0; rank < kRanks; ++rank) gradients.emplace_back(1407, static_cast<float>(1 << rank));
+  testing::Wires wires;
+  std::vector<std::thread> threads;
+  for (int rank = 0; rank < kRanks; ++rank)
+    threads.emplace_back([&, rank] {
+      Numbered comm(rank, kRanks);
+      std::vector<float>& own = gradients[static_cast<size_t>(rank)];
+      UpdateControl control;
+      control.losses = 1;
+      const auto sum = gradient_sum_of_devices(comm, std::make_unique<testing::ByWires>(wires, rank), {},
+                                               Tensor(own.data(), DType::f32, {1407}), 64, shares);
+      sum->ready(700, 1407);
+      sum->ready(0, 700);
+      sum->finish(&control);
+      sum->wait();
+      EXPECT_EQ(control.losses, kRanks);
+    });
+  for (std::thread& thread : threads) thread.join();
+  for (int rank = 0; rank < kRanks; ++rank)
+    for (int64_t i = 0; i < 1407; ++i) {
+      const bool own = i >= shares[static_cast<size_t>(rank)] && i < shares[static_cast<size_t>(rank) + 1];
+      ASSERT_EQ(gradients[static_cast<size_t>(rank)][static_cast<size_t>(i)],
+                own ? 15 : static_cast<float>(1 << rank))
+          << rank << ", " << i;
+    }
+  EXPECT_TRUE(wires.all_received());
+}
+
 // A loss that is no number keeps the update from changing anything.
 TEST(GradientSum, WhatIsAbandonedHasNoResult) {
   testing::Wires wires;

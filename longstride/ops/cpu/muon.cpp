@@ -298,7 +298,7 @@ void update_matrix(const OpContext& context, const MuonMatrix& matrix, const Upd
                             static_cast<float>(1 - step.momentum)};
   const auto in_pieces = [&](const auto& body) { parallel_pieces(count, kElementsPerPiece, body); };
   float* const g = t.g.as<float>() + matrix.offset;
-  float* const m = t.m.as<float>() + matrix.offset;
+  float* const m = t.m.as<float>() + matrix.kept();
   in_pieces([&](int64_t begin, int64_t end) {
     HWY_DYNAMIC_DISPATCH(momentum)(factors, g + begin, m + begin, end - begin);
   });
@@ -311,7 +311,7 @@ void update_matrix(const OpContext& context, const MuonMatrix& matrix, const Upd
   const MuonMove move{static_cast<float>(step.rate * muon_scale(matrix.rows, matrix.columns)),
                       static_cast<float>(step.rate * step.decay), static_cast<float>(1 - control.adam.ema)};
   MuonWeights to{t.w.as<float>() + matrix.offset, nullptr, nullptr};
-  if (t.average) to.average = t.average.as<float>() + matrix.offset;
+  if (t.average) to.average = t.average.as<float>() + matrix.kept();
   if (t.products && matrix.product_offset >= 0) to.copy = t.products.as<Bf16>() + matrix.product_offset;
   in_pieces([&](int64_t begin, int64_t end) {
     HWY_DYNAMIC_DISPATCH(move_weights)(move, dtype, x, begin, end, to);

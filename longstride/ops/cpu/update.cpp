@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <vector>
 
 #include "longstride/ops/cpu/slices.h"
 
@@ -24,20 +25,40 @@ void compute(const OpContext&, const SumLosses& t) {
   t.control->losses = sum;
 }
 
-// Lists are for GPUs.
+// A chunk is a parameter; lists of them are for GPUs.
 template <>
 void compute(const OpContext&, const LayOutUpdate& t) {
-  *t.bytes = *t.chunks = 0;
+  *t.bytes = 0;
+  *t.chunks = static_cast<int64_t>(t.slices.size() + t.matrices.size());
+}
+
+template <>
+void compute(const OpContext& context, const SquaresOfChunks& t) {
+  double* to = t.squares;
+  const auto take = [&](int64_t offset, int64_t count) {
+    const bool here = offset >= t.begin && offset < t.end;
+    *to++ = here ? squares_of(context, slice_of(t.g, offset, count)) : 0;
+  };
+  for (const ParameterSlice& slice : t.table.slices()) take(slice.offset, slice.count);
+  for (const MuonMatrix& matrix : t.table.matrices()) take(matrix.offset, matrix.count());
+}
+
+template <>
+void compute(const OpContext&, const SumSquares& t) {
+  double sum = 0;
+  for (int64_t chunk = 0; chunk < t.table.chunks(); ++chunk) {
+    double of_chunk = 0;
+    for (int rank = 0; rank < t.ranks; ++rank) of_chunk += t.squares[rank * t.table.chunks() + chunk];
+    sum += of_chunk;
+  }
+  t.control->squares = sum;
 }
 
 template <>
 void compute(const OpContext& context, const GradientSquares& t) {
-  double squares = 0;
-  for (const ParameterSlice& slice : t.table.slices())
-    squares += squares_of(context, slice_of(t.g, slice.offset, slice.count));
-  for (const MuonMatrix& matrix : t.table.matrices())
-    squares += squares_of(context, slice_of(t.g, matrix.offset, matrix.count()));
-  t.control->squares = squares;
+  std::vector<double> squares(static_cast<size_t>(t.table.chunks()));
+  compute(context, SquaresOfChunks{t.table, t.g, 0, t.g.count(), squares.data()});
+  compute(context, SumSquares{t.table, squares.data(), 1, t.control});
 }
 
 template <>
@@ -57,11 +78,12 @@ void compute(const OpContext& context, const ApplyAdam& call) {
   adam.gradient_scale = control->gradient_scale;
   for (const ParameterSlice& slice : call.table.slices()) {
     const auto part = [&](const Tensor& flat) { return slice_of(flat, slice.offset, slice.count); };
+    const auto kept = [&](const Tensor& flat) { return slice_of(flat, slice.kept(), slice.count); };
     adam.decay = slice.decay ? control->adam.decay : 0;
     if (control->applied != 0)
       compute(context,
-              AdamUpdate{adam, part(t.w), part(t.g), part(t.m), slice_of(t.v, slice.second(), slice.count),
-                         part(t.average), slice_of(t.products, slice.product_offset, slice.count)});
+              AdamUpdate{adam, part(t.w), part(t.g), kept(t.m), slice_of(t.v, slice.second(), slice.count),
+                         kept(t.average), slice_of(t.products, slice.product_offset, slice.count)});
     fill_zero(part(t.g));
   }
 }

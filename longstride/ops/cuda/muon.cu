@@ -121,16 +121,17 @@ void orthogonalize(NewtonSchulz kind, Batch& b) {
 
 __global__ void __launch_bounds__(kThreads) momentum_kernel(float* g, float* m, MuonTable table) {
   const MuonChunk chunk = table.chunks[blockIdx.x];
-  const bool applied = table.decision->applied != 0, vectors = chunk.offset % 8 == 0;
+  const bool applied = table.decision->applied != 0;
+  const bool vectors = chunk.offset % 8 == 0, m_vectors = chunk.kept_offset % 8 == 0;
   const MuonNumbers numbers = table.decision->muon;
   double squares = 0;
   for (int first = 8 * static_cast<int>(threadIdx.x); first < chunk.count; first += 8 * kThreads) {
     const int n = of_eight(first, chunk.count);
-    const int64_t i = chunk.offset + first;
+    const int64_t i = chunk.offset + first, kept = chunk.kept_offset + first;
     Eight u{};
     if (applied) {
       const Eight gradient = read8(g + i, n, vectors);
-      Eight momentum = read8(m + i, n, vectors);
+      Eight momentum = read8(m + kept, n, m_vectors);
 #pragma unroll
       for (int j = 0; j < 8; ++j) {
         const float scaled = __fmul_rn(gradient.v[j], numbers.gradient_scale);
@@ -138,7 +139,7 @@ __global__ void __launch_bounds__(kThreads) momentum_kernel(float* g, float* m, 
         u.v[j] = __fmaf_rn(numbers.momentum, __fsub_rn(momentum.v[j], scaled), scaled);
         squares = fma(static_cast<double>(u.v[j]), static_cast<double>(u.v[j]), squares);
       }
-      write8(m + i, momentum, n, vectors);
+      write8(m + kept, momentum, n, m_vectors);
     }
     write8(g + i, u, n, vectors);
   }
@@ -194,20 +195,21 @@ __global__ void __launch_bounds__(kThreads) move_kernel(Weights<P> to, const T* 
   x += place_in_batch(chunk, x_step);
   const MuonNumbers numbers = table.decision->muon;
   const float step = __fmul_rn(numbers.rate, scale);
-  const bool vectors = chunk.offset % 8 == 0, copies = to.products != nullptr && chunk.product_offset >= 0;
+  const bool vectors = chunk.offset % 8 == 0, kept_vectors = chunk.kept_offset % 8 == 0;
+  const bool copies = to.products != nullptr && chunk.product_offset >= 0;
   for (int first = 8 * static_cast<int>(threadIdx.x); first < chunk.count; first += 8 * kThreads) {
     const int n = of_eight(first, chunk.count);
-    const int64_t i = chunk.offset + first;
+    const int64_t i = chunk.offset + first, kept = chunk.kept_offset + first;
     const Eight direction = read8(x + first, n, true);
     Eight w = read8(to.w + i, n, vectors), average{};
-    if (to.average) average = read8(to.average + i, n, vectors);
+    if (to.average) average = read8(to.average + kept, n, kept_vectors);
 #pragma unroll
     for (int j = 0; j < 8; ++j) {
       w.v[j] = __fmaf_rn(-step, direction.v[j], __fmaf_rn(-numbers.decay, w.v[j], w.v[j]));
       average.v[j] = __fmaf_rn(numbers.ema_rest, __fsub_rn(w.v[j], average.v[j]), average.v[j]);
     }
     write8(to.w + i, w, n, vectors);
-    if (to.average) write8(to.average + i, average, n, vectors);
+    if (to.average) write8(to.average + kept, average, n, kept_vectors);
     if (copies) write8(to.products + chunk.product_offset + first, w, n, chunk.product_offset % 8 == 0);
   }
 }
@@ -242,7 +244,8 @@ std::vector<MuonChunk> muon_chunks(std::span<const MuonMatrix> matrices) {
     const int first_sum = static_cast<int>(chunks.size()), sums = static_cast<int>(chunks_of(matrix));
     for (int64_t begin = 0; begin < matrix.count(); begin += kChunk)
       chunks.push_back({matrix.offset + begin, matrix.product_offset < 0 ? -1 : matrix.product_offset + begin,
-                        begin, static_cast<int>(std::min(kChunk, matrix.count() - begin)), first_sum, sums});
+                        matrix.kept() + begin, begin,
+                        static_cast<int>(std::min(kChunk, matrix.count() - begin)), first_sum, sums});
   }
   return chunks;
 }

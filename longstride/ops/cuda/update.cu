@@ -15,7 +15,7 @@ namespace {
 constexpr int kSumThreads = 1024;  // of the blocks that add up alone
 
 struct Chunk {
-  int64_t offset, second_offset, product_offset;
+  int64_t offset, kept_offset, second_offset, product_offset;
   int count;
   int decay;
 };
@@ -53,12 +53,12 @@ std::vector<Chunk> chunks_of(std::span<const ParameterSlice> slices, std::span<c
   std::vector<Chunk> chunks;
   for (const ParameterSlice& slice : slices)
     for (int64_t begin = 0; begin < slice.count; begin += kChunk)
-      chunks.push_back({slice.offset + begin, slice.second() + begin,
+      chunks.push_back({slice.offset + begin, slice.kept() + begin, slice.second() + begin,
                         slice.product_offset < 0 ? -1 : slice.product_offset + begin,
                         static_cast<int>(slice.count - begin < kChunk ? slice.count - begin : kChunk),
                         slice.decay ? 1 : 0});
   for (const MuonChunk& chunk : muon_chunks(matrices))
-    chunks.push_back({chunk.offset, 0, chunk.product_offset, chunk.count, 0});
+    chunks.push_back({chunk.offset, 0, 0, chunk.product_offset, chunk.count, 0});
   return chunks;
 }
 
@@ -76,8 +76,14 @@ __global__ void sum_losses_kernel(const double* of_ranks, int ranks, UpdateContr
   control->losses = sum;
 }
 
-__global__ void __launch_bounds__(kThreads) squares_kernel(const float* g, TableView table) {
-  const Chunk chunk = table.chunks[blockIdx.x];
+// Of the chunks in [begin, end).
+__global__ void __launch_bounds__(kThreads)
+    squares_kernel(const float* g, const Chunk* chunks, int64_t begin, int64_t end, double* squares) {
+  const Chunk chunk = chunks[blockIdx.x];
+  if (chunk.offset < begin || chunk.offset >= end) {
+    if (threadIdx.x == 0) squares[blockIdx.x] = 0;
+    return;
+  }
   const float* from = g + chunk.offset;
   const bool vectors = chunk.offset % 8 == 0;  // a matrix may begin anywhere
   double sum = 0;
@@ -88,7 +94,7 @@ __global__ void __launch_bounds__(kThreads) squares_kernel(const float* g, Table
       sum = fma(static_cast<double>(values.v[j]), static_cast<double>(values.v[j]), sum);
   }
   sum = block_sum<kThreads>(sum);
-  if (threadIdx.x == 0) table.squares[blockIdx.x] = sum;
+  if (threadIdx.x == 0) squares[blockIdx.x] = sum;
 }
 
 __device__ MuonNumbers muon_numbers(const MuonStep& step, const AdamStep& adam) {
@@ -103,9 +109,13 @@ __device__ MuonNumbers muon_numbers(const MuonStep& step, const AdamStep& adam) 
 }
 
 __global__ void __launch_bounds__(kSumThreads)
-    sum_squares_kernel(TableView table, int64_t chunks, UpdateControl* control) {
+    sum_squares_kernel(const double* squares, int ranks, int64_t chunks, UpdateControl* control) {
   double sum = 0;
-  for (int64_t i = threadIdx.x; i < chunks; i += kSumThreads) sum += table.squares[i];
+  for (int64_t i = threadIdx.x; i < chunks; i += kSumThreads) {
+    double of_chunk = squares[i];
+    for (int rank = 1; rank < ranks; ++rank) of_chunk += squares[rank * chunks + i];
+    sum += of_chunk;
+  }
   sum = block_sum<kSumThreads>(sum);
   if (threadIdx.x == 0) control->squares = sum;
 }
@@ -142,21 +152,22 @@ __global__ void __launch_bounds__(kThreads) update_kernel(Buffers<T> buffers, Ta
   const bool copies = buffers.products != nullptr && chunk.product_offset >= 0;
   for (int first = 8 * static_cast<int>(threadIdx.x); first < chunk.count; first += 8 * kThreads) {
     const int n = of_eight(first, chunk.count);
-    const int64_t i = chunk.offset + first, second = chunk.second_offset + first;
+    const int64_t i = chunk.offset + first, kept = chunk.kept_offset + first,
+                  second = chunk.second_offset + first;
     if (applied) {
-      Eight w = read8(buffers.w + i, n, true), m = read8(buffers.m + i, n, true),
+      Eight w = read8(buffers.w + i, n, true), m = read8(buffers.m + kept, n, true),
             v = read8(buffers.v + second, n, true), average{};
       const Eight g = read8(buffers.g + i, n, true);
-      if (buffers.average) average = read8(buffers.average + i, n, true);
+      if (buffers.average) average = read8(buffers.average + kept, n, true);
 #pragma unroll
       for (int j = 0; j < 8; ++j) {
         const AdamElement e = adam_element({w.v[j], m.v[j], v.v[j], average.v[j]}, g.v[j], numbers);
         w.v[j] = e.w, m.v[j] = e.m, v.v[j] = e.v, average.v[j] = e.average;
       }
       write8(buffers.w + i, w, n, true);
-      write8(buffers.m + i, m, n, true);
+      write8(buffers.m + kept, m, n, true);
       write8(buffers.v + second, v, n, true);
-      if (buffers.average) write8(buffers.average + i, average, n, true);
+      if (buffers.average) write8(buffers.average + kept, average, n, true);
       if (copies) write8(buffers.products + chunk.product_offset + first, w, n, true);
     }
     write8(buffers.g + i, Eight{}, n, true);
@@ -168,7 +179,7 @@ __global__ void __launch_bounds__(kThreads) update_kernel(Buffers<T> buffers, Ta
 template <>
 void compute(const OpContext&, const LayOutUpdate& t) {
   for (const ParameterSlice& slice : t.slices)
-    LONGSTRIDE_CHECK(slice.offset % 8 == 0 && slice.second() % 8 == 0 &&
+    LONGSTRIDE_CHECK(slice.offset % 8 == 0 && slice.kept() % 8 == 0 && slice.second() % 8 == 0 &&
                          (slice.product_offset < 0 || slice.product_offset % 8 == 0),
                      "update_parameters: a parameter begins at element {}, must be a multiple of 8",
                      slice.offset);
@@ -199,21 +210,31 @@ void compute(const OpContext&, const SumLosses& t) {
 }
 
 template <>
-void compute(const OpContext&, const GradientSquares& t) {
+void compute(const OpContext&, const SquaresOfChunks& t) {
   const TableView view = view_of(t.table.data(), t.table.chunks());
   if (t.table.chunks() == 0) return;
   LONGSTRIDE_CHECK(vectors_suit(data_of<char>(t.g)),
                    "{}: the gradients do not begin at a multiple of {} bytes", t.name(), 16);
-  squares_kernel<<<static_cast<unsigned>(t.table.chunks()), kThreads, 0, current()>>>(data_of<float>(t.g),
-                                                                                      view);
-  check_launch(t.name());
-  sum_squares_kernel<<<1, kSumThreads, 0, current()>>>(view, t.table.chunks(), t.control);
+  squares_kernel<<<static_cast<unsigned>(t.table.chunks()), kThreads, 0, current()>>>(
+      data_of<float>(t.g), view.chunks, t.begin, t.end, t.squares);
   check_launch(t.name());
 }
 
 template <>
+void compute(const OpContext&, const SumSquares& t) {
+  sum_squares_kernel<<<1, kSumThreads, 0, current()>>>(t.squares, t.ranks, t.table.chunks(), t.control);
+  check_launch(t.name());
+}
+
+template <>
+void compute(const OpContext& context, const GradientSquares& t) {
+  const TableView view = view_of(t.table.data(), t.table.chunks());
+  compute(context, SquaresOfChunks{t.table, t.g, 0, t.g.count(), view.squares});
+  compute(context, SumSquares{t.table, view.squares, 1, t.control});
+}
+
+template <>
 void compute(const OpContext&, const DecideUpdate& t) {
-  if (t.table.chunks() == 0) return;
   decide_kernel<<<1, 1, 0, current()>>>(view_of(t.table.data(), t.table.chunks()), t.control);
   check_launch(t.name());
 }

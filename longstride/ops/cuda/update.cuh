@@ -28,7 +28,7 @@ struct Decision {
 
 // A piece of a matrix, and where the sums of squares of all the matrix's pieces lie.
 struct MuonChunk {
-  int64_t offset, product_offset;
+  int64_t offset, product_offset, kept_offset;
   int64_t begin;  // in its matrix
   int count;
   int first_sum, sums;

@@ -194,19 +194,19 @@ void say_ranks(const RunConfig& config, int ranks) {
 // What the ranks after the first do: they take the run that rank 0 leads.
 int follow_rank_0(const TrainOptions& options, Comm& comm, const std::string& no_device) {
   tell_about_data(true);
-  std::string error;
+  std::string error, run;
   RankIdentity identity;
   try {
     LONGSTRIDE_CHECK(no_device.empty(), "{}", no_device);
-    const RunConfig config = load_config(options.target, options.overrides,
-                                         request_of(options, fs::is_directory(options.target)).directory);
+    run = request_of(options, fs::is_directory(options.target)).directory;
+    const RunConfig config = load_config(options.target, options.overrides, run);
     use_instructions(config.compute);
     identity = identity_of_rank(config);
   } catch (const std::exception& failure) {
     error = failure.what();
   }
   try {
-    follow(comm, identity, error);
+    follow(comm, identity, error, run);
   } catch (const RankLost&) {
     return 1;  // who started the ranks says how rank 0 ended
   }

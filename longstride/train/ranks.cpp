@@ -4,13 +4,17 @@
 #include <optional>
 #include <utility>
 
+#include <unistd.h>
+
 #include "longstride/base/check.h"
 #include "longstride/base/checksum.h"
 #include "longstride/base/interrupt.h"
 #include "longstride/base/mapped_file.h"
 #include "longstride/base/threads.h"
 #include "longstride/base/toml.h"
+#include "longstride/run/describe_device.h"
 #include "longstride/run/run_data.h"
+#include "longstride/train/rank_log.h"
 
 namespace longstride {
 
@@ -48,6 +52,13 @@ void agree_on(Comm& comm, const RankIdentity& identity, const std::string& data)
   agree_on(comm, "longstride", identity.program);
   agree_on(comm, "configuration", identity.config);
   agree_on(comm, "data", data);
+}
+
+std::string begun(const RunConfig& config, int ranks) {
+  char host[256] = {};
+  gethostname(host, sizeof(host) - 1);
+  const Device device = parse_device(config.compute.device);
+  return fmt::format("process {} on {}, {} ranks, {}", getpid(), host, ranks, describe_device(device));
 }
 
 }  // namespace
@@ -106,7 +117,8 @@ void Leader::collect(Trainer& trainer) {
   trainer.collect();
 }
 
-void follow(Comm& comm, const RankIdentity& identity, const std::string& error) {
+namespace {
+void follow(Comm& comm, const RankIdentity& identity, const std::string& error, RankLog& log) {
   const InterruptGuard signals;  // whoever leads has them too, and decides
   std::optional<Splits> splits;
   std::optional<Trainer> trainer;
@@ -125,9 +137,11 @@ void follow(Comm& comm, const RankIdentity& identity, const std::string& error) 
             splits.emplace(open_run_data(config.data, ""));
             data = data_digest(*splits);
             trainer.emplace(config, *splits, comm);
+            log.write(begun(config, comm.size()));
           }
         } catch (const std::exception& failure) {
           why = failure.what();
+          log.write(why);
         }
         // What is wrong is said by rank 0, who ends the work.
         try {
@@ -159,13 +173,27 @@ void follow(Comm& comm, const RankIdentity& identity, const std::string& error) 
       case Order::step:
         try {
           trainer->take(order.of_step);
+          log.step(trainer->state().step, trainer->stage().train.log_every);
         } catch (const RankLost&) {
           throw;
-        } catch (const Error&) {
-          // Rank 0 throws the same, and goes on or ends.
+        } catch (const Error& failure) {
+          log.write(failure.what());  // Rank 0 throws the same, and goes on or ends.
         }
         break;
     }
+  }
+}
+}  // namespace
+
+void follow(Comm& comm, const RankIdentity& identity, const std::string& error,
+            const std::string& run_directory) {
+  RankLog log(run_directory, comm.rank());
+  try {
+    follow(comm, identity, error, log);
+    log.write("ended with rank 0");
+  } catch (const std::exception& failure) {
+    log.write(fmt::format("ended: {}", failure.what()));
+    throw;
   }
 }
 

@@ -46,7 +46,8 @@ class Leader {
 };
 
 // The other ranks: follow until the leader ends. `error` says why this rank has no configuration, or is empty.
-// What goes wrong is told by rank 0.
-void follow(Comm& comm, const RankIdentity& identity, const std::string& error);
+// What goes wrong is told by rank 0. `run_directory` gets this rank's log (train/rank_log.h).
+void follow(Comm& comm, const RankIdentity& identity, const std::string& error,
+            const std::string& run_directory);
 
 }  // namespace longstride

@@ -175,6 +175,8 @@ TEST_F(RanksTest, RanksThatShareTheOptimizerHaveTheSameState) {
       const std::string expected = states("whole" + name);
       EXPECT_GT(expected.size(), 100'000U);
       EXPECT_TRUE(expected == states("shared" + name));
+      EXPECT_THAT(read_bytes(folder_ / ("shared" + name + "/ranks/rank-1.log")),
+                  testing::AllOf(HasSubstr(" step 1\n"), HasSubstr("ended with rank 0\n")));
       EXPECT_EQ(read_bytes(folder_ / ("whole" + name + "/best.json")),
                 read_bytes(folder_ / ("shared" + name + "/best.json")));
       if (ranks == 3) continue;

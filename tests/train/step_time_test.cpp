@@ -51,13 +51,18 @@ TEST(StepTime, WhatWouldTakeTooLongIsScaledFromLess) {
 TEST(StepTime, LayersAreScaledHoweverLittleIsMeasured) {
   RunConfig config = small_config();
   config.model.layers = 3;
-  const double whole = measure_step_time(config, kRoom, 60).seconds;
-  const StepTime part = measure_step_time(config, kRoom, 1e-9);
-  EXPECT_EQ(part.layers, 2);
-  EXPECT_EQ(part.sequences, 1);
-  EXPECT_GT(part.seconds, whole / 6);
-  EXPECT_LT(part.seconds, whole * 6);
-  EXPECT_GT(part.attention, 0);
+  // A busy machine may take a pause in the one step that is measured, but not each time.
+  double ratio = 0;
+  for (int tries = 0; tries < 10 && !(ratio > 1.0 / 6 && ratio < 6); ++tries) {
+    const double whole = measure_step_time(config, kRoom, 60).seconds;
+    const StepTime part = measure_step_time(config, kRoom, 1e-9);
+    EXPECT_EQ(part.layers, 2);
+    EXPECT_EQ(part.sequences, 1);
+    EXPECT_GT(part.attention, 0);
+    ratio = part.seconds / whole;
+  }
+  EXPECT_GT(ratio, 1.0 / 6);
+  EXPECT_LT(ratio, 6);
 }
 
 TEST(StepTime, StagesWithShorterContextsAreMeasuredToo) {

@@ -293,7 +293,9 @@ int run_train(const TrainOptions& of_command) {
         {"planned_memory", summary.planned_memory},
         {"peak_memory", summary.peak_memory}};
     if (product_precision(config.compute, parse_device(config.compute.device)) == DType::f16)
-      out["loss_scale"] = summary.state.loss_scale, out["skipped_steps"] = summary.state.skipped;
+      out["loss_scale"] = summary.state.loss_scale;
+    if (out.contains("loss_scale") || config.train.skip_spikes > 0)
+      out["skipped_steps"] = summary.state.skipped;
     print_json(out);
   } else if (!options.quiet) {
     // A run that was finished before takes no step and needs no memory.

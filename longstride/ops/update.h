@@ -5,7 +5,7 @@
 //                          and what the gradients are multiplied with so that their norm is at most `clip`
 //   ApplyAdam, ApplyMuon   each parameter takes the step of adam.h or, if it is one of the table's matrices,
 //                          that of muon.h. If the step is not taken, because the norm or the losses are not
-//                          finite, no weight, moment or average changes. Either way the gradients are zero
+//                          finite or the losses are more than `most_losses`, no weight, moment or average changes. Either way the gradients are zero
 //                          afterwards.
 //
 // What the calls are told and what they find live in one small block of the device's memory, UpdateControl, so
@@ -14,6 +14,7 @@
 // before it, and all of them decide the same.
 #pragma once
 
+#include <limits>
 #include <span>
 #include <vector>
 
@@ -30,6 +31,7 @@ struct UpdateControl {
   MuonStep muon;         // its average decays as Adam's
   double clip = 0;       // largest norm; 0: none
   float loss_scale = 1;  // what the gradients have been multiplied with
+  double most_losses = std::numeric_limits<double>::infinity();  // a larger sum of losses: no step
   // Told as 0 before the first add_losses.
   double losses = 0;  // their sum
   // By GradientSquares.

@@ -41,6 +41,7 @@ const std::vector<ChartSpec>& known_charts() {
       {"Gradient norm", "", {{"train/gradient_norm", "norm"}}, false, true, true},
       {"Bytes a second", "", {{"train/tokens_per_second", "bytes a second"}}, false, false, true},
       {"Memory", "memory", {{"memory/gpu", "GPU"}, {"memory/resident", "CPU"}}, false, false, true},
+      {"Skipped steps", "", {{"train/skipped_steps", "skipped"}}, false, false, true},
       {"Context", "", {{"train/context", "context"}}, false, false, true}};
   return charts;
 }

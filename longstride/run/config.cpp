@@ -71,6 +71,15 @@ void TrainConfig::fields(FieldList& list) {
   list.add("beta2", beta2, "Adam's decay of the second moment").at_least(0).at_most(0.999999);
   list.add("epsilon", epsilon, "Adam's epsilon").at_least(0).at_most(1);
   list.add("clip", clip, "largest norm of the gradient; 0 = no clipping").at_least(0).at_most(1e9);
+  list.add("skip_spikes", skip_spikes,
+           "skip steps whose loss is above the median of the last 64 by so many deviations, or whose loss or "
+           "gradient "
+           "is not finite: nothing changes, and they are counted; 6 is careful; 0 = off")
+      .at_least(0)
+      .at_most(1e6);
+  list.add("most_skips", most_skips, "with skip_spikes: so many skipped steps in a row end the training")
+      .at_least(1)
+      .at_most(1000);
   list.add("dropout", dropout, "probability, where a branch joins the residual stream")
       .at_least(0)
       .at_most(0.99);

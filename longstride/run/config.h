@@ -33,6 +33,8 @@ struct TrainConfig {
   double weight_decay = 0.01;
   double beta1 = 0.9, beta2 = 0.999, epsilon = 1e-8;
   double clip = 1.0;
+  double skip_spikes = 0;  // deviations, see train/spike_watch.h; 0: no step is skipped
+  int64_t most_skips = 10;
   double dropout = 0;
   double average = 0.999;
   int64_t seed = 1;

@@ -102,6 +102,9 @@ class Loop {
         tell(progress, stage_line());
       }
       add(interval, report);
+      if (!report.spike.empty())
+        tell(progress, fmt::format("skipped    step {}: {}; {} so far", report.step, report.spike,
+                                   trainer_.state().skipped));
       if (const auto rise = watch_.add(report.bits))
         tell(
             progress,
@@ -132,8 +135,9 @@ class Loop {
                         {on_gpu() ? "memory/gpu" : "memory/resident", static_cast<double>(memory)}};
         if (trainer_.model().plan().product == DType::f16) {
           scalars.emplace_back("train/loss_scale", trainer_.state().loss_scale);
-          scalars.emplace_back("train/skipped_steps", static_cast<double>(trainer_.state().skipped));
         }
+        if (trainer_.model().plan().product == DType::f16 || config_.train.skip_spikes > 0)
+          scalars.emplace_back("train/skipped_steps", static_cast<double>(trainer_.state().skipped));
         log(report.step, scalars);
         interval = {};
       }

@@ -45,22 +45,29 @@ Exchange exchange_of(const RunConfig& config, int ranks) {
 
 std::map<std::string, std::string> TrainState::to_metadata() const {
   // {:a} keeps every bit of a double.
-  return {{"train.step", fmt::format("{}", step)},
-          {"train.seconds", fmt::format("{:a}", seconds)},
-          {"train.best_bits", fmt::format("{:a}", best_bits)},
-          {"train.best_step", fmt::format("{}", best_step)},
-          {"train.loss_scale", fmt::format("{:a}", loss_scale)},
-          {"train.skipped", fmt::format("{}", skipped)},
-          {"train.validated_step", fmt::format("{}", validated_step)},
-          {"train.warmup_seconds", fmt::format("{:a}", warmup_seconds)},
-          {"train.context", fmt::format("{}", context)},
-          {"train.pattern", pattern},
-          {"train.stage_step", fmt::format("{}", stage_step)},
-          {"train.interval.bits", fmt::format("{:a}", interval.bits)},
-          {"train.interval.gradient_norm", fmt::format("{:a}", interval.gradient_norm)},
-          {"train.interval.seconds", fmt::format("{:a}", interval.seconds)},
-          {"train.interval.steps", fmt::format("{}", interval.steps)},
-          {"train.interval.applied", fmt::format("{}", interval.applied)}};
+  std::map<std::string, std::string> metadata{
+      {"train.step", fmt::format("{}", step)},
+      {"train.seconds", fmt::format("{:a}", seconds)},
+      {"train.best_bits", fmt::format("{:a}", best_bits)},
+      {"train.best_step", fmt::format("{}", best_step)},
+      {"train.loss_scale", fmt::format("{:a}", loss_scale)},
+      {"train.skipped", fmt::format("{}", skipped)},
+      {"train.validated_step", fmt::format("{}", validated_step)},
+      {"train.warmup_seconds", fmt::format("{:a}", warmup_seconds)},
+      {"train.context", fmt::format("{}", context)},
+      {"train.pattern", pattern},
+      {"train.stage_step", fmt::format("{}", stage_step)},
+      {"train.interval.bits", fmt::format("{:a}", interval.bits)},
+      {"train.interval.gradient_norm", fmt::format("{:a}", interval.gradient_norm)},
+      {"train.interval.seconds", fmt::format("{:a}", interval.seconds)},
+      {"train.interval.steps", fmt::format("{}", interval.steps)},
+      {"train.interval.applied", fmt::format("{}", interval.applied)}};
+  // Only runs that skip steps have these.
+  if (const std::string recent = losses.to_text(); !recent.empty() || skips_in_row > 0) {
+    metadata["train.recent_losses"] = recent;
+    metadata["train.skips_in_row"] = fmt::format("{}", skips_in_row);
+  }
+  return metadata;
 }
 
 TrainState TrainState::from_metadata(const std::map<std::string, std::string>& metadata) {
@@ -95,6 +102,10 @@ TrainState TrainState::from_metadata(const std::map<std::string, std::string>& m
   state.interval = {positive("train.interval.bits"), positive("train.interval.gradient_norm"),
                     positive("train.interval.seconds"), whole("train.interval.steps", state.step),
                     whole("train.interval.applied", state.step)};
+  if (metadata.contains("train.recent_losses")) {
+    state.losses = SpikeWatch::from_text(value("train.recent_losses"));
+    state.skips_in_row = whole("train.skips_in_row", state.step);
+  }
   if (!metadata.contains("train.stage_step")) return state;
   state.context = whole("train.context", int64_t{1} << 30);
   state.pattern = value("train.pattern");
@@ -154,6 +165,7 @@ void Trainer::follow_stages() {
   state_.stage_step = state_.step;
   // Losses of different stages cannot be compared.
   state_.best_bits = 0, state_.best_step = state_.validated_step = 0;
+  state_.losses.restart();
 }
 
 double Trainer::progress() const {
@@ -244,17 +256,33 @@ StepReport Trainer::step(const Tell& tell) {
   order.control.adam = optimizer_->adam(number - state_.skipped, rate);
   order.control.muon = optimizer_->muon(muon_rate(train, number, total_steps_, progress(), warmup_end()));
   order.control.clip = train.clip;
+  const bool skips = train.skip_spikes > 0;
+  if (skips)
+    order.control.most_losses = state_.losses.limit(train.skip_spikes) * std::numbers::ln2 *
+                                static_cast<double>(train.batch * stage().model.context);
   if (f16) order.control.loss_scale = static_cast<float>(state_.loss_scale);
   if (tell) tell(order);
   StepReport report = judge(order, run_step(order));
   report.learning_rate = rate;
-  overflows_in_row_ = report.skipped ? overflows_in_row_ + 1 : 0;
+  const bool overflow = report.skipped && report.spike.empty();
+  overflows_in_row_ = overflow ? overflows_in_row_ + 1 : 0;
   LONGSTRIDE_CHECK(
       overflows_in_row_ < loss_scale::kMostOverflows,
       "step {}: the gradients overflowed f16 in {} steps in a row; go on from the last checkpoint "
       "with compute.precision = \"bf16\" or a lower train.learning_rate",
       report.step, overflows_in_row_);
-  if (f16)
+  const int64_t in_row = report.spike.empty() ? 0 : state_.skips_in_row + 1;
+  LONGSTRIDE_CHECK(
+      in_row < train.most_skips,
+      "step {}: {}; skipped in a row: {} (train.most_skips), so that the data or the rate are "
+      "at fault, not single batches. Go on from the last checkpoint with a lower train.learning_rate or "
+      "{}, or a larger train.skip_spikes",
+      report.step, report.spike, in_row,
+      train.optimizer == "muon" ? "train.muon_rate" : "a longer train.warmup");
+  state_.skips_in_row = in_row;
+  if (skips && !report.skipped) state_.losses.add(report.bits);
+  if (!std::isfinite(report.bits)) report.bits = state_.losses.middle();
+  if (f16 && report.spike.empty())
     state_.loss_scale = report.skipped
                             ? std::max(loss_scale::kLeast, state_.loss_scale * loss_scale::kBackoff)
                             : state_.loss_scale * loss_scale::kGrowth;
@@ -333,7 +361,16 @@ StepReport Trainer::judge(const StepOrder& order, const UpdateControl& done) con
   report.gradient_norm = done.norm;
   report.skipped = done.applied == 0;
   const bool f16 = model_->plan().product == DType::f16;
-  if (report.skipped && !(f16 && std::isfinite(report.bits)))
+  const bool overflow = f16 && std::isfinite(report.bits) && !std::isfinite(report.gradient_norm);
+  if (report.skipped && !overflow && stage().train.skip_spikes > 0) {
+    report.spike = !std::isfinite(report.bits) ? "the loss is not finite"
+                   : !std::isfinite(report.gradient_norm)
+                       ? "the gradient is not finite"
+                       : fmt::format("a loss of {:.4f} bits, above {:.4f}", report.bits,
+                                     order.control.most_losses / tokens / std::numbers::ln2);
+    return report;
+  }
+  if (report.skipped && !overflow)
     fail(
         "step {}: the {} is not finite; nothing of this step was kept. Go on from the last checkpoint with a "
         "lower train.learning_rate or a longer train.warmup",

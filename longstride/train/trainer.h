@@ -21,6 +21,7 @@
 #include "longstride/train/gradient_sum.h"
 #include "longstride/train/memory.h"
 #include "longstride/train/optimizer.h"
+#include "longstride/train/spike_watch.h"
 
 namespace longstride {
 
@@ -29,7 +30,9 @@ struct StepReport {
   int64_t step = 0;
   double bits = 0;           // mean training loss, bits a byte
   double gradient_norm = 0;  // before clipping
-  bool skipped = false;      // gradients of f16 overflowed: weights stayed, the loss scale was halved
+  bool skipped = false;      // weights stayed
+  // Why, with train.skip_spikes. If it is empty, gradients of f16 overflowed and the loss scale was halved.
+  std::string spike = {};
   double learning_rate = 0;
   double seconds = 0;
 };
@@ -47,12 +50,15 @@ struct TrainState {
   double best_bits = 0;  // lowest validation so far; 0: none yet
   int64_t best_step = 0;
   double loss_scale = 65536;   // of f16: what gradients are multiplied with
-  int64_t skipped = 0;         // steps whose gradients overflowed
+  int64_t skipped = 0;         // steps after which nothing had changed
   int64_t validated_step = 0;  // the last that was validated
   int64_t context = 0;         // of the stage that the run is in; 0: the model's, in older states
   std::string pattern;         // likewise
   int64_t stage_step = 0;      // finished steps when that stage began
   double warmup_seconds = 0;   // of `seconds`, when the warm-up was over; 0: it is not
+  // With train.skip_spikes: skipped steps in a row, and which losses are usual.
+  int64_t skips_in_row = 0;
+  SpikeWatch losses;
   Interval interval;
 
   std::map<std::string, std::string> to_metadata() const;
@@ -85,7 +91,8 @@ class Trainer {
   bool has_stages() const { return stages_.size() > 1; }
   // One optimizer step, on rank 0. `tell` passes on what the other ranks are to do with take(). The next stage begins after the step that brings the run there: stage() has changed
   // then, and there is no best any more. Throws Error, with weights and state as they were before, if loss or
-  // gradients are not finite; with f16 overflowing gradients are an error only after many in a row.
+  // gradients are not finite; with f16 overflowing gradients, and with train.skip_spikes all that is skipped, are an
+  // error only after many in a row.
   using Tell = std::function<void(const StepOrder&)>;
   StepReport step(const Tell& tell = {});
   // The same step on the other ranks. Throws Error where step() does.

@@ -171,6 +171,10 @@ class UpdateCase {
     const bool refused =
         run({}, overflowed, losses_).applied == 0 && run({}, with_holes(layout_, 300, 1), lost).applied == 0;
     list.require(name_ + "what is not finite is refused", refused);
+    UpdateControl limited;
+    limited.most_losses = 2 * sum_of_losses_ - 1;  // run() adds them twice
+    list.require(name_ + "more than the largest losses are refused",
+                 run(limited, with_holes(layout_, 300, 1), losses_).applied == 0);
     for (size_t i = 0; i < before.size(); ++i)
       if (kept[i].second)
         list.same_bits(name_ + kept[i].first + " after a refusal", bench_.get(kept[i].second), before[i]);

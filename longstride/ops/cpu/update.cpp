@@ -67,7 +67,8 @@ void compute(const OpContext&, const DecideUpdate& t) {
   control.norm = std::sqrt(control.squares) / control.loss_scale;
   const double clipped = control.clip > 0 ? std::min(1.0, control.clip / (control.norm + 1e-12)) : 1.0;
   control.gradient_scale = clipped / control.loss_scale;
-  control.applied = std::isfinite(control.norm) && std::isfinite(control.losses);
+  control.applied =
+      std::isfinite(control.norm) && std::isfinite(control.losses) && control.losses <= control.most_losses;
 }
 
 template <>

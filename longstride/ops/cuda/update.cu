@@ -127,7 +127,7 @@ __global__ void decide_kernel(TableView table, UpdateControl* control) {
   adam.gradient_scale = 1 / scale;
   if (control->clip > 0 && control->clip < norm + 1e-12)
     adam.gradient_scale *= control->clip / (norm + 1e-12);
-  const bool applied = isfinite(norm) && isfinite(control->losses);
+  const bool applied = isfinite(norm) && isfinite(control->losses) && control->losses <= control->most_losses;
   control->norm = norm;
   control->gradient_scale = adam.gradient_scale;
   control->applied = applied ? 1 : 0;

@@ -71,9 +71,17 @@ void add_weights(Command& command, std::string& weights, const std::string& help
 }
 
 // The format itself is set before the command line is read: main() looks for it.
-void add_log_format(Command& command, std::string& format) {
-  command.add_choice("--log-format", format, {"text", "json"},
+// Where messages are JSON the result is too; see settled().
+template <class Options>
+void add_json_and_log_format(Command& command, Options& options) {
+  command.add_flag("--json", options.json, "print the result as JSON");
+  command.add_choice("--log-format", options.log_format, {"text", "json"},
                      "json: every message and the result as one JSON object a line");
+}
+template <class Options>
+Options& settled(Options& options) {
+  options.json = options.json || options.log_format == "json";
+  return options;
 }
 
 void add_data_changed(Command& command, bool& data_changed) {
@@ -99,15 +107,11 @@ void add_train(CLI::App& app, TrainOptions& o, int& result) {
       .type_name("data=A,sequence=B");
   add_data_changed(c, o.data_changed);
   c.add_flag("--quiet", o.quiet, "no progress line");
-  c.add_flag("--json", o.json, "print the result as JSON");
-  add_log_format(c, o.log_format);
+  add_json_and_log_format(c, o);
   c.footer(
       "Example:\n  longstride train configs/fortunes.toml --run runs/fortunes --set train.minutes=5\n\n" +
       describe_fields());
-  c.run([&] {
-    o.json = o.json || o.log_format == "json";
-    result = run_train(o);
-  });
+  c.run([&] { result = run_train(settled(o)); });
 }
 
 void add_sweep(CLI::App& app, SweepOptions& o, int& result) {
@@ -149,13 +153,9 @@ void add_eval(CLI::App& app, EvalOptions& o, int& result) {
       .type_name("FILE");
   add_overrides(c, o.overrides);
   add_data_changed(c, o.data_changed);
-  c.add_flag("--json", o.json, "print the result as JSON");
-  add_log_format(c, o.log_format);
+  add_json_and_log_format(c, o);
   c.footer("Example:\n  longstride eval runs/enwik8 --split test --min-context 6144,9216,12160");
-  c.run([&] {
-    o.json = o.json || o.log_format == "json";
-    result = run_eval(o);
-  });
+  c.run([&] { result = run_eval(settled(o)); });
 }
 
 void add_sample(CLI::App& app, SampleOptions& o, int& result) {
@@ -200,8 +200,7 @@ void add_sample(CLI::App& app, SampleOptions& o, int& result) {
               "int8: weights in eight bits, faster where memory sets the pace; eval says what it costs");
   add_overrides(c, o.overrides);
   add_data_changed(c, o.data_changed);
-  c.add_flag("--json", o.json, "print the result as JSON");
-  add_log_format(c, o.log_format);
+  add_json_and_log_format(c, o);
   c.footer(
       "Examples:\n  echo -n 'It was a dark and' | longstride sample runs/fortunes --prime -\n"
       "  longstride sample runs/cifar10 --count 16 --output grid.png\n"

@@ -47,6 +47,13 @@ int64_t UpdateTable::bytes(Device device, std::span<const ParameterSlice> slices
   return bytes;
 }
 
+int64_t UpdateTable::count_chunks(Device device, std::span<const ParameterSlice> slices,
+                                  std::span<const MuonMatrix> matrices) {
+  int64_t bytes = 0, chunks = 0;
+  dispatch(OpContext{device}, LayOutUpdate{slices, matrices, nullptr, &bytes, &chunks});
+  return chunks;
+}
+
 UpdateTable::UpdateTable(Device device, std::span<const ParameterSlice> slices,
                          std::span<const MuonMatrix> matrices, DType orthogonal, NewtonSchulz kind)
     : slices_(slices.begin(), slices.end()),

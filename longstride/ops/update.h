@@ -5,8 +5,8 @@
 //                          and what the gradients are multiplied with so that their norm is at most `clip`
 //   ApplyAdam, ApplyMuon   each parameter takes the step of adam.h or, if it is one of the table's matrices,
 //                          that of muon.h. If the step is not taken, because the norm or the losses are not
-//                          finite or the losses are more than `most_losses`, no weight, moment or average changes. Either way the gradients are zero
-//                          afterwards.
+//                          finite or the losses are more than `most_losses`, no weight, moment or average
+//                          changes. Either way the gradients are zero afterwards.
 //
 // What the calls are told and what they find live in one small block of the device's memory, UpdateControl, so
 // that a whole step can be queued without a look at its numbers. A decision depends on nothing but that block:
@@ -64,6 +64,9 @@ class UpdateTable {
               NewtonSchulz kind = NewtonSchulz::jordan);
   static int64_t bytes(Device device, std::span<const ParameterSlice> slices,
                        std::span<const MuonMatrix> matrices = {});
+  // What chunks() of such a table is.
+  static int64_t count_chunks(Device device, std::span<const ParameterSlice> slices,
+                              std::span<const MuonMatrix> matrices);
   // Of matrices alone and without memory, for scratch_bytes().
   static UpdateTable to_measure(std::span<const MuonMatrix> matrices, DType orthogonal);
 

@@ -73,8 +73,7 @@ void TrainConfig::fields(FieldList& list) {
   list.add("clip", clip, "largest norm of the gradient; 0 = no clipping").at_least(0).at_most(1e9);
   list.add("skip_spikes", skip_spikes,
            "skip steps whose loss is above the median of the last 64 by so many deviations, or whose loss or "
-           "gradient "
-           "is not finite: nothing changes, and they are counted; 6 is careful; 0 = off")
+           "gradient is not finite: nothing changes, and they are counted; 6 is careful; 0 = off")
       .at_least(0)
       .at_most(1e6);
   list.add("most_skips", most_skips, "with skip_spikes: so many skipped steps in a row end the training")

@@ -289,9 +289,8 @@ int64_t Optimizer::working_bytes(const RunConfig& config, Device device, DType p
   });
   if (!shares_of(config, table, ranks, 0).is_shared()) return most;
   const Moves all = Optimizer::moves(config, table, {}, {});
-  const UpdateTable squares(device, all.adam, all.muon);
   return most + UpdateTable::bytes(device, all.adam, all.muon) +
-         ranks * squares.chunks() * static_cast<int64_t>(sizeof(double));
+         ranks * UpdateTable::count_chunks(device, all.adam, all.muon) * static_cast<int64_t>(sizeof(double));
 }
 
 void Optimizer::refresh_products(const ParameterStore& from) const {
@@ -305,6 +304,7 @@ std::vector<NamedTensor> Optimizer::model_tensors() const {
 }
 
 std::vector<NamedTensor> Optimizer::state_tensors() const {
+  LONGSTRIDE_CHECK(!whole(kFirst).empty(), "the ranks' shares of the optimizer were not collected");
   // Muon's momentum has a name of its own: neither optimizer can go on with the other's.
   std::vector<NamedTensor> result;
   for (size_t i = 0; i < table_.size(); ++i)

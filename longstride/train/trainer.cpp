@@ -388,11 +388,13 @@ void Trainer::join_ranks() {
 
 void Trainer::share_weights() {
   const Device device = model_->plan().device;
-  std::vector<std::vector<NamedTensor>> everywhere{optimizer_->weights()};
-  if (shares_optimizer())
+  std::vector<std::vector<NamedTensor>> everywhere;
+  if (shares_optimizer()) {
     optimizer_->distribute(comm_);
-  else
+    everywhere = {optimizer_->weights()};
+  } else {
     everywhere = {optimizer_->model_tensors(), optimizer_->state_tensors()};
+  }
   for (const std::vector<NamedTensor>& tensors : everywhere)
     for (const NamedTensor& named : tensors) {
       const int64_t bytes = named.tensor.bytes();

@@ -2,12 +2,12 @@
 # One run on several GPUs beside one, in turns, as JSON lines: the batch shared (the paper's Enwik8 model, Adam and Muon), and sequences
 # of a million bytes shared (eight layers of 512, fixed and strided).
 #
-#   bench/gpu_ranks.sh LONGSTRIDE DATA GPUS [TURNS] > FILE
+#   bench/gpu_ranks.sh LONGSTRIDE DATA GPUS [TURNS] [batch|sequence] > FILE
 #
 # DATA is any file of 8 MB or more. NCCL has to be found: LD_LIBRARY_PATH. Each line: what ran, tokens a second of the last
 # interval, the loss, memory used and planned.
 set -euo pipefail
-longstride=$(realpath "$1") data=$(realpath "$2") gpus=$3 turns=${4:-3}
+longstride=$(realpath "$1") data=$(realpath "$2") gpus=$3 turns=${4:-3} what=${5:-both}
 folder=$(mktemp -d)
 trap 'rm -rf "$folder"' EXIT
 cd "$folder"
@@ -51,6 +51,7 @@ measure() {  # NAME ARGUMENT...
 for turn in $(seq "$turns"); do
   config 12288 30 fixed:128,32
   for optimizer in adam muon; do
+    [ "$what" = sequence ] && continue
     settings="--set train.optimizer=$optimizer --set train.steps=80 --set train.log_every=60 --set train.activations=keep --set train.batch"
     measure "batch $optimizer 1 GPU, turn $turn" --device cuda:0 $settings=2
     measure "batch $optimizer $gpus GPUs, turn $turn" --gpus "$gpus" $settings=$((2 * gpus))
@@ -58,6 +59,7 @@ for turn in $(seq "$turns"); do
       $settings=$((2 * gpus))
   done
   for pattern in fixed:1024,32 strided:1024; do
+    [ "$what" = batch ] && continue
     config 1048576 8 "$pattern"
     settings="--set train.steps=6 --set train.log_every=3 --set train.activations=recompute --set train.batch=1"
     measure "sequence $pattern 1 GPU, turn $turn" --device cuda:0 $settings

@@ -111,6 +111,32 @@ void check_case(Device device, const Case& c, CheckList& list) {
   }
 }
 
+// One sequence in two parts, as ranks that share it compute it. Adds to the gradients part by part.
+void check_parts(Device device, const Case& c, int64_t cut, CheckList& list) {
+  const Bytes tokens = random_bytes(21, c.length, c.classes);
+  HostTables host = sample_tables(c);
+  reference::EmbeddingTables<double> wide = widened_tables(host);
+  const std::string name = fmt::format("N {} cut at {} V {} d {}", c.length, cut, c.classes, c.width);
+  Workbench bench(device, embedding_backward_scratch_bytes(device, 1, c.length, c.classes, c.width, {}));
+  const EmbeddingTables tables = put_tables(bench, host), gradients = put_tables(bench, host);
+  const Tensor token = bench.put(tokens, {c.length});
+  const Tensor y = bench.poisoned(DType::f32, {c.length, c.width}),
+               whole = bench.poisoned(DType::f32, {c.length, c.width});
+  const Floats dy = normal_values(30, c.length * c.width);
+  const Tensor d_out = bench.put(dy, {c.length, c.width});
+  run(bench.context(), EmbeddingForward{token.reshaped({1, c.length}), tables, whole});
+  for (const auto& [begin, end] : {std::pair{int64_t{0}, cut}, std::pair{cut, c.length}}) {
+    const Tensor part = token.rows(begin, end).reshaped({1, end - begin});
+    run(bench.context(), EmbeddingForward{part, tables, y.rows(begin, end), begin});
+    run(bench.context(), EmbeddingBackward{part, d_out.rows(begin, end), gradients, begin});
+  }
+  list.same_bits("embedding forward in parts, " + name, bench.get(whole), bench.get(y));
+  reference::embedding_backward(tokens.data(), dy.data(), host, 1, c.length);
+  reference::embedding_backward(tokens.data(), widened(dy).data(), wide, 1, c.length);
+  list.compare("embedding d token in parts, " + name, bench.get(gradients.token), host.token, wide.token);
+  list.compare("embedding d start in parts, " + name, bench.get(gradients.start), host.start, wide.start);
+}
+
 }  // namespace
 
 std::vector<Check> check_embedding(Device device, Effort effort) {
@@ -129,6 +155,8 @@ std::vector<Check> check_embedding(Device device, Effort effort) {
     check_case(device, {70, 9, 11, 24, {2, 2, 5}, shift}, list);
     check_case(device, {2, 10, 3, 8, {4, 1000}, shift}, list);  // an axis longer than the sequence
   }
+  check_parts(device, {1, 24, 256, 17, {}, PositionShift::after}, 9, list);
+  if (effort != Effort::quick) check_parts(device, {1, 1000, 7, 130, {}, PositionShift::after}, 512, list);
   return list.take();
 }
 

@@ -1,7 +1,7 @@
 // Kills training, sampling, compressing and the rest with SIGKILL, again and again, and checks each time that
 // nothing is damaged, and that whoever goes on ends with the very bytes of one who was never killed.
 //
-//   crash_test [KILLS] [SEED]      120 kills and seed 1 if not given
+//   crash_test [KILLS] [SEED]      120 kills and seed 1 if not given; LONGSTRIDE_TEST_DEVICE=cuda trains on a GPU
 //
 // Half of the kills come at a random time. The others come at a random operation on a file: before it, after
 // it, or in the middle of a write.

@@ -47,14 +47,19 @@ std::string number(uint32_t value, int bytes) {
   return text;
 }
 
+std::string device() {
+  const char* name = std::getenv("LONGSTRIDE_TEST_DEVICE");
+  return name != nullptr ? name : "cpu";
+}
+
 std::string config(const std::string& kind, const std::string& path, int context, const std::string& more) {
   return "[model]\ncontext = " + std::to_string(context) +
          "\nlayers = 1\nheads = 2\nwidth = 16\npattern = 'window:16'\n[data]\nkind = '" + kind +
          "'\npath = '" + path +
          "'\ncache = 'cache'\nsplit = [0.9, 0.1]\n[train]\nbatch = 2\ndropout = 0.1\nsteps = 12\n"
          "checkpoint_every = 2\nvalidate_every = 4\nvalidate_bytes = 512\nkeep_last = 2\nlog_every = 3\n"
-         "[compute]\ndevice = 'cpu'\nprecision = 'f32'\nthreads = 1\n" +
-         more;
+         "[compute]\ndevice = '" +
+         device() + "'\nprecision = 'f32'\nthreads = 1\n" + more;
 }
 
 std::string some_text() {

@@ -80,7 +80,8 @@ __global__ void __launch_bounds__(kSlotWarps* kWarp)
   const uint32_t row = (blockIdx.x * blockDim.x + threadIdx.x) / kWarp;
   if (row >= rows) return;
   const uint32_t slot = first + row % length;
-  write_slot(t, slot, slot == 0 ? 0 : tokens[row - 1], y + row * t.width);
+  // Behind a first slot, the token before row 0 is that before the rows.
+  write_slot(t, slot, slot == 0 ? 0 : tokens[int64_t{row} - 1], y + row * t.width);
 }
 
 Tables tables_of(const EmbeddingTables& from, const Tensor& y) {

@@ -30,6 +30,7 @@ split = [6000000, 1048576, 0]
 recipe = "fast"
 learning_rate = 1e-3
 warmup = 5
+context_schedule = ""
 validate_every = 0
 validate_bytes = 12288
 checkpoint_every = 0

@@ -4,6 +4,7 @@
 #include <utility>
 
 #include "longstride/base/check.h"
+#include "longstride/ops/profile.h"
 #include "longstride/ops/rows.h"
 
 namespace longstride {
@@ -35,11 +36,13 @@ RankPositions::RankPositions(int64_t n, int64_t batch, const SequenceRanks& rank
 }
 
 void RankPositions::to_whole(const Tensor& own, const Tensor& whole) const {
+  const OpTimer timer("copy_own_rows", OpWork{2 * own.bytes()});
   for (const Chunk& c : chunks_)
     copy(own.rows(c.own, c.own + c.count), whole.rows(c.whole, c.whole + c.count));
 }
 
 void RankPositions::from_whole(const Tensor& whole, const Tensor& own) const {
+  const OpTimer timer("copy_own_rows", OpWork{2 * own.bytes()});
   for (const Chunk& c : chunks_)
     copy(whole.rows(c.whole, c.whole + c.count), own.rows(c.own, c.own + c.count));
 }
@@ -206,7 +209,12 @@ void SharedAttention::exchange(const OpContext& context, const std::vector<Rows>
     if (count > 0) in.push_back({list.rank, arrived.back().data, arrived.back().bytes()});
     at += count;
   }
-  (*ranks_.devices)->exchange(out, in);
+  {
+    OpWork work;
+    for (const Outgoing& piece : out) work.bytes += piece.bytes;
+    const OpTimer timer("exchange_rows", work);
+    (*ranks_.devices)->exchange(out, in);
+  }
   for (size_t i = 0; i < take.size(); ++i)
     if (take[i].on_device.shape[0] > 0) run(context, PlaceRows{arrived[i], take[i].on_device, to, adds});
 }

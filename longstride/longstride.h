@@ -227,6 +227,15 @@ struct AttentionArrays {
   std::optional<float> scale = {};  // of the scores; without: 1 / sqrt(width of q)
 };
 
+// A stream of a GPU of somebody else's, to work on in order with everything else there: the call returns before the work
+// is done, and the arrays must stay until then.
+struct AttentionStream {
+  void* stream = nullptr;  // cudaStream_t of the Attention's device; null: the default stream
+  void* scratch =
+      nullptr;  // Attention::scratch_bytes() bytes there, aligned to 64, unused by others meanwhile
+  int64_t scratch_bytes = 0;
+};
+
 // o[q] = sum over the k that the pattern allows q of softmax(scale * q . k) v[k]. A query that may look at
 // nothing gets 0, and minus infinity as log_sum_exp.
 class [[gnu::visibility("default")]] Attention {
@@ -244,6 +253,14 @@ class [[gnu::visibility("default")]] Attention {
   // Overwrites dq, dk and dv with the gradients of q, k and v, from that of o.
   void backward(const AttentionArrays& arrays, const ConstArray& d_o, const Array& dq, const Array& dk,
                 const Array& dv) const;
+
+  // The same on a stream of the caller's. An Attention has room for one stream at a time: where calls on two streams
+  // may overlap, have two. forward() needs log_sum_exp here.
+  void forward(const AttentionArrays& arrays, const AttentionStream& on) const;
+  void backward(const AttentionArrays& arrays, const ConstArray& d_o, const Array& dq, const Array& dk,
+                const Array& dv, const AttentionStream& on) const;
+  // What either needs of scratch for arrays of these shapes; their data is not looked at.
+  int64_t scratch_bytes(const AttentionArrays& arrays) const;
 
  private:
   std::shared_ptr<const AttentionState> state_;

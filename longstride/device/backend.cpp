@@ -77,6 +77,10 @@ void Backend::release_pinned(void* data, int64_t bytes) const noexcept {
   backend(DeviceKind::cpu).release(0, data, bytes);
 }
 
+void Backend::run_on(void*, const std::function<void()>&) const {
+  fail("a stream of the caller's: this device has none");
+}
+
 std::unique_ptr<Moment> Backend::moment() const {
   synchronize();
   return std::make_unique<ClockMoment>();

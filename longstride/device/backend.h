@@ -91,6 +91,9 @@ class Backend {
   virtual void fill_zero(void* data, int64_t bytes) const = 0;
   // Waits for all queued work; throws Error if any of it failed.
   virtual void synchronize() const {}
+  // Queues what this thread queues within `work` on the stream of somebody else, on a GPU a cudaStream_t of the
+  // thread's device. Throws Error where there are no streams.
+  virtual void run_on(void* stream, const std::function<void()>& work) const;
   // Whether any of it is not done yet. Throws Error like synchronize().
   virtual bool busy() const { return false; }
   // The moment when the work queued so far is done.

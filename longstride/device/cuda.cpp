@@ -67,8 +67,19 @@ cudaStream_t stream_of(int index) {
   return stream;
 }
 
-// The side stream in whose run() this thread is.
+// The stream on which this thread queues instead of its device's own.
 thread_local cudaStream_t side = nullptr;
+
+void queue_on(cudaStream_t stream, const std::function<void()>& work) {
+  const cudaStream_t before = std::exchange(side, stream);
+  try {
+    work();
+  } catch (...) {
+    side = before;
+    throw;
+  }
+  side = before;
+}
 
 cudaStream_t current_stream() {
   if (side != nullptr) return side;
@@ -149,16 +160,7 @@ class CudaSideStream : public SideStream {
     LONGSTRIDE_CUDA_CHECK(cudaEventRecord(followed_, current_stream()));
     LONGSTRIDE_CUDA_CHECK(cudaStreamWaitEvent(stream_, followed_));
   }
-  void run(const std::function<void()>& work) const override {
-    const cudaStream_t before = std::exchange(side, stream_);
-    try {
-      work();
-    } catch (...) {
-      side = before;
-      throw;
-    }
-    side = before;
-  }
+  void run(const std::function<void()>& work) const override { queue_on(stream_, work); }
   void copy(void* to, const void* from, int64_t bytes) const override {
     LONGSTRIDE_CUDA_CHECK(cudaMemcpyAsync(to, from, static_cast<size_t>(bytes), cudaMemcpyDefault, stream_));
   }
@@ -302,6 +304,10 @@ class Cuda : public Backend {
   }
 
   void synchronize() const override { LONGSTRIDE_CUDA_CHECK(cudaStreamSynchronize(current_stream())); }
+  void run_on(void* stream, const std::function<void()>& work) const override {
+    // No stream means the default one, which has a name of its own too.
+    queue_on(stream != nullptr ? static_cast<cudaStream_t>(stream) : cudaStreamLegacy, work);
+  }
   bool busy() const override {
     const cudaError_t status = cudaStreamQuery(current_stream());
     if (status == cudaErrorNotReady) return true;

@@ -23,7 +23,19 @@ Buffer::Buffer(Device device, int64_t bytes) : bytes_(bytes), device_(device) {
            [device, bytes](void* p) { backend(device).release(device.index, p, bytes); }};
 }
 
-Arena::Arena(Device device, int64_t bytes) : buffer_(device, bytes), device_(device), capacity_(bytes) {}
+Arena::Arena(Device device, int64_t bytes)
+    : buffer_(device, bytes),
+      device_(device),
+      memory_(static_cast<char*>(buffer_.data())),
+      capacity_(bytes) {}
+
+Arena::Arena(Device device, void* memory, int64_t bytes)
+    : device_(device), memory_(static_cast<char*>(memory)), capacity_(bytes) {
+  LONGSTRIDE_CHECK(bytes >= 0 && (bytes == 0 || memory != nullptr), "an arena of {} bytes without memory",
+                   bytes);
+  LONGSTRIDE_CHECK(reinterpret_cast<uintptr_t>(memory) % kAlignment == 0,
+                   "an arena's memory is not aligned to {} bytes", kAlignment);
+}
 
 Arena Arena::measuring(Device device) {
   Arena arena;
@@ -38,7 +50,7 @@ Tensor Arena::allocate(DType dtype, std::initializer_list<int64_t> shape) {
   if (!measuring_) {
     LONGSTRIDE_CHECK(used_ + bytes <= capacity_, "arena of {} is full: {} used, {} asked for {}",
                      human_bytes(capacity_), human_bytes(used_), human_bytes(bytes), tensor.describe());
-    tensor.data = static_cast<char*>(buffer_.data()) + used_;
+    tensor.data = memory_ + used_;
   }
   used_ += bytes;
   peak_ = std::max(peak_, used_);

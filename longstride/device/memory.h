@@ -35,6 +35,8 @@ class Buffer {
 class Arena {
  public:
   Arena(Device device, int64_t bytes);
+  // Hands out memory of the caller's, 64-byte aligned, which must outlive it.
+  Arena(Device device, void* memory, int64_t bytes);
   static Arena measuring(Device device);
 
   // 64-byte aligned, uninitialised. Throws Error when the arena is full. The result's data is null while
@@ -64,6 +66,7 @@ class Arena {
   Arena() = default;
   Buffer buffer_;
   Device device_;
+  char* memory_ = nullptr;
   bool measuring_ = false;
   int64_t capacity_ = 0;
   int64_t used_ = 0;

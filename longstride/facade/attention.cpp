@@ -78,14 +78,44 @@ AttentionTensors tensors_of(const AttentionArrays& arrays, Device device) {
 }
 
 template <class Call>
-void run_with_scratch(Device device, const Call& call) {
-  backend(device).use(device.index);
-  const Arguments arguments(call.name(), device);
-  call.check(arguments);
-  Arena scratch(device, scratch_bytes(device, call));
-  run(OpContext{device, &scratch}, call);
-  // The scratch is given back when the work is done.
-  backend(device).synchronize();
+void run_on(Device device, const Call& call, const AttentionStream* on) {
+  const Backend& backend = longstride::backend(device);
+  backend.use(device.index);
+  if (on == nullptr) {
+    const Arguments arguments(call.name(), device);
+    call.check(arguments);
+    Arena scratch(device, scratch_bytes(device, call));
+    run(OpContext{device, &scratch}, call);
+    // The scratch is given back when the work is done.
+    return backend.synchronize();
+  }
+  Arena scratch(device, on->scratch, on->scratch_bytes);
+  backend.run_on(on->stream, [&] { run(OpContext{device, &scratch}, call); });
+}
+
+void run_forward(const AttentionState& state, const AttentionArrays& arrays, const AttentionStream* on) {
+  AttentionTensors tensors = tensors_of(arrays, state.device);
+  Buffer own;
+  if (arrays.log_sum_exp == nullptr) {
+    LONGSTRIDE_CHECK(on == nullptr, "attention: on a stream forward writes log_sum_exp, and it is null");
+    own = Buffer(state.device, tensors.lse.bytes());
+    tensors.lse.data = own.data();
+  }
+  run_on(state.device, AttentionForward{state.plan, tensors}, on);
+}
+
+void run_backward(const AttentionState& state, const AttentionArrays& arrays, const ConstArray& d_o,
+                  const Array& dq, const Array& dk, const Array& dv, const AttentionStream* on) {
+  const Device device = state.device;
+  const AttentionTensors tensors = tensors_of(arrays, device);
+  LONGSTRIDE_CHECK(arrays.log_sum_exp != nullptr,
+                   "attention: backward reads the log_sum_exp that forward wrote, and it is null");
+  AttentionGradients gradients;
+  gradients.d_o = tensor_of("d_o", d_o, device);
+  gradients.dq = tensor_of("dq", dq, device);
+  gradients.dk = tensor_of("dk", dk, device);
+  gradients.dv = tensor_of("dv", dv, device);
+  run_on(device, AttentionBackward{state.plan, tensors, gradients}, on);
 }
 
 }  // namespace
@@ -114,29 +144,25 @@ bool Attention::allows(int64_t head, int64_t query, int64_t key) const {
 
 int64_t Attention::pairs() const { return state_->plan.pairs; }
 
-void Attention::forward(const AttentionArrays& arrays) const {
-  const Device device = state_->device;
-  AttentionTensors tensors = tensors_of(arrays, device);
-  Buffer own;
-  if (arrays.log_sum_exp == nullptr) {
-    own = Buffer(device, tensors.lse.bytes());
-    tensors.lse.data = own.data();
-  }
-  run_with_scratch(device, AttentionForward{state_->plan, tensors});
+void Attention::forward(const AttentionArrays& arrays) const { run_forward(*state_, arrays, nullptr); }
+
+void Attention::forward(const AttentionArrays& arrays, const AttentionStream& on) const {
+  run_forward(*state_, arrays, &on);
 }
 
 void Attention::backward(const AttentionArrays& arrays, const ConstArray& d_o, const Array& dq,
                          const Array& dk, const Array& dv) const {
-  const Device device = state_->device;
-  const AttentionTensors tensors = tensors_of(arrays, device);
-  LONGSTRIDE_CHECK(arrays.log_sum_exp != nullptr,
-                   "attention: backward reads the log_sum_exp that forward wrote, and it is null");
-  AttentionGradients gradients;
-  gradients.d_o = tensor_of("d_o", d_o, device);
-  gradients.dq = tensor_of("dq", dq, device);
-  gradients.dk = tensor_of("dk", dk, device);
-  gradients.dv = tensor_of("dv", dv, device);
-  run_with_scratch(device, AttentionBackward{state_->plan, tensors, gradients});
+  run_backward(*state_, arrays, d_o, dq, dk, dv, nullptr);
+}
+
+void Attention::backward(const AttentionArrays& arrays, const ConstArray& d_o, const Array& dq,
+                         const Array& dk, const Array& dv, const AttentionStream& on) const {
+  run_backward(*state_, arrays, d_o, dq, dk, dv, &on);
+}
+
+int64_t Attention::scratch_bytes(const AttentionArrays& arrays) const {
+  const auto& [batch, positions, heads, width] = arrays.q.shape;
+  return attention_scratch_bytes(state_->device, state_->plan, batch, heads, width, arrays.v.shape[3]);
 }
 
 }  // namespace longstride

@@ -13,7 +13,8 @@ if TYPE_CHECKING:
 
 
 @functools.lru_cache(maxsize=64)
-def planned(pattern: str, positions: int, heads: int, device: str) -> _longstride.Attention:
+def planned(pattern: str, positions: int, heads: int, device: str, stream: int = 0) -> _longstride.Attention:
+    """One for each stream of a GPU, since an Attention works on one at a time."""
     return _longstride.Attention(pattern, positions, heads, device)
 
 

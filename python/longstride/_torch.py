@@ -19,16 +19,55 @@ def _ready(tensor, dtype):
     return tensor
 
 
-def _plan_for(q, pattern):
+def _plan_for(q, pattern, stream=0):
     if q.device.type == "cpu":
         return planned(pattern, q.shape[1], q.shape[2], "cpu")
-    if q.device.type == "cuda":
-        torch.cuda.current_stream(q.device).synchronize()  # longstride has a stream of its own
     try:
-        return planned(pattern, q.shape[1], q.shape[2], f"{q.device.type}:{q.device.index or 0}")
+        return planned(pattern, q.shape[1], q.shape[2], f"{q.device.type}:{q.device.index or 0}", stream)
     except Error as error:
         planned(pattern, 1, q.shape[2], "cpu")  # is it the pattern?
         raise WrongDevice(f"tensors on {q.device}: {error}") from None
+
+
+_TYPE_NUMBERS = {torch.float32: 0, torch.bfloat16: 1, torch.float16: 2}
+
+
+def _described(tensors, lse):
+    """As the GPU calls of the module take q, k, v, o and lse."""
+    return (
+        (*[tensor.data_ptr() for tensor in tensors], lse.data_ptr()),
+        _TYPE_NUMBERS[tensors[0].dtype],
+        [tensor.shape for tensor in tensors],
+        [tensor.stride() for tensor in tensors],
+    )
+
+
+def _forward_into(q, k, v, o, lse, pattern, scale):
+    if q.device.type != "cuda":
+        return _plan_for(q, pattern).forward(q, k, v, o, lse, scale)
+    # Queued on PyTorch's own stream, as every other operator: what is freed here is not reused before its turn.
+    stream = torch.cuda.current_stream(q.device).cuda_stream
+    with torch.cuda.device(q.device):
+        _plan_for(q, pattern, stream).forward_on(stream, *_described((q, k, v, o), lse), scale)
+
+
+def _backward_into(q, k, v, o, lse, d_o, gradients, pattern, scale):
+    if q.device.type != "cuda":
+        return _plan_for(q, pattern).backward(q, k, v, o, lse, d_o, *gradients, scale)
+    stream = torch.cuda.current_stream(q.device).cuda_stream
+    with torch.cuda.device(q.device):
+        plan = _plan_for(q, pattern, stream)
+        scratch = torch.empty(plan.scratch_bytes(q.shape, v.shape), dtype=torch.uint8, device=q.device)
+        outer = (d_o, *gradients)
+        plan.backward_on(
+            stream,
+            *_described((q, k, v, o), lse),
+            scale,
+            tuple(tensor.data_ptr() for tensor in outer),
+            [tensor.stride() for tensor in outer],
+            scratch.data_ptr(),
+            scratch.numel(),
+        )
 
 
 # (batch, positions, heads, width) in and out.
@@ -39,7 +78,7 @@ def _attention(
     dtype = _computes(q)
     o = torch.empty((*q.shape[:3], v.shape[3]), dtype=dtype, device=q.device)
     lse = torch.empty((q.shape[0], q.shape[2], q.shape[1]), dtype=torch.float32, device=q.device)
-    _plan_for(q, pattern).forward(_ready(q, dtype), _ready(k, dtype), _ready(v, dtype), o, lse, scale)
+    _forward_into(_ready(q, dtype), _ready(k, dtype), _ready(v, dtype), o, lse, pattern, scale)
     return o.to(q.dtype), lse
 
 
@@ -62,7 +101,7 @@ def _attention_backward(
     dtype = _computes(q)
     given = [_ready(tensor, dtype) for tensor in (q, k, v, o)]
     gradients = [torch.empty(tensor.shape, dtype=dtype, device=q.device) for tensor in (q, k, v)]
-    _plan_for(q, pattern).backward(*given, lse.contiguous(), _ready(d_o, dtype), *gradients, scale)
+    _backward_into(*given, lse.contiguous(), _ready(d_o, dtype), gradients, pattern, scale)
     return tuple(gradient.to(q.dtype) for gradient in gradients)
 
 

@@ -1,7 +1,9 @@
 // Attention: checks that memory is what longstride takes, and passes pointers. Arrays of numpy and PyTorch come as
 // DLPack; what PyTorch needs besides (gradients, compilation) is in longstride/_torch.py.
+#include <array>
 #include <optional>
 
+#include <nanobind/stl/array.h>
 #include <nanobind/stl/optional.h>
 
 #include "module.h"
@@ -56,6 +58,31 @@ longstride::AttentionArrays arrays_of(const Read& q, const Read& k, const Read& 
   return arrays;
 }
 
+// Tensors of PyTorch on a GPU come as numbers, because a DLPack capsule for each takes longer than a small call: the
+// address of the first element, and the shape and strides in elements.
+using Four = std::array<int64_t, 4>;
+
+longstride::Array array_at(uintptr_t address, int type, const Four& shape, const Four& stride) {
+  longstride::Array array;
+  array.data = reinterpret_cast<void*>(address);
+  array.type = static_cast<longstride::ElementType>(type);
+  array.shape = shape, array.stride = stride;
+  return array;
+}
+
+// Of q, k, v and o, and the address of log_sum_exp.
+longstride::AttentionArrays arrays_at(const std::array<uintptr_t, 5>& at, int type, const std::array<Four, 4>& shape,
+                                      const std::array<Four, 4>& stride, float scale) {
+  longstride::AttentionArrays arrays;
+  arrays.q = array_at(at[0], type, shape[0], stride[0]);
+  arrays.k = array_at(at[1], type, shape[1], stride[1]);
+  arrays.v = array_at(at[2], type, shape[2], stride[2]);
+  arrays.o = array_at(at[3], type, shape[3], stride[3]);
+  arrays.log_sum_exp = reinterpret_cast<float*>(at[4]);
+  arrays.scale = scale;
+  return arrays;
+}
+
 }  // namespace
 
 void bind_attention(nb::module_& m) {
@@ -97,5 +124,39 @@ void bind_attention(nb::module_& m) {
             attention.backward(arrays, gradient, of_q, of_k, of_v);
           },
           "q"_a, "k"_a, "v"_a, "o"_a, "log_sum_exp"_a, "d_o"_a, "dq"_a, "dk"_a, "dv"_a,
-          "scale"_a.none() = nb::none());
+          "scale"_a.none() = nb::none())
+      .def(
+          "forward_on",
+          [](const longstride::Attention& attention, uintptr_t stream, const std::array<uintptr_t, 5>& at, int type,
+             const std::array<Four, 4>& shape, const std::array<Four, 4>& stride, float scale) {
+            attention.forward(arrays_at(at, type, shape, stride, scale),
+                              {.stream = reinterpret_cast<void*>(stream)});
+          },
+          "stream"_a, "at"_a, "type"_a, "shape"_a, "stride"_a, "scale"_a)
+      .def(
+          "backward_on",
+          [](const longstride::Attention& attention, uintptr_t stream, const std::array<uintptr_t, 5>& at, int type,
+             const std::array<Four, 4>& shape, const std::array<Four, 4>& stride, float scale,
+             const std::array<uintptr_t, 4>& gradients, const std::array<Four, 4>& gradient_stride,
+             uintptr_t scratch, int64_t scratch_bytes) {
+            // Of d_o, dq, dk and dv.
+            const auto gradient = [&](size_t i, const Four& of) {
+              return array_at(gradients[i], type, of, gradient_stride[i]);
+            };
+            attention.backward(arrays_at(at, type, shape, stride, scale), gradient(0, shape[3]), gradient(1, shape[0]),
+                               gradient(2, shape[1]), gradient(3, shape[2]),
+                               {.stream = reinterpret_cast<void*>(stream),
+                                .scratch = reinterpret_cast<void*>(scratch),
+                                .scratch_bytes = scratch_bytes});
+          },
+          "stream"_a, "at"_a, "type"_a, "shape"_a, "stride"_a, "scale"_a, "gradients"_a, "gradient_stride"_a,
+          "scratch"_a, "scratch_bytes"_a)
+      .def(
+          "scratch_bytes",
+          [](const longstride::Attention& attention, const Four& q, const Four& v) {
+            longstride::AttentionArrays arrays;
+            arrays.q.shape = q, arrays.v.shape = v;
+            return attention.scratch_bytes(arrays);
+          },
+          "q"_a, "v"_a);
 }

@@ -17,7 +17,7 @@ def check_types(types, **arrays):
 
 
 def is_tensor(array) -> bool:
-    return type(array).__module__.split(".")[0] == "torch" or hasattr(array, "requires_grad")
+    return hasattr(array, "requires_grad")
 
 
 def scale_of(scale, width):

@@ -118,6 +118,8 @@ struct InspectOptions {
   std::vector<std::string> overrides;
   std::string draw;        // a .png or .svg
   std::string draw_reach;  // likewise
+  std::string attention;   // likewise, of a trained model
+  int64_t layer = 1;       // that --attention looks at, from 1
   int64_t pixels = 512;
   bool time = false, measure_anew = false;
   std::string fit;   // "batch", "context" or "layers"; empty: the config as it is

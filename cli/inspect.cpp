@@ -26,6 +26,7 @@
 #include "longstride/train/memory.h"
 
 #include "cli/commands.h"
+#include "cli/inspect_attention.h"
 #include "cli/inspect_plan.h"
 #include "cli/load_config.h"
 #include "cli/output_file.h"
@@ -110,6 +111,7 @@ int64_t look_at_data(RunConfig& config, bool length_wanted) {
 }  // namespace
 
 int run_inspect(const InspectOptions& options) {
+  if (!options.attention.empty()) return run_inspect_attention(options);
   RunConfig config = load_config(options.target, options.overrides);
   use_instructions(config.compute);
   const RunConfig as_given = config;

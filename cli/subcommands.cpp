@@ -252,6 +252,11 @@ void add_inspect(CLI::App& app, InspectOptions& o, int& result) {
   c.add("--draw-reach", o.draw_reach,
         "draw what each position sees through 1, 2, .. layers to this .png or .svg")
       .type_name("FILE");
+  c.add("--attention", o.attention,
+        "of a run: what the heads of a layer look at in held-out data, drawn to this .png or .svg, and in "
+        "numbers")
+      .type_name("FILE");
+  c.add("--layer", o.layer, {.least = 1}, "that --attention looks at").shown_default("1");
   c.add("--pixels", o.pixels, {.least = 16, .most = 8192}, "largest side of a drawn pattern")
       .shown_default("512");
   c.add_flag("--time", o.time,
@@ -267,7 +272,8 @@ void add_inspect(CLI::App& app, InspectOptions& o, int& result) {
   c.footer(
       "Examples:\n  longstride inspect configs/enwik8.toml --draw pattern.png\n"
       "  longstride inspect configs/enwik8.toml --time --price 2.5\n"
-      "  longstride inspect configs/enwik8.toml --fit context --room 80Gi\n\n" +
+      "  longstride inspect configs/enwik8.toml --fit context --room 80Gi\n"
+      "  longstride inspect runs/text --attention heads.png --layer 5\n\n" +
       describe_fields());
   c.run([&] { result = run_inspect(o); });
 }

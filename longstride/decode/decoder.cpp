@@ -221,12 +221,11 @@ void Decoder::prefill_in_parallel(int64_t sequence, std::span<const uint8_t> byt
     std::copy(t.stride.begin() + 1, t.stride.end(), t.stride.begin());
     return t;
   };
-  prefill_->transformer.prefill(
-      parameters_, tokens,
-      [&](int64_t layer, const Tensor& keys, const Tensor& values, const Tensor& unconvolved) {
-        run({device_, nullptr}, StoreKeys{caches_.layer(layer), sequence, 0, of_one(keys), of_one(values)});
-        if (unconvolved) keep_recent(layer, sequence, of_one(unconvolved));
-      });
+  prefill_->transformer.prefill(parameters_, tokens, [&](int64_t layer, const LayerRows& rows) {
+    run({device_, nullptr},
+        StoreKeys{caches_.layer(layer), sequence, 0, of_one(rows.keys), of_one(rows.values)});
+    if (rows.unconvolved) keep_recent(layer, sequence, of_one(rows.unconvolved));
+  });
   filled_[sequence] = length;
 }
 

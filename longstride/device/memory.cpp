@@ -70,6 +70,40 @@ void fill_zero(const Tensor& tensor) {
   backend(tensor.device).fill_zero(tensor.data, tensor.bytes());
 }
 
+namespace {
+
+template <class T>
+void widen(const char* data, const Tensor& shape, int axis, int64_t at, std::vector<float>& values) {
+  if (axis == shape.rank) {
+    values.push_back(static_cast<float>(reinterpret_cast<const T*>(data)[at]));
+    return;
+  }
+  for (int64_t i = 0; i < shape.shape[axis]; ++i)
+    widen<T>(data, shape, axis + 1, at + i * shape.stride[axis], values);
+}
+
+}  // namespace
+
+std::vector<float> floats_of(const Tensor& tensor) {
+  std::vector<float> values;
+  values.reserve(static_cast<size_t>(tensor.count()));
+  if (tensor.count() == 0) return values;
+  int64_t reach = 1;
+  for (int axis = 0; axis < tensor.rank; ++axis) reach += (tensor.shape[axis] - 1) * tensor.stride[axis];
+  std::vector<char> elements(static_cast<size_t>(reach * size_of(tensor.dtype)));
+  const int64_t bytes = std::ssize(elements);
+  copy(Tensor(tensor.data, DType::u8, {bytes}, tensor.device), Tensor(elements.data(), DType::u8, {bytes}));
+  if (tensor.dtype == DType::f32)
+    widen<float>(elements.data(), tensor, 0, 0, values);
+  else if (tensor.dtype == DType::bf16)
+    widen<Bf16>(elements.data(), tensor, 0, 0, values);
+  else if (tensor.dtype == DType::f16)
+    widen<F16>(elements.data(), tensor, 0, 0, values);
+  else
+    fail("tensor {} has no floating-point elements", tensor.describe());
+  return values;
+}
+
 int64_t resident_memory() {
   std::ifstream statm("/proc/self/statm");
   int64_t total = 0, resident = 0, of_files = 0;

@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <functional>
 #include <memory>
+#include <vector>
 
 #include "longstride/base/tensor.h"
 #include "longstride/device/device.h"
@@ -76,6 +77,8 @@ class Arena {
 // Copies between equal shapes and dtypes, across devices where the build has them.
 void copy(const Tensor& from, const Tensor& to);
 void fill_zero(const Tensor& tensor);
+// The elements (f32, bf16 or f16) in row-major order, whatever the strides and the device.
+std::vector<float> floats_of(const Tensor& tensor);
 
 // Memory that this process itself holds, in bytes: resident pages that are not those of files. Pages of a
 // mapped file count as the system's, since it takes them back when it needs memory.

@@ -268,7 +268,7 @@ void Transformer::embed(const ModelParameters& parameters, const Tensor& tokens)
 }
 
 void Transformer::run_blocks(const ModelParameters& parameters, const Tensor& tokens,
-                             const TrainingPass* pass, const KeyValueSink* sink) {
+                             const TrainingPass* pass, const LayerSink* sink) {
   embed(parameters, tokens);
   run(context_, LayerNormForward{input(0), parameters.blocks[0].norm1_gain, parameters.blocks[0].norm1_bias,
                                  kNormEpsilon, work_.temporaries.branch, saved(0).mean1, saved(0).rstd1});
@@ -281,9 +281,11 @@ void Transformer::run_blocks(const ModelParameters& parameters, const Tensor& to
     const auto by_head = [&](const Tensor& t) {
       return t.split_last(config_.heads).split_first(plan_.batch);
     };
-    (*sink)(layer, by_head(saved(layer).qkv.columns(config_.qk(), 2 * config_.qk())),
-            by_head(saved(layer).qkv.columns(2 * config_.qk(), config_.qkv())),
-            config_.convolves() ? work_.temporaries.unconvolved.split_first(plan_.batch) : Tensor{});
+    const Tensor& qkv = saved(layer).qkv;
+    const int64_t qk = config_.qk();
+    (*sink)(layer, {by_head(qkv.columns(0, qk)), by_head(qkv.columns(qk, 2 * qk)),
+                    by_head(qkv.columns(2 * qk, config_.qkv())),
+                    config_.convolves() ? work_.temporaries.unconvolved.split_first(plan_.batch) : Tensor{}});
   }
 }
 
@@ -314,7 +316,7 @@ void Transformer::logits(const ModelParameters& parameters, const Tensor& tokens
                          const std::function<void()>& after_layer) {
   check_tokens(tokens, {});
   LONGSTRIDE_CHECK(!shared_, "ranks that share sequences have no logits of whole ones");
-  const KeyValueSink told = [&](int64_t, const Tensor&, const Tensor&, const Tensor&) { after_layer(); };
+  const LayerSink told = [&](int64_t, const LayerRows&) { after_layer(); };
   run_blocks(parameters, tokens, nullptr, after_layer ? &told : nullptr);
   run_head(parameters, tokens.count(), sink);
 }
@@ -371,7 +373,7 @@ void Transformer::forward_backward(const ModelParameters& parameters, const Tens
   spread_loss(loss, false);
 }
 
-void Transformer::prefill(const ModelParameters& parameters, const Tensor& tokens, const KeyValueSink& sink) {
+void Transformer::prefill(const ModelParameters& parameters, const Tensor& tokens, const LayerSink& sink) {
   check_tokens(tokens, {});
   LONGSTRIDE_CHECK(!shared_, "a sampler's beginning is not shared among ranks");
   run_blocks(parameters, tokens, nullptr, &sink);

@@ -42,11 +42,14 @@ struct MemoryPlan {
 // its stores.
 MemoryPlan plan_memory(const ModelConfig& config, const ComputePlan& plan, bool average);
 
-// Receives what a sampler keeps of a layer, in the compute dtype. Called after each layer with its keys (B,
-// N, H, D), its values (B, N, H, Dv) and, with model.convolution, the rows (B, N, d) that are convolved,
-// else none.
-using KeyValueSink =
-    std::function<void(int64_t layer, const Tensor& keys, const Tensor& values, const Tensor& unconvolved)>;
+// What attention read in a layer, in the compute dtype; all but the queries is what a sampler keeps.
+struct LayerRows {
+  Tensor queries, keys;  // (B, N, H, D)
+  Tensor values;         // (B, N, H, Dv)
+  Tensor unconvolved;    // (B, N, d), the rows that model.convolution convolves; else empty
+};
+// Called after each layer. The next one overwrites the rows.
+using LayerSink = std::function<void(int64_t layer, const LayerRows& rows)>;
 
 // Receives logits (R, 256) f32 on the model's device, which are those of the rows of (B * N) from `first` on.
 // They are overwritten after the call.
@@ -88,8 +91,8 @@ class Transformer {
   void forward_backward(const ModelParameters& parameters, const Tensor& tokens, const TrainingPass& pass,
                         const Tensor& loss, const ModelParameters& gradients);
 
-  // Runs the blocks over tokens and passes to `sink` what fills a sampler's caches.
-  void prefill(const ModelParameters& parameters, const Tensor& tokens, const KeyValueSink& sink);
+  // Runs the blocks over tokens and passes to `sink` what each layer's attention read.
+  void prefill(const ModelParameters& parameters, const Tensor& tokens, const LayerSink& sink);
 
   const ModelConfig& config() const { return config_; }
   const ComputePlan& plan() const { return plan_; }
@@ -129,7 +132,7 @@ class Transformer {
   // Leaves the final layer norm of the last block's output in temporaries.branch. `pass` is null if no
   // backward follows; `sink` may be null.
   void run_blocks(const ModelParameters& parameters, const Tensor& tokens, const TrainingPass* pass,
-                  const KeyValueSink* sink);
+                  const LayerSink* sink);
   // Calls use(first, logits) for the rows of the head, after run_blocks().
   template <class Use>
   void run_head(const ModelParameters& parameters, int64_t rows, const Use& use);

@@ -45,30 +45,9 @@ Result<T> run_reference(const ModelCase& c, const reference::Parameters<float>& 
 
 const float kNan = std::numeric_limits<float>::quiet_NaN();
 
-template <class T>
-void append_as(const Tensor& by_head, std::vector<float>& values) {
-  const View<T, 4> view = by_head.view<T, 4>();
-  for (int64_t b = 0; b < view.shape[0]; ++b)
-    for (int64_t i = 0; i < view.shape[1]; ++i)
-      for (int64_t h = 0; h < view.shape[2]; ++h)
-        for (int64_t d = 0; d < view.shape[3]; ++d) values.push_back(static_cast<float>(view(b, i, h, d)));
-}
-
-// Appends rows (B, N, H, D) that are parts of wider ones, on any device.
-void append(Tensor by_head, std::vector<float>& values) {
-  int64_t reach = 1;
-  for (int axis = 0; axis < by_head.rank; ++axis) reach += (by_head.shape[axis] - 1) * by_head.stride[axis];
-  std::vector<char> elements(reach * size_of(by_head.dtype));
-  const int64_t bytes = static_cast<int64_t>(elements.size());
-  copy(Tensor(by_head.data, DType::u8, {bytes}, by_head.device), Tensor(elements.data(), DType::u8, {bytes}));
-  by_head.data = elements.data();
-  by_head.device = DeviceKind::cpu;
-  if (by_head.dtype == DType::bf16)
-    append_as<Bf16>(by_head, values);
-  else if (by_head.dtype == DType::f16)
-    append_as<F16>(by_head, values);
-  else
-    append_as<float>(by_head, values);
+void append(const Tensor& rows, std::vector<float>& values) {
+  const std::vector<float> more = floats_of(rows);
+  values.insert(values.end(), more.begin(), more.end());
 }
 
 // The model under test and its weights, on one device.
@@ -117,11 +96,10 @@ class Subject {
     Transformer model(case_.config, {device_, case_.product, case_.batch, false, false});
     const ModelParameters parameters = by_role(case_.config, weights_, products_);
     Result<float> result;
-    model.prefill(parameters, bytes(tokens),
-                  [&](int64_t, const Tensor& keys, const Tensor& values, const Tensor&) {
-                    append(keys, result.keys);
-                    append(values, result.values);
-                  });
+    model.prefill(parameters, bytes(tokens), [&](int64_t, const LayerRows& rows) {
+      append(rows.keys, result.keys);
+      append(rows.values, result.values);
+    });
     result.losses_without_dropout.assign(tokens.size(), kNan);
     const Tensor losses = floats(result.losses_without_dropout);
     model.evaluate(parameters, bytes(tokens), losses);

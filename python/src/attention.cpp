@@ -71,8 +71,9 @@ longstride::Array array_at(uintptr_t address, int type, const Four& shape, const
 }
 
 // Of q, k, v and o, and the address of log_sum_exp.
-longstride::AttentionArrays arrays_at(const std::array<uintptr_t, 5>& at, int type, const std::array<Four, 4>& shape,
-                                      const std::array<Four, 4>& stride, float scale) {
+longstride::AttentionArrays arrays_at(const std::array<uintptr_t, 5>& at, int type,
+                                      const std::array<Four, 4>& shape, const std::array<Four, 4>& stride,
+                                      float scale) {
   longstride::AttentionArrays arrays;
   arrays.q = array_at(at[0], type, shape[0], stride[0]);
   arrays.k = array_at(at[1], type, shape[1], stride[1]);
@@ -127,24 +128,24 @@ void bind_attention(nb::module_& m) {
           "scale"_a.none() = nb::none())
       .def(
           "forward_on",
-          [](const longstride::Attention& attention, uintptr_t stream, const std::array<uintptr_t, 5>& at, int type,
-             const std::array<Four, 4>& shape, const std::array<Four, 4>& stride, float scale) {
+          [](const longstride::Attention& attention, uintptr_t stream, const std::array<uintptr_t, 5>& at,
+             int type, const std::array<Four, 4>& shape, const std::array<Four, 4>& stride, float scale) {
             attention.forward(arrays_at(at, type, shape, stride, scale),
                               {.stream = reinterpret_cast<void*>(stream)});
           },
           "stream"_a, "at"_a, "type"_a, "shape"_a, "stride"_a, "scale"_a)
       .def(
           "backward_on",
-          [](const longstride::Attention& attention, uintptr_t stream, const std::array<uintptr_t, 5>& at, int type,
-             const std::array<Four, 4>& shape, const std::array<Four, 4>& stride, float scale,
+          [](const longstride::Attention& attention, uintptr_t stream, const std::array<uintptr_t, 5>& at,
+             int type, const std::array<Four, 4>& shape, const std::array<Four, 4>& stride, float scale,
              const std::array<uintptr_t, 4>& gradients, const std::array<Four, 4>& gradient_stride,
              uintptr_t scratch, int64_t scratch_bytes) {
             // Of d_o, dq, dk and dv.
             const auto gradient = [&](size_t i, const Four& of) {
               return array_at(gradients[i], type, of, gradient_stride[i]);
             };
-            attention.backward(arrays_at(at, type, shape, stride, scale), gradient(0, shape[3]), gradient(1, shape[0]),
-                               gradient(2, shape[1]), gradient(3, shape[2]),
+            attention.backward(arrays_at(at, type, shape, stride, scale), gradient(0, shape[3]),
+                               gradient(1, shape[0]), gradient(2, shape[1]), gradient(3, shape[2]),
                                {.stream = reinterpret_cast<void*>(stream),
                                 .scratch = reinterpret_cast<void*>(scratch),
                                 .scratch_bytes = scratch_bytes});

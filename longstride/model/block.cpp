@@ -42,9 +42,24 @@ const RankPositions* positions_of(const BlockCall& call) {
   return call.shared != nullptr ? &call.shared->positions() : nullptr;
 }
 
+// Rows of this rank's tensors, and the same rows of those that attention works on. Where ranks share sequences these
+// have all positions; else both are all rows.
+struct Chunk {
+  int64_t own_begin, whole_begin, count;
+  Tensor own(const Tensor& rows) const { return rows.rows(own_begin, own_begin + count); }
+  Tensor whole(const Tensor& rows) const { return rows.rows(whole_begin, whole_begin + count); }
+};
+
+template <class RunChunk>
+void by_chunks(const BlockCall& call, const Tensor& own_rows, const RunChunk& run_chunk) {
+  if (call.shared == nullptr) return run_chunk(Chunk{0, 0, own_rows.shape[0]});
+  for (const RankPositions::Chunk& c : call.shared->positions().chunks())
+    run_chunk(Chunk{c.own, c.whole, c.count});
+}
+
 void attend(const OpContext& context, const BlockCall& call, const BlockActivations& saved) {
   if (call.shared != nullptr)
-    call.shared->forward(context, call.layer, scale_of(*call.config), saved.qkv, saved.attended);
+    call.shared->forward(context, call.layer, attention_tensors(call, saved), saved.qkv);
   else
     run(context, AttentionForward{*call.attention, attention_tensors(call, saved)});
 }
@@ -53,46 +68,53 @@ void attend(const OpContext& context, const BlockCall& call, const BlockActivati
 void attend_backward(const OpContext& context, const BlockCall& call, const BlockActivations& saved,
                      const BlockTemporaries& temporaries) {
   const ModelConfig& config = *call.config;
-  if (call.shared != nullptr)
-    return call.shared->backward(context, call.layer, scale_of(config), temporaries.d_attended,
-                                 temporaries.d_qkv);
   const auto by_head = [&](const Tensor& rows) {
     return rows.split_last(config.heads).split_first(call.batch);
   };
   const int64_t qk = config.qk();
-  run(context, AttentionBackward{*call.attention,
-                                 attention_tensors(call, saved),
-                                 {.d_o = by_head(temporaries.d_attended),
-                                  .dq = by_head(temporaries.d_qkv.columns(0, qk)),
-                                  .dk = by_head(temporaries.d_qkv.columns(qk, 2 * qk)),
-                                  .dv = by_head(values_of(config, temporaries.d_qkv))}});
+  const AttentionGradients gradients{.d_o = by_head(temporaries.d_attended),
+                                     .dq = by_head(temporaries.d_qkv.columns(0, qk)),
+                                     .dk = by_head(temporaries.d_qkv.columns(qk, 2 * qk)),
+                                     .dv = by_head(values_of(config, temporaries.d_qkv))};
+  if (call.shared != nullptr)
+    call.shared->backward(context, call.layer, attention_tensors(call, saved), gradients, temporaries.d_qkv);
+  else
+    run(context, AttentionBackward{*call.attention, attention_tensors(call, saved), gradients});
 }
 
 // Queries and keys are the first columns of the projection. In the paper's model they are used as they are.
 bool changes_queries(const ModelConfig& config) { return config.rotary() || config.qk_norm; }
-QueryKey query_key(const BlockCall& call, const BlockActivations& saved) {
-  return {saved.qkv.columns(0, 2 * call.config->qk()), call.config->heads, call.rotation,
-          saved.reciprocal_rms};
+QueryKey query_key(const BlockCall& call, const BlockActivations& saved, const Chunk& chunk) {
+  // A chunk of a shared sequence lies within one; the other rows are those of whole sequences.
+  Tensor rotation = call.rotation;
+  if (rotation && call.shared != nullptr) {
+    const int64_t begin = chunk.own_begin % call.config->context;
+    rotation = rotation.rows(begin, begin + chunk.count);
+  }
+  return {chunk.whole(saved.qkv).columns(0, 2 * call.config->qk()), call.config->heads, rotation,
+          saved.reciprocal_rms ? chunk.own(saved.reciprocal_rms) : Tensor{}};
 }
 
 // Mixes a block's values with those of the first block, which are kept for the later ones.
-void mix_values(const OpContext& context, const BlockCall& call, const BlockActivations& saved) {
+void mix_values(const OpContext& context, const BlockCall& call, const BlockActivations& saved,
+                const Chunk& chunk) {
   const ModelConfig& config = *call.config;
   if (!config.mixes_values()) return;
-  const Tensor values = values_of(config, saved.qkv);
+  const Tensor values = values_of(config, chunk.whole(saved.qkv)), first = chunk.own(call.values.first);
   if (call.layer > 0)
-    return run(context,
-               ValueMixForward{call.values.first, static_cast<float>(config.value_residual), values});
-  if (call.values.first.data != values.data) run(context, ValueMixKeep{values, call.values.first});
+    return run(context, ValueMixForward{first, static_cast<float>(config.value_residual), values});
+  if (first.data != values.data) run(context, ValueMixKeep{values, first});
 }
 // Turns dv, the gradient of the values that the attention read, into the gradient of the projection's
 // values.
-void mix_values_backward(const OpContext& context, const BlockCall& call, const Tensor& dv) {
+void mix_values_backward(const OpContext& context, const BlockCall& call, const Tensor& d_qkv,
+                         const Chunk& chunk) {
   const ModelConfig& config = *call.config;
   if (!config.mixes_values()) return;
-  if (call.layer == 0) return run(context, ValueMixBackwardFirst{call.values.d_first, dv});
+  const Tensor dv = values_of(config, chunk.whole(d_qkv)), d_first = chunk.own(call.values.d_first);
+  if (call.layer == 0) return run(context, ValueMixBackwardFirst{d_first, dv});
   const bool adds = call.layer + 1 < config.layers;
-  run(context, ValueMixBackward{static_cast<float>(config.value_residual), adds, dv, call.values.d_first});
+  run(context, ValueMixBackward{static_cast<float>(config.value_residual), adds, dv, d_first});
 }
 
 // Convolves LN(mid), in temporaries.unconvolved, into the rows that the feed-forward reads.
@@ -117,11 +139,16 @@ void convolve_backward(const OpContext& context, const BlockCall& call, const Te
 void forward_to_up(const OpContext& context, const BlockCall& call, const Tensor& x,
                    const BlockActivations& saved, const BlockTemporaries& temporaries, const Tensor& normed) {
   const BlockParameters& p = *call.parameters;
-  run(context, LinearForward{normed, p.qkv_weight, p.qkv_bias, saved.qkv});
-  if (changes_queries(*call.config)) run(context, QueryKeyForward{query_key(call, saved)});
-  mix_values(context, call, saved);
+  by_chunks(call, normed, [&](const Chunk& chunk) {
+    run(context, LinearForward{chunk.own(normed), p.qkv_weight, p.qkv_bias, chunk.whole(saved.qkv)});
+    if (changes_queries(*call.config)) run(context, QueryKeyForward{query_key(call, saved, chunk)});
+    mix_values(context, call, saved, chunk);
+  });
   attend(context, call, saved);
-  run(context, LinearForward{saved.attended, p.projection_weight, p.projection_bias, normed});
+  by_chunks(call, normed, [&](const Chunk& chunk) {
+    run(context, LinearForward{chunk.whole(saved.attended), p.projection_weight, p.projection_bias,
+                               chunk.own(normed)});
+  });
   run_residual(context, positions_of(call),
                ResidualForward{.x = x,
                                .branch = normed,
@@ -139,16 +166,16 @@ void forward_to_up(const OpContext& context, const BlockCall& call, const Tensor
 
 }  // namespace
 
-BlockActivations BlockActivations::allocate(const ModelConfig& config, int64_t batch, DType product, bool mid,
-                                            Arena& arena) {
-  const int64_t rows = batch * config.context, d = config.width;
+BlockActivations BlockActivations::allocate(const ModelConfig& config, int64_t batch, int64_t positions,
+                                            DType product, bool mid, Arena& arena) {
+  const int64_t rows = batch * config.context, attended_rows = batch * positions, d = config.width;
   BlockActivations a;
   a.mean1 = arena.allocate(DType::f32, {rows});
   a.rstd1 = arena.allocate(DType::f32, {rows});
-  a.qkv = arena.allocate(product, {rows, config.qkv()});
+  a.qkv = arena.allocate(product, {attended_rows, config.qkv()});
   if (config.qk_norm) a.reciprocal_rms = arena.allocate(DType::f32, {rows, 2 * config.heads});
-  a.attended = arena.allocate(product, {rows, d});
-  a.lse = arena.allocate(DType::f32, {batch, config.heads, config.context});
+  a.attended = arena.allocate(product, {attended_rows, d});
+  a.lse = arena.allocate(DType::f32, {batch, config.heads, positions});
   if (mid) a.mid = arena.allocate(DType::f32, {rows, d});
   a.mean2 = arena.allocate(DType::f32, {rows});
   a.rstd2 = arena.allocate(DType::f32, {rows});
@@ -156,8 +183,8 @@ BlockActivations BlockActivations::allocate(const ModelConfig& config, int64_t b
   return a;
 }
 
-BlockTemporaries BlockTemporaries::allocate(const ModelConfig& config, int64_t batch, int64_t logit_rows,
-                                            DType product, bool training, Arena& arena) {
+BlockTemporaries BlockTemporaries::allocate(const ModelConfig& config, int64_t batch, int64_t positions,
+                                            int64_t logit_rows, DType product, bool training, Arena& arena) {
   const int64_t rows = batch * config.context, d = config.width;
   BlockTemporaries t;
   t.branch = arena.allocate(product, {rows, d});
@@ -177,8 +204,8 @@ BlockTemporaries BlockTemporaries::allocate(const ModelConfig& config, int64_t b
   t.normed_again = arena.allocate(product, {rows, d});
   t.logits = arena.allocate(DType::f32, {logit_rows, kVocabulary});
   another_use();
-  t.d_qkv = arena.allocate(product, {rows, config.qkv()});
-  t.d_attended = arena.allocate(product, {rows, d});
+  t.d_qkv = arena.allocate(product, {batch * positions, config.qkv()});
+  t.d_attended = arena.allocate(product, {batch * positions, d});
   arena.release_to(std::max(end, arena.used()));
   return t;
 }
@@ -244,17 +271,23 @@ void block_backward(const OpContext& context, const BlockCall& call, const Tenso
                                 .dbias = gradients.norm2_bias,
                                 .dropout = call.attention_dropout,
                                 .dbranch = branch});
-  run(context, LinearBackwardWeight{branch, saved.attended, call.product, gradients.projection_weight,
-                                    gradients.projection_bias});
-  run(context, LinearBackwardInput{branch, p.projection_weight, temporaries.d_attended});
+  const Tensor &d_attended = temporaries.d_attended, &d_qkv = temporaries.d_qkv;
+  by_chunks(call, branch, [&](const Chunk& chunk) {
+    run(context, LinearBackwardWeight{chunk.own(branch), chunk.whole(saved.attended), call.product,
+                                      gradients.projection_weight, gradients.projection_bias});
+    run(context, LinearBackwardInput{chunk.own(branch), p.projection_weight, chunk.whole(d_attended)});
+  });
   attend_backward(context, call, saved, temporaries);
-  if (changes_queries(config))
-    run(context, QueryKeyBackward{query_key(call, saved), temporaries.d_qkv.columns(0, 2 * config.qk())});
-  mix_values_backward(context, call, values_of(config, temporaries.d_qkv));
   run(context, LayerNormApply{x, p.norm1_gain, p.norm1_bias, saved.mean1, saved.rstd1, branch});
-  run(context, LinearBackwardWeight{temporaries.d_qkv, branch, call.product, gradients.qkv_weight,
-                                    gradients.qkv_bias});
-  run(context, LinearBackwardInput{temporaries.d_qkv, p.qkv_weight, branch});
+  by_chunks(call, branch, [&](const Chunk& chunk) {
+    const Tensor rows = chunk.whole(d_qkv);
+    if (changes_queries(config))
+      run(context, QueryKeyBackward{query_key(call, saved, chunk), rows.columns(0, 2 * config.qk())});
+    mix_values_backward(context, call, d_qkv, chunk);
+    run(context, LinearBackwardWeight{rows, chunk.own(branch), call.product, gradients.qkv_weight,
+                                      gradients.qkv_bias});
+    run(context, LinearBackwardInput{rows, p.qkv_weight, chunk.own(branch)});
+  });
   if (before == nullptr)
     return run(context, LayerNormBackward{branch, x, p.norm1_gain, saved.mean1, saved.rstd1, dy,
                                           gradients.norm1_gain, gradients.norm1_bias});

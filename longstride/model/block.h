@@ -21,20 +21,21 @@ inline constexpr float kNormEpsilon = 1e-5f;
 inline constexpr float kFinalNormEpsilon = 1e-6f;
 
 // What the backward pass reads of a block besides its input; kept from the forward pass or recomputed.
-// M = B * N.
+// M = B * N. Where ranks share sequences, N are this rank's positions and W all of them, of which it fills its own and those
+// that it attends to; else W = N.
 struct BlockActivations {
   Tensor mean1, rstd1;    // (M) f32
-  Tensor qkv;             // (M, 2 * qk + d), queries and keys as the attention reads them
+  Tensor qkv;             // (B * W, 2 * qk + d), queries and keys as the attention reads them
   Tensor reciprocal_rms;  // (M, 2 * heads) f32 of queries and keys; empty without model.qk_norm
-  Tensor attended;        // (M, d)
-  Tensor lse;             // (B, H, N) f32
+  Tensor attended;        // (B * W, d)
+  Tensor lse;             // (B, H, W) f32
   Tensor mid;             // (M, d) f32; empty where it lives in the block's output
   Tensor mean2, rstd2;    // (M) f32
   Tensor up;              // (M, ff)
 
-  // Without `mid`, BlockCall names its place.
-  static BlockActivations allocate(const ModelConfig& config, int64_t batch, DType product, bool mid,
-                                   Arena& arena);
+  // `positions` is W. Without `mid`, BlockCall names its place.
+  static BlockActivations allocate(const ModelConfig& config, int64_t batch, int64_t positions, DType product,
+                                   bool mid, Arena& arena);
 };
 
 // Workspace of one block's forward or backward, or of the head, in the compute dtype. When training, tensors on
@@ -44,11 +45,11 @@ struct BlockTemporaries {
   Tensor unconvolved;           // (M, d) LN(mid), and its gradient; empty without model.convolution
   Tensor hidden;                // (M, ff) forward; d_hidden in the backward
   Tensor normed_again, logits;  // (M, d) of recomputation, or d_normed of the head; (R, 256) f32, R at a time
-  Tensor d_qkv, d_attended;     // (M, 2 * qk + d), (M, d)
+  Tensor d_qkv, d_attended;     // (B * W, 2 * qk + d), (B * W, d)
   // Without training only these two and `logits` are allocated: the hidden layer takes the place of `up`.
 
-  static BlockTemporaries allocate(const ModelConfig& config, int64_t batch, int64_t logit_rows,
-                                   DType product, bool training, Arena& arena);
+  static BlockTemporaries allocate(const ModelConfig& config, int64_t batch, int64_t positions,
+                                   int64_t logit_rows, DType product, bool training, Arena& arena);
 };
 
 // What blocks share with the first one where values are mixed; else empty.

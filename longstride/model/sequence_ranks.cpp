@@ -126,18 +126,10 @@ int64_t SharedAttention::rows_of(const std::vector<Rows>& lists) {
   return rows;
 }
 
-SharedAttention::Room SharedAttention::allocate(DType product, bool training, Arena& arena) const {
-  const int64_t rows = batch_ * config_.context, d = config_.width;
+SharedAttention::Room SharedAttention::allocate(DType product, Arena& arena) const {
   int64_t most = 0;
   for (const auto& layer : layers_) most = std::max({most, rows_of(layer->give), rows_of(layer->take)});
   Room room;
-  room.qkv = arena.allocate(product, {rows, config_.qkv()});
-  room.attended = arena.allocate(product, {rows, d});
-  room.lse = arena.allocate(DType::f32, {batch_, config_.heads, config_.context});
-  if (training) {
-    room.d_qkv = arena.allocate(product, {rows, config_.qkv()});
-    room.d_attended = arena.allocate(product, {rows, d});
-  }
   room.out = arena.allocate(product, {most, config_.qkv() - config_.qk()});
   room.in = arena.allocate(product, {most, config_.qkv() - config_.qk()});
   return room;
@@ -169,22 +161,6 @@ int64_t SharedAttention::bytes() const {
 
 Tensor SharedAttention::keys_and_values(const Tensor& qkv) const {
   return qkv.columns(config_.qk(), config_.qkv());
-}
-
-Tensor SharedAttention::by_head(const Tensor& rows) const {
-  return rows.split_last(config_.heads).split_first(batch_);
-}
-
-AttentionTensors SharedAttention::tensors(float scale) const {
-  const int64_t qk = config_.qk();
-  AttentionTensors t;
-  t.q = by_head(room_.qkv.columns(0, qk));
-  t.k = by_head(room_.qkv.columns(qk, 2 * qk));
-  t.v = by_head(room_.qkv.columns(2 * qk, config_.qkv()));
-  t.o = by_head(room_.attended);
-  t.lse = room_.lse;
-  t.scale = scale;
-  return t;
 }
 
 void SharedAttention::exchange(const OpContext& context, const std::vector<Rows>& give,
@@ -219,28 +195,18 @@ void SharedAttention::exchange(const OpContext& context, const std::vector<Rows>
     if (take[i].on_device.shape[0] > 0) run(context, PlaceRows{arrived[i], take[i].on_device, to, adds});
 }
 
-void SharedAttention::forward(const OpContext& context, int64_t layer, float scale, const Tensor& qkv,
-                              const Tensor& attended) const {
+void SharedAttention::forward(const OpContext& context, int64_t layer, const AttentionTensors& t,
+                              const Tensor& qkv) const {
   const Layer& own = of_layer(layer);
-  positions_.to_whole(qkv, room_.qkv);
-  exchange(context, own.give, own.take, keys_and_values(room_.qkv), keys_and_values(room_.qkv), false);
-  run(context, AttentionForward{*own.plan, tensors(scale)});
-  positions_.from_whole(room_.attended, attended);
+  exchange(context, own.give, own.take, keys_and_values(qkv), keys_and_values(qkv), false);
+  run(context, AttentionForward{*own.plan, t});
 }
 
-void SharedAttention::backward(const OpContext& context, int64_t layer, float scale, const Tensor& d_attended,
-                               const Tensor& d_qkv) const {
+void SharedAttention::backward(const OpContext& context, int64_t layer, const AttentionTensors& t,
+                               const AttentionGradients& gradients, const Tensor& d_qkv) const {
   const Layer& own = of_layer(layer);
-  const int64_t qk = config_.qk();
-  positions_.to_whole(d_attended, room_.d_attended);
-  run(context, AttentionBackward{*own.plan,
-                                 tensors(scale),
-                                 {.d_o = by_head(room_.d_attended),
-                                  .dq = by_head(room_.d_qkv.columns(0, qk)),
-                                  .dk = by_head(room_.d_qkv.columns(qk, 2 * qk)),
-                                  .dv = by_head(room_.d_qkv.columns(2 * qk, config_.qkv()))}});
-  exchange(context, own.take, own.give, keys_and_values(room_.d_qkv), keys_and_values(room_.d_qkv), true);
-  positions_.from_whole(room_.d_qkv, d_qkv);
+  run(context, AttentionBackward{*own.plan, t, gradients});
+  exchange(context, own.take, own.give, keys_and_values(d_qkv), keys_and_values(d_qkv), true);
 }
 
 }  // namespace longstride

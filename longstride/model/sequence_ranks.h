@@ -59,16 +59,13 @@ void run_residual(const OpContext& context, const RankPositions* positions, cons
 class SharedAttention {
  public:
   struct Room {
-    Tensor qkv, d_qkv;            // (B * n, 2 * qk + d)
-    Tensor attended, d_attended;  // (B * n, d)
-    Tensor lse;                   // (B, H, n) f32
-    Tensor out, in;               // (rows, qk + d) that travel
+    Tensor out, in;  // (rows, qk + d) that travel
   };
 
   // `whole` are the plans of all positions, in the order of the schedule's cycle.
   SharedAttention(const ModelConfig& config, int64_t batch, Device device, const SequenceRanks& ranks,
                   std::span<const std::shared_ptr<const AttentionPlan>> whole);
-  Room allocate(DType product, bool training, Arena& arena) const;
+  Room allocate(DType product, Arena& arena) const;
   // `room` of allocate(), with memory.
   void use(Device device, const Room& room);
 
@@ -76,12 +73,13 @@ class SharedAttention {
   // Device bytes of plans and lists of rows.
   int64_t bytes() const;
 
-  // attended (M, d) of qkv (M, 2 * qk + d), rows of this rank.
-  void forward(const OpContext& context, int64_t layer, float scale, const Tensor& qkv,
-               const Tensor& attended) const;
-  // Right after the forward of the same layer: d_qkv of d_attended.
-  void backward(const OpContext& context, int64_t layer, float scale, const Tensor& d_attended,
-                const Tensor& d_qkv) const;
+  // `t`, which are columns of qkv (B * n, 2 * qk + d), where this rank's rows are set; receives the others that are
+  // needed.
+  void forward(const OpContext& context, int64_t layer, const AttentionTensors& t, const Tensor& qkv) const;
+  // Right after the forward of the same layer: `gradients`, which are columns of d_qkv but d_o, whose rows of this rank
+  // are set. In d_qkv this rank's rows are complete then.
+  void backward(const OpContext& context, int64_t layer, const AttentionTensors& t,
+                const AttentionGradients& gradients, const Tensor& d_qkv) const;
   const RankPositions& positions() const { return positions_; }
 
  private:
@@ -101,9 +99,6 @@ class SharedAttention {
   // Sends `give` of `from`, and receives `take` into the rows of `to`, or adds them.
   void exchange(const OpContext& context, const std::vector<Rows>& give, const std::vector<Rows>& take,
                 const Tensor& from, const Tensor& to, bool adds) const;
-  AttentionTensors tensors(float scale) const;
-  Tensor by_head(const Tensor& rows) const;
-
   ModelConfig config_;
   int64_t batch_;
   SequenceRanks ranks_;

@@ -74,18 +74,19 @@ Transformer::Workspace Transformer::allocate_workspace(const ModelConfig& whole,
   for (int64_t i = 0; i < streams; ++i) w.streams.push_back(arena.allocate(DType::f32, {rows, d}));
   const bool keep = plan.training && !plan.recompute;
   for (int64_t i = 0; i < (keep ? config.layers : 1); ++i)
-    w.activations.push_back(BlockActivations::allocate(config, plan.batch, plan.product, keep, arena));
+    w.activations.push_back(
+        BlockActivations::allocate(config, plan.batch, whole.context, plan.product, keep, arena));
   if (config.mixes_values() && !keep) w.values.first = arena.allocate(plan.product, {rows, d});
   w.activation_bytes = arena.used();
-  w.temporaries = BlockTemporaries::allocate(config, plan.batch, logit_rows(plan.device, rows), plan.product,
-                                             plan.training, arena);
+  w.temporaries = BlockTemporaries::allocate(config, plan.batch, whole.context, logit_rows(plan.device, rows),
+                                             plan.product, plan.training, arena);
   if (plan.training) w.d_stream = arena.allocate(DType::f32, {rows, d});
   if (plan.training && config.mixes_values()) w.values.d_first = arena.allocate(DType::f32, {rows, d});
   w.mean = arena.allocate(DType::f32, {rows});
   w.rstd = arena.allocate(DType::f32, {rows});
   w.rotation = allocate_rotation(config, config.context, arena);
   if (shared != nullptr) {
-    w.shared = shared->allocate(plan.product, plan.training, arena);
+    w.shared = shared->allocate(plan.product, arena);
     if (convolution != nullptr) w.shared_convolution = convolution->allocate(plan.product, arena);
     w.own_tokens = arena.allocate(DType::u8, {rows});
     w.own_loss = arena.allocate(DType::f32, {rows});

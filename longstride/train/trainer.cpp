@@ -328,6 +328,8 @@ UpdateControl Trainer::run_step(const StepOrder& order, std::string error) {
     }
     try {
       agree(comm_, error);
+    } catch (const RankLost&) {
+      throw;  // nothing is wrong with the data
     } catch (const Error& failure) {
       throw InputError(failure.what());
     }

@@ -2,7 +2,7 @@
 .DEFAULT_GOAL := build
 # One target at a time: they share build/ and the package manager, and Ninja uses all cores anyway.
 .NOTPARALLEL:
-.PHONY: build demo test test-unit test-gpu test-sanitize memcheck crash-test fuzz check format selftest bench install setup clean help \
+.PHONY: build demo test test-unit test-gpu test-sanitize test-threads coverage memcheck crash-test fuzz check format selftest bench install setup clean help \
   program configure configure-program configure-sanitize
 
 BINARY := build/longstride
@@ -42,6 +42,20 @@ test-gpu: build  ## the tests of what runs on a GPU; fails where there is none
 test-sanitize: configure-sanitize
 	@cmake --build --preset sanitize
 	@ctest --preset sanitize -LE 'slow|instructions'
+
+test-threads:  ## what has threads, under ThreadSanitizer
+	@$(call configured,tsan,,build test)
+	@cmake --build --preset tsan
+	@ctest --preset tsan
+
+FILES ?= 15
+COVERED ?= -LE 'slow|instructions|gpu'
+coverage:  ## which lines and branches the unit tests reach, by folder, and the FILES=15 files with the most that they do not
+	@$(call configured,coverage,,build test)
+	@cmake --build --preset coverage
+	@find build-coverage -name '*.gcda' -delete
+	@ctest --preset coverage $(COVERED)
+	@tools/coverage build-coverage $(FILES)
 
 KILLS ?= 1000
 crash-test: build  ## kill training, sampling and compressing 1,000 times (KILLS=N), and see that nothing is lost
@@ -93,7 +107,7 @@ setup:  ## install the distribution packages that are missing (packages.txt)
 	@tools/setup build test check demo
 
 clean:  ## remove what was built
-	@rm -rf build build-sanitize build-fuzz build-*.log
+	@rm -rf build build-sanitize build-tsan build-coverage build-fuzz build-*.log
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' Makefile | sed -E 's/^([a-z-]+):.*## /\1\t/' | \

@@ -58,6 +58,14 @@ void wait_until(std::atomic<uint32_t>& word, const Done& done) {
   }
 }
 
+// Called before a thread takes what another has left. On few cores the caller would do most small loops alone, and the
+// thread sanitizer would see no two threads in them.
+void let_others_begin() {
+#if defined(__SANITIZE_THREAD__)
+  std::this_thread::sleep_for(std::chrono::microseconds(50));
+#endif
+}
+
 thread_local bool inside_loop = false;
 thread_local int thread_limit = 0;  // 0: the default
 
@@ -107,6 +115,7 @@ class ThreadTeam {
 
 bool ThreadTeam::claim(LoopItems& items, int64_t& item) {
   for (int tried = 0; tried < items.shares_; ++tried) {
+    if (tried == 1) let_others_begin();
     std::atomic<uint64_t>& next = shares_[static_cast<size_t>(items.share_)].next;
     const auto end = static_cast<uint32_t>((items.share_ + 1) * items.count_ / items.shares_);
     uint64_t seen = next.load(std::memory_order_acquire);

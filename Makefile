@@ -2,8 +2,8 @@
 .DEFAULT_GOAL := build
 # One target at a time: they share build/ and the package manager, and Ninja uses all cores anyway.
 .NOTPARALLEL:
-.PHONY: build demo test test-unit test-gpu test-sanitize test-threads coverage memcheck crash-test fuzz check format selftest bench install setup clean help \
-  program configure configure-program configure-sanitize
+.PHONY: build demo test test-unit test-gpu test-sanitize test-threads coverage memcheck crash-test fuzz check format selftest bench \
+  install setup clean help program configure configure-program configure-sanitize
 
 BINARY := build/longstride
 PREFIX ?= /usr/local

@@ -1,7 +1,9 @@
 #include "longstride/dist/launch.h"
 
 #include <array>
+#include <cstdint>
 #include <cstdlib>
+#include <string>
 
 #include "longstride/base/check.h"
 #include "longstride/base/text.h"
@@ -23,7 +25,11 @@ constexpr std::array kVariables{
 };
 
 int number_of(const char* text, const char* name) {
-  return static_cast<int>(parse_integer(text, std::string("the environment's ") + name));
+  constexpr int64_t kMost = 1'000'000;  // ranks, ports, seconds
+  const std::string what = std::string("the environment's ") + name;
+  const int64_t number = parse_integer(text, what);
+  LONGSTRIDE_CHECK(number >= -kMost && number <= kMost, "{} = {} is too large", what, text);
+  return static_cast<int>(number);
 }
 
 }  // namespace

@@ -184,6 +184,7 @@ TEST_F(ContainerTest, WhatDoesNotFitIsRefusedWithARightChecksum) {
   EXPECT_THAT(forged("\"streams\":2", "\"streams\":0"), HasSubstr("windows side by side"));
   EXPECT_THAT(forged("\"streams\":2", "\"streams\":900000000"), HasSubstr("windows side by side"));
   EXPECT_THAT(forged("\"kind\":\"audio\"", "\"kind\":\"film\""), HasSubstr("film"));
+  EXPECT_THAT(forged("\"weights\":\"int8\"", "\"weights\":\"int4\""), HasSubstr("its weights are int4"));
   EXPECT_THAT(forged("\"kind\":\"audio\"", "\"kind\":\"image\""), HasSubstr("picture"));
   EXPECT_THAT(forged("\"before\":6", "\"before\":600000"), HasSubstr("missing"));
   EXPECT_THAT(forged("\"before\":6", "\"before\":-6"), HasSubstr("before must be a whole number"));

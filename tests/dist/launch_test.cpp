@@ -12,6 +12,8 @@
 
 #include "longstride/base/check.h"
 
+#include "tests/support/temporary_folder.h"
+
 namespace longstride {
 namespace {
 
@@ -60,6 +62,10 @@ TEST_F(LaunchTest, VariablesThatMakeNoSenseAreRefused) {
   EXPECT_THROW(launch_of_environment(), Error);
   set("PMI_RANK", "one", "PMI_SIZE", "3");
   EXPECT_THROW(launch_of_environment(), Error);
+  // In 32 bits it would be rank 0.
+  set("PMI_RANK", "4294967296", "PMI_SIZE", "3");
+  EXPECT_THAT(message_of<Error>([] { launch_of_environment(); }),
+              testing::HasSubstr("PMI_RANK = 4294967296 is too large"));
 }
 
 // Why ranks cannot be joined.

@@ -92,6 +92,8 @@ TEST_F(RunViewTest, FindsRunsAtAnyDepthAndNothingElse) {
   fs::create_directory_symlink(folder_.path(), folder_ / "x/circle");
   EXPECT_THAT(find_runs(folder_.path()), ElementsAre(folder_ / "x/a b", folder_ / "x/c"));
   EXPECT_THAT(message_of<Error>([&] { find_runs(folder_ / "nowhere"); }), HasSubstr("no such folder"));
+  EXPECT_THAT(message_of<Error>([&] { find_runs(folder_ / "configs/config.toml"); }),
+              HasSubstr("not a folder but a file"));
 }
 
 TEST_F(RunViewTest, DifferencesNameTheFieldsThatDiffer) {

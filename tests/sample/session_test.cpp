@@ -161,6 +161,7 @@ TEST_F(SessionFile, ContentsThatCannotBeAreRefusedEvenIfTheChecksumFits) {
            {"\"known\":0,", "\"known\":9000,"},
            {"\"known\":0,", "\"known\":-1,"},
            {"\"known\":300,", "\"known\":299,"},
+           {"\"stream\":4294967295", "\"stream\":4294967296"},
            {"\"prime\":3,", "\"prime\":301,"},
            {"\"prime\":3,", "\"prime\":-3,"},
            {"\"length\":300,\"prime\"", "\"length\":0,\"prime\""},

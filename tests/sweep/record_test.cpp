@@ -46,6 +46,9 @@ TEST_F(SweepRecordTest, TheSameSweepGoesOnAndAnotherDoesNot) {
 }
 
 TEST_F(SweepRecordTest, OtherFoldersAreLeftAlone) {
+  write_bytes(folder_ / "s", "a file");
+  EXPECT_THAT(complaint({}, lists_), HasSubstr("not a folder but a file"));
+  fs::remove(folder_ / "s");
   fs::create_directories(folder_ / "s");
   write_bytes(folder_ / "s/letter.txt", "dear");
   EXPECT_THAT(complaint({}, lists_), HasSubstr("other files and no sweep"));

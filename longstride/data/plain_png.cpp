@@ -42,6 +42,8 @@ void check_plain_png(std::span<const uint8_t> file, const std::string& path) {
   for (size_t at = kFirstChunk; at + 12 <= file.size(); at += size_t{12} + big_endian(file, at)) {
     const std::string_view chunk(reinterpret_cast<const char*>(file.data()) + at + 4, 4);
     const size_t end = at + 12 + big_endian(file, at);
+    LONGSTRIDE_CHECK(end <= file.size(), "{} is damaged or cut off: a part of {} bytes is missing", path,
+                     big_endian(file, at));
     LONGSTRIDE_CHECK(chunk != "IEND" || end == file.size(),
                      "{} has {} bytes behind the end of its picture, which would be lost; remove them", path,
                      file.size() - end);

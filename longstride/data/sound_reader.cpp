@@ -112,8 +112,11 @@ class MpegReader : public SoundReader {
     mpeg_.reset(mpg123_new(nullptr, &status));
     LONGSTRIDE_CHECK(mpeg_ != nullptr, "{}: cannot decode MP3: {}", view.label(),
                      mpg123_plain_strerror(status));
-    check(mpg123_param(mpeg_.get(), MPG123_ADD_FLAGS,
-                       MPG123_FORCE_FLOAT | MPG123_QUIET | MPG123_GAPLESS | MPG123_NO_READAHEAD, 0));
+    // Where frames have a free bit rate, the library finds their size by reading ahead, and not otherwise.
+    const bool free_rate = (view.big_endian(2, 1) & 0xF0) == 0;
+    check(mpg123_param(
+        mpeg_.get(), MPG123_ADD_FLAGS,
+        MPG123_FORCE_FLOAT | MPG123_QUIET | MPG123_GAPLESS | (free_rate ? 0 : MPG123_NO_READAHEAD), 0));
     check(mpg123_replace_reader_handle(
         mpeg_.get(),
         [](void* data, void* bytes, size_t count) -> ssize_t {

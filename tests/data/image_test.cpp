@@ -16,6 +16,8 @@
 #include <unistd.h>
 
 #include "longstride/data/corpus.h"
+#include "longstride/data/picture.h"
+#include "longstride/data/plain_png.h"
 
 #include "tests/data/fixtures.h"
 
@@ -441,6 +443,44 @@ TEST_F(ImageTest, AnEmptyPictureBesideOthersIsNamed) {
   data_test::write_file(at("e/b.png"), "");
   EXPECT_THAT(data_test::error_of([&] { open_corpus(config("image", "e"), at("e")); }),
               ::testing::AllOf(::testing::HasSubstr("b.png"), ::testing::HasSubstr("is empty")));
+}
+
+// A picture that is compressed must come back as it was.
+TEST(PlainPng, WhateverWouldBeLostIsNamed) {
+  const Bytes rgb(5 * 7 * 3, 9);
+  const auto refusal = [](const Bytes& png) {
+    return error_of([&] { data::check_plain_png(png, "a.png"); });
+  };
+  const Bytes plain = data::encode_png(rgb, {5, 7, 3});
+  EXPECT_NO_THROW(data::check_plain_png(plain, "a.png"));
+  EXPECT_THAT(refusal(Bytes(plain.begin(), plain.begin() + 33)), HasSubstr("is no PNG"));
+  const auto with = [&](size_t at, int value) {
+    Bytes png = plain;
+    png[at] = static_cast<uint8_t>(value);
+    return png;
+  };
+  EXPECT_THAT(refusal(with(24, 16)), HasSubstr("16 bits a channel"));
+  EXPECT_THAT(refusal(with(25, 6)), HasSubstr("transparent pixels"));
+  EXPECT_THAT(refusal(with(28, 1)), HasSubstr("is interlaced"));
+  Bytes longer = plain;
+  longer.resize(plain.size() + 3);
+  EXPECT_THAT(refusal(longer), HasSubstr("3 bytes behind the end"));
+  // The length of the last part, which is empty.
+  EXPECT_THAT(refusal(with(plain.size() - 9, 200)), HasSubstr("is damaged or cut off"));
+  constexpr std::ptrdiff_t kBehindHead = 33;
+  for (const auto& [chunk, meaning] :
+       std::vector<std::pair<std::string, std::string>>{{"tRNS", "transparent pixels"},
+                                                        {"acTL", "an animation"},
+                                                        {"gAMA", "what its colours mean"},
+                                                        {"tEXt", "text"},
+                                                        {"eXIf", "a camera's notes"},
+                                                        {"pHYs", "the size of its pixels"},
+                                                        {"abCd", "more than pixels"}}) {
+    Bytes png = plain;
+    const Bytes part = bytes_of(std::string(4, '\0') + chunk + std::string(4, '\0'));
+    png.insert(png.begin() + kBehindHead, part.begin(), part.end());
+    EXPECT_THAT(refusal(png), HasSubstr("holds " + meaning + " (" + chunk + ")"));
+  }
 }
 
 }  // namespace

@@ -73,7 +73,8 @@ TEST(MulawWav, RefusesOthersAndSaysWhatConverts) {
   stereo[22] = 2;
   EXPECT_THAT(refusal(stereo, 12000), HasSubstr("2 channels"));
   std::string renamed = file;
-  EXPECT_THAT(refusal(renamed.replace(12, 4, "junk"), 12000), HasSubstr("its samples come before their format"));
+  EXPECT_THAT(refusal(renamed.replace(12, 4, "junk"), 12000),
+              HasSubstr("its samples come before their format"));
   renamed = file;
   EXPECT_THAT(refusal(renamed.replace(36, 4, "junk"), 12000), HasSubstr("a WAV file without samples"));
   for (size_t size = 0; size < 44; ++size) EXPECT_NE(refusal(file.substr(0, size), 12000), "") << size;

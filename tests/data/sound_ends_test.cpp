@@ -97,6 +97,12 @@ std::string ape_tag() {
   return part(0xA0000000) + std::string(100, 'x') + part(0x80000000);
 }
 
+// Lyrics3 with its length, as version 2 has it, or without, as version 1.
+std::string lyrics(bool with_length) {
+  const std::string words = "LYRICSBEGIN" + std::string(89, 'l');
+  return words + (with_length ? "000100LYRICS200" : "LYRICSEND");
+}
+
 class SoundEnds : public data_test::DataTest {
  protected:
   size_t frames_of(const std::string& name, int64_t rate = kRate) const {
@@ -129,6 +135,11 @@ TEST_F(SoundEnds, EveryFrameOfAnMp3Counts) {
       {"id3v1", mp3_128(20) + id3v1, 44100, 20 * 1152},
       {"ape", mp3_128(20) + ape_tag() + id3v1, 44100, 20 * 1152},
       {"tags between", mp3_128(20) + id3v1 + id3 + mp3_128(30), 44100, 50 * 1152},
+      {"lyrics", mp3_128(20) + lyrics(true) + id3v1, 44100, 20 * 1152},
+      {"lyrics between", mp3_128(20) + lyrics(true) + mp3_128(20) + lyrics(false) + mp3_128(30), 44100,
+       70 * 1152},
+      {"ape between", mp3_128(20) + ape_tag() + mp3_128(30), 44100, 50 * 1152},
+      {"free rate", mp3(3, 48000, 1, 100, 0, 50), 48000, 50 * 1152},
       {"zeros", mp3_128(20) + std::string(5000, '\0'), 44100, 20 * 1152},
       {"broadcast", std::string(300, 'x') + mp3_128(20), 44100, 20 * 1152}};
   for (const auto& [name, bytes, rate, frames] : cases) {
@@ -148,6 +159,16 @@ TEST_F(SoundEnds, EveryFrameOfAnMp3Counts) {
               AllOf(HasSubstr("cut.mp3"), HasSubstr("1 of 418 bytes of its last MP3 frame")));
   write_file(at("cut.mp3"), whole.substr(0, whole.size() - 416));
   EXPECT_THAT(error("cut.mp3"), HasSubstr("cut.mp3"));
+  // Fraunhofer's encoder counts the bytes and the frames in its first frame.
+  std::string counted = mp3_128(21);
+  counted.replace(36, 4, "VBRI").replace(46, 8, big(counted.size()) + big(20));
+  write_file(at("counted.mp3"), counted);
+  EXPECT_GE(frames_of("counted.mp3", 44100), 20 * 1152u);
+  write_file(at("cut.mp3"), counted + mp3_128(1));
+  EXPECT_GE(frames_of("cut.mp3", 44100), 21 * 1152u);
+  counted.replace(46, 8, big(counted.size() + 418) + big(21));
+  write_file(at("cut.mp3"), counted);
+  EXPECT_THAT(error("cut.mp3"), AllOf(HasSubstr("cut.mp3"), HasSubstr("1 of 21 MP3 frames are missing")));
   write_file(at("hole.mp3"),
              whole.substr(0, 3000) + std::string(2000, 'x') + whole.substr(5000) + mp3_128(20));
   EXPECT_THAT(error("hole.mp3"), HasSubstr("no MP3 frames"));
@@ -222,6 +243,26 @@ TEST_F(SoundEnds, EveryContainerThatStatesItsSizeIsCompared) {
   }
   write_file(at("cut.au"), au(kDataBytes).substr(0, 24 + 20000));
   EXPECT_THAT(error("cut.au"), HasSubstr("12000 of 32000 bytes of its sound are missing"));
+}
+
+TEST_F(SoundEnds, ContainersThatStateNoSizeAreReadToTheEnd) {
+  const std::vector<std::pair<const char*, int>> formats{
+      {"ircam", SF_FORMAT_IRCAM | SF_FORMAT_PCM_16},
+      {"be.ircam", SF_FORMAT_IRCAM | SF_FORMAT_PCM_16 | SF_ENDIAN_BIG},
+      {"paf", SF_FORMAT_PAF | SF_FORMAT_PCM_16},
+      {"le.paf", SF_FORMAT_PAF | SF_FORMAT_PCM_16 | SF_ENDIAN_LITTLE},
+      {"pvf", SF_FORMAT_PVF | SF_FORMAT_PCM_16}};
+  for (const auto& [name, format] : formats) {
+    write_sound(at(name), format, kRate, 1, data_test::sine(kRate, 1, 440, 0.5, 2));
+    EXPECT_EQ(frames_of(name), kFrames) << name;
+    // In the middle of a sample.
+    const std::string whole = content(name);
+    write_file(at("cut"), whole.substr(0, whole.size() - 1));
+    EXPECT_THAT(error("cut"), HasSubstr("cut")) << name;
+  }
+  // Its rate is always this one.
+  write_sound(at("xi"), SF_FORMAT_XI | SF_FORMAT_DPCM_16, 44100, 1, data_test::sine(kRate, 1, 440, 0.5, 2));
+  EXPECT_EQ(frames_of("xi", 44100), kFrames);
 }
 
 TEST_F(SoundEnds, AnMp3ThatCountsItsFramesIsCompared) {

@@ -54,7 +54,7 @@ coverage:  ## which lines and branches the unit tests reach, by folder, and the 
 	@$(call configured,coverage,,build test)
 	@cmake --build --preset coverage
 	@find build-coverage -name '*.gcda' -delete
-	@ctest --preset coverage $(COVERED)
+	@ctest --preset coverage $(COVERED) || echo "coverage: not every test passed; the numbers are those of what ran"
 	@tools/coverage build-coverage $(FILES)
 
 KILLS ?= 1000

@@ -1,12 +1,12 @@
 #!/usr/bin/env python3
 """The paper's Enwik8 model in training, as a PyTorch user writes it: tokens a second and memory on one GPU.
 
-    python3 bench/torch_gpu.py [--attention dense|flex|block|column]... [--recompute] [--batch 2] [--json FILE]
+    python3 bench/torch_gpu.py [--attention dense|flex|block|column|longstride]... [--recompute] [--batch 2] [--json FILE]
 
 30 layers of width 512 with 8 heads over 12,288 bytes, 94.9M parameters, dropout 0.4 where branches join; bf16 autocast,
 torch.compile, fused AdamW, clipping by norm. `dense` is cuDNN's causal attention, `flex` FlexAttention with the mask of
 fixed:128,32; `block` and `column` are the own block of 128 (by a reshape) and the column of a stride of 128 (by a
-transposition), each through cuDNN. Data is random bytes; the median of the timed steps counts.
+transposition), each through cuDNN; `longstride` is longstride.attention with fixed:128,32 in its place. Data is random bytes; the median of the timed steps counts.
 """
 import argparse
 import json
@@ -35,7 +35,9 @@ class Attention(nn.Module):
     def forward(self, x):
         batch, n, _ = x.shape
         q, k, v = (t.view(batch, n, HEADS, -1) for t in self.qkv(x).split(WIDTH, dim=2))
-        if self.kind in ("dense", "flex"):
+        if self.kind == "longstride":
+            o = longstride.attention(q, k, v, f"fixed:{BLOCK},{SUMMARY}", layout="bnhd")
+        elif self.kind in ("dense", "flex"):
             q, k, v = (t.transpose(1, 2) for t in (q, k, v))
             if self.kind == "flex":
                 from torch.nn.attention.flex_attention import flex_attention
@@ -129,12 +131,15 @@ def measure(kind, batch, recompute, steps):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--attention", action="append", choices=["dense", "flex", "block", "column"])
+    parser.add_argument("--attention", action="append", choices=["dense", "flex", "block", "column", "longstride"])
     parser.add_argument("--batch", type=int, default=2)
     parser.add_argument("--recompute", action="store_true")
     parser.add_argument("--steps", type=int, default=8)
     parser.add_argument("--json")
     arguments = parser.parse_args()
+    if "longstride" in (arguments.attention or []):
+        global longstride
+        import longstride
     torch.set_float32_matmul_precision("high")
     results = [measure(kind, arguments.batch, arguments.recompute, arguments.steps)
                for kind in arguments.attention or ["dense", "flex"]]

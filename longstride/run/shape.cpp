@@ -100,6 +100,8 @@ int64_t context_for(const RunConfig& config, const Splits& splits) {
   return context;
 }
 
+constexpr int64_t kDenseOnCpu = 512;
+
 // The row is near the root of the context, so that the own row and the summaries have about as many
 // positions.
 std::string pattern_for(const RunConfig& config, const ImageShape& picture) {
@@ -110,7 +112,8 @@ std::string pattern_for(const RunConfig& config, const ImageShape& picture) {
   if (modality_of(config.data).fast.strided) return fmt::format("strided:{}", row);
   // As in the configs of this project: a quarter of a block is its summary, and no block is shorter than 32.
   row = std::min(std::max<int64_t>(32, row), config.model.context);
-  if (row < 8) return "dense";
+  // On a CPU the products of short contexts take so long that dense attention costs nothing beside them.
+  if (row < 8 || (!is_gpu(config) && config.model.context <= kDenseOnCpu)) return "dense";
   // Heads that each see another quarter of the earlier blocks learn far more of text in minutes of a GPU, and a little
   // less in the few hundred steps of minutes on a CPU (docs/results.md).
   return fmt::format("{}fixed:{},{}", is_gpu(config) ? "spread-" : "", row, row / 4);

@@ -17,13 +17,13 @@
 #include "longstride/verify/checks.h"
 #include "longstride/verify/layer_cache.h"
 
+#include "tests/ops/attention_problem.h"
+
 namespace longstride {
 namespace {
 
 constexpr float kInfinity = std::numeric_limits<float>::infinity();
 constexpr float kNaN = std::numeric_limits<float>::quiet_NaN();
-
-LayerPattern layer_of(const char* text) { return parse_schedule(text).layer(0); }
 
 template <class T, int Rank>
 View<T, Rank> view_of(std::vector<T>& data, std::initializer_list<int64_t> shape) {
@@ -146,32 +146,6 @@ TEST(Attention, AgreesWithTheDefinitionOnEveryInstructionSet) {
   hwy::GetChosenTarget().Update(all);
   set_threads(0);
 }
-
-// One head of width 4. All outputs are NaN at first.
-struct Problem {
-  int64_t n, heads;
-  std::vector<float> q, k, v, o, lse, d_o, dq, dk, dv;
-  AttentionTensors tensors;
-  AttentionGradients gradients;
-
-  explicit Problem(int64_t n, int64_t heads = 1) : n(n), heads(heads) {
-    for (std::vector<float>* input : {&q, &k, &v, &d_o}) {
-      const RandomStream random{11, static_cast<uint32_t>(input - &q)};
-      for (int64_t i = 0; i < n * heads * 4; ++i) input->push_back(static_cast<float>(random.normal(i)));
-    }
-    for (std::vector<float>* output : {&o, &dq, &dk, &dv}) output->assign(q.size(), kNaN);
-    lse.assign(n * heads, kNaN);
-    tensors = {rows(q), rows(k), rows(v), rows(o), Tensor(lse.data(), DType::f32, {1, heads, n}), 0.5f};
-    gradients = {rows(d_o), rows(dq), rows(dk), rows(dv)};
-  }
-  Tensor rows(std::vector<float>& data) const { return Tensor(data.data(), DType::f32, {1, n, heads, 4}); }
-  void run(const char* pattern) {
-    const AttentionPlan plan = plan_attention({}, layer_of(pattern), heads, n);
-    Arena scratch({}, attention_scratch_bytes({}, plan, 1, heads, 4, 4));
-    longstride::run({{}, &scratch}, AttentionForward{plan, tensors});
-    longstride::run({{}, &scratch}, AttentionBackward{plan, tensors, gradients});
-  }
-};
 
 TEST(Attention, AQueryWithoutKeysGetsZeroAndPassesNoGradient) {
   Problem p(100);
@@ -402,104 +376,6 @@ TEST(AttentionOne, JoinsThePiecesOfManyKeys) {
       }
     }
   }
-}
-
-// ---- errors ----
-
-template <class Work>
-std::string error_of(const Work& work) {
-  try {
-    work();
-  } catch (const Error& error) {
-    return error.what();
-  }
-  return "no error";
-}
-
-TEST(AttentionErrors, NameTheTensorAndTheShape) {
-  using testing::HasSubstr;
-  Problem p(20);
-  const AttentionPlan plan = plan_attention({}, layer_of("window:4"), 1, 20);
-  Arena scratch({}, attention_scratch_bytes({}, plan, 1, 1, 4, 4));
-  const OpContext context{{}, &scratch};
-
-  AttentionTensors wrong = p.tensors;
-  wrong.k = Tensor(p.k.data(), DType::f32, {1, 20, 2, 2});
-  EXPECT_THAT(
-      error_of([&] {
-        longstride::run(context, AttentionForward{plan, wrong});
-      }),
-      testing::AllOf(HasSubstr("attention_forward: k is f32 (1, 20, 2, 2)"), HasSubstr("(1, 20, 1, 4)")));
-  wrong = p.tensors;
-  wrong.lse = Tensor(p.lse.data(), DType::f32, {1, 20, 1});
-  EXPECT_THAT(error_of([&] { longstride::run(context, AttentionForward{plan, wrong}); }), HasSubstr("lse"));
-  wrong = p.tensors;
-  wrong.v.dtype = DType::bf16;
-  EXPECT_THAT(error_of([&] {
-                longstride::run(context, AttentionForward{plan, wrong});
-              }),
-              HasSubstr("v is bf16"));
-  AttentionGradients gradients = p.gradients;
-  gradients.dk = Tensor(p.dk.data(), DType::f32, {1, 19, 1, 4});
-  EXPECT_THAT(error_of([&] {
-                longstride::run(context, AttentionBackward{plan, p.tensors, gradients});
-              }),
-              HasSubstr("attention_backward: dk is"));
-  EXPECT_THAT(p.o, testing::Each(testing::IsNan()));  // nothing was written
-
-  EXPECT_THAT(error_of([&] {
-                longstride::run(context,
-                                AttentionForward{plan_attention({}, layer_of("window:4"), 1, 21), p.tensors});
-              }),
-              HasSubstr("21 positions"));
-  EXPECT_THAT(error_of([&] {
-                longstride::run(context,
-                                AttentionForward{plan_attention({}, layer_of("window:4"), 2, 20), p.tensors});
-              }),
-              HasSubstr("2 heads"));
-  EXPECT_THAT(error_of([&] {
-                longstride::run({}, AttentionForward{plan, p.tensors});
-              }),
-              HasSubstr("scratch"));
-  EXPECT_THAT(error_of([&] { plan_attention({}, layer_of("window:4"), 0, 20); }), HasSubstr("0 heads"));
-}
-
-TEST(KeyCacheErrors, NameWhatDoesNotFit) {
-  using testing::HasSubstr;
-  const verify::LayerCache cache(layer_of("window:4"), 20, {2, 1, 4, 3}, {}, DType::f32, DType::bf16);
-  std::vector<float> memory(200);
-  const auto rows = [&](int64_t count, int64_t width) {
-    return Tensor(memory.data(), DType::f32, {count, 1, width});
-  };
-  const auto stored = [&](int64_t sequence, int64_t begin, const Tensor& keys, const Tensor& values) {
-    return error_of([&] { longstride::run({}, StoreKeys{*cache, sequence, begin, keys, values}); });
-  };
-  EXPECT_EQ(stored(1, 15, rows(5, 4), rows(5, 3)), "no error");
-  EXPECT_THAT(stored(1, 16, rows(5, 4), rows(5, 3)), HasSubstr("store_keys: position 20 of 20"));
-  EXPECT_THAT(stored(0, -1, rows(5, 4), rows(5, 3)), HasSubstr("begin is -1"));
-  EXPECT_THAT(stored(2, 0, rows(5, 4), rows(5, 3)), HasSubstr("sequence 2 of 2"));
-  EXPECT_THAT(stored(0, 0, rows(5, 4), rows(4, 3)), HasSubstr("values is f32 (4, 1, 3), must be (5, 1, 3)"));
-  Tensor half = rows(5, 3);
-  half.dtype = DType::f16;
-  EXPECT_THAT(stored(0, 0, rows(5, 4), half), HasSubstr("values is f16 (5, 1, 3), the cache bf16"));
-
-  const auto attended = [&](std::vector<int64_t> positions, const Tensor& q, const Tensor& o) {
-    return error_of([&] { longstride::run({}, AttentionOne{*cache, positions, q, 1, o}); });
-  };
-  EXPECT_EQ(attended({0, -1}, rows(2, 4), rows(2, 3)), "no error");
-  EXPECT_THAT(attended({0, 20}, rows(2, 4), rows(2, 3)), HasSubstr("position 20 of 20"));
-  EXPECT_THAT(attended({0, -2}, rows(2, 4), rows(2, 3)), HasSubstr("position is -2"));
-  EXPECT_THAT(attended({0}, rows(2, 4), rows(2, 3)), HasSubstr("1 positions of 2 sequences"));
-  EXPECT_THAT(attended({0, 0}, rows(2, 3), rows(2, 3)), HasSubstr("q is f32 (2, 1, 3), must be (2, 1, 4)"));
-}
-
-TEST(Attention, ListsForADeviceThatTheBuildLacksAreRefused) {
-  if (is_built(DeviceKind::cuda)) GTEST_SKIP() << "this build has CUDA";
-  const AttentionPlan plan = plan_attention({}, parse_schedule("window:4").layer(0), 1, 8);
-  EXPECT_THAT(error_of([&] {
-                attention_plan_bytes({DeviceKind::cuda, 0}, plan);
-              }),
-              testing::HasSubstr("built without CUDA"));
 }
 
 }  // namespace

@@ -44,8 +44,8 @@ std::string AttentionProblem::results() const {
 
 PlannedAttention::PlannedAttention(const std::string& pattern, int64_t n)
     : plan_(plan_attention({}, parse_schedule(pattern).layer(0), AttentionProblem::kHeads, n)),
-      scratch_({}, attention_scratch_bytes({}, plan_, 1, AttentionProblem::kHeads, AttentionProblem::kWidth,
-                                           AttentionProblem::kWidth)) {}
+      scratch_({}, attention_scratch_bytes({}, plan_, DType::f32, 1, AttentionProblem::kHeads,
+                                           AttentionProblem::kWidth, AttentionProblem::kWidth)) {}
 
 void PlannedAttention::forward(const AttentionProblem& problem) const {
   run({{}, &scratch_}, AttentionForward{plan_, problem.tensors});

@@ -1,7 +1,7 @@
 // Attention on the GPU: milliseconds forward and backward for shapes of the paper's models, beside the time
 // that moving each operand once would take at the copy speed of this GPU.
 //
-//   bench_gpu_attention [--part shapes|scaling] [--shape NAME] [--kernels chosen|portable] [--json FILE]
+//   bench_gpu_attention [--part shapes|scaling] [--shape NAME] [--kernels chosen|portable|by-roles|by-keys] [--json FILE]
 //
 // Parts, both if none is named: the shapes; and how time grows from 4,096 to 1,048,576 positions where
 // strides and blocks are the root of the length, as the slope of log time over log length.
@@ -12,6 +12,7 @@
 #include <algorithm>
 #include <cmath>
 #include <cstdio>
+#include <map>
 #include <memory>
 
 #include "longstride/base/rng.h"
@@ -104,7 +105,8 @@ struct Problem {
 struct Planned {
   Planned(Device device, const Shape& s)
       : plan(plan_attention(device, parse_schedule(s.pattern).layer(0), s.heads, s.n)),
-        scratch(device, attention_scratch_bytes(device, plan, s.batch, s.heads, s.width, s.v_width)),
+        scratch(device, attention_scratch_bytes(device, plan, on_gpu(device) ? DType::bf16 : DType::f32,
+                                                s.batch, s.heads, s.width, s.v_width)),
         context{device, &scratch} {}
   void forward(const Problem& p) const { run(context, AttentionForward{plan, p.tensors}); }
   void backward(const Problem& p) const { run(context, AttentionBackward{plan, p.tensors, p.gradients}); }
@@ -247,11 +249,15 @@ int main(int argc, char** argv) {
                         {"--json", [&](const std::string& value) { json_path = value; }}};
   return run_benchmark("bench_gpu_attention", argc, argv, options, [&] {
     parse_device("cuda");
-    LONGSTRIDE_CHECK(kernels == "chosen" || kernels == "portable", "--kernels {}: must be chosen or portable",
+    const std::map<std::string, cuda::AttentionKernels> known{{"chosen", cuda::AttentionKernels::chosen},
+                                                              {"portable", cuda::AttentionKernels::portable},
+                                                              {"by-roles", cuda::AttentionKernels::by_roles},
+                                                              {"by-keys", cuda::AttentionKernels::by_keys}};
+    LONGSTRIDE_CHECK(known.contains(kernels), "--kernels {}: must be chosen, portable, by-roles or by-keys",
                      kernels);
     LONGSTRIDE_CHECK(part.empty() || part == "shapes" || part == "scaling",
                      "--part {}: must be shapes or scaling", part);
-    cuda::prefer_portable_attention(kernels == "portable");
+    cuda::prefer_attention(known.at(kernels));
     const double rate = gpu_copy_rate(kGpu);
     std::printf("%s; copies at %.2f TB/s\n", backend(kGpu).describe(0).c_str(), rate / 1e12);
     nlohmann::json results = nlohmann::json::array(), scaling;

@@ -162,7 +162,8 @@ void Attention::backward(const AttentionArrays& arrays, const ConstArray& d_o, c
 
 int64_t Attention::scratch_bytes(const AttentionArrays& arrays) const {
   const auto& [batch, positions, heads, width] = arrays.q.shape;
-  return attention_scratch_bytes(state_->device, state_->plan, batch, heads, width, arrays.v.shape[3]);
+  return attention_scratch_bytes(state_->device, state_->plan, dtype_of("q", arrays.q.type), batch, heads,
+                                 width, arrays.v.shape[3]);
 }
 
 }  // namespace longstride

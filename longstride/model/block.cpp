@@ -307,8 +307,8 @@ void block_backward(const OpContext& context, const BlockCall& call, const Tenso
 int64_t block_scratch_bytes(const ModelConfig& config, int64_t batch, DType product, bool training,
                             Device device, const AttentionPlan& attention) {
   const int64_t rows = batch * config.context, d = config.width;
-  int64_t bytes =
-      attention_scratch_bytes(device, attention, batch, config.heads, config.qk_head(), config.v_head());
+  int64_t bytes = attention_scratch_bytes(device, attention, product, batch, config.heads, config.qk_head(),
+                                          config.v_head());
   for (const auto& [out, in] : {std::pair{config.qkv(), d}, {d, d}, {config.ff(), d}, {d, config.ff()}})
     bytes = std::max(bytes, linear_scratch_bytes(device, rows, in, out, product, product));
   if (training) bytes = std::max(bytes, layer_norm_backward_scratch_bytes(device, rows, d));

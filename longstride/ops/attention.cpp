@@ -132,11 +132,11 @@ void AttentionBackward::check(const Arguments& arguments) const {
   arguments.rows("dv", gradients.dv, t.q.dtype, {batch, n, heads, v_width});
 }
 
-int64_t attention_scratch_bytes(Device device, const AttentionPlan& plan, int64_t batch, int64_t heads,
-                                int64_t qk_width, int64_t v_width) {
+int64_t attention_scratch_bytes(Device device, const AttentionPlan& plan, DType dtype, int64_t batch,
+                                int64_t heads, int64_t qk_width, int64_t v_width) {
   AttentionTensors t;
-  t.q = t.k = Tensor(nullptr, DType::f32, {batch, plan.n, heads, qk_width}, device.kind);
-  t.v = t.o = Tensor(nullptr, DType::f32, {batch, plan.n, heads, v_width}, device.kind);
+  t.q = t.k = Tensor(nullptr, dtype, {batch, plan.n, heads, qk_width}, device.kind);
+  t.v = t.o = Tensor(nullptr, dtype, {batch, plan.n, heads, v_width}, device.kind);
   return std::max(scratch_bytes(device, AttentionForward{plan, t}),
                   scratch_bytes(device, AttentionBackward{plan, t, {}}));
 }

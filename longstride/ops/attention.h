@@ -85,9 +85,9 @@ struct AttentionBackward {
   void check(const Arguments& arguments) const;
 };
 
-// Bytes of scratch of the two calls above for tensors of this shape and the present number of threads.
-int64_t attention_scratch_bytes(Device device, const AttentionPlan& plan, int64_t batch, int64_t heads,
-                                int64_t qk_width, int64_t v_width);
+// Bytes of scratch of the two calls above for tensors of this type and shape and the present number of threads.
+int64_t attention_scratch_bytes(Device device, const AttentionPlan& plan, DType dtype, int64_t batch,
+                                int64_t heads, int64_t qk_width, int64_t v_width);
 
 // The lists that a device keeps of a plan: *bytes of them and, unless `lists` is null, the lists.
 struct ListTiles {

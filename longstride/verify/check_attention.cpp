@@ -46,7 +46,7 @@ struct Ours {
 Ours run(const AttentionCase& c, Device device, const AttentionValues<float>& inputs) {
   const AttentionPlan plan = plan_attention(device, parse_schedule(c.pattern).layer(0), c.shape.heads, c.n);
   const auto [batch, heads, width, v_width] = c.shape;
-  const int64_t bytes = attention_scratch_bytes(device, plan, batch, heads, width, v_width);
+  const int64_t bytes = attention_scratch_bytes(device, plan, c.dtype, batch, heads, width, v_width);
   Arena scratch(device, bytes);
   const OpContext context{device, &scratch};
   AttentionStorage qkv(c, device, {width, width, v_width}), outputs(c, device, {v_width}),

@@ -25,7 +25,7 @@ TEST(AttentionErrors, NameTheTensorAndTheShape) {
   using testing::HasSubstr;
   Problem p(20);
   const AttentionPlan plan = plan_attention({}, layer_of("window:4"), 1, 20);
-  Arena scratch({}, attention_scratch_bytes({}, plan, 1, 1, 4, 4));
+  Arena scratch({}, attention_scratch_bytes({}, plan, DType::f32, 1, 1, 4, 4));
   const OpContext context{{}, &scratch};
 
   AttentionTensors wrong = p.tensors;

@@ -33,7 +33,7 @@ struct Problem {
   Tensor rows(std::vector<float>& data) const { return Tensor(data.data(), DType::f32, {1, n, heads, 4}); }
   void run(const char* pattern) {
     const AttentionPlan plan = plan_attention({}, layer_of(pattern), heads, n);
-    Arena scratch({}, attention_scratch_bytes({}, plan, 1, heads, 4, 4));
+    Arena scratch({}, attention_scratch_bytes({}, plan, DType::f32, 1, heads, 4, 4));
     longstride::run({{}, &scratch}, AttentionForward{plan, tensors});
     longstride::run({{}, &scratch}, AttentionBackward{plan, tensors, gradients});
   }

@@ -222,7 +222,7 @@ TEST(Attention, NaNDoesNotVanishInBf16) {
   std::vector<float> lse(n);
   const auto rows = [&](std::vector<Bf16>& data) { return Tensor(data.data(), DType::bf16, {1, n, 1, 4}); };
   const AttentionPlan plan = plan_attention({}, layer_of("window:10"), 1, n);
-  Arena scratch({}, attention_scratch_bytes({}, plan, 1, 1, 4, 4));
+  Arena scratch({}, attention_scratch_bytes({}, plan, DType::bf16, 1, 1, 4, 4));
   longstride::run({{}, &scratch}, AttentionForward{plan,
                                                    {rows(q), rows(k), rows(v), rows(o),
                                                     Tensor(lse.data(), DType::f32, {1, 1, n}), 0.5f}});

@@ -3,8 +3,10 @@
 #include <algorithm>
 #include <string>
 
+#include "longstride/base/rng.h"
 #include "longstride/device/backend.h"
 #include "longstride/ops/activation.h"
+#include "longstride/ops/attention.h"
 #include "longstride/ops/cross_entropy.h"
 #include "longstride/ops/cuda/attention_lists.h"
 #include "longstride/ops/dropout.h"
@@ -43,12 +45,59 @@ std::string name_of_check(const testing::TestParamInfo<verify::CheckGroup>& info
 }
 INSTANTIATE_TEST_SUITE_P(Ops, GpuChecks, testing::ValuesIn(verify::kCheckGroups), name_of_check);
 
-// The kernels that serve chips without ones of their own; the same as above on such a chip.
-TEST_F(GpuOps, PortableAttention) {
-  cuda::prefer_portable_attention(true);
+std::vector<verify::Check> checks_of_attention(cuda::AttentionKernels kernels) {
+  cuda::prefer_attention(kernels);
   const std::vector<verify::Check> checks = verify::check_attention(kGpu, verify::Effort::thorough);
-  cuda::prefer_portable_attention(false);
-  expect_all_pass(checks);
+  cuda::prefer_attention(cuda::AttentionKernels::chosen);
+  return checks;
+}
+
+// The kernels that serve chips without ones of their own; the same as above on such a chip.
+TEST_F(GpuOps, PortableAttention) { expect_all_pass(checks_of_attention(cuda::AttentionKernels::portable)); }
+
+// Both backwards of a Hopper chip, whatever the length of the lists; the portable one on another.
+TEST_F(GpuOps, AttentionBackwardByRoles) {
+  expect_all_pass(checks_of_attention(cuda::AttentionKernels::by_roles));
+}
+TEST_F(GpuOps, AttentionBackwardByKeys) {
+  expect_all_pass(checks_of_attention(cuda::AttentionKernels::by_keys));
+}
+
+// dq is a sum of what many blocks of threads add to memory, by turns: in one order, whoever comes first.
+TEST_F(GpuOps, AttentionBackwardByKeysIsTheSameAThousandTimes) {
+  constexpr int64_t kSequences = 2, kPositions = 1500, kHeads = 3;
+  cuda::prefer_attention(cuda::AttentionKernels::by_keys);
+  for (const char* pattern : {"dense", "fixed:128,32"})
+    for (const int64_t width : {64, 128}) {
+      const AttentionPlan plan = plan_attention(kGpu, parse_schedule(pattern).layer(0), kHeads, kPositions);
+      verify::Workbench bench(
+          kGpu, attention_scratch_bytes(kGpu, plan, DType::bf16, kSequences, kHeads, width, width));
+      const auto input = [&](uint32_t stream) {
+        const RandomStream random{17, stream};
+        verify::Floats values(static_cast<size_t>(kSequences * kPositions * kHeads * width));
+        for (size_t i = 0; i < values.size(); ++i)
+          values[i] = static_cast<float>(random.normal(static_cast<int64_t>(i)));
+        return bench.put(values, {kSequences, kPositions, kHeads, width}, DType::bf16);
+      };
+      const auto output = [&] {
+        return bench.poisoned(DType::bf16, {kSequences, kPositions, kHeads, width});
+      };
+      const AttentionTensors t{input(0),
+                               input(1),
+                               input(2),
+                               output(),
+                               bench.poisoned(DType::f32, {kSequences, kHeads, kPositions}),
+                               0.125f};
+      const AttentionGradients gradients{input(3), output(), output(), output()};
+      run(bench.context(), AttentionForward{plan, t});
+      verify::Floats first;
+      for (int time = 0; time < 250; ++time) {
+        run(bench.context(), AttentionBackward{plan, t, gradients});
+        if (time == 0) first = bench.get(gradients.dq);
+        ASSERT_EQ(bench.get(gradients.dq), first) << pattern << ", width " << width << ", time " << time;
+      }
+    }
+  cuda::prefer_attention(cuda::AttentionKernels::chosen);
 }
 
 // A GPU's memory is not looked at before an op runs.

@@ -3,6 +3,8 @@
 //   delta[q] = d_o[q].o[q], the part of the softmax's gradient that all keys of a query share
 //
 // Scratch: delta (B, H, N) f32, and for Hopper's kernels pairs of f32.
+#include <algorithm>
+
 #include "longstride/ops/cuda/attention_common.cuh"
 #include "longstride/ops/cuda/hopper/hopper.h"
 
@@ -129,11 +131,47 @@ bool tiles_can_serve(const AttentionTensors& t, const AttentionGradients* gradie
          backward_keys_tiles_fit(dtype, width, width_v);
 }
 
-bool prefers_portable = false;
+AttentionKernels preferred = AttentionKernels::chosen;
 
-bool uses_hopper(const HeadGroup& group) {
+bool hopper_serves() {
   static const bool usable = hopper::usable();
-  return usable && !prefers_portable && !group.backward.empty();
+  return usable && preferred != AttentionKernels::portable;
+}
+bool uses_hopper(const HeadGroup& group) { return hopper_serves() && !group.backward.empty(); }
+
+// Whether dq is summed where keys own the work, rather than in a pass of its own.
+bool goes_by_keys(const ListLengths& lengths, int columns) {
+  return preferred == AttentionKernels::by_keys ||
+         (preferred == AttentionKernels::chosen && hopper::pays_in_order(lengths, columns));
+}
+bool goes_by_keys(const HeadGroup& group, DType dtype, const AttentionArgs& args, int batch) {
+  const auto serves = [&](const Round& round) {
+    return round.closed || hopper::serves_in_order(dtype, args.q.width, args.v.width);
+  };
+  const bool closed = group.by_keys.size() == 1 && group.by_keys.front().closed;
+  return !group.by_keys.empty() && std::all_of(group.by_keys.begin(), group.by_keys.end(), serves) &&
+         (closed || goes_by_keys(group.lengths, group.head_count * batch));
+}
+
+// Room for the sums of a backward by keys; none where no group of heads may need it.
+struct SumsRoom {
+  int64_t tiles = 0, columns = 0;
+};
+SumsRoom room_of_sums(const AttentionPlan& plan, const AttentionTensors& t) {
+  const auto width = static_cast<int>(t.q.shape[3]), width_v = static_cast<int>(t.v.shape[3]);
+  SumsRoom room;
+  if (t.q.dtype == DType::f32 || !hopper_serves() || !hopper::serves_in_order(t.q.dtype, width, width_v))
+    return room;
+  for (size_t p = 0; p < plan.plans.size(); ++p) {
+    const auto heads = std::count(plan.plan_of_head.begin(), plan.plan_of_head.end(), static_cast<int>(p));
+    if (!goes_by_keys(list_lengths(plan.plans[p]), static_cast<int>(heads * t.q.shape[0]))) continue;
+    for (const Pass& pass : plan.plans[p].passes) room.tiles = std::max(room.tiles, pass.queries.count());
+  }
+  // So many heads at a time as have room in this, which fills a GPU at any length.
+  constexpr int64_t kMostBytes = int64_t{512} << 20;
+  const int64_t fit = kMostBytes / std::max<int64_t>(room.tiles * hopper::bytes_of_sum(width), 1);
+  room.columns = std::clamp<int64_t>(fit, 1, t.q.shape[0] * t.q.shape[2]);
+  return room;
 }
 
 bool forward_on_hopper(const AttentionPlan& plan, const HeadGroup& group, const AttentionArgs& args,
@@ -147,11 +185,26 @@ bool forward_on_hopper(const AttentionPlan& plan, const HeadGroup& group, const 
   return true;
 }
 
-bool backward_closed_on_hopper(const AttentionPlan& plan, const HeadGroup& group, const AttentionArgs& args,
-                               DType dtype, int batch) {
-  return !group.closed.empty() &&
-         hopper::backward_closed(group.closed.front(), {args, dtype, batch, lists_of(plan).counters()},
-                                 group);
+// Whether hopper::backward_ordered() has to be given numbers.
+bool needs_numbers(const HeadGroup& group) {
+  return std::any_of(group.by_keys.begin(), group.by_keys.end(), [](const Round& r) { return !r.closed; });
+}
+
+bool backward_by_keys_on_hopper(const AttentionPlan& plan, const HeadGroup& group, const AttentionArgs& args,
+                                const float2* numbers, const hopper::Sums& sums, DType dtype, int batch) {
+  hopper::BackwardCall call{args, dtype, batch, lists_of(plan).counters(), numbers};
+  if (!group.by_keys.front().keys.sweep.covers) {
+    zero_rows(args.dk, dtype, group, args.n, batch);
+    zero_rows(args.dv, dtype, group, args.n, batch);
+    call.add_keys = true;
+  }
+  for (const Round& round : group.by_keys) {
+    const bool served = round.closed ? hopper::backward_closed(round, call, group)
+                                     : hopper::backward_ordered(round, call, group, sums);
+    if (!served) return false;
+    call.add_queries = call.add_keys = true;
+  }
+  return true;
 }
 
 bool backward_on_hopper(const AttentionPlan& plan, const HeadGroup& group, const AttentionArgs& args,
@@ -194,7 +247,7 @@ void backward_on_any(const HeadGroup& group, AttentionArgs args, DType dtype, in
 
 }  // namespace
 
-void prefer_portable_attention(bool prefer) { prefers_portable = prefer; }
+void prefer_attention(AttentionKernels kernels) { preferred = kernels; }
 
 template <>
 void compute(const OpContext& context, const AttentionForward& call) {
@@ -227,6 +280,10 @@ void compute(const OpContext& context, const AttentionBackward& call) {
   const int64_t sequences = t.q.shape[0], heads = t.q.shape[2], n = t.q.shape[1];
   const Tensor delta = context.scratch->allocate(DType::f32, {sequences, heads, n});
   const Tensor numbers = context.scratch->allocate(DType::f32, {sequences, heads, n, 2});
+  const SumsRoom room = room_of_sums(plan, t);
+  const Tensor sums = context.scratch->allocate(
+      DType::f32, {room.columns, room.tiles, hopper::bytes_of_sum(static_cast<int>(t.q.shape[3])) / 4});
+  const Tensor turns = context.scratch->allocate(DType::i32, {room.columns, room.tiles});
   if (context.scratch->is_measuring()) return;
   const AttentionLists& lists = lists_of(plan);
   AttentionArgs args = arguments_of(plan, t);
@@ -236,13 +293,21 @@ void compute(const OpContext& context, const AttentionBackward& call) {
   const int batch = static_cast<int>(sequences);
   const bool tiles = tiles_can_serve(t, &gradients);
   bool have_delta = false, have_numbers = false;
+  const auto numbers_of_call = [&] {
+    if (!have_numbers) compute_delta(t, gradients.d_o, nullptr, data_of<float2>(numbers));
+    have_numbers = true;
+    return data_of<float2>(numbers);
+  };
   for (const HeadGroup& group : lists.groups()) {
     args.heads = group.heads;
     if (tiles && uses_hopper(group)) {
-      if (backward_closed_on_hopper(plan, group, args, t.q.dtype, batch)) continue;
-      if (!have_numbers) compute_delta(t, gradients.d_o, nullptr, data_of<float2>(numbers));
-      have_numbers = true;
-      if (backward_on_hopper(plan, group, args, data_of<float2>(numbers), t.q.dtype, batch)) continue;
+      if (goes_by_keys(group, t.q.dtype, args, batch)) {
+        const hopper::Sums of_queries{data_of<float>(sums), data_of<int>(turns),
+                                      static_cast<int>(room.columns)};
+        const float2* const given = needs_numbers(group) ? numbers_of_call() : nullptr;
+        if (backward_by_keys_on_hopper(plan, group, args, given, of_queries, t.q.dtype, batch)) continue;
+      }
+      if (backward_on_hopper(plan, group, args, numbers_of_call(), t.q.dtype, batch)) continue;
     }
     if (!have_delta) compute_delta(t, gradients.d_o, args.delta, nullptr);
     have_delta = true;

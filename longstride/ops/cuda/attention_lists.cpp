@@ -5,6 +5,7 @@
 #include <limits>
 #include <memory>
 #include <numeric>
+#include <optional>
 #include <vector>
 
 #include "longstride/device/cuda.h"
@@ -54,7 +55,7 @@ Draft draft_sweep(const VisitSweep& lists, Image& image) {
 struct RoundDraft {
   Round round;
   Draft queries, keys;
-  size_t items = 0;
+  size_t items = 0, first_pairs = 0;
 };
 
 BoxOrder box_order_of(const TileGrid& grid) {
@@ -158,11 +159,68 @@ std::vector<RoundDraft> draft_backward(const std::vector<Draft>& queries, const 
   return rounds;
 }
 
+// For each tile of queries the last pair of keys that visits it; nothing where others than all pairs from there
+// down to the first one do.
+std::optional<std::vector<int>> first_pairs_of(const VisitSweep& keys) {
+  struct Visitors {
+    int first = std::numeric_limits<int>::max(), last = -1, count = 0;
+  };
+  std::vector<Visitors> tiles(static_cast<size_t>(keys.others.front().count()));
+  for (int pair = 0; pair < keys.pairs; ++pair)
+    for (int r = keys.offsets[static_cast<size_t>(pair)]; r < keys.offsets[static_cast<size_t>(pair) + 1];
+         ++r) {
+      const VisitRun& run = keys.runs[static_cast<size_t>(r)];
+      for (int tile = run.begin; tile < run.end; ++tile) {
+        Visitors& visitors = tiles[static_cast<size_t>(tile)];
+        visitors.first = std::min(visitors.first, pair), visitors.last = pair;
+        ++visitors.count;
+      }
+    }
+  std::vector<int> last;
+  for (const Visitors& visitors : tiles) {
+    if (visitors.count > 0 && visitors.count != visitors.last - visitors.first + 1) return std::nullopt;
+    last.push_back(visitors.last);
+  }
+  return last;
+}
+
+// Pairs of keys from the last to the first: the order in which their sums are added.
+void draft_ordered_items(RoundDraft& draft, Image& image) {
+  const std::vector<int>& visits = visits_of(draft.keys);
+  std::vector<WorkItem> items;
+  for (size_t i = visits.size(); i-- > 0;) items.push_back({static_cast<int>(i), visits[i], 1});
+  draft.round.shared_tiles = shared_tiles_of(draft.keys);
+  draft.items = image.append(items);
+  draft.round.item_count = static_cast<int>(items.size());
+}
+
+std::vector<RoundDraft> draft_by_keys(const std::vector<Draft>& keys, Image& image) {
+  std::vector<RoundDraft> rounds;
+  for (const Draft& sweep : keys) {
+    const bool closed = rounds.empty() && sweep.lists->closed && sweep.lists->covers;
+    RoundDraft& draft = rounds.emplace_back();
+    draft.keys = sweep;
+    draft.round.keys = box_sweep(draft.keys);
+    draft.round.has_keys = true;
+    draft.round.closed = closed;
+    if (closed) {
+      draft_items(draft, image);
+      continue;
+    }
+    const auto first_pairs = first_pairs_of(*sweep.lists);
+    if (!first_pairs) return {};
+    draft_ordered_items(draft, image);
+    draft.first_pairs = image.append(*first_pairs);
+  }
+  return rounds;
+}
+
 // ---- all of a plan ----
 
 struct GroupDraft {
   std::vector<Draft> queries, keys;
-  std::vector<RoundDraft> forward, backward, closed;
+  std::vector<RoundDraft> forward, backward, by_keys;
+  ListLengths lengths;
   size_t heads = 0;
   int head_count = 0;
 };
@@ -198,8 +256,8 @@ ListsDraft draft_lists(const AttentionPlan& plan) {
       continue;
     group.forward = draft_forward(group.queries, image);
     group.backward = draft_backward(group.queries, group.keys, image);
-    if (visits.queries.size() == 1 && visits.queries.front().closed)
-      group.closed = draft_backward({}, group.keys, image);
+    group.by_keys = draft_by_keys(group.keys, image);
+    group.lengths = list_lengths(plan.plans[p]);
   }
   lists.masks_at = image.append(masks.all());
   lists.counters_at = image.append(std::vector<int>{0, 0});
@@ -227,6 +285,8 @@ AttentionLists::AttentionLists(const AttentionPlan& plan, int device_index) {
     if (round.has_queries) round.queries.sweep = place(draft.queries);
     if (round.has_keys) round.keys.sweep = place(draft.keys);
     round.items = reinterpret_cast<const WorkItem*>(at(draft.items));
+    if (round.has_keys && !round.has_queries)
+      round.first_pairs = reinterpret_cast<const int*>(at(draft.first_pairs));
     return round;
   };
   for (const GroupDraft& draft : lists.groups) {
@@ -235,10 +295,27 @@ AttentionLists::AttentionLists(const AttentionPlan& plan, int device_index) {
     for (const Draft& sweep : draft.keys) group.keys.push_back(place(sweep));
     for (const RoundDraft& round : draft.forward) group.forward.push_back(place_round(round));
     for (const RoundDraft& round : draft.backward) group.backward.push_back(place_round(round));
-    for (const RoundDraft& round : draft.closed) group.closed.push_back(place_round(round));
+    for (const RoundDraft& round : draft.by_keys) group.by_keys.push_back(place_round(round));
+    group.lengths = draft.lengths;
     group.heads = reinterpret_cast<const int*>(at(draft.heads));
     group.head_count = draft.head_count;
   }
+}
+
+ListLengths list_lengths(const Plan& plan) {
+  ListLengths most;
+  for (const Pass& pass : plan.passes) {
+    ListLengths lengths;
+    for (int64_t tile = 0; tile < pass.keys.count(); ++tile) {
+      double visits = 0;
+      for (const TileRun& run : pass.columns.of(tile)) visits += run.end - run.begin;
+      lengths.total += visits;
+      lengths.longest = std::max(lengths.longest, visits);
+    }
+    lengths.mean = lengths.total / static_cast<double>(std::max<int64_t>(pass.keys.count(), 1));
+    if (lengths.mean > most.mean) most = lengths;
+  }
+  return most;
 }
 
 template <>

@@ -60,10 +60,20 @@ struct WorkItem {
 struct Round {
   BoxSweep queries, keys;
   bool has_queries = false, has_keys = false;
+  bool closed = false;  // of keys: pairs of tiles have nothing but each other
+  // Of keys in HeadGroup::by_keys, in GPU memory: for each tile of queries the last pair of keys that it sees,
+  // -1 if none. It sees every pair from there down to its first.
+  const int* first_pairs = nullptr;
   const WorkItem* items = nullptr;  // in GPU memory
   int item_count = 0;
   int shared_tiles = 0;  // visited by many pairs: what the cache should hold of a head
 };
+
+// Tiles that tiles of keys visit, in the pass of a plan whose lists are the longest.
+struct ListLengths {
+  double mean = 0, total = 0, longest = 0;
+};
+ListLengths list_lengths(const Plan& plan);
 
 // The heads that share a plan.
 struct HeadGroup {
@@ -71,8 +81,11 @@ struct HeadGroup {
   std::vector<Sweep> keys;     // rows are keys: dK and dV
   // The same for Hopper's kernels; empty where the pattern has orders that the TMA cannot copy.
   std::vector<Round> forward, backward;
-  // Where each pair of tiles has its keys among its own rows: the keys' sweep of a backward in one go.
-  std::vector<Round> closed;
+  // The keys' sweeps for a backward of five products, in which each round also sums dq: a closed one first, if
+  // there is one, then those whose sums go by turns (hopper::backward_ordered). Empty where a tile of queries
+  // sees pairs of keys with gaps between them.
+  std::vector<Round> by_keys;
+  ListLengths lengths;
   const int* heads = nullptr;  // in GPU memory
   int head_count = 0;
 };
@@ -97,7 +110,9 @@ inline const AttentionLists& lists_of(const AttentionPlan& plan) {
   return static_cast<const AttentionLists&>(*plan.on_device);
 }
 
-// Whether calls from now on leave kernels that are for one chip alone aside. For tests and benchmarks.
-void prefer_portable_attention(bool prefer);
+// Which kernels serve calls from now on, where they can: for tests and benchmarks. `by_roles` and `by_keys` are
+// the two backwards for Hopper, of seven and five products.
+enum class AttentionKernels { chosen, portable, by_roles, by_keys };
+void prefer_attention(AttentionKernels kernels);
 
 }  // namespace longstride::cuda

@@ -19,6 +19,7 @@ struct Work {
   int columns_at_once = 0;  // whose work is handed out together, so that the cache holds what they share
   int* counters = nullptr;  // two, zero before and after
   int parts = 1;            // tasks of one item: the pair, or each of its halves
+  int first_column = 0;     // of those of all launches
   LONGSTRIDE_HOST_DEVICE int total() const { return item_count * columns * parts; }
 };
 
@@ -27,6 +28,7 @@ struct Task {
   int pair = 0, visits = 0, is_keys = 0;
   int half = 0;       // of the pair, where halves are tasks of their own
   int b = -1, h = 0;  // b < 0: nothing more
+  int column = 0;     // of this launch
 };
 
 __device__ inline Task task_of(const Work& work, int number) {
@@ -34,20 +36,23 @@ __device__ inline Task task_of(const Work& work, int number) {
   const int first = chunk * work.columns_at_once;
   const int columns = min(work.columns_at_once, work.columns - first), rest = number - chunk * per_chunk;
   const int index = rest / columns, column = first + rest - index * columns, item = index / work.parts;
+  const int of_all = work.first_column + column;
   const int4 words = __ldg(reinterpret_cast<const int4*>(work.items) + item);
   return {words.x,
           words.y,
           words.z,
           index - item * work.parts,
-          column / work.head_count,
-          __ldg(work.heads + column % work.head_count)};
+          of_all / work.head_count,
+          __ldg(work.heads + of_all % work.head_count),
+          column};
 }
 
 // Hands out tasks to those who work side by side, `asker` of `askers`, one after the other; one warp asks.
 class TaskQueue {
  public:
-  __device__ TaskQueue(const Work& work, int asker, int askers)
-      : work_(work), number_(asker), askers_(askers) {}
+  // `ahead`: the number of the next task is drawn while this one is at work; else when it is asked for.
+  __device__ TaskQueue(const Work& work, int asker, int askers, bool ahead = true)
+      : work_(work), number_(asker), askers_(askers), ahead_(ahead) {}
   // All lanes get the same; they come by shuffles, so that the compiler knows and keeps them in registers
   // that a warp shares.
   __device__ Task next_of_warp() {
@@ -59,11 +64,13 @@ class TaskQueue {
     task.half = __shfl_sync(0xffffffffu, task.half, 0);
     task.b = __shfl_sync(0xffffffffu, task.b, 0);
     task.h = __shfl_sync(0xffffffffu, task.h, 0);
+    task.column = __shfl_sync(0xffffffffu, task.column, 0);
     return task;
   }
 
  private:
   __device__ Task next() {
+    if (number_ == kToDraw) number_ = askers_ + atomicAdd(work_.counters, 1);
     if (number_ >= work_.total()) {
       // The last to end leaves the counters as it found them.
       if (atomicAdd(work_.counters + 1, 1) == askers_ - 1) {
@@ -73,13 +80,15 @@ class TaskQueue {
       return {};
     }
     const Task task = task_of(work_, number_);
-    number_ = askers_ + atomicAdd(work_.counters, 1);
+    number_ = ahead_ ? askers_ + atomicAdd(work_.counters, 1) : kToDraw;
     return task;
   }
 
+  static constexpr int kToDraw = -1;
   const Work& work_;
   int number_;  // of the next task, in the first lane
   int askers_;
+  bool ahead_;
 };
 
 // action(tile, pass, masks by half of the pair) for each visit of a pair. Unlike Visits it keeps little in

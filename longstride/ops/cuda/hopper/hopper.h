@@ -28,7 +28,23 @@ struct BackwardCall {
   bool add_queries = false, add_keys = false;  // to what an earlier round left
 };
 bool backward(const Round& round, const BackwardCall& call, const HeadGroup& group);
-// For a closed group, by its `closed` round; needs no numbers.
+// By a closed round; needs no numbers.
 bool backward_closed(const Round& round, const BackwardCall& call, const HeadGroup& group);
+
+// What backward_ordered() sums dq in: tiles of queries in f32 for so many of (sequence, head) at a time, and
+// whose turn it is at each tile.
+struct Sums {
+  float* tiles = nullptr;
+  int* turns = nullptr;
+  int columns = 0;
+};
+// By a round of HeadGroup::ordered, in five products.
+bool backward_ordered(const Round& round, const BackwardCall& call, const HeadGroup& group, const Sums& sums);
+// Whether it is faster than backward() for lists like these of so many (sequence, head).
+bool pays_in_order(const ListLengths& lengths, int columns);
+// Whether it serves elements and widths like these.
+bool serves_in_order(DType dtype, int width, int width_v);
+// Bytes of the sums of one tile of queries.
+constexpr int64_t bytes_of_sum(int width) { return int64_t{4} * kTile * (width <= 64 ? 64 : 128); }
 
 }  // namespace longstride::cuda::hopper

@@ -94,6 +94,36 @@ __device__ inline void copy_box(uint32_t to, const CUtensorMap& map, const int (
       : "memory");
 }
 
+// The other way, in the background: bytes from shared memory to memory, and floats added to what is there.
+__device__ inline void store_bytes(void* to, uint32_t from, int bytes) {
+  asm volatile("cp.async.bulk.global.shared::cta.bulk_group [%0], [%1], %2;" ::"l"(to), "r"(from), "r"(bytes)
+               : "memory");
+}
+__device__ inline void add_floats(void* to, uint32_t from, int bytes) {
+  asm volatile("cp.reduce.async.bulk.global.shared::cta.bulk_group.add.f32 [%0], [%1], %2;" ::"l"(to),
+               "r"(from), "r"(bytes)
+               : "memory");
+}
+// Marks the end of what this thread stored so far; waits until all of it has been read from shared memory, or
+// has arrived.
+__device__ inline void end_stores() { asm volatile("cp.async.bulk.commit_group;" ::: "memory"); }
+__device__ inline void wait_until_read() { asm volatile("cp.async.bulk.wait_group.read 0;" ::: "memory"); }
+__device__ inline void wait_until_stored() { asm volatile("cp.async.bulk.wait_group 0;" ::: "memory"); }
+
+// ---- turns: who may store next, as a counter in memory ----
+
+__device__ inline void wait_for_turn(const int* counter, int turn) {
+  int now;
+  do {
+    asm volatile("ld.acquire.gpu.global.s32 %0, [%1];" : "=r"(now) : "l"(counter) : "memory");
+  } while (now < turn);
+  asm volatile("fence.proxy.async.global;" ::: "memory");  // stores by the TMA come after the wait
+}
+__device__ inline void pass_turn(int* counter, int turn) {
+  asm volatile("fence.proxy.async.global;" ::: "memory");
+  asm volatile("st.release.gpu.global.s32 [%0], %1;" ::"l"(counter), "r"(turn) : "memory");
+}
+
 // ---- tiles ----
 
 // 64 rows of kWidth 16-bit elements in shared memory, from a multiple of 1024 bytes on, as the TMA lays them
@@ -175,6 +205,20 @@ __device__ inline void load_rows(uint32_t (&a)[kWidth / 16][4], uint32_t tile, i
     load_matrices(a[step], Panels<kWidth>::address(tile, 16 * warp + (lane & 15), 2 * step + (lane >> 4)));
 }
 
+// Left factors to a warp's 16 rows of a tile of 64 columns.
+__device__ inline void store_rows(const uint32_t (&a)[kRows / 16][4], uint32_t tile, int warp, int lane) {
+#pragma unroll
+  for (int step = 0; step < kRows / 16; ++step)
+    asm volatile("stmatrix.sync.aligned.m8n8.x4.shared.b16 [%0], {%1, %2, %3, %4};" ::"r"(
+                     Panels<64>::address(tile, 16 * warp + (lane & 15), 2 * step + (lane >> 4))),
+                 "r"(a[step][0]), "r"(a[step][1]), "r"(a[step][2]), "r"(a[step][3])
+                 : "memory");
+}
+
+__device__ inline void store_floats(uint32_t to, float x, float y) {
+  asm volatile("st.shared.v2.f32 [%0], {%1, %2};" ::"r"(to), "f"(x), "f"(y) : "memory");
+}
+
 // What row_products() laid out, rounded to T: the left factor of the next product.
 template <class T>
 __device__ inline void round_weights(uint32_t (&a)[kRows / 16][4], const float (&weights)[kRows / 8][4]) {
@@ -203,6 +247,19 @@ __device__ inline void add_transposed_products(float (&d)[kWidth / 8][4], uint32
 #pragma unroll
   for (int step = 0; step < kRows / 16; ++step)
     product<T, true, true>(d, Panels<64>::rows(tile_a, step), Panels<kWidth>::rows(tile_b, step), 1);
+}
+
+// The same with kColumns of the columns of tile b, from `half` of them on: d =, or += where `accumulates`.
+template <class T, int kWidth, int kColumns>
+__device__ inline void transposed_products(float (&d)[kColumns / 8][4], uint32_t tile_a, uint32_t tile_b,
+                                           int half, bool accumulates) {
+  using Tile = Panels<kWidth>;
+  constexpr int kHalfBytes = Tile::kPanels > 1 ? Tile::kPanels / 2 * Tile::kPanelBytes : Tile::kRowBytes / 2;
+  const uint32_t columns = tile_b + static_cast<uint32_t>(half * kHalfBytes);
+#pragma unroll
+  for (int step = 0; step < kRows / 16; ++step)
+    product<T, true, true>(d, Panels<64>::rows(tile_a, step), Tile::rows(columns, step),
+                           accumulates || step > 0);
 }
 
 }  // namespace longstride::cuda::hopper

@@ -259,7 +259,7 @@ class [[gnu::visibility("default")]] Attention {
   void forward(const AttentionArrays& arrays, const AttentionStream& on) const;
   void backward(const AttentionArrays& arrays, const ConstArray& d_o, const Array& dq, const Array& dk,
                 const Array& dv, const AttentionStream& on) const;
-  // What either needs of scratch for arrays of these shapes; their data is not looked at.
+  // What either needs of scratch for arrays of these types and shapes; their data is not looked at.
   int64_t scratch_bytes(const AttentionArrays& arrays) const;
 
  private:

@@ -101,7 +101,8 @@ def _gpu_backward(q, k, v, o, lse, d_o, pattern, scale, bhnd):
     outer = (d_o, *gradients)
     with _on_device(q):
         plan, stream = _gpu_plan(q, pattern, bhnd)
-        scratch = torch.empty(plan.scratch_bytes(_rows(q.shape, bhnd), _rows(v.shape, bhnd)), dtype=torch.uint8, device=q.device)
+        needed = plan.scratch_bytes(_TYPE_NUMBERS[q.dtype], _rows(q.shape, bhnd), _rows(v.shape, bhnd))
+        scratch = torch.empty(needed, dtype=torch.uint8, device=q.device)
         plan.backward_on(
             stream,
             *_described((q, k, v, o), lse.contiguous(), bhnd),

@@ -154,10 +154,11 @@ void bind_attention(nb::module_& m) {
           "scratch"_a, "scratch_bytes"_a)
       .def(
           "scratch_bytes",
-          [](const longstride::Attention& attention, const Four& q, const Four& v) {
+          [](const longstride::Attention& attention, int type, const Four& q, const Four& v) {
             longstride::AttentionArrays arrays;
+            arrays.q.type = static_cast<longstride::ElementType>(type);
             arrays.q.shape = q, arrays.v.shape = v;
             return attention.scratch_bytes(arrays);
           },
-          "q"_a, "v"_a);
+          "type"_a, "q"_a, "v"_a);
 }

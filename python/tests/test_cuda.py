@@ -42,6 +42,21 @@ def test_values_and_gradients_are_those_of_the_definition(pattern, n, dtype):
         torch.testing.assert_close(tensor.grad.double().cpu()[seen], gradient[seen], **tolerance)
 
 
+@pytest.mark.parametrize("width", [64, 128])
+def test_lists_so_long_that_dq_is_summed_in_memory(width):
+    """Hopper's backward of five products needs more scratch than the others, and gives the same bits each time."""
+    given = [t.requires_grad_() for t in tensors(3000, torch.bfloat16, heads=32, width=width, value_width=width)]
+    o = longstride.attention(*given, "dense")
+    d_o = torch.randn_like(o)
+    gradients = torch.autograd.grad(o, given, d_o, retain_graph=True)
+    for again, gradient in zip(torch.autograd.grad(o, given, d_o), gradients):
+        assert torch.equal(again, gradient)
+    exact = [t.detach().float().requires_grad_() for t in given]
+    dense = torch.nn.functional.scaled_dot_product_attention(*exact, is_causal=True)
+    for gradient, right in zip(gradients, torch.autograd.grad(dense, exact, d_o.float())):
+        torch.testing.assert_close(gradient.float(), right, atol=4e-2, rtol=2e-2)
+
+
 @pytest.mark.parametrize("layout", ["bhnd", "bnhd"])
 def test_views_and_layouts(layout):
     """Queries, keys and values that are parts of one projection, an expanded gradient, values of another width."""

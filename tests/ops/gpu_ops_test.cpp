@@ -63,40 +63,57 @@ TEST_F(GpuOps, AttentionBackwardByKeys) {
   expect_all_pass(checks_of_attention(cuda::AttentionKernels::by_keys));
 }
 
+// Attention of bf16 on a GPU, after its forward.
+struct LongAttention {
+  static constexpr int64_t kSequences = 2, kPositions = 1500, kHeads = 3;
+  AttentionPlan plan;
+  verify::Workbench bench;
+  AttentionTensors t;
+  AttentionGradients gradients;
+
+  // Scratch as tensors of type `measured` need it.
+  LongAttention(const char* pattern, int64_t width, DType measured)
+      : plan(plan_attention(kGpu, parse_schedule(pattern).layer(0), kHeads, kPositions)),
+        bench(kGpu, attention_scratch_bytes(kGpu, plan, measured, kSequences, kHeads, width, width)) {
+    const auto input = [&](uint32_t stream) {
+      const RandomStream random{17, stream};
+      verify::Floats values(static_cast<size_t>(kSequences * kPositions * kHeads * width));
+      for (size_t i = 0; i < values.size(); ++i)
+        values[i] = static_cast<float>(random.normal(static_cast<int64_t>(i)));
+      return bench.put(values, {kSequences, kPositions, kHeads, width}, DType::bf16);
+    };
+    const auto output = [&] { return bench.poisoned(DType::bf16, {kSequences, kPositions, kHeads, width}); };
+    t.q = input(0), t.k = input(1), t.v = input(2), t.o = output(), t.scale = 0.125f;
+    t.lse = bench.poisoned(DType::f32, {kSequences, kHeads, kPositions});
+    gradients = {input(3), output(), output(), output()};
+    run(bench.context(), AttentionForward{plan, t});
+  }
+  verify::Floats dq() {
+    run(bench.context(), AttentionBackward{plan, t, gradients});
+    return bench.get(gradients.dq);
+  }
+};
+
 // dq is a sum of what many blocks of threads add to memory, by turns: in one order, whoever comes first.
 TEST_F(GpuOps, AttentionBackwardByKeysIsTheSameAThousandTimes) {
-  constexpr int64_t kSequences = 2, kPositions = 1500, kHeads = 3;
   cuda::prefer_attention(cuda::AttentionKernels::by_keys);
   for (const char* pattern : {"dense", "fixed:128,32"})
     for (const int64_t width : {64, 128}) {
-      const AttentionPlan plan = plan_attention(kGpu, parse_schedule(pattern).layer(0), kHeads, kPositions);
-      verify::Workbench bench(
-          kGpu, attention_scratch_bytes(kGpu, plan, DType::bf16, kSequences, kHeads, width, width));
-      const auto input = [&](uint32_t stream) {
-        const RandomStream random{17, stream};
-        verify::Floats values(static_cast<size_t>(kSequences * kPositions * kHeads * width));
-        for (size_t i = 0; i < values.size(); ++i)
-          values[i] = static_cast<float>(random.normal(static_cast<int64_t>(i)));
-        return bench.put(values, {kSequences, kPositions, kHeads, width}, DType::bf16);
-      };
-      const auto output = [&] {
-        return bench.poisoned(DType::bf16, {kSequences, kPositions, kHeads, width});
-      };
-      const AttentionTensors t{input(0),
-                               input(1),
-                               input(2),
-                               output(),
-                               bench.poisoned(DType::f32, {kSequences, kHeads, kPositions}),
-                               0.125f};
-      const AttentionGradients gradients{input(3), output(), output(), output()};
-      run(bench.context(), AttentionForward{plan, t});
-      verify::Floats first;
-      for (int time = 0; time < 250; ++time) {
-        run(bench.context(), AttentionBackward{plan, t, gradients});
-        if (time == 0) first = bench.get(gradients.dq);
-        ASSERT_EQ(bench.get(gradients.dq), first) << pattern << ", width " << width << ", time " << time;
-      }
+      LongAttention attention(pattern, width, DType::bf16);
+      const verify::Floats first = attention.dq();
+      for (int time = 1; time < 250; ++time)
+        ASSERT_EQ(attention.dq(), first) << pattern << ", width " << width << ", time " << time;
     }
+  cuda::prefer_attention(cuda::AttentionKernels::chosen);
+}
+
+// Scratch that was measured for f32 has no room for sums of dq: the other backward serves.
+TEST_F(GpuOps, AttentionBackwardByKeysNeedsNoRoomForSums) {
+  LongAttention attention("dense", 64, DType::f32);
+  cuda::prefer_attention(cuda::AttentionKernels::by_keys);
+  const verify::Floats without_room = attention.dq();
+  cuda::prefer_attention(cuda::AttentionKernels::by_roles);
+  EXPECT_EQ(without_room, attention.dq());
   cuda::prefer_attention(cuda::AttentionKernels::chosen);
 }
 

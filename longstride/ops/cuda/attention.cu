@@ -156,6 +156,8 @@ bool goes_by_keys(const HeadGroup& group, DType dtype, const AttentionArgs& args
 // Room for the sums of a backward by keys; none where no group of heads may need it.
 struct SumsRoom {
   int64_t tiles = 0, columns = 0;
+  // Of scratch, with what alignment may take.
+  int64_t bytes(int width) const { return tiles * columns * (hopper::bytes_of_sum(width) + 4) + 256; }
 };
 SumsRoom room_of_sums(const AttentionPlan& plan, const AttentionTensors& t) {
   const auto width = static_cast<int>(t.q.shape[3]), width_v = static_cast<int>(t.v.shape[3]);
@@ -280,9 +282,14 @@ void compute(const OpContext& context, const AttentionBackward& call) {
   const int64_t sequences = t.q.shape[0], heads = t.q.shape[2], n = t.q.shape[1];
   const Tensor delta = context.scratch->allocate(DType::f32, {sequences, heads, n});
   const Tensor numbers = context.scratch->allocate(DType::f32, {sequences, heads, n, 2});
-  const SumsRoom room = room_of_sums(plan, t);
-  const Tensor sums = context.scratch->allocate(
-      DType::f32, {room.columns, room.tiles, hopper::bytes_of_sum(static_cast<int>(t.q.shape[3])) / 4});
+  SumsRoom room = room_of_sums(plan, t);
+  const auto width = static_cast<int>(t.q.shape[3]);
+  // A caller may have measured for other tensors or fewer keys: then dq gets a pass of its own.
+  if (!context.scratch->is_measuring() &&
+      context.scratch->capacity() - context.scratch->used() < room.bytes(width))
+    room = {};
+  const Tensor sums =
+      context.scratch->allocate(DType::f32, {room.columns, room.tiles, hopper::bytes_of_sum(width) / 4});
   const Tensor turns = context.scratch->allocate(DType::i32, {room.columns, room.tiles});
   if (context.scratch->is_measuring()) return;
   const AttentionLists& lists = lists_of(plan);
@@ -301,7 +308,7 @@ void compute(const OpContext& context, const AttentionBackward& call) {
   for (const HeadGroup& group : lists.groups()) {
     args.heads = group.heads;
     if (tiles && uses_hopper(group)) {
-      if (goes_by_keys(group, t.q.dtype, args, batch)) {
+      if (goes_by_keys(group, t.q.dtype, args, batch) && (room.tiles > 0 || !needs_numbers(group))) {
         const hopper::Sums of_queries{data_of<float>(sums), data_of<int>(turns),
                                       static_cast<int>(room.columns)};
         const float2* const given = needs_numbers(group) ? numbers_of_call() : nullptr;

@@ -45,11 +45,15 @@ std::string name_of_check(const testing::TestParamInfo<verify::CheckGroup>& info
 }
 INSTANTIATE_TEST_SUITE_P(Ops, GpuChecks, testing::ValuesIn(verify::kCheckGroups), name_of_check);
 
+// Kernels that serve during its life, however a test ends.
+struct Preferred {
+  explicit Preferred(cuda::AttentionKernels kernels) { cuda::prefer_attention(kernels); }
+  ~Preferred() { cuda::prefer_attention(cuda::AttentionKernels::chosen); }
+};
+
 std::vector<verify::Check> checks_of_attention(cuda::AttentionKernels kernels) {
-  cuda::prefer_attention(kernels);
-  const std::vector<verify::Check> checks = verify::check_attention(kGpu, verify::Effort::thorough);
-  cuda::prefer_attention(cuda::AttentionKernels::chosen);
-  return checks;
+  const Preferred preferred(kernels);
+  return verify::check_attention(kGpu, verify::Effort::thorough);
 }
 
 // The kernels that serve chips without ones of their own; the same as above on such a chip.
@@ -96,7 +100,7 @@ struct LongAttention {
 
 // dq is a sum of what many blocks of threads add to memory, by turns: in one order, whoever comes first.
 TEST_F(GpuOps, AttentionBackwardByKeysIsTheSameAThousandTimes) {
-  cuda::prefer_attention(cuda::AttentionKernels::by_keys);
+  const Preferred preferred(cuda::AttentionKernels::by_keys);
   for (const char* pattern : {"dense", "fixed:128,32"})
     for (const int64_t width : {64, 128}) {
       LongAttention attention(pattern, width, DType::bf16);
@@ -104,17 +108,16 @@ TEST_F(GpuOps, AttentionBackwardByKeysIsTheSameAThousandTimes) {
       for (int time = 1; time < 250; ++time)
         ASSERT_EQ(attention.dq(), first) << pattern << ", width " << width << ", time " << time;
     }
-  cuda::prefer_attention(cuda::AttentionKernels::chosen);
 }
 
 // Scratch that was measured for f32 has no room for sums of dq: the other backward serves.
 TEST_F(GpuOps, AttentionBackwardByKeysNeedsNoRoomForSums) {
   LongAttention attention("dense", 64, DType::f32);
-  cuda::prefer_attention(cuda::AttentionKernels::by_keys);
-  const verify::Floats without_room = attention.dq();
-  cuda::prefer_attention(cuda::AttentionKernels::by_roles);
-  EXPECT_EQ(without_room, attention.dq());
-  cuda::prefer_attention(cuda::AttentionKernels::chosen);
+  const auto dq = [&](cuda::AttentionKernels kernels) {
+    const Preferred preferred(kernels);
+    return attention.dq();
+  };
+  EXPECT_EQ(dq(cuda::AttentionKernels::by_keys), dq(cuda::AttentionKernels::by_roles));
 }
 
 // A GPU's memory is not looked at before an op runs.

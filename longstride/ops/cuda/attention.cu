@@ -119,6 +119,15 @@ void zero_rows(const Rows& rows, DType dtype, const HeadGroup& group, int n, int
   check_launch("attention_backward's zeros");
 }
 
+// Where the first sweep of keys has no row for some position: zeros in dk and dv, to which it then adds.
+bool zero_uncovered_keys(const Sweep& first, const AttentionArgs& args, DType dtype, const HeadGroup& group,
+                         int batch) {
+  if (first.covers) return false;
+  zero_rows(args.dk, dtype, group, args.n, batch);
+  zero_rows(args.dv, dtype, group, args.n, batch);
+  return true;
+}
+
 // Whether the kernels on tensor cores serve a forward, or with `gradients` a backward.
 bool tiles_can_serve(const AttentionTensors& t, const AttentionGradients* gradients) {
   if (t.q.dtype == DType::f32 || t.q.shape[3] > 128 || t.v.shape[3] > 128) return false;
@@ -195,11 +204,7 @@ bool needs_numbers(const HeadGroup& group) {
 bool backward_by_keys_on_hopper(const AttentionPlan& plan, const HeadGroup& group, const AttentionArgs& args,
                                 const float2* numbers, const hopper::Sums& sums, DType dtype, int batch) {
   hopper::BackwardCall call{args, dtype, batch, lists_of(plan).counters(), numbers};
-  if (!group.by_keys.front().keys.sweep.covers) {
-    zero_rows(args.dk, dtype, group, args.n, batch);
-    zero_rows(args.dv, dtype, group, args.n, batch);
-    call.add_keys = true;
-  }
+  call.add_keys = zero_uncovered_keys(group.by_keys.front().keys.sweep, args, dtype, group, batch);
   for (const Round& round : group.by_keys) {
     const bool served = round.closed ? hopper::backward_closed(round, call, group)
                                      : hopper::backward_ordered(round, call, group, sums);
@@ -212,11 +217,7 @@ bool backward_by_keys_on_hopper(const AttentionPlan& plan, const HeadGroup& grou
 bool backward_on_hopper(const AttentionPlan& plan, const HeadGroup& group, const AttentionArgs& args,
                         const float2* numbers, DType dtype, int batch) {
   hopper::BackwardCall call{args, dtype, batch, lists_of(plan).counters(), numbers};
-  if (!group.backward.front().keys.sweep.covers) {
-    zero_rows(args.dk, dtype, group, args.n, batch);
-    zero_rows(args.dv, dtype, group, args.n, batch);
-    call.add_keys = true;
-  }
+  call.add_keys = zero_uncovered_keys(group.backward.front().keys.sweep, args, dtype, group, batch);
   for (const Round& round : group.backward) {
     if (!hopper::backward(round, call, group)) return false;
     call.add_queries = call.add_queries || round.has_queries;
@@ -236,11 +237,7 @@ void backward_on_any(const HeadGroup& group, AttentionArgs args, DType dtype, in
   }
   args.add = false;
   for (const Sweep& sweep : group.keys) {
-    if (!args.add && !sweep.covers) {
-      zero_rows(args.dk, dtype, group, args.n, batch);
-      zero_rows(args.dv, dtype, group, args.n, batch);
-      args.add = true;
-    }
+    args.add = args.add || zero_uncovered_keys(sweep, args, dtype, group, batch);
     args.sweep = sweep;
     keys(args, dtype, group.head_count, batch);
     args.add = true;

@@ -110,20 +110,6 @@ __device__ inline void end_stores() { asm volatile("cp.async.bulk.commit_group;"
 __device__ inline void wait_until_read() { asm volatile("cp.async.bulk.wait_group.read 0;" ::: "memory"); }
 __device__ inline void wait_until_stored() { asm volatile("cp.async.bulk.wait_group 0;" ::: "memory"); }
 
-// ---- turns: who may store next, as a counter in memory ----
-
-__device__ inline void wait_for_turn(const int* counter, int turn) {
-  int now;
-  do {
-    asm volatile("ld.acquire.gpu.global.s32 %0, [%1];" : "=r"(now) : "l"(counter) : "memory");
-  } while (now < turn);
-  asm volatile("fence.proxy.async.global;" ::: "memory");  // stores by the TMA come after the wait
-}
-__device__ inline void pass_turn(int* counter, int turn) {
-  asm volatile("fence.proxy.async.global;" ::: "memory");
-  asm volatile("st.release.gpu.global.s32 [%0], %1;" ::"l"(counter), "r"(turn) : "memory");
-}
-
 // ---- tiles ----
 
 // 64 rows of kWidth 16-bit elements in shared memory, from a multiple of 1024 bytes on, as the TMA lays them
@@ -204,6 +190,22 @@ __device__ inline void load_rows(uint32_t (&a)[kWidth / 16][4], uint32_t tile, i
   for (int step = 0; step < kWidth / 16; ++step)
     load_matrices(a[step], Panels<kWidth>::address(tile, 16 * warp + (lane & 15), 2 * step + (lane >> 4)));
 }
+
+// The 64 rows of a tile as left factor of row_products().
+template <class T, int kWidth, bool kInRegisters>
+struct LeftFactor {
+  uint32_t tile;
+  uint32_t rows[kInRegisters ? kWidth / 16 : 1][4];
+  __device__ LeftFactor(uint32_t tile, int warp, int lane) : tile(tile) {
+    if constexpr (kInRegisters) load_rows<kWidth>(rows, tile, warp, lane);
+  }
+  __device__ void multiply(float (&d)[kRows / 8][4], uint32_t other) const {
+    if constexpr (kInRegisters)
+      row_products<T, kWidth>(d, rows, other);
+    else
+      row_products<T, kWidth>(d, tile, other);
+  }
+};
 
 // Left factors to a warp's 16 rows of a tile of 64 columns.
 __device__ inline void store_rows(const uint32_t (&a)[kRows / 16][4], uint32_t tile, int warp, int lane) {

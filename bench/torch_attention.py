@@ -22,10 +22,16 @@ The peers, all of them causal:
     FlexAttention                  with the pattern as its mask
     two FlexAttention calls        own block and gathered summaries, or window and columns, merged by log-sum-exp
     one call, keys appended        FlexAttention over the keys followed by the gathered summaries
+    ... flash-attn-4               the package; over appended keys in one call, by lists of blocks and a mask
+    ... cuDNN flex                 flex_attention of nvidia-cudnn-frontend, with the pattern as intervals of keys
+    two ... calls                  of these: the window, and the columns as more heads, merged by log-sum-exp
+    ..., deterministic             with that option; a note says whether two backwards gave the same bits
 
---shape is a whole name, --peer a part of one. What FlexAttention needs is compiled first by processes of their own, all
-at once and into the caches that PyTorch keeps on disk, for at most --seconds; a peer that is not ready by then has
-failed. After --total seconds nothing more is begun. FILE is rewritten after each row.
+PyTorch does not bring flash-attn-4 and nvidia-cudnn-frontend (1.32 or later): without them their rows say so.
+
+--shape is a whole name, --peer a part of one. What FlexAttention and these two need is compiled first by processes of
+their own, all at once and into the caches on disk, for at most --seconds; a peer that is not ready by then has failed.
+After --total seconds nothing more is begun. FILE is rewritten after each row.
 """
 import argparse
 import dataclasses
@@ -43,6 +49,7 @@ import torch
 import torch._dynamo
 import torch._functorch.config
 import torch._inductor.config
+from torch_attention_cute import cute_peers_of, versions
 from torch_attention_peers import DEVICE, SHAPES, Problem, allowed, count_pairs, peers_of, random_inputs, reason_of
 
 CACHE_BYTES, CHECK_LENGTH, TOLERANCE = 150 << 20, 16384, 0.02
@@ -52,11 +59,12 @@ class Check:
     """A peer's output and gradients beside dense masked attention in f32."""
 
     def __init__(self, shape, peer):
-        self.shape, self.qkv = shape, random_inputs(shape, peer.by_head)
+        self.shape, self.repeats, self.qkv = shape, peer.repeats, random_inputs(shape, peer.by_head)
         self.o = peer.whole(*self.qkv)
         self.d_o = torch.empty_like(self.o).uniform_(-1, 1)
         position = torch.arange(shape.n, device=DEVICE, dtype=torch.int32)
         self.forbidden = ~allowed(shape)(position[:, None], position[None, :])
+        self.note = ""
 
     def error(self, ours, theirs):
         most = difference = 0.0
@@ -82,7 +90,10 @@ class Check:
         return self.error(self.o.detach(), self.references(False)[0])
 
     def backward(self):
-        gradients = torch.autograd.grad(self.o, self.qkv, self.d_o)
+        gradients = torch.autograd.grad(self.o, self.qkv, self.d_o, retain_graph=self.repeats)
+        if self.repeats:
+            again = torch.autograd.grad(self.o, self.qkv, self.d_o)
+            self.note = "the same bits twice" if all(map(torch.equal, gradients, again)) else "not the same bits twice"
         return max(self.error(*pair) for pair in zip(gradients, self.references(True)[1:]))
 
 
@@ -146,6 +157,8 @@ def measure(shape, name, build, row):
             row["forward_tflops"] = flops * (shape.width + shape.v_width) / row["forward_ms"] / 1e9
             stage = "backward"
             row["error"] = max(row["error"], check.backward())
+            if check.note:
+                row["note"] = "; ".join(filter(None, (peer.note, check.note)))
             del check
             row["backward_ms"] = median_ms([p.backward for p in problems])
             row["backward_tflops"] = flops * (3 * shape.width + 2 * shape.v_width) / row["backward_ms"] / 1e9
@@ -197,7 +210,7 @@ def main():
     arguments = parser.parse_args()
     torch._functorch.config.donated_buffer = False  # or a compiled backward could not run twice
     torch._inductor.config.compile_threads = 1  # the processes that compile are many already
-    selected = [(shape, *peer) for shape in SHAPES for peer in peers_of(shape)
+    selected = [(shape, *peer) for shape in SHAPES for peer in peers_of(shape) + cute_peers_of(shape)
                 if not arguments.shape or shape.name in arguments.shape]
     if arguments.compile_only:
         for shape, name, build, _ in selected:
@@ -216,8 +229,9 @@ def main():
     selected.sort(key=lambda s: (s[3], s[1].startswith("one call")))
 
     results = {"torch": torch.__version__, "cuda": torch.version.cuda, "cudnn": torch.backends.cudnn.version(),
-               "gpu": torch.cuda.get_device_name(), "attention": []}
-    print(f"{results['gpu']}; PyTorch {torch.__version__}, CUDA {results['cuda']}, cuDNN {results['cudnn']}")
+               "packages": versions(), "gpu": torch.cuda.get_device_name(), "attention": []}
+    print(f"{results['gpu']}; PyTorch {torch.__version__}, CUDA {results['cuda']}, cuDNN {results['cudnn']}"
+          + "".join(f", {package} {version}" for package, version in results["packages"].items()))
     columns = "".join(f" {head:>8}" for head in ("fwd ms", "bwd ms", "TFLOP/s", "TFLOP/s", "error"))
     print(f"{'shape':22} {'peer':46}{columns}", flush=True)
     failed = None

@@ -84,6 +84,7 @@ class Peer:
     finish: typing.Callable = lambda o: o
     by_head: bool = False  # the projection is packed (H, 3, D), not (3, H, D)
     counts_all: bool = True  # prepare and finish are part of the time
+    repeats: bool = False  # promises the same gradients, bit by bit, each time
     note: str = ""
 
     def whole(self, q, k, v):

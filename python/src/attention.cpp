@@ -23,6 +23,19 @@ longstride::ElementType type_of(const char* name, nb::dlpack::dtype type) {
 using Read = nb::ndarray<nb::ro>;
 using Written = nb::ndarray<>;
 
+// Strides of an array without gaps.
+std::array<int64_t, 4> dense(const std::array<int64_t, 4>& shape) {
+  return {shape[1] * shape[2] * shape[3], shape[2] * shape[3], shape[3], 1};
+}
+
+// Where an axis has one place its stride may be anything, and is not used: it counts as that of a dense array.
+std::array<int64_t, 4> used(const std::array<int64_t, 4>& shape, std::array<int64_t, 4> stride) {
+  const std::array<int64_t, 4> without_gaps = dense(shape);
+  for (size_t axis = 0; axis < 4; ++axis)
+    if (shape[axis] == 1) stride[axis] = without_gaps[axis];
+  return stride;
+}
+
 // As longstride::ConstArray or Array.
 template <class Memory, class Given>
 Memory memory_of(const char* name, const Given& array) {
@@ -32,13 +45,11 @@ Memory memory_of(const char* name, const Given& array) {
   Memory memory;
   memory.data = array.data();
   memory.type = type_of(name, array.dtype());
-  for (size_t axis = 0; axis < 4; ++axis) memory.shape[axis] = static_cast<int64_t>(array.shape(axis));
-  // Where an axis has one place its stride may be anything, and is not used: it counts as that of a dense array.
-  int64_t dense = 1;
-  for (size_t axis = 4; axis-- > 0;) {
-    memory.stride[axis] = memory.shape[axis] == 1 ? dense : array.stride(axis);
-    dense *= memory.shape[axis];
+  for (size_t axis = 0; axis < 4; ++axis) {
+    memory.shape[axis] = static_cast<int64_t>(array.shape(axis));
+    memory.stride[axis] = array.stride(axis);
   }
+  memory.stride = used(memory.shape, memory.stride);
   return memory;
 }
 
@@ -58,31 +69,97 @@ longstride::AttentionArrays arrays_of(const Read& q, const Read& k, const Read& 
   return arrays;
 }
 
-// Tensors of PyTorch on a GPU come as numbers, because a DLPack capsule for each takes longer than a small call: the
-// address of the first element, and the shape and strides in elements.
-using Four = std::array<int64_t, 4>;
+// A call for tensors of PyTorch, with all said but where the memory is: a DLPack capsule of each, or its shape and strides
+// passed again, takes longer than a small launch. Addresses come as numbers, strides are in elements.
+class Call {
+ public:
+  using Four = std::array<int64_t, 4>;
 
-longstride::Array array_at(uintptr_t address, int type, const Four& shape, const Four& stride) {
-  longstride::Array array;
-  array.data = reinterpret_cast<void*>(address);
-  array.type = static_cast<longstride::ElementType>(type);
-  array.shape = shape, array.stride = stride;
-  return array;
-}
+  // `bhnd`: shapes and strides are in the order (batch, heads, positions, width), else (batch, positions, heads, width).
+  Call(const longstride::Attention& attention, bool on_stream, bool bhnd, int type,
+       const std::array<Four, 3>& shape, const std::array<Four, 3>& stride, float scale)
+      : attention_(attention), on_stream_(on_stream), bhnd_(bhnd) {
+    longstride::ConstArray* const given[] = {&arrays_.q, &arrays_.k, &arrays_.v};
+    for (size_t i = 0; i < 3; ++i) {
+      longstride::ConstArray& array = *given[i];
+      array.type = static_cast<longstride::ElementType>(type);
+      array.shape = rows(shape[i]);
+      array.stride = used(array.shape, rows(stride[i]));
+      if (suits(array.stride)) continue;
+      array.stride = rows(dense(shape[i]));
+      copies_ |= 1 << i;
+    }
+    arrays_.o.type = arrays_.q.type;
+    arrays_.o.shape = arrays_.q.shape, arrays_.o.shape[3] = arrays_.v.shape[3];
+    arrays_.o.stride = dense(arrays_.o.shape);
+    arrays_.scale = scale;
+  }
 
-// Of q, k, v and o, and the address of log_sum_exp.
-longstride::AttentionArrays arrays_at(const std::array<uintptr_t, 5>& at, int type,
-                                      const std::array<Four, 4>& shape, const std::array<Four, 4>& stride,
-                                      float scale) {
-  longstride::AttentionArrays arrays;
-  arrays.q = array_at(at[0], type, shape[0], stride[0]);
-  arrays.k = array_at(at[1], type, shape[1], stride[1]);
-  arrays.v = array_at(at[2], type, shape[2], stride[2]);
-  arrays.o = array_at(at[3], type, shape[3], stride[3]);
-  arrays.log_sum_exp = reinterpret_cast<float*>(at[4]);
-  arrays.scale = scale;
-  return arrays;
-}
+  // Bits of q, k and v: longstride does not take these strides, so the tensor must come contiguous.
+  int copies() const { return copies_; }
+  // Of o, as those of q, k and v came. Its rows are dense in the order (batch, positions, heads, width), as a projection
+  // after attention reads them.
+  Four o_shape() const { return rows(arrays_.o.shape); }
+  Four o_stride() const { return rows(arrays_.o.stride); }
+  // Of dq, dk and dv.
+  std::array<Four, 3> gradient_stride() const {
+    return {rows(dense(arrays_.q.shape)), rows(dense(arrays_.k.shape)), rows(dense(arrays_.v.shape))};
+  }
+  // Is the gradient of o taken with these strides?
+  bool takes(const Four& stride) const { return suits(used(arrays_.o.shape, rows(stride))); }
+  int64_t scratch_bytes() const { return on_stream_ ? attention_.scratch_bytes(arrays_) : 0; }
+
+  void forward(uintptr_t stream, uintptr_t q, uintptr_t k, uintptr_t v, uintptr_t o, uintptr_t lse) const {
+    const longstride::AttentionArrays arrays = at(q, k, v, o, lse);
+    // Python's lock is kept: a launch is short, and an Attention has room for one call at a time on its stream.
+    if (on_stream_) return attention_.forward(arrays, {.stream = reinterpret_cast<void*>(stream)});
+    const nb::gil_scoped_release others_may_run;
+    attention_.forward(arrays);
+  }
+
+  // `gradients`: of d_o, dq, dk and dv.
+  void backward(uintptr_t stream, uintptr_t q, uintptr_t k, uintptr_t v, uintptr_t o, uintptr_t lse,
+                const Four& d_o_stride, const std::array<uintptr_t, 4>& gradients, uintptr_t scratch,
+                int64_t scratch_bytes) const {
+    const longstride::AttentionArrays arrays = at(q, k, v, o, lse);
+    const auto gradient = [&](size_t i, const Four& shape) {
+      return longstride::Array{reinterpret_cast<void*>(gradients[i]), arrays.q.type, shape, dense(shape)};
+    };
+    longstride::Array d_o = gradient(0, arrays.o.shape);
+    d_o.stride = used(d_o.shape, rows(d_o_stride));
+    const longstride::Array dq = gradient(1, arrays.q.shape), dk = gradient(2, arrays.k.shape),
+                            dv = gradient(3, arrays.v.shape);
+    if (on_stream_)
+      return attention_.backward(arrays, d_o, dq, dk, dv,
+                                 {.stream = reinterpret_cast<void*>(stream),
+                                  .scratch = reinterpret_cast<void*>(scratch),
+                                  .scratch_bytes = scratch_bytes});
+    const nb::gil_scoped_release others_may_run;
+    attention_.backward(arrays, d_o, dq, dk, dv);
+  }
+
+ private:
+  // Its own inverse.
+  Four rows(const Four& given) const { return bhnd_ ? Four{given[0], given[2], given[1], given[3]} : given; }
+  static bool suits(const Four& stride) {
+    return stride[3] == 1 && stride[0] > 0 && stride[1] > 0 && stride[2] > 0;
+  }
+
+  longstride::AttentionArrays at(uintptr_t q, uintptr_t k, uintptr_t v, uintptr_t o, uintptr_t lse) const {
+    longstride::AttentionArrays arrays = arrays_;
+    arrays.q.data = reinterpret_cast<const void*>(q);
+    arrays.k.data = reinterpret_cast<const void*>(k);
+    arrays.v.data = reinterpret_cast<const void*>(v);
+    arrays.o.data = reinterpret_cast<void*>(o);
+    arrays.log_sum_exp = reinterpret_cast<float*>(lse);
+    return arrays;
+  }
+
+  longstride::Attention attention_;
+  bool on_stream_, bhnd_;
+  int copies_ = 0;
+  longstride::AttentionArrays arrays_;  // without data
+};
 
 }  // namespace
 
@@ -125,40 +202,18 @@ void bind_attention(nb::module_& m) {
             attention.backward(arrays, gradient, of_q, of_k, of_v);
           },
           "q"_a, "k"_a, "v"_a, "o"_a, "log_sum_exp"_a, "d_o"_a, "dq"_a, "dk"_a, "dv"_a,
-          "scale"_a.none() = nb::none())
-      .def(
-          "forward_on",
-          [](const longstride::Attention& attention, uintptr_t stream, const std::array<uintptr_t, 5>& at,
-             int type, const std::array<Four, 4>& shape, const std::array<Four, 4>& stride, float scale) {
-            attention.forward(arrays_at(at, type, shape, stride, scale),
-                              {.stream = reinterpret_cast<void*>(stream)});
-          },
-          "stream"_a, "at"_a, "type"_a, "shape"_a, "stride"_a, "scale"_a)
-      .def(
-          "backward_on",
-          [](const longstride::Attention& attention, uintptr_t stream, const std::array<uintptr_t, 5>& at,
-             int type, const std::array<Four, 4>& shape, const std::array<Four, 4>& stride, float scale,
-             const std::array<uintptr_t, 4>& gradients, const std::array<Four, 4>& gradient_stride,
-             uintptr_t scratch, int64_t scratch_bytes) {
-            // Of d_o, dq, dk and dv.
-            const auto gradient = [&](size_t i, const Four& of) {
-              return array_at(gradients[i], type, of, gradient_stride[i]);
-            };
-            attention.backward(arrays_at(at, type, shape, stride, scale), gradient(0, shape[3]),
-                               gradient(1, shape[0]), gradient(2, shape[1]), gradient(3, shape[2]),
-                               {.stream = reinterpret_cast<void*>(stream),
-                                .scratch = reinterpret_cast<void*>(scratch),
-                                .scratch_bytes = scratch_bytes});
-          },
-          "stream"_a, "at"_a, "type"_a, "shape"_a, "stride"_a, "scale"_a, "gradients"_a, "gradient_stride"_a,
-          "scratch"_a, "scratch_bytes"_a)
-      .def(
-          "scratch_bytes",
-          [](const longstride::Attention& attention, int type, const Four& q, const Four& v) {
-            longstride::AttentionArrays arrays;
-            arrays.q.type = static_cast<longstride::ElementType>(type);
-            arrays.q.shape = q, arrays.v.shape = v;
-            return attention.scratch_bytes(arrays);
-          },
-          "type"_a, "q"_a, "v"_a);
+          "scale"_a.none() = nb::none());
+  nb::class_<Call>(m, "Call")
+      .def(nb::init<const longstride::Attention&, bool, bool, int, const std::array<Call::Four, 3>&,
+                    const std::array<Call::Four, 3>&, float>(),
+           "attention"_a, "on_stream"_a, "bhnd"_a, "type"_a, "shape"_a, "stride"_a, "scale"_a)
+      .def("copies", &Call::copies)
+      .def("o_shape", &Call::o_shape)
+      .def("o_stride", &Call::o_stride)
+      .def("gradient_stride", &Call::gradient_stride)
+      .def("takes", &Call::takes, "stride"_a)
+      .def("scratch_bytes", &Call::scratch_bytes)
+      .def("forward", &Call::forward, "stream"_a, "q"_a, "k"_a, "v"_a, "o"_a, "lse"_a)
+      .def("backward", &Call::backward, "stream"_a, "q"_a, "k"_a, "v"_a, "o"_a, "lse"_a, "d_o_stride"_a,
+           "gradients"_a, "scratch"_a, "scratch_bytes"_a);
 }

@@ -1,5 +1,7 @@
 """longstride.attention for tensors on a GPU: against its definition, on PyTorch's streams, in its graphs. Skipped without one."""
 
+from concurrent.futures import ThreadPoolExecutor
+
 import pytest
 
 import longstride
@@ -154,10 +156,62 @@ def test_refusals():
     assert longstride.attention(q, k, v, "dense").isfinite().all()  # the device is well
 
 
+def test_the_stream_is_the_current_one_at_each_call():
+    """Of set_stream, of another thread, and of backward, which PyTorch queues where forward was."""
+    given = [t.requires_grad_() for t in tensors(900, torch.bfloat16)]
+    want = longstride.attention(*given, "fixed:64,16")
+    d_o = torch.randn_like(want)
+    gradients = torch.autograd.grad(want, given, d_o)
+    torch.cuda.synchronize()
+
+    def late_attention():
+        late = torch.zeros_like(given[0])
+        torch.cuda._sleep(2_000_000)
+        late.copy_(given[0].detach())
+        late.requires_grad_()
+        o = longstride.attention(late, *given[1:], "fixed:64,16")
+        return o, torch.autograd.grad(o, (late, *given[1:]), d_o)
+
+    def on_a_stream(stream):
+        with torch.cuda.stream(stream):
+            return [late_attention() for _ in range(3)]
+
+    results, before = [], torch.cuda.current_stream()
+    for stream in (torch.cuda.Stream(), before, torch.cuda.Stream()):
+        torch.cuda.set_stream(stream)
+        results.append(late_attention())
+    torch.cuda.set_stream(before)
+    with ThreadPoolExecutor(3) as threads:
+        for made in threads.map(on_a_stream, [torch.cuda.Stream() for _ in range(3)]):
+            results += made
+    torch.cuda.synchronize()
+    for o, made in results:
+        assert torch.equal(o, want)
+        for a, b in zip(made, gradients):
+            assert torch.equal(a, b)
+
+
+@pytest.mark.parametrize("which", [1, 2, 4, 5])
+def test_gradients_of_some_and_none(which):
+    everything = [t.requires_grad_() for t in tensors(70, torch.bfloat16)]
+    o = longstride.attention(*everything, "fixed:16,4")
+    expected = torch.autograd.grad(o.sum(), everything)
+    given = [t.detach().requires_grad_(bool(which >> i & 1)) for i, t in enumerate(everything)]
+    longstride.attention(*given, "fixed:16,4").sum().backward()
+    for tensor, gradient in zip(given, expected):
+        assert tensor.grad is None if not tensor.requires_grad else torch.equal(tensor.grad, gradient)
+    for mode in (torch.no_grad, torch.inference_mode):
+        with mode():
+            quiet = longstride.attention(*everything, "fixed:16,4")
+            assert torch.equal(quiet, o) and not quiet.requires_grad
+
+
 def test_another_gpu_is_left_as_it_was():
     if torch.cuda.device_count() < 2:
         pytest.skip("one GPU")
     q, k, v = (t.to("cuda:1") for t in tensors(70, torch.bfloat16))
     o = longstride.attention(q, k, v, "fixed:16,4")
     assert torch.cuda.current_device() == 0 and o.device.index == 1
+    longstride.attention(q, k, v, "fixed:16,4")
+    assert torch.cuda.current_device() == 0
     torch.testing.assert_close(o.double().cpu(), on_cpu(by_definition, q, k, v, "fixed:16,4")[0], atol=4e-2, rtol=2e-2)

@@ -1,5 +1,5 @@
-// Attention: checks that memory is what longstride takes, and passes pointers. Arrays of numpy and PyTorch come as
-// DLPack; what PyTorch needs besides (gradients, compilation) is in longstride/_torch.py.
+// Attention: checks that memory is what longstride takes, and passes pointers. Arrays of numpy come as DLPack, tensors of
+// PyTorch as addresses; what PyTorch needs besides (gradients, compilation) is in longstride/_torch.py.
 #include <array>
 #include <optional>
 

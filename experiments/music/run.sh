@@ -1,0 +1,8 @@
+#!/usr/bin/env bash
+# Recordings at n = 65,536 by both recipes, and at n = 262,144 (22 s in view).
+exec "$(dirname "$0")/../run" "$0" <<'RUNS'
+music-fast        fast.toml
+music-paper       paper.toml
+n65536            fast.toml  train.minutes=2 sample:--length=120000
+n262144           fast.toml  train.minutes=2 model.context=262144 model.pattern=strided:512 train.validate_every=200 sample:--length=120000
+RUNS

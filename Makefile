@@ -3,7 +3,7 @@
 # One target at a time: they share build/ and the package manager, and Ninja uses all cores anyway.
 .NOTPARALLEL:
 .PHONY: build demo test test-unit test-gpu test-sanitize test-threads coverage memcheck crash-test fuzz check format selftest bench \
-  install setup clean help program configure configure-program configure-sanitize
+  results install setup clean help program configure configure-program configure-sanitize
 
 BINARY := build/longstride
 PREFIX ?= /usr/local
@@ -72,11 +72,12 @@ memcheck: program  ## a tiny run from start to end under valgrind
 	@tools/setup memcheck
 	@tests/reliability/memcheck $(BINARY)
 
-check:  ## formatting, and the direction of includes
+check:  ## formatting, the direction of includes, and docs against what they speak of
 	@tools/setup check
 	@tools/check-format
 	@tools/check-includes
 	@tools/check-docs
+	@tools/results --check
 
 format:  ## format all sources, with clang-format 14 only
 	@tools/setup check
@@ -97,6 +98,10 @@ selftest: program  ## every op and pattern against the fp64 reference on this ma
 
 bench: build  ## the benchmarks; see bench/README.md
 	@for b in build/bench_*; do [ -x $$b ] && $$b; done
+
+results:  ## docs/results.md and its curves anew, from the pages and logs in experiments/
+	@tools/setup results
+	@tools/results
 
 install: configure-program  ## install program, library, headers, manual and completions: make install PREFIX=$HOME/.local (else /usr/local)
 	@tools/say-build-time longstride

@@ -11,7 +11,4 @@ fixed-2           fast.toml   model.pattern=fixed:96,24 train.seed=2
 paper-dense       paper.toml  model.pattern=dense
 paper-strided     paper.toml  model.pattern=strided:96
 paper-fixed       paper.toml  model.pattern=fixed:96,24
-# Five minutes of the pattern that the paper takes for pictures, by both recipes.
-cifar-fast        fast.toml   model.pattern=strided:96 train.minutes=5 train.validate_every=1000 sample:--count=9
-cifar-paper       paper.toml  model.pattern=strided:96 train.minutes=5 train.validate_every=1000
 RUNS

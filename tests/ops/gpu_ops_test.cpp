@@ -1,6 +1,7 @@
 // Every op on the GPU against the fp64 reference, and what an op says to what it does not take. Skipped where
 // there is no GPU; `make test-gpu` runs them.
 #include <algorithm>
+#include <array>
 #include <string>
 
 #include "longstride/base/rng.h"
@@ -110,14 +111,28 @@ TEST_F(GpuOps, AttentionBackwardByKeysIsTheSameAThousandTimes) {
     }
 }
 
-// Scratch that was measured for f32 has no room for sums of dq: the other backward serves.
-TEST_F(GpuOps, AttentionBackwardByKeysNeedsNoRoomForSums) {
-  LongAttention attention("dense", 64, DType::f32);
+// dq of the two backwards on scratch that was measured for tensors of this type.
+std::array<verify::Floats, 2> dq_by_keys_and_by_roles(DType measured) {
+  const Preferred while_measuring(cuda::AttentionKernels::by_keys);
+  LongAttention attention("dense", 64, measured);
   const auto dq = [&](cuda::AttentionKernels kernels) {
     const Preferred preferred(kernels);
     return attention.dq();
   };
-  EXPECT_EQ(dq(cuda::AttentionKernels::by_keys), dq(cuda::AttentionKernels::by_roles));
+  return {dq(cuda::AttentionKernels::by_keys), dq(cuda::AttentionKernels::by_roles)};
+}
+
+// Scratch that was measured for f32 has no room for sums of dq: the other backward serves. Their bits differ, so one
+// sees which served.
+TEST_F(GpuOps, AttentionBackwardByKeysNeedsNoRoomForSums) {
+  const auto [by_keys, by_roles] = dq_by_keys_and_by_roles(DType::f32);
+  EXPECT_EQ(by_keys, by_roles);
+}
+TEST_F(GpuOps, AttentionBackwardByKeysServesInScratchThatWasMeasuredForIt) {
+  if (backend(kGpu).describe(kGpu.index).find("sm_90") == std::string::npos)
+    GTEST_SKIP() << "the kernels are those of Hopper";
+  const auto [by_keys, by_roles] = dq_by_keys_and_by_roles(DType::bf16);
+  EXPECT_NE(by_keys, by_roles);
 }
 
 // A GPU's memory is not looked at before an op runs.

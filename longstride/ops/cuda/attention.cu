@@ -165,9 +165,21 @@ bool goes_by_keys(const HeadGroup& group, DType dtype, const AttentionArgs& args
 // Room for the sums of a backward by keys; none where no group of heads may need it.
 struct SumsRoom {
   int64_t tiles = 0, columns = 0;
-  // Of scratch, with what alignment may take.
-  int64_t bytes(int width) const { return tiles * columns * (hopper::bytes_of_sum(width) + 4) + 256; }
 };
+struct SumsMemory {
+  Tensor sums, turns;
+};
+SumsMemory allocate_sums(Arena& scratch, const SumsRoom& room, int width) {
+  return {scratch.allocate(DType::f32, {room.columns, room.tiles, hopper::bytes_of_sum(width) / 4}),
+          scratch.allocate(DType::i32, {room.columns, room.tiles})};
+}
+// What is left of scratch that a caller measured for other tensors or fewer keys may be too little.
+bool has_room(const OpContext& context, const SumsRoom& room, int width) {
+  if (context.scratch->is_measuring()) return true;
+  Arena needed = Arena::measuring(context.device);
+  allocate_sums(needed, room, width);
+  return needed.peak() <= context.scratch->capacity() - context.scratch->used();
+}
 SumsRoom room_of_sums(const AttentionPlan& plan, const AttentionTensors& t) {
   const auto width = static_cast<int>(t.q.shape[3]), width_v = static_cast<int>(t.v.shape[3]);
   SumsRoom room;
@@ -281,13 +293,8 @@ void compute(const OpContext& context, const AttentionBackward& call) {
   const Tensor numbers = context.scratch->allocate(DType::f32, {sequences, heads, n, 2});
   SumsRoom room = room_of_sums(plan, t);
   const auto width = static_cast<int>(t.q.shape[3]);
-  // A caller may have measured for other tensors or fewer keys: then dq gets a pass of its own.
-  if (!context.scratch->is_measuring() &&
-      context.scratch->capacity() - context.scratch->used() < room.bytes(width))
-    room = {};
-  const Tensor sums =
-      context.scratch->allocate(DType::f32, {room.columns, room.tiles, hopper::bytes_of_sum(width) / 4});
-  const Tensor turns = context.scratch->allocate(DType::i32, {room.columns, room.tiles});
+  if (!has_room(context, room, width)) room = {};  // dq gets a pass of its own then
+  const SumsMemory memory = allocate_sums(*context.scratch, room, width);
   if (context.scratch->is_measuring()) return;
   const AttentionLists& lists = lists_of(plan);
   AttentionArgs args = arguments_of(plan, t);
@@ -306,7 +313,7 @@ void compute(const OpContext& context, const AttentionBackward& call) {
     args.heads = group.heads;
     if (tiles && uses_hopper(group)) {
       if (goes_by_keys(group, t.q.dtype, args, batch) && (room.tiles > 0 || !needs_numbers(group))) {
-        const hopper::Sums of_queries{data_of<float>(sums), data_of<int>(turns),
+        const hopper::Sums of_queries{data_of<float>(memory.sums), data_of<int>(memory.turns),
                                       static_cast<int>(room.columns)};
         const float2* const given = needs_numbers(group) ? numbers_of_call() : nullptr;
         if (backward_by_keys_on_hopper(plan, group, args, given, of_queries, t.q.dtype, batch)) continue;

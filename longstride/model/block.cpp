@@ -57,11 +57,16 @@ void by_chunks(const BlockCall& call, const Tensor& own_rows, const RunChunk& ru
     run_chunk(Chunk{c.own, c.whole, c.count});
 }
 
-void attend(const OpContext& context, const BlockCall& call, const BlockActivations& saved) {
-  if (call.shared != nullptr)
-    call.shared->forward(context, call.layer, attention_tensors(call, saved), saved.qkv);
+enum class Run { forward, again };  // again: for the backward pass
+
+void attend(const OpContext& context, const BlockCall& call, const BlockActivations& saved, Run run_of) {
+  const AttentionTensors t = attention_tensors(call, saved);
+  if (call.shared == nullptr)
+    run(context, AttentionForward{*call.attention, t});
+  else if (run_of == Run::again)
+    call.shared->forward_again(context, call.layer, t, saved.qkv);
   else
-    run(context, AttentionForward{*call.attention, attention_tensors(call, saved)});
+    call.shared->forward(context, call.layer, t, saved.qkv);
 }
 
 // d_qkv of d_attended.
@@ -136,7 +141,7 @@ void convolve_backward(const OpContext& context, const BlockCall& call, const Te
 
 // Runs the block from LN(x) to the feed-forward's pre-activation. `normed` is LN(x); the result of the
 // attention branch replaces it.
-void forward_to_up(const OpContext& context, const BlockCall& call, const Tensor& x,
+void forward_to_up(const OpContext& context, const BlockCall& call, Run run_of, const Tensor& x,
                    const BlockActivations& saved, const BlockTemporaries& temporaries, const Tensor& normed) {
   const BlockParameters& p = *call.parameters;
   by_chunks(call, normed, [&](const Chunk& chunk) {
@@ -144,7 +149,7 @@ void forward_to_up(const OpContext& context, const BlockCall& call, const Tensor
     if (changes_queries(*call.config)) run(context, QueryKeyForward{query_key(call, saved, chunk)});
     mix_values(context, call, saved, chunk);
   });
-  attend(context, call, saved);
+  attend(context, call, saved, run_of);
   by_chunks(call, normed, [&](const Chunk& chunk) {
     run(context, LinearForward{chunk.whole(saved.attended), p.projection_weight, p.projection_bias,
                                chunk.own(normed)});
@@ -214,7 +219,7 @@ void block_forward(const OpContext& context, const BlockCall& call, const Tensor
                    const BlockActivations& saved, const BlockTemporaries& temporaries, const NextNorm& next,
                    const Tensor& y) {
   const BlockParameters& p = *call.parameters;
-  forward_to_up(context, call, x, saved, temporaries, temporaries.branch);
+  forward_to_up(context, call, Run::forward, x, saved, temporaries, temporaries.branch);
   const Tensor& hidden = temporaries.hidden ? temporaries.hidden : saved.up;
   run(context, ActivationForward{saved.up, hidden});
   run(context, LinearForward{hidden, p.down_weight, p.down_bias, temporaries.branch});
@@ -236,7 +241,7 @@ void block_recompute(const OpContext& context, const BlockCall& call, const Tens
   const BlockParameters& p = *call.parameters;
   run(context, LayerNormForward{x, p.norm1_gain, p.norm1_bias, kNormEpsilon, temporaries.normed_again,
                                 saved.mean1, saved.rstd1});
-  forward_to_up(context, call, x, saved, temporaries, temporaries.normed_again);
+  forward_to_up(context, call, Run::again, x, saved, temporaries, temporaries.normed_again);
 }
 
 void block_backward(const OpContext& context, const BlockCall& call, const Tensor& x,

@@ -12,6 +12,7 @@
 #include <span>
 #include <vector>
 
+#include "longstride/device/backend.h"
 #include "longstride/dist/device_comm.h"
 #include "longstride/model/attention_plans.h"
 #include "longstride/model/config.h"
@@ -26,6 +27,8 @@ struct SequenceRanks {
   int first_rank = 0;  // that of part 0; the others follow
   // Joined before anything runs; null where memory is only planned.
   const std::shared_ptr<DeviceComm>* devices = nullptr;
+  // Turns in which the heads of a layer attend, if they are all alike; 0: as many as pay.
+  int64_t turns = 0;
   bool shared() const { return parts > 1; }
 };
 
@@ -56,27 +59,36 @@ void run_residual(const OpContext& context, const RankPositions* positions, cons
 
 // Attention of queries on this rank. It works on tensors of all positions, of which only the rows that it needs
 // mean something.
+//
+// Heads take turns: while those of one turn attend, the keys and values of the next are on their way by a second
+// stream. Heads that look at other keys, as in a spread pattern, have turns of their own, and only what these heads
+// look at travels.
 class SharedAttention {
  public:
+  // Elements that travel, the turns one after the other.
   struct Room {
-    Tensor out, in;  // (rows, qk + d) that travel
+    Tensor out, in;
+    std::vector<Tensor> kept;  // by layer: what arrived in its forward pass; or none
   };
 
   // `whole` are the plans of all positions, in the order of the schedule's cycle.
   SharedAttention(const ModelConfig& config, int64_t batch, Device device, const SequenceRanks& ranks,
                   std::span<const std::shared_ptr<const AttentionPlan>> whole);
-  Room allocate(DType product, Arena& arena) const;
+  // With `keeps`, what arrives in the forward pass of each layer stays for forward_again().
+  Room allocate(DType product, bool keeps, Arena& arena) const;
   // `room` of allocate(), with memory.
   void use(Device device, const Room& room);
 
-  const AttentionPlan& plan(int64_t layer) const { return *of_layer(layer).plan; }
   // Device bytes of plans and lists of rows.
   int64_t bytes() const;
 
   // `t`, which are columns of qkv (B * n, 2 * qk + d), where this rank's rows are set; receives the others that are
   // needed.
   void forward(const OpContext& context, int64_t layer, const AttentionTensors& t, const Tensor& qkv) const;
-  // Right after the forward of the same layer: `gradients`, which are columns of d_qkv but d_o, whose rows of this rank
+  // The same for the backward pass, with the rows that forward() received if they were kept.
+  void forward_again(const OpContext& context, int64_t layer, const AttentionTensors& t,
+                     const Tensor& qkv) const;
+  // Right after forward_again() of the same layer: `gradients`, which are columns of d_qkv but d_o, whose rows of this rank
   // are set. In d_qkv this rank's rows are complete then.
   void backward(const OpContext& context, int64_t layer, const AttentionTensors& t,
                 const AttentionGradients& gradients, const Tensor& d_qkv) const;
@@ -89,22 +101,52 @@ class SharedAttention {
     std::vector<int32_t> numbers;
     Tensor on_device;
   };
-  struct Layer {
-    std::shared_ptr<const AttentionPlan> plan;
-    std::vector<Rows> give, take;  // by rank
+  // By rank.
+  struct Lists {
+    std::vector<Rows> give, take;
   };
+  // Heads first, first + step, ...
+  struct Turn {
+    int64_t first, step, count;
+    std::shared_ptr<const AttentionPlan> plan;  // of these heads and this rank's queries
+    std::shared_ptr<Lists> lists;
+  };
+  using Layer = std::vector<Turn>;
+  // One end of an exchange: rows of `lists` among `elements`, from `begin` on.
+  struct Side {
+    const std::vector<Rows>& lists;
+    const Tensor& elements;
+    int64_t begin;
+  };
+
+  Layer turns_of(const AttentionPlan& whole) const;
   const Layer& of_layer(int64_t layer) const { return *layers_[static_cast<size_t>(layer) % layers_.size()]; }
-  static int64_t rows_of(const std::vector<Rows>& lists);
-  Tensor keys_and_values(const Tensor& qkv) const;
-  // Sends `give` of `from`, and receives `take` into the rows of `to`, or adds them.
-  void exchange(const OpContext& context, const std::vector<Rows>& give, const std::vector<Rows>& take,
-                const Tensor& from, const Tensor& to, bool adds) const;
+  // The columns of qkv with the keys and values of a turn's heads.
+  std::vector<IndexRange> columns_of(const Turn& turn) const;
+  int64_t elements_of(const Turn& turn, const std::vector<Rows>& lists) const;
+  int64_t elements_of(const Layer& layer, std::vector<Rows> Lists::*which) const;
+  const Tensor& arrived_of(int64_t layer) const;
+  static AttentionTensors tensors_of(const Turn& turn, AttentionTensors t);
+  // Calls visit(list, columns, where these rows and columns travel) from element `begin` on.
+  template <class Visit>
+  void for_each_block(const Turn& turn, const std::vector<Rows>& lists, const Tensor& elements, int64_t begin,
+                      const Visit& visit) const;
+  void pick(const OpContext& context, const Turn& turn, const std::vector<Rows>& lists, const Tensor& from,
+            int64_t begin) const;
+  void place(const OpContext& context, const Turn& turn, const std::vector<Rows>& lists,
+             const Tensor& arrived, int64_t begin, const Tensor& to, bool adds) const;
+  // Goes on beside what is queued later, until mark `mark` is awaited.
+  void exchange(const Turn& turn, const Side& leaves, const Side& arrives, size_t mark) const;
+  // Places what has arrived or, with `awaits`, will arrive, and attends.
+  void attend(const OpContext& context, int64_t layer, const AttentionTensors& t, const Tensor& qkv,
+              bool awaits) const;
   ModelConfig config_;
   int64_t batch_;
   SequenceRanks ranks_;
   RankPositions positions_;
   std::vector<std::shared_ptr<Layer>> layers_;  // by place in the cycle
   std::vector<Buffer> numbers_;
+  std::unique_ptr<SideStream> side_;  // a mark for each turn
   Room room_;
 };
 

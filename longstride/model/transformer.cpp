@@ -86,7 +86,7 @@ Transformer::Workspace Transformer::allocate_workspace(const ModelConfig& whole,
   w.rstd = arena.allocate(DType::f32, {rows});
   w.rotation = allocate_rotation(config, config.context, arena);
   if (shared != nullptr) {
-    w.shared = shared->allocate(plan.product, arena);
+    w.shared = shared->allocate(plan.product, plan.training && plan.keep_received, arena);
     if (convolution != nullptr) w.shared_convolution = convolution->allocate(plan.product, arena);
     w.own_tokens = arena.allocate(DType::u8, {rows});
     w.own_loss = arena.allocate(DType::f32, {rows});

@@ -21,6 +21,8 @@ struct ComputePlan {
   bool training = false;
   bool recompute = true;  // training: keep each block's input only, and run it again in the backward pass
   bool offload = false;   // with recompute on a GPU: the inputs wait in the CPU's memory
+  bool keep_received =
+      false;  // with recompute where ranks share sequences: keys and values that came from others
   // Where several ranks share each sequence. All of them make the same calls with whole sequences, and each
   // computes its own positions.
   SequenceRanks sequence = {};

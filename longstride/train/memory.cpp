@@ -59,9 +59,11 @@ ComputePlan training_plan(const RunConfig& config) {
   plan.product = product_precision(config.compute, plan.device);
   plan.batch = config.train.micro();
   plan.training = true;
-  plan.recompute = config.train.activations != "keep";
-  plan.offload = config.train.activations == "offload";
   plan.sequence.parts = config.compute.sequence_ranks;
+  const bool keeps = config.train.activations == "keep";
+  plan.recompute = !keeps || plan.sequence.shared();
+  plan.keep_received = keeps && plan.sequence.shared();
+  plan.offload = config.train.activations == "offload";
   return plan;
 }
 
@@ -92,7 +94,6 @@ RunConfig for_ranks(RunConfig config, int ranks) {
                    "{} ranks are no whole number of groups of {} that share sequences; set "
                    "compute.sequence_ranks to a divisor of {}",
                    ranks, sharing, ranks);
-  if (sharing > 1 && train.activations == "keep") train.activations = "recompute";
   if (ranks == 1) return config;
   const int parts = batch_parts(config, ranks);
   const char* const who = sharing > 1 ? "groups of ranks" : "ranks";

@@ -14,7 +14,7 @@ ComputePlan training_plan(const RunConfig& config);
 
 // The same with as many sequences at a time as one of several ranks takes at most. Throws Error if the batch
 // cannot be shared out evenly.
-// Ranks that share sequences recompute activations that were to be kept.
+// Ranks that share sequences and are to keep activations keep what they received, and recompute the rest.
 RunConfig for_ranks(RunConfig config, int ranks);
 // Parts into which the batch is cut: so many ranks, or groups of those that share sequences.
 int batch_parts(const RunConfig& config, int ranks);

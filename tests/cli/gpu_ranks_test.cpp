@@ -105,6 +105,7 @@ TEST_F(GpuRanksTest, GpusThatShareSequencesLearnTheSame) {
   for (const char* precision : {"f32", "bf16"})
     for (const Case& c : {Case{"fixed:128,32", "sequence=2", 2},
                           {"strided:3", "sequence=2", 2},
+                          {"spread-fixed:64,16", "sequence=2", 2},
                           {"window:100", "sequence=3", 3},
                           {"fixed:64,8", "sequence=2,data=2", 4}}) {
       if (c.gpus > gpus_) continue;

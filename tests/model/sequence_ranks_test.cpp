@@ -27,9 +27,10 @@ struct Result {
 
 // One rank's evaluation, and its forward and backward pass.
 Result run_rank(const testing::RandomModel& model, std::vector<uint8_t> tokens, int64_t batch,
-                const SequenceRanks& ranks) {
+                const SequenceRanks& ranks, bool keeps) {
   set_threads(1);
   ComputePlan plan;
+  plan.keep_received = keeps;
   plan.batch = batch;
   plan.sequence = ranks;
   const Tensor on_cpu(tokens.data(), DType::u8, {batch, model.config.context});
@@ -49,10 +50,17 @@ Result run_rank(const testing::RandomModel& model, std::vector<uint8_t> tokens, 
   return result;
 }
 
-void expect_the_same(const ModelConfig& config, int64_t batch, int64_t parts) {
+struct How {
+  int64_t turns = 0;
+  bool keeps = false;
+};
+
+// *sent: the bytes that travelled.
+void expect_the_same(const ModelConfig& config, int64_t batch, int64_t parts, How how = {},
+                     int64_t* sent = nullptr) {
   const testing::RandomModel model(config);
   const std::vector<uint8_t> tokens = testing::random_bytes(batch * config.context, 3);
-  const Result whole = run_rank(model, tokens, batch, {});
+  const Result whole = run_rank(model, tokens, batch, {}, false);
   testing::Wires wires;
   std::vector<Result> results(static_cast<size_t>(parts));
   std::vector<std::thread> threads;
@@ -61,13 +69,15 @@ void expect_the_same(const ModelConfig& config, int64_t batch, int64_t parts) {
       const std::shared_ptr<DeviceComm> devices =
           std::make_shared<testing::ByWires>(wires, static_cast<int>(part));
       try {
-        results[static_cast<size_t>(part)] = run_rank(model, tokens, batch, {parts, part, 0, &devices});
+        results[static_cast<size_t>(part)] =
+            run_rank(model, tokens, batch, {parts, part, 0, &devices, how.turns}, how.keeps);
       } catch (const std::exception& error) {
         ADD_FAILURE() << error.what();
       }
     });
   for (std::thread& thread : threads) thread.join();
   EXPECT_TRUE(wires.all_received());
+  if (sent != nullptr) *sent = wires.sent();
   if (::testing::Test::HasFailure()) return;
 
   for (const Result& result : results)
@@ -118,6 +128,40 @@ TEST(SequenceRanks, SeveralSequencesAndPlainModels) {
   ModelConfig config = testing::small_config("strided:2,window:20", 1024, 3);
   config.positions = "rotary";
   expect_the_same(config, 2, 4);
+}
+
+TEST(SequenceRanks, HeadsInTurnsAndWhatIsKeptChangeNothing) {
+  for (const char* pattern : {"dense", "fixed:64,8", "strided:3|window:20"})
+    for (const bool keeps : {false, true}) {
+      SCOPED_TRACE(std::string(pattern) + (keeps ? ", kept" : ""));
+      ModelConfig config = testing::changed_config(pattern, 3 * 2 * 2 * 64);
+      config.heads = 4;
+      expect_the_same(config, 2, 2, {.turns = 2, .keeps = keeps});
+    }
+}
+
+TEST(SequenceRanks, WhatIsKeptDoesNotTravelTwice) {
+  ModelConfig config = testing::small_config("dense", 256, 3);
+  config.positions = "rotary";
+  int64_t received_again = 0, kept = 0;
+  expect_the_same(config, 1, 2, {}, &received_again);
+  expect_the_same(config, 1, 2, {.keeps = true}, &kept);
+  // For each layer an evaluation, a forward pass, one more for the backward pass, and gradients.
+  const double losses = 2 * 128 * sizeof(float);  // of the evaluation
+  EXPECT_EQ(4 * (static_cast<double>(kept) - losses), 3 * (static_cast<double>(received_again) - losses));
+}
+
+TEST(SequenceRanks, HeadsThatLookAtOtherKeysHaveTurnsOfTheirOwn) {
+  ModelConfig spread = testing::changed_config("spread-fixed:64,16", 1024);
+  spread.heads = 8;
+  ModelConfig dense = spread;
+  dense.pattern = "dense";
+  int64_t of_spread = 0, of_dense = 0;
+  expect_the_same(spread, 2, 2, {}, &of_spread);
+  expect_the_same(dense, 2, 2, {}, &of_dense);
+  expect_the_same(spread, 1, 4, {.keeps = true});
+  // A quarter of the rows, and a little for the convolution and the losses.
+  EXPECT_LT(static_cast<double>(of_spread), 0.3 * static_cast<double>(of_dense));
 }
 
 TEST(SequenceRanks, ARankHasOneChunkFromEachEnd) {

@@ -23,6 +23,7 @@ class Wires {
   void send(int from, int to, const void* data, int64_t bytes) {
     const std::lock_guard lock(mutex_);
     const char* const begin = static_cast<const char*>(data);
+    sent_ += bytes;
     waiting_[{from, to}].emplace_back(begin, begin + bytes);
     changed_.notify_all();
   }
@@ -34,6 +35,7 @@ class Wires {
     std::copy(queue.front().begin(), queue.front().end(), static_cast<char*>(data));
     queue.pop_front();
   }
+  int64_t sent() const { return sent_; }
   bool all_received() const {
     for (const auto& [ends, queue] : waiting_)
       if (!queue.empty()) return false;
@@ -43,6 +45,7 @@ class Wires {
  private:
   std::mutex mutex_;
   std::condition_variable changed_;
+  int64_t sent_ = 0;
   std::map<std::pair<int, int>, std::deque<std::vector<char>>> waiting_;
 };
 

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # One run on several GPUs beside one, in turns, as JSON lines: the batch shared (the paper's Enwik8 model, Adam and Muon), and sequences
-# of a million bytes shared (eight layers of 512, fixed and strided).
+# of a million bytes shared (eight layers of 512, fixed, strided and spread).
 #
 #   bench/gpu_ranks.sh LONGSTRIDE DATA GPUS [TURNS] [batch|sequence] > FILE
 #
@@ -59,11 +59,13 @@ for turn in $(seq "$turns"); do
     measure "batch $optimizer $gpus GPUs, the optimizer shared, turn $turn" --gpus "$gpus" --set compute.shard_optimizer=true \
       $settings=$((2 * gpus))
   done
-  for pattern in fixed:1024,32 strided:1024; do
+  for pattern in fixed:1024,32 strided:1024 spread-fixed:1024,32; do
     [ "$what" = batch ] && continue
     config 1048576 8 "$pattern"
-    settings="--set train.steps=6 --set train.log_every=3 --set train.activations=recompute --set train.batch=1"
-    measure "sequence $pattern 1 GPU, turn $turn" --device cuda:0 $settings
-    measure "sequence $pattern $gpus GPUs, turn $turn" --gpus "$gpus" --parallel sequence="$gpus" $settings
+    for activations in recompute keep; do
+      settings="--set train.steps=6 --set train.log_every=3 --set train.activations=$activations --set train.batch=1"
+      measure "sequence $pattern 1 GPU, $activations, turn $turn" --device cuda:0 $settings
+      measure "sequence $pattern $gpus GPUs, $activations, turn $turn" --gpus "$gpus" --parallel sequence="$gpus" $settings
+    done
   done
 done

@@ -200,7 +200,8 @@ SharedAttention::Layer SharedAttention::turns_of(const AttentionPlan& whole) con
     own_plan.pairs /= turns;
     const auto plan = std::make_shared<const AttentionPlan>(std::move(own_plan));
     for (int64_t turn = 0; turn < turns; ++turn)
-      layer.push_back({alike.first + turn * count * alike.step, alike.step, count, plan, lists});
+      layer.push_back({alike.first + turn * count * alike.step, alike.step, count,
+                       layer.empty() ? 0 : layer.back().heads_before + layer.back().count, plan, lists});
   }
   return layer;
 }
@@ -356,7 +357,10 @@ Tensor heads_of(Tensor t, int axis, int64_t first, int64_t step, int64_t count) 
 AttentionTensors SharedAttention::tensors_of(const Turn& turn, AttentionTensors t) {
   for (Tensor* tensor : {&t.q, &t.k, &t.v, &t.o})
     *tensor = heads_of(*tensor, 2, turn.first, turn.step, turn.count);
-  t.lse = heads_of(t.lse, 1, turn.first, turn.step, turn.count);
+  // Attention alone reads this: in the order of the turns.
+  const int64_t batch = t.lse.shape[0], n = t.lse.shape[2], begin = turn.heads_before * batch * n;
+  const Tensor flat = t.lse.reshaped({t.lse.count()});
+  t.lse = flat.rows(begin, begin + batch * turn.count * n).reshaped({batch, turn.count, n});
   return t;
 }
 

@@ -107,7 +107,7 @@ class SharedAttention {
   };
   // Heads first, first + step, ...
   struct Turn {
-    int64_t first, step, count;
+    int64_t first, step, count, heads_before;   // heads of earlier turns
     std::shared_ptr<const AttentionPlan> plan;  // of these heads and this rank's queries
     std::shared_ptr<Lists> lists;
   };

@@ -52,7 +52,7 @@ void check_tensors(const Arguments& arguments, const AttentionPlan& plan, const 
   arguments.rows("k", t.k, dtype, {batch, n, heads, width});
   arguments.rows("v", t.v, dtype, {batch, n, heads, v_width});
   arguments.rows("o", t.o, dtype, {batch, n, heads, v_width});
-  arguments.rows("lse", t.lse, DType::f32, {batch, heads, n});
+  arguments.dense("lse", t.lse, DType::f32, {batch, heads, n});
   LONGSTRIDE_CHECK(t.scale > 0, "{}: scale is {}, must be positive", op, t.scale);
 }
 

@@ -49,10 +49,10 @@ int64_t attention_plan_bytes(Device device, const AttentionPlan& plan);
 // plan add to an o or a gradient, it is rounded once in each pass. On Hopper dk takes the weights as they
 // were rounded for dv. A GPU takes up to 65,535 sequences and as many heads.
 struct AttentionTensors {
-  Tensor q, k;      // (B, N, H, D)  rows may be part of wider ones (strides are honoured, the last is 1)
-  Tensor v;         // (B, N, H, Dv)
-  Tensor o;         // (B, N, H, Dv) =  in the forward, read in the backward
-  Tensor lse;       // (B, H, N) f32 =  natural log of the sum of exp(scale * q . k); read in the backward
+  Tensor q, k;  // (B, N, H, D)  rows may be part of wider ones (strides are honoured, the last is 1)
+  Tensor v;     // (B, N, H, Dv)
+  Tensor o;     // (B, N, H, Dv) =  in the forward, read in the backward
+  Tensor lse;   // (B, H, N) f32, dense =  natural log of the sum of exp(scale * q . k); read in the backward
   float scale = 1;  // positive
 };
 

@@ -148,18 +148,28 @@ bool hopper_serves() {
 }
 bool uses_hopper(const HeadGroup& group) { return hopper_serves() && !group.backward.empty(); }
 
-// Whether dq is summed where keys own the work, rather than in a pass of its own.
-bool goes_by_keys(const ListLengths& lengths, int columns) {
-  return preferred == AttentionKernels::by_keys ||
-         (preferred == AttentionKernels::chosen && hopper::pays_in_order(lengths, columns));
+// So many (sequence, head) of `columns` have room for the f32 sums of their dq at a time: in as much memory as fills a
+// GPU with work at most lengths.
+int64_t columns_at_once(const Plan& plan, int width, int64_t columns) {
+  constexpr int64_t kMostBytes = int64_t{512} << 20;
+  int64_t tiles = 1;
+  for (const Pass& pass : plan.passes) tiles = std::max(tiles, pass.queries.count());
+  return std::clamp<int64_t>(kMostBytes / (tiles * hopper::bytes_of_sum(width)), 1, columns);
 }
-bool goes_by_keys(const HeadGroup& group, DType dtype, const AttentionArgs& args, int batch) {
+
+// Whether dq is summed where keys own the work, rather than in a pass of its own. `columns`: (sequence, head) in all.
+bool goes_by_keys(const Plan& plan, const ListLengths& lengths, int width, int64_t columns) {
+  if (preferred != AttentionKernels::chosen) return preferred == AttentionKernels::by_keys;
+  return hopper::pays_in_order(lengths, static_cast<int>(columns_at_once(plan, width, columns)));
+}
+bool goes_by_keys(const Plan& plan, const HeadGroup& group, DType dtype, const AttentionArgs& args,
+                  int batch) {
   const auto serves = [&](const Round& round) {
     return round.closed || hopper::serves_in_order(dtype, args.q.width, args.v.width);
   };
   const bool closed = group.by_keys.size() == 1 && group.by_keys.front().closed;
   return !group.by_keys.empty() && std::all_of(group.by_keys.begin(), group.by_keys.end(), serves) &&
-         (closed || goes_by_keys(group.lengths, group.head_count * batch));
+         (closed || goes_by_keys(plan, group.lengths, args.q.width, int64_t{group.head_count} * batch));
 }
 
 // Room for the sums of a backward by keys; none where no group of heads may need it.
@@ -187,13 +197,11 @@ SumsRoom room_of_sums(const AttentionPlan& plan, const AttentionTensors& t) {
     return room;
   for (size_t p = 0; p < plan.plans.size(); ++p) {
     const auto heads = std::count(plan.plan_of_head.begin(), plan.plan_of_head.end(), static_cast<int>(p));
-    if (!goes_by_keys(list_lengths(plan.plans[p]), static_cast<int>(heads * t.q.shape[0]))) continue;
+    const int64_t columns = heads * t.q.shape[0];
+    if (!goes_by_keys(plan.plans[p], list_lengths(plan.plans[p]), width, columns)) continue;
     for (const Pass& pass : plan.plans[p].passes) room.tiles = std::max(room.tiles, pass.queries.count());
+    room.columns = std::max(room.columns, columns_at_once(plan.plans[p], width, columns));
   }
-  // So many heads at a time as have room in this, which fills a GPU at any length.
-  constexpr int64_t kMostBytes = int64_t{512} << 20;
-  const int64_t fit = kMostBytes / std::max<int64_t>(room.tiles * hopper::bytes_of_sum(width), 1);
-  room.columns = std::clamp<int64_t>(fit, 1, t.q.shape[0] * t.q.shape[2]);
   return room;
 }
 
@@ -309,10 +317,12 @@ void compute(const OpContext& context, const AttentionBackward& call) {
     have_numbers = true;
     return data_of<float2>(numbers);
   };
-  for (const HeadGroup& group : lists.groups()) {
+  for (size_t p = 0; p < lists.groups().size(); ++p) {
+    const HeadGroup& group = lists.groups()[p];
     args.heads = group.heads;
     if (tiles && uses_hopper(group)) {
-      if (goes_by_keys(group, t.q.dtype, args, batch) && (room.tiles > 0 || !needs_numbers(group))) {
+      if (goes_by_keys(plan.plans[p], group, t.q.dtype, args, batch) &&
+          (room.tiles > 0 || !needs_numbers(group))) {
         const hopper::Sums of_queries{data_of<float>(memory.sums), data_of<int>(memory.turns),
                                       static_cast<int>(room.columns)};
         const float2* const given = needs_numbers(group) ? numbers_of_call() : nullptr;

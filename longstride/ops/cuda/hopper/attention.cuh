@@ -171,15 +171,6 @@ __device__ inline void copy_numbers(uint32_t to, const float2* from, const TileP
   }
 }
 
-// Element `side` of two rounded ones.
-template <class T>
-__device__ inline float unpack(uint32_t packed, int side) {
-  if constexpr (std::is_same_v<T, __nv_bfloat16>)
-    return __uint_as_float(side == 0 ? packed << 16 : packed & 0xffff0000u);
-  const __half2 both = *reinterpret_cast<const __half2*>(&packed);
-  return side == 0 ? __low2float(both) : __high2float(both);
-}
-
 // The numbers of two neighbouring queries.
 __device__ inline float4 numbers_at(uint32_t numbers, int row) {
   float4 both;

@@ -1,4 +1,4 @@
-// What Hopper (sm_90a) adds for attention: barriers in shared memory, tiles copied by the tensor memory
+// What Hopper (sm_90a) adds for the kernels here: barriers in shared memory, tiles copied by the tensor memory
 // accelerator (TMA), descriptors of tiles for wgmma. Sources: the PTX ISA, "mbarrier",
 // "cp.async.bulk.tensor", "Asynchronous warpgroup level matrix instructions".
 #pragma once
@@ -66,6 +66,11 @@ __device__ inline void give_registers() {
   asm volatile("setmaxnreg.dec.sync.aligned.u32 %0;" ::"n"(kRegisters));
 }
 
+// A launch may begin before the one in front of it ends: that one lets it, and it waits before it looks at what
+// the other leaves.
+__device__ inline void let_next_begin() { asm volatile("griddepcontrol.launch_dependents;" ::: "memory"); }
+__device__ inline void wait_for_last() { asm volatile("griddepcontrol.wait;" ::: "memory"); }
+
 // A place in a ring of buffers, each with its parity.
 template <int kStages>
 struct Ring {
@@ -73,6 +78,10 @@ struct Ring {
   uint32_t parity = 0;
   __device__ void advance() {
     if (++stage == kStages) stage = 0, parity ^= 1;
+  }
+  __device__ void advance(int places) {
+    const int last = stage + places, rounds = last / kStages;
+    stage = last - rounds * kStages, parity ^= static_cast<uint32_t>(rounds) & 1;
   }
 };
 
@@ -94,7 +103,21 @@ __device__ inline void copy_box(uint32_t to, const CUtensorMap& map, const int (
       : "memory");
 }
 
-// The other way, in the background: bytes from shared memory to memory, and floats added to what is there.
+// The same of three dimensions, and the other way, in the background; what lies outside is left out.
+__device__ inline void copy_box(uint32_t to, const CUtensorMap& map, const int (&at)[3], uint32_t barrier) {
+  asm volatile(
+      "cp.async.bulk.tensor.3d.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1, {%3, %4, %5}], "
+      "[%2];" ::"r"(to),
+      "l"(&map), "r"(barrier), "r"(at[0]), "r"(at[1]), "r"(at[2])
+      : "memory");
+}
+__device__ inline void store_box(const CUtensorMap& map, uint32_t from, const int (&at)[3]) {
+  asm volatile("cp.async.bulk.tensor.3d.global.shared::cta.bulk_group [%0, {%2, %3, %4}], [%1];" ::"l"(&map),
+               "r"(from), "r"(at[0]), "r"(at[1]), "r"(at[2])
+               : "memory");
+}
+
+// Without boxes, in the background: bytes from shared memory to memory, and floats added to what is there.
 __device__ inline void store_bytes(void* to, uint32_t from, int bytes) {
   asm volatile("cp.async.bulk.global.shared::cta.bulk_group [%0], [%1], %2;" ::"l"(to), "r"(from), "r"(bytes)
                : "memory");
@@ -104,10 +127,13 @@ __device__ inline void add_floats(void* to, uint32_t from, int bytes) {
                "r"(from), "r"(bytes)
                : "memory");
 }
-// Marks the end of what this thread stored so far; waits until all of it has been read from shared memory, or
-// has arrived.
+// Marks the end of what this thread stored so far; waits until all of it but the last kLeft such groups has been
+// read from shared memory, or until all has arrived.
 __device__ inline void end_stores() { asm volatile("cp.async.bulk.commit_group;" ::: "memory"); }
-__device__ inline void wait_until_read() { asm volatile("cp.async.bulk.wait_group.read 0;" ::: "memory"); }
+template <int kLeft = 0>
+__device__ inline void wait_until_read() {
+  asm volatile("cp.async.bulk.wait_group.read %0;" ::"n"(kLeft) : "memory");
+}
 __device__ inline void wait_until_stored() { asm volatile("cp.async.bulk.wait_group 0;" ::: "memory"); }
 
 // ---- tiles ----
@@ -217,8 +243,28 @@ __device__ inline void store_rows(const uint32_t (&a)[kRows / 16][4], uint32_t t
                  : "memory");
 }
 
+// The same to a warp's 16 columns: the tile is transposed.
+__device__ inline void store_columns(const uint32_t (&a)[kRows / 16][4], uint32_t tile, int warp, int lane) {
+#pragma unroll
+  for (int step = 0; step < kRows / 16; ++step)
+    asm volatile(
+        "stmatrix.sync.aligned.m8n8.x4.trans.shared.b16 [%0], {%1, %2, %3, %4};" ::"r"(Panels<64>::address(
+            tile, 16 * step + (lane & 7) + 8 * (lane >> 4), 2 * warp + ((lane >> 3) & 1))),
+        "r"(a[step][0]), "r"(a[step][1]), "r"(a[step][2]), "r"(a[step][3])
+        : "memory");
+}
+
 __device__ inline void store_floats(uint32_t to, float x, float y) {
   asm volatile("st.shared.v2.f32 [%0], {%1, %2};" ::"r"(to), "f"(x), "f"(y) : "memory");
+}
+
+// Element `side` of two rounded ones.
+template <class T>
+__device__ inline float unpack(uint32_t packed, int side) {
+  if constexpr (std::is_same_v<T, __nv_bfloat16>)
+    return __uint_as_float(side == 0 ? packed << 16 : packed & 0xffff0000u);
+  const __half2 both = *reinterpret_cast<const __half2*>(&packed);
+  return side == 0 ? __low2float(both) : __high2float(both);
 }
 
 // What row_products() laid out, rounded to T: the left factor of the next product.

@@ -92,4 +92,21 @@ bool make_tile_maps(const MappedTensor& tensor, const TokenOrder& order, const B
   return make_map(tensor, tail, boxes, box_columns, maps.tail);
 }
 
+CUtensorMap make_matrix_map(const MappedMatrices& m) {
+  constexpr cuuint32_t kSide = 64;
+  const std::array<cuuint64_t, 3> extents{static_cast<cuuint64_t>(m.columns), static_cast<cuuint64_t>(m.rows),
+                                          static_cast<cuuint64_t>(m.count)};
+  const std::array<cuuint64_t, 2> strides{static_cast<cuuint64_t>(2 * m.columns),
+                                          static_cast<cuuint64_t>(2 * m.step)};
+  const std::array<cuuint32_t, 3> box{kSide, kSide, 1}, steps{1, 1, 1};
+  CUtensorMap map{};
+  const CUresult result =
+      encode()(&map, type_of(m.dtype), 3, m.data, extents.data(), strides.data(), box.data(), steps.data(),
+               CU_TENSOR_MAP_INTERLEAVE_NONE, CU_TENSOR_MAP_SWIZZLE_128B, CU_TENSOR_MAP_L2_PROMOTION_L2_128B,
+               CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE);
+  LONGSTRIDE_CHECK(result == CUDA_SUCCESS, "GPU: no tensor map for {} matrices ({}, {}), error {}", m.count,
+                   m.rows, m.columns, static_cast<int>(result));
+  return map;
+}
+
 }  // namespace longstride::cuda

@@ -25,4 +25,15 @@ struct MappedTensor {
 bool make_tile_maps(const MappedTensor& tensor, const TokenOrder& order, const BoxOrder& boxes,
                     int box_columns, TileMaps& maps);
 
+// Matrices (rows, columns) of 16-bit elements, each contiguous and `step` elements behind the one before. Rows
+// and steps are whole 16-byte chunks.
+struct MappedMatrices {
+  void* data = nullptr;
+  DType dtype = DType::bf16;
+  int64_t count = 0, rows = 0, columns = 0, step = 0;
+};
+
+// Boxes of 64 rows by 64 columns of one matrix, as Panels<64> lays them out.
+CUtensorMap make_matrix_map(const MappedMatrices& matrices);
+
 }  // namespace longstride::cuda

@@ -288,7 +288,16 @@ std::vector<Check> check_muon(Device device, Effort effort) {
   if (device.kind == DeviceKind::cuda) dtypes.push_back(DType::bf16);
   std::vector<Shape> shapes{{64, 64}, {48, 16}, {16, 80}};
   if (effort == Effort::thorough)
-    for (const Shape& shape : {Shape{1, 1}, {1, 9}, {9, 1}, {5, 7}, {33, 31}, {128, 256}, {300, 72}})
+    for (const Shape& shape : {Shape{1, 1},
+                               {1, 9},
+                               {9, 1},
+                               {5, 7},
+                               {33, 31},
+                               {128, 256},
+                               {300, 72},
+                               {128, 128},
+                               {136, 192},
+                               {192, 136}})
       shapes.push_back(shape);
   constexpr NewtonSchulz kKinds[] = {NewtonSchulz::polar, NewtonSchulz::jordan};
   for (const NewtonSchulz kind : kKinds)

@@ -2,7 +2,10 @@
 // there is no GPU; `make test-gpu` runs them.
 #include <algorithm>
 #include <array>
+#include <cmath>
 #include <string>
+
+#include <fmt/format.h>
 
 #include "longstride/base/rng.h"
 #include "longstride/device/backend.h"
@@ -10,8 +13,10 @@
 #include "longstride/ops/attention.h"
 #include "longstride/ops/cross_entropy.h"
 #include "longstride/ops/cuda/attention_lists.h"
+#include "longstride/ops/cuda/muon_products.h"
 #include "longstride/ops/dropout.h"
 #include "longstride/ops/embedding.h"
+#include "longstride/ops/muon.h"
 #include "longstride/verify/checks.h"
 #include "longstride/verify/workbench.h"
 
@@ -133,6 +138,72 @@ TEST_F(GpuOps, AttentionBackwardByKeysServesInScratchThatWasMeasuredForIt) {
     GTEST_SKIP() << "the kernels are those of Hopper";
   const auto [by_keys, by_roles] = dq_by_keys_and_by_roles(DType::bf16);
   EXPECT_NE(by_keys, by_roles);
+}
+
+struct PreferredProducts {
+  explicit PreferredProducts(cuda::MuonProducts products) { cuda::prefer_products(products); }
+  ~PreferredProducts() { cuda::prefer_products(cuda::MuonProducts::chosen); }
+};
+
+// Matrices of norm 1 whose singular values spread.
+verify::Floats unit_matrices(int64_t count, int64_t rows, int64_t columns) {
+  verify::Floats x = verify::normal_values(1, count * rows * columns);
+  const auto scale = 1 / std::sqrt(static_cast<float>(rows * columns) * 1.1f);
+  for (float& value : x) value *= scale;
+  return x;
+}
+
+// Newton-Schulz of a batch. Scratch is of its exact size, and holds NaN before.
+verify::Floats orthogonal(const verify::Floats& x, std::initializer_list<int64_t> shape, DType dtype,
+                          bool recorded = false) {
+  const Orthogonalize measured{NewtonSchulz::polar, Tensor(nullptr, dtype, shape, kGpu.kind)};
+  verify::Workbench bench(kGpu, scratch_bytes(kGpu, measured));
+  const Tensor there = bench.put(x, shape, dtype);
+  const Orthogonalize call{NewtonSchulz::polar, there};
+  const OpContext context = bench.context();
+  if (!recorded) {
+    run(context, call);
+    return bench.get(there);
+  }
+  const auto graph = backend(kGpu).record([&] { run(context, call); });
+  graph->launch();
+  return bench.get(there);
+}
+
+// The kernels of a Hopper chip, beside cuBLAS in the same dtype and in f32: sizes at which tiles are whole, cut
+// and single, and more of them than multiprocessors.
+TEST_F(GpuOps, NewtonSchulzOfLargeMatrices) {
+  struct Case {
+    int64_t count, rows, columns;
+  };
+  verify::CheckList list;
+  for (const DType dtype : {DType::f16, DType::bf16})
+    for (const auto& [count, rows, columns] : {Case{1, 128, 128},
+                                               {3, 192, 320},
+                                               {1, 512, 512},
+                                               {30, 512, 512},
+                                               {3, 640, 640},
+                                               {3, 2048, 512},
+                                               {3, 512, 2048},
+                                               {1, 2560, 640},
+                                               {2, 1032, 520},
+                                               {2, 520, 1032},
+                                               {5, 1024, 1024}}) {
+      const verify::Floats x = unit_matrices(count, rows, columns);
+      const verify::Floats ours = orthogonal(x, {count, rows, columns}, dtype);
+      verify::Floats by_cublas, truth;
+      {
+        const PreferredProducts preferred(cuda::MuonProducts::cublas);
+        by_cublas = orthogonal(x, {count, rows, columns}, dtype);
+        truth = orthogonal(verify::as_stored(x, dtype), {count, rows, columns}, DType::f32);
+      }
+      const std::string name = fmt::format("{}, {} of ({}, {})", name_of(dtype), count, rows, columns);
+      list.compare(name, ours, by_cublas, verify::widened(truth), dtype == DType::f16 ? 3e-3 : 2e-2);
+      list.same_bits(name + ", again", ours, orthogonal(x, {count, rows, columns}, dtype));
+      if (count <= 3)
+        list.same_bits(name + ", recorded", ours, orthogonal(x, {count, rows, columns}, dtype, true));
+    }
+  expect_all_pass(list.take());
 }
 
 // A GPU's memory is not looked at before an op runs.

@@ -1,14 +1,16 @@
 // Training steps of the paper's Enwik8 model on the GPU, over random bytes.
 //
-//   bench_gpu_step [--part NAME] [--json FILE] [--set KEY=VALUE]
+//   bench_gpu_step [--part NAME] [--json FILE] [--set KEY=VALUE] [--products chosen|cublas]
 //
-// --set changes the config, as that of longstride does, for every case.
+// --set changes the config, as that of longstride does, for every case; --products says which kernels serve
+// Newton-Schulz.
 //
 // Parts, all of them if none is named:
 //   rates    what the GPU can do: copies in its memory, products of bf16 matrices
 //   step     tokens a second, and memory beside its plan, for patterns, batches and what is kept
 //   profile  a step by op, each beside its floor
 //   muon     the same with Muon
+//   newton-schulz  Muon's update alone, and Newton-Schulz for each shape of matrices
 //
 // Steps are timed as runs take them, from a recorded graph, by the clock on the wall; the profile is of a
 // step that is queued op by op, by the GPU's clock. An op's floor is, call by call, the longer of two times:
@@ -24,8 +26,10 @@
 
 #include "longstride/base/toml.h"
 #include "longstride/device/backend.h"
+#include "longstride/ops/cuda/muon_products.h"
 #include "longstride/ops/profile.h"
 
+#include "bench/gpu_muon.h"
 #include "bench/gpu_rates.h"
 #include "bench/measure.h"
 #include "bench/training_run.h"
@@ -208,29 +212,38 @@ struct Part {
   Json (*run)(const GpuRates&);
 };
 // The rates are there whatever runs.
-constexpr Part kParts[] = {
-    {"rates", nullptr}, {"step", steps}, {"profile", adam_profile}, {"muon", muon_profile}};
+constexpr Part kParts[] = {{"rates", nullptr},
+                           {"step", steps},
+                           {"profile", adam_profile},
+                           {"muon", muon_profile},
+                           {"newton-schulz", [](const GpuRates&) { return time_muon(); }}};
 
 }  // namespace
 }  // namespace longstride
 
 int main(int argc, char** argv) {
   using namespace longstride;
-  std::string only, json_path;
+  std::string only, json_path, products = "chosen";
   const Options options{{"--part", [&](const std::string& value) { only = value; }},
                         {"--json", [&](const std::string& value) { json_path = value; }},
+                        {"--products", [&](const std::string& value) { products = value; }},
                         {"--set", [&](const std::string& value) { overrides.push_back(value); }}};
   setvbuf(stdout, nullptr, _IOLBF, 0);  // rows appear as they are measured, in files too
   return run_benchmark("bench_gpu_step", argc, argv, options, [&] {
     if (!only.empty() && std::ranges::none_of(kParts, [&](const Part& part) { return only == part.name; }))
-      throw UsageError(fmt::format("unknown part {}; known: rates, step, profile, muon", only));
+      throw UsageError(
+          fmt::format("unknown part {}; known: rates, step, profile, muon, newton-schulz", only));
+    if (products != "chosen" && products != "cublas")
+      throw UsageError(fmt::format("--products {}: must be chosen or cublas", products));
     parse_device("cuda");
+    cuda::prefer_products(products == "cublas" ? cuda::MuonProducts::cublas : cuda::MuonProducts::chosen);
     backend(kGpu).use(kGpu.index);
     const GpuRates rates = measure_gpu_rates(kGpu, enwik8_config());
     fmt::print("{}; copies {:.2f} TB/s; products {:.0f} TFLOP/s at 8192^3, {:.0f} of the model\n",
                backend(kGpu).describe(kGpu.index), rates.copy * 1e-12, rates.large_products * 1e-12,
                rates.model_products * 1e-12);
     Json json = {{"gpu", backend(kGpu).describe(kGpu.index)},
+                 {"products", products},
                  {"rates",
                   {{"copy_tb_s", rates.copy * 1e-12},
                    {"product_8192_tflops", rates.large_products * 1e-12},

@@ -1,6 +1,6 @@
 // Training steps of the paper's Enwik8 model on the GPU, over random bytes.
 //
-//   bench_gpu_step [--part NAME] [--json FILE] [--set KEY=VALUE] [--products chosen|cublas]
+//   bench_gpu_step [--part NAME] [--json FILE] [--set KEY=VALUE] [--products cublas|own]
 //
 // --set changes the config, as that of longstride does, for every case; --products says which kernels serve
 // Newton-Schulz.
@@ -223,7 +223,7 @@ constexpr Part kParts[] = {{"rates", nullptr},
 
 int main(int argc, char** argv) {
   using namespace longstride;
-  std::string only, json_path, products = "chosen";
+  std::string only, json_path, products = "cublas";
   const Options options{{"--part", [&](const std::string& value) { only = value; }},
                         {"--json", [&](const std::string& value) { json_path = value; }},
                         {"--products", [&](const std::string& value) { products = value; }},
@@ -233,10 +233,10 @@ int main(int argc, char** argv) {
     if (!only.empty() && std::ranges::none_of(kParts, [&](const Part& part) { return only == part.name; }))
       throw UsageError(
           fmt::format("unknown part {}; known: rates, step, profile, muon, newton-schulz", only));
-    if (products != "chosen" && products != "cublas")
-      throw UsageError(fmt::format("--products {}: must be chosen or cublas", products));
+    if (products != "own" && products != "cublas")
+      throw UsageError(fmt::format("--products {}: must be cublas or own", products));
     parse_device("cuda");
-    cuda::prefer_products(products == "cublas" ? cuda::MuonProducts::cublas : cuda::MuonProducts::chosen);
+    cuda::prefer_products(products == "own" ? cuda::MuonProducts::own : cuda::MuonProducts::cublas);
     backend(kGpu).use(kGpu.index);
     const GpuRates rates = measure_gpu_rates(kGpu, enwik8_config());
     fmt::print("{}; copies {:.2f} TB/s; products {:.0f} TFLOP/s at 8192^3, {:.0f} of the model\n",

@@ -142,7 +142,7 @@ TEST_F(GpuOps, AttentionBackwardByKeysServesInScratchThatWasMeasuredForIt) {
 
 struct PreferredProducts {
   explicit PreferredProducts(cuda::MuonProducts products) { cuda::prefer_products(products); }
-  ~PreferredProducts() { cuda::prefer_products(cuda::MuonProducts::chosen); }
+  ~PreferredProducts() { cuda::prefer_products(cuda::MuonProducts::cublas); }
 };
 
 // Matrices of norm 1 whose singular values spread.
@@ -170,6 +170,11 @@ verify::Floats orthogonal(const verify::Floats& x, std::initializer_list<int64_t
   return bench.get(there);
 }
 
+TEST_F(GpuOps, MuonByOwnProducts) {
+  const PreferredProducts preferred(cuda::MuonProducts::own);
+  expect_all_pass(verify::check_muon(kGpu, verify::Effort::thorough));
+}
+
 // The kernels of a Hopper chip, beside cuBLAS in the same dtype and in f32: sizes at which tiles are whole, cut
 // and single, and more of them than multiprocessors.
 TEST_F(GpuOps, NewtonSchulzOfLargeMatrices) {
@@ -190,13 +195,11 @@ TEST_F(GpuOps, NewtonSchulzOfLargeMatrices) {
                                                {2, 520, 1032},
                                                {5, 1024, 1024}}) {
       const verify::Floats x = unit_matrices(count, rows, columns);
+      const verify::Floats by_cublas = orthogonal(x, {count, rows, columns}, dtype),
+                           truth =
+                               orthogonal(verify::as_stored(x, dtype), {count, rows, columns}, DType::f32);
+      const PreferredProducts preferred(cuda::MuonProducts::own);
       const verify::Floats ours = orthogonal(x, {count, rows, columns}, dtype);
-      verify::Floats by_cublas, truth;
-      {
-        const PreferredProducts preferred(cuda::MuonProducts::cublas);
-        by_cublas = orthogonal(x, {count, rows, columns}, dtype);
-        truth = orthogonal(verify::as_stored(x, dtype), {count, rows, columns}, DType::f32);
-      }
       const std::string name = fmt::format("{}, {} of ({}, {})", name_of(dtype), count, rows, columns);
       list.compare(name, ours, by_cublas, verify::widened(truth), dtype == DType::f16 ? 3e-3 : 2e-2);
       list.same_bits(name + ", again", ours, orthogonal(x, {count, rows, columns}, dtype));

@@ -28,7 +28,7 @@ namespace {
 // (docs/performance.md).
 constexpr int64_t kCublasLotBytes = int64_t{160} << 20, kHopperLotBytes = int64_t{640} << 20;
 
-MuonProducts preferred = MuonProducts::chosen;
+MuonProducts preferred = MuonProducts::cublas;
 
 // ---- batches and lots ----
 
@@ -73,7 +73,7 @@ Lot allocate_lot(Arena& arena, DType dtype) {
 
 bool chooses_hopper(DType dtype, int64_t rows, int64_t columns) {
   static const bool usable = hopper::usable();
-  return usable && preferred == MuonProducts::chosen && hopper::serves_newton_schulz(dtype, rows, columns);
+  return usable && preferred == MuonProducts::own && hopper::serves_newton_schulz(dtype, rows, columns);
 }
 
 // Of scratch, for so many matrices of a shape.

@@ -131,6 +131,7 @@ nlohmann::json as_json(const Result& result, const char* unit, bool int8) {
     curve.push_back(
         {{"first", point.first}, {"last", point.last}, {"bits", point.bits}, {"count", point.count}});
   nlohmann::json out{{"min_context", e.min_context},
+                     {"bits", e.bits()},
                      {unit, e.bits()},
                      {"standard_error", e.standard_error},
                      {"perplexity", e.perplexity()},

@@ -226,6 +226,7 @@ TEST_F(CliTest, WithoutCheckpointsThePublishedModelIsUsed) {
   const auto after = nlohmann::json::parse(outcome.out);
   EXPECT_EQ(after["step"], before["step"]);
   EXPECT_EQ(after["results"][0]["bits_per_byte"], before["results"][0]["bits_per_byte"]);
+  EXPECT_EQ(after["results"][0]["bits"], after["results"][0]["bits_per_byte"]);
   expect_complaint(longstride("train run"), 1, {"no checkpoint is left", "--run"});
 }
 

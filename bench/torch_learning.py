@@ -4,8 +4,11 @@ place to try an ingredient at equal steps before it is built.
 
     python3 bench/torch_learning.py text.bin --train-bytes 64000000 --steps 900 [--convolution AC] [--value-residual learned] ...
 
-Prints a JSON line: validation bits of the 400,000 bytes behind the training bytes, disjoint windows; milliseconds a step (compilation
-and the first steps apart); training bits, each the mean of 100 steps. With --test-from N also the bits of the bytes from N on.
+With --model gated-deltanet or mamba2 the blocks have these layers of flash-linear-attention in attention's place (bench/torch_linear.py). Muon takes
+matrices with 32 rows and columns or more, AdamW the rest.
+
+Prints a JSON line: validation bits of the 400,000 bytes behind the training bytes, disjoint windows, and last a shorter one with what is left; milliseconds
+a step (compilation and the first steps apart); training bits, each the mean of 100 steps. With --test-from N also the bits of the bytes from N on.
 """
 import argparse
 import json
@@ -31,9 +34,17 @@ def arguments():
     p.add_argument("--minutes", type=float, default=0, help="train for so long instead, the rates following the clock")
     p.add_argument("--batch", type=int, default=24)
     p.add_argument("--context", type=int, default=1024)
+    p.add_argument("--context-schedule", default="", help="shorter contexts first, in as many more rows: '1024 until 0.1; 3072 until 0.7'")
+    p.add_argument("--test-context", type=int, default=0, help="of validation and test, [that of training]")
     p.add_argument("--layers", type=int, default=30)
     p.add_argument("--width", type=int, default=512)
     p.add_argument("--heads", type=int, default=8)
+    p.add_argument("--model", choices=["transformer", "gated-deltanet", "mamba2"], default="transformer")
+    p.add_argument("--head-dim", type=int, default=0, help="of gated-deltanet's queries and keys [width / heads]; of mamba2 [64]")
+    p.add_argument("--expand", type=float, default=0, help="gated-deltanet's values to its keys [1]; mamba2's inner width to the width [2]")
+    p.add_argument("--state", type=int, default=128, help="of mamba2")
+    p.add_argument("--scan", choices=["mamba-ssm", "simple-gla"], default="mamba-ssm", help="mamba2's kernels: mamba-ssm's, or flash-linear-attention's")
+    p.add_argument("--no-feed-forward", action="store_true", help="blocks of mamba2 or gated-deltanet alone")
     p.add_argument("--rate", type=float, default=3e-3, help="of AdamW")
     p.add_argument("--muon-rate", type=float, default=0.02)
     p.add_argument("--weight-decay", type=float, default=0.1)
@@ -47,7 +58,18 @@ def arguments():
     p.add_argument("--hashed", type=int, default=0, help="rows of hashed tables of three bytes")
     p.add_argument("--hashed-four", action="store_true", help="and of four")
     p.add_argument("--zero-branches", action="store_true", help="branches begin with matrices of zero")
-    return p.parse_args()
+    p.add_argument("--device", default="cuda")
+    a = p.parse_args()
+    if a.model == "transformer" and a.no_feed_forward or a.model != "transformer" and (a.value_residual != "none" or "A" in a.convolution):
+        p.error("--value-residual and --convolution A are for the transformer, --no-feed-forward is for the others")
+    a.contexts = [(a.context, 1.0)]
+    for stage in reversed(a.context_schedule.split(";") if a.context_schedule else []):
+        context, _, until = stage.partition("until")
+        a.contexts.insert(0, (int(context), float(until)))
+    if any(a.batch * a.context % context for context, _ in a.contexts):
+        p.error("each context of --context-schedule has to divide batch * context")
+    a.test_context = a.test_context or a.context
+    return a
 
 
 def standard_deviation(fan_in):
@@ -80,15 +102,39 @@ class Block(nn.Module):
         super().__init__()
         self.a, d = a, a.width
         out = 0.0 if a.zero_branches else 1 / math.sqrt(2 * a.layers)
-        self.norm1, self.norm2 = nn.LayerNorm(d), nn.LayerNorm(d)
-        self.qkv, self.projection = linear(d, 3 * d), linear(d, d, out)
-        self.up, self.down = linear(d, 4 * d), linear(4 * d, d, out)
+        self.norm1 = nn.LayerNorm(d)
+        if a.model == "transformer":
+            self.qkv, self.projection = linear(d, 3 * d), linear(d, d, out)
+        else:
+            import torch_linear
+
+            self.mixer = torch_linear.mixer(a, out)
+        if not a.no_feed_forward:
+            self.norm2, self.up, self.down = nn.LayerNorm(d), linear(d, 4 * d), linear(4 * d, d, out)
         self.before_attention = Convolution(d) if "A" in a.convolution else nn.Identity()
         self.before_feed_forward = Convolution(d) if "C" in a.convolution else nn.Identity()
         if a.value_residual == "learned":
             self.shares = nn.Parameter(torch.tensor([0.5, 0.5]))
 
     def forward(self, x, cosines, sines, first_value):
+        if self.a.model == "transformer":
+            mixed, first_value = self.attended(x, cosines, sines, first_value)
+        else:
+            mixed = self.mixer(self.normalised(x))
+        return self.fed(x, mixed), first_value
+
+    def normalised(self, x):
+        return self.norm1(x).to(torch.get_autocast_dtype(x.device.type))
+
+    def fed(self, x, mixed):
+        x, a = x + mixed, self.a
+        if a.no_feed_forward:
+            return x
+        h = self.up(self.before_feed_forward(self.norm2(x)))
+        h = F.relu(h).square() if a.activation == "relu2" else h * torch.sigmoid(1.702 * h)
+        return x + self.down(h)
+
+    def attended(self, x, cosines, sines, first_value):
         a, (rows, n, d) = self.a, x.shape
         head = d // a.heads
         q, k, v = self.qkv(self.before_attention(self.norm1(x))).split(d, -1)
@@ -105,10 +151,7 @@ class Block(nn.Module):
             return torch.cat([left * cosines + right * sines, right * cosines - left * sines], -1).to(v.dtype)
 
         attended = F.scaled_dot_product_attention(turned(q), turned(k), v, is_causal=True)
-        x = x + self.projection(attended.transpose(1, 2).reshape(rows, n, d))
-        h = self.up(self.before_feed_forward(self.norm2(x)))
-        h = F.relu(h).square() if a.activation == "relu2" else h * torch.sigmoid(1.702 * h)
-        return x + self.down(h), first_value
+        return self.projection(attended.transpose(1, 2).reshape(rows, n, d)), first_value
 
 
 class Model(nn.Module):
@@ -126,9 +169,18 @@ class Model(nn.Module):
         self.norm, self.head = nn.LayerNorm(d), nn.Linear(d, 256, bias=False)
         nn.init.zeros_(self.head.weight)
         half = torch.arange(0, d // a.heads, 2).float() / (d // a.heads)
-        angles = torch.arange(a.context).float()[:, None] * (10000 ** -half)[None]
+        angles = torch.arange(max(a.test_context, a.context)).float()[:, None] * (10000 ** -half)[None]
         self.register_buffer("cosines", angles.cos())
         self.register_buffer("sines", angles.sin())
+
+    def compiled(self):
+        """The whole; of models whose mixers launch their own kernels the parts between those."""
+        if self.a.model == "transformer":
+            return torch.compile(self, dynamic=False)
+        for block in self.blocks:
+            block.normalised, block.fed = torch.compile(block.normalised, dynamic=False), torch.compile(block.fed, dynamic=False)
+        self.loss = torch.compile(self.loss, dynamic=False)
+        return self
 
     def forward(self, y):
         a = self.a
@@ -146,7 +198,10 @@ class Model(nn.Module):
             x = x + table(gram)
         first_value = None
         for block in self.blocks:
-            x, first_value = block(x, self.cosines, self.sines, first_value)
+            x, first_value = block(x, self.cosines[: y.shape[1]], self.sines[: y.shape[1]], first_value)
+        return self.loss(x, y)
+
+    def loss(self, x, y):
         return F.cross_entropy(self.head(self.norm(x)).float().flatten(0, 1), y.flatten())
 
 
@@ -183,41 +238,51 @@ class Muon(torch.optim.Optimizer):
 
 
 def optimizers(model, a):
-    matrices = [w for n, w in model.named_parameters() if n.startswith("blocks") and w.ndim == 2 and w.shape[0] > 4]
-    tables = list(model.tables.parameters())
-    others = {id(w) for w in matrices + tables}
+    matrices = [w for n, w in model.named_parameters() if n.startswith("blocks") and w.ndim == 2 and min(w.shape) >= 32]
+    undecayed = list(model.tables.parameters()) + [w for w in model.parameters() if getattr(w, "_no_weight_decay", False)]
+    others = {id(w) for w in matrices + undecayed}
     rest = [w for w in model.parameters() if id(w) not in others]
-    groups = [dict(params=rest)] + ([dict(params=tables, weight_decay=0.0)] if tables else [])
+    groups = [dict(params=rest)] + ([dict(params=undecayed, weight_decay=0.0)] if undecayed else [])
     return [Muon(matrices, a), torch.optim.AdamW(groups, lr=a.rate, betas=(0.9, 0.95), weight_decay=a.weight_decay, fused=True)]
 
 
 def bits_of(run, part, a):
-    total = count = 0
-    with torch.no_grad(), torch.autocast("cuda", torch.bfloat16):
-        for i in range(0, len(part) - a.batch * a.context + 1, a.batch * a.context):
-            total += run(part[i : i + a.batch * a.context].view(a.batch, a.context).long()).item()
-            count += 1
-    return round(total / count / math.log(2), 4)
+    """Of all bytes of the part: full windows, as many at once as a step has bytes for, then what is left of them."""
+    n, total, whole = a.test_context, 0.0, len(part) // a.test_context * a.test_context
+    batches = list(part[:whole].view(-1, n).split(max(1, a.batch * a.context // n))) + ([part[whole:][None]] if whole < len(part) else [])
+    with torch.no_grad(), torch.autocast(a.device, torch.bfloat16):
+        for batch in batches:
+            total += run(batch.long()).item() * batch.numel()
+    return round(total / len(part) / math.log(2), 4)
 
 
 def main():
     a = arguments()
     torch.manual_seed(a.seed)
     torch.set_float32_matmul_precision("high")
-    data = torch.frombuffer(bytearray(open(a.data, "rb").read()), dtype=torch.uint8).cuda()
-    model = Model(a).cuda()
+    torch._dynamo.config.recompile_limit = 64  # of contexts, and of what is left of validation and test
+    data = torch.frombuffer(bytearray(open(a.data, "rb").read()), dtype=torch.uint8).to(a.device)
+    model = Model(a).to(a.device)
     movers = optimizers(model, a)
     peaks = [[group["lr"] for group in mover.param_groups] for mover in movers]
-    run, windows, losses, curve, began = torch.compile(model), torch.Generator().manual_seed(5), [], [], 0.0
+    run, windows, losses, curve, began = model.compiled(), torch.Generator().manual_seed(5), [], [], 0.0
+    wait = torch.cuda.synchronize if a.device.startswith("cuda") else lambda: None
+
+    def loss_of(at, context):
+        with torch.autocast(a.device, torch.bfloat16):
+            return run(torch.stack([data[i : i + context] for i in at]).long())
+
+    for context, _ in a.contexts if len(a.contexts) > 1 else []:  # each is compiled before the clock begins
+        loss_of(range(a.batch * a.context // context), context).backward()
+        model.zero_grad(set_to_none=True)
     done = step = 0
     while done < 1:
         part = min(1, (step + 1) / a.warmup) * (1 - done)
         for mover, of_mover in zip(movers, peaks):
             for group, peak in zip(mover.param_groups, of_mover):
                 group["lr"] = peak * part
-        at = torch.randint(0, a.train_bytes - a.context, (a.batch,), generator=windows)
-        with torch.autocast("cuda", torch.bfloat16):
-            loss = run(torch.stack([data[i : i + a.context] for i in at]).long())
+        context = next(context for context, until in a.contexts if done < until)
+        loss = loss_of(torch.randint(0, a.train_bytes - context, (a.batch * a.context // context,), generator=windows), context)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0, foreach=True)
         for mover in movers:
@@ -226,7 +291,7 @@ def main():
         losses.append(loss.detach())
         step += 1
         if step == 6:  # everything is compiled
-            torch.cuda.synchronize()
+            wait()
             began = time.time()
         if step % 100 == 0:
             curve.append(round(torch.stack(losses).mean().item() / math.log(2), 4))
@@ -234,9 +299,9 @@ def main():
         if not a.minutes:
             done = step / a.steps
         elif step > 6 and step % 10 == 0:
-            torch.cuda.synchronize()
+            wait()
             done = min(1, (time.time() - began) / (60 * a.minutes))
-    torch.cuda.synchronize()
+    wait()
     milliseconds = (time.time() - began) / (step - 6) * 1000
     model.eval()
     line = dict(
@@ -244,6 +309,7 @@ def main():
         validation_bits=bits_of(run, data[a.train_bytes : a.train_bytes + 400_000], a),
         steps=step,
         step_ms=round(milliseconds, 1),
+        step_bytes=a.batch * a.context,
         parameters=sum(w.numel() for w in model.parameters()),
         train_bits=curve,
     )

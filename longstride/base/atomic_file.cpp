@@ -120,16 +120,6 @@ bool is_held(const std::string& path) {
   return held;
 }
 
-// Brings a folder's list of names to the disk. Some file systems cannot do that for folders and say EINVAL.
-void sync_directory(const std::string& path) {
-  const int descriptor = open_file(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-  LONGSTRIDE_CHECK(descriptor >= 0, "cannot open folder {}: {}", path, reason_with_advice());
-  const bool synced = sync_file(descriptor) == 0 || errno == EINVAL || errno == ENOTSUP;
-  const std::string reason = synced ? "" : reason_with_advice();
-  close(descriptor);
-  LONGSTRIDE_CHECK(synced, "cannot bring folder {} to the disk: {}", path, reason);
-}
-
 void remove_tree(const std::string& path) {
   std::error_code error;
   do {
@@ -208,6 +198,16 @@ void move_into_place(const std::string& temporary, const std::string& path, bool
 }
 
 }  // namespace
+
+// Some file systems cannot do that for folders and say EINVAL.
+void sync_directory(const std::string& path) {
+  const int descriptor = open_file(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+  LONGSTRIDE_CHECK(descriptor >= 0, "cannot open folder {}: {}", path, reason_with_advice());
+  const bool synced = sync_file(descriptor) == 0 || errno == EINVAL || errno == ENOTSUP;
+  const std::string reason = synced ? "" : reason_with_advice();
+  close(descriptor);
+  LONGSTRIDE_CHECK(synced, "cannot bring folder {} to the disk: {}", path, reason);
+}
 
 std::string reason_with_advice() {
   const int error = errno;
@@ -336,6 +336,13 @@ void remove_directory_atomically(const std::string& path) {
   const std::string aside = temporary_name_for(path);
   LONGSTRIDE_CHECK(rename(path.c_str(), aside.c_str()) == 0, "cannot remove {}: {}", path,
                    reason_with_advice());
+  // Without power some file systems would keep the old name and lose the content, and nobody would remove that.
+  try {
+    sync_directory(parent_of(path));
+  } catch (...) {
+    remove_tree(aside);
+    throw;
+  }
   remove_tree(aside);
 }
 

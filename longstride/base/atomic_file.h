@@ -87,6 +87,10 @@ void link_file_if_absent(const std::string& existing, const std::string& path);
 // or a device could wait for ever, and through a dangling link the file would appear elsewhere.
 void check_file_or_absent(const std::string& path);
 
+// Brings a folder's list of names to the disk: a file that was made in it has its name there only then. Does
+// nothing for file systems that cannot. Throws Error.
+void sync_directory(const std::string& path);
+
 // Creates the folder and the folders above it as needed, and brings the new names to the disk. Throws Error.
 void make_directories(const std::string& path);
 

@@ -259,10 +259,12 @@ class Loop {
     progress.note({state.step, summary_.train_bits, evaluation.bits(), better, last});
     if (better) state.best_bits = evaluation.bits(), state.best_step = state.step;
     // A checkpoint of this step that is there already is only told the outcome.
-    if (saved_step_ == state.step)
+    if (saved_step_ == state.step) {
+      bring_metrics_to_disk();  // once the outcome is there, a resumed run does not validate again
       amend_checkpoint(run_, state.step, state.to_metadata());
-    else if (better)
+    } else if (better) {
       save();
+    }
     if (better) name_best();
     return evaluation.bits();
   }

@@ -92,6 +92,7 @@ MetricsLog::MetricsLog(const std::string& run_directory, int64_t resume_step, bo
   constexpr int kFlags = O_WRONLY | O_CREAT | O_APPEND | O_NONBLOCK | O_CLOEXEC;
   descriptor_ = despite_signals([&] { return open(path_.c_str(), kFlags, 0666); });
   LONGSTRIDE_CHECK(descriptor_ >= 0, "cannot open {}: {}", path_, last_system_error());
+  sync_directory(run_directory);  // the lines are as safe as their checkpoint only if the name is
 }
 
 MetricsLog::~MetricsLog() {

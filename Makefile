@@ -2,7 +2,7 @@
 .DEFAULT_GOAL := build
 # One target at a time: they share build/ and the package manager, and Ninja uses all cores anyway.
 .NOTPARALLEL:
-.PHONY: build demo test test-unit test-gpu test-sanitize test-threads coverage memcheck crash-test fuzz check format selftest bench \
+.PHONY: build demo test test-unit test-gpu test-sanitize test-threads coverage memcheck crash-test power-test soak fuzz check format selftest bench \
   results install setup clean help program configure configure-program configure-sanitize
 
 BINARY := build/longstride
@@ -60,6 +60,16 @@ coverage:  ## which lines and branches the unit tests reach, by folder, and the 
 KILLS ?= 1000
 crash-test: build  ## kill training, sampling and compressing 1,000 times (KILLS=N), and see that nothing is lost
 	@build/crash_test $(KILLS)
+
+LOSSES ?= 1000
+power-test: build  ## take the power from the same 1,000 times (LOSSES=N): what was not brought to the disk is gone
+	@build/power_test $(LOSSES)
+
+HOURS ?= 6
+REQUESTS ?= 100000
+SEED ?= 1
+soak: build  ## train for 6 hours (HOURS=N), draw 100,000 samples (REQUESTS=N), and see that nothing grows, slows down or differs
+	@build/soak_test $(HOURS) $(REQUESTS) build/soak.json $(SEED)
 
 SECONDS ?= 60
 RUNS ?=

@@ -23,7 +23,11 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
+#include "tests/reliability/shim_path.h"
+
 namespace {
+
+using longstride::reliability::Path;
 
 struct Plan {
   const char* root = std::getenv("FAULT_ROOT");
@@ -46,38 +50,6 @@ const Plan& plan() {
 
 std::atomic<long> count{0};
 
-// An absolute path, or an empty one if there is none.
-struct Path {
-  char text[2 * PATH_MAX] = {};
-
-  explicit Path(int descriptor) { read_descriptor(descriptor); }
-  Path(int folder, const char* name) {
-    if (name == nullptr) return;
-    if (name[0] != '/') {
-      if (folder == AT_FDCWD)
-        syscall(SYS_getcwd, text, sizeof text);
-      else
-        read_descriptor(folder);
-      std::strncat(text, "/", sizeof text - std::strlen(text) - 1);
-    }
-    std::strncat(text, name, sizeof text - std::strlen(text) - 1);
-  }
-  void read_descriptor(int descriptor) {
-    char link[64];
-    std::snprintf(link, sizeof link, "/proc/self/fd/%d", descriptor);
-    syscall(SYS_readlinkat, AT_FDCWD, link, text, PATH_MAX);
-  }
-  // The part below the folder of the plan; null outside it.
-  const char* inside() const {
-    const char* root = plan().root;
-    if (root == nullptr || text[0] == '\0') return nullptr;
-    const size_t length = std::strlen(root);
-    if (std::strncmp(text, root, length) != 0) return nullptr;
-    if (text[length] == '\0') return ".";
-    return text[length] == '/' ? text + length + 1 : nullptr;
-  }
-};
-
 enum class Turn { none, error, half, kill_before, kill_after, kill_half };
 
 void log_operation(long number, const char* call, const char* name, const void* caller) {
@@ -94,7 +66,7 @@ void log_operation(long number, const char* call, const char* name, const void* 
 
 // Counts an operation and tells what becomes of it; for an error errno is set. `grows`: it takes space.
 Turn turn_of(const char* call, const Path& path, bool grows, const void* caller) {
-  const char* name = path.inside();
+  const char* name = path.inside(plan().root);
   if (name == nullptr) return Turn::none;
   const int kept = errno;
   const long number = ++count;

@@ -263,11 +263,17 @@ Ended Workshop::run(const std::string& arguments, const Disturbance& how, std::v
   if (how.at > 0) environment.push_back("FAULT_AT=" + std::to_string(how.at));
   if (!how.kind.empty()) environment.push_back("FAULT_KIND=" + how.kind);
   if (how.lasts) environment.push_back("FAULT_LASTS=1");
+  if (!how.journal.empty()) {
+    fs::remove(how.journal);
+    environment.push_back("POWER_ROOT=" + work());
+    environment.push_back("POWER_JOURNAL=" + how.journal);
+  }
   std::vector<char*> pointers;
   for (std::string& entry : environment) pointers.push_back(entry.data());
   pointers.push_back(nullptr);
   // The shell itself is not to be disturbed.
-  const std::string shell = "LD_PRELOAD=" LONGSTRIDE_FAULT_SHIM " exec " LONGSTRIDE_BINARY " " + arguments;
+  const std::string shim = how.journal.empty() ? LONGSTRIDE_FAULT_SHIM : LONGSTRIDE_POWER_SHIM;
+  const std::string shell = "LD_PRELOAD=" + shim + " exec " LONGSTRIDE_BINARY " " + arguments;
 
   const auto begun = std::chrono::steady_clock::now();
   const pid_t child = fork();

@@ -10,12 +10,13 @@
 
 namespace longstride::reliability {
 
-// How one call of the program is disturbed. See fault_shim.cpp.
+// How one call of the program is disturbed or watched. See fault_shim.cpp.
 struct Disturbance {
   int64_t at = 0;          // the number of the operation; 0: none
   std::string kind;        // FAULT_KIND
   bool lasts = false;      // FAULT_LASTS
   int64_t kill_after = 0;  // microseconds until SIGKILL; 0: never
+  std::string journal;     // if not "", power_shim.cpp is loaded instead and writes this file
 };
 
 struct Ended {

@@ -272,7 +272,8 @@ class Samples {
     }
     if (below(6) == 0) request.words.emplace_back("--exact-scores");
     if (below(6) == 0) add("--weights", "int8");
-    if (below(6) == 0) add("--state", "state");
+    // A state keeps its weights in the run (pins/), which would grow with each new best step by design.
+    if (!from_run && below(6) == 0) add("--state", "state");
     return request;
   }
 

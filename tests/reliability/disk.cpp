@@ -242,7 +242,7 @@ void Disk::restore_after(Loss loss, std::mt19937_64& random, const std::string& 
   std::map<int64_t, std::string> written;
   std::set<int64_t> above;  // a lost rename can leave a folder within itself
   const std::function<void(const NodePtr&, const std::string&)> restore = [&](const NodePtr& node,
-                                                                             const std::string& path) {
+                                                                              const std::string& path) {
     if (node->folder) {
       if (!above.insert(node->id).second) return;
       fs::create_directory(path);

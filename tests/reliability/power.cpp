@@ -131,8 +131,8 @@ class Power {
     if (moment < end && below(2) == 0)
       while (moment < end && moment > 0 && is_of_data(journal[static_cast<size_t>(moment - 1)])) ++moment;
     const auto& [loss, name] = kLosses[below(3)];
-    last_ += fmt::format("{}power lost after {} of {} records, {}", last_.empty() ? "" : "; then ", moment, end,
-                         name);
+    last_ += fmt::format("{}power lost after {} of {} records, {}", last_.empty() ? "" : "; then ", moment,
+                         end, name);
     for (int64_t i = 0; i < moment; ++i) disk.play(journal[static_cast<size_t>(i)]);
     disk.restore_after(loss, random_, shop_.work());
     const std::string damage = shop_.damage(job_, old_, new_);
@@ -192,8 +192,9 @@ int run(int64_t tries, uint64_t seed) {
                  error.what(), seed, shop.work());
       return 1;
     }
-    fmt::print("{:<20} {:>6} tries, {} losses ({} after the end, {} of them while it went on), each the same\n",
-               job.name, tally.tries, tally.cuts, tally.at_the_end, tally.while_going_on);
+    fmt::print(
+        "{:<20} {:>6} tries, {} losses ({} after the end, {} of them while it went on), each the same\n",
+        job.name, tally.tries, tally.cuts, tally.at_the_end, tally.while_going_on);
     std::fflush(stdout);
     total += tally.tries, cuts += tally.cuts;
   }

@@ -48,9 +48,7 @@ std::mutex& order() {
   return the_order;
 }
 
-const char* inside(const Path& path) {
-  return plan().journal < 0 ? nullptr : path.inside(plan().root);
-}
+const char* inside(const Path& path) { return plan().journal < 0 ? nullptr : path.inside(plan().root); }
 
 void record(Deed deed, const char* path, uint64_t inode, int64_t number, const void* data, size_t bytes) {
   RecordHeader header{deed, static_cast<uint32_t>(std::strlen(path)), inode, number, bytes};

@@ -122,8 +122,9 @@ class Training {
  public:
   Training(const std::string& folder, double interval)
       : folder_(folder), begun_(std::chrono::steady_clock::now()), interval_(interval) {
-    process_ = start(folder_, {"train", "text.toml", "--run", "run", "--quiet", "--set", "train.steps=1000000000"},
-                     folder_ + "/train.log");
+    process_ =
+        start(folder_, {"train", "text.toml", "--run", "run", "--quiet", "--set", "train.steps=1000000000"},
+              folder_ + "/train.log");
     watch_ = std::thread([this] { watch(); });
   }
   ~Training() {
@@ -259,8 +260,10 @@ class Samples {
       request.count = 2 + static_cast<int64_t>(below(4));
       add("--count", std::to_string(request.count));
     }
-    if (below(5) == 0) add("--temperature", "0");
-    else if (below(2) == 0) add("--temperature", real(0.2, 2));
+    if (below(5) == 0)
+      add("--temperature", "0");
+    else if (below(2) == 0)
+      add("--temperature", real(0.2, 2));
     if (below(2) == 0) add("--top-k", std::to_string(below(257)));
     if (below(2) == 0) add("--top-p", real(0.05, 1));
     if (has_min_p_ && below(2) == 0) add("--min-p", real(0, 0.5));
@@ -285,7 +288,8 @@ class Samples {
     words.insert(words.end(), {"--output", "out.txt"});
     const std::string said = folder_ + "/sample.log";
     const Ended ended = wait_for(start(folder_, words, said));
-    if (ended.code != 0) give_up(fmt::format("{} ended with {}: {}", joined(words), ended.code, read_all(said)));
+    if (ended.code != 0)
+      give_up(fmt::format("{} ended with {}: {}", joined(words), ended.code, read_all(said)));
     std::string all;
     for (int64_t i = 1; i <= request.count; ++i) {
       const std::string bytes = read_all(file_of(request, i));
@@ -315,20 +319,25 @@ class Samples {
 void expect_success(const std::string& folder, const Words& words) {
   const std::string said = folder + "/said.txt";
   const Ended ended = wait_for(start(folder, words, said));
-  if (ended.code != 0) give_up(fmt::format("{} ended with {}: {}", joined(words), ended.code, read_all(said)));
+  if (ended.code != 0)
+    give_up(fmt::format("{} ended with {}: {}", joined(words), ended.code, read_all(said)));
 }
 
 json json_of(const Reading& reading) {
-  return {{"seconds", reading.seconds},           {"memory", reading.memory},
-          {"descriptors", reading.descriptors},   {"threads", reading.threads},
-          {"cpu_seconds", reading.cpu_seconds},   {"steps", reading.steps},
-          {"folder_bytes", reading.folder_bytes}, {"free_bytes", reading.free_bytes},
+  return {{"seconds", reading.seconds},
+          {"memory", reading.memory},
+          {"descriptors", reading.descriptors},
+          {"threads", reading.threads},
+          {"cpu_seconds", reading.cpu_seconds},
+          {"steps", reading.steps},
+          {"folder_bytes", reading.folder_bytes},
+          {"free_bytes", reading.free_bytes},
           {"tokens_per_second", reading.tokens_per_second}};
 }
 
 json json_of(const Finding& finding) {
-  return {{"name", finding.name},   {"unit", finding.unit},     {"second_quarter", finding.before},
-          {"last_quarter", finding.after}, {"limit", finding.limit},   {"judged", finding.judged},
+  return {{"name", finding.name},          {"unit", finding.unit},   {"second_quarter", finding.before},
+          {"last_quarter", finding.after}, {"limit", finding.limit}, {"judged", finding.judged},
           {"failed", finding.failed()}};
 }
 
@@ -353,7 +362,8 @@ int run(double hours, int64_t requests, const std::string& file, uint64_t seed) 
     Training training(folder, std::min(5.0, length / 40));
     try {
       while (seconds() < length && training.complaint().empty()) {
-        const double next = std::min(length, length * static_cast<double>(samples.done()) / static_cast<double>(requests));
+        const double next =
+            std::min(length, length * static_cast<double>(samples.done()) / static_cast<double>(requests));
         if (samples.done() < requests && seconds() >= next)
           samples.one();
         else
@@ -371,9 +381,11 @@ int run(double hours, int64_t requests, const std::string& file, uint64_t seed) 
     if (complaint.empty()) {
       expect_success(folder, {"verify", "run"});
       const int64_t steps = readings.empty() ? 0 : readings.back().steps;
-      expect_success(folder, {"train", "run", "--quiet", "--set", fmt::format("train.steps={}", steps + 1000)});
+      expect_success(folder,
+                     {"train", "run", "--quiet", "--set", fmt::format("train.steps={}", steps + 1000)});
       for (const auto& entry : fs::recursive_directory_iterator(folder))
-        if (entry.path().filename().string().starts_with(".tmp-")) give_up(entry.path().string() + " is left over");
+        if (entry.path().filename().string().starts_with(".tmp-"))
+          give_up(entry.path().string() + " is left over");
     }
   } catch (const std::exception& error) {
     complaint = error.what();
@@ -381,7 +393,8 @@ int run(double hours, int64_t requests, const std::string& file, uint64_t seed) 
 
   std::vector<Finding> findings = judge(readings);
   findings.push_back(judge_peaks(samples.peaks()));
-  const bool grown = std::any_of(findings.begin(), findings.end(), [](const Finding& f) { return f.failed(); });
+  const bool grown =
+      std::any_of(findings.begin(), findings.end(), [](const Finding& f) { return f.failed(); });
   json result{{"hours", seconds() / 3600},
               {"seed", seed},
               {"requests", requests},
@@ -398,9 +411,10 @@ int run(double hours, int64_t requests, const std::string& file, uint64_t seed) 
   for (const Reading& reading : readings) result["readings"].push_back(json_of(reading));
   write_all(file, result.dump(1, ' ', false, json::error_handler_t::replace) + "\n");
 
-  fmt::print("{:.2f} hours, {} steps, {} of {} requests ({} a second time, {} of the run in training), {} bytes\n",
-             seconds() / 3600, readings.empty() ? 0 : readings.back().steps, samples.done(), requests,
-             samples.repeated(), samples.of_the_run(), samples.bytes());
+  fmt::print(
+      "{:.2f} hours, {} steps, {} of {} requests ({} a second time, {} of the run in training), {} bytes\n",
+      seconds() / 3600, readings.empty() ? 0 : readings.back().steps, samples.done(), requests,
+      samples.repeated(), samples.of_the_run(), samples.bytes());
   fmt::print("{}", table_of(findings));
   if (!complaint.empty() || grown) {
     fmt::print("FAILED: {}\nseed {}; the files are in {}, the readings in {}\n",

@@ -29,8 +29,8 @@ double median(std::vector<double> values) {
 }
 
 template <class Value>
-Finding growth(const std::string& name, const std::string& unit, const std::vector<Reading>& readings, Value value,
-               double more) {
+Finding growth(const std::string& name, const std::string& unit, const std::vector<Reading>& readings,
+               Value value, double more) {
   std::vector<double> series;
   for (const Reading& reading : readings) series.push_back(static_cast<double>(value(reading)));
   return growth_of(name, unit, series, 1.03, more);
@@ -62,17 +62,22 @@ Finding growth_of(const std::string& name, const std::string& unit, const std::v
 
 std::vector<Finding> judge(const std::vector<Reading>& readings) {
   std::vector<Finding> findings{
-      growth("memory", "MiB", readings, [](const Reading& r) { return static_cast<double>(r.memory) / kMiB; }, 8),
-      growth("descriptors", "", readings, [](const Reading& r) { return r.descriptors; }, 2),
-      growth("threads", "", readings, [](const Reading& r) { return r.threads; }, 2),
-      growth("folder", "MiB", readings, [](const Reading& r) { return static_cast<double>(r.folder_bytes) / kMiB; },
-             8),
+      growth(
+          "memory", "MiB", readings, [](const Reading& r) { return static_cast<double>(r.memory) / kMiB; },
+          8),
+      growth(
+          "descriptors", "", readings, [](const Reading& r) { return r.descriptors; }, 2),
+      growth(
+          "threads", "", readings, [](const Reading& r) { return r.threads; }, 2),
+      growth(
+          "folder", "MiB", readings,
+          [](const Reading& r) { return static_cast<double>(r.folder_bytes) / kMiB; }, 8),
   };
   Finding step{"CPU time for a step", "ms", 0, 0, 0, false, ""};
   const size_t count = readings.size();
   if (count >= kFewest) {
-    const Reading &first = readings[count / 4], &second = readings[count / 2], &third = readings[3 * count / 4],
-                  &last = readings.back();
+    const Reading &first = readings[count / 4], &second = readings[count / 2],
+                  &third = readings[3 * count / 4], &last = readings.back();
     const int64_t fewest = std::min(second.steps - first.steps, last.steps - third.steps);
     step.judged = fewest >= kFewestSteps;
     step.why_not = fmt::format("{} steps in a quarter are too few", fewest);
@@ -118,7 +123,8 @@ Reading look_at(int process) {
                         static_cast<double>(sysconf(_SC_CLK_TCK));
   reading.threads = std::stoll(fields[kThreads]);
   std::error_code error;
-  for (fs::directory_iterator entry(folder + "/fd", error), end; !error && entry != end; entry.increment(error))
+  for (fs::directory_iterator entry(folder + "/fd", error), end; !error && entry != end;
+       entry.increment(error))
     ++reading.descriptors;
   if (error) throw gone();
   return reading;
@@ -127,7 +133,8 @@ Reading look_at(int process) {
 int64_t bytes_in(const std::string& folder) {
   int64_t sum = 0;
   std::error_code error;
-  for (fs::recursive_directory_iterator entry(folder, error), end; !error && entry != end; entry.increment(error)) {
+  for (fs::recursive_directory_iterator entry(folder, error), end; !error && entry != end;
+       entry.increment(error)) {
     const std::string name = entry->path().filename().string();
     const bool grows = name == "metrics.jsonl" || name.starts_with("events.out.");
     std::error_code gone;
@@ -139,7 +146,8 @@ int64_t bytes_in(const std::string& folder) {
 }
 
 std::string table_of(const std::vector<Finding>& findings) {
-  std::string text = fmt::format("{:<24} {:>14} {:>14} {:>14}\n", "", "second quarter", "last quarter", "limit");
+  std::string text =
+      fmt::format("{:<24} {:>14} {:>14} {:>14}\n", "", "second quarter", "last quarter", "limit");
   for (const Finding& finding : findings) {
     const std::string name = finding.unit.empty() ? finding.name : finding.name + ", " + finding.unit;
     if (finding.judged)

@@ -31,8 +31,8 @@ struct Finding {
 };
 
 // The median of the last quarter may be `factor` of that of the second quarter, and `more`.
-Finding growth_of(const std::string& name, const std::string& unit, const std::vector<double>& series, double factor,
-                  double more);
+Finding growth_of(const std::string& name, const std::string& unit, const std::vector<double>& series,
+                  double factor, double more);
 
 // Memory and folder: 3 % + 8 MiB. Descriptors and threads: 3 % + 2. CPU time for a step: half as much again,
 // which is a third fewer tokens for each second of a core; unlike the wall clock's it does not depend on what

@@ -90,6 +90,17 @@ TEST(SoakWatch, StepsThatTakeMoreOfTheProcessorAreNoticedAndABusyMachineIsNot) {
               testing::IsEmpty());
 }
 
+TEST(SoakWatch, ShortQuartersSayNothingOfTheProcessorsTime) {
+  const auto slower = [](double apart) {
+    return failed(readings([&](int64_t i, Reading& reading) {
+      reading.seconds = apart * static_cast<double>(i);
+      if (i > 250) reading.cpu_seconds += 0.6 * 4.5 * static_cast<double>(i - 250);
+    }));
+  };
+  EXPECT_THAT(slower(0.1), testing::IsEmpty());
+  EXPECT_THAT(slower(1), testing::ElementsAre("CPU time for a step"));
+}
+
 TEST(SoakWatch, ATrainingThatStandsStillIsNoticed) {
   EXPECT_THAT(failed(readings([](int64_t i, Reading& reading) {
                 reading.steps = std::min<int64_t>(reading.steps, 25000);

@@ -84,7 +84,8 @@ std::vector<float> floats_of(const Tensor& tensor);
 // mapped file count as the system's, since it takes them back when it needs memory.
 int64_t resident_memory();
 // Memory that the libraries hold once they work, beyond our own plans: code that oneDNN compiles for each
-// shape of product, and the threads' stacks. Measured over our configurations: 8 to 14 MiB.
-inline constexpr int64_t kLibraryMemory = int64_t{12} << 20;
+// shape of product, and the threads' stacks. Measured by bench/planner.py: 4 to 10 MiB, of which a MiB was freed
+// before and is used again.
+inline constexpr int64_t kLibraryMemory = int64_t{6} << 20;
 
 }  // namespace longstride

@@ -27,12 +27,15 @@ struct TileGrid {
 
   LONGSTRIDE_HOST_DEVICE int64_t tiles_per_lane() const { return (order.lane_length() + tile - 1) / tile; }
   LONGSTRIDE_HOST_DEVICE int64_t count() const { return order.lanes() * tiles_per_lane(); }
+  // Of tile t: its lane, and its first index in that.
+  LONGSTRIDE_HOST_DEVICE int64_t lane(int64_t t) const { return t / tiles_per_lane(); }
+  LONGSTRIDE_HOST_DEVICE int64_t begin_in_lane(int64_t t) const { return t % tiles_per_lane() * tile; }
   LONGSTRIDE_HOST_DEVICE int64_t begin(int64_t t) const {  // first compact index of tile t
-    return t / tiles_per_lane() * order.lane_length() + t % tiles_per_lane() * tile;
+    return lane(t) * order.lane_length() + begin_in_lane(t);
   }
   LONGSTRIDE_HOST_DEVICE int64_t
   size(int64_t t) const {  // indices in tile t (padding at a lane's end included)
-    const int64_t left = order.lane_length() - t % tiles_per_lane() * tile;
+    const int64_t left = order.lane_length() - begin_in_lane(t);
     return left < tile ? left : tile;
   }
 };

@@ -23,7 +23,7 @@ inline int64_t lane_of(const TokenOrder& order, int64_t position) {
   return order.kind == TokenOrder::Kind::lanes ? position % order.width : 0;
 }
 inline int64_t position_at(const TokenOrder& order, int64_t lane, int64_t offset) {
-  return order.kind == TokenOrder::Kind::lanes ? offset * order.width + lane : order.position(offset);
+  return order.lane(lane).position(offset);
 }
 
 // The keys that a query sees in one pass: those of the pass's terms without those of the excluded terms.

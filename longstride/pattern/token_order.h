@@ -22,6 +22,17 @@ LONGSTRIDE_HOST_DEVICE inline int64_t summary_rank(int64_t width, int64_t count,
   return position / width * count + (in_run < 0 ? 0 : in_run < count ? in_run : count);
 }
 
+// Where the indices of one lane stand: in blocks of `count` neighbours, with a leap from the end of each block to the
+// beginning of the next. All that lays out tiles, for whatever device, asks this.
+struct LaneSteps {
+  int64_t first = 0;
+  int64_t count = 1;
+  int64_t leap = 0;
+  LONGSTRIDE_HOST_DEVICE int64_t position(int64_t index) const {
+    return first + index + (leap == 0 ? 0 : index / count * leap);
+  }
+};
+
 // A closed-form map from a compact index to a position in the sequence. It is increasing within a lane.
 struct TokenOrder {
   enum class Kind : uint8_t { natural, lanes, summary };
@@ -37,6 +48,8 @@ struct TokenOrder {
   LONGSTRIDE_HOST_DEVICE int64_t lanes() const { return kind == Kind::lanes ? (width < n ? width : n) : 1; }
   LONGSTRIDE_HOST_DEVICE int64_t lane_length() const;
   LONGSTRIDE_HOST_DEVICE int64_t size() const { return lanes() * lane_length(); }
+  // Lane number `lane`, which only the order of lanes looks at. A position of n or more is padding.
+  LONGSTRIDE_HOST_DEVICE LaneSteps lane(int64_t lane) const;
   // The position of compact index `index`; n or more if the index is padding.
   LONGSTRIDE_HOST_DEVICE int64_t position(int64_t index) const;
   bool operator==(const TokenOrder&) const = default;
@@ -49,9 +62,8 @@ LONGSTRIDE_HOST_DEVICE inline int64_t TokenOrder::lane_length() const {
     case Kind::lanes:
       return (n + width - 1) / width;
     case Kind::summary: {
-      // Position of index i: (i / count) * width + start + i % count, where start is the run's first offset;
-      // the run may be cut by the block's beginning (offset < 0 never occurs: parsing requires (run + 1) *
-      // count <= width).
+      // Of the last block those of the run that the sequence has. `start` is the run's first offset; it is never
+      // below 0, because parsing requires (run + 1) * count <= width.
       const int64_t start = width - (run + 1) * count;
       const int64_t tail = n % width - start;
       const int64_t in_tail = tail < 0 ? 0 : (tail < count ? tail : count);
@@ -61,18 +73,22 @@ LONGSTRIDE_HOST_DEVICE inline int64_t TokenOrder::lane_length() const {
   return 0;
 }
 
-LONGSTRIDE_HOST_DEVICE inline int64_t TokenOrder::position(int64_t index) const {
+LONGSTRIDE_HOST_DEVICE inline LaneSteps TokenOrder::lane(int64_t lane) const {
   switch (kind) {
     case Kind::natural:
-      return index;
-    case Kind::lanes: {
-      const int64_t length = lane_length();
-      return index % length * width + index / length;
-    }
+      return {0, n > 0 ? n : 1, 0};
+    case Kind::lanes:
+      return {lane, 1, width - 1};
     case Kind::summary:
-      return index / count * width + (width - (run + 1) * count) + index % count;
+      return {width - (run + 1) * count, count, width - count};
   }
-  return n;
+  return {};
+}
+
+LONGSTRIDE_HOST_DEVICE inline int64_t TokenOrder::position(int64_t index) const {
+  if (kind != Kind::lanes) return lane(0).position(index);
+  const int64_t length = lane_length();
+  return lane(index / length).position(index % length);
 }
 
 }  // namespace longstride

@@ -11,14 +11,10 @@ namespace longstride {
 CompactOrder::CompactOrder(const TileGrid& grid) {
   const TokenOrder& order = grid.order;
   n = static_cast<int>(order.n);
-  int64_t block = std::numeric_limits<int>::max();  // natural order never leaves its first
-  if (order.kind != TokenOrder::Kind::natural) {
-    block = order.kind == TokenOrder::Kind::lanes ? 1 : order.count;
-    leap = static_cast<int>(order.width - block);
-  }
-  if (order.kind == TokenOrder::Kind::summary)
-    first = static_cast<int>(order.width - (order.run + 1) * order.count);
-  by_count = Divisor(static_cast<int>(block));
+  const LaneSteps steps = order.lane(0);
+  first = static_cast<int>(steps.first);
+  leap = static_cast<int>(steps.leap);
+  by_count = Divisor(static_cast<int>(steps.count));
   lane_length = static_cast<int>(order.lane_length());
   tiles_per_lane = static_cast<int>(grid.tiles_per_lane());
   by_tiles_per_lane = Divisor(tiles_per_lane);

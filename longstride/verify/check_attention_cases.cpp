@@ -80,6 +80,7 @@ std::vector<AttentionCase> attention_cases(Device device, Effort effort) {
       add("fixed:64,16", 130, {1, 2, 64, 64});
       add("strided:48", 130, {1, 1, 64, 128});
       add("window:100", 130, {1, 1, 128, 128});
+      add("window:9+summary:48,16,1", 140, {1, 2, 64, 64});
     }
   } else {
     // Lengths and shapes take turns at different speeds, so that all combinations occur.
@@ -96,7 +97,9 @@ std::vector<AttentionCase> attention_cases(Device device, Effort effort) {
                                        {2, 1, 40, 24}, {1, 1, 24, 48}, {1, 2, 96, 96},  {1, 1, 136, 64}};
   if (device.kind == DeviceKind::cuda)
     for (const AttentionShape& shape : gpu_shapes)
-      for (const char* pattern : {"fixed:64,16", "strided:48", "window:100", "block:128+summary:128,32"})
+      for (const char* pattern : {"fixed:64,16", "strided:48", "window:100", "block:128+summary:128,32",
+                                  // Ends after a run that is not the last of its block.
+                                  "window:9+spread-summary:48,16"})
         add(pattern, 300, shape), add(pattern, 513, shape);
   // Scores near 80, where exp leaves the range of f32, and far beyond.
   for (const float gain : {25.0f, 3000.0f})

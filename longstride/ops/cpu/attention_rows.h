@@ -45,17 +45,13 @@ struct TilePositions {
 
   TilePositions() = default;  // of no tile
   TilePositions(const TileGrid& grid, int64_t tile) : count(grid.size(tile)) {
-    const TokenOrder& order = grid.order;
-    const int64_t begin = grid.begin(tile);
-    int64_t next = order.position(begin);
-    // Neighbours are `step` apart; a summary jumps to the next block after every run of `count`.
-    const bool summary = order.kind == TokenOrder::Kind::summary;
-    const int64_t step = order.kind == TokenOrder::Kind::lanes ? order.width : 1;
-    int64_t left_in_run = summary ? order.count - begin % order.count : count + 1;
+    const LaneSteps steps = grid.order.lane(grid.lane(tile));
+    const int64_t begin = grid.begin_in_lane(tile);
+    int64_t next = steps.position(begin), left_in_block = steps.count - begin % steps.count;
     for (int64_t i = 0; i < count; ++i) {
-      position[i] = next < order.n ? next : -1;
-      next += step;
-      if (--left_in_run == 0) next += order.width - order.count, left_in_run = order.count;
+      position[i] = next < grid.order.n ? next : -1;
+      ++next;
+      if (--left_in_block == 0) next += steps.leap, left_in_block = steps.count;
     }
   }
 };

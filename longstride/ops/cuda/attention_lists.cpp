@@ -58,27 +58,8 @@ struct RoundDraft {
   size_t items = 0, first_pairs = 0;
 };
 
-BoxOrder box_order_of(const TileGrid& grid) {
-  const TokenOrder& order = grid.order;
-  BoxOrder box;
-  box.kind = order.kind;
-  box.tiles_per_lane = static_cast<int>(grid.tiles_per_lane());
-  box.by_tiles_per_lane = Divisor(box.tiles_per_lane);
-  constexpr int kNever = std::numeric_limits<int>::max();
-  if (order.kind == TokenOrder::Kind::lanes)
-    box.split = order.n % order.width == 0 ? kNever : static_cast<int>(order.n % order.width);
-  if (order.kind == TokenOrder::Kind::summary) {
-    box.count = static_cast<int>(order.count);
-    box.by_count = Divisor(box.count);
-    box.box_rows = static_cast<int>(std::gcd(order.count, int64_t{kTile}));
-    const bool ends_in_run = order.lane_length() % order.count != 0;
-    box.split = ends_in_run ? static_cast<int>(order.n / order.width) : kNever;
-  }
-  return box;
-}
-
 bool boxes_can_serve(const VisitSweep& lists) {
-  const auto serve = [](const TileGrid& grid) { return box_order_of(grid).box_rows >= kFewestBoxRows; };
+  const auto serve = [](const TileGrid& grid) { return BoxOrder(grid).box_rows >= kFewestBoxRows; };
   return lists.others.size() <= static_cast<size_t>(kMostBoxPasses) && serve(lists.rows) &&
          std::all_of(lists.others.begin(), lists.others.end(), serve);
 }
@@ -87,11 +68,11 @@ BoxSweep box_sweep(const Draft& draft) {
   const VisitSweep& lists = *draft.lists;
   BoxSweep sweep;
   sweep.sweep = draft.sweep;
-  sweep.rows = box_order_of(lists.rows);
+  sweep.rows = BoxOrder(lists.rows);
   sweep.row_order = lists.rows.order;
   sweep.passes = static_cast<int>(lists.others.size());
   for (size_t p = 0; p < lists.others.size(); ++p) {
-    sweep.others[p] = box_order_of(lists.others[p]);
+    sweep.others[p] = BoxOrder(lists.others[p]);
     sweep.other_orders[p] = lists.others[p].order;
   }
   return sweep;

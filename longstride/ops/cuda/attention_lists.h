@@ -5,6 +5,7 @@
 
 #include "longstride/device/memory.h"
 #include "longstride/ops/attention.h"
+#include "longstride/pattern/boxes.h"
 #include "longstride/pattern/visits.h"
 
 namespace longstride::cuda {
@@ -22,18 +23,6 @@ struct Sweep {
   bool covers = true;  // every position is a row: what is written need not be zeroed before
 };
 
-// An order as boxes that Hopper's tensor memory accelerator (TMA) copies. A tensor (B, N, H, D) is seen as
-// five axes, D, inner, outer, H, B: inner x outer is the position in natural order (inner alone), lanes
-// (lane, index in the lane) or summary (offset in the run, block). Where the sequence ends inside of a lane
-// or block there are two views: `whole` and, from inner (lanes) or outer (summary) `split` on, `tail`.
-struct BoxOrder {
-  TokenOrder::Kind kind = TokenOrder::Kind::natural;
-  int box_rows = kTile;
-  int split = 0;
-  int count = 1;  // of summary
-  Divisor by_count, by_tiles_per_lane;
-  int tiles_per_lane = 1;
-};
 inline constexpr int kFewestBoxRows = 8;  // a box begins where the pattern of swapped chunks does
 
 inline constexpr int kMostBoxPasses = 3;

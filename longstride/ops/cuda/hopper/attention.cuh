@@ -138,26 +138,14 @@ template <int kWidth>
 __device__ inline void fetch_tile(uint32_t to, const TileMaps& maps, const BoxOrder& order, int tile, int b,
                                   int h, uint32_t barrier) {
   using Tile = Panels<kWidth>;
-  const auto lane = static_cast<int>(order.by_tiles_per_lane.divide(static_cast<uint32_t>(tile)));
-  const int begin = (tile - lane * order.tiles_per_lane) * kRows;
+  const int lane = order.lane(tile), begin = order.begin_in_lane(tile, lane);
   for (int row = 0; row < kRows; row += order.box_rows) {
-    const int index = begin + row;
-    int inner = index, outer = 0;
-    bool in_tail = false;
-    if (order.kind == TokenOrder::Kind::lanes) {
-      inner = lane, outer = index;
-      in_tail = lane >= order.split;
-    } else if (order.kind == TokenOrder::Kind::summary) {
-      outer = static_cast<int>(order.by_count.divide(static_cast<uint32_t>(index)));
-      inner = index - outer * order.count;
-      in_tail = outer >= order.split;
-      if (in_tail) outer -= order.split;
-    }
-    const CUtensorMap& map = in_tail ? maps.tail : maps.whole;
+    const BoxPlace place = order.place(lane, begin + row);
+    const CUtensorMap& map = place.in_tail ? maps.tail : maps.whole;
 #pragma unroll
     for (int panel = 0; panel < Tile::kPanels; ++panel)
       copy_box(to + static_cast<uint32_t>(panel * Tile::kPanelBytes + row * Tile::kRowBytes), map,
-               {panel * Tile::kColumns, inner, outer, h, b}, barrier);
+               {panel * Tile::kColumns, place.inner, place.outer, h, b}, barrier);
   }
 }
 

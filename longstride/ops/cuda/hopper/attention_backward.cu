@@ -329,7 +329,7 @@ bool backward(const Round& round, const BackwardCall& call, const HeadGroup& gro
     share_cache(a.work, round, args);
     a.work.parts = 2;
     a.numbers = call.numbers;
-    MapMaker maps(call.dtype, args.n, args.head_count, call.batch);
+    MapMaker maps(call.dtype, args.head_count, call.batch);
     const Rows of_queries[] = {args.q, args.d_o}, of_keys[] = {args.k, args.v};
     if (round.has_queries && !fill_role<Kind>(a.queries, round.queries, maps, of_queries, of_keys))
       return false;

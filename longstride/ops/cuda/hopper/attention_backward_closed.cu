@@ -266,7 +266,7 @@ bool backward_closed(const Round& round, const BackwardCall& call, const HeadGro
     a.base.sweep = round.keys.sweep;
     a.work = work_of(round, group, call.batch, call.counters);
     a.rows = round.keys.rows;
-    MapMaker maps(call.dtype, args.n, args.head_count, call.batch);
+    MapMaker maps(call.dtype, args.head_count, call.batch);
     a.q = maps.make(args.q, kWidth, order, a.rows), a.k = maps.make(args.k, kWidth, order, a.rows);
     a.v = maps.make(args.v, kWidthV, order, a.rows), a.o = maps.make(args.o, kWidthV, order, a.rows);
     a.d_o = maps.make(args.d_o, kWidthV, order, a.rows);

@@ -464,7 +464,7 @@ bool backward_ordered(const Round& round, const BackwardCall& call, const HeadGr
     a.base.sweep = round.keys.sweep;
     a.work = work_of(round, group, call.batch, call.counters);
     a.rows = round.keys.rows, a.others = round.keys.others[0];
-    MapMaker maps(call.dtype, args.n, args.head_count, call.batch);
+    MapMaker maps(call.dtype, args.head_count, call.batch);
     const TokenOrder &own = round.keys.row_order, &other = round.keys.other_orders[0];
     a.k = maps.make(args.k, Kind::kWidth, own, a.rows), a.v = maps.make(args.v, Kind::kWidth, own, a.rows);
     a.q = maps.make(args.q, Kind::kWidth, other, a.others);

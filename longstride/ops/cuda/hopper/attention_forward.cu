@@ -364,7 +364,7 @@ bool forward(const Round& round, const ForwardCall& call, const HeadGroup& group
     a.base.sweep = round.queries.sweep;
     a.work = work_of(round, group, call.batch, call.counters);
     a.rows = round.queries.rows;
-    MapMaker maps(call.dtype, args.n, args.head_count, call.batch);
+    MapMaker maps(call.dtype, args.head_count, call.batch);
     a.q = maps.make(args.q, kWidth, round.queries.row_order, a.rows);
     for (int p = 0; p < round.queries.passes; ++p) {
       a.others[p] = round.queries.others[p];

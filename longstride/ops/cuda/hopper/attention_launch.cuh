@@ -9,10 +9,10 @@ namespace longstride::cuda::hopper {
 
 class MapMaker {
  public:
-  MapMaker(DType dtype, int n, int heads, int batch) : dtype_(dtype), n_(n), heads_(heads), batch_(batch) {}
+  MapMaker(DType dtype, int heads, int batch) : dtype_(dtype), heads_(heads), batch_(batch) {}
   TileMaps make(const Rows& rows, int padded_width, const TokenOrder& order, const BoxOrder& boxes) {
     TileMaps maps{};
-    const MappedTensor tensor{rows.data,  dtype_,     batch_,        n_,       heads_,
+    const MappedTensor tensor{rows.data,  dtype_,     batch_,        heads_,
                               rows.width, rows.batch, rows.position, rows.head};
     good_ = good_ && make_tile_maps(tensor, order, boxes, padded_width < 64 ? padded_width : 64, maps);
     return maps;
@@ -21,7 +21,7 @@ class MapMaker {
 
  private:
   DType dtype_;
-  int n_, heads_, batch_;
+  int heads_, batch_;
   bool good_ = true;
 };
 

@@ -1,6 +1,5 @@
 #include "longstride/ops/cuda/hopper/tensor_maps.h"
 
-#include <algorithm>
 #include <array>
 
 #include "longstride/base/check.h"
@@ -31,16 +30,11 @@ Encode encode() {
   return function;
 }
 
-// Extents of the axes `inner` and `outer`, their strides in positions, and the position where they begin.
-struct View {
-  int64_t inner = 1, outer = 1, inner_stride = 1, outer_stride = 1, first = 0;
-};
-
 CUtensorMapDataType type_of(DType dtype) {
   return dtype == DType::f16 ? CU_TENSOR_MAP_DATA_TYPE_FLOAT16 : CU_TENSOR_MAP_DATA_TYPE_BFLOAT16;
 }
 
-bool make_map(const MappedTensor& t, const View& view, const BoxOrder& boxes, int box_columns,
+bool make_map(const MappedTensor& t, const BoxView& view, const BoxOrder& boxes, int box_columns,
               CUtensorMap& map) {
   const bool lanes = boxes.kind == TokenOrder::Kind::lanes;
   const std::array<cuuint64_t, 5> extents{static_cast<cuuint64_t>(t.width),
@@ -69,27 +63,9 @@ bool make_map(const MappedTensor& t, const View& view, const BoxOrder& boxes, in
 
 bool make_tile_maps(const MappedTensor& tensor, const TokenOrder& order, const BoxOrder& boxes,
                     int box_columns, TileMaps& maps) {
-  const int64_t n = tensor.n, l = order.width;
-  View whole{n, 1, 1, n, 0}, tail;
-  if (order.kind == TokenOrder::Kind::lanes) {
-    const int64_t cut = n % l;  // lanes before it have one row more
-    whole = {cut == 0 ? l : cut, (n + l - 1) / l, 1, l, 0};
-    tail = {std::min(l, n), std::max<int64_t>(n / l, 1), 1, l, 0};
-  } else if (order.kind == TokenOrder::Kind::summary) {
-    const int64_t start = l - (order.run + 1) * order.count, blocks = n / l;
-    const int64_t in_tail = order.lane_length() - blocks * order.count;
-    whole = {order.count, std::max<int64_t>(blocks, 1), 1, l, start};
-    tail = {std::max<int64_t>(in_tail, 1), 1, 1, l, start + blocks * l};
-    // A sequence shorter than one block is all tail, and one that ends between runs has none.
-    if (blocks == 0) whole = tail;
-    if (in_tail == 0) tail = whole;
-  } else {
-    tail = whole;
-  }
-  const bool split = boxes.split > 0 && order.kind != TokenOrder::Kind::natural;
-  if (!make_map(tensor, whole, boxes, box_columns, maps.whole)) return false;
-  if (!split) tail = whole;
-  return make_map(tensor, tail, boxes, box_columns, maps.tail);
+  const BoxViews views = box_views(order);
+  return make_map(tensor, views.whole, boxes, box_columns, maps.whole) &&
+         make_map(tensor, views.tail, boxes, box_columns, maps.tail);
 }
 
 CUtensorMap make_matrix_map(const MappedMatrices& m) {

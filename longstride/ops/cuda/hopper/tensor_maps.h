@@ -8,7 +8,7 @@
 
 namespace longstride::cuda {
 
-// One tensor (B, N, H, width) in one order; see BoxOrder.
+// One tensor (B, N, H, width) in one order, as pattern/boxes.h lays it out.
 struct TileMaps {
   CUtensorMap whole, tail;
 };
@@ -17,7 +17,7 @@ struct TileMaps {
 struct MappedTensor {
   void* data = nullptr;
   DType dtype = DType::bf16;
-  int64_t batch = 0, n = 0, heads = 0, width = 0;
+  int64_t batch = 0, heads = 0, width = 0;
   int64_t batch_stride = 0, position_stride = 0, head_stride = 0;
 };
 

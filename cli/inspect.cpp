@@ -57,8 +57,10 @@ struct SamplerCaches {
   explicit SamplerCaches(const RunConfig& config)
       : model(config.model),
         plan(plan_caches(config.model, config.model.context,
-                         product_precision(config.compute, parse_device(config.compute.device)), false)),
-        dense(dense_cache_bytes(plan, model)) {
+                         product_precision(config.compute, parse_device(config.compute.device)), false)) {
+    // As the decoder has them.
+    if (parse_device(config.compute.device).kind != DeviceKind::cpu) plan.recent = plan.keys;
+    dense = dense_cache_bytes(plan, model);
     for (int64_t layer = 0; layer < model.layers; ++layer) total += cache_bytes(plan, model, layer);
   }
   double rows_a_head(int64_t layer) const {

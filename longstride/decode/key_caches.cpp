@@ -21,8 +21,10 @@ KeyCache lay_out(const CachePlan& plan, const ModelConfig& config, int64_t layer
   return cache;
 }
 
-int64_t bytes_of_rows(const CachePlan& plan, const ModelConfig& config, int64_t rows) {
-  return rows * (config.qk_head() * size_of(plan.keys) + config.v_head() * size_of(plan.values));
+// Of one sequence and layer with so many rows of all heads together.
+int64_t layer_bytes(const CachePlan& plan, const ModelConfig& config, int64_t rows) {
+  const int64_t recent = config.convolves() ? kConvolutionTaps * config.width * size_of(plan.recent) : 0;
+  return recent + rows * (config.qk_head() * size_of(plan.keys) + config.v_head() * size_of(plan.values));
 }
 
 }  // namespace
@@ -48,11 +50,11 @@ CachePlan plan_caches(const ModelConfig& config, int64_t positions, DType produc
 }
 
 int64_t cache_bytes(const CachePlan& plan, const ModelConfig& config, int64_t layer) {
-  return bytes_of_rows(plan, config, plan.layer(layer).rows);
+  return layer_bytes(plan, config, plan.layer(layer).rows);
 }
 
 int64_t dense_cache_bytes(const CachePlan& plan, const ModelConfig& config) {
-  return bytes_of_rows(plan, config, plan.positions * config.heads);
+  return layer_bytes(plan, config, plan.positions * config.heads);
 }
 
 int64_t KeyCaches::bytes(const ModelConfig& config, const CachePlan& plan, int64_t streams) {

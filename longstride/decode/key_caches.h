@@ -30,7 +30,8 @@ struct CachePlan {
 // `positions` as in DecoderOptions, but not 0.
 CachePlan plan_caches(const ModelConfig& config, int64_t positions, DType product, bool exact_scores);
 
-// Bytes of one layer's cache for one sequence, and of the dense cache of as many positions.
+// Bytes that one layer keeps of one sequence, the convolution's rows too, and that a dense one of as many positions
+// would keep.
 int64_t cache_bytes(const CachePlan& plan, const ModelConfig& config, int64_t layer);
 int64_t dense_cache_bytes(const CachePlan& plan, const ModelConfig& config);
 

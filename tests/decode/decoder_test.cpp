@@ -8,6 +8,7 @@
 
 #include <gtest/gtest.h>
 
+#include "longstride/ops/causal_convolution.h"
 #include "longstride/pattern/terms/table.h"
 #include "longstride/verify/checks.h"
 
@@ -324,6 +325,10 @@ TEST(KeyCaches, KeepWhatThePatternCanStillRead) {
       const int64_t a_row = 4 * (exact_scores ? 4 : 2) + 6 * 2;
       EXPECT_EQ(cache_bytes(plan, config, 0), rows * a_row) << pattern;
       EXPECT_EQ(dense_cache_bytes(plan, config), 4000 * a_row);
+      ModelConfig convolved = config;
+      convolved.convolution = kConvolutionTaps;
+      EXPECT_EQ(cache_bytes(plan, convolved, 0), rows * a_row + 4 * config.width * 4);
+      EXPECT_GE(KeyCaches::bytes(convolved, plan, 2), 2 * config.layers * 4 * config.width * 4);
       int64_t all = 0;
       for (int64_t layer = 0; layer < config.layers; ++layer) all += cache_bytes(plan, config, layer);
       EXPECT_GE(KeyCaches::bytes(config, plan, 2), 2 * all) << pattern;

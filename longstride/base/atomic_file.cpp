@@ -311,6 +311,10 @@ void AtomicDirectory::commit() {
   remove_tree(temporary_path_);
 }
 
+bool is_temporary(const std::string& path) {
+  return is_temporary_name(fs::path(path).filename().string()) && is_temporary_content(path);
+}
+
 int remove_stale_temporaries(const std::string& folder, std::string_view name) {
   const std::string prefix =
       name.empty() ? "" : temporary_prefix_for((fs::path(folder) / std::string(name)).string());

@@ -66,6 +66,9 @@ class AtomicDirectory {
   bool committed_ = false;
 };
 
+// Whether this code would have made a temporary of that name and content.
+bool is_temporary(const std::string& path);
+
 // Removes the temporaries that killed processes left directly in `folder`. Those of living processes stay,
 // and so does everything whose name or content this code would not have made. A folder that does not exist
 // has none. With `name`, removes only those of the file or folder of that name. Returns how many were

@@ -83,8 +83,8 @@ RunDirectoryState state_of_directory(const std::string& path) {
   }
   for (fs::directory_iterator entry = entries_of(path, error), end; !error && entry != end;
        entry.increment(error)) {
-    const std::string name = entry->path().filename().string();
-    if (name != ".lock" && !name.starts_with(".tmp-config.toml-")) return RunDirectoryState::foreign;
+    if (entry->path().filename() != ".lock" && !is_temporary(entry->path().string()))
+      return RunDirectoryState::foreign;
   }
   LONGSTRIDE_CHECK(!error, "cannot list {}: {}", path, error.message());
   return RunDirectoryState::fresh;

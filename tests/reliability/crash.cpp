@@ -1,10 +1,11 @@
 // Kills training, sampling, compressing and the rest with SIGKILL, again and again, and checks each time that
 // nothing is damaged, and that whoever goes on ends with the very bytes of one who was never killed.
 //
-//   crash_test [KILLS] [SEED]      120 kills and seed 1 if not given; LONGSTRIDE_TEST_DEVICE=cuda trains on a GPU
+//   crash_test [KILLS] [SEED] [JOB]      120 kills and seed 1 if not given, of all jobs; LONGSTRIDE_TEST_DEVICE=cuda
+//                                        trains on a GPU
 //
 // Half of the kills come at a random time. The others come at a random operation on a file: before it, after
-// it, or in the middle of a write.
+// it, or in the middle of a write. Of several ranks one is killed, or the program that started them, or all.
 #include <algorithm>
 #include <csignal>
 #include <cstdint>
@@ -16,6 +17,7 @@
 #include <random>
 #include <stdexcept>
 #include <string>
+#include <string_view>
 #include <utility>
 #include <vector>
 
@@ -45,6 +47,19 @@ void expect_same(const Worth& expected, const Worth& seen) {
     if (!expected.contains(name)) give_up(name + " is one too many");
 }
 
+// Without checkpoints but the newest. When a rank dies, the others save where they are; such a checkpoint may have the
+// place of one that an undisturbed run keeps.
+Worth without_older_checkpoints(Worth worth) {
+  constexpr std::string_view kFolder = "run/checkpoints/step-";
+  std::string newest;
+  for (const auto& [name, content] : worth)
+    if (name.starts_with(kFolder)) newest = name.substr(0, name.find('/', kFolder.size()) + 1);
+  std::erase_if(worth, [&](const auto& file) {
+    return file.first.starts_with(kFolder) && !file.first.starts_with(newest);
+  });
+  return worth;
+}
+
 class Crash {
  public:
   Crash(Workshop& shop, const Job& job, uint64_t seed) : shop_(shop), job_(job), random_(seed) {
@@ -54,7 +69,8 @@ class Crash {
     const Ended ended = shop_.begin(job_, {}, &log);
     if (ended.code != 0) give_up("it fails undisturbed: " + ended.err);
     seconds_ = ended.seconds;
-    operations_ = static_cast<int64_t>(log.size());
+    // Each process counts its own.
+    for (const Operation& operation : log) operations_ = std::max(operations_, operation.number);
     new_ = shop_.worth(job_);
     shop_.restore();
   }
@@ -64,6 +80,7 @@ class Crash {
     Disturbance how;
     if (below(2) == 0) {
       how.kill_after = 1 + below(static_cast<int64_t>(seconds_ * 1.1e6));
+      if (job_.processes > 1) how.victim = static_cast<int>(below(job_.processes + 2)) - 1;
     } else {
       static const char* kKinds[] = {"kill-before", "kill-after", "kill-half"};
       how.at = 1 + below(operations_);
@@ -72,7 +89,10 @@ class Crash {
     last_ = how.at > 0 ? fmt::format("{} operation {}", how.kind, how.at)
                        : fmt::format("killed after {} us", how.kill_after);
     const Ended ended = shop_.go_on(job_, how);
-    if (ended.signal == SIGKILL) {
+    // The program names a rank that was killed.
+    const bool of_ranks =
+        job_.processes > 1 && ended.code > 0 && ended.err.find("was ended by signal 9") != std::string::npos;
+    if (ended.signal == SIGKILL || of_ranks) {
       ++tally.kills;
       ++(how.at > 0 ? tally.by_operation : tally.by_time);
     } else if (ended.code != 0) {
@@ -89,7 +109,10 @@ class Crash {
   void finish(Tally& tally) {
     const Ended ended = shop_.go_on(job_);
     if (ended.code != 0) give_up("it cannot go on: " + ended.err);
-    expect_same(new_, shop_.worth(job_));
+    const auto shown = [&](Worth worth) {
+      return job_.processes > 1 ? without_older_checkpoints(std::move(worth)) : worth;
+    };
+    expect_same(shown(new_), shown(shop_.worth(job_)));
     for (const std::string& name : shop_.temporaries()) give_up(name + " is left over");
     ++tally.ends;
     shop_.restore();
@@ -108,15 +131,22 @@ class Crash {
   std::string last_;
 };
 
-int run(int64_t kills, uint64_t seed) {
+int run(int64_t kills, uint64_t seed, const std::string& only) {
   std::string folder = (std::filesystem::temp_directory_path() / "longstride-crash-XXXXXX").string();
   if (mkdtemp(folder.data()) == nullptr) give_up("cannot create " + folder);
   Workshop shop(folder);
+  std::vector<Job> jobs = shop.jobs();
+  // A GPU has one rank, and there may be one GPU.
+  if (std::getenv("LONGSTRIDE_TEST_DEVICE") == nullptr)
+    jobs.insert(jobs.end(), shop.rank_jobs().begin(), shop.rank_jobs().end());
+  if (!only.empty()) std::erase_if(jobs, [&](const Job& job) { return job.name != only; });
+  if (jobs.empty()) give_up("no such job: " + only);
   int64_t total = 0;
-  for (size_t i = 0; i < shop.jobs().size(); ++i) {
-    const Job& job = shop.jobs()[i];
+  for (size_t i = 0; i < jobs.size(); ++i) {
+    const Job& job = jobs[i];
     // Training has most to lose.
-    const int64_t weights = static_cast<int64_t>(shop.jobs().size()) + 6, weight = i < 3 ? 3 : 1;
+    const int64_t weight = only.empty() && i < 3 ? 3 : 1,
+                  weights = static_cast<int64_t>(jobs.size()) + (only.empty() ? 6 : 0);
     const int64_t share = std::max<int64_t>(1, (kills * weight + weights - 1) / weights);
     Tally tally;
     Crash crash(shop, job, seed + 1000 * i);
@@ -145,12 +175,12 @@ int main(int count, char** arguments) {
     return count > place ? std::strtoll(arguments[place], nullptr, 10) : otherwise;
   };
   const int64_t kills = number(1, 120), seed = number(2, 1);
-  if (count > 3 || kills < 1 || seed < 0) {
-    fmt::print(stderr, "usage: crash_test [KILLS] [SEED]\n");
+  if (count > 4 || kills < 1 || seed < 0) {
+    fmt::print(stderr, "usage: crash_test [KILLS] [SEED] [JOB]\n");
     return 2;
   }
   try {
-    return longstride::reliability::run(kills, static_cast<uint64_t>(seed));
+    return longstride::reliability::run(kills, static_cast<uint64_t>(seed), count > 3 ? arguments[3] : "");
   } catch (const std::exception& error) {
     fmt::print(stderr, "crash_test: {}\n", error.what());
     return 1;

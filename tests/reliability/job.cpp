@@ -151,10 +151,10 @@ std::string worth_of(const fs::path& path) {
   return read_all(path);
 }
 
-// Times and hosts, and the list of commands: whoever goes on has given one more.
+// Times and hosts, logs of ranks, and the list of commands: whoever goes on has given one more.
 bool says_nothing(const std::string& name) {
-  return name == ".lock" || name == "commands.jsonl" || name == "checksums.json" ||
-         name.starts_with("events.out.");
+  return name == ".lock" || name.starts_with("rank-") || name == "commands.jsonl" ||
+         name == "checksums.json" || name.starts_with("events.out.");
 }
 
 std::string kinds_of_damage_in_run(const std::string& run) {
@@ -173,6 +173,23 @@ std::string kinds_of_damage_in_run(const std::string& run) {
     damage += std::string(error.what()) + "\n";
   }
   return damage;
+}
+
+// The process that is to be killed; the program itself if it has not started so many.
+pid_t victim_of(pid_t program, int victim) {
+  std::ifstream file("/proc/" + std::to_string(program) + "/task/" + std::to_string(program) + "/children");
+  pid_t found = program;
+  for (int i = 0; i < victim && file >> found;) ++i;
+  return found;
+}
+
+// A process that was killed leaves those that it started to end by themselves.
+void wait_for_group(pid_t group) {
+  constexpr int kTries = 6000, kWait = 10'000;
+  for (int i = 0; kill(-group, 0) == 0 || errno != ESRCH; ++i) {
+    if (i == kTries) throw std::runtime_error("processes that the program started outlive it by a minute");
+    usleep(kWait);
+  }
 }
 
 }  // namespace
@@ -245,6 +262,12 @@ Workshop::Workshop(std::string folder) : folder_(fs::canonical(folder).string())
       {"data", "data texts --preview preview.txt --set data.cache=cache", "", "", {"preview.txt"}},
       {"time", "inspect text.toml --time", "", "", {}},  // what it keeps is a measurement
   };
+  const std::string ranks = "train text.toml --run run --resume --quiet --ranks 2";
+  rank_jobs_ = {
+      {"train on two ranks", ranks, "", "", {"run"}, 2},
+      {"share an optimizer", ranks + " --set compute.shard_optimizer=true", "", "", {"run"}, 2},
+      {"share sequences", ranks + " --parallel sequence=2 --set model.context=256", "", "", {"run"}, 2},
+  };
   LONGSTRIDE_CHECK(jobs_.size() == kJobs, "{} jobs", jobs_.size());
 }
 
@@ -278,6 +301,7 @@ Ended Workshop::run(const std::string& arguments, const Disturbance& how, std::v
   const auto begun = std::chrono::steady_clock::now();
   const pid_t child = fork();
   if (child == 0) {
+    setpgid(0, 0);
     const int nothing = open("/dev/null", O_RDWR);
     const int complaints = open(err.c_str(), O_WRONLY | O_CREAT | O_TRUNC, 0644);
     dup2(nothing, STDIN_FILENO), dup2(nothing, STDOUT_FILENO), dup2(complaints, STDERR_FILENO);
@@ -286,12 +310,14 @@ Ended Workshop::run(const std::string& arguments, const Disturbance& how, std::v
       execle("/bin/sh", "sh", "-c", shell.c_str(), static_cast<char*>(nullptr), pointers.data());
     _exit(126);
   }
+  setpgid(child, child);  // whoever is first
   if (how.kill_after > 0) {
     usleep(static_cast<useconds_t>(how.kill_after));
-    kill(child, SIGKILL);
+    kill(how.victim == kAll ? -child : victim_of(child, how.victim), SIGKILL);
   }
   int status = 0;
   while (waitpid(child, &status, 0) < 0 && errno == EINTR) continue;
+  wait_for_group(child);
   Ended ended;
   ended.seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - begun).count();
   ended.code = WIFEXITED(status) ? WEXITSTATUS(status) : -1;

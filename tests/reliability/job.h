@@ -16,8 +16,11 @@ struct Disturbance {
   std::string kind;        // FAULT_KIND
   bool lasts = false;      // FAULT_LASTS
   int64_t kill_after = 0;  // microseconds until SIGKILL; 0: never
+  int victim = 0;          // of that: 0 is the program, n its n-th process, kAll all of them
   std::string journal;     // if not "", power_shim.cpp is loaded instead and writes this file
 };
+
+inline constexpr int kAll = -1;
 
 struct Ended {
   int code = -1;  // exit status; -1 if a signal ended it
@@ -38,6 +41,7 @@ struct Job {
   std::string go_on;  // after a kill, if `go_on_with` is there; "": the same
   std::string go_on_with;
   std::vector<std::string> outputs;  // files and runs that it makes or replaces
+  int processes = 1;                 // more: it starts so many, and waits for them
 };
 
 constexpr size_t kJobs = 21;
@@ -50,11 +54,14 @@ class Workshop {
   explicit Workshop(std::string folder);
 
   const std::vector<Job>& jobs() const { return jobs_; }
+  // Of several processes, for what need not know which of them does an operation.
+  const std::vector<Job>& rank_jobs() const { return rank_jobs_; }
   std::string work() const { return folder_ + "/work"; }
 
   // Puts the files back that the jobs begin with.
   void restore();
-  // Runs the program in the work folder. `log` gets its operations, if it is not null.
+  // Runs the program in the work folder, until it and all that it started have ended. `log` gets its operations, if it
+  // is not null. Throws std::runtime_error if something that it started outlives it by a minute.
   Ended run(const std::string& arguments, const Disturbance& how = {}, std::vector<Operation>* log = nullptr);
   Ended begin(const Job& job, const Disturbance& how = {}, std::vector<Operation>* log = nullptr) {
     return run(job.begin, how, log);
@@ -74,7 +81,7 @@ class Workshop {
 
  private:
   std::string folder_;
-  std::vector<Job> jobs_;
+  std::vector<Job> jobs_, rank_jobs_;
 };
 
 // The name without temporary numbers, steps, times and hosts: what kind of file it is.

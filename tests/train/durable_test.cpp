@@ -91,7 +91,9 @@ TEST_F(DurableTest, TheLineOfAValidationReachesTheDiskBeforeItsCheckpointKnowsTh
   };
   ASSERT_LT(place_of(is_amendment), count());
   for (size_t i = 0; i < synced().size(); ++i)
-    if (is_amendment(synced()[i])) EXPECT_TRUE(i > 0 && is_metrics(synced()[i - 1])) << i;
+    if (is_amendment(synced()[i])) {
+      EXPECT_TRUE(i > 0 && is_metrics(synced()[i - 1])) << i;
+    }
 }
 
 // Else the power may go between, and leave the name without the content, which nobody removes.

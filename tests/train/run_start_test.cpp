@@ -86,6 +86,11 @@ TEST_F(RunStartTest, AConfigurationThatWasNotFinishedCountsAsNothing) {
   write_bytes(run("a") + "/.tmp-config.toml-123-0", "[model]\ncon");
   begin("a", config_);
   EXPECT_THAT(names_in(run("a")), Not(testing::Contains(testing::StartsWith(".tmp-"))));
+  // Nor does what a process left that was killed while it looked whether it may write here.
+  fs::create_directories(run("c"));
+  write_bytes(run("c") + "/.tmp-file-123-0", "");
+  begin("c", config_);
+  EXPECT_THAT(names_in(run("c")), Not(testing::Contains(testing::StartsWith(".tmp-"))));
   fs::create_directories(run("b"));
   write_bytes(run("b") + "/letter.txt", "dear");
   EXPECT_THAT(message_of<Error>([&] { begin("b", config_); }), HasSubstr("not an empty directory"));

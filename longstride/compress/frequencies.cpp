@@ -5,6 +5,7 @@
 #include <numbers>
 
 #include "longstride/base/check.h"
+#include "longstride/compress/power_table.h"
 #include "longstride/compress/range_coder.h"
 
 namespace longstride {
@@ -12,49 +13,11 @@ namespace longstride {
 namespace {
 
 constexpr int kSymbols = 256;
-constexpr int kTableBits = 10;
-constexpr int kFractionBits = 2 * kTableBits;  // of a power's exponent
-constexpr int kWeightBits = 31;                // a weight of 1 is 2^31
-constexpr uint64_t kOne = uint64_t{1} << kWeightBits;
-
-uint64_t square_root(uint64_t value) {
-  uint64_t root = 0;
-  for (uint64_t bit = uint64_t{1} << 31; bit > 0; bit >>= 1)
-    if ((root + bit) * (root + bit) <= value) root += bit;
-  return root;
-}
-
-// 2^-x for x in [0, 1): coarse[high bits of x] * fine[low bits of x].
-struct PowerTables {
-  std::array<uint64_t, 1 << kTableBits> coarse, fine;
-
-  PowerTables() {
-    // Bit b of the fraction stands for the factor 2^-2^(b - kFractionBits): repeated square roots of 2^-1.
-    std::array<uint64_t, kFractionBits> roots;
-    uint64_t root = kOne / 2;
-    for (int bit = kFractionBits; bit-- > 0;) roots[bit] = root = square_root(root << kWeightBits);
-    for (int i = 0; i < 1 << kTableBits; ++i) {
-      coarse[i] = fine[i] = kOne;
-      for (int bit = 0; bit < kTableBits; ++bit) {
-        if (!(i >> bit & 1)) continue;
-        fine[i] = (fine[i] * roots[bit]) >> kWeightBits;
-        coarse[i] = (coarse[i] * roots[bit + kTableBits]) >> kWeightBits;
-      }
-    }
-  }
-
-  // 2^-(exponent / 2^kFractionBits), in units of 1 / kOne.
-  uint64_t operator()(uint64_t exponent) const {
-    const uint64_t whole = exponent >> kFractionBits, mask = coarse.size() - 1;
-    if (whole > kWeightBits) return 0;
-    return (coarse[exponent >> kTableBits & mask] * fine[exponent & mask]) >> (kWeightBits + whole);
-  }
-};
 
 }  // namespace
 
 Frequencies::Frequencies(std::span<const float> logits) {
-  static const PowerTables power;
+  const PowerTable& power = PowerTable::get();
   LONGSTRIDE_CHECK(logits.size() == kSymbols, "{} logits, must be {}", logits.size(), kSymbols);
   for (int b = 0; b < kSymbols; ++b)
     LONGSTRIDE_CHECK(std::isfinite(logits[b]),
@@ -63,8 +26,8 @@ Frequencies::Frequencies(std::span<const float> logits) {
 
   // The difference of two floats is exact in double, except for differences so large that they do not matter
   // here. The product with a constant is rounded once, the same on every machine.
-  constexpr double kToExponent = std::numbers::log2e * (1 << kFractionBits);
-  constexpr double kFarthest = double{kWeightBits + 1} * (1 << kFractionBits);
+  constexpr double kToExponent = std::numbers::log2e * (1 << PowerTable::kFractionBits);
+  constexpr double kFarthest = double{PowerTable::kOneBits + 1} * (1 << PowerTable::kFractionBits);
   std::array<uint64_t, kSymbols> weights;
   uint64_t sum = 0;
   for (int b = 0; b < kSymbols; ++b) {

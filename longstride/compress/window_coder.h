@@ -7,10 +7,12 @@
 
 #include <cstdint>
 #include <functional>
+#include <memory>
 #include <span>
 #include <string>
 #include <vector>
 
+#include "longstride/compress/predictor.h"
 #include "longstride/decode/decoder.h"
 
 namespace longstride {
@@ -25,7 +27,8 @@ struct Code {
 
 class WindowCoder {
  public:
-  // `decoder` must outlive it, and have at least as many positions as the longest window.
+  // `predictor` must outlive it, and have at least as many positions as the longest window.
+  explicit WindowCoder(Predictor& predictor) : predictor_(&predictor) {}
   explicit WindowCoder(Decoder& decoder);
 
   // Throws Error if a prediction is not finite.
@@ -44,9 +47,9 @@ class WindowCoder {
   template <class Byte, class Visit>
   void walk(std::span<Byte> data, const CodingProgress& progress, Visit&& visit);
 
-  Decoder& decoder_;
-  std::vector<uint8_t> previous_;   // (streams)
-  std::vector<int64_t> positions_;  // (streams)
+  std::unique_ptr<Predictor> of_decoder_;
+  Predictor* predictor_;
+  std::vector<uint8_t> previous_;  // of the windows that do not rest
 };
 
 }  // namespace longstride

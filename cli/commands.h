@@ -98,6 +98,7 @@ struct CompressOptions {
   int64_t step = -1;
   std::string weights = "auto";  // auto: in the precision of products; int8
   bool with_model = false;       // put the model into the file
+  bool portable = false;         // in integers, which any machine decodes
   std::vector<std::string> overrides;
   bool json = false;
 };

@@ -78,6 +78,13 @@ void check_embedded_room(const Codec& codec, const CompressedHeader& header, std
       human_bytes(static_cast<double>(codec.bytes())), human_bytes(static_cast<double>(room)), advice);
 }
 
+// What portable files are computed with, before what the command line says.
+std::vector<std::string> portable_overrides(std::vector<std::string> overrides) {
+  const auto begin = overrides.begin();
+  overrides.insert(begin, {"compute.device=cpu", "compute.precision=f32"});
+  return overrides;
+}
+
 // The run's compute section, or without a run the defaults, with `overrides`.
 ComputeConfig compute_of(const std::string& run, const std::vector<std::string>& overrides) {
   if (!run.empty()) return load_run_config(run, overrides).compute;
@@ -145,6 +152,7 @@ nlohmann::json as_json(const Totals& totals, const CompressedHeader& header, con
           {"model", header.model},
           {"step", header.step},
           {"weights", header.weights},
+          {"portable", header.portable > 0},
           {"precision", header.precision},
           {"windows", header.streams},
           {"bytes", totals.file},
@@ -178,7 +186,10 @@ void report(const Totals& totals, const CompressedHeader& header, const Compress
 }  // namespace
 
 int run_compress(const CompressOptions& options) {
-  const RunConfig config = load_run_config(options.run, options.overrides);
+  if (options.portable && options.weights != "auto")
+    throw UsageError("--portable: its weights have eight bits already; leave out --weights");
+  const RunConfig config = load_run_config(
+      options.run, options.portable ? portable_overrides(options.overrides) : options.overrides);
   use_instructions(config.compute);
   const CompressMaterial material(config, options.file);
   const std::string output = options.output.empty() ? options.file + std::string(kSuffix) : options.output;
@@ -197,10 +208,12 @@ int run_compress(const CompressOptions& options) {
                      "{} changed while it was read; compress again", loaded.file());
     embed_model(header, loaded, *weights);
   }
-  Codec codec = options.with_model ? Codec(loaded, size, embedded_decoder_room(header)) : Codec(loaded, size);
+  CodingOptions coding{.portable = options.portable};
+  if (options.with_model) coding.most_bytes = embedded_decoder_room(header);
+  Codec codec(loaded, size, coding);
   if (options.with_model) check_embedded_room(codec, header, "compress it without --with-model");
   make_coder(codec, loaded, "compression");
-  header.settings = settings_of_bits(options.overrides);
+  if (!options.portable) header.settings = settings_of_bits(options.overrides);
   codec.describe(header, options.weights);
 
   return unless_interrupted(output, [&] {
@@ -241,7 +254,9 @@ int run_decompress(const DecompressOptions& options) {
   writing.mode = file.mode();
 
   const ComputeConfig compute =
-      compute_of(options.run, overrides_after(header.precision, header.settings, options.overrides));
+      compute_of(options.run, header.portable > 0
+                                  ? portable_overrides(options.overrides)
+                                  : overrides_after(header.precision, header.settings, options.overrides));
   use_instructions(compute);
   const CodedNames names{.file = options.file, .run = embedded ? "the model in it" : options.run};
   const LoadedModel loaded =

@@ -214,10 +214,13 @@ void add_compress(CLI::App& app, CompressOptions& o, int& result) {
               "int8: weights in eight bits, faster where memory sets the pace; eval says what it costs");
   c.add_flag("--with-model", o.with_model,
              "put the model into the file, so that decompress needs no run; the result tells its size");
+  c.add_flag("--portable", o.portable,
+             "compute in integers on the CPU, so that the file can be decompressed on any machine");
   add_overrides(c, o.overrides);
   c.add_flag("--json", o.json, "print the result as JSON");
   c.footer(
-      "Only the same model on a device that computes the same bits can decompress the file.\n\n"
+      "Only the same model on a device that computes the same bits can decompress the file; with --portable "
+      "that is any.\n\n"
       "Example:\n  longstride compress runs/fortunes fortunes.txt && "
       "longstride decompress runs/fortunes fortunes.txt.lsc -o again.txt");
   c.run([&] { result = run_compress(o); });

@@ -17,18 +17,39 @@ namespace {
 constexpr int64_t kMostOnGpu = 64, kMostOnCpu = 16;  // windows side by side
 constexpr int64_t kFrameBytes = int64_t{1} << 20;    // at least, so that frames cost next to nothing
 
+// Of a portable file: nothing that differs from one machine to another.
+constexpr const char* kAnyDevice = "any";
+
+// What the integers take, and the parameters that they are made of do not.
+int64_t portable_bytes(const ModelConfig& model, const DecoderOptions& options) {
+  return IntegerModel::bytes(model) + IntegerDecoder::bytes(model, options.streams, options.positions);
+}
+
+void check_portable(const LoadedModel& loaded) {
+  LONGSTRIDE_CHECK(loaded.device().kind == DeviceKind::cpu,
+                   "portable files are coded on the CPU; load the model there: --device cpu");
+  LONGSTRIDE_CHECK(loaded.quantized() == nullptr,
+                   "portable files have weights in eight bits of their own; load the model without int8");
+  IntegerModel::check(loaded.config().model);
+}
+
 // Windows side by side: few rounds, none of them with much fewer than the others.
-int64_t choose_streams(const LoadedModel& loaded, DecoderOptions options, int64_t size, int64_t most_bytes) {
+int64_t choose_streams(const LoadedModel& loaded, DecoderOptions options, int64_t size,
+                       const CodingOptions& coding) {
   const ModelConfig& model = loaded.config().model;
   const bool cpu = loaded.device().kind == DeviceKind::cpu;
   const int64_t most = cpu ? kMostOnCpu : kMostOnGpu;
-  const int64_t room = std::min(most_bytes, cpu ? cpu_cache_room() : gpu_room(loaded.device()));
+  const int64_t room = std::min(coding.most_bytes, cpu ? cpu_cache_room() : gpu_room(loaded.device()));
   const int64_t windows = std::max<int64_t>(1, (size + model.context - 1) / model.context);
   const auto balanced = [&](int64_t limit) {
     const int64_t rounds = (windows + limit - 1) / limit;
     return (windows + rounds - 1) / rounds;
   };
   options.streams = balanced(most);
+  if (coding.portable) {
+    while (options.streams > 1 && portable_bytes(model, options) > room) --options.streams;
+    return balanced(options.streams);
+  }
   return balanced(streams_that_fit(model, loaded.device(), loaded.product(), options, room));
 }
 
@@ -61,7 +82,10 @@ void check_model(const LoadedModel& loaded, const CompressedHeader& header, cons
       header.model == loaded.digest(),
       "{} was compressed with another model, {} (step {}); {} has {} at that step; nothing was written",
       names.file, beginning_of(header.model), header.step, names.run, beginning_of(loaded.digest()));
-  LONGSTRIDE_CHECK(name_of(loaded.product()) == header.precision,
+  LONGSTRIDE_CHECK(header.portable == 0 || header.portable == IntegerModel::kVersion,
+                   "{} is a portable file of version {}, this version of longstride reads version {}",
+                   names.file, header.portable, IntegerModel::kVersion);
+  LONGSTRIDE_CHECK(header.portable > 0 || name_of(loaded.product()) == header.precision,
                    "{} was compressed with products in {}, not {}; leave compute.precision as it was",
                    names.file, header.precision, name_of(loaded.product()));
   LONGSTRIDE_CHECK((header.weights == "int8") == (loaded.quantized() != nullptr),
@@ -114,9 +138,13 @@ LoadedModel load_model_of(const CompressedHeader& header, const CodedNames& name
   }
 }
 
-Codec::Codec(const LoadedModel& loaded, int64_t size, int64_t most_bytes)
-    : loaded_(loaded), options_(decoder_options(loaded, size)), device_(describe_device(loaded.device())) {
-  options_.streams = choose_streams(loaded, options_, size, most_bytes);
+Codec::Codec(const LoadedModel& loaded, int64_t size, const CodingOptions& options)
+    : loaded_(loaded),
+      options_(decoder_options(loaded, size)),
+      device_(options.portable ? kAnyDevice : describe_device(loaded.device())),
+      portable_(options.portable) {
+  if (portable_) check_portable(loaded);
+  options_.streams = choose_streams(loaded, options_, size, options);
 }
 
 Codec::Codec(const LoadedModel& loaded, const CompressedHeader& header, const CodedNames& names)
@@ -124,20 +152,31 @@ Codec::Codec(const LoadedModel& loaded, const CompressedHeader& header, const Co
       options_(decoder_options(loaded, header.bytes)),
       header_(header),
       names_(names),
-      device_(describe_device(loaded.device())),
+      device_(header.portable > 0 ? kAnyDevice : describe_device(loaded.device())),
+      portable_(header.portable > 0),
       decompresses_(true) {
   check_model(loaded, header, names);
+  if (portable_) check_portable(loaded);
   options_.streams = header.streams;
 }
 
 int64_t Codec::bytes() const {
+  if (portable_) return portable_bytes(loaded_.config().model, options_);
   return Decoder::bytes(loaded_.config().model, loaded_.device(), loaded_.product(), options_);
 }
 
 void Codec::make_coder() {
-  decoder_ = std::make_unique<Decoder>(loaded_.config().model, loaded_.parameters(), loaded_.device(),
-                                       options_, loaded_.quantized());
-  coder_ = std::make_unique<WindowCoder>(*decoder_);
+  const ModelConfig& model = loaded_.config().model;
+  if (portable_) {
+    integer_model_ = std::make_unique<IntegerModel>(model, by_role(model, loaded_.weights(), {}));
+    integer_decoder_ =
+        std::make_unique<IntegerDecoder>(*integer_model_, options_.streams, options_.positions);
+    coder_ = std::make_unique<WindowCoder>(static_cast<Predictor&>(*integer_decoder_));
+  } else {
+    decoder_ = std::make_unique<Decoder>(model, loaded_.parameters(), loaded_.device(), options_,
+                                         loaded_.quantized());
+    coder_ = std::make_unique<WindowCoder>(*decoder_);
+  }
   if (decompresses_ && coder_->probe() != header_.probe) refuse_device();
 }
 
@@ -145,7 +184,8 @@ void Codec::describe(CompressedHeader& header, const std::string& weights) {
   header.model = loaded_.digest();
   header.step = loaded_.step();
   header.weights = weights;
-  header.precision = name_of(loaded_.product());
+  header.portable = portable_ ? IntegerModel::kVersion : 0;
+  header.precision = name_of(portable_ ? DType::f32 : loaded_.product());
   header.device = device_;
   header.probe = coder_->probe();
   header.context = loaded_.config().model.context;
@@ -173,6 +213,11 @@ void Codec::decode(const CompressedFrame& frame, std::span<uint8_t> bytes, const
 }
 
 void Codec::refuse_device() const {
+  if (portable_)
+    fail(
+        "{}: this version of longstride does not reproduce the probabilities of this portable file; nothing "
+        "was written",
+        names_.file);
   if (header_.device == device_)
     fail(
         "{}: this device does not reproduce the probabilities it was compressed with, though that was on the "

@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "longstride/compress/container.h"
+#include "longstride/compress/portable/integer_decoder.h"
 #include "longstride/compress/window_coder.h"
 #include "longstride/run/run_directory.h"
 
@@ -21,11 +22,16 @@ struct CodedNames {
   std::string run;   // the model's run
 };
 
+struct CodingOptions {
+  bool portable = false;                                     // in integers, which any machine decodes
+  int64_t most_bytes = std::numeric_limits<int64_t>::max();  // that the decoder may take
+};
+
 class Codec {
  public:
-  // To compress `size` bytes: windows side by side in few rounds, as many as memory has room for.
-  // `most_bytes`: that the decoder may take.
-  Codec(const LoadedModel& loaded, int64_t size, int64_t most_bytes = std::numeric_limits<int64_t>::max());
+  // To compress `size` bytes: windows side by side in few rounds, as many as memory has room for. Throws Error
+  // if a portable file cannot be made with this model, or where it is loaded.
+  Codec(const LoadedModel& loaded, int64_t size, const CodingOptions& options = {});
   // To decompress what has this header. Throws Error if the model is another one.
   Codec(const LoadedModel& loaded, const CompressedHeader& header, const CodedNames& names);
 
@@ -35,7 +41,8 @@ class Codec {
   // compressed.
   void make_coder();
 
-  // Fills what the header says of the model and of the coding. `weights` is auto or int8.
+  // Fills what the header says of the model and of the coding. `weights` is auto or int8. What it says of a
+  // portable file is the same on every machine.
   void describe(CompressedHeader& header, const std::string& weights);
 
   struct Sums {
@@ -58,8 +65,10 @@ class Codec {
   CompressedHeader header_;  // of what is decompressed
   CodedNames names_;
   std::string device_;
-  bool decompresses_ = false;
+  bool portable_ = false, decompresses_ = false;
   std::unique_ptr<Decoder> decoder_;
+  std::unique_ptr<IntegerModel> integer_model_;  // of a portable file, in place of the decoder
+  std::unique_ptr<IntegerDecoder> integer_decoder_;
   std::unique_ptr<WindowCoder> coder_;
 };
 

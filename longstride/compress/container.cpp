@@ -23,6 +23,8 @@ using nlohmann::json;
 constexpr std::string_view kFormat = "longstride compressed ";
 constexpr int kVersion = 1;  // without a model
 constexpr int kVersionWithModel = 2;
+constexpr int kVersionPortable = 3;  // in integers, with or without a model
+constexpr int64_t kMostPortable = 1'000'000;
 constexpr int64_t kChecksumDigits = 32;
 constexpr int64_t kMostModelConfig = int64_t{1} << 20;  // bytes
 constexpr int64_t kMostStreams = 64;
@@ -36,6 +38,7 @@ json to_json(const CompressedHeader& header) {
            {"precision", header.precision}, {"device", header.device},       {"probe", header.probe},
            {"context", header.context},     {"streams", header.streams},     {"frame", header.frame_bytes}};
   // Small files are small for every word that is left out.
+  if (header.portable > 0) out["portable"] = header.portable;
   if (!header.settings.empty()) out["settings"] = header.settings;
   if (!header.shape.empty()) out["shape"] = header.shape;
   if (!header.before.empty()) out["before"] = header.before.size();
@@ -133,9 +136,16 @@ class Rest {
   std::string_view text_;
 };
 
-CompressedHeader read_header(Rest& rest, bool with_model) {
+CompressedHeader read_header(Rest& rest, int version) {
   const json parsed = parse_json(rest.line());
   CompressedHeader header = header_from(parsed);
+  if (version == kVersionPortable) {
+    header.portable = whole_number_at(parsed, "portable");
+    LONGSTRIDE_CHECK(header.portable >= 1 && header.portable <= kMostPortable, "its arithmetic is {}",
+                     header.portable);
+  }
+  const bool with_model =
+      version == kVersionWithModel || (version == kVersionPortable && parsed.contains("model_config"));
   check(header);
   header.before = rest.take(parsed.contains("before") ? whole_number_at(parsed, "before") : 0);
   header.after = rest.take(parsed.contains("after") ? whole_number_at(parsed, "after") : 0);
@@ -190,8 +200,10 @@ CompressedWriter::CompressedWriter(ByteSink& file, const CompressedHeader& heade
     : file_(file), sink_(file) {
   check(header);
   // Names of files need not be UTF-8, as JSON must be.
-  const bool with_model = !header.model_config.empty();
-  sink_.write(fmt::format("{}{}\n{}\n", kFormat, with_model ? kVersionWithModel : kVersion,
+  const int version = header.portable > 0           ? kVersionPortable
+                      : header.model_config.empty() ? kVersion
+                                                    : kVersionWithModel;
+  sink_.write(fmt::format("{}{}\n{}\n", kFormat, version,
                           to_json(header).dump(-1, ' ', false, json::error_handler_t::replace)));
   sink_.write(header.before);
   sink_.write(header.after);
@@ -245,14 +257,15 @@ void CompressedFile::read(const std::string& name) {
       "{} is damaged: it was cut off or altered since it was written", name);
   text.remove_suffix(kChecksumDigits);
   Rest rest(text.substr(kFormat.size()));
-  const std::string_view version = rest.line();
-  const bool with_model = version == fmt::format("{}", kVersionWithModel);
-  LONGSTRIDE_CHECK(with_model || version == fmt::format("{}", kVersion),
-                   "{} is of format {}, this version of longstride reads formats {} and {}", name, version,
-                   kVersion, kVersionWithModel);
+  const std::string_view written = rest.line();
+  int version = kVersion;
+  while (version <= kVersionPortable && written != fmt::format("{}", version)) ++version;
+  LONGSTRIDE_CHECK(version <= kVersionPortable,
+                   "{} is of format {}, this version of longstride reads formats {} to {}", name, written,
+                   kVersion, kVersionPortable);
   // The checksum finds damage; what a person wrote can still be wrong.
   try {
-    header_ = read_header(rest, with_model);
+    header_ = read_header(rest, version);
     frames_ = read_frames(rest, header_);
   } catch (const json::exception& error) {
     fail("{} is damaged: {}", name, reason_of(error));

@@ -22,6 +22,7 @@ struct CompressedHeader {
   std::string model;  // LoadedModel::digest()
   int64_t step = 0;
   std::string weights = "auto";       // or int8
+  int64_t portable = 0;               // version of the integer arithmetic (IntegerModel::kVersion); 0: floats
   std::string precision;              // of products: f32, bf16, f16
   std::string device;                 // in words
   std::vector<std::string> settings;  // of the command line, section.key=value

@@ -75,6 +75,9 @@ class LoadedModel {
   DType product() const { return product_; }
   // With int8, weights of products are the values that the eight bits mean, in the compute dtype.
   const ModelParameters& parameters() const { return parameters_; }
+  // All weights in f32 on the device, whatever the products' precision; with int8 and products in f32 those of
+  // products are the values that the eight bits mean.
+  const ParameterStore& weights() const { return weights_; }
   // The eight bits themselves; null without int8.
   const QuantizedParameters* quantized() const { return quantized_.empty() ? nullptr : &quantized_; }
   int64_t step() const { return step_; }  // at which the weights were saved

@@ -204,6 +204,29 @@ TEST_F(CompressTest, WithItsModelItComesBackWithoutARun) {
   expect_complaint(longstride("decompress c.lsc -o refused --set data.path=x"), 2, {"data.path"});
 }
 
+TEST_F(CompressTest, PortableFilesAreTheSameOnEveryInstructionSet) {
+  train();
+  ASSERT_EQ(longstride("compress run text.txt --portable -o c.lsc").code, 0);
+  ASSERT_EQ(longstride("compress run text.txt --portable --with-model -o alone.lsc").code, 0);
+  for (const char* set : {"generic", "sse4", "avx2", "avx512"}) {
+    environment_ = "OMP_NUM_THREADS=2 LONGSTRIDE_INSTRUCTIONS="s + set;
+    if (longstride("selftest").code != 0) continue;  // not of this CPU
+    ASSERT_EQ(longstride("compress run text.txt --portable --force -o here.lsc").code, 0);
+    EXPECT_TRUE(in_folder("here.lsc") == in_folder("c.lsc")) << set;
+    for (const char* file : {"run c.lsc", "alone.lsc"}) {
+      const Outcome outcome = longstride("decompress "s + file + " --force -o again");
+      ASSERT_EQ(outcome.code, 0) << outcome.err;
+      EXPECT_TRUE(in_folder("again") == in_folder("text.txt")) << set << " " << file;
+    }
+  }
+  environment_ = "OMP_NUM_THREADS=1";
+  expect_complaint(longstride("compress run text.txt --portable --weights int8 -o no.lsc"), 2,
+                   {"--portable", "leave out --weights"});
+  EXPECT_FALSE(exists("no.lsc"));
+  train("other", " --set train.seed=2");
+  expect_refusal("other", "c.lsc", {"c.lsc was compressed with another model", "other has "});
+}
+
 TEST_F(CompressTest, HostileModelsInFilesAreRefused) {
   train();
   ASSERT_EQ(longstride("compress run text.txt -o c.lsc --with-model").code, 0);

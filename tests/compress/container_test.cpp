@@ -43,6 +43,23 @@ std::vector<uint8_t> part(int64_t bytes, uint8_t first) {
   return result;
 }
 
+TEST(CompressedFile, PortableOnesSayWhichArithmetic) {
+  const TemporaryFolder folder;
+  CompressedHeader header = some_header();
+  header.weights = "auto";
+  header.bytes = 0;
+  header.portable = 7;
+  for (const bool with_model : {false, true}) {
+    const std::vector<uint8_t> weights = part(9, 3);
+    if (with_model) header.model_config = "[model]", header.model_weights = weights;
+    write_file_atomically(folder / "x", [&](ByteSink& sink) { CompressedWriter(sink, header).finish(); });
+    const CompressedFile file(folder / "x");
+    EXPECT_EQ(file.header().portable, 7);
+    EXPECT_EQ(file.header().model_config, header.model_config);
+    EXPECT_EQ(file.header().model_weights.size(), header.model_weights.size());
+  }
+}
+
 TEST(CompressedHeader, SizesThatNoCompressorMakesAreRefused) {
   const auto refusal = [](auto&& change) {
     CompressedHeader header = some_header();
@@ -134,7 +151,8 @@ TEST_F(ContainerTest, AModelLiesBeforeTheFrames) {
   EXPECT_EQ(file.bytes(), written_);
   EXPECT_TRUE(plain.starts_with("longstride compressed 1\n"));
   EXPECT_THAT(forged("compressed 2\n", "compressed 1\n"), HasSubstr("damaged"));
-  EXPECT_THAT(forged("compressed 2\n", "compressed 3\n"), HasSubstr("format 3, this version"));
+  EXPECT_THAT(forged("compressed 2\n", "compressed 4\n"), HasSubstr("format 4, this version"));
+  EXPECT_THAT(forged("compressed 2\n", "compressed 3\n"), HasSubstr("portable"));
   EXPECT_THAT(forged("\"model_config\":8", "\"model_config\":0"),
               HasSubstr("config of its model has 0 bytes"));
   EXPECT_THAT(forged("\"model_config\":8", "\"model_config\":2000000"), HasSubstr("2000000 bytes"));

@@ -95,7 +95,8 @@ TEST(FixedPoint, ActivationIsThatOfTheReference) {
   for (double x = -40; x < 40; x += 0.013) {
     double expected = 0;
     reference::activation_forward(&x, 1, &expected);
-    EXPECT_NEAR(real(portable::Activation::get()(fixed_of(x))), expected, 2e-6 * std::max(1.0, std::abs(x))) << x;
+    EXPECT_NEAR(real(portable::Activation::get()(fixed_of(x))), expected, 2e-6 * std::max(1.0, std::abs(x)))
+        << x;
   }
   EXPECT_EQ(portable::Activation::get()(portable::kMost), portable::kMost);
   EXPECT_NEAR(real(portable::Activation::get()(-portable::kMost)), 0, 0.02);
@@ -109,7 +110,8 @@ void expect_angles(ModelConfig config, int64_t count) {
   for (int64_t i = 0; i < count; i += 1 + i / 7)
     for (int64_t pair = 0; pair < half; ++pair) {
       const portable::Turn turn = rotation[i * half + pair];
-      EXPECT_NEAR(real(turn.cosine, portable::kTurnBits), std::cos(angles(i, pair)), 2e-6) << i << " " << pair;
+      EXPECT_NEAR(real(turn.cosine, portable::kTurnBits), std::cos(angles(i, pair)), 2e-6)
+          << i << " " << pair;
       EXPECT_NEAR(real(turn.sine, portable::kTurnBits), std::sin(angles(i, pair)), 2e-6) << i << " " << pair;
     }
 }

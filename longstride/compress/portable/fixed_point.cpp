@@ -106,15 +106,14 @@ void normalise(std::span<const Fixed> x, bool centred, uint64_t epsilon, Fixed* 
   }
   // epsilon, once for each element, in the same units: 2^(right - kFraction) is that of y's elements now.
   constexpr int kEpsilonBits = 40;
-  sum += static_cast<uint64_t>(shifted(width * static_cast<int64_t>(epsilon),
-                                       kEpsilonBits - 2 * (kFraction - right)));
+  sum += static_cast<uint64_t>(
+      shifted(width * static_cast<int64_t>(epsilon), kEpsilonBits - 2 * (kFraction - right)));
   sum = std::max(sum, uint64_t{1});
   const int twice = std::countl_zero(sum) / 2;
-  const uint64_t root = square_root(sum << (2 * twice));         // 32 bits
+  const uint64_t root = square_root(sum << (2 * twice));                           // 32 bits
   const uint64_t root_of_width = square_root(static_cast<uint64_t>(width) << 40);  // a unit is 2^-20
   const auto factor = static_cast<int64_t>((root_of_width << 32) / root);
-  for (size_t i = 0; i < x.size(); ++i)
-    y[i] = cut(shifted(y[i] * factor, 20 + 32 - kFraction - twice));
+  for (size_t i = 0; i < x.size(); ++i) y[i] = cut(shifted(y[i] * factor, 20 + 32 - kFraction - twice));
 }
 
 const Activation& Activation::get() {
@@ -127,8 +126,8 @@ Activation::Activation() {
   constexpr uint64_t kOne = uint64_t{1} << PowerTable::kOneBits;
   // One entry more, to which the last line leads.
   for (uint64_t i = 0; i <= (uint64_t{kFarthest} << kPerPowerBits) + 1; ++i)
-    gate_.push_back(static_cast<int32_t>(
-        (kOne << kGateBits) / (kOne + power(i << (PowerTable::kFractionBits - kPerPowerBits)))));
+    gate_.push_back(static_cast<int32_t>((kOne << kGateBits) /
+                                         (kOne + power(i << (PowerTable::kFractionBits - kPerPowerBits)))));
 }
 
 Fixed Activation::operator()(Fixed x) const {
@@ -152,8 +151,7 @@ uint64_t high_product(uint64_t a, uint64_t b) {
 uint64_t turn_of_power(double base, int64_t numerator, int64_t denominator) {
   constexpr uint64_t kTwoOverPi = 0xA2F9836E4E441529;  // in units of 2^-64
   const int64_t log = logarithm(base);
-  const int64_t exponent =
-      log / denominator * numerator + log % denominator * numerator / denominator;
+  const int64_t exponent = log / denominator * numerator + log % denominator * numerator / denominator;
   // A radian is a quarter of 2 / pi of a turn, and the power has 63 bits.
   return high_product(negative_power(exponent), kTwoOverPi) >> 1;
 }

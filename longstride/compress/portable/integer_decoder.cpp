@@ -48,7 +48,8 @@ IntegerDecoder::IntegerDecoder(const IntegerModel& model, int64_t streams, int64
       rotation_(integer_rotation(model.config(), positions)) {
   const ModelConfig& config = model.config();
   LONGSTRIDE_CHECK(streams >= 1 && positions >= 1 && positions <= config.context,
-                   "{} windows of {} positions; the model's context is {}", streams, positions, config.context);
+                   "{} windows of {} positions; the model's context is {}", streams, positions,
+                   config.context);
   // The part that training used is a float.
   share_ = portable::fixed_of(static_cast<float>(config.value_residual), kShareBits);
   constexpr uint64_t kLog2e = 6'196'328'019;  // in units of 2^-32
@@ -65,7 +66,8 @@ IntegerDecoder::IntegerDecoder(const IntegerModel& model, int64_t streams, int64
   }
   lists_.resize(plan_.stores.size());
   for (RowList& list : lists_) list.rows.reserve(static_cast<size_t>(positions));
-  for (std::vector<Fixed>* rows : {&x_, &normed_, &attended_, &branch_}) resize(*rows, streams * config.width);
+  for (std::vector<Fixed>* rows : {&x_, &normed_, &attended_, &branch_})
+    resize(*rows, streams * config.width);
   if (config.mixes_values()) resize(first_values_, streams * config.width);
   resize(qkv_, streams * config.qkv());
   resize(hidden_, streams * config.ff());
@@ -92,7 +94,8 @@ int64_t IntegerDecoder::bytes(const ModelConfig& config, int64_t streams, int64_
     a_stream += plan.layer(layer).rows * row_bytes(config);
     if (config.convolves()) a_stream += kFixed * kConvolutionTaps * config.width;
   }
-  int64_t all = streams * a_stream + std::ssize(plan.stores) * positions * static_cast<int64_t>(sizeof(int32_t)) +
+  int64_t all = streams * a_stream +
+                std::ssize(plan.stores) * positions * static_cast<int64_t>(sizeof(int32_t)) +
                 threads() * positions * kFixed;
   if (config.rotary())
     all += positions * (config.qk_head() / 2) * static_cast<int64_t>(sizeof(portable::Turn));
@@ -103,7 +106,8 @@ Tensor IntegerDecoder::step(std::span<const uint8_t> previous, int64_t position)
   const ModelConfig& config = model_.config();
   const int64_t count = std::ssize(previous);
   LONGSTRIDE_CHECK(count <= streams_ && position >= 0 && position < positions_,
-                   "{} windows at position {}; the decoder has {} of {}", count, position, streams_, positions_);
+                   "{} windows at position {}; the decoder has {} of {}", count, position, streams_,
+                   positions_);
   const ThreadLimit limit(too_small_to_share(product_weights(config), count));
   for (int64_t s = 0; s < count; ++s) model_.embed(previous[s], position, x_.data() + s * config.width);
   for (int64_t layer = 0; layer < config.layers; ++layer) block(layer, count, position);
@@ -113,8 +117,9 @@ Tensor IntegerDecoder::step(std::span<const uint8_t> previous, int64_t position)
   constexpr int kLogitBits = 16;
   constexpr int64_t kMostLogit = (int64_t{1} << 23) - 1;
   for (int64_t i = 0; i < count * kVocabulary; ++i)
-    logits_[i] = static_cast<float>(cut(shifted(logits_fixed_[i], portable::kFraction - kLogitBits), kMostLogit)) /
-                 (1 << kLogitBits);
+    logits_[i] =
+        static_cast<float>(cut(shifted(logits_fixed_[i], portable::kFraction - kLogitBits), kMostLogit)) /
+        (1 << kLogitBits);
   return Tensor(logits_.data(), DType::f32, {streams_, kVocabulary});
 }
 
@@ -186,10 +191,11 @@ void IntegerDecoder::product(const WholeMatrix& w, const std::vector<Fixed>& x, 
   for (int64_t s = 0; s < count; ++s)
     exponents_[s] = portable::to_whole({x.data() + s * w.columns, static_cast<size_t>(w.columns)}, kWholeBits,
                                        whole_.data() + s * w.columns);
-  portable::whole_product(w.values.data(), w.rows, w.columns, whole_.data(), count, [&](int64_t n, int64_t s, int64_t sum) {
-    const int64_t value = shifted(sum * w.factors[n], w.rights[n] - exponents_[s]);
-    y[s * w.rows + n] = cut(cut(value) + (w.bias.empty() ? 0 : w.bias[n]));
-  });
+  portable::whole_product(w.values.data(), w.rows, w.columns, whole_.data(), count,
+                          [&](int64_t n, int64_t s, int64_t sum) {
+                            const int64_t value = shifted(sum * w.factors[n], w.rights[n] - exponents_[s]);
+                            y[s * w.rows + n] = cut(cut(value) + (w.bias.empty() ? 0 : w.bias[n]));
+                          });
 }
 
 void IntegerDecoder::change_queries_and_keys(Fixed* row, int64_t position) const {
@@ -223,8 +229,9 @@ void IntegerDecoder::store(int64_t layer, int64_t stream, int64_t position) {
       const int64_t at = first + row;
       cache.key_exponents[at] = static_cast<int8_t>(portable::to_whole(
           {keys + head * width, static_cast<size_t>(width)}, kKeyBits, cache.keys.data() + at * width));
-      cache.value_exponents[at] = static_cast<int8_t>(portable::to_whole(
-          {values + head * v_width, static_cast<size_t>(v_width)}, kWholeBits, cache.values.data() + at * v_width));
+      cache.value_exponents[at] =
+          static_cast<int8_t>(portable::to_whole({values + head * v_width, static_cast<size_t>(v_width)},
+                                                 kWholeBits, cache.values.data() + at * v_width));
     });
   }
 }
@@ -243,15 +250,17 @@ void IntegerDecoder::attend(int64_t layer, int64_t stream, int64_t head, Attenti
   // Scores as exponents of two. They are cut where a difference of two could not be told from infinity.
   constexpr int64_t kMostScore = int64_t{1} << 40;
   const int query_exponent =
-      portable::to_whole({qkv_.data() + stream * config.qkv() + head * width, static_cast<size_t>(width)}, kKeyBits,
-                         work.query.data());
+      portable::to_whole({qkv_.data() + stream * config.qkv() + head * width, static_cast<size_t>(width)},
+                         kKeyBits, work.query.data());
   work.scores.clear();
   int64_t most = -kMostScore;
   int most_exponent = 0;
   for (const int32_t row : rows) {
     const int64_t at = first + row;
-    const int64_t sum = portable::whole_dot<kKeyBits, kKeyBits>(work.query.data(), cache.keys.data() + at * width, width);
-    const int right = 2 * portable::kFraction + kScoreBits - kPowerBits - query_exponent - cache.key_exponents[at];
+    const int64_t sum =
+        portable::whole_dot<kKeyBits, kKeyBits>(work.query.data(), cache.keys.data() + at * width, width);
+    const int right =
+        2 * portable::kFraction + kScoreBits - kPowerBits - query_exponent - cache.key_exponents[at];
     const int64_t score = cut(shifted(sum * score_factor_, right), kMostScore);
     work.scores.push_back(score);
     most = std::max(most, score);

@@ -80,8 +80,8 @@ IntegerNorm norm_of(const Tensor& gain, const Tensor& bias) {
 
 void IntegerModel::check(const ModelConfig& config) {
   LONGSTRIDE_CHECK(config.context <= kMostPositions,
-                   "model.context = {}: a portable file needs a model of at most {} positions", config.context,
-                   kMostPositions);
+                   "model.context = {}: a portable file needs a model of at most {} positions",
+                   config.context, kMostPositions);
 }
 
 IntegerModel::IntegerModel(const ModelConfig& config, const ModelParameters& p) : config_(config) {

@@ -15,9 +15,9 @@ namespace longstride {
 // w[n][k] = values[n * columns + k] * factors[n] * 2^-rights[n].
 struct WholeMatrix {
   int64_t rows = 0, columns = 0;
-  std::vector<int8_t> values;    // (rows, columns) in [-127, 127]
-  std::vector<int32_t> factors;  // (rows) of 16 bits; 0 for a row of zeros
-  std::vector<int32_t> rights;   // (rows)
+  std::vector<int8_t> values;         // (rows, columns) in [-127, 127]
+  std::vector<int32_t> factors;       // (rows) of 16 bits; 0 for a row of zeros
+  std::vector<int32_t> rights;        // (rows)
   std::vector<portable::Fixed> bias;  // (rows), or empty
 };
 

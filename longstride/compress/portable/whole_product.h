@@ -34,7 +34,8 @@ inline void add_scaled(const int16_t* values, int32_t factor, int64_t count, int
 // Calls take(n, m, sum) for each of the `rows` rows n of w (rows, columns) in [-127, 127] and each of the `count` <=
 // 64 rows m of x (count, columns) of 15 bits, with the sum of w[n][k] x[m][k]. Rows of w are shared by threads.
 template <class Take>
-void whole_product(const int8_t* w, int64_t rows, int64_t columns, const int16_t* x, int64_t count, const Take& take) {
+void whole_product(const int8_t* w, int64_t rows, int64_t columns, const int16_t* x, int64_t count,
+                   const Take& take) {
   constexpr int64_t kMostCount = 64, kRows = 16;
   constexpr int64_t kPiece = 512;  // 512 * 127 * 32767 < 2^31
   parallel_for((rows + kRows - 1) / kRows, [&](int64_t piece) {

@@ -56,6 +56,10 @@ struct GenerateOptions {
   double hop = 0.5;        // the part of the context by which the window moves on when it is full
 };
 
+struct CompressOptions {
+  bool portable = false;  // probabilities by integer arithmetic, so that every CPU decompresses it
+};
+
 // Bytes as a model draws them, one by one. Keeps its model alive.
 class [[gnu::visibility("default")]] Generation {
  public:
@@ -129,8 +133,10 @@ class [[gnu::visibility("default")]] Model {
   // Goes on from `beginning`, which may be empty; of one that is too long, its end.
   Generation generate(std::span<const uint8_t> beginning, const GenerateOptions& options = {}) const;
   // What `longstride compress` writes of such bytes. Only the same model on a device that computes the same
-  // bits can decompress it; elsewhere decompress() throws.
-  std::vector<uint8_t> compress(std::span<const uint8_t> bytes, const Progress& progress = {}) const;
+  // bits can decompress it; elsewhere decompress() throws. If it is portable, every CPU computes them; the model
+  // must then be on the CPU, without int8, to compress as well as to decompress.
+  std::vector<uint8_t> compress(std::span<const uint8_t> bytes, const Progress& progress = {},
+                                const CompressOptions& options = {}) const;
   std::vector<uint8_t> decompress(std::span<const uint8_t> compressed, const Progress& progress = {}) const;
 
  private:

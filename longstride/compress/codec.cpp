@@ -27,7 +27,7 @@ int64_t portable_bytes(const ModelConfig& model, const DecoderOptions& options) 
 
 void check_portable(const LoadedModel& loaded) {
   LONGSTRIDE_CHECK(loaded.device().kind == DeviceKind::cpu,
-                   "portable files are coded on the CPU; load the model there: --device cpu");
+                   "portable files are coded on the CPU; load the model there, with device cpu");
   LONGSTRIDE_CHECK(loaded.quantized() == nullptr,
                    "portable files have weights in eight bits of their own; load the model without int8");
   IntegerModel::check(loaded.config().model);

@@ -40,7 +40,8 @@ CodingProgress summed(const Progress& progress, int64_t total) {
 
 }  // namespace
 
-std::vector<uint8_t> Model::compress(std::span<const uint8_t> bytes, const Progress& progress) const {
+std::vector<uint8_t> Model::compress(std::span<const uint8_t> bytes, const Progress& progress,
+                                     const CompressOptions& options) const {
   const LoadedModel& loaded = state_->loaded;
   const DataConfig& data = loaded.config().data;
   CompressedHeader header;
@@ -52,7 +53,7 @@ std::vector<uint8_t> Model::compress(std::span<const uint8_t> bytes, const Progr
     header.shape = {data.image_height, data.image_width, data.image_channels};
   }
   const AtWork work = state_->at_work();
-  Codec codec(loaded, header.bytes);
+  Codec codec(loaded, header.bytes, {.portable = options.portable});
   make_coder(codec, loaded, "compression");
   codec.describe(header, loaded.quantized() != nullptr ? "int8" : "auto");
   MemorySink sink;

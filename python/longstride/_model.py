@@ -120,9 +120,13 @@ class Model:
 
         return drawn()
 
-    def compress(self, data) -> bytes:
-        """What `longstride compress` writes. Only the same model, on a device that computes the same bits, decompresses it."""
-        return self._engine.compress(bytes_of(data))
+    def compress(self, data, *, portable: bool = False) -> bytes:
+        """What `longstride compress` writes. Only the same model, on a device that computes the same bits, decompresses it.
+
+        With ``portable`` the probabilities come from integer arithmetic, so that every CPU decompresses it; the model must
+        then have device="cpu" and not int8, to compress as well as to decompress.
+        """
+        return self._engine.compress(bytes_of(data), portable)
 
     def decompress(self, data) -> bytes:
         return self._engine.decompress(bytes_of(data))

@@ -105,10 +105,11 @@ void bind_model(nb::module_& m) {
           "hop"_a = 0.5)
       .def(
           "compress",
-          [](const Model& model, const Bytes& bytes) {
-            return as_bytes(without_lock([&] { return model.compress(span_of(bytes), Interruptible()); }));
+          [](const Model& model, const Bytes& bytes, bool portable) {
+            return as_bytes(without_lock(
+                [&] { return model.compress(span_of(bytes), Interruptible(), {.portable = portable}); }));
           },
-          "bytes"_a)
+          "bytes"_a, "portable"_a = false)
       .def(
           "decompress",
           [](const Model& model, const Bytes& compressed) {

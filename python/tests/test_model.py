@@ -100,6 +100,22 @@ def test_compresses(model):
         model.decompress(b"nonsense")
 
 
+def test_portable_is_the_program_with_any_threads(model, run, program, tmp_path):
+    (tmp_path / "text").write_bytes(TEXT)
+    program("compress", run, tmp_path / "text", "-o", tmp_path / "packed", "--portable")
+    packed = model.compress(TEXT, portable=True)
+    assert model.decompress((tmp_path / "packed").read_bytes()) == TEXT
+    assert packed != model.compress(TEXT)
+    assert packed == longstride.Model(run, device="cpu", precision="f32", threads=1).compress(TEXT, portable=True)
+    (tmp_path / "mine").write_bytes(packed)
+    program("decompress", run, tmp_path / "mine", "-o", tmp_path / "back")
+    assert (tmp_path / "back").read_bytes() == TEXT
+    eight = longstride.Model(run, device="cpu", int8=True)
+    for call in (lambda: eight.compress(TEXT, portable=True), lambda: eight.decompress(packed)):
+        with pytest.raises(longstride.Error, match="int8|weights auto"):
+            call()
+
+
 def test_refusals(model, run):
     for call, message in (
         (lambda: longstride.Model("no/such/run"), "no/such/run"),

@@ -219,6 +219,27 @@ TEST_F(FacadeModel, CompressesAsTheProgramDoes) {
   EXPECT_TRUE(model.decompress(model.compress({})).empty());
 }
 
+TEST_F(FacadeModel, PortableIsTheProgramsWithAnyThreadsAndPrecision) {
+  const std::string text = counting_text(300);
+  const auto portable = [&](LoadOptions options) {
+    options.device = "cpu";
+    return Model(run(), options).compress(bytes_of(text), {}, {.portable = true});
+  };
+  const std::vector<uint8_t> compressed = portable({.threads = 1});
+  EXPECT_EQ(portable({.precision = "bf16", .threads = 3}), compressed);
+  EXPECT_NE(load().compress(bytes_of(text)), compressed);
+  write_bytes(*folder / "portable.lsc", std::string(compressed.begin(), compressed.end()));
+  longstride("decompress run portable.lsc -o portable.txt --force");
+  EXPECT_EQ(read_bytes(*folder / "portable.txt"), text);
+  longstride("compress run portable.txt -o of_program.lsc --portable --force");
+  const std::string file = read_bytes(*folder / "of_program.lsc");
+  const std::vector<uint8_t> back = load({.threads = 2}).decompress(bytes_of(file));
+  EXPECT_EQ(std::string(back.begin(), back.end()), text);
+  EXPECT_THAT(message_of<Error>([&] { portable({.int8 = true}); }), HasSubstr("without int8"));
+  EXPECT_THAT(message_of<Error>([&] { load({.int8 = true}).decompress(compressed); }),
+              HasSubstr("weights auto"));
+}
+
 TEST_F(FacadeModel, RefusesWhatItDidNotCompress) {
   const Model model = load();
   std::vector<uint8_t> compressed = model.compress(bytes_of("10 11 12 13"));

@@ -101,6 +101,20 @@ void run_safetensors(std::span<const uint8_t> input) {
 
 // ---- compressed files ----
 
+// A model whose weights are all the same; `file` is that of its weights.
+void embed(CompressedHeader& header, ModelConfig model, float weight, Bytes& file) {
+  FieldList fields;
+  fields.section("model");
+  model.fields(fields);
+  const std::vector<ParameterSpec> table = parameter_table(model);
+  const ParameterStore store(table, {}, DType::f32);
+  for (size_t i = 0; i < table.size(); ++i) std::fill_n(store[i].as<float>(), table[i].count(), weight);
+  Memory memory;
+  write_safetensors(memory, store.named(table, ""));
+  file = memory.bytes;
+  header.model_config = to_toml(fields, false), header.model_weights = file;
+}
+
 // An input is the JSON of the header and what follows it, without the checksums, which chance would not find.
 std::vector<Bytes> container_seeds() {
   std::vector<Bytes> seeds;
@@ -132,15 +146,21 @@ std::vector<Bytes> container_seeds() {
   ModelConfig model;
   model.context = 4, model.layers = 1, model.heads = 1, model.width = 1, model.pattern = "window:2";
   model.position_axes = {4};
-  FieldList fields;
-  fields.section("model");
-  model.fields(fields);
-  const std::vector<ParameterSpec> table = parameter_table(model);
-  const ParameterStore store(table, {}, DType::f32);
-  store.zero();
-  Memory weights;
-  write_safetensors(weights, store.named(table, ""));
-  header.model_config = to_toml(fields, false), header.model_weights = weights.bytes;
+  Bytes weights;
+  embed(header, model, 0, weights);
+  add(header);
+  header.portable = IntegerModel::kVersion, header.device = "any";
+  add(header);
+  model.positions = "rotary", model.qk_width = 4, model.width = 2, model.convolution = 4,
+  model.qk_norm = true;
+  model.layers = 2, model.value_residual = 0.5;
+  for (const float weight : {0.5f, std::numeric_limits<float>::max()}) {
+    embed(header, model, weight, weights);
+    add(header);
+  }
+  header.model_config.clear(), header.model_weights = {};
+  add(header);
+  header.portable = 2;  // of a later version
   add(header);
   std::string nested(text_of(seeds[0]));
   nested.insert(1, "\"shape\":" + deep(kDeep) + ",");
@@ -149,9 +169,11 @@ std::vector<Bytes> container_seeds() {
 }
 
 Bytes with_checksums(std::span<const uint8_t> input) {
-  constexpr std::string_view kModel = "\"model_config\"";
-  const bool with_model = text_of(input).substr(0, 1024).find(kModel) != std::string_view::npos;
-  Bytes file = bytes_of(with_model ? "longstride compressed 2\n" : "longstride compressed 1\n");
+  const auto names = [beginning = text_of(input).substr(0, 1024)](std::string_view key) {
+    return beginning.find(key) != std::string_view::npos;
+  };
+  const int version = names("\"portable\"") ? 3 : names("\"model_config\"") ? 2 : 1;
+  Bytes file = bytes_of("longstride compressed " + std::to_string(version) + "\n");
   const size_t begin = file.size();
   file.insert(file.end(), input.begin(), input.end());
   const auto line = std::find(file.begin() + static_cast<ptrdiff_t>(begin), file.end(), '\n');
@@ -181,6 +203,16 @@ Bytes with_checksums(std::span<const uint8_t> input) {
   return file;
 }
 
+// The integers of a stranger's weights.
+void predict_portably(const LoadedModel& loaded) {
+  constexpr int64_t kPositions = 6;
+  const ModelConfig& model = loaded.config().model;
+  const IntegerModel integers(model, by_role(model, loaded.weights(), {}));
+  IntegerDecoder decoder(integers, 2, std::min(kPositions, model.context));
+  WindowCoder coder(static_cast<Predictor&>(decoder));
+  promise(coder.probe() == coder.probe(), "the same weights predict the same");
+}
+
 void run_container(std::span<const uint8_t> input) {
   constexpr int64_t kMostContext = 1 << 16;  // of the model that the file must have been made with
   refused_or_done([&] {
@@ -192,6 +224,7 @@ void run_container(std::span<const uint8_t> input) {
       compute.device = "cpu", compute.precision = "f32", compute.threads = 1;
       const LoadedModel loaded = load_embedded_model(header, "file.lsc", compute);
       promise(loaded.digest() == embedded_digest(header, "file.lsc"), "a model has one digest");
+      if (header.portable > 0) predict_portably(loaded);
       promise(loaded.config().model.context == header.context, "the model and the windows fit");
     }
     if (header.context > kMostContext || header.frame_bytes > kMostContext) return;

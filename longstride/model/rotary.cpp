@@ -11,9 +11,17 @@ namespace {
 constexpr double kPublishedBase = 10000;
 }
 
+std::vector<int64_t> axis_strides(const ModelConfig& config) {
+  const std::vector<int64_t> extents = config.axes();
+  constexpr int64_t kMost = int64_t{1} << 32;
+  std::vector<int64_t> strides(extents.size(), 1);
+  for (size_t axis = extents.size(); axis-- > 1;)
+    strides[axis - 1] = std::min(strides[axis] * extents[axis], kMost);
+  return strides;
+}
+
 RotaryAngles::RotaryAngles(const ModelConfig& config)
-    : extents_(config.axes()), strides_(extents_.size(), 1) {
-  for (size_t axis = extents_.size(); axis-- > 1;) strides_[axis - 1] = strides_[axis] * extents_[axis];
+    : extents_(config.axes()), strides_(axis_strides(config)) {
   const int64_t pairs = config.qk_head() / 2, axes = static_cast<int64_t>(extents_.size());
   for (int64_t pair = 0; pair < pairs; ++pair) {
     const int64_t axis = pair % axes, of_axis = (pairs - axis + axes - 1) / axes;

@@ -15,6 +15,10 @@
 
 namespace longstride {
 
+// Position p has the coordinate p / strides[axis] % extents[axis]. A stride beyond all positions is cut, since
+// the product of the extents that a config names may be beyond every integer.
+std::vector<int64_t> axis_strides(const ModelConfig& config);
+
 // Angle of pair `pair` of D / 2 at `position`, in radians. For models with positions = "rotary".
 class RotaryAngles {
  public:

@@ -1,5 +1,7 @@
 // Portable files: integers that agree with the floats, and the same bytes with any threads and instructions.
+#include <bit>
 #include <cmath>
+#include <limits>
 #include <numbers>
 
 #include <gmock/gmock.h>
@@ -9,6 +11,7 @@
 #include "longstride/base/checksum.h"
 #include "longstride/base/threads.h"
 #include "longstride/compress/portable/integer_decoder.h"
+#include "longstride/compress/portable/whole_product.h"
 #include "longstride/compress/window_coder.h"
 #include "longstride/model/rotary.h"
 #include "longstride/ops/reference/activation.h"
@@ -126,6 +129,9 @@ TEST(FixedPoint, AnglesAreThoseOfTheModel) {
   config.rotary_base = 123456.789;
   expect_angles(config, 3072);
   config.rotary_base = 1;
+  expect_angles(config, 3072);
+  config.rotary_base = 0;
+  config.position_axes.assign(7, 3072);  // whose product is beyond 64 bits
   expect_angles(config, 3072);
 }
 
@@ -262,6 +268,160 @@ TEST(Portable, AnyWeightsAreCut) {
   }
 }
 
+// ---- weights of a stranger ----
+
+constexpr float kLargest = std::numeric_limits<float>::max(),
+                kSmallest = std::numeric_limits<float>::denorm_min();
+
+// What a person might write to break sums, by the number of a weight.
+const std::vector<std::pair<std::string, float (*)(int64_t)>>& hostile_weights() {
+  static const std::vector<std::pair<std::string, float (*)(int64_t)>> all{
+      {"the largest", [](int64_t) { return kLargest; }},
+      {"the smallest", [](int64_t) { return -kLargest; }},
+      {"the largest, mixed signs", [](int64_t i) { return i * 0x9E3779B9 >> 7 & 1 ? kLargest : -kLargest; }},
+      {"subnormal", [](int64_t i) { return kSmallest * static_cast<float>(1 + i % 1000); }},
+      {"the least of all", [](int64_t i) { return i % 3 == 1 ? -kSmallest : kSmallest; }},
+      {"all one", [](int64_t) { return 1.0f; }},
+      {"every exponent",
+       [](int64_t i) {
+         const auto bits = static_cast<uint32_t>(i * 0x9E3779B97F4A7C15 >> 32);
+         return std::bit_cast<float>((bits >> 23 & 0xFF) == 0xFF ? bits ^ 0x40000000 : bits);
+       }},
+      {"one among zeros", [](int64_t i) { return i % 31 == 5 ? 3e38f : 0.0f; }},
+  };
+  return all;
+}
+
+std::vector<ModelConfig> hostile_configs() {
+  std::vector<ModelConfig> configs{small_config("fixed:6,2", 20), changed_config("window:7+summary:6,2", 20)};
+  configs[1].value_residual =
+      0.99999997;  // the largest part that is less than 1 as an f32, and 1 in fixed point
+  configs[1].rotary_base = 1e12;
+  // One channel a head, and hidden channels that are no multiple of anything.
+  ModelConfig& narrow = configs.emplace_back(small_config("dense", 20, 2, 3));
+  narrow.width = narrow.qk_width = 3;
+  narrow.feed_forward = 1025;
+  ModelConfig& one = configs.emplace_back(small_config("dense", 9, 1, 1));
+  one.width = one.qk_width = one.feed_forward = 1;
+  return configs;
+}
+
+void fill(const RandomModel& model, float (*weight)(int64_t)) {
+  int64_t number = 0;
+  for (size_t i = 0; i < model.table.size(); ++i)
+    for (int64_t e = 0; e < model.table[i].count(); ++e) model.weights[i].as<float>()[e] = weight(number++);
+}
+
+// The code of some bytes; they come back from it.
+std::vector<uint8_t> coded_and_back(const RandomModel& model, int64_t streams, int64_t size) {
+  const IntegerModel integers(model.config, model.parameters);
+  const std::vector<uint8_t> data = random_bytes(size, 6), code = coded(integers, streams, data);
+  std::vector<uint8_t> back(data.size());
+  IntegerDecoder later(integers, streams, model.config.context);
+  WindowCoder(later).decode(code, back);
+  EXPECT_EQ(back, data);
+  return code;
+}
+
+TEST(Portable, WeightsOfAStrangerNeitherTrapNorDiffer) {
+  Checksum checksum;
+  for (const ModelConfig& config : hostile_configs()) {
+    const RandomModel model(config);
+    for (const auto& [name, weight] : hostile_weights()) {
+      SCOPED_TRACE(name + ", " + in_words(config));
+      fill(model, weight);
+      const std::vector<uint8_t> code = coded_and_back(model, 3, 70);
+      checksum.update(code.data(), std::ssize(code));
+    }
+  }
+  EXPECT_EQ(checksum.hex(), "1475895ee7b27dedd73483dacdb05808");
+}
+
+// As wide as a config may be: the sums are as large as they can become.
+TEST(Portable, TheWidestModelsDoNotOverflow) {
+  ModelConfig config = changed_config("dense", 2);
+  config.heads = 1, config.layers = 1, config.width = 1;
+  config.qk_width = 1 << 20;
+  config.feed_forward = 1 << 22;
+  const RandomModel model(config);
+  fill(model, hostile_weights()[0].second);
+  const std::vector<uint8_t> code = coded(IntegerModel(config, model.parameters), 1, random_bytes(2, 6));
+  EXPECT_EQ(checksum_of(code.data(), std::ssize(code)), "facba69125e24a806079daffd70f90a6");
+}
+
+TEST(FixedPoint, TheWidestRowsAreNormalised) {
+  std::vector<Fixed> x(size_t{1} << 20);
+  for (const bool centred : {false, true}) {
+    for (size_t i = 0; i < x.size(); ++i) x[i] = i % 2 == 0 ? portable::kMost : -portable::kMost;
+    portable::normalise(x, centred, portable::kEpsilon5, x.data());
+    EXPECT_NEAR(real(x[0]), 1, 1e-5);
+    EXPECT_EQ(x[1], -x[0]);
+  }
+  std::fill(x.begin(), x.end(), portable::kMost);
+  portable::normalise(x, true, portable::kEpsilon5, x.data());
+  EXPECT_EQ(x[7], 0);
+  std::fill(x.begin(), x.end(), -portable::kMost);
+  portable::normalise(x, false, portable::kEpsilon5, x.data());
+  EXPECT_NEAR(real(x[7]), -1, 1e-5);
+}
+
+TEST(FixedPoint, TheLongestSumsOfProductsFit) {
+  constexpr int64_t kColumns = int64_t{1} << 22;
+  const std::vector<int8_t> w(kColumns, -127);
+  const std::vector<int16_t> x(kColumns, 32767);
+  portable::whole_product(w.data(), 1, kColumns, x.data(), 1,
+                          [&](int64_t, int64_t, int64_t sum) { EXPECT_EQ(sum, -kColumns * 127 * 32767); });
+  const std::vector<int16_t> query(kColumns, -4095), key(kColumns, 4095);
+  const int32_t row = 0;
+  int64_t sum = 1;
+  whole_scores(query.data(), key.data(), &row, 1, kColumns, &sum);
+  EXPECT_EQ(sum, -kColumns * 4095 * 4095);
+}
+
+TEST(FixedPoint, VectorsSumAsPlainLoops) {
+  const RandomStream random{5, 6, 7};
+  const auto whole = [&](int64_t i, int32_t most) {
+    return static_cast<int32_t>(random.block(i)[0] % static_cast<uint32_t>(2 * most + 1)) - most;
+  };
+  for (const int64_t width : {1, 7, 8, 31, 32, 33, 64, 100, 600, 17000})
+    for (const int64_t count : {1, 2, 5, 64, 65, 200}) {
+      if (width * count > 1'000'000) continue;
+      std::vector<int16_t> x(static_cast<size_t>(width * count)), small(x.size());
+      std::vector<int8_t> w(static_cast<size_t>(3 * width));
+      std::vector<int32_t> rows, factors;
+      for (size_t i = 0; i < x.size(); ++i)
+        x[i] = static_cast<int16_t>(i % 3 == 0 ? 32767 : whole(std::ssize(x) + i, 32767)),
+        small[i] = static_cast<int16_t>(i % 3 == 1 ? -4095 : whole(i, 4095));
+      for (size_t i = 0; i < w.size(); ++i) w[i] = static_cast<int8_t>(i % 5 == 0 ? 127 : whole(i, 127));
+      for (int64_t j = 0; j < count; ++j)
+        rows.push_back(static_cast<int32_t>((j * 7 + 3) % count)),
+            factors.push_back(j % 4 == 0 ? 1 << 20 : whole(j, 1 << 19) + (1 << 19));
+      std::vector<int64_t> sums(static_cast<size_t>(std::max(3 * count, width)), -1);
+      const int64_t few = std::min<int64_t>(count, portable::kMostWholeRows);
+      whole_products(w.data(), 3, width, x.data(), few, sums.data());
+      for (int64_t n = 0; n < 3; ++n)
+        for (int64_t m = 0; m < few; ++m) {
+          int64_t sum = 0;
+          for (int64_t k = 0; k < width; ++k) sum += int64_t{w[n * width + k]} * x[m * width + k];
+          ASSERT_EQ(sums[n * few + m], sum) << width << " " << count;
+        }
+      whole_scores(small.data(), small.data(), rows.data(), count, width, sums.data());
+      for (int64_t j = 0; j < count; ++j) {
+        int64_t sum = 0;
+        for (int64_t k = 0; k < width; ++k) sum += int64_t{small[k]} * small[rows[j] * width + k];
+        ASSERT_EQ(sums[j], sum) << width << " " << count;
+      }
+      whole_mixture(factors.data(), x.data(), rows.data(), count, width, sums.data());
+      for (int64_t k = 0; k < width; ++k) {
+        int64_t sum = 0;
+        for (int64_t j = 0; j < count; ++j) sum += int64_t{factors[j]} * x[rows[j] * width + k];
+        ASSERT_EQ(sums[k], sum) << width << " " << count;
+      }
+    }
+}
+
+// ---- what it refuses ----
+
 TEST(Portable, RefusesWhatItDoesNotCover) {
   const RandomModel model(small_config("dense", 16));
   model.weights[5].as<float>()[3] = std::nanf("");
@@ -270,6 +430,44 @@ TEST(Portable, RefusesWhatItDoesNotCover) {
   ModelConfig config = small_config("dense", (int64_t{1} << 26) + 1);
   EXPECT_THAT(message_of<Error>([&] { IntegerModel::check(config); }),
               ::testing::HasSubstr("a portable file needs a model of at most 67108864 positions"));
+  config = small_config("dense", 16);
+  config.feed_forward = (1 << 22) + 1;
+  EXPECT_THAT(message_of<Error>([&] { IntegerModel::check(config); }),
+              ::testing::HasSubstr("model.feed_forward = 4194305: a portable file needs 1 to 4194304"));
+  config.feed_forward = 0, config.width = 1 << 21, config.qk_width = 2;
+  EXPECT_THAT(message_of<Error>([&] { IntegerModel::check(config); }), ::testing::HasSubstr("model.width"));
+  config.width = 2, config.value_residual = -1;
+  EXPECT_THAT(message_of<Error>([&] { IntegerModel::check(config); }),
+              ::testing::HasSubstr("model.value_residual = -1"));
+  config.value_residual = 0;
+  const RandomModel narrow(config);
+  const IntegerModel integers(config, narrow.parameters);
+  EXPECT_THAT(message_of<Error>([&] { IntegerDecoder(integers, 65, 16); }),
+              ::testing::HasSubstr("at most 64"));
+}
+
+// A file with its model in it must not be refused for the number of a machine's threads.
+TEST(Portable, NeedsTheSameMemoryWithAnyThreads) {
+  const ModelConfig config = wide_config();
+  set_threads(1);
+  const int64_t one = IntegerDecoder::bytes(config, 3, 64);
+  set_threads(64);
+  EXPECT_EQ(IntegerDecoder::bytes(config, 3, 64), one);
+  set_threads(0);
+}
+
+// The decoder is made with some threads and steps with others.
+TEST(Portable, ThreadsMayChangeAfterItWasMade) {
+  const RandomModel model(wide_config());
+  const IntegerModel integers(model.config, model.parameters);
+  const std::vector<uint8_t> data = random_bytes(200, 9), expected = coded(integers, 4, data);
+  for (const auto& [made, stepped] : {std::pair{1, 4}, {4, 1}, {2, 3}}) {
+    set_threads(made);
+    IntegerDecoder decoder(integers, 4, model.config.context);
+    set_threads(stepped);
+    EXPECT_EQ(WindowCoder(decoder).encode(data).bytes, expected) << made << " " << stepped;
+  }
+  set_threads(0);
 }
 
 // The weights of these models by integers alone, since a normal distribution needs a logarithm. Another number

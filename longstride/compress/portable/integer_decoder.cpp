@@ -33,6 +33,16 @@ int64_t row_bytes(const ModelConfig& config) {
   return (config.qk_head() + config.v_head()) * static_cast<int64_t>(sizeof(int16_t)) + 2;
 }
 
+// Rows that a position of a store reads at most.
+int64_t most_read(const KeyStore& store, int64_t positions) {
+  return std::min<int64_t>(positions, store.rows);
+}
+int64_t most_read(const CachePlan& plan) {
+  int64_t most = 0;
+  for (const KeyStore& store : plan.stores) most = std::max(most, most_read(store, plan.positions));
+  return most;
+}
+
 template <class T>
 void resize(std::vector<T>& vector, int64_t size) {
   vector.resize(static_cast<size_t>(size));
@@ -47,9 +57,10 @@ IntegerDecoder::IntegerDecoder(const IntegerModel& model, int64_t streams, int64
       plan_(plan_of(model.config(), positions)),
       rotation_(integer_rotation(model.config(), positions)) {
   const ModelConfig& config = model.config();
-  LONGSTRIDE_CHECK(streams >= 1 && positions >= 1 && positions <= config.context,
-                   "{} windows of {} positions; the model's context is {}", streams, positions,
-                   config.context);
+  LONGSTRIDE_CHECK(
+      streams >= 1 && streams <= portable::kMostWholeRows && positions >= 1 && positions <= config.context,
+      "{} windows of {} positions; at most {}, and the model's context is {}", streams, positions,
+      portable::kMostWholeRows, config.context);
   // The part that training used is a float.
   share_ = portable::fixed_of(static_cast<float>(config.value_residual), kShareBits);
   constexpr uint64_t kLog2e = 6'196'328'019;  // in units of 2^-32
@@ -65,7 +76,8 @@ IntegerDecoder::IntegerDecoder(const IntegerModel& model, int64_t streams, int64
     if (config.convolves()) resize(cache.recent, streams * kConvolutionTaps * config.width);
   }
   lists_.resize(plan_.stores.size());
-  for (RowList& list : lists_) list.rows.reserve(static_cast<size_t>(positions));
+  for (size_t i = 0; i < lists_.size(); ++i)
+    lists_[i].rows.reserve(static_cast<size_t>(most_read(plan_.stores[i], positions)));
   for (std::vector<Fixed>* rows : {&x_, &normed_, &attended_, &branch_})
     resize(*rows, streams * config.width);
   if (config.mixes_values()) resize(first_values_, streams * config.width);
@@ -75,9 +87,12 @@ IntegerDecoder::IntegerDecoder(const IntegerModel& model, int64_t streams, int64
   resize(logits_, streams * kVocabulary);
   resize(whole_, streams * std::max(config.width, config.ff()));
   resize(exponents_, streams);
-  work_.resize(static_cast<size_t>(std::max(1, threads())));
+  // threads() may differ when it steps; no more than these are used then.
+  const int64_t teams = std::clamp<int64_t>(threads(), 1, streams * config.heads);
+  resize(work_, teams);
+  const auto most = static_cast<size_t>(most_read(plan_));
   for (AttentionWork& work : work_) {
-    work.scores.reserve(static_cast<size_t>(positions));
+    work.scores.reserve(most), work.rows.reserve(most), work.factors.reserve(most);
     resize(work.sums, config.v_head());
     resize(work.query, config.qk_head());
   }
@@ -94,9 +109,13 @@ int64_t IntegerDecoder::bytes(const ModelConfig& config, int64_t streams, int64_
     a_stream += plan.layer(layer).rows * row_bytes(config);
     if (config.convolves()) a_stream += kFixed * kConvolutionTaps * config.width;
   }
-  int64_t all = streams * a_stream +
-                std::ssize(plan.stores) * positions * static_cast<int64_t>(sizeof(int32_t)) +
-                threads() * positions * kFixed;
+  // As many threads attend at once as there are heads.
+  a_stream +=
+      config.heads * ((kFixed + 2 * static_cast<int64_t>(sizeof(int32_t))) * most_read(plan) +
+                      kFixed * config.v_head() + static_cast<int64_t>(sizeof(int16_t)) * config.qk_head());
+  int64_t all = streams * a_stream;
+  for (const KeyStore& store : plan.stores)
+    all += most_read(store, positions) * static_cast<int64_t>(sizeof(int32_t));
   if (config.rotary())
     all += positions * (config.qk_head() / 2) * static_cast<int64_t>(sizeof(portable::Turn));
   return all;
@@ -252,33 +271,36 @@ void IntegerDecoder::attend(int64_t layer, int64_t stream, int64_t head, Attenti
   const int query_exponent =
       portable::to_whole({qkv_.data() + stream * config.qkv() + head * width, static_cast<size_t>(width)},
                          kKeyBits, work.query.data());
-  work.scores.clear();
+  resize(work.scores, std::ssize(rows));
+  whole_scores(work.query.data(), cache.keys.data() + first * width, rows.data(), std::ssize(rows), width,
+               work.scores.data());
   int64_t most = -kMostScore;
   int most_exponent = 0;
-  for (const int32_t row : rows) {
-    const int64_t at = first + row;
-    const int64_t sum =
-        portable::whole_dot<kKeyBits, kKeyBits>(work.query.data(), cache.keys.data() + at * width, width);
-    const int right =
-        2 * portable::kFraction + kScoreBits - kPowerBits - query_exponent - cache.key_exponents[at];
-    const int64_t score = cut(shifted(sum * score_factor_, right), kMostScore);
-    work.scores.push_back(score);
+  const int right = 2 * portable::kFraction + kScoreBits - kPowerBits - query_exponent;
+  for (size_t j = 0; j < rows.size(); ++j) {
+    const int64_t at = first + rows[j];
+    int64_t& score = work.scores[j];
+    score = cut(shifted(score * score_factor_, right - cache.key_exponents[at]), kMostScore);
     most = std::max(most, score);
     most_exponent = std::max<int>(most_exponent, cache.value_exponents[at]);
   }
   const PowerTable& power = PowerTable::get();
-  std::fill(work.sums.begin(), work.sums.end(), int64_t{0});
+  work.rows.clear(), work.factors.clear();
   int64_t total = 0;
   for (size_t j = 0; j < rows.size(); ++j) {
-    const int64_t at = first + rows[j];
     const auto weight = static_cast<int64_t>(power(static_cast<uint64_t>(most - work.scores[j])) >>
                                              (PowerTable::kOneBits - kWeightBits));
     if (weight == 0) continue;
     total += weight;
     // A value with a smaller exponent counts so much less.
-    const auto scaled = static_cast<int32_t>(weight >> (most_exponent - cache.value_exponents[at]));
-    portable::add_scaled(cache.values.data() + at * v_width, scaled, v_width, work.sums.data());
+    const auto factor =
+        static_cast<int32_t>(weight >> (most_exponent - cache.value_exponents[first + rows[j]]));
+    if (factor == 0) continue;
+    work.rows.push_back(rows[j]);
+    work.factors.push_back(factor);
   }
+  whole_mixture(work.factors.data(), cache.values.data() + first * v_width, work.rows.data(),
+                std::ssize(work.rows), v_width, work.sums.data());
   // sums / total by a reciprocal of 31 bits. A sum has at most 15 bits more than the total.
   const int total_bits = static_cast<int>(std::bit_width(static_cast<uint64_t>(total)));
   const int excess = total_bits - 31, less = std::max(0, total_bits - 16);

@@ -17,7 +17,8 @@ class IntegerDecoder final : public Predictor {
  public:
   // All memory is allocated here. `model` must outlive the decoder. `positions` are up to the model's context.
   IntegerDecoder(const IntegerModel& model, int64_t streams, int64_t positions);
-  // What the constructor allocates.
+  // What the constructor allocates at most. It does not depend on the number of threads, since a file that has its
+  // model in it is refused where this is more than such a file may take.
   static int64_t bytes(const ModelConfig& config, int64_t streams, int64_t positions);
 
   int64_t streams() const override { return streams_; }
@@ -39,8 +40,10 @@ class IntegerDecoder final : public Predictor {
     std::vector<int32_t> rows;
   };
   struct AttentionWork {
-    std::vector<int64_t> scores, sums;
     std::vector<int16_t> query;
+    std::vector<int64_t> scores;         // of the rows that are read
+    std::vector<int32_t> rows, factors;  // those whose weight is not 0
+    std::vector<int64_t> sums;
   };
 
   void block(int64_t layer, int64_t count, int64_t position);

@@ -1,9 +1,11 @@
 #include "longstride/compress/portable/integer_model.h"
 
 #include <bit>
+#include <tuple>
 
 #include "longstride/base/check.h"
 #include "longstride/base/threads.h"
+#include "longstride/model/rotary.h"
 
 namespace longstride {
 
@@ -12,8 +14,11 @@ namespace {
 using portable::Fixed;
 using portable::fixed_of;
 
-constexpr int64_t kMostPositions = int64_t{1} << 26;  // sums of an attention's weights have 64 bits
-constexpr int64_t kMostFactor = int64_t{1} << 28;     // of gains and convolutions: 256, so that products fit
+// What sums have room for in 64 bits: an attention's weights; squares, and products of a query and a key;
+// products with a weight's row.
+constexpr int64_t kMostPositions = int64_t{1} << 26, kMostWidth = int64_t{1} << 20,
+                  kMostHidden = int64_t{1} << 22;
+constexpr int64_t kMostFactor = int64_t{1} << 28;  // of gains and convolutions: 256, so that products fit
 
 std::vector<int64_t> fixed_tensor(const Tensor& tensor, int fraction = portable::kFraction,
                                   int64_t most = portable::kMost) {
@@ -82,6 +87,14 @@ void IntegerModel::check(const ModelConfig& config) {
   LONGSTRIDE_CHECK(config.context <= kMostPositions,
                    "model.context = {}: a portable file needs a model of at most {} positions",
                    config.context, kMostPositions);
+  // A config that was read has no larger ones; one that a program made may.
+  for (const auto& [name, value, most] : {std::tuple{"width", config.width, kMostWidth},
+                                          {"qk_width", config.qk(), kMostWidth},
+                                          {"feed_forward", config.ff(), kMostHidden}})
+    LONGSTRIDE_CHECK(value >= 1 && value <= most, "model.{} = {}: a portable file needs 1 to {}", name, value,
+                     most);
+  LONGSTRIDE_CHECK(config.value_residual >= 0 && config.value_residual <= 1,
+                   "model.value_residual = {}: a portable file needs 0 to 1", config.value_residual);
 }
 
 IntegerModel::IntegerModel(const ModelConfig& config, const ModelParameters& p) : config_(config) {
@@ -128,10 +141,8 @@ std::vector<portable::Turn> integer_rotation(const ModelConfig& config, int64_t 
   if (!config.rotary()) return {};
   // As RotaryAngles (model/rotary.h) in doubles.
   constexpr double kPublishedBase = 10000;
-  const std::vector<int64_t> extents = config.axes();
+  const std::vector<int64_t> extents = config.axes(), strides = axis_strides(config);
   const int64_t pairs = config.qk_head() / 2, axes = std::ssize(extents);
-  std::vector<int64_t> strides(extents.size(), 1);
-  for (size_t axis = extents.size(); axis-- > 1;) strides[axis - 1] = strides[axis] * extents[axis];
   std::vector<uint64_t> turns;  // of each pair for a step of its coordinate
   for (int64_t pair = 0; pair < pairs; ++pair) {
     const int64_t axis = pair % axes, of_axis = (pairs - axis + axes - 1) / axes;

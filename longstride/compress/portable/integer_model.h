@@ -39,7 +39,7 @@ class IntegerModel {
   static constexpr int kVersion = 1;
 
   // `parameters` are f32 in CPU memory. Throws Error for a weight that is not finite, and for a model that the
-  // arithmetic does not cover: more than 2^26 positions.
+  // arithmetic does not cover: more than 2^26 positions, or wider than a config may be.
   IntegerModel(const ModelConfig& config, const ModelParameters& parameters);
   // What the constructor allocates.
   static int64_t bytes(const ModelConfig& config);

@@ -68,13 +68,44 @@ struct Watched {
   std::unique_ptr<MetricsReader> metrics;
 };
 
+// Adds the runs at and below these folders that are not there yet. A folder without a run is shown as what it is.
+void find_watched(const std::vector<std::string>& folders, std::vector<Watched>& watched) {
+  for (const std::string& folder : folders) {
+    std::error_code ignored;
+    if (!fs::is_directory(folder, ignored)) continue;
+    std::vector<std::string> found = find_runs(folder);
+    const auto is_below = [&](const Watched& run) { return run.path.starts_with(folder); };
+    if (found.empty() && std::none_of(watched.begin(), watched.end(), is_below)) found.push_back(folder);
+    for (std::string& run : found) {
+      if (std::any_of(watched.begin(), watched.end(),
+                      [&](const Watched& known) { return known.path == run; }))
+        continue;
+      auto metrics = std::make_unique<MetricsReader>((fs::path(run) / "metrics.jsonl").string());
+      watched.push_back({std::move(run), std::move(metrics)});
+    }
+  }
+}
+
+// A run that has gone away while it is watched is shown as such.
+RunView view_of(const Watched& run) {
+  try {
+    return view_run(run.path, *run.metrics);
+  } catch (const Error& error) {
+    RunView gone;
+    gone.path = run.path;
+    gone.name = fs::path(run.path).filename().string();
+    gone.remarks.emplace_back(error.what());
+    return gone;
+  }
+}
+
 // Reads what is new of all runs and writes the page.
 std::vector<PageRun> make_page(const std::vector<Watched>& watched, const ReportOptions& options,
                                bool goes_on) {
   std::vector<PageRun> runs;
   for (const Watched& run : watched) {
     if (options.samples > 0) draw_samples(run.path, options.samples);
-    runs.push_back({view_run(run.path, *run.metrics), run.metrics.get()});
+    runs.push_back({view_of(run), run.metrics.get()});
   }
   PageOptions page;
   page.title = !options.title.empty() ? options.title
@@ -86,9 +117,17 @@ std::vector<PageRun> make_page(const std::vector<Watched>& watched, const Report
   return runs;
 }
 
-bool any_is_training(const std::vector<PageRun>& runs) {
-  return std::any_of(runs.begin(), runs.end(),
-                     [](const PageRun& run) { return run.view.progress == RunProgress::training; });
+// A config that cannot be read for a moment, and the time between two runs of a sweep, end no watch.
+bool anyone_trains(const std::vector<std::string>& folders, const std::vector<Watched>& watched) {
+  return std::any_of(folders.begin(), folders.end(), is_being_trained) ||
+         std::any_of(watched.begin(), watched.end(),
+                     [](const Watched& run) { return is_being_trained(run.path); });
+}
+
+void wait_for_next(int64_t seconds) {
+  const auto next = std::chrono::steady_clock::now() + std::chrono::seconds(seconds);
+  while (std::chrono::steady_clock::now() < next && !InterruptGuard::requested())
+    std::this_thread::sleep_for(std::chrono::milliseconds(100));
 }
 
 }  // namespace
@@ -131,30 +170,31 @@ int run_report(const ReportOptions& options) {
   for (const std::string& path : options.runs) {
     std::error_code ignored;
     LONGSTRIDE_CHECK(fs::is_directory(path, ignored), "{}: no such run directory", path);
-    std::vector<std::string> found = find_runs(path);
-    if (found.empty()) found.push_back(path);  // shown as what it is
-    for (std::string& run : found) {
-      auto metrics = std::make_unique<MetricsReader>((fs::path(run) / "metrics.jsonl").string());
-      watched.push_back({std::move(run), std::move(metrics)});
-    }
   }
+  find_watched(options.runs, watched);
   prepare_output(options.output, "--output");
   if (options.watch && is_direct_output(options.output))
     throw UsageError(fmt::format("--watch: {} is no file that could be written again", options.output));
   std::optional<InterruptGuard> interrupts;
   if (options.watch) interrupts.emplace();
-  std::vector<PageRun> runs = make_page(watched, options, options.watch);
+  const std::vector<PageRun> runs = make_page(watched, options, options.watch);
   for (const PageRun& run : runs)
     for (const std::string& remark : run.view.remarks) say("note       {}: {}", run.view.path, remark);
   print_result("{} run{} in {}\n", runs.size(), runs.size() == 1 ? "" : "s", options.output);
   if (!options.watch) return 0;
   flush_results();
-  if (!any_is_training(runs)) say("no run is being trained, so there is nothing to watch");
-  while (any_is_training(runs) && !InterruptGuard::requested()) {
-    const auto next = std::chrono::steady_clock::now() + std::chrono::seconds(options.every);
-    while (std::chrono::steady_clock::now() < next && !InterruptGuard::requested())
-      std::this_thread::sleep_for(std::chrono::milliseconds(100));
-    runs = make_page(watched, options, true);
+  bool goes_on = anyone_trains(options.runs, watched);
+  if (!goes_on) say("no run is being trained, so there is nothing to watch");
+  for (std::string told; goes_on && !InterruptGuard::requested();) {
+    wait_for_next(options.every);
+    try {
+      find_watched(options.runs, watched);
+      make_page(watched, options, true);
+    } catch (const Error& error) {  // such as a full disk; the next time may go well
+      if (told != error.what()) say("note       {}", error.what());
+      told = error.what();
+    }
+    goes_on = anyone_trains(options.runs, watched);
   }
   make_page(watched, options, false);  // the last one stays as it is
   return 0;

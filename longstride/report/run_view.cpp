@@ -8,7 +8,6 @@
 #include <filesystem>
 #include <fstream>
 #include <iterator>
-#include <limits>
 #include <set>
 #include <tuple>
 
@@ -33,20 +32,10 @@ namespace fs = std::filesystem;
 
 namespace {
 
-constexpr double kUnknown = std::numeric_limits<double>::quiet_NaN();
 constexpr int64_t kTail = 256 << 10;      // bytes of metrics.jsonl that a table reads
 constexpr size_t kMostCommand = 1 << 20;  // bytes of a line of commands.jsonl
 constexpr size_t kMostCommands = 1000;
 constexpr int kDeepest = 8;  // levels of folders that are searched for runs
-
-// Whether a process holds the run's lock. Where a file system has no locks, nobody seems to.
-bool is_locked(const std::string& run) {
-  const int file = open((fs::path(run) / ".lock").c_str(), O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC);
-  if (file < 0) return false;
-  const bool held = flock(file, LOCK_SH | LOCK_NB) != 0 && errno == EWOULDBLOCK;
-  close(file);
-  return held;
-}
 
 std::string as_date(double time) {
   const auto seconds = static_cast<std::time_t>(time);
@@ -222,6 +211,14 @@ std::string name_of(RunProgress progress) {
   return "unreadable";
 }
 
+bool is_being_trained(const std::string& folder) {
+  const int file = open((fs::path(folder) / ".lock").c_str(), O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC);
+  if (file < 0) return false;
+  const bool held = flock(file, LOCK_SH | LOCK_NB) != 0 && errno == EWOULDBLOCK;
+  close(file);
+  return held;
+}
+
 RunView view_run(const std::string& path, MetricsReader& metrics) {
   std::error_code ignored;
   LONGSTRIDE_CHECK(fs::exists(path, ignored), "{}: no such run directory", path);
@@ -229,7 +226,6 @@ RunView view_run(const std::string& path, MetricsReader& metrics) {
   RunView view;
   view.path = path;
   view.name = name_of_folder(path);
-  view.best_bits = view.train_bits = view.part_done = kUnknown;
   note_errors(view, [&] { metrics.refresh(); });
   view.last_step = metrics.last_step();
   view.bytes = metrics.bytes();
@@ -246,7 +242,7 @@ RunView view_run(const std::string& path, MetricsReader& metrics) {
       view.best_bits = validation.lowest().value, view.best_step = validation.lowest().step;
     if (view.progress != RunProgress::finished && view.last_step >= 0)
       view.part_done = part_done(view, view.last_step, view.seconds);
-    if (is_locked(path)) view.progress = RunProgress::training;
+    if (is_being_trained(path)) view.progress = RunProgress::training;
   }
   note_errors(view, [&] { read_commands(view); });
   list_samples(view);

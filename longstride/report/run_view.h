@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <limits>
 #include <optional>
 #include <string>
 #include <vector>
@@ -34,6 +35,7 @@ struct RunSample {
 };
 
 struct RunView {
+  static constexpr double kUnknown = std::numeric_limits<double>::quiet_NaN();
   std::string path;
   std::string name;  // the last part of the path
   RunProgress progress = RunProgress::unreadable;
@@ -42,7 +44,7 @@ struct RunView {
   double flops_per_byte = 0;  // of training, over all stages
   int64_t train_bytes = 0;    // in the training part; 0: not known
   // NaN and -1 stand for what is not known.
-  double best_bits = 0, train_bits = 0, part_done = 0;
+  double best_bits = kUnknown, train_bits = kUnknown, part_done = kUnknown;
   int64_t best_step = -1, last_step = -1;
   double bytes = 0, seconds = 0;  // trained on and spent; 0: not known
   double updated = 0;             // last sign of life, seconds since 1970
@@ -57,6 +59,10 @@ RunView view_run(const std::string& path, MetricsReader& metrics);
 // The same for a table: of long curves only the end is read, so `bytes` and `seconds` are those of the last
 // checkpoint.
 RunView view_run(const std::string& path);
+
+// Whether a process trains the run in this folder, or the runs of this sweep. Where a file system has no locks, nobody
+// seems to.
+bool is_being_trained(const std::string& folder);
 
 // The folders of runs at and below `folder`, sorted by name: all that hold a config.toml and a sign of
 // training. Runs inside runs, hidden folders and links to folders are left out. Throws Error if there is no

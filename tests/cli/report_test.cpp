@@ -1,5 +1,6 @@
 // `longstride runs` and `longstride report` on runs that were trained here.
 #include <chrono>
+#include <csignal>
 #include <cstdio>
 #include <filesystem>
 #include <fstream>
@@ -7,6 +8,8 @@
 #include <thread>
 
 #include <nlohmann/json.hpp>
+
+#include "longstride/run/run_lock.h"
 
 #include "tests/cli/cli_fixture.h"
 
@@ -109,6 +112,61 @@ TEST_F(ReportTest, AWatchedReportEndsWithTheRun) {
   const std::string page = read_bytes(folder_ / "report.html");
   EXPECT_THAT(page, HasSubstr("finished"));
   EXPECT_THAT(page, Not(HasSubstr("id=\"pause\"")));
+}
+
+// Waits for something that a watching process does.
+template <class Question>
+void wait_until(Question question) {
+  for (int i = 0; i < 3000 && !question(); ++i) std::this_thread::sleep_for(std::chrono::milliseconds(10));
+  EXPECT_TRUE(question());
+}
+
+TEST_F(ReportTest, AWatchSurvivesWhatHappensToItsRuns) {
+  write_small_config();
+  ASSERT_EQ(longstride("train small.toml --quiet --run s/a").code, 0);
+  ASSERT_EQ(longstride("train small.toml --quiet --run b").code, 0);
+  const auto page_has = [&](const std::string& text) {
+    return fs::exists(folder_ / "report.html") &&
+           read_bytes(folder_ / "report.html").find(text) != std::string::npos;
+  };
+  Outcome watched;
+  std::thread watcher;
+  {
+    const RunLock sweep(folder_ / "s");  // as between two runs of a sweep
+    watcher = std::thread([&] { watched = longstride("report s b --watch --every 1"); });
+    wait_until([&] { return page_has("id=\"pause\""); });
+    write("b/metrics.jsonl", "{\"step\":3,\"train/bits\":4}\n{\"step\":4,\"tra");
+    wait_until([&] { return page_has("not whole yet"); });
+    const std::string config = read_bytes(folder_ / "s/a/config.toml");
+    write("s/a/config.toml", "[model");
+    wait_until([&] { return page_has("unreadable"); });
+    write("s/a/config.toml", config);
+    fs::rename(folder_ / "b", folder_ / "c");
+    wait_until([&] { return page_has("b: no such run directory"); });
+    fs::rename(folder_ / "c", folder_ / "s/c");  // a run that begins while it is watched
+    wait_until([&] { return page_has("<span class=\"path\">s/c</span>"); });
+    EXPECT_TRUE(page_has("id=\"pause\""));
+  }
+  watcher.join();
+  EXPECT_EQ(watched.code, 0) << watched.err;
+  EXPECT_FALSE(page_has("id=\"pause\""));
+}
+
+TEST_F(ReportTest, AWatchEndsBySignalWithAPageThatStays) {
+  write_small_config();
+  ASSERT_EQ(longstride("train small.toml --quiet --run r").code, 0);
+  const RunLock training(folder_ / "r");
+  const std::string command =
+      "cd " + folder_.path() + " && { " + LONGSTRIDE_BINARY +
+      " report r --watch --every 60 >out.txt 2>err.txt & echo $! >pid; wait $!; echo $? "
+      ">code; }";
+  std::thread watcher([&] { EXPECT_EQ(std::system(command.c_str()), 0); });
+  wait_until([&] { return fs::exists(folder_ / "out.txt") && !read_bytes(folder_ / "out.txt").empty(); });
+  EXPECT_EQ(kill(std::stoi(read_bytes(folder_ / "pid")), SIGINT), 0);
+  watcher.join();
+  EXPECT_EQ(read_bytes(folder_ / "code"), "0\n");
+  EXPECT_EQ(read_bytes(folder_ / "err.txt"), "");
+  EXPECT_THAT(read_bytes(folder_ / "report.html"), Not(HasSubstr("id=\"pause\"")));
 }
 
 }  // namespace

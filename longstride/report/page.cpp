@@ -86,6 +86,7 @@ double rounded(double value) {
 ordered_json data_of(const std::vector<PageRun>& runs, const std::vector<ChartSpec>& charts,
                      const PageOptions& options) {
   ordered_json data{{"refresh", options.refresh_seconds},
+                    {"now", std::round(options.now)},
                     {"charts", ordered_json::array()},
                     {"runs", ordered_json::array()}};
   for (const ChartSpec& chart : charts) {
@@ -158,13 +159,15 @@ void write_runs(ByteSink& sink, const std::vector<PageRun>& runs) {
     };
     const bool is_best = runs.size() > 1 && view.best_bits == best;
     std::string state = name_of(view.progress);
-    sink.write(
-        fmt::format("<tr><th scope=\"row\"><label><input type=\"checkbox\" data-run=\"{}\" checked "
-                    "disabled><span data-key=\"{}\">"
-                    "</span><span>{}</span></label><span class=\"path\">{}</span></th>"
-                    "<td data-label=\"State\"><span class=\"state {}\">{}{}</span></td>",
-                    i, i, escape_html(printable_line(view.name)), escape_html(printable_line(view.path)),
-                    state.substr(0, state.find(' ')), state, part));
+    const std::string path = view.path == view.name ? ""
+                                                    : fmt::format("<span class=\"path\">{}</span>",
+                                                                  escape_html(printable_line(view.path)));
+    sink.write(fmt::format(
+        "<tr><th scope=\"row\"><label><input type=\"checkbox\" data-run=\"{}\" checked "
+        "disabled><span data-key=\"{}\">"
+        "</span><span>{}</span></label>{}</th>"
+        "<td data-label=\"State\"><span class=\"state {}\">{}{}</span></td>",
+        i, i, escape_html(printable_line(view.name)), path, state.substr(0, state.find(' ')), state, part));
     cell("Parameters", view.parameters > 0 ? human_count(static_cast<double>(view.parameters)) : "");
     cell("Step", view.last_step >= 0 ? fmt::format("{}", view.last_step) : "");
     cell("Bytes", view.bytes > 0 ? human_count(view.bytes) : "");
@@ -208,8 +211,9 @@ void write_charts(ByteSink& sink, const std::vector<ChartSpec>& charts) {
     std::string kinds;
     if (chart.wide) kinds = "<span class=\"soft\">thick: validation, thin: training</span>";
     sink.write(fmt::format(
-        "<figure{} data-chart=\"{}\"><figcaption><h3>{}</h3>{}</figcaption><div class=\"plot\"></div>"
-        "<details><summary>as a table</summary><div class=\"scroll\"></div></details></figure>\n",
+        "<figure{0} data-chart=\"{1}\"><figcaption><h3>{2}</h3>{3}</figcaption><div class=\"plot\"></div>"
+        "<details><summary>as a table<span class=\"unseen\">: {2}</span></summary><div "
+        "class=\"scroll\"></div></details></figure>\n",
         chart.wide ? " class=\"wide\"" : "", i, escape_html(chart.title), kinds));
   }
   sink.write(
@@ -287,7 +291,9 @@ void write_configs(ByteSink& sink, const std::vector<PageRun>& runs) {
   std::vector<RunView> views;
   for (const PageRun& run : runs) views.push_back(run.view);
   const std::vector<FieldDifference> differences = differences_of(views);
-  if (runs.size() > 1 && differences.empty()) sink.write("<p>They are all the same.</p>\n");
+  const auto known =
+      std::count_if(views.begin(), views.end(), [](const RunView& v) { return v.config.has_value(); });
+  if (known > 1 && differences.empty()) sink.write("<p>They are all the same.</p>\n");
   if (!differences.empty()) {
     sink.write(
         "<div class=\"scroll\"><table class=\"differs\"><caption class=\"soft\">Fields that "
@@ -355,11 +361,10 @@ void write_page(ByteSink& sink, const std::vector<PageRun>& runs, const PageOpti
       "</head>\n<body>\n<a class=\"skip\" href=\"#main\">to the content</a>\n<header><h1>{1}</h1>"
       "<p class=\"soft\">{3} run{4}, as of {5}{6}</p>\n",
       word, title, kPageStyle, runs.size(), runs.size() == 1 ? "" : "s", as_date(options.now),
-      options.refresh_seconds > 0
-          ? fmt::format(
-                "; loads itself again every {} s <label><input type=\"checkbox\" id=\"pause\"> pause</label>",
-                options.refresh_seconds)
-          : ""));
+      options.refresh_seconds > 0 ? fmt::format("<span id=\"age\"></span>; loads itself again every {} s "
+                                                "<label><input type=\"checkbox\" id=\"pause\"> pause</label>",
+                                                options.refresh_seconds)
+                                  : ""));
   const bool samples =
       std::any_of(runs.begin(), runs.end(), [](const PageRun& run) { return !run.view.samples.empty(); });
   sink.write(

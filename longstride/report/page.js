@@ -1,4 +1,3 @@
-'use strict';
 (() => {
   const data = JSON.parse(document.getElementById('data').textContent);
   const kWays = {
@@ -9,6 +8,7 @@
   const kDashes = ['', '7 3', '2 3', '9 3 2 3'];
   const kRough = /bits|norm|second/;  // the curves that smoothing helps
   const kMargin = { left: 58, right: 14, top: 10, bottom: 36 };
+  const kSmooth = [0, 0.8, 0.95];
   // What the reader has chosen; kept in the address, so that a page that loads itself again keeps it.
   const state = { x: 'step', log: false, whole: false, smooth: 0, zoom: null, hidden: new Set() };
 
@@ -17,7 +17,7 @@
     if (kWays[given.get('x')]) state.x = given.get('x');
     state.log = given.get('log') === '1';
     state.whole = given.get('whole') === '1';
-    state.smooth = [0, 0.8, 0.95].includes(Number(given.get('smooth'))) ? Number(given.get('smooth')) : 0;
+    if (kSmooth.includes(Number(given.get('smooth')))) state.smooth = Number(given.get('smooth'));
     const zoom = (given.get('zoom') || '').split('_').map(Number);
     if (zoom.length === 2 && zoom[0] < zoom[1]) state.zoom = zoom;
     for (const index of (given.get('hidden') || '').split('.'))
@@ -108,6 +108,8 @@
   }
   const colour = (index) => `var(--c${index % 8})`;
   const dash = (index) => kDashes[Math.floor(index / 8) % kDashes.length];
+  // A place on the axis in words.
+  const placeName = (x) => `${state.x === 'step' ? Math.round(x) : short(x)} ${kWays[state.x].name}`;
   function key(index) {
     const svg = document.createElementNS(kSvg, 'svg');
     svg.setAttribute('class', 'key');
@@ -201,7 +203,8 @@
       }
       for (const x of state.log ? logTicks(...range.x) : ticks(range.x[0], range.x[1], width / 130)) {
         element(this.svg, 'line', { class: 'axis', x1: this.toX(x), x2: this.toX(x), y1: bottom, y2: bottom + 4 });
-        element(this.svg, 'text', { x: Math.min(this.toX(x), right - 12), y: bottom + 17, 'text-anchor': 'middle' }, short(x));
+        const atEdge = this.toX(x) > right - 20;
+        element(this.svg, 'text', { x: atEdge ? width - 2 : this.toX(x), y: bottom + 17, 'text-anchor': atEdge ? 'end' : 'middle' }, short(x));
       }
       element(this.svg, 'text', { x: right, y: height - 4, 'text-anchor': 'end' }, kWays[state.x].name);
       const id = 'clip' + this.spec.title.replace(/\W/g, '');
@@ -218,10 +221,10 @@
           });
           element(inside, 'path', { class: kind, d: text, style, 'stroke-dasharray': dash(line.index) });
         };
-        const behind = line.smooth || (!line.held && lines.some((l) => l.held && l.index === line.index));
-        path(line.y, line.held ? 'held' : behind ? 'raw' : '');
-        if (line.smooth) path(line.smooth, '');
-        if (line.x.length <= 40 && (line.held || line.x.length === 1))
+        const behind = !line.held && lines.some((l) => l.held && l.index === line.index);
+        path(line.y, line.held ? 'held' : line.smooth ? 'raw faint' : behind ? 'raw' : '');
+        if (line.smooth) path(line.smooth, behind ? 'mean' : '');
+        if (line.x.length <= Math.min(40, width / 22) && (line.held || line.x.length === 1))
           line.x.forEach((x, i) => {
             if (line.y[i] !== null && Number.isFinite(x) && (!state.log || x > 0))
               element(inside, 'circle', { cx: this.toX(x), cy: toY(line.y[i]), r: line.held ? 3.2 : 2.5, style: `fill:${colour(line.index)}` });
@@ -229,7 +232,7 @@
       }
       this.cursor = element(this.svg, 'line', { class: 'cursor', y1: top, y2: bottom, visibility: 'hidden' });
       this.box = element(this.svg, 'rect', { class: 'chosen', y: top, height: bottom - top, width: 0 });
-      if (this.at !== null) this.read(this.at, document.activeElement === this.svg);
+      if (!this.tip.hidden) this.read(this.at, document.activeElement === this.svg);
     }
 
     // The values at `part` of the range of x.
@@ -245,30 +248,49 @@
         line.x.forEach((v, i) => { if (line.y[i] !== null && (best < 0 || Math.abs(v - x) <= Math.abs(line.x[best] - x))) best = i; });
         return best < 0 ? null : { line, value: shown((line.smooth || line.y)[best], this.spec.unit) };
       }).filter(Boolean);
-      const kind = (line) => (this.spec.names.length > 1 ? (this.spec.labels[line.name] || line.name) + ' ' : '');
-      const head = document.createElement('div');
-      head.textContent = `${short(x)} ${kWays[state.x].name}`;
-      this.tip.replaceChildren(head, ...rows.map(({ line, value }) => {
-        const row = document.createElement('div'), name = document.createElement('span'), number = document.createElement('span');
-        const swatch = document.createElement('span');
-        swatch.append(key(line.index));
-        name.textContent = kind(line) + line.run.name;
-        number.textContent = value;
-        row.append(swatch, name, number);
-        return row;
-      }));
-      this.tip.hidden = false;
-      if (this.at > 0.5) this.tip.style.left = '', this.tip.style.right = `${this.width - px + 10}px`;
-      else this.tip.style.right = '', this.tip.style.left = `${px + 10}px`;
+      const label = (line) => this.spec.labels[line.name] || line.name;
+      this.fillTip(x, rows, label);
+      // Beside the cursor and within the chart, or below one that it would hide.
+      const wide = this.tip.offsetWidth;
+      this.tip.style.top = wide > 0.6 * this.width ? `${this.svg.clientHeight}px` : '';
+      const beside = this.at > 0.5 ? px - 10 - wide : px + 10;
+      this.tip.style.left = `${Math.max(0, Math.min(beside, this.width - wide))}px`;
       if (!spoken) return;
       this.svg.setAttribute('aria-valuenow', Math.round(this.at * 100));
+      const kind = (line) => (this.spec.names.length > 1 ? label(line) + ' ' : '');
       this.svg.setAttribute('aria-valuetext',
-        `${short(x)} ${kWays[state.x].name}: ` + rows.map(({ line, value }) => `${kind(line)}${line.run.name} ${value}`).join(', '));
+        `${placeName(x)}: ` + rows.map(({ line, value }) => `${kind(line)}${line.run.name} ${value}`).join(', '));
+    }
+    // A line for each run, a column for each of its curves.
+    fillTip(x, rows, label) {
+      const kinds = [...new Set(rows.map(({ line }) => label(line)))], cells = [];
+      const cell = (text, name) => {
+        const made = document.createElement('span');
+        made.textContent = text;
+        made.className = name;
+        cells.push(made);
+        return made;
+      };
+      cell(placeName(x), 'head');
+      for (const kind of kinds) cell(this.spec.names.length > 1 ? kind : '', 'value soft');
+      for (const index of new Set(rows.map(({ line }) => line.index))) {
+        const own = rows.filter(({ line }) => line.index === index);
+        cell('', 'swatch').append(key(index));
+        cell(own[0].line.run.name, 'name');
+        for (const kind of kinds) cell((own.find(({ line }) => label(line) === kind) || { value: '' }).value, 'value');
+      }
+      this.tip.style.gridTemplateColumns = `auto minmax(0, 1fr) repeat(${Math.max(1, kinds.length)}, auto)`;
+      this.tip.replaceChildren(...cells);
+      this.tip.hidden = false;
     }
     leave() {
-      this.at = null;
       this.tip.hidden = true;
       if (this.cursor) this.cursor.setAttribute('visibility', 'hidden');
+    }
+
+    forget() {
+      this.at = null;
+      this.leave();
     }
 
     listen() {
@@ -291,7 +313,7 @@
         begun = null;
         if (width > 8) zoomTo([this.fromX(x), this.fromX(x + width)]);
       });
-      this.svg.addEventListener('pointerleave', () => document.activeElement !== this.svg && this.leave());
+      this.svg.addEventListener('pointerleave', () => document.activeElement !== this.svg && this.forget());
       this.svg.addEventListener('dblclick', () => zoomTo(null));
       this.svg.addEventListener('focus', () => this.svg.matches(':focus-visible') && this.read(this.at === null ? 1 : this.at, true));
       this.svg.addEventListener('blur', () => this.leave());
@@ -314,10 +336,14 @@
 
     fillTable(place) {
       const lines = this.current || [], range = this.range, table = document.createElement('table');
-      const row = (cells, tag) => {
+      const caption = table.createCaption();
+      caption.className = 'soft';
+      caption.textContent = this.spec.title;
+      const row = (cells, isHead) => {
         const tr = document.createElement('tr');
         cells.forEach((text, i) => {
-          const cell = document.createElement(i && !tag ? 'td' : 'th');
+          const cell = document.createElement(i && !isHead ? 'td' : 'th');
+          if (cell.tagName === 'TH') cell.scope = isHead ? 'col' : 'row';
           cell.className = 'number';
           cell.textContent = text;
           tr.append(cell);
@@ -325,7 +351,7 @@
         return tr;
       };
       const head = table.createTHead(), body = table.createTBody();
-      head.append(row([kWays[state.x].name, ...lines.map((l) => (this.spec.names.length > 1 ? this.spec.labels[l.name] + ' ' : '') + l.run.name)], 'th'));
+      head.append(row([kWays[state.x].name, ...lines.map((l) => (this.spec.names.length > 1 ? this.spec.labels[l.name] + ' ' : '') + l.run.name)], true));
       for (let i = 0; range && i <= 12; ++i) {
         const x = range.x[0] + ((range.x[1] - range.x[0]) * i) / 12;
         body.append(row([short(x), ...lines.map((line) => {
@@ -358,6 +384,7 @@
   }
 
   recall();
+  place.open();
   document.querySelectorAll('[data-key]').forEach((place) => place.append(key(Number(place.dataset.key))));
   for (const box of document.querySelectorAll('input[data-run]')) {
     box.checked = !state.hidden.has(Number(box.dataset.run));
@@ -392,16 +419,20 @@
   charts = [...document.querySelectorAll('figure[data-chart]')].map((figure) => new Chart(figure));
   redraw();
 
+  place.back(charts);
   const pause = document.getElementById('pause');
   if (data.refresh > 0 && pause) {
-    try {
-      const kept = JSON.parse(sessionStorage.getItem('place') || 'null');
-      if (kept) window.scrollTo(0, kept);
-    } catch (error) { /* some browsers keep nothing for pages from files */ }
-    setInterval(() => {
-      if (pause.checked || document.hidden) return;
-      try { sessionStorage.setItem('place', String(window.scrollY)); } catch (error) { /* as above */ }
+    place.watch(data.refresh, () => pause.checked, () => {
+      place.keep(charts);
       location.reload();
-    }, 1000 * data.refresh);
+    });
+    // Whoever wrote the page may have been killed.
+    const age = document.getElementById('age'), late = Math.max(60, 3 * data.refresh);
+    const tell = () => {
+      const seconds = Date.now() / 1000 - data.now;
+      age.textContent = seconds > late ? ` (${Math.round(seconds / 60)} min ago)` : '';
+    };
+    tell();
+    setInterval(tell, 5000);
   }
 })();

@@ -1,4 +1,4 @@
-// The style and the script of the page, from page.css and page.js.
+// The style of the page, from page.css, and its script, from place.js and page.js.
 #pragma once
 
 namespace longstride {

@@ -100,6 +100,28 @@ TEST_F(PageTest, LoadsItselfAgainOnlyWhileItIsWatched) {
   const std::string page = page_of({run("a", "")}, options);
   EXPECT_THAT(page, HasSubstr("id=\"pause\""));
   EXPECT_EQ(data_of(page)["refresh"], 5);
+  EXPECT_THAT(page, HasSubstr("id=\"age\""));
+}
+
+TEST_F(PageTest, ChartsHaveNamesAndTables) {
+  const std::string page = page_of({run("a", "{\"step\":1,\"train/bits\":2,\"x<y\":1}\n")});
+  EXPECT_THAT(page, HasSubstr("as a table<span class=\"unseen\">: Bits per byte</span></summary>"));
+  EXPECT_THAT(page, HasSubstr("as a table<span class=\"unseen\">: x&lt;y</span></summary>"));
+}
+
+TEST_F(PageTest, ConfigsAreTheSameOnlyIfSeveralCanBeRead) {
+  PageRun first = run("a", ""), second = run("b", "");
+  first.view.config = RunConfig{};
+  EXPECT_THAT(page_of({first, second}), Not(HasSubstr("They are all the same")));
+  second.view.config = RunConfig{};
+  EXPECT_THAT(page_of({first, second}), HasSubstr("They are all the same"));
+}
+
+TEST_F(PageTest, APathIsNotSaidTwice) {
+  PageRun one = run("a", "");
+  EXPECT_THAT(page_of({one}), Not(HasSubstr("<span class=\"path\">")));
+  one.view.path = "runs/a";
+  EXPECT_THAT(page_of({one}), HasSubstr("<span class=\"path\">runs/a</span>"));
 }
 
 TEST(Base64, IsThatOfTheStandard) {

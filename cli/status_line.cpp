@@ -10,6 +10,7 @@
 #include <unistd.h>
 
 #include "longstride/base/printable.h"
+#include "longstride/base/rewritten_line.h"
 #include "longstride/base/say.h"
 #include "longstride/base/text.h"
 
@@ -19,21 +20,22 @@ namespace longstride::cli {
 
 namespace {
 
-// A line that is wider than the terminal would go on in a second one, which nobody removes. The last column stays free,
-// because some terminals begin a new line once it is written.
+// A line that is wider than the terminal would go on in a second one, which nobody removes.
 size_t columns_to_use() {
   winsize size{};
   const bool known = ioctl(STDERR_FILENO, TIOCGWINSZ, &size) == 0 && size.ws_col > 0;
   return known ? size.ws_col - 1u : 79u;
 }
 
-// At most so many characters.
+// What fits into so many columns. Letters from U+1000 on may take two, as Chinese ones do.
 std::string first_columns(const std::string& text, size_t columns) {
   const std::string shown = printable_line(text);
   size_t at = 0;
-  for (size_t characters = 0; at < shown.size(); ++at) {
-    const bool begins = (static_cast<unsigned char>(shown[at]) & 0xC0) != 0x80;
-    if (begins && ++characters > columns) break;
+  for (size_t used = 0; at < shown.size(); ++at) {
+    const auto byte = static_cast<unsigned char>(shown[at]);
+    if ((byte & 0xC0) == 0x80) continue;
+    used += byte > 0xE0 ? 2 : 1;
+    if (used > columns) break;
   }
   return shown.substr(0, at);
 }
@@ -60,7 +62,7 @@ void StatusLine::draw(const std::string& text) {
   last_ = Clock::now();
   if (json_) return longstride::say_line(text);
   drawn_ = true;
-  write_to_standard_error("\r\x1b[K" + first_columns(text, columns_to_use()));
+  write_to_standard_error(rewritten_line(first_columns(text, columns_to_use())));
 }
 
 void StatusLine::update(int64_t done, int64_t total, int64_t before) {
@@ -93,7 +95,7 @@ void StatusLine::say(const std::string& what) {
 }
 
 void StatusLine::clear() {
-  if (drawn_) write_to_standard_error("\r\x1b[K");
+  if (drawn_) write_to_standard_error(kEraseLine);
   drawn_ = false;
 }
 

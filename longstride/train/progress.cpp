@@ -14,6 +14,7 @@
 #include <unistd.h>
 
 #include "longstride/base/check.h"
+#include "longstride/base/rewritten_line.h"
 #include "longstride/base/say.h"
 #include "longstride/base/text.h"
 
@@ -162,15 +163,14 @@ void ProgressLine::draw() {
   if (options_.json) return options_.write(render_progress_event(state_) + "\n");
   if (!options_.terminal) return options_.write(render_progress_line(state_) + "\n");
   // The last column stays free, because some terminals begin a new line once it is written.
-  options_.write(
-      fmt::format("\r{}\x1b[K", render_progress_bar(state_, options_.width() - 1, options_.unicode)));
+  options_.write(rewritten_line(render_progress_bar(state_, options_.width() - 1, options_.unicode)));
   line_open_ = true;
 }
 
 void ProgressLine::note(std::string_view text) {
   if (options_.json) return options_.write(as_event(text) + "\n");
   if (!line_open_) return options_.write(fmt::format("{}\n", text));
-  options_.write(fmt::format("\r\x1b[K{}\n", text));
+  options_.write(fmt::format("{}{}\n", kEraseLine, text));
   draw();
 }
 
@@ -189,7 +189,7 @@ void ProgressLine::note(const ValidationNote& validation) {
 }
 
 void ProgressLine::finish() {
-  if (started_ && !shown_) draw();
+  if (started_ && (!shown_ || line_open_)) draw();  // once more, if the terminal has wrapped it
   if (line_open_) options_.write("\n");
   line_open_ = started_ = false;
 }

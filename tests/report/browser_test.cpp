@@ -42,7 +42,8 @@ class BrowserTest : public testing::Test {
     std::string metrics;
     for (int i = 1; i <= 200; ++i)
       metrics += fmt::format(
-          "{{\"step\":{},\"train/bits\":{},\"train/learning_rate\":1e-3,\"train/bytes\":{},\"train/tokens_per_second\":100}}\n",
+          "{{\"step\":{},\"train/bits\":{},\"train/learning_rate\":1e-3,\"train/bytes\":{},\"train/"
+          "tokens_per_second\":100}}\n",
           i, 8.0 / i, 64 * i);
     write_bytes(folder_ / "metrics", metrics);
     std::vector<PageRun> runs;
@@ -101,9 +102,10 @@ TEST_F(BrowserTest, DrawsItsChartsForAllSenses) {
   });)",
                   0);
   const std::string page = shown(2000);
-  EXPECT_THAT(page, HasSubstr("data-found=\"0; 200 steps: training first 0.0400, training with &quot;quotes&quot; "
-                              "0.0400; 2 steps: training first 4.0000, training with &quot;quotes&quot; 4.0000; 3; "
-                              "Bits per byte\""));
+  EXPECT_THAT(page,
+              HasSubstr("data-found=\"0; 200 steps: training first 0.0400, training with &quot;quotes&quot; "
+                        "0.0400; 2 steps: training first 4.0000, training with &quot;quotes&quot; 4.0000; 3; "
+                        "Bits per byte\""));
   EXPECT_THAT(page, HasSubstr("data-zoom=\"#zoom="));
   EXPECT_THAT(page, HasSubstr("data-whole=\"\""));
   EXPECT_THAT(page, HasSubstr("<path "));
@@ -129,7 +131,8 @@ TEST_F(BrowserTest, KeepsThePlaceWhenItLoadsItselfAgain) {
     }
   });)",
                   1);
-  EXPECT_THAT(shown(4000), HasSubstr("data-found=\"true true true true 69 #x=bytes&amp;log=1&amp;hidden=1\""));
+  EXPECT_THAT(shown(4000),
+              HasSubstr("data-found=\"true true true true 69 #x=bytes&amp;log=1&amp;hidden=1\""));
 }
 
 }  // namespace

@@ -1,5 +1,6 @@
 #include "longstride/train/progress.h"
 
+#include <algorithm>
 #include <cmath>
 #include <cstdlib>
 #include <limits>
@@ -7,11 +8,14 @@
 #include <vector>
 
 #include <fcntl.h>
+#include <fmt/format.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 #include <sys/ioctl.h>
 #include <sys/wait.h>
 #include <unistd.h>
+
+#include "tests/support/small_terminal.h"
 
 namespace longstride {
 namespace {
@@ -84,7 +88,7 @@ TEST(Progress, ATerminalIsRedrawnAtMostFiveTimesASecond) {
   EXPECT_GE(screen.writes.size(), 45u);
   EXPECT_LE(screen.writes.size(), 51u);
   for (const std::string& text : screen.writes)
-    EXPECT_THAT(text, AllOf(StartsWith("\r"), HasSubstr("\x1b[K"), Not(HasSubstr("\n"))));
+    EXPECT_THAT(text, AllOf(StartsWith("\r"), HasSubstr("\x1b[J"), Not(HasSubstr("\n"))));
   progress.finish();
   EXPECT_THAT(screen.writes[screen.writes.size() - 2], HasSubstr("100%"));  // the last state is shown
   EXPECT_EQ(screen.writes.back(), "\n");
@@ -150,7 +154,7 @@ TEST(Progress, NotesStandAboveTheBar) {
   const std::string bar = screen.writes.back();
   progress.note("after");
   ASSERT_EQ(screen.writes.size(), 4u);
-  EXPECT_EQ(screen.writes[2], "\r\x1b[Kafter\n");
+  EXPECT_EQ(screen.writes[2], "\r\x1b[Jafter\n");
   EXPECT_EQ(screen.writes[3], bar);
 }
 
@@ -161,7 +165,37 @@ TEST(Progress, TheWidthOfTheTerminalIsFollowed) {
   for (const int width : {100, 40, 20, 10, 1}) {
     screen.width = width;
     progress.update(5, 10, 1, 1, 1);
-    EXPECT_LT(columns_of(screen.writes.back()) - 4, width);  // 4: return and erase
+    EXPECT_LT(columns_of(screen.writes.back()) - 5, width);  // 5: two returns and erase
+  }
+}
+
+TEST(Progress, NoPieceOfTheBarStaysWhenTheTerminalChanges) {
+  for (const bool wraps_anew : {false, true}) {
+    SmallTerminal terminal(100, wraps_anew);
+    Screen screen(true);
+    screen.options.redraw_seconds = 0;
+    screen.options.write = [&](std::string_view text) { terminal.write(text); };
+    screen.options.width = [&] { return terminal.width(); };
+    ProgressLine progress(screen.options);
+    terminal.write("begun\n");
+    std::vector<std::string> expected{"begun"};
+    int64_t step = 0;
+    for (const size_t width : {100, 60, 59, 33, 120, 20, 7, 100, 50, 25}) {
+      terminal.resize(width);
+      for (int time = 0; time < 2; ++time) progress.update(++step, 100, 1, 1, 1);
+      std::vector<std::string> shown = terminal.lines();
+      EXPECT_THAT(shown.back(), StartsWith(fmt::format("{:3}%", step))) << width;
+      shown.pop_back();
+      EXPECT_EQ(shown, expected) << width;
+      terminal.resize(std::max<size_t>(7, width / 2));
+      progress.note("note");
+      expected.push_back("note");
+    }
+    terminal.resize(12);
+    progress.finish();
+    terminal.write("next\n");
+    expected.insert(expected.end(), {" 20%", "next", ""});
+    EXPECT_EQ(terminal.lines(), expected);
   }
 }
 

@@ -118,6 +118,7 @@ struct InspectOptions {
   std::string target;  // a config file or a run directory
   std::vector<std::string> overrides;
   std::string draw;        // a .png or .svg
+  int64_t query = -1;      // whose view --draw shows too; -1: none
   std::string draw_reach;  // likewise
   std::string attention;   // likewise, of a trained model
   int64_t layer = 1;       // that --attention looks at, from 1

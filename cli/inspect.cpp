@@ -1,9 +1,12 @@
 // `longstride inspect`: the shape, cost, needs and reach of a model, before anything is spent.
 
+#include <algorithm>
 #include <cmath>
 #include <filesystem>
 #include <initializer_list>
+#include <optional>
 #include <system_error>
+#include <vector>
 
 #include <fmt/format.h>
 #include <fmt/ranges.h>
@@ -110,6 +113,15 @@ int64_t look_at_data(RunConfig& config, bool length_wanted) {
   return splits.train.size() / config.model.context;
 }
 
+// Rows are those of a picture, or as the pattern has them.
+std::optional<DrawnQuery> drawn_query(const InspectOptions& options, const ModelConfig& model) {
+  if (options.query < 0) return {};
+  const std::vector<int64_t> axes = model.axes();
+  int64_t row = axes.size() > 1 ? 1 : model.pattern_row();
+  for (size_t axis = 1; axis < axes.size(); ++axis) row *= axes[axis];
+  return DrawnQuery{options.query, std::min(row, model.context)};
+}
+
 }  // namespace
 
 int run_inspect(const InspectOptions& options) {
@@ -121,9 +133,13 @@ int run_inspect(const InspectOptions& options) {
   const int64_t windows = look_at_data(config, length_wanted);
   const std::string chosen = changes_of(as_given, config);
   if (options.price > 0 && !options.time) throw UsageError("--price needs --time");
+  if (options.query >= 0 && options.draw.empty()) throw UsageError("--query needs --draw");
   if (options.measure_anew && !options.time) throw UsageError("--measure needs --time");
   Answer fit, time;
   if (!options.fit.empty()) fit = answer_fit(config, options);
+  if (options.query >= config.model.context)
+    throw UsageError(
+        fmt::format("--query {}: the positions are 0 to {}", options.query, config.model.context - 1));
   const Answer dense = answer_dense(config);
   const std::vector<Stage> stages = stages_of(config);
   const ModelConfig& model = config.model;
@@ -146,7 +162,8 @@ int run_inspect(const InspectOptions& options) {
         .save(options.draw_reach);
   }
   if (!options.draw.empty())
-    draw_schedule(schedule, model.heads, model.context, options.pixels, options.draw);
+    draw_schedule(schedule, model.heads, model.context, options.pixels, options.draw,
+                  drawn_query(options, model));
 
   std::vector<std::pair<std::string, double>> layers;
   for (const LayerPattern& layer : schedule.cycle)

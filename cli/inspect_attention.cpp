@@ -91,7 +91,8 @@ void print_heads(const LayerWeights& layer) {
 }  // namespace
 
 int run_inspect_attention(const InspectOptions& options) {
-  if (options.time || !options.fit.empty() || !options.draw.empty() || !options.draw_reach.empty())
+  if (options.time || !options.fit.empty() || !options.draw.empty() || !options.draw_reach.empty() ||
+      options.query >= 0)
     throw UsageError("--attention looks at a trained model, and goes with no other question");
   RunConfig config = load_run_config(options.target, options.overrides);
   use_instructions(config.compute);

@@ -252,6 +252,8 @@ void add_inspect(CLI::App& app, InspectOptions& o, int& result) {
   c.add("target", o.target, "a config file or a run directory").required().type_name("CONFIG|RUN");
   add_overrides(c, o.overrides);
   c.add("--draw", o.draw, "draw the attention pattern to this .png or .svg").type_name("FILE");
+  c.add("--query", o.query, {.least = 0},
+        "with --draw: what this position sees too, from 0 on, among all positions in their rows");
   c.add("--draw-reach", o.draw_reach,
         "draw what each position sees through 1, 2, .. layers to this .png or .svg")
       .type_name("FILE");
@@ -273,7 +275,7 @@ void add_inspect(CLI::App& app, InspectOptions& o, int& result) {
   c.add("--room", o.room, {.least = 1}, "bytes that training may take, as 80Gi [what is free]");
   c.add_flag("--json", o.json, "print the result as JSON");
   c.footer(
-      "Examples:\n  longstride inspect configs/enwik8.toml --draw pattern.png\n"
+      "Examples:\n  longstride inspect configs/enwik8.toml --draw pattern.png --query 5000\n"
       "  longstride inspect configs/enwik8.toml --time --price 2.5\n"
       "  longstride inspect configs/enwik8.toml --fit context --room 80Gi\n"
       "  longstride inspect runs/text --attention heads.png --layer 5\n\n" +

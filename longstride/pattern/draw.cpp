@@ -1,6 +1,6 @@
 // Layout: one column of panels for each distinct layer, and in it one panel for each distinct pattern of its
 // heads. Above each panel is its text, with every term in its own colour. Positions themselves (k = q) are a
-// shade darker, so that the eye finds the diagonal.
+// shade darker, so that the eye finds the diagonal. Between heading and panel there may be the view of one query.
 #include "longstride/pattern/draw.h"
 
 #include <algorithm>
@@ -15,11 +15,13 @@ namespace {
 
 constexpr int64_t kMargin = 16;
 constexpr int64_t kLargestCell = 14;   // pixels of a pair, for short sequences
+constexpr int64_t kSmallestQuery = 3;  // pixels of its mark
+constexpr int64_t kQueryLine = Picture::kGlyphHeight + 6;
 constexpr int64_t kSmallestGrid = 4;   // pixels of a pair from which lines are drawn between pairs
 constexpr int64_t kSamplesAside = 10;  // a cell of many pairs is judged by this many pairs along each side
 constexpr Colour kPast{244, 245, 247}, kFuture{255, 255, 255}, kGrid{225, 228, 233}, kFrame{150, 156, 166},
     kText{70, 76, 86};
-constexpr Colour kSeenNow{10, 91, 181}, kSeenBefore{158, 198, 240}, kItself{6, 52, 104};
+constexpr Colour kSeenNow{10, 91, 181}, kSeenBefore{158, 198, 240}, kItself{6, 52, 104}, kQuery{20, 22, 26};
 
 Colour colour_of(TermKind kind) {
   return terms::visit(kind, [](auto t) { return decltype(t)::colour; });
@@ -90,6 +92,13 @@ Colour cell_colour(const Pattern& pattern, const Grid& grid, int64_t row, int64_
   return mix(column <= row ? kPast : kFuture, paint, std::cbrt(share));
 }
 
+void draw_frame(Picture& picture, int64_t x, int64_t y, int64_t width, int64_t height) {
+  picture.fill(x - 1, y - 1, width + 2, 1, kFrame);
+  picture.fill(x - 1, y + height, width + 2, 1, kFrame);
+  picture.fill(x - 1, y, 1, height, kFrame);
+  picture.fill(x + width, y, 1, height, kFrame);
+}
+
 void draw_panel(Picture& picture, const Pattern& pattern, const Grid& grid, int64_t x, int64_t y) {
   if (grid.line()) picture.fill(x, y, grid.side(), grid.side(), kGrid);
   std::vector<Colour> colours(static_cast<size_t>(grid.cells));
@@ -104,10 +113,70 @@ void draw_panel(Picture& picture, const Pattern& pattern, const Grid& grid, int6
                    (end - column) * grid.cell - grid.line(), grid.cell - grid.line(), colour);
     }
   }
-  picture.fill(x - 1, y - 1, grid.side() + 2, 1, kFrame);
-  picture.fill(x - 1, y + grid.side(), grid.side() + 2, 1, kFrame);
-  picture.fill(x - 1, y, 1, grid.side(), kFrame);
-  picture.fill(x + grid.side(), y, 1, grid.side(), kFrame);
+  draw_frame(picture, x, y, grid.side(), grid.side());
+}
+
+// The positions in their rows, in cells of one position or, where there are too many, of several.
+struct QueryView {
+  DrawnQuery query;
+  int64_t n = 0, rows = 0, across = 0, down = 0;  // rows of positions; cells
+  int64_t cell_width = 1, cell_height = 1;
+
+  QueryView(const DrawnQuery& drawn, int64_t positions, int64_t pixels)
+      : query(drawn), n(positions), rows((n + query.row - 1) / query.row) {
+    across = std::min(query.row, pixels), down = std::min(rows, pixels);
+    cell_width = std::min(pixels / across, kLargestCell);
+    cell_height = std::min(pixels / down, kLargestCell);
+  }
+  int64_t line() const { return std::min(cell_width, cell_height) >= kSmallestGrid ? 1 : 0; }
+  int64_t width() const { return across * cell_width + line(); }
+  int64_t height() const { return down * cell_height + line(); }
+  int64_t cell_of(int64_t position) const {
+    return position / query.row * down / rows * across + position % query.row * across / query.row;
+  }
+  std::string text(const Pattern& pattern) const {
+    int64_t keys = 0;
+    for (int64_t k = 0; k <= query.position; ++k) keys += pattern.allows(query.position, k);
+    return fmt::format("query {}: {} key{}", query.position, keys, keys == 1 ? "" : "s");
+  }
+};
+
+void draw_query(Picture& picture, const Pattern& pattern, const QueryView& view, int64_t x, int64_t y) {
+  const auto cells = static_cast<size_t>(view.across * view.down);
+  std::vector<Paint> paints(cells);
+  std::vector<int64_t> positions(cells), past(cells);
+  for (int64_t k = 0; k < view.n; ++k) {
+    const auto cell = static_cast<size_t>(view.cell_of(k));
+    ++positions[cell];
+    if (k > view.query.position) continue;
+    ++past[cell];
+    add_pair(pattern, view.query.position, k, paints[cell]);
+  }
+  if (view.line()) picture.fill(x, y, view.width(), view.height(), kGrid);
+  const auto own = static_cast<size_t>(view.cell_of(view.query.position));
+  const auto colour_of_cell = [&](size_t cell) {
+    if (cell == own) return kQuery;
+    const double share = paints[cell].pairs / static_cast<double>(std::max<int64_t>(1, positions[cell]));
+    return mix(past[cell] > 0 ? kPast : kFuture, paints[cell], std::cbrt(share));
+  };
+  for (int64_t row = 0; row < view.down; ++row)
+    for (int64_t column = 0, end = 0; column < view.across; column = end) {
+      const auto first = static_cast<size_t>(row * view.across);
+      const Colour colour = colour_of_cell(first + static_cast<size_t>(column));
+      for (end = column + 1; !view.line() && end < view.across; ++end)
+        if (colour_of_cell(first + static_cast<size_t>(end)) != colour) break;
+      picture.fill(x + column * view.cell_width + view.line(), y + row * view.cell_height + view.line(),
+                   (end - column) * view.cell_width - view.line(), view.cell_height - view.line(), colour);
+    }
+  // The query's own cell may be too small to be seen.
+  const int64_t wide = std::max(kSmallestQuery, view.cell_width),
+                high = std::max(kSmallestQuery, view.cell_height);
+  if (wide > view.cell_width || high > view.cell_height)
+    picture.fill(
+        x + static_cast<int64_t>(own) % view.across * view.cell_width - (wide - view.cell_width) / 2,
+        y + static_cast<int64_t>(own) / view.across * view.cell_height - (high - view.cell_height) / 2, wide,
+        high, kQuery);
+  draw_frame(picture, x, y, view.width(), view.height());
 }
 
 // A panel's heading in pieces, each in its colour.
@@ -163,12 +232,18 @@ std::vector<Panel> panels_of(const LayerPattern& layer, int64_t heads) {
 
 }  // namespace
 
-Picture picture_of(const Schedule& schedule, int64_t heads, int64_t n, int64_t pixels) {
+Picture picture_of(const Schedule& schedule, int64_t heads, int64_t n, int64_t pixels,
+                   const std::optional<DrawnQuery>& query) {
   LONGSTRIDE_CHECK(n >= 1 && pixels >= 16 && pixels <= 16384,
                    "a drawing needs n of at least 1 and from 16 to 16384 pixels, here n = {} and {} pixels",
                    n, pixels);
   LONGSTRIDE_CHECK(!schedule.cycle.empty(), "a drawing needs a schedule of at least 1 layer");
   check_heads(schedule, heads);
+  if (query)
+    LONGSTRIDE_CHECK(
+        query->position >= 0 && query->position < n && query->row >= 1 && query->row <= n,
+        "a drawing of query {} in rows of {} needs a query from 0 to {} and rows of 1 to {} positions",
+        query->position, query->row, n - 1, n);
 
   std::vector<LayerPattern> layers;
   for (const LayerPattern& layer : schedule.cycle)
@@ -177,6 +252,8 @@ Picture picture_of(const Schedule& schedule, int64_t heads, int64_t n, int64_t p
   for (const LayerPattern& layer : layers) columns.push_back(panels_of(layer, heads));
 
   const Grid grid = Grid::fit(n, pixels);
+  std::optional<QueryView> view;
+  if (query) view.emplace(*query, n, pixels);
   int64_t letters = 0, rows = 0;
   for (const auto& column : columns) {
     rows = std::max(rows, static_cast<int64_t>(column.size()));
@@ -184,8 +261,12 @@ Picture picture_of(const Schedule& schedule, int64_t heads, int64_t n, int64_t p
   }
   const int64_t scale = letters * Picture::kGlyphWidth * 2 <= grid.side() ? 2 : 1;
   const int64_t letter = Picture::kGlyphWidth * scale, heading_height = (Picture::kGlyphHeight + 4) * scale;
-  const int64_t panel_width = std::max(grid.side(), letters * letter) + kMargin;
-  const int64_t panel_height = heading_height + grid.side() + kMargin;
+  const int64_t query_letters = view ? std::ssize(view->text({})) + 6 : 0;  // some for the number of keys
+  const int64_t panel_width = std::max({grid.side(), letters * letter, view ? view->width() : 0,
+                                        query_letters * Picture::kGlyphWidth}) +
+                              kMargin;
+  const int64_t query_height = view ? view->height() + kMargin + kQueryLine : 0;
+  const int64_t panel_height = heading_height + query_height + grid.side() + kMargin;
   Picture picture(static_cast<int64_t>(columns.size()) * panel_width + kMargin,
                   rows * panel_height + kMargin);
 
@@ -199,7 +280,15 @@ Picture picture_of(const Schedule& schedule, int64_t heads, int64_t n, int64_t p
         picture.write(at, y, scale, text, colour);
         at += static_cast<int64_t>(text.size()) * letter;
       }
-      draw_panel(picture, panel.pattern, grid, x, y + heading_height);
+      if (view) {
+        picture.write(x, y + heading_height, 1, view->text(panel.pattern), kText);
+        draw_query(picture, panel.pattern, *view, x, y + heading_height + kQueryLine);
+      }
+      const int64_t below = y + heading_height + query_height;
+      draw_panel(picture, panel.pattern, grid, x, below);
+      if (view)  // its row of the panel
+        picture.fill(x - kMargin / 2, below + view->query.position * grid.cells / n * grid.cell + grid.line(),
+                     kMargin / 2 - 2, std::max<int64_t>(2, grid.cell - grid.line()), kQuery);
     }
   return picture;
 }
@@ -236,18 +325,15 @@ Picture picture_of_reach(const Schedule& schedule, int64_t layers, int64_t heads
         picture.fill(x + column * cell + line, y + row * cell + line, (end - column) * cell - line,
                      cell - line, colour);
       }
-    picture.fill(x - 1, y - 1, side + 2, 1, kFrame);
-    picture.fill(x - 1, y + side, side + 2, 1, kFrame);
-    picture.fill(x - 1, y, 1, side, kFrame);
-    picture.fill(x + side, y, 1, side, kFrame);
+    draw_frame(picture, x, y, side, side);
   }
   return picture;
 }
 
 void draw_schedule(const Schedule& schedule, int64_t heads, int64_t n, int64_t pixels,
-                   const std::string& path) {
+                   const std::string& path, const std::optional<DrawnQuery>& query) {
   Picture::check_ending(path);
-  picture_of(schedule, heads, n, pixels).save(path);
+  picture_of(schedule, heads, n, pixels, query).save(path);
 }
 
 }  // namespace longstride

@@ -66,7 +66,9 @@ void Picture::fill(int64_t x, int64_t y, int64_t width, int64_t height, Colour c
 }
 
 void Picture::write(int64_t x, int64_t y, int64_t scale, std::string_view text, Colour colour) {
-  words_.push_back({x, y, scale, std::string(text), colour});
+  const size_t blanks = std::min(text.find_first_not_of(' '), text.size());  // which SVG would leave out
+  words_.push_back({x + static_cast<int64_t>(blanks) * kGlyphWidth * scale, y, scale,
+                    std::string(text.substr(blanks)), colour});
 }
 
 void Picture::check_ending(const std::string& path) {

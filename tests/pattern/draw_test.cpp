@@ -144,6 +144,56 @@ TEST_F(Draw, SvgHasARectangleAPair) {
   EXPECT_EQ(count, 10u);
 }
 
+TEST_F(Draw, WhatOneQuerySeesAboveThePanel) {
+  constexpr int64_t kN = 40, kQuery = 33, kRow = 7, kCell = 14;
+  std::vector<const char*> patterns = terms::examples();
+  patterns.insert(patterns.end(), {"strided:7", "fixed:8,3"});
+  for (const char* text : patterns) {
+    const Pattern pattern = parse_pattern(text);
+    draw_schedule(parse_schedule(text), 1, kN, 300, file("a.png"), DrawnQuery{kQuery, kRow});
+    const Image image = read_png(file("a.png"));
+    const auto panels = panels_in(image);
+    ASSERT_EQ(panels.size(), 2u) << text;
+    ASSERT_EQ(panels[0].side, kRow * kCell + 1) << text;
+    for (int64_t k = 0; k < kN; ++k) {
+      const int64_t x = panels[0].x + k % kRow * kCell + kCell / 2,
+                    y = panels[0].y + k / kRow * kCell + kCell / 2;
+      EXPECT_EQ(image.coloured(x, y), k != kQuery && pattern.allows(kQuery, k) && k < kQuery)
+          << text << " " << k;
+      const int red = image.at(x, y)[0];
+      EXPECT_EQ(red < 25, k == kQuery) << text << " " << k;
+      EXPECT_EQ(red == 255, k > kQuery) << text << " " << k;
+    }
+    expect_panel(image, panels[1], pattern, kN);
+  }
+}
+
+TEST_F(Draw, TheQueryOfALongSequenceHasCellsOfSeveralPositions) {
+  draw_schedule(parse_schedule("fixed:1000,500"), 1, 100003, 100, file("a.png"), DrawnQuery{50200, 1000});
+  const Image image = read_png(file("a.png"));
+  const auto panels = panels_in(image);
+  ASSERT_EQ(panels.size(), 2u);
+  ASSERT_EQ(panels[0].side, 100);
+  for (int64_t row = 0; row < 48; ++row)
+    for (int64_t column = 0; column < 100; ++column)
+      EXPECT_EQ(image.coloured(panels[0].x + column, panels[0].y + row), column >= 50)
+          << row << " " << column;
+}
+
+TEST(DrawQuery, SaysHowManyKeysItSees) {
+  const std::string drawn =
+      picture_of(parse_schedule("window:6|stride:5"), 2, 40, 200, DrawnQuery{33, 5}).svg();
+  EXPECT_THAT(drawn, HasSubstr(">query 33: 6 keys<"));
+  EXPECT_THAT(drawn, HasSubstr(">query 33: 7 keys<"));
+  EXPECT_THAT(drawn, HasSubstr(">head 1<"));  // blanks before it would be left out
+  EXPECT_THAT(picture_of(parse_schedule("window:6"), 1, 40, 200, DrawnQuery{0, 40}).svg(),
+              HasSubstr(">query 0: 1 key<"));
+  const Schedule schedule = parse_schedule("dense");
+  EXPECT_THROW(picture_of(schedule, 1, 40, 200, DrawnQuery{40, 5}), Error);
+  EXPECT_THROW(picture_of(schedule, 1, 40, 200, DrawnQuery{-1, 5}), Error);
+  EXPECT_THROW(picture_of(schedule, 1, 40, 200, DrawnQuery{0, 0}), Error);
+}
+
 TEST_F(Draw, RefusesWhatCannotBe) {
   const Schedule schedule = parse_schedule("window:4|dense");
   const auto message = [&](int64_t heads, int64_t n, int64_t pixels, const std::string& path) -> std::string {

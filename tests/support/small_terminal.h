@@ -37,7 +37,8 @@ class SmallTerminal {
         if (line.size() <= end)
           line.resize(std::min(line.size(), column_));
         else
-          std::fill(line.begin() + static_cast<ptrdiff_t>(column_), line.begin() + static_cast<ptrdiff_t>(end), " ");
+          std::fill(line.begin() + static_cast<ptrdiff_t>(column_),
+                    line.begin() + static_cast<ptrdiff_t>(end), " ");
       } else if (text.starts_with("\x1b[J")) {
         used = 3;
         lines_.resize(at_ + 1);

@@ -4,11 +4,8 @@
 #include <cmath>
 #include <cstdlib>
 #include <filesystem>
-#include <fstream>
 #include <limits>
 #include <memory>
-#include <optional>
-#include <thread>
 #include <utility>
 
 #include <fmt/format.h>
@@ -25,8 +22,8 @@
 #include "longstride/report/page.h"
 #include "longstride/report/run_view.h"
 #include "longstride/run/run_lock.h"
-#include "longstride/sweep/child.h"
 #include "longstride/sweep/record.h"
+#include "longstride/sweep/runner.h"
 #include "longstride/sweep/vary.h"
 
 #include "cli/commands.h"
@@ -41,56 +38,14 @@ namespace fs = std::filesystem;
 
 namespace {
 
-enum class RowState { waiting, finished, stopped, failed };
-
-struct Row {
-  SweepRun run;
-  std::string path, log;
-  RowState state = RowState::waiting;
-  std::string problem;  // why it failed
-  double best_bits = std::numeric_limits<double>::quiet_NaN(), seconds = 0;
-  int64_t best_step = -1, parameters = 0;
-};
-
-const char* name_of(RowState state) {
-  switch (state) {
-    case RowState::finished:
-      return "finished";
-    case RowState::stopped:
-      return "stopped";
-    case RowState::failed:
-      return "failed";
-    case RowState::waiting:
-      break;
-  }
-  return "not begun";
-}
-
 // What the run's folder tells. Whether it is finished.
-bool look_at(Row& row) {
+bool look_at(SweepRow& row) {
   std::error_code ignored;
   if (!fs::is_directory(row.path, ignored)) return false;
   const RunView view = view_run(row.path);
   row.best_bits = view.best_bits, row.best_step = view.best_step;
   row.parameters = view.parameters, row.seconds = view.seconds;
   return view.progress == RunProgress::finished;
-}
-
-// The last complaint in a log, from this byte on.
-std::string complaint_in(const std::string& log, int64_t from) {
-  std::ifstream file(log);
-  file.seekg(from);
-  const std::string opening = "longstride: ";
-  std::string last;
-  for (std::string line; std::getline(file, line);)
-    if (line.starts_with(opening)) last = line.substr(opening.size());
-  return last;
-}
-
-int64_t size_of(const std::string& path) {
-  std::error_code missing;
-  const auto size = fs::file_size(path, missing);
-  return missing ? 0 : static_cast<int64_t>(size);
 }
 
 std::string shown_bits(double bits) { return std::isfinite(bits) ? fmt::format("{:.4f}", bits) : ""; }
@@ -121,7 +76,7 @@ class Sweep {
   Sweep(const SweepOptions& options, std::string folder, const std::vector<Vary>& lists)
       : options_(options), folder_(std::move(folder)) {
     for (SweepRun& run : runs_of_sweep(lists)) {
-      Row row;
+      SweepRow row;
       row.path = (fs::path(folder_) / run.name).string();
       row.log = (fs::path(folder_) / "logs" / (run.name + ".txt")).string();
       row.run = std::move(run);
@@ -132,34 +87,25 @@ class Sweep {
   // Until all runs are finished or have failed, or somebody wants the sweep to end.
   void run(const std::vector<std::string>& places) {
     make_directories((fs::path(folder_) / "logs").string());
-    for (Row& row : rows_) {
-      if (look_at(row))
-        row.state = RowState::finished, tell(row, ", from before");
-      else if (row.seconds > 0)
-        row.state = RowState::stopped;
-    }
-    std::vector<Place> at;
-    for (const std::string& gpu : places) at.push_back({gpu, nullptr, {}, 0});
-    for (bool busy = true; busy;) {
-      busy = false;
-      const bool ends = InterruptGuard::requested();
-      if (ends && !passed_on_) pass_on(at);
-      for (Place& place : at) {
-        if (place.row != nullptr) take_result(place);
-        if (place.row == nullptr && !ends) begin_next(place);
-        busy = busy || place.row != nullptr;
-      }
-      show_progress(at);
-      if (busy) std::this_thread::sleep_for(std::chrono::milliseconds(50));
-    }
+    const auto ending = [&] {
+      line_.clear();
+      say("ending: runs that are under way save what they have learnt");
+    };
+    train_sweep(rows_,
+                {.places = places,
+                 .command = [&](const SweepRow& row) { return words_for(row); },
+                 .look_at = look_at,
+                 .over = [&](const SweepRow& row, bool before) { tell(row, before ? ", from before" : ""); },
+                 .ending = ending,
+                 .under_way = [&](const auto& rows) { show_progress(rows); }});
     line_.clear();
   }
 
   // The best first.
-  std::vector<const Row*> ranking() const {
-    std::vector<const Row*> ranked;
-    for (const Row& row : rows_) ranked.push_back(&row);
-    std::stable_sort(ranked.begin(), ranked.end(), [](const Row* a, const Row* b) {
+  std::vector<const SweepRow*> ranking() const {
+    std::vector<const SweepRow*> ranked;
+    for (const SweepRow& row : rows_) ranked.push_back(&row);
+    std::stable_sort(ranked.begin(), ranked.end(), [](const SweepRow* a, const SweepRow* b) {
       return std::isfinite(a->best_bits) && !(a->best_bits >= b->best_bits);
     });
     return ranked;
@@ -169,7 +115,7 @@ class Sweep {
   size_t write_report(const std::string& output) const {
     std::vector<std::unique_ptr<MetricsReader>> metrics;
     std::vector<PageRun> runs;
-    for (const Row* row : ranking()) {
+    for (const SweepRow* row : ranking()) {
       std::error_code ignored;
       if (!fs::is_directory(row->path, ignored)) continue;
       metrics.push_back(std::make_unique<MetricsReader>((fs::path(row->path) / "metrics.jsonl").string()));
@@ -182,58 +128,20 @@ class Sweep {
     return runs.size();
   }
 
-  const std::vector<Row>& rows() const { return rows_; }
-  int64_t count(RowState state) const {
-    return std::count_if(rows_.begin(), rows_.end(), [&](const Row& row) { return row.state == state; });
+  const std::vector<SweepRow>& rows() const { return rows_; }
+  int64_t count(SweepState state) const {
+    return std::count_if(rows_.begin(), rows_.end(), [&](const SweepRow& row) { return row.state == state; });
   }
 
  private:
-  // Where one run at a time goes on.
-  struct Place {
-    std::string gpu;
-    Row* row = nullptr;
-    std::optional<Child> child;
-    int64_t log_began = 0;
-  };
-
-  void begin_next(Place& place) {
-    if (next_ < rows_.size() && rows_[next_].state == RowState::finished) return ++next_, begin_next(place);
-    if (next_ == rows_.size()) return;
-    Row& row = rows_[next_++];
-    ChildCommand command;
-    command.words = {"train", options_.config, "--run", row.path, "--resume"};
-    for (const std::string& setting : options_.overrides)
-      command.words.insert(command.words.end(), {"--set", setting});
-    for (const std::string& setting : row.run.settings)
-      command.words.insert(command.words.end(), {"--set", setting});
-    if (!place.gpu.empty()) command.environment.emplace_back("CUDA_VISIBLE_DEVICES", place.gpu);
-    command.log = row.log;
-    place.log_began = size_of(row.log);
-    place.child.emplace(command);
-    place.row = &row;
+  std::vector<std::string> words_for(const SweepRow& row) const {
+    std::vector<std::string> words{"train", options_.config, "--run", row.path, "--resume"};
+    for (const auto* settings : {&options_.overrides, &row.run.settings})
+      for (const std::string& setting : *settings) words.insert(words.end(), {"--set", setting});
+    return words;
   }
 
-  void take_result(Place& place) {
-    const std::optional<int> code = place.child->ended();
-    if (!code) return;
-    Row& row = *std::exchange(place.row, nullptr);
-    place.child.reset();
-    const bool finished = look_at(row);
-    if (*code == 0 && finished) {
-      row.state = RowState::finished;
-    } else if (InterruptGuard::requested()) {
-      row.state = RowState::stopped;
-    } else {
-      row.state = RowState::failed;
-      row.problem = complaint_in(row.log, place.log_began);
-      if (row.problem.empty())
-        row.problem = *code > 128 ? fmt::format("ended by signal {}", *code - 128)
-                                  : fmt::format("ended with code {}", *code);
-    }
-    tell(row, "");
-  }
-
-  void tell(const Row& row, const std::string& more) {
+  void tell(const SweepRow& row, const std::string& more) {
     line_.clear();
     const std::string bits = std::isfinite(row.best_bits)
                                  ? fmt::format(", best {:.4f} bits at step {}", row.best_bits, row.best_step)
@@ -242,26 +150,14 @@ class Sweep {
         row.run.name, name_of(row.state), bits, row.problem.empty() ? "" : ": " + row.problem, more);
   }
 
-  // A terminal's Ctrl-C reaches the runs by itself; a signal to this process alone does not, and twice within a second
-  // is once.
-  void pass_on(const std::vector<Place>& places) {
-    passed_on_ = true;
-    for (const Place& place : places)
-      if (place.row != nullptr) place.child->send(InterruptGuard::signal_number());
-    line_.clear();
-    say("ending: runs that are under way save what they have learnt");
-  }
-
-  void show_progress(const std::vector<Place>& places) {
+  void show_progress(const std::vector<const SweepRow*>& rows) {
     if (!line_.active() || std::chrono::steady_clock::now() < look_again_) return;
     look_again_ = std::chrono::steady_clock::now() + std::chrono::seconds(1);
     std::string text;
-    for (const Place& place : places) {
+    for (const SweepRow* row : rows) {
       std::error_code ignored;
-      if (place.row == nullptr) continue;
-      const double done =
-          fs::is_directory(place.row->path, ignored) ? view_run(place.row->path).part_done : 0;
-      text += fmt::format("{}{} {:.0f}%", text.empty() ? "" : ", ", place.row->run.name,
+      const double done = fs::is_directory(row->path, ignored) ? view_run(row->path).part_done : 0;
+      text += fmt::format("{}{} {:.0f}%", text.empty() ? "" : ", ", row->run.name,
                           std::isfinite(done) ? std::floor(100 * done) : 0);
     }
     if (!text.empty()) line_.say(fmt::format("{}/{}  {}", told_, rows_.size(), text));
@@ -269,17 +165,15 @@ class Sweep {
 
   const SweepOptions& options_;
   std::string folder_;
-  std::vector<Row> rows_;
-  size_t next_ = 0;
+  std::vector<SweepRow> rows_;
   int64_t told_ = 0;
-  bool passed_on_ = false;
   StatusLine line_{"sweep"};
   std::chrono::steady_clock::time_point look_again_;
 };
 
-void print_rows(const std::vector<const Row*>& rows) {
+void print_rows(const std::vector<const SweepRow*>& rows) {
   std::vector<std::vector<std::string>> table{{"run", "state", "best", "at step", "parameters", "time"}};
-  for (const Row* row : rows)
+  for (const SweepRow* row : rows)
     table.push_back({printable_line(row->run.name), name_of(row->state), shown_bits(row->best_bits),
                      row->best_step >= 0 ? fmt::format("{}", row->best_step) : "",
                      row->parameters > 0 ? human_count(static_cast<double>(row->parameters)) : "",
@@ -287,12 +181,12 @@ void print_rows(const std::vector<const Row*>& rows) {
   print_table(table, 2);
 }
 
-nlohmann::json as_json(const std::vector<const Row*>& rows) {
+nlohmann::json as_json(const std::vector<const SweepRow*>& rows) {
   nlohmann::json all = nlohmann::json::array();
   const auto known = [](auto value, bool is_known) {
     return is_known ? nlohmann::json(value) : nlohmann::json(nullptr);
   };
-  for (const Row* row : rows)
+  for (const SweepRow* row : rows)
     all.push_back({{"run", row->path},
                    {"settings", row->run.settings},
                    {"state", name_of(row->state)},
@@ -353,7 +247,7 @@ int run_sweep(const SweepOptions& options) {
   flush_results();
   say("{} run{} in {}", reported, reported == 1 ? "" : "s", report);
   if (signal != 0) return say("go on with: {}", command_again(options.arguments)), 128 + signal;
-  const int64_t failed = sweep.count(RowState::failed);
+  const int64_t failed = sweep.count(SweepState::failed);
   LONGSTRIDE_CHECK(failed == 0, "{} of {} runs failed; what they said is in {}", failed, sweep.rows().size(),
                    (fs::path(folder) / "logs").string());
   return 0;

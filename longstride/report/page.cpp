@@ -219,7 +219,9 @@ void write_charts(ByteSink& sink, const std::vector<ChartSpec>& charts) {
   sink.write(
       "</div>\n<p class=\"soft\">Pull over a chart to look closer, Escape or a double click to see all "
       "again. With the "
-      "keyboard: Tab to a chart, the arrows read it off, + and - look closer and wider.</p></section>\n");
+      "keyboard: Tab to a chart, the arrows read it off, + and - look closer and wider. Where a line has a "
+      "pale "
+      "band, that has all values and the line goes through their middle.</p></section>\n");
 }
 
 std::string read_sample(const std::string& path) {

@@ -96,6 +96,16 @@
     });
   }
 
+  // Each value's mean with `half` values on both sides; fewer at the ends.
+  function centred(ys, half) {
+    const sums = [0], counts = [0];
+    ys.forEach((y, i) => { sums.push(sums[i] + (y || 0)); counts.push(counts[i] + (y === null ? 0 : 1)); });
+    return ys.map((y, i) => {
+      const reach = Math.min(half, i, ys.length - 1 - i), from = i - reach, to = i + reach + 1;
+      return y === null ? null : (sums[to] - sums[from]) / (counts[to] - counts[from]);
+    });
+  }
+
   // ---- drawing ----
 
   const kSvg = 'http://www.w3.org/2000/svg';
@@ -222,8 +232,12 @@
           element(inside, 'path', { class: kind, d: text, style, 'stroke-dasharray': dash(line.index) });
         };
         const behind = !line.held && lines.some((l) => l.held && l.index === line.index);
-        path(line.y, line.held ? 'held' : line.smooth ? 'raw faint' : behind ? 'raw' : '');
-        if (line.smooth) path(line.smooth, behind ? 'mean' : '');
+        // A noisy curve of more values than there is room for would be a solid block.
+        const inView = line.x.filter((x) => x >= range.x[0] && x <= range.x[1]).length;
+        const crowded = !line.smooth && kRough.test(line.name) && inView > (right - left) / 2;
+        const mean = line.smooth || (crowded ? centred(line.y, Math.ceil((8 * inView) / (right - left))) : null);
+        if (mean) path(line.y, lines.length > 4 || line.smooth ? 'raw faint' : 'raw');
+        path(mean || line.y, line.held ? 'held' : mean && behind ? 'mean' : behind ? 'raw' : '');
         if (line.x.length <= Math.min(40, width / 22) && (line.held || line.x.length === 1))
           line.x.forEach((x, i) => {
             if (line.y[i] !== null && Number.isFinite(x) && (!state.log || x > 0))

@@ -33,8 +33,9 @@ struct SweepWork {
   std::function<bool(SweepRow&)> look_at;
   // A run is over: finished, stopped or failed; or it was finished before.
   std::function<void(const SweepRow&, bool before)> over;
-  std::function<void()> ending;                                   // somebody wants the sweep to end
-  std::function<void(const std::vector<const SweepRow*>&)> under_way;  // often, with the runs that are being trained
+  std::function<void()> ending;  // somebody wants the sweep to end
+  std::function<void(const std::vector<const SweepRow*>&)>
+      under_way;  // often, with the runs that are being trained
 };
 
 // Trains all runs that are not finished, in their order, until all are finished or have failed. Once an interrupt is

@@ -37,8 +37,9 @@ class BrowserTest : public testing::Test {
     browser_.erase(browser_.find('\n'));
   }
 
-  // A page of two runs. `script` runs in it too.
-  void write_page_with(const std::string& script, int64_t refresh_seconds) {
+  // A page of two runs with 200 steps. `script` runs in it too.
+  void write_page_with(const std::string& script, int64_t refresh_seconds,
+                       const std::string& second = "with \"quotes\"") {
     std::string metrics;
     for (int i = 1; i <= 200; ++i)
       metrics += fmt::format(
@@ -49,9 +50,10 @@ class BrowserTest : public testing::Test {
     std::vector<PageRun> runs;
     MetricsReader reader(folder_ / "metrics");
     reader.refresh();
-    for (const char* name : {"first", "with \"quotes\""}) {
+    for (const std::string& name : {std::string("first"), second}) {
       PageRun run;
       run.view.path = run.view.name = name;
+      run.view.config = RunConfig{};
       run.metrics = &reader;
       runs.push_back(run);
     }
@@ -67,11 +69,11 @@ class BrowserTest : public testing::Test {
     write_bytes(folder_ / "page.html", page);
   }
   // What the page has become after `milliseconds` of its own time.
-  std::string shown(int milliseconds) {
+  std::string shown(int milliseconds, int width = 1000) {
     return output_of(fmt::format(
         "HOME={0} timeout 60 {1} --headless=new --no-sandbox --disable-gpu --user-data-dir={0}/browser "
-        "--virtual-time-budget={2} --dump-dom file://{0}/page.html 2>/dev/null",
-        folder_.path(), browser_, milliseconds));
+        "--window-size={3},800 --virtual-time-budget={2} --dump-dom file://{0}/page.html 2>/dev/null",
+        folder_.path(), browser_, milliseconds, width));
   }
 
   TemporaryFolder folder_;
@@ -133,6 +135,35 @@ TEST_F(BrowserTest, KeepsThePlaceWhenItLoadsItselfAgain) {
                   1);
   EXPECT_THAT(shown(4000),
               HasSubstr("data-found=\"true true true true 69 #x=bytes&amp;log=1&amp;hidden=1\""));
+}
+
+TEST_F(BrowserTest, NothingIsWiderThanANarrowScreen) {
+  write_page_with(R"(addEventListener('load', () => {
+    for (const details of document.querySelectorAll('details')) details.open = true;
+    const chart = document.querySelector('.plot svg'), cut = [];
+    for (const key of ['Home', 'PageUp', 'PageUp', 'PageUp', 'PageUp', 'PageUp', 'PageUp', 'End']) {
+      chart.dispatchEvent(new KeyboardEvent('keydown', { key }));
+      const tip = document.querySelector('.tip:not([hidden])').getBoundingClientRect();
+      if (tip.left < 0 || tip.right > innerWidth) cut.push(key);
+    }
+    document.body.dataset.found = [document.documentElement.scrollWidth <= innerWidth, cut.length].join(' ');
+  });)",
+                  0, "a-name-without-blanks-" + std::string(150, 'x'));
+  EXPECT_THAT(shown(2000, 500), HasSubstr("data-found=\"true 0\""));
+}
+
+// Of 200 values in a narrow chart.
+TEST_F(BrowserTest, ACrowdedNoisyCurveIsABandAndALine) {
+  write_page_with(R"(addEventListener('load', () => {
+    const paths = () => [...document.querySelectorAll('.plot')].map((plot) => plot.querySelectorAll('path').length).join(' ');
+    document.body.dataset.wide = paths();
+    document.querySelector('.charts').style.width = '300px';
+    setTimeout(() => { document.body.dataset.narrow = paths(); }, 200);
+  });)",
+                  0);
+  const std::string page = shown(2000, 1400);
+  EXPECT_THAT(page, HasSubstr("data-wide=\"2 2 2\""));  // bits, learning rate, bytes a second
+  EXPECT_THAT(page, HasSubstr("data-narrow=\"4 2 4\""));
 }
 
 }  // namespace

@@ -95,9 +95,8 @@ class SweepRunnerTest : public testing::Test {
     work.under_way = [&](const std::vector<const SweepRow*>& rows) {
       most_ = std::max(most_, rows.size());
       if (rows.size() == 2) fs::remove(folder_ / "alone");
-      if (on_all_begun_ && std::all_of(rows.begin(), rows.end(), [&](const SweepRow* row) {
-            return fs::exists(row->path + ".gpu");
-          }))
+      if (on_all_begun_ && std::all_of(rows.begin(), rows.end(),
+                                       [&](const SweepRow* row) { return fs::exists(row->path + ".gpu"); }))
         std::exchange(on_all_begun_, nullptr)();
     };
     train_sweep(rows_, work);

@@ -181,7 +181,8 @@ class FaultTest : public testing::TestWithParam<size_t> {
     SCOPED_TRACE(job_->name + ": " + (fault.error == 0 ? "a part" : fault.reason()) + " at " + key +
                  ", operation " + std::to_string(operation.number) + ", called from " + operation.site);
     shop_.restore();
-    const Ended ended = shop_.begin(*job_, {operation.number, fault.kind(), fault.lasts, 0, ""});
+    const Ended ended =
+        shop_.begin(*job_, {.at = operation.number, .kind = fault.kind(), .lasts = fault.lasts});
     if (ended.code == 0 && ended.err.find("note       no samples of ") != std::string::npos) {
       // The page is written without the samples, which are drawn the next time.
       EXPECT_THAT(key, testing::HasSubstr(" RUN/samples"));
@@ -281,7 +282,7 @@ TEST_P(FaultTest, AKillAtEachKindOfOperationLosesNothing) {
       SCOPED_TRACE(job_->name + ": " + key + ", operation " + std::to_string(operation->number));
       shop_.restore();
       const Ended ended =
-          shop_.begin(*job_, {operation->number, call == "write" ? "kill-half" : "kill-after", false, 0, ""});
+          shop_.begin(*job_, {.at = operation->number, .kind = call == "write" ? "kill-half" : "kill-after"});
       EXPECT_EQ(ended.signal, SIGKILL) << ended.code << ended.err;
       EXPECT_EQ(shop_.damage(*job_, old_, new_), "");
       const Ended again = shop_.go_on(*job_);

@@ -19,7 +19,7 @@ build: configure  ## build everything (Release) into build/
 	@tools/say-build-time
 	@cmake --build --preset release
 
-program: configure-program
+program: configure-program  ## build the program alone
 	@tools/say-build-time longstride
 	@cmake --build --preset release --target longstride
 

@@ -214,6 +214,20 @@ int follow_rank_0(const TrainOptions& options, Comm& comm, const std::string& no
   return 0;
 }
 
+// That of a run would begin a second one, when most likely the first is to go on. A config of that name in a folder that
+// is no run is as good as any.
+void refuse_config_of_run(const TrainOptions& options) {
+  const fs::path target(options.target);
+  if (target.filename() != "config.toml" || !options.run.empty()) return;
+  const std::string folder = target.has_parent_path() ? target.parent_path().string() : ".";
+  if (!fs::is_regular_file(fs::path(folder) / ".lock") && !fs::is_directory(fs::path(folder) / "checkpoints"))
+    return;
+  throw UsageError(
+      fmt::format("{} belongs to a run: go on with it by 'longstride train {}', or begin another with its "
+                  "config and --run",
+                  options.target, folder));
+}
+
 }  // namespace
 
 int run_train(const TrainOptions& of_command) {
@@ -234,13 +248,7 @@ int run_train(const TrainOptions& of_command) {
   Leader leader(*comm);
   tell_about_data(options.quiet);
   const bool target_is_run = fs::is_directory(options.target);
-  const fs::path target(options.target);
-  if (target.filename() == "config.toml" && options.run.empty() &&
-      is_run_directory(target.has_parent_path() ? target.parent_path().string() : "."))
-    throw UsageError(
-        fmt::format("{} belongs to a run: go on with it by 'longstride train {}', or begin another with its "
-                    "config and --run",
-                    options.target, target.has_parent_path() ? target.parent_path().string() : "."));
+  refuse_config_of_run(options);
   RunRequest request = request_of(options, target_is_run);
   const std::string run = request.directory;
   if (target_is_run && run != options.target)

@@ -318,6 +318,11 @@ TEST_F(OutputsTest, WhatIsGivenInsteadOfAConfigIsSaid) {
   expect_complaint(longstride("train text.txt"), 1, {"text.txt is no config", "path = \"text.txt\""});
   expect_complaint(longstride("train run/config.toml"), 2, {"longstride train run", "--run"});
   EXPECT_EQ(longstride("train run/config.toml --run other --quiet").code, 0);
+  // As README has it: a config of that name beside the data.
+  std::filesystem::copy(folder_ / "small.toml", folder_ / "config.toml");
+  const Outcome beside = longstride("train config.toml --set train.steps=2 --quiet");
+  EXPECT_EQ(beside.code, 0) << beside.err;
+  EXPECT_TRUE(std::filesystem::is_directory(folder_ / "runs/config/checkpoints"));
   write("many.toml", "[model]\npattern = '" + std::string(900000, 'x') + "'\n");
   const Outcome outcome = longstride("inspect many.toml");
   EXPECT_EQ(outcome.code, 1);

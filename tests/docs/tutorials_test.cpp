@@ -1,4 +1,5 @@
-// The commands of docs/tutorials run as they stand there, in their order, on small data that are made here.
+// The commands of docs/tutorials and of the README run as they stand there, in their order, on small data that are made
+// here.
 #include <cmath>
 #include <cstdlib>
 #include <filesystem>
@@ -33,8 +34,22 @@ class TutorialTest : public CliTest {
     return commands;
   }
 
+  // The README's first block of commands below a heading.
+  static std::vector<std::string> commands_below(const std::string& heading) {
+    const std::string readme = read_bytes(std::string(LONGSTRIDE_DOCS) + "/../README.md");
+    const size_t begin = readme.find("```\n", readme.find("\n## " + heading + "\n")) + 4;
+    std::vector<std::string> commands;
+    for (const std::string& line : split(readme.substr(begin, readme.find("```", begin) - begin), '\n'))
+      if (!line.empty()) commands.push_back(line);
+    return commands;
+  }
+
   void run_page(const std::string& page, size_t least_commands) {
-    const std::vector<std::string> commands = commands_of(page);
+    run_commands(page, commands_of(page), least_commands);
+  }
+
+  void run_commands(const std::string& page, const std::vector<std::string>& commands,
+                    size_t least_commands) {
     EXPECT_GE(commands.size(), least_commands);
     const std::string surroundings = "cd " + folder_.path() + " && export XDG_CACHE_HOME=" + folder_.path() +
                                      "/cache PATH=" + fs::path(LONGSTRIDE_BINARY).parent_path().string() +
@@ -57,6 +72,17 @@ class TutorialTest : public CliTest {
     }
   }
 };
+
+TEST_F(TutorialTest, Readme) {
+  std::string log;
+  for (int i = 0; i < 500; ++i) log += "Dear Ann, we are " + std::to_string(i * i % 89) + " today.\n";
+  write("my.txt", log);
+  data_test::write_compressed(folder_ / "my.log.xz", data_test::Pack::xz, {log.begin(), log.end()});
+  run_commands("README", commands_below("Your own bytes"), 18);
+  expect_files(
+      {"runs/config/model.safetensors", "long.txt", "alone.lsc", "any.lsc", "laws.svg", "report.html"});
+  EXPECT_EQ(read_bytes(folder_ / "again.txt"), log);
+}
 
 TEST_F(TutorialTest, Text) {
   std::string text;

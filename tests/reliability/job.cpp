@@ -17,6 +17,7 @@
 
 #include <fcntl.h>
 #include <nlohmann/json.hpp>
+#include <sys/prctl.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -185,10 +186,13 @@ pid_t victim_of(pid_t program, int victim) {
   return found;
 }
 
-// A process that was killed leaves those that it started to end by themselves.
+// A process that was killed leaves those that it started to end by themselves. They are this process's then, which has
+// asked for that: a container's first process may never take note of their ends.
 void wait_for_group(pid_t group) {
   constexpr int kTries = 6000, kWait = 10'000;
-  for (int i = 0; kill(-group, 0) == 0 || errno != ESRCH; ++i) {
+  for (int i = 0;; ++i) {
+    while (waitpid(-group, nullptr, WNOHANG) > 0) continue;
+    if (kill(-group, 0) != 0 && errno == ESRCH) return;
     if (i == kTries) throw std::runtime_error("processes that the program started outlive it by a minute");
     usleep(kWait);
   }
@@ -197,6 +201,7 @@ void wait_for_group(pid_t group) {
 }  // namespace
 
 Workshop::Workshop(std::string folder) : folder_(fs::canonical(folder).string()) {
+  prctl(PR_SET_CHILD_SUBREAPER, 1);
   fs::create_directories(work() + "/texts");
   fs::create_directories(work() + "/temporary");
   write_all(work() + "/text.txt", some_text());

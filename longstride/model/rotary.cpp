@@ -20,17 +20,23 @@ std::vector<int64_t> axis_strides(const ModelConfig& config) {
   return strides;
 }
 
+RotaryPair rotary_pair(const ModelConfig& config, int64_t pair) {
+  const std::vector<int64_t> extents = config.axes();
+  const int64_t pairs = config.qk_head() / 2, axes = std::ssize(extents), axis = pair % axes;
+  const auto extent = static_cast<double>(extents[axis]);
+  const double base = config.rotary_base > 0 ? config.rotary_base
+                      : axes == 1            ? std::max(kPublishedBase, extent)
+                                             : std::max(2.0, extent);
+  return {axis, pair / axes, (pairs - axis + axes - 1) / axes, base};
+}
+
 RotaryAngles::RotaryAngles(const ModelConfig& config)
     : extents_(config.axes()), strides_(axis_strides(config)) {
-  const int64_t pairs = config.qk_head() / 2, axes = static_cast<int64_t>(extents_.size());
-  for (int64_t pair = 0; pair < pairs; ++pair) {
-    const int64_t axis = pair % axes, of_axis = (pairs - axis + axes - 1) / axes;
-    const double extent = static_cast<double>(extents_[axis]);
-    const double base = config.rotary_base > 0 ? config.rotary_base
-                        : axes == 1            ? std::max(kPublishedBase, extent)
-                                               : std::max(2.0, extent);
-    axis_.push_back(static_cast<size_t>(axis));
-    frequency_.push_back(std::pow(base, -static_cast<double>(pair / axes) / static_cast<double>(of_axis)));
+  for (int64_t i = 0; i < config.qk_head() / 2; ++i) {
+    const RotaryPair pair = rotary_pair(config, i);
+    axis_.push_back(static_cast<size_t>(pair.axis));
+    frequency_.push_back(
+        std::pow(pair.base, -static_cast<double>(pair.index) / static_cast<double>(pair.count)));
   }
 }
 

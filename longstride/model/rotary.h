@@ -19,6 +19,14 @@ namespace longstride {
 // the product of the extents that a config names may be beyond every integer.
 std::vector<int64_t> axis_strides(const ModelConfig& config);
 
+// How pair `pair` of D / 2 turns: by base^-(index / count) radians for a step of the axis' coordinate. The pairs take
+// turns over the axes.
+struct RotaryPair {
+  int64_t axis = 0, index = 0, count = 1;
+  double base = 1;
+};
+RotaryPair rotary_pair(const ModelConfig& config, int64_t pair);
+
 // Angle of pair `pair` of D / 2 at `position`, in radians. For models with positions = "rotary".
 class RotaryAngles {
  public:

@@ -21,7 +21,7 @@ inline constexpr Fixed kMost = Fixed{1} << 40;
 inline Fixed cut(int64_t value, int64_t most = kMost) { return std::clamp(value, -most, most); }
 
 // value * 2^-right, rounded to nearest, halves upwards. With right < 0 what would not fit is cut to 2^62.
-// |value| is at most 2^62.
+// |value| is at most 2^62.5.
 inline int64_t shifted(int64_t value, int right) {
   if (right > 62) return 0;
   if (right > 0) return (value + (int64_t{1} << (right - 1))) >> right;

@@ -140,17 +140,12 @@ void IntegerModel::embed(uint8_t previous, int64_t position, Fixed* x) const {
 std::vector<portable::Turn> integer_rotation(const ModelConfig& config, int64_t count) {
   if (!config.rotary()) return {};
   // As RotaryAngles (model/rotary.h) in doubles.
-  constexpr double kPublishedBase = 10000;
   const std::vector<int64_t> extents = config.axes(), strides = axis_strides(config);
   const int64_t pairs = config.qk_head() / 2, axes = std::ssize(extents);
   std::vector<uint64_t> turns;  // of each pair for a step of its coordinate
-  for (int64_t pair = 0; pair < pairs; ++pair) {
-    const int64_t axis = pair % axes, of_axis = (pairs - axis + axes - 1) / axes;
-    const auto extent = static_cast<double>(extents[axis]);
-    const double base = config.rotary_base > 0 ? config.rotary_base
-                        : axes == 1            ? std::max(kPublishedBase, extent)
-                                               : std::max(2.0, extent);
-    turns.push_back(portable::turn_of_power(base, pair / axes, of_axis));
+  for (int64_t i = 0; i < pairs; ++i) {
+    const RotaryPair pair = rotary_pair(config, i);
+    turns.push_back(portable::turn_of_power(pair.base, pair.index, pair.count));
   }
   std::vector<portable::Turn> rotation(static_cast<size_t>(count * pairs));
   constexpr int64_t kPositions = 256;

@@ -13,9 +13,7 @@
 #include <cstdlib>
 #include <exception>
 #include <filesystem>
-#include <map>
 #include <random>
-#include <stdexcept>
 #include <string>
 #include <string_view>
 #include <utility>
@@ -25,27 +23,14 @@
 #include <sys/wait.h>
 
 #include "tests/reliability/job.h"
+#include "tests/reliability/tries.h"
 
 namespace longstride::reliability {
 namespace {
 
-using Worth = std::map<std::string, std::string>;
-
 struct Tally {
   int64_t kills = 0, by_time = 0, by_operation = 0, ends = 0;
 };
-
-[[noreturn]] void give_up(const std::string& what) { throw std::runtime_error(what); }
-
-void expect_same(const Worth& expected, const Worth& seen) {
-  for (const auto& [name, content] : expected) {
-    const auto found = seen.find(name);
-    if (found == seen.end()) give_up(name + " is missing");
-    if (found->second != content) give_up(name + " differs from that of an undisturbed run");
-  }
-  for (const auto& [name, content] : seen)
-    if (!expected.contains(name)) give_up(name + " is one too many");
-}
 
 // Without checkpoints but the newest. When a rank dies, the others save where they are; such a checkpoint may have the
 // place of one that an undisturbed run keeps.
@@ -144,10 +129,7 @@ int run(int64_t kills, uint64_t seed, const std::string& only) {
   int64_t total = 0;
   for (size_t i = 0; i < jobs.size(); ++i) {
     const Job& job = jobs[i];
-    // Training has most to lose.
-    const int64_t weight = only.empty() && i < 3 ? 3 : 1,
-                  weights = static_cast<int64_t>(jobs.size()) + (only.empty() ? 6 : 0);
-    const int64_t share = std::max<int64_t>(1, (kills * weight + weights - 1) / weights);
+    const int64_t share = share_of(i, jobs.size(), kills);
     Tally tally;
     Crash crash(shop, job, seed + 1000 * i);
     try {
@@ -171,18 +153,8 @@ int run(int64_t kills, uint64_t seed, const std::string& only) {
 }  // namespace longstride::reliability
 
 int main(int count, char** arguments) {
-  const auto number = [&](int place, int64_t otherwise) {
-    return count > place ? std::strtoll(arguments[place], nullptr, 10) : otherwise;
-  };
-  const int64_t kills = number(1, 120), seed = number(2, 1);
-  if (count > 4 || kills < 1 || seed < 0) {
-    fmt::print(stderr, "usage: crash_test [KILLS] [SEED] [JOB]\n");
-    return 2;
-  }
-  try {
-    return longstride::reliability::run(kills, static_cast<uint64_t>(seed), count > 3 ? arguments[3] : "");
-  } catch (const std::exception& error) {
-    fmt::print(stderr, "crash_test: {}\n", error.what());
-    return 1;
-  }
+  using namespace longstride::reliability;
+  const std::string only = count > 3 ? arguments[3] : "";
+  return run_tries(count, arguments, "crash_test [KILLS] [SEED] [JOB]", 3,
+                   [&](int64_t kills, uint64_t seed) { return run(kills, seed, only); });
 }

@@ -14,9 +14,7 @@
 #include <filesystem>
 #include <fstream>
 #include <iterator>
-#include <map>
 #include <random>
-#include <stdexcept>
 #include <string>
 #include <utility>
 #include <vector>
@@ -25,18 +23,16 @@
 
 #include "tests/reliability/disk.h"
 #include "tests/reliability/job.h"
+#include "tests/reliability/tries.h"
 
 namespace longstride::reliability {
 namespace {
 
 namespace fs = std::filesystem;
-using Worth = std::map<std::string, std::string>;
 
 struct Tally {
   int64_t tries = 0, cuts = 0, at_the_end = 0, while_going_on = 0;
 };
-
-[[noreturn]] void give_up(const std::string& what) { throw std::runtime_error(what); }
 
 // Every file of the folder.
 Worth all_files(const std::string& folder) {
@@ -51,16 +47,6 @@ Worth all_files(const std::string& folder) {
     found[name] = {std::istreambuf_iterator<char>(file), std::istreambuf_iterator<char>()};
   }
   return found;
-}
-
-void expect_same(const Worth& expected, const Worth& seen) {
-  for (const auto& [name, content] : expected) {
-    const auto found = seen.find(name);
-    if (found == seen.end()) give_up(name + " is missing");
-    if (found->second != content) give_up(name + " differs from that of an undisturbed run");
-  }
-  for (const auto& [name, content] : seen)
-    if (!expected.contains(name)) give_up(name + " is one too many");
 }
 
 class Power {
@@ -172,9 +158,7 @@ int run(int64_t tries, uint64_t seed) {
   int64_t total = 0, cuts = 0;
   for (size_t i = 0; i < shop.jobs().size(); ++i) {
     const Job& job = shop.jobs()[i];
-    // Training has most to lose.
-    const int64_t weights = static_cast<int64_t>(shop.jobs().size()) + 6, weight = i < 3 ? 3 : 1;
-    const int64_t share = std::max<int64_t>(1, (tries * weight + weights - 1) / weights);
+    const int64_t share = share_of(i, shop.jobs().size(), tries);
     Tally tally;
     std::string last = "undisturbed";
     try {
@@ -207,18 +191,7 @@ int run(int64_t tries, uint64_t seed) {
 }  // namespace longstride::reliability
 
 int main(int count, char** arguments) {
-  const auto number = [&](int place, int64_t otherwise) {
-    return count > place ? std::strtoll(arguments[place], nullptr, 10) : otherwise;
-  };
-  const int64_t tries = number(1, 120), seed = number(2, 1);
-  if (count > 3 || tries < 1 || seed < 0) {
-    fmt::print(stderr, "usage: power_test [TRIES] [SEED]\n");
-    return 2;
-  }
-  try {
-    return longstride::reliability::run(tries, static_cast<uint64_t>(seed));
-  } catch (const std::exception& error) {
-    fmt::print(stderr, "power_test: {}\n", error.what());
-    return 1;
-  }
+  using namespace longstride::reliability;
+  return run_tries(count, arguments, "power_test [TRIES] [SEED]", 2,
+                   [](int64_t tries, uint64_t seed) { return run(tries, seed); });
 }

@@ -5,24 +5,18 @@
 // A block owns 128 queries and goes through the key tiles of its plan, as the forward does. Weights are
 // computed again from lse; ds is rounded to 16 bits for the product with k, sums are f32. No two blocks of a
 // sweep write the same rows: the same bits from run to run.
-#include "longstride/ops/cuda/attention_common.cuh"
-#include "longstride/ops/cuda/attention_launch.cuh"
+#include "longstride/ops/cuda/attention_pipeline.cuh"
 
 namespace longstride::cuda {
 
 namespace {
 
-template <class T_, int kWidth_, int kWidthV_>
-struct BackwardQueries {
-  using T = T_;
-  static constexpr int kWidth = kWidth_, kWidthV = kWidthV_;
-  static constexpr int kAtoms = kWidthV <= 64 ? 2 : 1;
-  static constexpr int kThreads = kPair / (16 * kAtoms) * kWarp;
-  static constexpr int kBlocks = kAtoms == 2 ? 2 : 1;
+template <class T, int kWidth, int kWidthV>
+struct BackwardQueries : PairKernel<T, kWidth, kWidthV>,
+                         PairMemory<Tile<kWidth>::bytes(kPair) + Tile<kWidthV>::bytes(kPair),
+                                    Tile<kWidth>::bytes(kTile) + Tile<kWidthV>::bytes(kTile)> {
+  static constexpr int kQueryBytes = Tile<kWidth>::bytes(kPair), kKeyBytes = Tile<kWidth>::bytes(kTile);
   static constexpr int kKeysAtOnce = 32;  // scores and their gradients share the registers
-  static constexpr int kQueryBytes = Tile<kWidth>::bytes(kPair), kOutputBytes = Tile<kWidthV>::bytes(kPair);
-  static constexpr int kKeyBytes = Tile<kWidth>::bytes(kTile), kValueBytes = Tile<kWidthV>::bytes(kTile);
-  static constexpr int kSharedBytes = kQueryBytes + kOutputBytes + 2 * (kKeyBytes + kValueBytes);
 };
 
 template <class Kind>
@@ -34,34 +28,24 @@ __global__ void __launch_bounds__(Kind::kThreads, Kind::kBlocks)
   extern __shared__ __align__(128) unsigned char shared[];
   __shared__ int positions[kPair];
   const uint32_t queries = shared_address(shared), outputs = queries + Kind::kQueryBytes;
-  const uint32_t stages = outputs + Kind::kOutputBytes;
-  constexpr uint32_t kStageBytes = Kind::kKeyBytes + Kind::kValueBytes;
-
-  const int pair = pair_of_block(true), b = blockIdx.z, h = a.heads[blockIdx.y];
-  const int thread = threadIdx.x, warp = thread / kWarp, lane = thread % kWarp, g = lane / 4, t = lane % 4;
-  const int first_row = warp * 16 * kAtoms, half = first_row / kTile;
-  const T *k = a.k.of<const T>(b, h), *v = a.v.of<const T>(b, h);
-
-  const TilePlace low = a.sweep.rows.place(2 * pair), high = a.sweep.rows.place(2 * pair + 1);
-  for (int row = thread; row < kPair; row += Kind::kThreads)
-    positions[row] = position_in_pair(low, high, row);
-  copy_tiles<T, Kind::kWidth, Kind::kWidthV, kPair, Kind::kThreads>(
-      {a.q.of<const T>(b, h), a.q.position, a.q.width, queries},
-      {a.d_o.of<const T>(b, h), a.d_o.position, a.d_o.width, outputs}, low, high, thread);
-
-  const auto fetch = [&](const Visit& visit, int stage) {
-    if (visit.tile >= 0) {
-      const TilePlace place = a.sweep.others[visit.pass].place(visit.tile);
-      const uint32_t at = stages + static_cast<uint32_t>(stage) * kStageBytes;
-      copy_tiles<T, Kind::kWidth, Kind::kWidthV, kTile, Kind::kThreads>(
-          {k, a.k.position, a.k.width, at}, {v, a.v.position, a.v.width, at + Kind::kKeyBytes}, place, place,
-          thread);
-    }
-    end_of_copies();
+  const auto keys_of = [&](int stage) {
+    return queries + static_cast<uint32_t>(Kind::kOwnBytes + stage * Kind::kStageBytes);
   };
-  Visits visits(a.sweep, pair);
-  Visit visit = visits.next();
-  fetch(visit, 0);
+
+  const PairOfBlock<Kind> block(a, true);
+  const int b = block.b, h = block.h, lane = block.lane;
+  block.write_positions(positions);
+  block.template copy_own<Kind::kWidth, Kind::kWidthV>(
+      {a.q.of<const T>(b, h), a.q.position, a.q.width, queries},
+      {a.d_o.of<const T>(b, h), a.d_o.position, a.d_o.width, outputs});
+
+  const T *k = a.k.of<const T>(b, h), *v = a.v.of<const T>(b, h);
+  const auto fetch = [&](const TilePlace& place, int stage) {
+    const uint32_t at = keys_of(stage);
+    copy_tiles<T, Kind::kWidth, Kind::kWidthV, kTile, Kind::kThreads>(
+        {k, a.k.position, a.k.width, at}, {v, a.v.position, a.v.width, at + Kind::kKeyBytes}, place, place,
+        block.thread);
+  };
 
   const float scale = a.scale * kLog2E;
   float log_sum[kAtoms][2], delta[kAtoms][2];
@@ -69,62 +53,39 @@ __global__ void __launch_bounds__(Kind::kThreads, Kind::kBlocks)
   for (int atom = 0; atom < kAtoms; ++atom)
 #pragma unroll
     for (int r = 0; r < 2; ++r) {
-      const int position = position_in_pair(low, high, first_row + 16 * atom + 8 * r + g);
+      const int position = block.position(block.row(atom, r));
       const int64_t row = row_of_head(a, b, h) + position;
       log_sum[atom][r] = position < a.n ? a.lse[row] * kLog2E : 0.0f;
       delta[atom][r] = position < a.n ? a.delta[row] : 0.0f;
     }
   float dq[kAtoms][kColumns][4] = {};
 
-  for (int stage = 0; visit.tile >= 0; stage ^= 1) {
-    wait_for_copies<0>();
-    __syncthreads();
-    const Visit following = visits.next();
-    fetch(following, stage ^ 1);
-    const int mask = half == 0 ? visit.mask[0] : visit.mask[1];
-    if (mask != kAbsent) {
-      const uint32_t keys = stages + static_cast<uint32_t>(stage) * kStageBytes,
-                     values = keys + Kind::kKeyBytes;
+  walk_tiles(a, block, fetch, [&](int stage, int mask) {
+    const uint32_t keys = keys_of(stage), values = keys + Kind::kKeyBytes;
 #pragma unroll 1
-      for (int from = 0; from < kTile; from += kKeys) {
-        float s[kAtoms][kKeys / 8][4], ds[kAtoms][kKeys / 8][4];
-        row_products<T, Kind::kWidth, kAtoms, kKeys>(s, queries, first_row, keys, from, lane);
-        row_products<T, Kind::kWidthV, kAtoms, kKeys>(ds, outputs, first_row, values, from, lane);
+    for (int from = 0; from < kTile; from += kKeys) {
+      float s[kAtoms][kKeys / 8][4], ds[kAtoms][kKeys / 8][4];
+      row_products<T, Kind::kWidth, kAtoms, kKeys>(s, queries, block.first_row, keys, from, lane);
+      row_products<T, Kind::kWidthV, kAtoms, kKeys>(ds, outputs, block.first_row, values, from, lane);
 #pragma unroll
-        for (int atom = 0; atom < kAtoms; ++atom)
+      for (int atom = 0; atom < kAtoms; ++atom)
 #pragma unroll
-          for (int j = 0; j < kKeys / 8; ++j)
+        for (int j = 0; j < kKeys / 8; ++j)
 #pragma unroll
-            for (int e = 0; e < 4; ++e) {
-              const float weight = exp2_fast(fmaf(s[atom][j][e], scale, -log_sum[atom][e / 2]));
-              ds[atom][j][e] = weight * (ds[atom][j][e] - delta[atom][e / 2]);
-            }
-        if (mask >= 0) {
-#pragma unroll
-          for (int atom = 0; atom < kAtoms; ++atom)
-#pragma unroll
-            for (int r = 0; r < 2; ++r) {
-              const int row = (first_row + 16 * atom + 8 * r + g) % kTile;
-              const auto word = static_cast<uint32_t>(mask_word<true>(a.masks, mask, row) >> (from + 2 * t));
-#pragma unroll
-              for (int j = 0; j < kKeys / 8; ++j)
-#pragma unroll
-                for (int e = 0; e < 2; ++e)
-                  if ((word >> (8 * j + e) & 1) == 0) ds[atom][j][2 * r + e] = 0;
-            }
-        }
-        add_weighted_rows<T, Kind::kWidth, kAtoms, kKeys>(dq, ds, keys, from, lane);
-      }
+          for (int e = 0; e < 4; ++e) {
+            const float weight = exp2_fast(fmaf(s[atom][j][e], scale, -log_sum[atom][e / 2]));
+            ds[atom][j][e] = weight * (ds[atom][j][e] - delta[atom][e / 2]);
+          }
+      exclude_masked<true, kKeys / 8>(a, block, mask, from,
+                                      [&](int atom, int j, int e) { ds[atom][j][e] = 0; });
+      add_weighted_rows<T, Kind::kWidth, kAtoms, kKeys>(dq, ds, keys, from, lane);
     }
-    visit = following;
-  }
+  });
 
-  wait_for_copies<0>();
-  __syncthreads();
   float factor[kAtoms][2];
   for (int atom = 0; atom < kAtoms; ++atom) factor[atom][0] = factor[atom][1] = a.scale;
   const WrittenRows<T> rows{a.dq.of<T>(b, h), a.dq.position, a.dq.width, positions, a.n,
-                            first_row,        queries,       a.add,      nullptr};
+                            block.first_row,  queries,       a.add,      nullptr};
   write_rows<T, Kind::kWidth, kAtoms>(dq, factor, rows, lane);
 }
 

@@ -5,6 +5,7 @@
 
 #include "longstride/decode/cuda/product.cuh"
 #include "longstride/ops/causal_convolution.h"
+#include "longstride/ops/cuda/arithmetic.cuh"
 
 namespace longstride::cuda::decode {
 
@@ -39,7 +40,7 @@ __device__ inline float of_those_before(const Args& a, const Layer& layer, int s
 }
 
 __device__ inline float convolved(float x, float own_weight, float of_before) {
-  return __fadd_rn(__fmaf_rn(own_weight, x, x), of_before);
+  return __fadd_rn(with_own_tap(x, own_weight), of_before);
 }
 
 // Where a sequence stands, or -1 if it rests.

@@ -4,7 +4,7 @@
 #pragma once
 
 #include "longstride/decode/cuda/product.cuh"
-#include "longstride/ops/query_key.h"
+#include "longstride/ops/cuda/arithmetic.cuh"
 
 namespace longstride::cuda::decode {
 
@@ -68,7 +68,7 @@ __device__ __noinline__ inline Eight changed(const Change change, const float* h
     for (int offset = change.lanes / 2; offset > 0; offset /= 2)
       squares = __fadd_rn(squares, __shfl_xor_sync(0xffffffffu, squares, offset));
     const float mean = __fdiv_rn(squares, static_cast<float>(width));
-    const float factor = rsqrtf(__fadd_rn(mean, kQueryKeyEpsilon));
+    const float factor = reciprocal_rms(mean);
 #pragma unroll
     for (int i = 0; i < 8; ++i)
       x.v[i] = __fmul_rn(x.v[i], factor), partner.v[i] = __fmul_rn(partner.v[i], factor);
@@ -77,7 +77,7 @@ __device__ __noinline__ inline Eight changed(const Change change, const float* h
 #pragma unroll
     for (int i = 0; i < 8; ++i) {
       const float other = first + i < half ? -partner.v[i] : partner.v[i];
-      x.v[i] = first + i < width ? __fmaf_rn(other, sine.v[i], __fmul_rn(x.v[i], cosine.v[i])) : 0.0f;
+      x.v[i] = first + i < width ? turned(x.v[i], other, cosine.v[i], sine.v[i]) : 0.0f;
     }
   }
   return x;

@@ -3,13 +3,9 @@
 #pragma once
 
 #include "longstride/decode/cuda/attention.cuh"
+#include "longstride/ops/cuda/arithmetic.cuh"
 
 namespace longstride::cuda::decode {
-
-// f(x) = x sigmoid(1.702 x), as in activation.cu.
-__device__ inline float activate(float x) {
-  return __fmul_rn(x, __fdividef(1.0f, __fadd_rn(1.0f, exp2_fast(__fmul_rn(x, -2.4554669595930156f)))));
-}
 
 // Nothing to read early.
 struct NothingEarly {
@@ -40,7 +36,7 @@ struct WriteQkv {
     const float share = layer.value_share;
     if (share > 0) {
       if constexpr (!kReadsEarly) first = __ldcg(first_value(s, output));
-      return __fmaf_rn(first, share, __fmul_rn(value, 1.0f - share));
+      return mixed_value(value, first, share, 1.0f - share);
     }
     *first_value(s, output) = value;
     return value;
@@ -89,7 +85,7 @@ struct WriteHidden : NothingEarly {
   __device__ explicit WriteHidden(const Args& args) : a(args) {}
   __device__ void write(int s, int output, float value, float) const {
     static_cast<T*>(a.hidden)[static_cast<int64_t>(s) * a.hidden_stride + output] =
-        from_float<T>(activate(value));
+        from_float<T>(activated(value));
   }
 };
 

@@ -2,19 +2,12 @@
 // longstride/ops/activation.h). Element by element, eight a thread, computed in f32 whatever the tensors
 // hold. No scratch.
 #include "longstride/ops/activation.h"
+#include "longstride/ops/cuda/arithmetic.cuh"
 #include "longstride/ops/cuda/eights.cuh"
 
 namespace longstride::cuda {
 
 namespace {
-
-// The hardware's powers of two and reciprocal are good to two units in the last place of f32, and twice as
-// fast as the memory at 16 bits an element.
-__device__ inline float gate(float x) {
-  float power;
-  asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(power) : "f"(__fmul_rn(x, -2.4554669595930156f)));  // -1.702 / ln 2
-  return __fdividef(1.0f, __fadd_rn(1.0f, power));
-}
 
 template <class T>
 __global__ void __launch_bounds__(kThreads) forward_kernel(const T* x, T* y, int64_t count, bool vectors) {
@@ -23,7 +16,7 @@ __global__ void __launch_bounds__(kThreads) forward_kernel(const T* x, T* y, int
   if (n == 0) return;
   Eight value = read8(x + i, n, vectors);
 #pragma unroll
-  for (float& element : value.v) element = __fmul_rn(element, gate(element));
+  for (float& element : value.v) element = activated(element);
   write8(y + i, value, n, vectors);
 }
 
@@ -42,7 +35,7 @@ __global__ void __launch_bounds__(kThreads) backward_kernel(Gradient<T> t, int64
   Eight value = read8(t.x + i, n, vectors), gradient = read8(t.dy + i, n, vectors);
 #pragma unroll
   for (int j = 0; j < 8; ++j) {
-    const float x = value.v[j], s = gate(x);
+    const float x = value.v[j], s = activation_gate(x);
     const float slope = __fmul_rn(__fmul_rn(x, 1.702f), __fsub_rn(1.0f, s));
     gradient.v[j] = __fmul_rn(gradient.v[j], __fmaf_rn(slope, s, s));
     value.v[j] = __fmul_rn(x, s);

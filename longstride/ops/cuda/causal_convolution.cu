@@ -6,6 +6,7 @@
 #include <algorithm>
 
 #include "longstride/ops/causal_convolution.h"
+#include "longstride/ops/cuda/arithmetic.cuh"
 #include "longstride/ops/cuda/eights.cuh"
 #include "longstride/ops/cuda/layer_norm.cuh"
 
@@ -130,7 +131,7 @@ __global__ void __launch_bounds__(kThreads) forward_kernel(Rows<T> t) {
 #pragma unroll
       for (int c = 0; c < 8; ++c) {
         const float own = element(window[kBefore + i], c);
-        sum.v[c] = __fmaf_rn(w[0].v[c], own, own);
+        sum.v[c] = with_own_tap(own, w[0].v[c]);
       }
 #pragma unroll
       for (int tap = 1; tap < kTaps; ++tap) {

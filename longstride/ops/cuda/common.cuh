@@ -61,6 +61,13 @@ __device__ T from_float(float x) {
     return x;
 }
 
+// 2^x to the precision of f32 less a bit; 2^-inf = 0.
+__device__ inline float exp2_fast(float x) {
+  float y;
+  asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
+  return y;
+}
+
 // ---- eight elements at a time ----
 
 // Whether rows of `width` elements from `data` on can be read eight at a time.

@@ -73,13 +73,6 @@ __device__ inline uint32_t pack(float low, float high) {
   return packed;
 }
 
-// 2^x to the precision of f32 less a bit; 2^-inf = 0.
-__device__ inline float exp2_fast(float x) {
-  float y;
-  asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
-  return y;
-}
-
 __device__ inline uint32_t shared_address(const void* p) {
   return static_cast<uint32_t>(__cvta_generic_to_shared(p));
 }

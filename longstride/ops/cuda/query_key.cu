@@ -1,8 +1,8 @@
 // Normalised and rotated queries and keys (contract: longstride/ops/query_key.h). A few neighbouring lanes
 // take a head: each the eight pairs of channels i and i + D / 2, so that both halves are read and written
 // eight at a time. Sums of a head go over its lanes by shuffles. Bound by memory. No scratch.
+#include "longstride/ops/cuda/arithmetic.cuh"
 #include "longstride/ops/cuda/eights.cuh"
-#include "longstride/ops/query_key.h"
 
 namespace longstride::cuda {
 
@@ -58,8 +58,8 @@ __device__ inline void turn_pairs(Pairs& p, const float* turn, int first, int n,
 #pragma unroll
   for (int i = 0; i < 8; ++i) {
     const float a = p.a.v[i], b = p.b.v[i], sine = kBack ? -s.v[i] : s.v[i];
-    p.a.v[i] = __fmaf_rn(-b, sine, __fmul_rn(a, c.v[i]));
-    p.b.v[i] = __fmaf_rn(a, sine, __fmul_rn(b, c.v[i]));
+    p.a.v[i] = turned(a, -b, c.v[i], sine);
+    p.b.v[i] = turned(b, a, c.v[i], sine);
   }
 }
 
@@ -107,7 +107,7 @@ __global__ void __launch_bounds__(kThreads) query_key_kernel(Heads<T> t) {
       along = sum;
       factor = there ? *kept : 0;
     } else {
-      factor = rsqrtf(sum + kQueryKeyEpsilon);
+      factor = reciprocal_rms(sum);
       if (there && lane == 0) *kept = factor;
     }
   }

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <type_traits>
 
+#include "longstride/ops/cuda/arithmetic.cuh"
 #include "longstride/ops/cuda/eights.cuh"
 #include "longstride/ops/value_mix.h"
 
@@ -29,7 +30,7 @@ __device__ inline void mix8(Eight& x, Eight& first, float share, float own) {
 #pragma unroll
   for (int i = 0; i < 8; ++i) {
     if constexpr (kPass == Pass::forward) {
-      x.v[i] = __fmaf_rn(first.v[i], share, __fmul_rn(x.v[i], own));
+      x.v[i] = mixed_value(x.v[i], first.v[i], share, own);
     } else if constexpr (kPass == Pass::backward) {
       first.v[i] = __fmaf_rn(x.v[i], share, first.v[i]);
       x.v[i] = __fmul_rn(x.v[i], own);

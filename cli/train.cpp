@@ -228,6 +228,15 @@ void refuse_config_of_run(const TrainOptions& options) {
                   options.target, folder));
 }
 
+// Each rank has a device of its own.
+void refuse_one_device_for_all(const RunConfig& config, int ranks) {
+  const std::string& device = config.compute.device;
+  LONGSTRIDE_CHECK(ranks == 1 || device.find(':') == std::string::npos,
+                   "compute.device = \"{}\" names one GPU, and {} ranks take one each; say \"cuda\" "
+                   "(CUDA_VISIBLE_DEVICES says which they may be)",
+                   device, ranks);
+}
+
 }  // namespace
 
 int run_train(const TrainOptions& of_command) {
@@ -243,8 +252,8 @@ int run_train(const TrainOptions& of_command) {
   if (options.ranks > 1 && comm->size() != options.ranks)
     throw UsageError(fmt::format("{0} means {1} ranks, but {2} started {3} processes; leave {0} out", option,
                                  options.ranks, name_of(launch_of_environment().launcher), comm->size()));
-  const std::string no_device = take_own_device(*comm);
-  if (comm->rank() > 0) return follow_rank_0(options, *comm, no_device);
+  const ShareOfMachine share = take_own_device(*comm);
+  if (comm->rank() > 0) return follow_rank_0(options, *comm, share.no_device);
   Leader leader(*comm);
   tell_about_data(options.quiet);
   const bool target_is_run = fs::is_directory(options.target);
@@ -260,6 +269,7 @@ int run_train(const TrainOptions& of_command) {
   std::optional<RunLock> lock = lock_existing_run(run, note);
   std::string recipe_note;
   request.config = load_config(options.target, options.overrides, run, &recipe_note);
+  refuse_one_device_for_all(request.config, comm->size());
   use_instructions(request.config.compute);
   const RankIdentity identity = comm->size() > 1 ? identity_of_rank(request.config) : RankIdentity{};
   if (options.step >= 0 && !(request.go_on && state_of_directory(run) == RunDirectoryState::trained))
@@ -267,7 +277,7 @@ int run_train(const TrainOptions& of_command) {
   set_threads(static_cast<int>(request.config.compute.threads));
   PreparedRun prepared(std::move(request), std::move(lock), note);
   const RunConfig& config = prepared.config();
-  const MemoryVerdict memory = check_training_memory(config, comm->size());
+  const MemoryVerdict memory = check_training_memory(config, comm->size(), share.ranks);
   leader.prepare(identity, config, prepared.splits());
 
   if (!options.quiet) {

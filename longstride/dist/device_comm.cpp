@@ -47,16 +47,18 @@ bool on_one_machine(Comm& comm) {
                      [&](const auto& other) { return other == machines[0]; });
 }
 
-std::string take_own_device(Comm& comm) {
-  if (comm.size() == 1) return {};
+ShareOfMachine take_own_device(Comm& comm) {
+  ShareOfMachine share;
+  if (comm.size() == 1) return share;
   const std::vector<std::string> machines = comm.gather(machine());
   const auto own = machines.begin() + comm.rank();
+  share.ranks = static_cast<int>(std::count(machines.begin(), machines.end(), *own));
   try {
     backend(DeviceKind::cuda).see_only(static_cast<int>(std::count(machines.begin(), own, *own)));
   } catch (const Error& error) {
-    return error.what();
+    share.no_device = error.what();
   }
-  return {};
+  return share;
 }
 
 std::unique_ptr<DeviceComm> join_devices(Comm& comm, Device device) {

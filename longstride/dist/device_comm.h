@@ -32,8 +32,14 @@ std::unique_ptr<DeviceComm> join_devices(Comm& comm, Device device);
 // Whether all ranks are on one machine.
 bool on_one_machine(Comm& comm);
 
+// What a rank has of its machine.
+struct ShareOfMachine {
+  int ranks = 1;          // on the machine, this one too
+  std::string no_device;  // why it cannot have a GPU of its own, or empty
+};
+
 // Each of several ranks on a machine sees one of its GPUs alone from now on: that of its number among them, or what
-// its launcher gave it. To be called before any GPU is used. Returns why it cannot have one, or an empty text.
-std::string take_own_device(Comm& comm);
+// its launcher gave it. To be called by all ranks, before any GPU is used.
+ShareOfMachine take_own_device(Comm& comm);
 
 }  // namespace longstride

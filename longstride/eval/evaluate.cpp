@@ -124,6 +124,7 @@ void BatchRoom::evaluate(const ModelParameters& parameters) const {
   model_.evaluate(parameters, Tensor(base, DType::u8, {batch_, context_}, device),
                   Tensor(base + loss_at_, DType::f32, {batch_, context_}, device));
   staging_.download(loss_at_, staging_.bytes() - loss_at_);
+  if (wait_) wait_();
   staging_.wait();
 }
 

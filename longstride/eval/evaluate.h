@@ -12,6 +12,7 @@
 #include <cstdint>
 #include <functional>
 #include <span>
+#include <utility>
 #include <vector>
 
 #include "longstride/data/corpus.h"
@@ -73,6 +74,9 @@ class BatchRoom {
   Transformer& model() const { return model_; }
   uint8_t* tokens() const { return static_cast<uint8_t*>(staging_.host()); }  // (batch, context)
   const float* loss() const;                                                  // (batch, context)
+  // What waits for the device in evaluate(), where its work may never end: ranks that share it may be gone. It
+  // throws then.
+  void wait_by(std::function<void()> wait) { wait_ = std::move(wait); }
   // Computes loss() of tokens().
   void evaluate(const ModelParameters& parameters) const;
   // Passes the logits of tokens() on, as Transformer::logits does.
@@ -83,6 +87,7 @@ class BatchRoom {
   Transformer& model_;
   int64_t batch_, context_, loss_at_;  // loss_at_ in bytes
   Staging staging_;
+  std::function<void()> wait_;
 };
 
 // Scores `bytes` with the model of `room`, plan.batch windows at a time. `record_bytes` > 0: the data is

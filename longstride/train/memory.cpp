@@ -121,7 +121,7 @@ MemoryPlan training_memory(const RunConfig& run, int ranks) {
   return most;
 }
 
-MemoryVerdict check_training_memory(const RunConfig& run, int ranks) {
+MemoryVerdict check_training_memory(const RunConfig& run, int ranks, int here) {
   const RunConfig config = for_ranks(run, ranks);
   const Device device = parse_device(config.compute.device);
   int64_t micro = 0;
@@ -135,11 +135,14 @@ MemoryVerdict check_training_memory(const RunConfig& run, int ranks) {
     verdict.before = resident_memory();
     verdict.plan = training_memory(config, ranks);
     const CpuMemory memory = cpu_memory();
-    const int64_t needed = verdict.plan.total() + kLibraryMemory;
+    // The other ranks hold by now what this one does, and will take as much.
+    const int64_t others = here - 1, of_one = verdict.plan.total() + kLibraryMemory;
+    const int64_t needed = here * of_one + others * verdict.before;
     const bool fits = needed <= memory.most - verdict.before, now = needed <= memory.free;
-    const std::string advice =
-        now ? "" : advice_for(config, (fits ? memory.free : memory.most - verdict.before) - kLibraryMemory);
-    verdict.warning = check_cpu_room(device, needed, "training", advice, memory);
+    const int64_t room = (fits ? memory.free : memory.most - here * verdict.before) / here - kLibraryMemory;
+    const std::string what =
+        here > 1 ? fmt::format("training by {} ranks of this machine", here) : "training";
+    verdict.warning = check_cpu_room(device, needed, what, now ? "" : advice_for(config, room), memory);
     return verdict;
   }
   verdict.before = backend(device).memory(device.index).free;

@@ -34,7 +34,7 @@ struct MemoryVerdict {
 
 // training_memory(config), before anything is taken. Throws Error, with settings of train.activations and
 // train.micro_batch that would do, if the plan needs more than a GPU has free, or than a CPU could have at
-// all, or if it takes more sequences at a time than a GPU does.
-MemoryVerdict check_training_memory(const RunConfig& config, int ranks = 1);
+// all, or if it takes more sequences at a time than a GPU does. `here`: ranks that share this machine's CPU.
+MemoryVerdict check_training_memory(const RunConfig& config, int ranks = 1, int here = 1);
 
 }  // namespace longstride

@@ -145,6 +145,9 @@ void Trainer::build_stage(int64_t index) {
   plan.sequence.devices = &devices_;
   model_ = std::make_unique<Transformer>(config.model, plan);
   room_ = std::make_unique<BatchRoom>(*model_);
+  room_->wait_by([this] {
+    if (sum_) sum_->wait();
+  });
   const Exchange exchange = exchange_of(config, comm_.size());
   step_at_ = exchange.step_at, tokens_at_ = exchange.tokens_at;
   staging_ = Staging(plan.device, exchange.bytes);

@@ -202,6 +202,8 @@ TEST_F(RanksTest, WhatCannotBeIsOneLine) {
                    {"train.batch = 2 sequences cannot be shared out to 3 ranks evenly; take 3"});
   expect_complaint(train(2, "nothing.toml --run run"), 1, {"nothing.toml: no such config file"});
   expect_complaint(train(1, "small.toml --run run --ranks 0"), 2, {"--ranks 0: must lie between 1 and 1024"});
+  expect_complaint(train(2, "small.toml --run run --set compute.device=cuda:1"), 1,
+                   {"\"cuda:1\" names one GPU, and 2 ranks take one each; say \"cuda\""});
   if (!kMpirun.empty()) {
     const Outcome outcome = train_by(kMpirun + "-n 1", "small.toml --run run : -n 1 " LONGSTRIDE_BINARY
                                                        " train small.toml --run run --set train.dropout=0.2");
@@ -227,8 +229,12 @@ TEST_F(RanksTest, RanksOfTorchrunAreJoined) {
 }
 
 TEST_F(RanksTest, TheDeathOfARankEndsTheOthersAndTheRunGoesOn) {
-  for (const char* shared : {"false", "true"}) {
-    SCOPED_TRACE(shared);
+  // The last one validates together, and does little else.
+  for (const char* settings :
+       {"--set compute.shard_optimizer=false", "--set compute.shard_optimizer=true",
+        "--parallel sequence=2 --set model.context=256 --set model.positions=rotary --set train.dropout=0"
+        " --set train.validate_every=1 --set train.validate_bytes=100000"}) {
+    SCOPED_TRACE(settings);
     fs::remove_all(folder_ / "killed");
     // Kills rank 1 once the run has a checkpoint, and all of them if that ended nothing.
     const std::string killer =
@@ -238,10 +244,7 @@ TEST_F(RanksTest, TheDeathOfARankEndsTheOthersAndTheRunGoesOn) {
         " sleep 40; pkill -9 -f 'longstride train small.toml --run killed') >/dev/null 2>&1 & ";
     const auto begin = std::chrono::steady_clock::now();
     const Outcome outcome = train_by(
-        killer,
-        std::string(
-            "small.toml --run killed --set train.steps=1000000 --ranks 2 --set compute.shard_optimizer=") +
-            shared);
+        killer, std::string("small.toml --run killed --set train.steps=1000000 --ranks 2 ") + settings);
     EXPECT_LT(std::chrono::steady_clock::now() - begin, std::chrono::seconds(60));
     EXPECT_EQ(outcome.code, 1);
     const std::string end =

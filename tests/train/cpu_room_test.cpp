@@ -48,6 +48,20 @@ TEST_F(CpuRoomTest, TrainingThatCannotFitIsRefusedBeforeItBegins) {
                     HasSubstr("no setting of train.activations and train.micro_batch makes it fit")));
 }
 
+TEST_F(CpuRoomTest, RanksOfOneMachineHaveItsMemoryTogether) {
+  const int64_t most = cpu_memory().most;
+  if (most > 1000 * kGiB) GTEST_SKIP() << "no limit is known here";
+  // More than half of the machine: one process may have it, two may not.
+  while (training_memory(config_).total() <= most / 2) config_.train.micro_batch = config_.train.batch += 2;
+  EXPECT_NO_THROW(check_training_memory(config_));
+  RunConfig shared = config_;  // each of two ranks takes as much
+  shared.train.batch *= 2;
+  EXPECT_NO_THROW(check_training_memory(shared, 2));
+  EXPECT_THAT(message_of<Error>([&] { check_training_memory(shared, 2, 2); }),
+              AllOf(HasSubstr("not enough memory: training by 2 ranks of this machine needs "),
+                    HasSubstr(" would fit with ")));
+}
+
 TEST_F(CpuRoomTest, SettingsThatWouldFitAreNamed) {
   const int64_t most = cpu_memory().most;
   if (most > 1000 * kGiB) GTEST_SKIP() << "no limit is known here";

@@ -6,7 +6,7 @@
 
 namespace longstride {
 
-// A backend is named here, in this list three times, and nowhere else in the library. Its name is that in
+// A backend is named here, in the three places of this list, and nowhere else in the library. Its name is that in
 // --device, the namespace of its ops under longstride/ops/NAME, and that of its devices in
 // longstride/device/NAME.cpp. The first is this process's own processor and memory, and is always built. CMake
 // defines LONGSTRIDE_BUILDS_NAME as 1 or 0 for each.
@@ -22,8 +22,34 @@ inline constexpr std::array kBackends{
     BackendEntry{DeviceKind::cuda, "cuda", LONGSTRIDE_BUILDS_cuda != 0},
 };
 
-// Its ops are functions of its namespace (ops/run.h).
-#define LONGSTRIDE_FOR_EACH_BACKEND(DO) DO(cpu) DO(cuda)
+// The ops of a backend: specialisations of its compute(), which ops/run.h speaks of.
+struct OpContext;
+template <DeviceKind>
+struct OpsOf;
+
+namespace cpu {
+template <class Call>
+void compute(const OpContext& context, const Call& call);
+}
+template <>
+struct OpsOf<DeviceKind::cpu> {
+  template <class Call>
+  static void compute(const OpContext& context, const Call& call) {
+    cpu::compute(context, call);
+  }
+};
+
+namespace cuda {
+template <class Call>
+void compute(const OpContext& context, const Call& call);
+}
+template <>
+struct OpsOf<DeviceKind::cuda> {
+  template <class Call>
+  static void compute(const OpContext& context, const Call& call) {
+    cuda::compute(context, call);
+  }
+};
 
 // What --device calls it.
 constexpr const char* name_of(DeviceKind kind) {

@@ -8,7 +8,8 @@
 // A call that uses scratch says so by kUsesScratch; one that only the CPU has, by kOnCpuOnly.
 //
 // A backend is a namespace with a specialisation of compute() for each call, in the file of the op. A call
-// that it lacks does not link. The list of backends is base/backends.h.
+// that it lacks does not link. The list of backends is base/backends.h. compute() is given arguments that were
+// checked before. With a scratch arena that measures, it allocates what it would use and returns.
 #pragma once
 
 #include "longstride/ops/arguments.h"
@@ -22,27 +23,17 @@ concept UsesScratch = Call::kUsesScratch;
 template <class Call>
 concept OnCpuOnly = Call::kOnCpuOnly;
 
-// Arguments have been checked before. With a scratch arena that measures, compute() allocates what it would
-// use and returns.
-#define LONGSTRIDE_DECLARE(name)                            \
-  namespace name {                                          \
-  template <class Call>                                     \
-  void compute(const OpContext& context, const Call& call); \
-  }
-LONGSTRIDE_FOR_EACH_BACKEND(LONGSTRIDE_DECLARE)
-#undef LONGSTRIDE_DECLARE
-
 // Computes without checking the arguments.
 template <class Call>
 void dispatch(const OpContext& context, const Call& call) {
-#define LONGSTRIDE_COMPUTE(name)                                                                         \
-  if constexpr (is_built(DeviceKind::name) && (DeviceKind::name == DeviceKind::cpu || !OnCpuOnly<Call>)) \
-    if (context.device.kind == DeviceKind::name) return name::compute(context, call);
-  LONGSTRIDE_FOR_EACH_BACKEND(LONGSTRIDE_COMPUTE)
-#undef LONGSTRIDE_COMPUTE
-  LONGSTRIDE_CHECK(is_built(context.device.kind), "{}",
-                   backend(context.device).why_not(context.device.index));
-  fail("this op runs on the CPU only");
+  const auto compute = [&]<DeviceKind kind>() {
+    if constexpr (kind == DeviceKind::cpu || !OnCpuOnly<Call>)
+      OpsOf<kind>::compute(context, call);
+    else
+      fail("this op runs on the CPU only");
+  };
+  with_backend(context.device.kind, compute,
+               [&] { fail("{}", backend(context.device).why_not(context.device.index)); });
 }
 
 // Bytes of context.scratch that the call uses: those that the code which computes it allocates. Reads only

@@ -27,7 +27,7 @@ namespace {
 constexpr int kWarmUp = 3, kTimed = 20;
 
 void measure(Comm& comm, const std::string& device_name, int64_t count) {
-  const std::string no_device = take_own_device(comm);
+  const std::string no_device = take_own_device(comm).no_device;
   LONGSTRIDE_CHECK(no_device.empty(), "{}", no_device);
   const Device device = parse_device(device_name);
   const Buffer memory(device, count * static_cast<int64_t>(sizeof(float)));

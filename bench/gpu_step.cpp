@@ -223,7 +223,7 @@ constexpr Part kParts[] = {{"rates", nullptr},
 
 int main(int argc, char** argv) {
   using namespace longstride;
-  std::string only, json_path, products = "cublas";
+  std::string only, json_path, products = "own";
   const Options options{{"--part", [&](const std::string& value) { only = value; }},
                         {"--json", [&](const std::string& value) { json_path = value; }},
                         {"--products", [&](const std::string& value) { products = value; }},

@@ -142,7 +142,7 @@ TEST_F(GpuOps, AttentionBackwardByKeysServesInScratchThatWasMeasuredForIt) {
 
 struct PreferredProducts {
   explicit PreferredProducts(cuda::MuonProducts products) { cuda::prefer_products(products); }
-  ~PreferredProducts() { cuda::prefer_products(cuda::MuonProducts::cublas); }
+  ~PreferredProducts() { cuda::prefer_products(cuda::MuonProducts::own); }
 };
 
 // Matrices of norm 1 whose singular values spread.
@@ -170,8 +170,8 @@ verify::Floats orthogonal(const verify::Floats& x, std::initializer_list<int64_t
   return bench.get(there);
 }
 
-TEST_F(GpuOps, MuonByOwnProducts) {
-  const PreferredProducts preferred(cuda::MuonProducts::own);
+TEST_F(GpuOps, MuonByCublas) {
+  const PreferredProducts preferred(cuda::MuonProducts::cublas);
   expect_all_pass(verify::check_muon(kGpu, verify::Effort::thorough));
 }
 
@@ -195,10 +195,12 @@ TEST_F(GpuOps, NewtonSchulzOfLargeMatrices) {
                                                {2, 520, 1032},
                                                {5, 1024, 1024}}) {
       const verify::Floats x = unit_matrices(count, rows, columns);
-      const verify::Floats by_cublas = orthogonal(x, {count, rows, columns}, dtype),
-                           truth =
-                               orthogonal(verify::as_stored(x, dtype), {count, rows, columns}, DType::f32);
-      const PreferredProducts preferred(cuda::MuonProducts::own);
+      const verify::Floats truth =
+          orthogonal(verify::as_stored(x, dtype), {count, rows, columns}, DType::f32);
+      const verify::Floats by_cublas = [&] {
+        const PreferredProducts preferred(cuda::MuonProducts::cublas);
+        return orthogonal(x, {count, rows, columns}, dtype);
+      }();
       const verify::Floats ours = orthogonal(x, {count, rows, columns}, dtype);
       const std::string name = fmt::format("{}, {} of ({}, {})", name_of(dtype), count, rows, columns);
       list.compare(name, ours, by_cublas, verify::widened(truth), dtype == DType::f16 ? 3e-3 : 2e-2);

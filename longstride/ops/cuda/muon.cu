@@ -28,7 +28,7 @@ namespace {
 // (docs/performance.md).
 constexpr int64_t kCublasLotBytes = int64_t{160} << 20, kHopperLotBytes = int64_t{640} << 20;
 
-MuonProducts preferred = MuonProducts::cublas;
+MuonProducts preferred = MuonProducts::own;
 
 // ---- batches and lots ----
 

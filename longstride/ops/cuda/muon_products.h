@@ -5,8 +5,7 @@ namespace longstride::cuda {
 
 enum class MuonProducts { cublas, own };
 
-// From now on, where there is a choice; cuBLAS at first. The kernels of our own are for Hopper; they wait for a check of
-// their committed form on a GPU, and `own` will be the first choice after that.
+// From now on, where there is a choice; our own kernels at first, which are for Hopper. cuBLAS serves everything else.
 void prefer_products(MuonProducts products);
 
 }  // namespace longstride::cuda

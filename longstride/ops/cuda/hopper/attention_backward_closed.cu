@@ -48,6 +48,9 @@ struct ClosedControl {
   Task tasks[Kind::kSlots];
 };
 
+// Of a slot that is full: what the TMA brings, and each lane's copies.
+constexpr int kArrivals = 1 + kWarp;
+
 template <class Kind>
 __device__ void produce(const ClosedArgs& a, ClosedControl<Kind>& control, uint32_t slots_at) {
   const int lane = threadIdx.x % kWarp;
@@ -59,8 +62,7 @@ __device__ void produce(const ClosedArgs& a, ClosedControl<Kind>& control, uint3
     wait(shared_address(&control.empty[slots.stage]), slots.parity ^ 1);
     if (lane == 0) control.tasks[slots.stage] = task;
     if (task.b < 0) {
-      if (lane == 0) arrive(full);
-      arrive(full);
+      if (lane == 0) arrive(full, kArrivals);
       return;
     }
     const int first = Kind::kTiles * task.pair, count = min(Kind::kTiles, a.base.sweep.rows.tiles - first);
@@ -239,7 +241,7 @@ __global__ void __launch_bounds__(Kind::kThreads, Kind::kBlocks)
   static_assert(sizeof(control) <= Kind::kControl);
   if (threadIdx.x == 0) {
     for (int i = 0; i < Kind::kSlots; ++i) {
-      init_barrier(shared_address(&control.full[i]), 1 + kWarp);
+      init_barrier(shared_address(&control.full[i]), kArrivals);
       init_barrier(shared_address(&control.empty[i]), 4 * Kind::kTiles);
     }
     publish_barriers();

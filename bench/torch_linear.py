@@ -75,6 +75,7 @@ class Mamba(nn.Module):
         self.inner, self.state, self.head = one.intermediate_size, a.state, one.head_dim
         one.in_proj = Joined(a.width, [self.inner, self.inner, a.state, a.state, one.num_heads])
         matrix(one.out_proj.weight, out)
+        self.train(False)
 
     def train(self, mode=True):
         # There is no dropout. In training mode the layer wants causal-conv1d for one fused kernel; else it takes a Triton convolution and the same scan.

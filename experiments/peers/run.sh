@@ -42,6 +42,8 @@ peer ten-minutes-dense-3072 --minutes 10 --batch 8 --context 3072 --layers 12 --
   --weight-decay 0.1 --warmup 150 --test-from 65200000
 # What a user would pick instead, with attention's place taken by a recurrence: the same embeddings, feed-forward, recipe, bytes a step and minutes.
 linear="--minutes 10 --batch 2 --context 12288 --test-context 12288 --width 640 --rate 6e-3 --convolution C --weight-decay 0.1 --warmup 150 --test-from 65200000"
+peer two-minutes-gated-deltanet $linear --minutes 2 --width 512 --model gated-deltanet --layers 12 --heads 4 --head-dim 128 --context-schedule "3072 until 0.7"
+peer two-minutes-mamba2 $linear --minutes 2 --width 512 --model mamba2 --layers 12 --context-schedule "3072 until 0.7"
 peer ten-minutes-gated-deltanet $linear --model gated-deltanet --layers 12 --heads 5 --head-dim 128 --context-schedule "3072 until 0.7"
 peer ten-minutes-mamba2 $linear --model mamba2 --layers 12 --context-schedule "3072 until 0.7"
 exit "$failed"

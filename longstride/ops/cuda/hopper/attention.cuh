@@ -31,6 +31,18 @@ struct Task {
   int column = 0;     // of this launch
 };
 
+// Lane 0's, in all lanes of the warp.
+__device__ inline Task of_lane_0(Task task) {
+  task.pair = __shfl_sync(0xffffffffu, task.pair, 0);
+  task.visits = __shfl_sync(0xffffffffu, task.visits, 0);
+  task.is_keys = __shfl_sync(0xffffffffu, task.is_keys, 0);
+  task.half = __shfl_sync(0xffffffffu, task.half, 0);
+  task.b = __shfl_sync(0xffffffffu, task.b, 0);
+  task.h = __shfl_sync(0xffffffffu, task.h, 0);
+  task.column = __shfl_sync(0xffffffffu, task.column, 0);
+  return task;
+}
+
 __device__ inline Task task_of(const Work& work, int number) {
   const int per_chunk = work.item_count * work.columns_at_once * work.parts, chunk = number / per_chunk;
   const int first = chunk * work.columns_at_once;
@@ -58,14 +70,7 @@ class TaskQueue {
   __device__ Task next_of_warp() {
     Task task;
     if (threadIdx.x % kWarp == 0) task = next();
-    task.pair = __shfl_sync(0xffffffffu, task.pair, 0);
-    task.visits = __shfl_sync(0xffffffffu, task.visits, 0);
-    task.is_keys = __shfl_sync(0xffffffffu, task.is_keys, 0);
-    task.half = __shfl_sync(0xffffffffu, task.half, 0);
-    task.b = __shfl_sync(0xffffffffu, task.b, 0);
-    task.h = __shfl_sync(0xffffffffu, task.h, 0);
-    task.column = __shfl_sync(0xffffffffu, task.column, 0);
-    return task;
+    return of_lane_0(task);
   }
 
  private:

@@ -143,7 +143,10 @@ __device__ void consume(const ClosedArgs& a, ClosedControl<Kind>& control, uint3
   Ring<Kind::kSlots> slots;
   for (;; slots.advance()) {
     wait(shared_address(&control.full[slots.stage]), slots.parity);
-    const Task task = control.tasks[slots.stage];
+    // Read by the lane that says when the slot is empty again.
+    Task task;
+    if (lane == 0) task = control.tasks[slots.stage];
+    task = of_lane_0(task);
     if (task.b < 0) return;
     const uint32_t slot = uniform(slots_at + static_cast<uint32_t>(slots.stage * Kind::kSlotBytes));
     const uint32_t own_at = static_cast<uint32_t>(own * Kind::kBytes),

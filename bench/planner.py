@@ -23,12 +23,12 @@ CPU = {
     "wide, dense": ("small/wiki.toml", ["model.width=512", "model.heads=8", "model.context=512", "model.pattern=dense", "train.batch=8"]),
 }
 GPU = {
-    "enwik8": ("enwik8-ten-minutes.toml", ["train.context_schedule="]),
-    "enwik8, recomputed": ("enwik8-ten-minutes.toml", ["train.context_schedule=", "train.batch=4", "train.activations=recompute"]),
+    "enwik8": ("enwik8-ten-minutes.toml", ["data.path=data/wiki66.txt.xz", "train.context_schedule="]),
+    "enwik8, recomputed": ("enwik8-ten-minutes.toml", ["data.path=data/wiki66.txt.xz", "train.context_schedule=", "train.batch=4", "train.activations=recompute"]),
     "cifar10": ("cifar10.toml", ["data.path=data/cifar10-data_batch_1-first4000.bin.xz"]),
     "music-65k": ("music-65k.toml", ["data.path=data/music12k-wav.tar.xz"]),
     "small wiki": ("small/wiki.toml", ["train.batch=32"]),
-    "dense": ("enwik8-ten-minutes.toml", ["train.context_schedule=", "model.pattern=dense", "model.context=4096"]),
+    "dense": ("enwik8-ten-minutes.toml", ["data.path=data/wiki66.txt.xz", "train.context_schedule=", "model.pattern=dense", "model.context=4096"]),
 }
 UNITS = {"B": 1, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30}
 

@@ -228,15 +228,6 @@ void refuse_config_of_run(const TrainOptions& options) {
                   options.target, folder));
 }
 
-// Each rank has a device of its own.
-void refuse_one_device_for_all(const RunConfig& config, int ranks) {
-  const std::string& device = config.compute.device;
-  LONGSTRIDE_CHECK(ranks == 1 || device.find(':') == std::string::npos,
-                   "compute.device = \"{}\" names one GPU, and {} ranks take one each; say \"cuda\" "
-                   "(CUDA_VISIBLE_DEVICES says which they may be)",
-                   device, ranks);
-}
-
 }  // namespace
 
 int run_train(const TrainOptions& of_command) {
@@ -269,7 +260,6 @@ int run_train(const TrainOptions& of_command) {
   std::optional<RunLock> lock = lock_existing_run(run, note);
   std::string recipe_note;
   request.config = load_config(options.target, options.overrides, run, &recipe_note);
-  refuse_one_device_for_all(request.config, comm->size());
   use_instructions(request.config.compute);
   const RankIdentity identity = comm->size() > 1 ? identity_of_rank(request.config) : RankIdentity{};
   if (options.step >= 0 && !(request.go_on && state_of_directory(run) == RunDirectoryState::trained))

@@ -205,6 +205,9 @@ class Cuda : public Backend {
 
   std::string why_not(int index) const override {
     if (std::string none = why_none(); !none.empty()) return none;
+    if (index > 0 && only_device >= 0)
+      return fmt::format(
+          "each rank of a machine takes a GPU of its own; say cuda, and {} says which they may be", kVisible);
     if (index < 0 || index >= device_count())
       return fmt::format("this machine has {} GPU{}; use cuda:0{}", device_count(),
                          device_count() == 1 ? "" : "s",

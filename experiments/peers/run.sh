@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # What a plain PyTorch script learns in the same steps, one ingredient at a time, and in ten minutes. For a Python that has PyTorch, and a GPU.
-# DATA, ONLY, COMMIT and LOGS are those of experiments/run; SET are options for all runs, after those of the line. The last two want flash-linear-attention.
+# DATA, ONLY, COMMIT and LOGS are those of experiments/run; SET are options for all runs, after those of the line. The last four want flash-linear-attention.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 logs=${LOGS:-experiments/peers/logs}

@@ -39,7 +39,8 @@ struct ShareOfMachine {
 };
 
 // Each of several ranks on a machine sees one of its GPUs alone from now on: that of its number among them, or what
-// its launcher gave it. To be called by all ranks, before any GPU is used.
+// its launcher gave it. Returns that, and how many ranks the machine has. To be called by all ranks, before any GPU is
+// used.
 ShareOfMachine take_own_device(Comm& comm);
 
 }  // namespace longstride

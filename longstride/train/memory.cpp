@@ -25,16 +25,17 @@ int64_t most_pinned() { return static_cast<int64_t>(sysconf(_SC_PHYS_PAGES)) * s
 
 }  // namespace
 
-std::optional<RunConfig> settings_that_fit(const RunConfig& config, int64_t room) {
+std::optional<RunConfig> settings_that_fit(const RunConfig& config, int64_t room, int ranks) {
   constexpr std::array kActivations{"keep", "recompute", "offload"};
   RunConfig changed = config;
+  const int64_t share = config.train.batch / batch_parts(config, ranks);
   const auto* present = std::find(kActivations.begin(), kActivations.end(), config.train.activations);
   for (const auto* activations = present; activations != kActivations.end(); ++activations) {
     changed.train.activations = *activations;
     for (int64_t micro = config.train.micro(); micro >= 1; --micro) {
-      if (config.train.batch % micro != 0) continue;
+      if (share % micro != 0) continue;
       changed.train.micro_batch = micro;
-      const MemoryPlan memory = training_memory(changed);
+      const MemoryPlan memory = training_memory(changed, ranks);
       if (memory.total() <= room && memory.offloaded <= most_pinned()) return changed;
     }
   }
@@ -43,12 +44,13 @@ std::optional<RunConfig> settings_that_fit(const RunConfig& config, int64_t room
 
 namespace {
 
-std::string advice_for(const RunConfig& config, int64_t room) {
-  const std::optional<RunConfig> changed = settings_that_fit(config, room);
+// `room` is that of one rank; what is named is that of all `here`.
+std::string advice_for(const RunConfig& config, int64_t room, int ranks, int here) {
+  const std::optional<RunConfig> changed = settings_that_fit(config, room, ranks);
   if (!changed) return "no setting of train.activations and train.micro_batch makes it fit";
   return fmt::format("train.activations = \"{}\" and train.micro_batch = {} would fit with {}",
                      changed->train.activations, changed->train.micro(),
-                     human_bytes(training_memory(*changed).total()));
+                     human_bytes(here * training_memory(*changed, ranks).total()));
 }
 
 }  // namespace
@@ -135,21 +137,23 @@ MemoryVerdict check_training_memory(const RunConfig& run, int ranks, int here) {
     verdict.before = resident_memory();
     verdict.plan = training_memory(config, ranks);
     const CpuMemory memory = cpu_memory();
-    // The other ranks hold by now what this one does, and will take as much.
-    const int64_t others = here - 1, of_one = verdict.plan.total() + kLibraryMemory;
-    const int64_t needed = here * of_one + others * verdict.before;
+    // The other ranks will hold what this one holds now, and take as much.
+    const int64_t others = (here - 1) * verdict.before;
+    const int64_t needed = here * (verdict.plan.total() + kLibraryMemory) + others;
     const bool fits = needed <= memory.most - verdict.before, now = needed <= memory.free;
-    const int64_t room = (fits ? memory.free : memory.most - here * verdict.before) / here - kLibraryMemory;
+    const int64_t room =
+        ((fits ? memory.free : memory.most - verdict.before) - others) / here - kLibraryMemory;
     const std::string what =
         here > 1 ? fmt::format("training by {} ranks of this machine", here) : "training";
-    verdict.warning = check_cpu_room(device, needed, what, now ? "" : advice_for(config, room), memory);
+    verdict.warning =
+        check_cpu_room(device, needed, what, now ? "" : advice_for(config, room, ranks, here), memory);
     return verdict;
   }
   verdict.before = backend(device).memory(device.index).free;
   verdict.plan = training_memory(config, ranks);
   // Advice is costly: every setting has to be planned.
   const int64_t room = gpu_room(device), needed = verdict.plan.total();
-  if (needed > room) check_gpu_room(device, needed, "training", advice_for(config, room));
+  if (needed > room) check_gpu_room(device, needed, "training", advice_for(config, room, ranks, 1));
   return verdict;
 }
 

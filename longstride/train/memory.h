@@ -23,8 +23,9 @@ int batch_parts(const RunConfig& config, int ranks);
 MemoryPlan training_memory(const RunConfig& config, int ranks = 1);
 
 // Settings of train.activations and train.micro_batch with which training takes no more than `room` bytes:
-// the least change of activations, with it the largest micro-batch. Empty if none do.
-std::optional<RunConfig> settings_that_fit(const RunConfig& config, int64_t room);
+// the least change of activations, with it the largest micro-batch. Empty if none do. `room` is that of one of
+// so many ranks.
+std::optional<RunConfig> settings_that_fit(const RunConfig& config, int64_t room, int ranks = 1);
 
 struct MemoryVerdict {
   MemoryPlan plan;

@@ -419,7 +419,12 @@ Evaluation Trainer::validate(int64_t max_bytes) {
   Evaluation result;
   optimizer_->with_evaluation_weights([&](const ModelParameters& parameters) {
     if (comm_.rank() > 0 && !shares_sequences()) return;  // it was there for its averages
-    result = evaluate_segment(*room_, parameters, validation_, 0, max_bytes, {});
+    try {
+      result = evaluate_segment(*room_, parameters, validation_, 0, max_bytes, {});
+    } catch (const RankLost&) {
+      graph_.reset();  // there will be no other step
+      throw;
+    }
   });
   return result;
 }

@@ -11,6 +11,7 @@
 #include "longstride/device/backend.h"
 
 #include "tests/cli/cli_fixture.h"
+#include "tests/cli/killed_rank.h"
 
 namespace longstride {
 namespace {
@@ -30,24 +31,19 @@ class GpuRanksTest : public CliTest {
                       (gpus > 1 ? " --gpus " + std::to_string(gpus) : " --device cuda:0"));
   }
   std::string weights(const std::string& run) { return read_bytes(folder_ / (run + "/model.safetensors")); }
-  // With those settings.
-  void expect_death_to_end_all(const std::string& settings) {
-    // Kills rank 1 once the run has a checkpoint, and all of them if that ended nothing.
-    environment_ =
-        "true; (for i in $(seq 300); do sleep 0.1; [ -e killed/best.json ] || continue;"
-        " for p in $(pgrep -f 'longstride train small.toml --run killed'); do"
-        " tr '\\0' '\\n' 2>/dev/null </proc/$p/environ | grep -q '^RANK=1$' && kill -9 $p; done; break; done;"
-        " sleep 40; pkill -9 -f 'longstride train small.toml --run killed') >/dev/null 2>&1 & ";
+  // Two ranks train with these settings; one is killed, all end, and the run goes on.
+  void expect_death_to_end_all(const std::string& run, const std::string& settings) {
+    environment_ = killer_of_rank_1(run);
     const auto begin = std::chrono::steady_clock::now();
-    const Outcome outcome = train(2, "small.toml --run killed --set train.steps=1000000" + settings);
+    const Outcome outcome = train(2, "small.toml --run " + run + " --set train.steps=1000000" + settings);
     environment_.clear();
     EXPECT_LT(std::chrono::steady_clock::now() - begin, std::chrono::seconds(60));
     EXPECT_EQ(outcome.code, 1);
     const std::string end =
         outcome.err.substr(outcome.err.size() - std::min<size_t>(outcome.err.size(), 400));
-    EXPECT_THAT(end, HasSubstr("is saved in killed"));
+    EXPECT_THAT(end, HasSubstr("is saved in " + run));
     EXPECT_THAT(end, HasSubstr("longstride: rank 1 is gone"));
-    const Outcome again = train(2, "killed --set train.minutes=0.05");
+    const Outcome again = train(2, run + " --set train.minutes=0.05");
     EXPECT_EQ(again.code, 0) << again.err;
     EXPECT_THAT(again.err, HasSubstr("resuming from step"));
   }
@@ -171,10 +167,10 @@ TEST_F(GpuRanksTest, WhatCannotBeIsOneLine) {
 }
 
 TEST_F(GpuRanksTest, TheDeathOfARankEndsTheOthersAndTheRunGoesOn) {
-  expect_death_to_end_all("");
+  expect_death_to_end_all("killed1", "");
   // Validates together, and does little else.
-  fs::remove_all(folder_ / "killed");
   expect_death_to_end_all(
+      "killed2",
       " --parallel sequence=2 --set model.context=512 --set model.positions=rotary --set train.dropout=0"
       " --set train.validate_every=1 --set train.validate_bytes=1000000");
 }

@@ -14,6 +14,7 @@
 #include "longstride/checkpoint/safetensors.h"
 
 #include "tests/cli/cli_fixture.h"
+#include "tests/cli/killed_rank.h"
 
 namespace longstride {
 namespace {
@@ -228,29 +229,25 @@ TEST_F(RanksTest, RanksOfTorchrunAreJoined) {
 
 TEST_F(RanksTest, TheDeathOfARankEndsTheOthersAndTheRunGoesOn) {
   // The last one validates together, and does little else.
+  int number = 0;
   for (const char* settings :
        {"--set compute.shard_optimizer=false", "--set compute.shard_optimizer=true",
         "--parallel sequence=2 --set model.context=256 --set model.positions=rotary --set train.dropout=0"
         " --set train.validate_every=1 --set train.validate_bytes=100000"}) {
     SCOPED_TRACE(settings);
-    fs::remove_all(folder_ / "killed");
-    // Kills rank 1 once the run has a checkpoint, and all of them if that ended nothing.
-    const std::string killer =
-        "true; (for i in $(seq 300); do sleep 0.1; [ -e killed/best.json ] || continue;"
-        " for p in $(pgrep -f 'longstride train small.toml --run killed'); do"
-        " tr '\\0' '\\n' 2>/dev/null </proc/$p/environ | grep -q '^RANK=1$' && kill -9 $p; done; break; done;"
-        " sleep 40; pkill -9 -f 'longstride train small.toml --run killed') >/dev/null 2>&1 & ";
+    const std::string run = "killed" + std::to_string(++number);
     const auto begin = std::chrono::steady_clock::now();
-    const Outcome outcome = train_by(
-        killer, std::string("small.toml --run killed --set train.steps=1000000 --ranks 2 ") + settings);
+    const Outcome outcome =
+        train_by(killer_of_rank_1(run),
+                 "small.toml --run " + run + " --set train.steps=1000000 --ranks 2 " + settings);
     EXPECT_LT(std::chrono::steady_clock::now() - begin, std::chrono::seconds(60));
     EXPECT_EQ(outcome.code, 1);
     const std::string end =
         outcome.err.substr(outcome.err.size() - std::min<size_t>(outcome.err.size(), 400));
-    EXPECT_THAT(end, HasSubstr("is saved in killed"));
+    EXPECT_THAT(end, HasSubstr("is saved in " + run));
     EXPECT_THAT(end, HasSubstr("longstride: rank 1 is gone"));
     EXPECT_THAT(end, HasSubstr("longstride: rank 1 was ended by signal 9"));
-    const Outcome again = train(2, "killed --set train.minutes=0.01");
+    const Outcome again = train(2, run + " --set train.minutes=0.01");
     EXPECT_EQ(again.code, 0) << again.err;
     EXPECT_THAT(again.err, HasSubstr("resuming from step"));
   }

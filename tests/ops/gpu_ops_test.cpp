@@ -201,6 +201,7 @@ TEST_F(GpuOps, NewtonSchulzOfLargeMatrices) {
         const PreferredProducts preferred(cuda::MuonProducts::cublas);
         return orthogonal(x, {count, rows, columns}, dtype);
       }();
+      const PreferredProducts preferred(cuda::MuonProducts::own);
       const verify::Floats ours = orthogonal(x, {count, rows, columns}, dtype);
       const std::string name = fmt::format("{}, {} of ({}, {})", name_of(dtype), count, rows, columns);
       list.compare(name, ours, by_cublas, verify::widened(truth), dtype == DType::f16 ? 3e-3 : 2e-2);

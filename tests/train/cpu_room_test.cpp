@@ -52,7 +52,8 @@ TEST_F(CpuRoomTest, RanksOfOneMachineHaveItsMemoryTogether) {
   const int64_t most = cpu_memory().most;
   if (most > 1000 * kGiB) GTEST_SKIP() << "no limit is known here";
   // More than half of the machine: one process may have it, two may not.
-  while (training_memory(config_).total() <= most / 2) config_.train.micro_batch = config_.train.batch += 2;
+  while (training_memory(config_).total() <= most / 2)
+    config_.train.micro_batch = config_.train.batch += 2 + config_.train.batch / 20;
   EXPECT_NO_THROW(check_training_memory(config_));
   RunConfig shared = config_;  // each of two ranks takes as much
   shared.train.batch *= 2;
@@ -60,6 +61,11 @@ TEST_F(CpuRoomTest, RanksOfOneMachineHaveItsMemoryTogether) {
   EXPECT_THAT(message_of<Error>([&] { check_training_memory(shared, 2, 2); }),
               AllOf(HasSubstr("not enough memory: training by 2 ranks of this machine needs "),
                     HasSubstr(" would fit with ")));
+  // What is named does fit, and can be shared out.
+  const int64_t room = (most - 2 * resident_memory()) / 2 - kLibraryMemory;
+  const std::optional<RunConfig> smaller = settings_that_fit(shared, room, 2);
+  ASSERT_TRUE(smaller.has_value());
+  EXPECT_NO_THROW(check_training_memory(*smaller, 2, 2));
 }
 
 TEST_F(CpuRoomTest, SettingsThatWouldFitAreNamed) {

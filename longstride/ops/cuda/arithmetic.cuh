@@ -31,7 +31,7 @@ __device__ inline float mixed_value(float x, float first, float share, float own
   return __fmaf_rn(first, share, __fmul_rn(x, own));
 }
 
-// What a causal convolution adds to a row's element itself (contract: longstride/ops/causal_convolution.h).
+// A row's own element with its tap, x + weight x (contract: longstride/ops/causal_convolution.h).
 __device__ inline float with_own_tap(float x, float weight) { return __fmaf_rn(weight, x, x); }
 
 }  // namespace longstride::cuda

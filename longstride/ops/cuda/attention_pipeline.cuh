@@ -18,7 +18,7 @@ struct PairKernel {
   static constexpr int kBlocks = kAtoms == 2 ? 2 : 1;  // on a multiprocessor, by registers
 };
 
-// A kernel with shared memory for `Own` bytes of the block's rows and two stages of tiles, of `Stage` bytes each.
+// The shared memory of a block: its own rows, and two stages of other tiles.
 template <int kOwnBytes_, int kStageBytes_>
 struct PairMemory {
   static constexpr int kOwnBytes = kOwnBytes_, kStageBytes = kStageBytes_;
@@ -61,7 +61,8 @@ struct PairOfBlock {
 
 // Calls fetch(place, stage) for each tile of the block's plan, which starts its copies, and once they are there
 // work(stage, mask) with the mask of the warp's half of the pair, or not if that half sees nothing of the tile.
-// Returns when all of the block's threads are through and no copy is under way.
+// What copy_own() started is there before the first call of work(). Returns when all of the block's threads are
+// through and no copy is under way.
 template <class Kind, class Fetch, class Work>
 __device__ inline void walk_tiles(const AttentionArgs& a, const PairOfBlock<Kind>& block, const Fetch& fetch,
                                   const Work& work) {
@@ -87,8 +88,8 @@ __device__ inline void walk_tiles(const AttentionArgs& a, const PairOfBlock<Kind
 }
 
 // Calls exclude(atom, j, e) for each of a thread's elements that a mask does not allow, of the tile's rows from
-// `from` to `from` + 8 * kColumns. kByQuery: the block's rows are queries.
-template <bool kByQuery, int kColumns, class Kind, class Exclude>
+// `from` to `from` + 8 * kGroups. kByQuery: the block's rows are queries.
+template <bool kByQuery, int kGroups, class Kind, class Exclude>
 __device__ inline void exclude_masked(const AttentionArgs& a, const PairOfBlock<Kind>& block, int mask,
                                       int from, const Exclude& exclude) {
   if (mask < 0) return;
@@ -99,7 +100,7 @@ __device__ inline void exclude_masked(const AttentionArgs& a, const PairOfBlock<
       const uint64_t word =
           mask_word<kByQuery>(a.masks, mask, block.row(atom, r) % kTile) >> (from + block.column());
 #pragma unroll
-      for (int j = 0; j < kColumns; ++j)
+      for (int j = 0; j < kGroups; ++j)
 #pragma unroll
         for (int e = 0; e < 2; ++e)
           if ((word >> (8 * j + e) & 1) == 0) exclude(atom, j, 2 * r + e);

@@ -25,7 +25,7 @@ namespace {
 
 // What a lot may take of scratch. Lots that fit an L2 cache of 50 MB are too small to fill the multiprocessors,
 // and slower (docs/results.md); with kernels of our own the end of each launch counts for more
-// (docs/performance.md).
+// (docs/performance-history.md, Muon).
 constexpr int64_t kCublasLotBytes = int64_t{160} << 20, kHopperLotBytes = int64_t{640} << 20;
 
 MuonProducts preferred = MuonProducts::own;

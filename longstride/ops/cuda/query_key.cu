@@ -3,6 +3,7 @@
 // eight at a time. Sums of a head go over its lanes by shuffles. Bound by memory. No scratch.
 #include "longstride/ops/cuda/arithmetic.cuh"
 #include "longstride/ops/cuda/eights.cuh"
+#include "longstride/ops/query_key.h"
 
 namespace longstride::cuda {
 

@@ -25,7 +25,7 @@ CPU = {
 GPU = {
     "enwik8": ("enwik8-ten-minutes.toml", ["data.path=data/wiki66.txt.xz", "train.context_schedule="]),
     "enwik8, recomputed": ("enwik8-ten-minutes.toml", ["data.path=data/wiki66.txt.xz", "train.context_schedule=", "train.batch=4", "train.activations=recompute"]),
-    "cifar10": ("cifar10.toml", ["data.path=data/cifar10-data_batch_1-first4000.bin.xz"]),
+    "cifar10": ("cifar10.toml", ["data.path=data/cifar10-data_batch_1-first4000.bin.xz", "data.split=[3600,200,200]"]),
     "music-65k": ("music-65k.toml", ["data.path=data/music12k-wav.tar.xz"]),
     "small wiki": ("small/wiki.toml", ["train.batch=32"]),
     "dense": ("enwik8-ten-minutes.toml", ["data.path=data/wiki66.txt.xz", "train.context_schedule=", "model.pattern=dense", "model.context=4096"]),
@@ -56,7 +56,7 @@ def measure(program, config, values, device, seconds, folder):
     predicted = planned["time"]["stages"][0]["seconds"]
     steps = max(6, round(seconds / predicted))
     run = tempfile.mkdtemp(dir=folder)
-    out, err = call([program, "train", *common, *fields([f"train.steps={steps}", "train.minutes=0", f"train.log_every={max(1, steps // 20)}",
+    out, err = call([program, "train", *common, *fields([f"train.steps={steps}", "train.minutes=0", "train.epochs=0", f"train.log_every={max(1, steps // 20)}",
                                                         "train.validate_every=1000000000"]), "--run", run], folder)
     records = [json.loads(line) for line in (pathlib.Path(run) / "metrics.jsonl").read_text().splitlines()]
     records = [r for r in records if "train/bits" in r]

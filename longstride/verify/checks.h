@@ -24,6 +24,8 @@ std::vector<Check> check_update(Device device, Effort effort);
 std::vector<Check> check_muon(Device device, Effort effort);
 // Forward, backward and a sampler's key cache, every kind of term.
 std::vector<Check> check_attention(Device device, Effort effort);
+// The cases part, part + parts, part + 2 parts, .. of these. The whole takes long under tools that look at every access.
+std::vector<Check> check_attention_part(Device device, Effort effort, size_t part, size_t parts);
 // Loss and every gradient of whole models.
 std::vector<Check> check_model(Device device, Effort effort);
 // Logits and drawn bytes of the same models, one byte after another.

@@ -4,6 +4,7 @@
 #include <array>
 #include <cmath>
 #include <string>
+#include <tuple>
 
 #include <fmt/format.h>
 
@@ -57,21 +58,32 @@ struct Preferred {
   ~Preferred() { cuda::prefer_attention(cuda::AttentionKernels::chosen); }
 };
 
-std::vector<verify::Check> checks_of_attention(cuda::AttentionKernels kernels) {
+// All of attention by kernels that serve only some chips or lengths by themselves, in parts that can run side by side.
+class GpuAttention : public GpuOps,
+                     public testing::WithParamInterface<std::tuple<cuda::AttentionKernels, size_t>> {};
+constexpr size_t kParts = 8;
+
+TEST_P(GpuAttention, AgreesWithTheReference) {
+  const auto [kernels, part] = GetParam();
   const Preferred preferred(kernels);
-  return verify::check_attention(kGpu, verify::Effort::thorough);
+  expect_all_pass(verify::check_attention_part(kGpu, verify::Effort::thorough, part, kParts));
 }
 
-// The kernels that serve chips without ones of their own; the same as above on such a chip.
-TEST_F(GpuOps, PortableAttention) { expect_all_pass(checks_of_attention(cuda::AttentionKernels::portable)); }
-
-// Both backwards of a Hopper chip, whatever the length of the lists; the portable one on another.
-TEST_F(GpuOps, AttentionBackwardByRoles) {
-  expect_all_pass(checks_of_attention(cuda::AttentionKernels::by_roles));
+std::string name_of_part(const testing::TestParamInfo<GpuAttention::ParamType>& info) {
+  const auto [kernels, part] = info.param;
+  const char* name = kernels == cuda::AttentionKernels::portable   ? "portable"
+                     : kernels == cuda::AttentionKernels::by_roles ? "backward_by_roles"
+                                                                   : "backward_by_keys";
+  return fmt::format("{}_{}", name, part);
 }
-TEST_F(GpuOps, AttentionBackwardByKeys) {
-  expect_all_pass(checks_of_attention(cuda::AttentionKernels::by_keys));
-}
+// The portable kernels serve chips without ones of their own. By roles and by keys are the backwards of a Hopper
+// chip, here whatever the length of the lists; another chip takes the portable one for both.
+INSTANTIATE_TEST_SUITE_P(Kernels, GpuAttention,
+                         testing::Combine(testing::Values(cuda::AttentionKernels::portable,
+                                                          cuda::AttentionKernels::by_roles,
+                                                          cuda::AttentionKernels::by_keys),
+                                          testing::Range<size_t>(0, kParts)),
+                         name_of_part);
 
 // Attention of bf16 on a GPU, after its forward.
 struct LongAttention {

@@ -145,9 +145,7 @@ struct Consumer {
   Ring<Kind::kStages> ring;
   Ring<Kind::kSlots> slots;
 
-  __device__ void release(int stage) {
-    if (lane == 0) arrive(shared_address(&places.control->empty[stage]));
-  }
+  __device__ void release(int stage) { arrive_of_warp(shared_address(&places.control->empty[stage]), lane); }
 
   // Scores to weights; what is masked weighs nothing.
   template <bool kKeys>
@@ -253,7 +251,7 @@ struct Consumer {
     if constexpr (kKeys)
       write_tile<T, Kind::kWidthV>(d_own_v, one, one, written(a.base.dv, tile_v), warp, lane);
     publish_to_async();
-    if (lane == 0) arrive(shared_address(&places.control->own_empty[slots.stage]));
+    arrive_of_warp(shared_address(&places.control->own_empty[slots.stage]), lane);
   }
 
   __device__ void run() {
@@ -284,11 +282,11 @@ __global__ void __launch_bounds__(Kind::kThreads, Kind::kBlocks)
     BackwardControl<Kind>& control = *places.control;
     for (int i = 0; i < Kind::kStages; ++i) {
       init_barrier(shared_address(&control.full[i]), 1 + kWarp);
-      init_barrier(shared_address(&control.empty[i]), 4);
+      init_barrier(shared_address(&control.empty[i]), kArrivalsOfWarp * 4);
     }
     for (int i = 0; i < Kind::kSlots; ++i) {
       init_barrier(shared_address(&control.own_full[i]), 1);
-      init_barrier(shared_address(&control.own_empty[i]), 4);
+      init_barrier(shared_address(&control.own_empty[i]), kArrivalsOfWarp * 4);
     }
     publish_barriers();
   }

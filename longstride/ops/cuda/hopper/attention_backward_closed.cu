@@ -228,7 +228,7 @@ __device__ void consume(const ClosedArgs& a, ClosedControl<Kind>& control, uint3
     write.template operator()<Kind::kWidth>(dk, factor, a.base.dk, slot + Kind::kOutputs + own_at_v);
     write.template operator()<Kind::kWidth>(dq, factor, a.base.dq, slot + own_at);
     publish_to_async();
-    if (lane == 0) arrive(shared_address(&control.empty[slots.stage]));
+    arrive_of_warp(shared_address(&control.empty[slots.stage]), lane);
     // The next task's numbers and ds take the place of this one's.
     sync_some(1, Kind::kTiles * kWarpgroup);
   }
@@ -245,7 +245,7 @@ __global__ void __launch_bounds__(Kind::kThreads, Kind::kBlocks)
   if (threadIdx.x == 0) {
     for (int i = 0; i < Kind::kSlots; ++i) {
       init_barrier(shared_address(&control.full[i]), kArrivals);
-      init_barrier(shared_address(&control.empty[i]), 4 * Kind::kTiles);
+      init_barrier(shared_address(&control.empty[i]), kArrivalsOfWarp * 4 * Kind::kTiles);
     }
     publish_barriers();
   }

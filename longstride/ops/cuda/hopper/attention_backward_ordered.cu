@@ -206,7 +206,7 @@ struct Computing {
   __device__ void hand_over(const float (&dq)[kColumns / 8][4], int half) {
     const Turn turn = control().mixed[behind.stage];
     __syncwarp();
-    if (lane == 0) arrive(shared_address(&control().mixed_empty[behind.stage]));
+    arrive_of_warp(shared_address(&control().mixed_empty[behind.stage]), lane);
     behind.advance();
     wait(shared_address(&control().sum_empty[sums.stage]), sums.parity ^ 1);
     write_sums<Kind, kColumns>(dq, places.sums(sums.stage), half, warp, lane);
@@ -216,7 +216,7 @@ struct Computing {
     if (own == 0 && warp == 0 && lane == 0) control().sums[sums.stage] = turn;
     publish_to_async();
     __syncwarp();
-    if (lane == 0) arrive(shared_address(&control().sum_full[sums.stage]));
+    arrive_of_warp(shared_address(&control().sum_full[sums.stage]), lane);
     sums.advance();
   }
   // Nothing more comes for the warps that store.
@@ -306,12 +306,12 @@ __device__ void sum_keys(Computing<Kind>& c) {
       if (own == 0 && warp == 0 && lane == 0) control.mixed[mixed.stage] = control.turns[stage];
       publish_to_async();
       __syncwarp();
-      if (lane == 0) arrive(shared_address(&control.mixed_full[mixed.stage]));
+      arrive_of_warp(shared_address(&control.mixed_full[mixed.stage]), lane);
       mixed.advance();
     };
     const auto release = [&](int stage) {
       __syncwarp();
-      if (lane == 0) arrive(shared_address(&control.empty[stage]));
+      arrive_of_warp(shared_address(&control.empty[stage]), lane);
     };
     const auto wait_for_queries = [&] { wait(shared_address(&control.full[ring.stage]), ring.parity); };
     // The compiler knows a vote to be uniform, and wants one path through what is under way: so there are
@@ -374,7 +374,7 @@ __device__ void sum_keys(Computing<Kind>& c) {
     write(dv, one, a.base.dv, values);
     write(dk, factor, a.base.dk, keys);
     publish_to_async();
-    if (lane == 0) arrive(shared_address(&control.own_empty[c.slots.stage]));
+    arrive_of_warp(shared_address(&control.own_empty[c.slots.stage]), lane);
   }
   if constexpr (!Kind::kApart) c.end_sums();
 }
@@ -392,19 +392,19 @@ __global__ void __launch_bounds__(Kind::kThreads, Kind::kBlocks)
     OrderedControl<Kind>& control = *places.control;
     for (int i = 0; i < Kind::kStages; ++i) {
       init_barrier(shared_address(&control.full[i]), 1 + kWarp);
-      init_barrier(shared_address(&control.empty[i]), 4 * Kind::kTiles);
+      init_barrier(shared_address(&control.empty[i]), kArrivalsOfWarp * 4 * Kind::kTiles);
     }
     for (int i = 0; i < Kind::kSlots; ++i) {
       init_barrier(shared_address(&control.own_full[i]), 1);
-      init_barrier(shared_address(&control.own_empty[i]), 4 * Kind::kTiles);
+      init_barrier(shared_address(&control.own_empty[i]), kArrivalsOfWarp * 4 * Kind::kTiles);
     }
     for (int i = 0; i < Kind::kSums; ++i) {
-      init_barrier(shared_address(&control.sum_full[i]), Kind::kSummers);
+      init_barrier(shared_address(&control.sum_full[i]), kArrivalsOfWarp * Kind::kSummers);
       init_barrier(shared_address(&control.sum_empty[i]), 1);
     }
     for (int i = 0; i < Kind::kMixed; ++i) {
-      init_barrier(shared_address(&control.mixed_full[i]), 4 * Kind::kTiles);
-      init_barrier(shared_address(&control.mixed_empty[i]), Kind::kSummers);
+      init_barrier(shared_address(&control.mixed_full[i]), kArrivalsOfWarp * 4 * Kind::kTiles);
+      init_barrier(shared_address(&control.mixed_empty[i]), kArrivalsOfWarp * Kind::kSummers);
     }
     publish_barriers();
   }

@@ -141,9 +141,7 @@ __device__ void consume(const ForwardArgs& a, ForwardControl<Kind>& control, uin
   const float scale = a.base.scale * kLog2E;
   Ring<Kind::kStages> ring;
   Ring<Kind::kSlots> slots;
-  const auto release = [&](int stage) {
-    if (lane == 0) arrive(shared_address(&control.empty[stage]));
-  };
+  const auto release = [&](int stage) { arrive_of_warp(shared_address(&control.empty[stage]), lane); };
 
   for (;; slots.advance()) {
     wait(shared_address(&control.queries_full[slots.stage]), slots.parity);
@@ -309,7 +307,7 @@ __device__ void consume(const ForwardArgs& a, ForwardControl<Kind>& control, uin
     sync_some(1 + own, kWarpgroup);  // o takes the place of the queries
     write_tile<T, Kind::kWidthV>(o, factor, kept, target, warp, lane);
     publish_to_async();
-    if (lane == 0) arrive(shared_address(&control.queries_empty[slots.stage]));
+    arrive_of_warp(shared_address(&control.queries_empty[slots.stage]), lane);
   }
 }
 
@@ -325,11 +323,11 @@ __global__ void __launch_bounds__(Kind::kThreads, Kind::kBlocks)
   if (threadIdx.x == 0) {
     for (int i = 0; i < Kind::kStages; ++i) {
       init_barrier(shared_address(&control.full[i]), 1);
-      init_barrier(shared_address(&control.empty[i]), 4 * Kind::kTiles);
+      init_barrier(shared_address(&control.empty[i]), kArrivalsOfWarp * 4 * Kind::kTiles);
     }
     for (int i = 0; i < Kind::kSlots; ++i) {
       init_barrier(shared_address(&control.queries_full[i]), 1);
-      init_barrier(shared_address(&control.queries_empty[i]), 4 * Kind::kTiles);
+      init_barrier(shared_address(&control.queries_empty[i]), kArrivalsOfWarp * 4 * Kind::kTiles);
     }
     publish_barriers();
   }

@@ -30,6 +30,17 @@ __device__ inline void arrive(uint32_t barrier) {
 __device__ inline void arrive(uint32_t barrier, uint32_t count) {
   asm volatile("mbarrier.arrive.shared::cta.b64 _, [%0], %1;" ::"r"(barrier), "r"(count) : "memory");
 }
+// Once for each warp, by its first lane, after __syncwarp: what the other lanes did comes before by that. racecheck of
+// compute-sanitizer does not follow the order from lane to lane, and takes a buffer that every lane has read for one that is
+// overwritten too early. LONGSTRIDE_RACECHECK is a build for it, in which each lane arrives for itself.
+#ifdef LONGSTRIDE_RACECHECK
+inline constexpr int kArrivalsOfWarp = kWarp;
+#else
+inline constexpr int kArrivalsOfWarp = 1;
+#endif
+__device__ inline void arrive_of_warp(uint32_t barrier, int lane) {
+  if (kArrivalsOfWarp > 1 || lane == 0) arrive(barrier);
+}
 // Arrives, and lets the phase end only when the TMA has written this many bytes more.
 __device__ inline void arrive_expecting(uint32_t barrier, uint32_t bytes) {
   asm volatile("mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;" ::"r"(barrier), "r"(bytes)

@@ -187,7 +187,7 @@ struct Computing {
   }
   __device__ void release(int stage) const {
     __syncwarp();
-    if (lane == 0) arrive(shared_address(&control().empty[stage]));
+    arrive_of_warp(shared_address(&control().empty[stage]), lane);
   }
 
   // sum = a.added times the tile that is added, from the first two stages; see produce(). The left factor's
@@ -366,7 +366,7 @@ struct Computing {
       wait(shared_address(&control().task_full[slots.stage]), slots.parity);
       const Task task = control().tasks[slots.stage];
       __syncwarp();
-      if (lane == 0) arrive(shared_address(&control().task_empty[slots.stage]));
+      arrive_of_warp(shared_address(&control().task_empty[slots.stage]), lane);
       slots.advance();
       if (task.group < 0) break;
       const Group& group = a.groups[task.group];
@@ -390,11 +390,11 @@ __global__ void __launch_bounds__(kBlockThreads, 1) newton_schulz_kernel(const _
     Control<Kind>& control = *places.control;
     for (int i = 0; i < Kind::kStages; ++i) {
       init_barrier(shared_address(&control.full[i]), 1);
-      init_barrier(shared_address(&control.empty[i]), 4);
+      init_barrier(shared_address(&control.empty[i]), kArrivalsOfWarp * 4);
     }
     for (int i = 0; i < kSlots; ++i) {
       init_barrier(shared_address(&control.task_full[i]), 1);
-      init_barrier(shared_address(&control.task_empty[i]), 4 * kComputing);
+      init_barrier(shared_address(&control.task_empty[i]), kArrivalsOfWarp * 4 * kComputing);
     }
     publish_barriers();
   }

@@ -8,7 +8,6 @@ import argparse
 import json
 import os
 import pathlib
-import re
 import subprocess
 import tempfile
 
@@ -30,7 +29,6 @@ GPU = {
     "small wiki": ("small/wiki.toml", ["train.batch=32"]),
     "dense": ("enwik8-ten-minutes.toml", ["data.path=data/wiki66.txt.xz", "train.context_schedule=", "model.pattern=dense", "model.context=4096"]),
 }
-UNITS = {"B": 1, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30}
 
 
 def fields(values):
@@ -44,11 +42,6 @@ def call(command, folder):
     return done.stdout, done.stderr
 
 
-def bytes_of(text):
-    number, unit = text.split()
-    return float(number) * UNITS[unit]
-
-
 def measure(program, config, values, device, seconds, folder):
     common = [str(CONFIGS / config), "--device", device, *fields(values)]
     out, _ = call([program, "inspect", *common, "--time", "--measure", "--json"], folder)
@@ -56,15 +49,16 @@ def measure(program, config, values, device, seconds, folder):
     predicted = planned["time"]["stages"][0]["seconds"]
     steps = max(6, round(seconds / predicted))
     run = tempfile.mkdtemp(dir=folder)
-    out, err = call([program, "train", *common, *fields([f"train.steps={steps}", "train.minutes=0", "train.epochs=0", f"train.log_every={max(1, steps // 20)}",
+    out, _ = call([program, "train", "--json", *common, *fields([f"train.steps={steps}", "train.minutes=0", "train.epochs=0", f"train.log_every={max(1, steps // 20)}",
                                                         "train.validate_every=1000000000"]), "--run", run], folder)
     records = [json.loads(line) for line in (pathlib.Path(run) / "metrics.jsonl").read_text().splitlines()]
     records = [r for r in records if "train/bits" in r]
     first, last = records[len(records) // 2 - 1], records[-1]
     took = (last["time"] - first["time"]) / (last["step"] - first["step"])
-    memory = re.search(r"memory ([\d.]+ \w+) \(planned ([\d.]+ \w+)\)", out + err)
+    said = json.loads(out)
+    planned, peak = said["planned_memory"], said["peak_memory"]
     return {"steps": steps, "predicted_seconds": predicted, "seconds": took, "time_ratio": predicted / took,
-            "planned_bytes": bytes_of(memory[2]), "bytes": bytes_of(memory[1]), "memory_ratio": bytes_of(memory[2]) / bytes_of(memory[1])}
+            "planned_bytes": planned, "bytes": peak, "memory_ratio": planned / peak}
 
 
 def main():

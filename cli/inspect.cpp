@@ -150,9 +150,7 @@ int run_inspect(const InspectOptions& options) {
   const bool on_gpu = device.kind == DeviceKind::cuda;
   const MemoryPlan training = training_memory(config);
   const MemoryPlan inference = inference_memory(config);
-  // What libraries take of a GPU shows only when they work. So their allowance is printed beside the free
-  // memory.
-  const double own = on_gpu ? 0 : static_cast<double>(resident_memory() + kLibraryMemory);
+  const double own = static_cast<double>(on_gpu ? kDriverMemory : resident_memory() + kLibraryMemory);
 
   if (!options.draw.empty()) prepare_output(options.draw, "--draw");
   if (!options.draw_reach.empty()) {
@@ -254,7 +252,7 @@ int run_inspect(const InspectOptions& options) {
                                       {"tile lists", m.plans},
                                       {"beside it on the CPU", m.offloaded}})
       if (bytes > 0) print_result(", {} {}", name, human_bytes(static_cast<double>(bytes)));
-    if (own > 0) print_result(", program and libraries {}", human_bytes(own));
+    print_result(", {} {}", on_gpu ? "kernels' code" : "program and libraries", human_bytes(own));
     print_result("\n");
   };
   if (on_gpu) {

@@ -9,6 +9,7 @@
 #include "longstride/base/text.h"
 #include "longstride/checkpoint/checkpoint.h"
 #include "longstride/pattern/analyse.h"
+#include "longstride/run/gpu_room.h"
 #include "longstride/train/loss_watch.h"
 #include "longstride/train/memory.h"
 #include "longstride/train/metrics.h"
@@ -53,7 +54,7 @@ class Loop {
     if (!observer_.note) observer_.note = [](const std::string&) {};
     if (!memory.warning.empty()) observer_.note("warning    " + memory.warning);
     summary_.planned_memory = memory.plan.total();
-    if (!on_gpu()) summary_.planned_memory += memory_before_ + kLibraryMemory;
+    summary_.planned_memory += on_gpu() ? kDriverMemory : memory_before_ + kLibraryMemory;
   }
 
   TrainSummary run() {

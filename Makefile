@@ -29,10 +29,13 @@ demo: program  ## train a small model on English text for about two minutes, and
 
 test: check build test-unit test-sanitize  ## all checks and tests: by each instruction set of the CPU, and under sanitizers
 
+# Tests at a time; most have threads of their own. Those of a GPU come one after the other: some need it to themselves.
+JOBS ?= $(shell n=$$(nproc); echo $$((n < 4 ? n : 4)))
 test-unit: build
 	@reason=$$(tools/why-no-gpu) || exit 1; \
-	if [ -z "$$reason" ]; then ctest --preset release; else \
-	  ctest --preset release -LE gpu && echo "GPU tests skipped: $$reason (make test-gpu runs them)"; fi
+	ctest --preset release -j$(JOBS) -LE gpu || exit 1; \
+	if [ -z "$$reason" ]; then ctest --preset release -L gpu; else \
+	  echo "GPU tests skipped: $$reason (make test-gpu runs them)"; fi
 
 test-gpu: build  ## the tests of what runs on a GPU; fails where there is none
 	@reason=$$(tools/why-no-gpu) || exit 1; \
@@ -41,7 +44,7 @@ test-gpu: build  ## the tests of what runs on a GPU; fails where there is none
 
 test-sanitize: configure-sanitize
 	@cmake --build --preset sanitize
-	@ctest --preset sanitize -LE 'slow|instructions'
+	@ctest --preset sanitize -j$(JOBS) -LE 'slow|instructions'
 
 test-threads:  ## what has threads, under ThreadSanitizer
 	@$(call configured,tsan,,build test)

@@ -15,7 +15,6 @@
 #include <filesystem>
 #include <random>
 #include <string>
-#include <string_view>
 #include <utility>
 #include <vector>
 
@@ -31,19 +30,6 @@ namespace {
 struct Tally {
   int64_t kills = 0, by_time = 0, by_operation = 0, ends = 0;
 };
-
-// Without checkpoints but the newest. When a rank dies, the others save where they are; such a checkpoint may have the
-// place of one that an undisturbed run keeps.
-Worth without_older_checkpoints(Worth worth) {
-  constexpr std::string_view kFolder = "run/checkpoints/step-";
-  std::string newest;
-  for (const auto& [name, content] : worth)
-    if (name.starts_with(kFolder)) newest = name.substr(0, name.find('/', kFolder.size()) + 1);
-  std::erase_if(worth, [&](const auto& file) {
-    return file.first.starts_with(kFolder) && !file.first.starts_with(newest);
-  });
-  return worth;
-}
 
 class Crash {
  public:

@@ -3,9 +3,10 @@
 // work, or be the last thing that the process does.
 //
 //   FAULT_ROOT  the folder, absolute and without links; operations elsewhere are neither counted nor touched
-//   FAULT_LOG   a file outside it that gets one line an operation: number, call, path in the folder, call site
+//   FAULT_LOG   a file outside it that gets one line an operation: number, call, path in the folder, call site, rank
 //   FAULT_AT    the number of the operation that goes wrong, from 1; none if not given
 //   FAULT_KIND  the errno's number, or: short, kill-before, kill-after, kill-half
+//   FAULT_RANK  of several ranks the one that is disturbed, by its RANK; each counts its own operations
 //   FAULT_LASTS if set, what takes space fails from there on, as on a full disk
 #include <atomic>
 #include <cerrno>
@@ -32,9 +33,15 @@ using longstride::reliability::Path;
 struct Plan {
   const char* root = std::getenv("FAULT_ROOT");
   const char* kind = std::getenv("FAULT_KIND");
-  long at = std::getenv("FAULT_AT") == nullptr ? 0 : std::atol(std::getenv("FAULT_AT"));
+  const char* rank = std::getenv("RANK");
+  long at = is_meant() ? std::atol(std::getenv("FAULT_AT")) : 0;
   bool lasts = std::getenv("FAULT_LASTS") != nullptr;
   int log = -1;
+  bool is_meant() const {
+    const char* meant = std::getenv("FAULT_RANK");
+    return std::getenv("FAULT_AT") != nullptr &&
+           (meant == nullptr || (rank != nullptr && std::strcmp(rank, meant) == 0));
+  }
   Plan() {
     const char* path = std::getenv("FAULT_LOG");
     if (path != nullptr)
@@ -58,9 +65,11 @@ void log_operation(long number, const char* call, const char* name, const void* 
   const char* file = module.dli_fname == nullptr ? "?" : module.dli_fname;
   const char* slash = std::strrchr(file, '/');
   char line[3 * PATH_MAX];
-  const int length = std::snprintf(
-      line, sizeof line, "%ld\t%s\t%s\t%s+%#tx\n", number, call, name, slash == nullptr ? file : slash + 1,
-      static_cast<const char*>(caller) - static_cast<const char*>(module.dli_fbase));
+  const int length =
+      std::snprintf(line, sizeof line, "%ld\t%s\t%s\t%s+%#tx\t%s\n", number, call, name,
+                    slash == nullptr ? file : slash + 1,
+                    static_cast<const char*>(caller) - static_cast<const char*>(module.dli_fbase),
+                    plan().rank == nullptr ? "" : plan().rank);
   syscall(SYS_write, plan().log, line, length);
 }
 

@@ -5,6 +5,7 @@
 #include <cerrno>
 #include <csignal>
 #include <cstdio>
+#include <cstdlib>
 #include <cstring>
 #include <filesystem>
 #include <map>
@@ -33,7 +34,7 @@ std::set<std::string> known_writers() {
   // Files that appear whole or not at all.
   for (const char* name : {"RUN/config.toml", "RUN/data.json", "RUN/best.json",
                            "RUN/checkpoints/step-N/amended.json", "cache/HASH", "s", "out.txt", "out.png",
-                           "out.wav", "again.txt", "curve.csv", "drawing.svg", "drawing.png"})
+                           "out.wav", "again.txt", "curve.csv", "drawing.svg", "drawing.png", "reach.png"})
     add(name, {"create", "write", "fsync", "close", "rename"});
   for (const char* name : {"entropy.csv", "entropy.html", "report.html", "made.toml", "preview.txt",
                            "RUN/samples/step-N.txt", "cache/step-times/HASH.json"})
@@ -94,6 +95,8 @@ bool may_be_done_without(const std::string& key) {
       {"rename specially c.lsc", "linked and renamed instead"},
       {"rename specially m.lsc", "linked and renamed instead"},
       {"create cache/HASH.lock", "decoded without; at worst twice"},
+      {"mkdir RUN/ranks", "a log for people who look for a slow rank, which never fails"},
+      {"write RUN/ranks/rank-1.log", "the same"},
       {"mmap RUN/model.safetensors", "one of several places where the weights may be"},
   };
   return kWhy.contains(key) || key.starts_with("close ");  // only what is on the disk already is closed
@@ -293,6 +296,52 @@ TEST_P(FaultTest, AKillAtEachKindOfOperationLosesNothing) {
   }
 }
 
+// One rank of two meets each kind of failure that may lose something. The other must end too.
+class RankFaultTest : public FaultTest {};
+
+TEST_P(RankFaultTest, NothingIsLost) {
+  if (std::getenv("LONGSTRIDE_TEST_DEVICE") != nullptr) GTEST_SKIP() << "there may be one GPU";
+  job_ = &shop_.rank_jobs().at(GetParam());
+  shop_.restore();
+  old_ = shop_.worth(*job_);
+  std::vector<Operation> log;
+  const Ended undisturbed = shop_.begin(*job_, {}, &log);
+  ASSERT_EQ(undisturbed.code, 0) << undisturbed.err;
+  new_ = without_older_checkpoints(shop_.worth(*job_));
+  std::map<std::pair<int, std::string>, Operation> places;
+  for (const Operation& operation : log)
+    if (operation.rank >= 0 && may_lose(operation.call))
+      places.try_emplace({operation.rank, key_of(operation)}, operation);
+  EXPECT_GT(places.size(), 20u);
+  for (const auto& [place, operation] : places) {
+    const auto& [rank, key] = place;
+    const Fault fault = faults_of(operation.call).front();
+    SCOPED_TRACE(job_->name + ": " + fault.reason() + " of rank " + std::to_string(rank) + " at " + key);
+    shop_.restore();
+    const Ended ended = shop_.begin(
+        *job_, {.at = operation.number, .kind = fault.kind(), .lasts = fault.lasts, .rank = rank});
+    std::printf("  rank %d, %s: %d in %.1f s\n", rank, key.c_str(), ended.code, ended.seconds);
+    if (ended.code == 0) {
+      EXPECT_TRUE(may_be_done_without(key)) << "it says that all went well";
+    } else {
+      EXPECT_EQ(ended.code, 1) << "signal " << ended.signal << ": " << ended.err;
+      EXPECT_THAT(ended.err, testing::HasSubstr("longstride: "));
+      EXPECT_THAT(ended.err, testing::HasSubstr(fault.reason()));
+      EXPECT_EQ(shop_.damage(*job_, old_, new_), "");
+      EXPECT_THAT(shop_.temporaries(), testing::IsEmpty());
+      const Ended again = shop_.go_on(*job_);
+      EXPECT_EQ(again.code, 0) << again.err;
+    }
+    const Worth seen = without_older_checkpoints(shop_.worth(*job_));
+    for (const auto& [name, content] : new_)
+      EXPECT_TRUE(seen.contains(name) && (seen.at(name) == content || costs_a_line_of_metrics(key)))
+          << name << " is missing or differs";
+    EXPECT_EQ(seen.size(), new_.size());
+    EXPECT_THAT(shop_.temporaries(), testing::IsEmpty());
+  }
+}
+
+INSTANTIATE_TEST_SUITE_P(Jobs, RankFaultTest, testing::Range<size_t>(0, 3));
 INSTANTIATE_TEST_SUITE_P(Jobs, FaultTest, testing::Range<size_t>(0, kJobs));
 
 }  // namespace

@@ -214,7 +214,7 @@ Workshop::Workshop(std::string folder) : folder_(fs::canonical(folder).string())
   write_all(work() + "/pictures.toml", config("image", "pictures.npy", 48, ""));
   write_all(work() + "/sound.toml", config("audio", "sounds.tar", 64, ""));
   for (const char* name :
-       {"out.txt", "out.png", "out.wav", "again.txt", "curve.csv", "drawing.svg", "drawing.png",
+       {"out.txt", "out.png", "out.wav", "again.txt", "curve.csv", "drawing.svg", "drawing.png", "reach.png",
         "entropy.csv", "entropy.html", "report.html", "made.toml", "preview.txt"})
     write_all(work() + "/" + name, "what was there before");
   for (const char* arguments :
@@ -256,6 +256,7 @@ Workshop::Workshop(std::string folder) : folder_(fs::canonical(folder).string())
       {"curve", "eval base --max-bytes 600 --curve curve.csv", "", "", {"curve.csv"}},
       {"draw", "inspect text.toml --draw drawing.svg", "", "", {"drawing.svg"}},
       {"draw pixels", "inspect text.toml --draw drawing.png", "", "", {"drawing.png"}},
+      {"draw reach", "inspect text.toml --draw-reach reach.png", "", "", {"reach.png"}},
       {"compress with model",
        "compress base text.txt --with-model -o m.lsc",
        "compress base text.txt --with-model -o m.lsc --force",
@@ -293,6 +294,7 @@ Ended Workshop::run(const std::string& arguments, const Disturbance& how, std::v
   if (how.at > 0) environment.push_back("FAULT_AT=" + std::to_string(how.at));
   if (!how.kind.empty()) environment.push_back("FAULT_KIND=" + how.kind);
   if (how.lasts) environment.push_back("FAULT_LASTS=1");
+  if (how.rank != kAll) environment.push_back("FAULT_RANK=" + std::to_string(how.rank));
   if (!how.journal.empty()) {
     fs::remove(how.journal);
     environment.push_back("POWER_ROOT=" + work());
@@ -336,12 +338,14 @@ Ended Workshop::run(const std::string& arguments, const Disturbance& how, std::v
   for (std::string entry; std::getline(lines, entry);) {
     std::istringstream fields(entry);
     Operation operation;
-    std::string count;
+    std::string count, rank;
     std::getline(fields, count, '\t');
     std::getline(fields, operation.call, '\t');
     std::getline(fields, operation.name, '\t');
     std::getline(fields, operation.site, '\t');
+    std::getline(fields, rank, '\t');
     operation.number = std::stoll(count);
+    if (!rank.empty()) operation.rank = std::stoi(rank);
     log->push_back(operation);
   }
   return ended;
@@ -396,6 +400,17 @@ std::vector<std::string> Workshop::temporaries() const {
       found.push_back(fs::relative(entry.path(), work()).string());
   }
   return found;
+}
+
+std::map<std::string, std::string> without_older_checkpoints(std::map<std::string, std::string> worth) {
+  constexpr std::string_view kFolder = "run/checkpoints/step-";
+  std::string newest;
+  for (const auto& [name, content] : worth)
+    if (name.starts_with(kFolder)) newest = name.substr(0, name.find('/', kFolder.size()) + 1);
+  std::erase_if(worth, [&](const auto& file) {
+    return file.first.starts_with(kFolder) && !file.first.starts_with(newest);
+  });
+  return worth;
 }
 
 std::string role_of(const std::string& name) {

@@ -10,17 +10,18 @@
 
 namespace longstride::reliability {
 
+inline constexpr int kAll = -1;
+
 // How one call of the program is disturbed or watched. See fault_shim.cpp.
 struct Disturbance {
   int64_t at = 0;          // the number of the operation; 0: none
   std::string kind;        // FAULT_KIND
   bool lasts = false;      // FAULT_LASTS
+  int rank = kAll;         // of several: whose operation it is
   int64_t kill_after = 0;  // microseconds until SIGKILL; 0: never
   int victim = 0;          // of that: 0 is the program, n its n-th process, kAll all of them
   std::string journal;     // if not "", power_shim.cpp is loaded instead and writes this file
 };
-
-inline constexpr int kAll = -1;
 
 struct Ended {
   int code = -1;  // exit status; -1 if a signal ended it
@@ -33,6 +34,7 @@ struct Ended {
 struct Operation {
   int64_t number = 0;
   std::string call, name, site;  // the name within the folder as it is, temporary numbers and all
+  int rank = -1;                 // -1: the program itself
 };
 
 struct Job {
@@ -44,7 +46,7 @@ struct Job {
   int processes = 1;                 // more: it starts so many, and waits for them
 };
 
-constexpr size_t kJobs = 21;
+constexpr size_t kJobs = 22;
 
 // A folder in which jobs are run. The shim's folder is `work`, always the same one, for a run keeps the
 // absolute path of its data.
@@ -83,6 +85,10 @@ class Workshop {
   std::string folder_;
   std::vector<Job> jobs_, rank_jobs_;
 };
+
+// Contents of files, by name, without checkpoints but the newest of the run `run`. When a rank dies, the others save where
+// they are; such a checkpoint may have the place of one that an undisturbed run keeps.
+std::map<std::string, std::string> without_older_checkpoints(std::map<std::string, std::string> worth);
 
 // The name without temporary numbers, steps, times and hosts: what kind of file it is.
 std::string role_of(const std::string& name);

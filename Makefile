@@ -2,7 +2,7 @@
 .DEFAULT_GOAL := build
 # One target at a time: they share build/ and the package manager, and Ninja uses all cores anyway.
 .NOTPARALLEL:
-.PHONY: build demo test test-unit test-gpu test-sanitize test-threads coverage memcheck crash-test power-test soak fuzz check format selftest bench \
+.PHONY: build demo test test-unit test-gpu test-sanitize test-threads coverage memcheck crash-test fault-test power-test soak fuzz check format selftest bench \
   results install setup clean help program configure configure-program configure-sanitize
 
 BINARY := build/longstride
@@ -63,6 +63,9 @@ coverage:  ## which lines and branches the unit tests reach, by folder, and the 
 KILLS ?= 1000
 crash-test: build  ## kill training, sampling and compressing 1,000 times (KILLS=N), and see that nothing is lost
 	@build/crash_test $(KILLS)
+
+fault-test: build  ## let every operation on files fail by every error that the system has for it, one by one
+	@LONGSTRIDE_EVERY_FAULT=1 build/test_faults
 
 LOSSES ?= 1000
 power-test: build  ## take the power from the same 1,000 times (LOSSES=N): what was not brought to the disk is gone

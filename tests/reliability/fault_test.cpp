@@ -132,7 +132,7 @@ std::vector<Fault> faults_of(const std::string& call) {
 
 std::string key_of(const Operation& operation) { return operation.call + " " + role_of(operation.name); }
 
-class FaultTest : public testing::TestWithParam<size_t> {
+class FaultTest : public testing::Test {
  protected:
   FaultTest() : shop_(folder_.path()) {}
 
@@ -148,14 +148,6 @@ class FaultTest : public testing::TestWithParam<size_t> {
     for (const Operation& operation : log) found[{key_of(operation), operation.site}].push_back(operation);
     return found;
   }
-  // Those of the jobs before the one that is tried.
-  std::set<Places::key_type> tried_before() {
-    std::set<Places::key_type> tried;
-    for (size_t before = 0; before < GetParam(); ++before)
-      for (const auto& [place, operations] : operations_of(shop_.jobs().at(before))) tried.insert(place);
-    return tried;
-  }
-
   void expect_the_same(const Worth& expected, bool but_metrics) {
     const Worth seen = shop_.worth(*job_);
     for (const auto& [name, content] : expected) {
@@ -224,6 +216,33 @@ class FaultTest : public testing::TestWithParam<size_t> {
     EXPECT_THAT(shop_.temporaries(), testing::IsEmpty());
   }
 
+  void try_fault_of_rank(const Operation& operation) {
+    const std::string key = key_of(operation);
+    const Fault fault = faults_of(operation.call).front();
+    SCOPED_TRACE(job_->name + ": " + fault.reason() + " of rank " + std::to_string(operation.rank) + " at " +
+                 key);
+    shop_.restore();
+    const Ended ended = shop_.begin(
+        *job_, {.at = operation.number, .kind = fault.kind(), .lasts = fault.lasts, .rank = operation.rank});
+    if (ended.code == 0) {
+      EXPECT_TRUE(may_be_done_without(key)) << "it says that all went well";
+    } else {
+      EXPECT_EQ(ended.code, 1) << "signal " << ended.signal << ": " << ended.err;
+      EXPECT_THAT(ended.err, testing::HasSubstr("longstride: "));
+      EXPECT_THAT(ended.err, testing::HasSubstr(fault.reason()));
+      EXPECT_EQ(shop_.damage(*job_, old_, new_), "");
+      EXPECT_THAT(shop_.temporaries(), testing::IsEmpty());
+      const Ended again = shop_.go_on(*job_);
+      EXPECT_EQ(again.code, 0) << again.err;
+    }
+    const Worth seen = without_older_checkpoints(shop_.worth(*job_));
+    for (const auto& [name, content] : new_)
+      EXPECT_TRUE(seen.contains(name) && (seen.at(name) == content || costs_a_line_of_metrics(key)))
+          << name << " is missing or differs";
+    EXPECT_EQ(seen.size(), new_.size());
+    EXPECT_THAT(shop_.temporaries(), testing::IsEmpty());
+  }
+
   TemporaryFolder folder_;
   Workshop shop_;
   const Job* job_ = nullptr;
@@ -246,103 +265,99 @@ TEST_F(FaultTest, EveryKnownWriterIsReachedAndNoOther) {
                                      << testing::PrintToString(places);
 }
 
-// The first and the last of each kind of operation at each place in the program; those that an earlier job has already
-// are not repeated.
-TEST_P(FaultTest, NothingIsLost) {
-  job_ = &shop_.jobs().at(GetParam());
-  const std::set<Places::key_type> tried = tried_before();
-  shop_.restore();
-  old_ = shop_.worth(*job_);
-  const auto operations = operations_of(*job_);
-  new_ = shop_.worth(*job_);
-  int count = 0;
-  for (const auto& [place, found] : operations) {
-    if (tried.contains(place)) continue;
-    for (const Fault& fault : faults_of(found.front().call)) {
-      try_fault(found.front(), fault), ++count;
-      if (found.size() > 1) try_fault(found.back(), fault), ++count;
+// All faults at the first and the last of the operations of a kind at a place; otherwise one of them, each time another.
+bool every_fault() { return std::getenv("LONGSTRIDE_EVERY_FAULT") != nullptr; }
+
+// Each kind of operation at each place in the program; those that an earlier job has already are not repeated.
+TEST_F(FaultTest, NothingIsLost) {
+  std::set<Places::key_type> tried;
+  size_t turn = 0;
+  int total = 0;
+  for (const Job& job : shop_.jobs()) {
+    job_ = &job;
+    shop_.restore();
+    old_ = shop_.worth(job);
+    const auto operations = operations_of(job);
+    new_ = shop_.worth(job);
+    int count = 0;
+    for (const auto& [place, found] : operations) {
+      if (!tried.insert(place).second) continue;
+      const std::vector<Fault> faults = faults_of(found.front().call);
+      if (every_fault()) {
+        for (const Fault& fault : faults) {
+          try_fault(found.front(), fault), ++count;
+          if (found.size() > 1) try_fault(found.back(), fault), ++count;
+        }
+      } else {
+        try_fault(turn % 2 == 0 ? found.front() : found.back(), faults[turn % faults.size()]), ++count;
+      }
+      ++turn;
+      // The list of what was tried, for whoever wants to see that a place is in it.
+      std::printf("  %s at %s\n", place.first.c_str(), place.second.c_str());
     }
-    // The list of what was tried, for whoever wants to see that a place is in it.
-    std::printf("  %s at %s\n", place.first.c_str(), place.second.c_str());
+    std::printf("%s: %d faults\n", job.name.c_str(), count);
+    total += count;
   }
-  RecordProperty("faults", count);
-  std::printf("%s: %d faults\n", job_->name.c_str(), count);
+  std::printf("%d faults at %zu places\n", total, tried.size());
 }
 
 // Random kills, as crash_test makes them, may miss the one place that matters.
-TEST_P(FaultTest, AKillAtEachKindOfOperationLosesNothing) {
-  job_ = &shop_.jobs().at(GetParam());
-  const std::set<Places::key_type> tried = tried_before();
-  shop_.restore();
-  old_ = shop_.worth(*job_);
-  const auto operations = operations_of(*job_);
-  new_ = shop_.worth(*job_);
-  for (const auto& [place, found] : operations) {
-    const auto& [key, site] = place;
-    const std::string& call = found.front().call;
-    if (tried.contains(place) || !changes_files(call)) continue;
-    for (const Operation* operation : {&found.front(), &found.back()}) {
-      SCOPED_TRACE(job_->name + ": " + key + ", operation " + std::to_string(operation->number));
-      shop_.restore();
-      const Ended ended =
-          shop_.begin(*job_, {.at = operation->number, .kind = call == "write" ? "kill-half" : "kill-after"});
-      EXPECT_EQ(ended.signal, SIGKILL) << ended.code << ended.err;
-      EXPECT_EQ(shop_.damage(*job_, old_, new_), "");
-      const Ended again = shop_.go_on(*job_);
-      EXPECT_EQ(again.code, 0) << again.err;
-      expect_the_same(new_, false);
-      EXPECT_THAT(shop_.temporaries(), testing::IsEmpty());
+TEST_F(FaultTest, AKillAtEachKindOfOperationLosesNothing) {
+  std::set<Places::key_type> tried;
+  size_t turn = 0;
+  for (const Job& job : shop_.jobs()) {
+    job_ = &job;
+    shop_.restore();
+    old_ = shop_.worth(job);
+    const auto operations = operations_of(job);
+    new_ = shop_.worth(job);
+    for (const auto& [place, found] : operations) {
+      const auto& [key, site] = place;
+      const std::string& call = found.front().call;
+      if (!tried.insert(place).second || !changes_files(call)) continue;
+      std::vector<const Operation*> chosen{&found.front(), &found.back()};
+      if (!every_fault()) chosen.erase(chosen.begin() + static_cast<int64_t>(turn++ % 2));
+      for (const Operation* operation : chosen) {
+        SCOPED_TRACE(job.name + ": " + key + ", operation " + std::to_string(operation->number));
+        shop_.restore();
+        const Ended ended =
+            shop_.begin(job, {.at = operation->number, .kind = call == "write" ? "kill-half" : "kill-after"});
+        EXPECT_EQ(ended.signal, SIGKILL) << ended.code << ended.err;
+        EXPECT_EQ(shop_.damage(job, old_, new_), "");
+        const Ended again = shop_.go_on(job);
+        EXPECT_EQ(again.code, 0) << again.err;
+        expect_the_same(new_, false);
+        EXPECT_THAT(shop_.temporaries(), testing::IsEmpty());
+      }
     }
   }
 }
 
 // One rank of two meets each kind of failure that may lose something. The other must end too.
-class RankFaultTest : public FaultTest {};
-
-TEST_P(RankFaultTest, NothingIsLost) {
+TEST_F(FaultTest, OfOneRankNothingIsLost) {
   if (std::getenv("LONGSTRIDE_TEST_DEVICE") != nullptr) GTEST_SKIP() << "there may be one GPU";
-  job_ = &shop_.rank_jobs().at(GetParam());
-  shop_.restore();
-  old_ = shop_.worth(*job_);
-  std::vector<Operation> log;
-  const Ended undisturbed = shop_.begin(*job_, {}, &log);
-  ASSERT_EQ(undisturbed.code, 0) << undisturbed.err;
-  new_ = without_older_checkpoints(shop_.worth(*job_));
-  std::map<std::pair<int, std::string>, Operation> places;
-  for (const Operation& operation : log)
-    if (operation.rank >= 0 && may_lose(operation.call))
-      places.try_emplace({operation.rank, key_of(operation)}, operation);
-  EXPECT_GT(places.size(), 20u);
-  for (const auto& [place, operation] : places) {
-    const auto& [rank, key] = place;
-    const Fault fault = faults_of(operation.call).front();
-    SCOPED_TRACE(job_->name + ": " + fault.reason() + " of rank " + std::to_string(rank) + " at " + key);
+  size_t count = 0;
+  for (size_t i = 0; i < shop_.rank_jobs().size(); ++i) {
+    job_ = &shop_.rank_jobs()[i];
     shop_.restore();
-    const Ended ended = shop_.begin(
-        *job_, {.at = operation.number, .kind = fault.kind(), .lasts = fault.lasts, .rank = rank});
-    std::printf("  rank %d, %s: %d in %.1f s\n", rank, key.c_str(), ended.code, ended.seconds);
-    if (ended.code == 0) {
-      EXPECT_TRUE(may_be_done_without(key)) << "it says that all went well";
-    } else {
-      EXPECT_EQ(ended.code, 1) << "signal " << ended.signal << ": " << ended.err;
-      EXPECT_THAT(ended.err, testing::HasSubstr("longstride: "));
-      EXPECT_THAT(ended.err, testing::HasSubstr(fault.reason()));
-      EXPECT_EQ(shop_.damage(*job_, old_, new_), "");
-      EXPECT_THAT(shop_.temporaries(), testing::IsEmpty());
-      const Ended again = shop_.go_on(*job_);
-      EXPECT_EQ(again.code, 0) << again.err;
-    }
-    const Worth seen = without_older_checkpoints(shop_.worth(*job_));
-    for (const auto& [name, content] : new_)
-      EXPECT_TRUE(seen.contains(name) && (seen.at(name) == content || costs_a_line_of_metrics(key)))
-          << name << " is missing or differs";
-    EXPECT_EQ(seen.size(), new_.size());
-    EXPECT_THAT(shop_.temporaries(), testing::IsEmpty());
+    old_ = shop_.worth(*job_);
+    std::vector<Operation> log;
+    const Ended undisturbed = shop_.begin(*job_, {}, &log);
+    ASSERT_EQ(undisturbed.code, 0) << undisturbed.err;
+    new_ = without_older_checkpoints(shop_.worth(*job_));
+    std::map<std::pair<int, std::string>, Operation> places;
+    for (const Operation& operation : log)
+      if (operation.rank >= 0 && may_lose(operation.call))
+        places.try_emplace({operation.rank, key_of(operation)}, operation);
+    EXPECT_GT(places.size(), 20u);
+    size_t turn = 0;
+    for (const auto& [place, operation] : places)
+      if (every_fault() || turn++ % shop_.rank_jobs().size() == i) {
+        try_fault_of_rank(operation), ++count;
+      }
   }
+  std::printf("%zu faults of one rank\n", count);
 }
-
-INSTANTIATE_TEST_SUITE_P(Jobs, RankFaultTest, testing::Range<size_t>(0, 3));
-INSTANTIATE_TEST_SUITE_P(Jobs, FaultTest, testing::Range<size_t>(0, kJobs));
 
 }  // namespace
 }  // namespace longstride::reliability

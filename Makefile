@@ -128,7 +128,7 @@ setup:  ## install the distribution packages that are missing (packages.txt)
 	@tools/setup build test check demo
 
 clean:  ## remove what was built
-	@rm -rf build build-sanitize build-tsan build-coverage build-fuzz build-*.log
+	@rm -rf build build-sanitize build-tsan build-coverage build-fuzz build-arm build-*.log
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' Makefile | sed -E 's/^([a-z-]+):.*## /\1\t/' | \

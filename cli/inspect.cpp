@@ -252,7 +252,7 @@ int run_inspect(const InspectOptions& options) {
                                       {"tile lists", m.plans},
                                       {"beside it on the CPU", m.offloaded}})
       if (bytes > 0) print_result(", {} {}", name, human_bytes(static_cast<double>(bytes)));
-    print_result(", {} {}", on_gpu ? "kernels' code" : "program and libraries", human_bytes(own));
+    print_result(", {} {}", on_gpu ? "libraries' code" : "program and libraries", human_bytes(own));
     print_result("\n");
   };
   if (on_gpu) {

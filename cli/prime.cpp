@@ -98,6 +98,11 @@ std::vector<uint8_t> load_prime(const SampleOptions& options, const SampleJob& j
   std::vector<uint8_t> bytes = read_prime(options, job.config, job.shape);
   LONGSTRIDE_CHECK(!bytes.empty(), "--prime {}: there is nothing in it", options.prime);
 
+  const double seconds = static_cast<double>(bytes.size()) /
+                         static_cast<double>(std::max<int64_t>(1, job.config.data.sample_rate));
+  if (options.prime_seconds > seconds)
+    say_line(fmt::format("--prime-seconds {:g}: {} has {:.2f} s, all of which are taken",
+                         options.prime_seconds, options.prime, seconds));
   const PrimePart part{options.prime_fraction, options.prime_seconds,
                        parse_record(options.prime).has_value()};
   bytes = beginning_of_prime(std::move(bytes), part, job.config.data, job.shape);

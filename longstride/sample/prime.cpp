@@ -12,7 +12,8 @@ namespace longstride {
 std::vector<uint8_t> beginning_of_prime(std::vector<uint8_t> prime, const PrimePart& part,
                                         const DataConfig& data, const ImageShape& shape) {
   const Modality& modality = modality_of(data);
-  const bool half = modality.records || part.whole_window;
+  // Whoever says how many seconds means these.
+  const bool half = modality.records || (part.whole_window && part.seconds == 0);
   const double fraction = part.fraction > 0 ? part.fraction : half ? 0.5 : 1.0;
   if (modality.records) {
     // Whole rows: a picture is completed from its upper part.

@@ -20,7 +20,7 @@ namespace longstride {
 struct PrimePart {
   double fraction = 0;        // of its bytes or, for a picture, of its rows; 0: the default
   double seconds = 0;         // of sound, at most; 0: no limit
-  bool whole_window = false;  // the default is half, as for a picture; else all
+  bool whole_window = false;  // the default is half, as for a picture, unless seconds are given; else all
 };
 
 // That part of the prime: of a picture of `shape` whole rows, of other data at least one byte.

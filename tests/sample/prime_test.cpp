@@ -37,6 +37,9 @@ TEST(Prime, BeginningInSeconds) {
   EXPECT_EQ(beginning_of_prime(counted(40), {.seconds = 1.5}, audio, {}), counted(15));
   EXPECT_EQ(beginning_of_prime(counted(40), {.seconds = 5}, audio, {}), counted(40));
   EXPECT_EQ(beginning_of_prime(counted(40), {.seconds = 0.01}, audio, {}), counted(1));
+  EXPECT_EQ(beginning_of_prime(counted(40), {.whole_window = true}, audio, {}), counted(20));
+  EXPECT_EQ(beginning_of_prime(counted(40), {.seconds = 3, .whole_window = true}, audio, {}), counted(30));
+  EXPECT_EQ(beginning_of_prime(counted(40), {.fraction = 0.5, .seconds = 3}, audio, {}), counted(20));
 }
 
 TEST(Prime, BeginningInWholeRows) {

@@ -91,7 +91,7 @@ void limit_instructions(Instructions most) {
 std::string vector_instruction_set() { return HWY_DYNAMIC_DISPATCH(target_name)(); }
 
 std::string product_instruction_set() {
-  // On ARM its numbers have other meanings, and no version names what a CPU has.
+  // On ARM oneDNN's numbers have other meanings, and no version names what a CPU has.
   if constexpr (HWY_ARCH_ARM != 0) return "what ARM offers";
   const dnnl::cpu_isa isa = dnnl::get_effective_cpu_isa();
   switch (isa) {

@@ -1,5 +1,6 @@
 #include "cli/prime.h"
 
+#include <algorithm>
 #include <cstdio>
 #include <filesystem>
 #include <optional>

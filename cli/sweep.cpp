@@ -96,6 +96,7 @@ class Sweep {
                  .command = [&](const SweepRow& row) { return words_for(row); },
                  .look_at = look_at,
                  .over = [&](const SweepRow& row, bool before) { tell(row, before ? ", from before" : ""); },
+                 .elsewhere = [&](const SweepRow& row, bool left) { tell_elsewhere(row, left); },
                  .ending = ending,
                  .under_way = [&](const auto& rows) { show_progress(rows); }});
     line_.clear();
@@ -148,6 +149,13 @@ class Sweep {
                                  : "";
     say("{:>{}}/{}  {}  {}{}{}{}", ++told_, fmt::format("{}", rows_.size()).size(), rows_.size(),
         row.run.name, name_of(row.state), bits, row.problem.empty() ? "" : ": " + row.problem, more);
+  }
+
+  void tell_elsewhere(const SweepRow& row, bool left) {
+    line_.clear();
+    say("{} failed on GPU {} ({}) and will be tried on another{}", row.run.name, row.not_on, row.problem,
+        left ? fmt::format("; it was the second in a row there, so no more runs begin on GPU {}", row.not_on)
+             : "");
   }
 
   void show_progress(const std::vector<const SweepRow*>& rows) {

@@ -1,7 +1,8 @@
 #include "longstride/sweep/runner.h"
 
+#include <algorithm>
 #include <chrono>
-#include <cstddef>
+#include <deque>
 #include <filesystem>
 #include <fstream>
 #include <optional>
@@ -32,6 +33,12 @@ int64_t size_of(const std::string& path) {
   return missing ? 0 : static_cast<int64_t>(size);
 }
 
+// Whether a run's complaint is about the GPU, not about what it was asked to do: by the CUDA runtime (device/cuda_check.h), or about
+// the driver (device/cuda.cpp).
+bool blames_gpu(const std::string& problem) {
+  return problem.find("(cudaError") != std::string::npos || problem.find("NVIDIA") != std::string::npos;
+}
+
 class Runner {
  public:
   Runner(std::vector<SweepRow>& rows, const SweepWork& work) : rows_(rows), work_(work) {
@@ -44,6 +51,7 @@ class Runner {
         row.state = SweepState::finished, work_.over(row, true);
       else if (row.seconds > 0)
         row.state = SweepState::stopped;
+      if (row.state != SweepState::finished) waiting_.push_back(&row);
     }
     for (bool busy = true; busy;) {
       std::vector<const SweepRow*> under_way;
@@ -58,6 +66,12 @@ class Runner {
       work_.under_way(under_way);
       if (busy) std::this_thread::sleep_for(std::chrono::milliseconds(50));
     }
+    if (InterruptGuard::requested()) return;
+    for (SweepRow* row : waiting_) {  // every GPU that might take them is left
+      if (row->problem.empty()) row->problem = "no GPU is left on which runs do not fail";
+      row->state = SweepState::failed;
+      work_.over(*row, false);
+    }
   }
 
  private:
@@ -67,12 +81,18 @@ class Runner {
     SweepRow* row = nullptr;
     std::optional<Child> child;
     int64_t log_began = 0;
+    int faults = 0;  // runs in a row that failed by the GPU's fault
   };
+  static constexpr int kMostFaults = 2;
 
   void begin_next(Place& place) {
-    while (next_ < rows_.size() && rows_[next_].state == SweepState::finished) ++next_;
-    if (next_ == rows_.size()) return;
-    SweepRow& row = rows_[next_++];
+    if (place.faults >= kMostFaults) return;
+    const auto next = std::find_if(waiting_.begin(), waiting_.end(), [&](const SweepRow* row) {
+      return row->not_on.empty() || row->not_on != place.gpu;
+    });
+    if (next == waiting_.end()) return;
+    SweepRow& row = **next;
+    waiting_.erase(next);
     ChildCommand command;
     command.words = work_.command(row);
     if (!place.gpu.empty()) command.environment.emplace_back("CUDA_VISIBLE_DEVICES", place.gpu);
@@ -90,6 +110,7 @@ class Runner {
     const bool finished = work_.look_at(row);
     if (*code == 0 && finished) {
       row.state = SweepState::finished;
+      place.faults = 0;
     } else if (InterruptGuard::requested()) {
       row.state = SweepState::stopped;
     } else {
@@ -98,6 +119,18 @@ class Runner {
       if (row.problem.empty())
         row.problem = *code > 128 ? fmt::format("ended by signal {}", *code - 128)
                                   : fmt::format("ended with code {}", *code);
+      if (at_.size() > 1 && blames_gpu(row.problem)) {
+        ++place.faults;
+        if (row.not_on.empty()) {
+          row.state = SweepState::waiting;
+          row.not_on = place.gpu;
+          waiting_.push_front(&row);
+          work_.elsewhere(row, place.faults == kMostFaults);
+          return;
+        }
+      } else {
+        place.faults = 0;
+      }
     }
     work_.over(row, false);
   }
@@ -113,7 +146,7 @@ class Runner {
   std::vector<SweepRow>& rows_;
   const SweepWork& work_;
   std::vector<Place> at_;
-  size_t next_ = 0;
+  std::deque<SweepRow*> waiting_;
   bool passed_on_ = false;
 };
 

@@ -52,6 +52,14 @@ void pretend_to_train(const std::string& name) {
     _exit(1);
   }
   if (name.starts_with("dies")) raise(SIGKILL);
+  if (gpu != nullptr && std::string(gpu) == "slow") sleep_ms(700);
+  if (gpu != nullptr && std::string(gpu) == "broken") {
+    fprintf(stderr,
+            "longstride: GPU: an illegal memory access was encountered (cudaErrorIllegalAddress) in "
+            "cudaMemcpyAsync\n");
+    fflush(stderr);
+    _exit(1);
+  }
   if (name.starts_with("long") && !again)
     for (int i = 0; i < 6000 && !InterruptGuard::requested(); ++i) sleep_ms(5);
   if (InterruptGuard::requested()) _exit(128 + InterruptGuard::signal_number());
@@ -71,7 +79,7 @@ class SweepRunnerTest : public testing::Test {
 
   // Trains these runs, and notes what is told.
   void train(const std::vector<std::string>& names, const std::vector<std::string>& gpus) {
-    rows_.clear(), told_.clear(), most_ = 0;
+    rows_.clear(), told_.clear(), elsewhere_.clear(), most_ = 0;
     for (const std::string& name : names) {
       SweepRow row;
       row.run.name = name;
@@ -91,6 +99,9 @@ class SweepRunnerTest : public testing::Test {
     work.over = [&](const SweepRow& row, bool before) {
       told_[row.run.name] = std::string(name_of(row.state)) + (before ? " before" : "");
     };
+    work.elsewhere = [&](const SweepRow& row, bool left) {
+      elsewhere_.push_back(row.not_on + (left ? ", left" : ""));
+    };
     work.ending = [&] { told_["ending"] = "told"; };
     work.under_way = [&](const std::vector<const SweepRow*>& rows) {
       most_ = std::max(most_, rows.size());
@@ -106,6 +117,7 @@ class SweepRunnerTest : public testing::Test {
   TemporaryFolder folder_;
   std::vector<SweepRow> rows_;
   std::map<std::string, std::string> told_;
+  std::vector<std::string> elsewhere_;
   size_t most_ = 0;  // runs at the same time
   std::function<void()> on_all_begun_;
 };
@@ -144,6 +156,24 @@ TEST_F(SweepRunnerTest, OneThatFailsIsShownAndTheOthersGoOn) {
   EXPECT_EQ(rows_[0].problem, "the loss is not finite");
   EXPECT_EQ(std::ranges::count(gpus_of("fails"), '\n'), 2);
   EXPECT_EQ(std::ranges::count(gpus_of("short"), '\n'), 1);
+}
+
+TEST_F(SweepRunnerTest, ABrokenGpuIsLeftAndItsRunsGoElsewhere) {
+  const std::vector<std::string> names{"short", "pair1", "pair2", "long1"};
+  write_bytes(folder_ / "long1", "begun");  // so that it does not take long
+  train(names, {"broken", "slow"});
+  for (const std::string& name : names) {
+    EXPECT_EQ(told_[name], "finished");
+    EXPECT_THAT(gpus_of(name), testing::EndsWith("slow\n"));
+  }
+  EXPECT_THAT(elsewhere_, ElementsAre("broken", "broken, left"));
+
+  fs::remove_all(folder_ / "short");
+  train({"short", "pair1", "fails"}, {"broken", "broken"});
+  EXPECT_EQ(told_["short"], "failed");
+  EXPECT_THAT(rows_[0].problem, HasSubstr("illegal memory access"));
+  EXPECT_EQ(told_["pair1"], "finished before");
+  EXPECT_EQ(told_["fails"], "failed");
 }
 
 TEST_F(SweepRunnerTest, AnInterruptEndsBothAndTheNextTimeTakesThemUp) {

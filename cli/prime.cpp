@@ -101,7 +101,7 @@ std::vector<uint8_t> load_prime(const SampleOptions& options, const SampleJob& j
 
   const double seconds = static_cast<double>(bytes.size()) /
                          static_cast<double>(std::max<int64_t>(1, job.config.data.sample_rate));
-  if (options.prime_seconds > seconds)
+  if (options.prime_fraction == 0 && options.prime_seconds > seconds)
     say_line(fmt::format("--prime-seconds {:g}: {} has {:.2f} s, all of which are taken",
                          options.prime_seconds, options.prime, seconds));
   const PrimePart part{options.prime_fraction, options.prime_seconds,

@@ -57,8 +57,10 @@ class Runner {
       std::vector<const SweepRow*> under_way;
       const bool ends = InterruptGuard::requested();
       if (ends && !std::exchange(passed_on_, true)) pass_on();
-      for (Place& place : at_) {
+      // What one place gives back another may take.
+      for (Place& place : at_)
         if (place.row != nullptr) take_result(place);
+      for (Place& place : at_) {
         if (place.row == nullptr && !ends) begin_next(place);
         if (place.row != nullptr) under_way.push_back(place.row);
       }
@@ -93,6 +95,7 @@ class Runner {
     if (next == waiting_.end()) return;
     SweepRow& row = **next;
     waiting_.erase(next);
+    row.problem.clear();
     ChildCommand command;
     command.words = work_.command(row);
     if (!place.gpu.empty()) command.environment.emplace_back("CUDA_VISIBLE_DEVICES", place.gpu);
@@ -120,14 +123,16 @@ class Runner {
         row.problem = *code > 128 ? fmt::format("ended by signal {}", *code - 128)
                                   : fmt::format("ended with code {}", *code);
       if (at_.size() > 1 && blames_gpu(row.problem)) {
-        ++place.faults;
         if (row.not_on.empty()) {
+          ++place.faults;
           row.state = SweepState::waiting;
           row.not_on = place.gpu;
           waiting_.push_front(&row);
           work_.elsewhere(row, place.faults == kMostFaults);
           return;
         }
+        for (Place& other : at_)
+          if (other.gpu == row.not_on && other.faults > 0) --other.faults;
       } else {
         place.faults = 0;
       }

@@ -42,8 +42,8 @@ struct SweepWork {
       under_way;  // often, with the runs that are being trained
 };
 
-// Trains all runs that are not finished, in their order, until all are finished or have failed. A GPU on which two runs in a row
-// failed by its fault gets no more; if none is left, the runs that wait have failed. Once an interrupt is
+// Trains all runs that are not finished, in their order, until all are finished or have failed. A GPU on which two runs in a
+// row failed by its fault gets no more; a run that fails on another one too takes the blame. Runs that no GPU takes have failed. Once an interrupt is
 // requested (base/interrupt.h) no run begins any more, and the signal is passed on to those under way, which are awaited.
 // Throws Error if a process cannot be started.
 void train_sweep(std::vector<SweepRow>& rows, const SweepWork& work);

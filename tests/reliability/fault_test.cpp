@@ -148,6 +148,16 @@ class FaultTest : public testing::Test {
     for (const Operation& operation : log) found[{key_of(operation), operation.site}].push_back(operation);
     return found;
   }
+  // From here on this job is tried. Returns its operations.
+  Places take(const Job& job) {
+    job_ = &job;
+    shop_.restore();
+    old_ = shop_.worth(job);
+    Places operations = operations_of(job);
+    new_ = shop_.worth(job);
+    return operations;
+  }
+
   void expect_the_same(const Worth& expected, bool but_metrics) {
     expect_the_same(expected, shop_.worth(*job_), but_metrics);
   }
@@ -272,11 +282,7 @@ TEST_F(FaultTest, NothingIsLost) {
   size_t turn = 0;
   int total = 0;
   for (const Job& job : shop_.jobs()) {
-    job_ = &job;
-    shop_.restore();
-    old_ = shop_.worth(job);
-    const auto operations = operations_of(job);
-    new_ = shop_.worth(job);
+    const Places operations = take(job);
     int count = 0;
     for (const auto& [place, found] : operations) {
       if (!tried.insert(place).second) continue;
@@ -304,11 +310,7 @@ TEST_F(FaultTest, AKillAtEachKindOfOperationLosesNothing) {
   std::set<Places::key_type> tried;
   size_t turn = 0;
   for (const Job& job : shop_.jobs()) {
-    job_ = &job;
-    shop_.restore();
-    old_ = shop_.worth(job);
-    const auto operations = operations_of(job);
-    new_ = shop_.worth(job);
+    const Places operations = take(job);
     for (const auto& [place, found] : operations) {
       const auto& [key, site] = place;
       const std::string& call = found.front().call;

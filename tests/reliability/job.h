@@ -15,12 +15,12 @@ inline constexpr int kAll = -1;
 // How one call of the program is disturbed or watched. See fault_shim.cpp.
 struct Disturbance {
   int64_t at = 0;          // the number of the operation; 0: none
-  std::string kind;        // FAULT_KIND
+  std::string kind{};      // FAULT_KIND
   bool lasts = false;      // FAULT_LASTS
   int rank = kAll;         // of several: whose operation it is
   int64_t kill_after = 0;  // microseconds until SIGKILL; 0: never
   int victim = 0;          // of that: 0 is the program, n its n-th process, kAll all of them
-  std::string journal;     // if not "", power_shim.cpp is loaded instead and writes this file
+  std::string journal{};   // if not "", power_shim.cpp is loaded instead and writes this file
 };
 
 struct Ended {

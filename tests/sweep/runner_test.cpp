@@ -53,7 +53,8 @@ void pretend_to_train(const std::string& name) {
   }
   if (name.starts_with("dies")) raise(SIGKILL);
   if (gpu != nullptr && std::string(gpu) == "slow") sleep_ms(700);
-  if (gpu != nullptr && std::string(gpu) == "broken") {
+  if (gpu != nullptr && std::string(gpu) == "broken later") sleep_ms(400);
+  if ((gpu != nullptr && std::string(gpu).starts_with("broken")) || name.starts_with("breaks")) {
     fprintf(stderr,
             "longstride: GPU: an illegal memory access was encountered (cudaErrorIllegalAddress) in "
             "cudaMemcpyAsync\n");
@@ -69,6 +70,8 @@ TEST(SweepRun, DISABLED_pair1) { pretend_to_train("pair1"); }
 TEST(SweepRun, DISABLED_pair2) { pretend_to_train("pair2"); }
 TEST(SweepRun, DISABLED_short) { pretend_to_train("short"); }
 TEST(SweepRun, DISABLED_fails) { pretend_to_train("fails"); }
+TEST(SweepRun, DISABLED_breaks1) { pretend_to_train("breaks1"); }
+TEST(SweepRun, DISABLED_breaks2) { pretend_to_train("breaks2"); }
 TEST(SweepRun, DISABLED_dies) { pretend_to_train("dies"); }
 TEST(SweepRun, DISABLED_long1) { pretend_to_train("long1"); }
 TEST(SweepRun, DISABLED_long2) { pretend_to_train("long2"); }
@@ -166,6 +169,7 @@ TEST_F(SweepRunnerTest, ABrokenGpuIsLeftAndItsRunsGoElsewhere) {
     EXPECT_EQ(told_[name], "finished");
     EXPECT_THAT(gpus_of(name), testing::EndsWith("slow\n"));
   }
+  for (const SweepRow& row : rows_) EXPECT_EQ(row.problem, "");
   EXPECT_THAT(elsewhere_, ElementsAre("broken", "broken, left"));
 
   fs::remove_all(folder_ / "short");
@@ -174,6 +178,21 @@ TEST_F(SweepRunnerTest, ABrokenGpuIsLeftAndItsRunsGoElsewhere) {
   EXPECT_THAT(rows_[0].problem, HasSubstr("illegal memory access"));
   EXPECT_EQ(told_["pair1"], "finished before");
   EXPECT_EQ(told_["fails"], "failed");
+}
+
+// The other GPU has nothing to do when the run comes back.
+TEST_F(SweepRunnerTest, AGpuThatIsIdleTakesTheLastRunOfABrokenOne) {
+  train({"short", "pair1"}, {"0", "broken later"});
+  EXPECT_EQ(told_, (std::map<std::string, std::string>{{"pair1", "finished"}, {"short", "finished"}}));
+  EXPECT_EQ(gpus_of("pair1"), "broken later\n0\n");
+}
+
+TEST_F(SweepRunnerTest, RunsThatBreakEveryGpuLeaveTheGpusToTheOthers) {
+  train({"breaks1", "breaks2", "short", "pair1"}, {"0", "1"});
+  EXPECT_EQ(told_,
+            (std::map<std::string, std::string>{
+                {"breaks1", "failed"}, {"breaks2", "failed"}, {"short", "finished"}, {"pair1", "finished"}}));
+  EXPECT_THAT(rows_[0].problem, HasSubstr("illegal memory access"));
 }
 
 TEST_F(SweepRunnerTest, AnInterruptEndsBothAndTheNextTimeTakesThemUp) {

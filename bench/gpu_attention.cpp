@@ -1,7 +1,8 @@
 // Attention on the GPU: milliseconds forward and backward for shapes of the paper's models, beside the time
 // that moving each operand once would take at the copy speed of this GPU.
 //
-//   bench_gpu_attention [--part shapes|scaling] [--shape NAME] [--kernels chosen|portable|by-roles|by-keys] [--json FILE]
+//   bench_gpu_attention [--part shapes|scaling] [--shape NAME] [--dtype bf16|f32]
+//                       [--kernels chosen|portable|by-roles|by-keys|by-rows] [--json FILE]
 //
 // Parts, both if none is named: the shapes; and how time grows from 4,096 to 1,048,576 positions where
 // strides and blocks are the root of the length, as the slope of log time over log length.
@@ -103,10 +104,9 @@ struct Problem {
 };
 
 struct Planned {
-  Planned(Device device, const Shape& s)
+  Planned(Device device, const Shape& s, DType dtype)
       : plan(plan_attention(device, parse_schedule(s.pattern).layer(0), s.heads, s.n)),
-        scratch(device, attention_scratch_bytes(device, plan, on_gpu(device) ? DType::bf16 : DType::f32,
-                                                s.batch, s.heads, s.width, s.v_width)),
+        scratch(device, attention_scratch_bytes(device, plan, dtype, s.batch, s.heads, s.width, s.v_width)),
         context{device, &scratch} {}
   void forward(const Problem& p) const { run(context, AttentionForward{plan, p.tensors}); }
   void backward(const Problem& p) const { run(context, AttentionBackward{plan, p.tensors, p.gradients}); }
@@ -138,14 +138,15 @@ double difference(const std::vector<float>& ours, const std::vector<float>& thei
   return error / most;
 }
 
-double check(Shape s) {
+double check(Shape s, DType dtype) {
   s.n = std::min<int64_t>(s.n, 3000), s.batch = 1, s.heads = 2;
-  const Problem gpu(kGpu, s, DType::bf16, 1), cpu({}, s, DType::f32, 1);
-  const Planned on_gpu(kGpu, s), on_cpu({}, s);
+  const Problem gpu(kGpu, s, dtype, 1), cpu({}, s, DType::f32, 1);
+  const Planned on_gpu(kGpu, s, dtype), on_cpu({}, s, DType::f32);
   on_gpu.forward(gpu), on_gpu.backward(gpu), on_cpu.forward(cpu), on_cpu.backward(cpu);
   const double error = std::max(difference(values_of(gpu.o), values_of(cpu.o)),
                                 difference(values_of(gpu.d_qkv), values_of(cpu.d_qkv)));
-  LONGSTRIDE_CHECK(error < 0.02, "{}: differs from the CPU's attention by {:.4f}", s.name, error);
+  LONGSTRIDE_CHECK(error < (dtype == DType::f32 ? 1e-5 : 0.02),
+                   "{}: differs from the CPU's attention by {:.4f}", s.name, error);
   return error;
 }
 
@@ -153,12 +154,12 @@ struct Times {
   double forward, backward;  // seconds
 };
 
-Times time_of(const Shape& s, const Planned& planned) {
+Times time_of(const Shape& s, DType dtype, const Planned& planned) {
   std::vector<std::unique_ptr<Problem>> problems;
   int64_t bytes = 0;
   do {
     problems.push_back(
-        std::make_unique<Problem>(kGpu, s, DType::bf16, static_cast<uint32_t>(10 * problems.size())));
+        std::make_unique<Problem>(kGpu, s, dtype, static_cast<uint32_t>(10 * problems.size())));
     bytes += problems.back()->qkv.bytes() + problems.back()->o.bytes();
   } while (bytes < (int64_t{150} << 20));
   size_t turn = 0;
@@ -167,14 +168,14 @@ Times time_of(const Shape& s, const Planned& planned) {
   return {forward, median_gpu_seconds([&] { planned.backward(next()); })};
 }
 
-nlohmann::json measure(const Shape& s, double rate) {
-  const double error = check(s);
-  const Planned planned(kGpu, s);
-  const auto [forward, backward] = time_of(s, planned);
+nlohmann::json measure(const Shape& s, DType dtype, double rate) {
+  const double error = check(s, dtype);
+  const Planned planned(kGpu, s, dtype);
+  const auto [forward, backward] = time_of(s, dtype, planned);
   const double pairs = static_cast<double>(s.batch * planned.plan.pairs);
   const double forward_flops = 2 * pairs * static_cast<double>(s.width + s.v_width);
   const double backward_flops = 2 * pairs * static_cast<double>(3 * s.width + 2 * s.v_width);
-  const int64_t bytes = 2 * s.batch * s.heads * s.n * 2 * (s.width + s.v_width);  // q, k, v, o
+  const int64_t bytes = size_of(dtype) * s.batch * s.heads * s.n * 2 * (s.width + s.v_width);  // q, k, v, o
   const double forward_floor = static_cast<double>(bytes) / rate;
   const double backward_floor = 2 * forward_floor;
   std::printf("%-24s %9.3f %9.3f %8.0f %8.0f %9.3f %9.3f %8.4f\n", s.name, 1e3 * forward, 1e3 * backward,
@@ -208,7 +209,7 @@ double slope_of(const std::vector<int64_t>& lengths, const std::vector<double>& 
   return (count * xy - x_sum * y_sum) / (count * xx - x_sum * x_sum);
 }
 
-nlohmann::json measure_scaling() {
+nlohmann::json measure_scaling(DType dtype) {
   std::printf("\nbatch 1, 8 heads of 64, l = sqrt(n); ms forward / backward\n%-12s", "n");
   const std::vector<int64_t> strides{64, 128, 256, 512, 1024};
   for (const int64_t l : strides) std::printf("%18lld", static_cast<long long>(l * l));
@@ -222,7 +223,7 @@ nlohmann::json measure_scaling() {
       std::string pattern(kind);
       pattern.replace(pattern.find("{}"), 2, std::to_string(l));
       const Shape s{kind, pattern.c_str(), 1, 8, l * l, 64, 64};
-      const Times times = time_of(s, Planned(kGpu, s));
+      const Times times = time_of(s, dtype, Planned(kGpu, s, dtype));
       lengths.push_back(s.n), forward.push_back(times.forward), backward.push_back(times.backward);
       std::printf("%9.3f%9.3f", 1e3 * times.forward, 1e3 * times.backward);
       std::fflush(stdout);
@@ -242,9 +243,10 @@ nlohmann::json measure_scaling() {
 }  // namespace
 
 int main(int argc, char** argv) {
-  std::string part, only, json_path, kernels = "chosen";
+  std::string part, only, json_path, kernels = "chosen", type = "bf16";
   const Options options{{"--part", [&](const std::string& value) { part = value; }},
                         {"--shape", [&](const std::string& value) { only = value; }},
+                        {"--dtype", [&](const std::string& value) { type = value; }},
                         {"--kernels", [&](const std::string& value) { kernels = value; }},
                         {"--json", [&](const std::string& value) { json_path = value; }}};
   return run_benchmark("bench_gpu_attention", argc, argv, options, [&] {
@@ -252,9 +254,12 @@ int main(int argc, char** argv) {
     const std::map<std::string, cuda::AttentionKernels> known{{"chosen", cuda::AttentionKernels::chosen},
                                                               {"portable", cuda::AttentionKernels::portable},
                                                               {"by-roles", cuda::AttentionKernels::by_roles},
-                                                              {"by-keys", cuda::AttentionKernels::by_keys}};
-    LONGSTRIDE_CHECK(known.contains(kernels), "--kernels {}: must be chosen, portable, by-roles or by-keys",
-                     kernels);
+                                                              {"by-keys", cuda::AttentionKernels::by_keys},
+                                                              {"by-rows", cuda::AttentionKernels::by_rows}};
+    LONGSTRIDE_CHECK(known.contains(kernels),
+                     "--kernels {}: must be chosen, portable, by-roles, by-keys or by-rows", kernels);
+    LONGSTRIDE_CHECK(type == "bf16" || type == "f32", "--dtype {}: must be bf16 or f32", type);
+    const DType dtype = type == "f32" ? DType::f32 : DType::bf16;
     LONGSTRIDE_CHECK(part.empty() || part == "shapes" || part == "scaling",
                      "--part {}: must be shapes or scaling", part);
     cuda::prefer_attention(known.at(kernels));
@@ -265,12 +270,13 @@ int main(int argc, char** argv) {
       std::printf("%-24s %9s %9s %8s %8s %9s %9s %8s\n", "shape", "fwd ms", "bwd ms", "TFLOP/s", "TFLOP/s",
                   "floor fwd", "floor bwd", "error");
       for (const Shape& s : kShapes)
-        if (only.empty() || only == s.name) results.push_back(measure(s, rate));
+        if (only.empty() || only == s.name) results.push_back(measure(s, dtype, rate));
     }
-    if (part != "shapes" && only.empty()) scaling = measure_scaling();
+    if (part != "shapes" && only.empty()) scaling = measure_scaling(dtype);
     write_json(json_path, {{"gpu", backend(kGpu).describe(0)},
                            {"copy_tb_s", rate / 1e12},
                            {"kernels", kernels},
+                           {"dtype", type},
                            {"attention", results},
                            {"scaling", scaling}});
   });

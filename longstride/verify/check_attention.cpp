@@ -130,6 +130,13 @@ std::vector<Check> check_attention_part(Device device, Effort effort, size_t par
   return checks;
 }
 
+std::vector<Check> check_attention_rings(Device device, DType dtype, int64_t width) {
+  std::vector<Check> checks;
+  for (const char* pattern : {"dense", "fixed:64,16", "strided:48", "window:100", "block:128+summary:128,32"})
+    check_case({pattern, 513, {1, 2, width, width}, 0, 1, dtype}, device, checks);
+  return checks;
+}
+
 std::vector<Check> check_attention(Device device, Effort effort) {
   return check_attention_part(device, effort, 0, 1);
 }

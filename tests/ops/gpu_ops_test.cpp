@@ -69,21 +69,62 @@ TEST_P(GpuAttention, AgreesWithTheReference) {
   expect_all_pass(verify::check_attention_part(kGpu, verify::Effort::thorough, part, kParts));
 }
 
+const char* name_of_kernels(cuda::AttentionKernels kernels) {
+  switch (kernels) {
+    case cuda::AttentionKernels::portable:
+      return "portable";
+    case cuda::AttentionKernels::by_roles:
+      return "backward_by_roles";
+    case cuda::AttentionKernels::by_keys:
+      return "backward_by_keys";
+    case cuda::AttentionKernels::by_rows:
+      return "by_rows";
+    default:
+      return "chosen";
+  }
+}
+
 std::string name_of_part(const testing::TestParamInfo<GpuAttention::ParamType>& info) {
   const auto [kernels, part] = info.param;
-  const char* name = kernels == cuda::AttentionKernels::portable   ? "portable"
-                     : kernels == cuda::AttentionKernels::by_roles ? "backward_by_roles"
-                                                                   : "backward_by_keys";
-  return fmt::format("{}_{}", name, part);
+  return fmt::format("{}_{}", name_of_kernels(kernels), part);
 }
 // The portable kernels serve chips without ones of their own. By roles and by keys are the backwards of a Hopper
-// chip, here whatever the length of the lists; another chip takes the portable one for both.
-INSTANTIATE_TEST_SUITE_P(Kernels, GpuAttention,
+// chip, here whatever the length of the lists; another chip takes the portable one for both. By rows serves what
+// no other does.
+INSTANTIATE_TEST_SUITE_P(
+    Kernels, GpuAttention,
+    testing::Combine(testing::Values(cuda::AttentionKernels::portable, cuda::AttentionKernels::by_roles,
+                                     cuda::AttentionKernels::by_keys, cuda::AttentionKernels::by_rows),
+                     testing::Range<size_t>(0, kParts)),
+    name_of_part);
+
+// Few and long: for tools under which a launch takes seconds, such as compute-sanitizer's racecheck.
+class GpuAttentionRings
+    : public GpuOps,
+      public testing::WithParamInterface<std::tuple<cuda::AttentionKernels, DType, int64_t>> {};
+
+TEST_P(GpuAttentionRings, AgreesWithTheReference) {
+  const auto [kernels, dtype, width] = GetParam();
+  const Preferred preferred(kernels);
+  expect_all_pass(verify::check_attention_rings(kGpu, dtype, width));
+}
+
+std::string name_of_rings(const testing::TestParamInfo<GpuAttentionRings::ParamType>& info) {
+  const auto [kernels, dtype, width] = info.param;
+  return fmt::format("{}_{}_{}", name_of_kernels(kernels), name_of(dtype), width);
+}
+constexpr auto kWidths = {int64_t{32}, int64_t{64}, int64_t{128}};
+INSTANTIATE_TEST_SUITE_P(TensorCores, GpuAttentionRings,
                          testing::Combine(testing::Values(cuda::AttentionKernels::portable,
                                                           cuda::AttentionKernels::by_roles,
                                                           cuda::AttentionKernels::by_keys),
-                                          testing::Range<size_t>(0, kParts)),
-                         name_of_part);
+                                          testing::Values(DType::bf16), testing::ValuesIn(kWidths)),
+                         name_of_rings);
+INSTANTIATE_TEST_SUITE_P(Plain, GpuAttentionRings,
+                         testing::Combine(testing::Values(cuda::AttentionKernels::portable,
+                                                          cuda::AttentionKernels::by_rows),
+                                          testing::Values(DType::f32), testing::ValuesIn(kWidths)),
+                         name_of_rings);
 
 // Attention of bf16 on a GPU, after its forward.
 struct LongAttention {

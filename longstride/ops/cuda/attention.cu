@@ -128,8 +128,8 @@ bool zero_uncovered_keys(const Sweep& first, const AttentionArgs& args, DType dt
   return true;
 }
 
-// Whether the kernels on tensor cores serve a forward, or with `gradients` a backward.
-bool tiles_can_serve(const AttentionTensors& t, const AttentionGradients* gradients) {
+// Whether kernels on tensor cores can serve a forward, or with `gradients` a backward.
+bool tensor_cores_can_serve(const AttentionTensors& t, const AttentionGradients* gradients) {
   if (t.q.dtype == DType::f32 || t.q.shape[3] > 128 || t.v.shape[3] > 128) return false;
   if (!in_chunks(t.q) || !in_chunks(t.k) || !in_chunks(t.v) || !in_chunks(t.o)) return false;
   const DType dtype = t.q.dtype;
@@ -142,9 +142,26 @@ bool tiles_can_serve(const AttentionTensors& t, const AttentionGradients* gradie
 
 AttentionKernels preferred = AttentionKernels::chosen;
 
+// The kernels for any chip that serve a call.
+struct Portable {
+  using Launch = void (*)(const AttentionArgs& args, DType dtype, int heads, int batch);
+  Launch forward, backward_queries, backward_keys;
+  bool on_tensor_cores = false;
+};
+constexpr Portable kTensorCores{forward_by_tiles, backward_queries_by_tiles, backward_keys_by_tiles, true};
+constexpr Portable kPlain{forward_by_plain_tiles, backward_queries_by_plain_tiles,
+                          backward_keys_by_plain_tiles};
+constexpr Portable kRows{forward_by_rows, backward_queries_by_rows, backward_keys_by_rows};
+
+Portable portable_for(const AttentionTensors& t, const AttentionGradients* gradients) {
+  if (preferred == AttentionKernels::by_rows) return kRows;
+  if (tensor_cores_can_serve(t, gradients)) return kTensorCores;
+  return plain_tiles_fit(static_cast<int>(t.q.shape[3]), static_cast<int>(t.v.shape[3])) ? kPlain : kRows;
+}
+
 bool hopper_serves() {
   static const bool usable = hopper::usable();
-  return usable && preferred != AttentionKernels::portable;
+  return usable && preferred != AttentionKernels::portable && preferred != AttentionKernels::by_rows;
 }
 bool uses_hopper(const HeadGroup& group) { return hopper_serves() && !group.backward.empty(); }
 
@@ -246,20 +263,19 @@ bool backward_on_hopper(const AttentionPlan& plan, const HeadGroup& group, const
   return true;
 }
 
-void backward_on_any(const HeadGroup& group, AttentionArgs args, DType dtype, int batch, bool tiles) {
-  const auto queries = tiles ? backward_queries_by_tiles : backward_queries_by_rows;
-  const auto keys = tiles ? backward_keys_by_tiles : backward_keys_by_rows;
+void backward_on_any(const HeadGroup& group, AttentionArgs args, DType dtype, int batch,
+                     const Portable& kernels) {
   args.add = false;
   for (const Sweep& sweep : group.queries) {
     args.sweep = sweep;
-    queries(args, dtype, group.head_count, batch);
+    kernels.backward_queries(args, dtype, group.head_count, batch);
     args.add = true;
   }
   args.add = false;
   for (const Sweep& sweep : group.keys) {
     args.add = args.add || zero_uncovered_keys(sweep, args, dtype, group, batch);
     args.sweep = sweep;
-    keys(args, dtype, group.head_count, batch);
+    kernels.backward_keys(args, dtype, group.head_count, batch);
     args.add = true;
   }
 }
@@ -276,15 +292,14 @@ void compute(const OpContext& context, const AttentionForward& call) {
   const AttentionLists& lists = lists_of(plan);
   AttentionArgs args = arguments_of(plan, t);
   const int batch = static_cast<int>(t.q.shape[0]);
-  const bool tiles = tiles_can_serve(t, nullptr);
-  const auto run = tiles ? forward_by_tiles : forward_by_rows;
+  const Portable kernels = portable_for(t, nullptr);
   for (const HeadGroup& group : lists.groups()) {
     args.heads = group.heads;
     args.add = false;
-    if (tiles && forward_on_hopper(plan, group, args, t.q.dtype, batch)) continue;
+    if (kernels.on_tensor_cores && forward_on_hopper(plan, group, args, t.q.dtype, batch)) continue;
     for (const Sweep& sweep : group.queries) {
       args.sweep = sweep;
-      run(args, t.q.dtype, group.head_count, batch);
+      kernels.forward(args, t.q.dtype, group.head_count, batch);
       args.add = true;
     }
   }
@@ -310,7 +325,7 @@ void compute(const OpContext& context, const AttentionBackward& call) {
   args.dq = rows_of(gradients.dq), args.dk = rows_of(gradients.dk), args.dv = rows_of(gradients.dv);
   args.delta = data_of<float>(delta);
   const int batch = static_cast<int>(sequences);
-  const bool tiles = tiles_can_serve(t, &gradients);
+  const Portable kernels = portable_for(t, &gradients);
   bool have_delta = false, have_numbers = false;
   const auto numbers_of_call = [&] {
     if (!have_numbers) compute_delta(t, gradients.d_o, nullptr, data_of<float2>(numbers));
@@ -320,7 +335,7 @@ void compute(const OpContext& context, const AttentionBackward& call) {
   for (size_t p = 0; p < lists.groups().size(); ++p) {
     const HeadGroup& group = lists.groups()[p];
     args.heads = group.heads;
-    if (tiles && uses_hopper(group)) {
+    if (kernels.on_tensor_cores && uses_hopper(group)) {
       if (goes_by_keys(plan.plans[p], group, t.q.dtype, args, batch) &&
           (room.tiles > 0 || !needs_numbers(group))) {
         const hopper::Sums of_queries{data_of<float>(memory.sums), data_of<int>(memory.turns),
@@ -332,7 +347,7 @@ void compute(const OpContext& context, const AttentionBackward& call) {
     }
     if (!have_delta) compute_delta(t, gradients.d_o, args.delta, nullptr);
     have_delta = true;
-    backward_on_any(group, args, t.q.dtype, batch, tiles);
+    backward_on_any(group, args, t.q.dtype, batch, kernels);
   }
 }
 

@@ -293,6 +293,12 @@ bool forward_tiles_fit(DType dtype, int width, int width_v);
 bool backward_queries_tiles_fit(DType dtype, int width, int width_v);
 bool backward_keys_tiles_fit(DType dtype, int width, int width_v);
 
+// The same in f32 without tensor cores: elements of any type, rows however they lie, widths up to 128.
+void forward_by_plain_tiles(const AttentionArgs& args, DType dtype, int heads, int batch);
+void backward_queries_by_plain_tiles(const AttentionArgs& args, DType dtype, int heads, int batch);
+void backward_keys_by_plain_tiles(const AttentionArgs& args, DType dtype, int heads, int batch);
+bool plain_tiles_fit(int width, int width_v);
+
 // Kernels for everything else, a warp a row, in f32.
 void forward_by_rows(const AttentionArgs& args, DType dtype, int heads, int batch);
 void backward_queries_by_rows(const AttentionArgs& args, DType dtype, int heads, int batch);

@@ -100,8 +100,8 @@ inline const AttentionLists& lists_of(const AttentionPlan& plan) {
 }
 
 // Which kernels serve calls from now on, where they can: for tests and benchmarks. `by_roles` and `by_keys` are
-// the two backwards for Hopper, of seven and five products.
-enum class AttentionKernels { chosen, portable, by_roles, by_keys };
+// the two backwards for Hopper, of seven and five products; `by_rows` are those for heads of any width.
+enum class AttentionKernels { chosen, portable, by_roles, by_keys, by_rows };
 void prefer_attention(AttentionKernels kernels);
 
 }  // namespace longstride::cuda

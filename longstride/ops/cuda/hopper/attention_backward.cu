@@ -145,7 +145,10 @@ struct Consumer {
   Ring<Kind::kStages> ring;
   Ring<Kind::kSlots> slots;
 
-  __device__ void release(int stage) { arrive_of_warp(shared_address(&places.control->empty[stage]), lane); }
+  __device__ void release(int stage) {
+    __syncwarp();
+    arrive_of_warp(shared_address(&places.control->empty[stage]), lane);
+  }
 
   // Scores to weights; what is masked weighs nothing.
   template <bool kKeys>

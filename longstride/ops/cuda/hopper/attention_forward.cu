@@ -141,7 +141,10 @@ __device__ void consume(const ForwardArgs& a, ForwardControl<Kind>& control, uin
   const float scale = a.base.scale * kLog2E;
   Ring<Kind::kStages> ring;
   Ring<Kind::kSlots> slots;
-  const auto release = [&](int stage) { arrive_of_warp(shared_address(&control.empty[stage]), lane); };
+  const auto release = [&](int stage) {
+    __syncwarp();
+    arrive_of_warp(shared_address(&control.empty[stage]), lane);
+  };
 
   for (;; slots.advance()) {
     wait(shared_address(&control.queries_full[slots.stage]), slots.parity);

@@ -146,7 +146,7 @@ double check(Shape s, DType dtype) {
   const double error = std::max(difference(values_of(gpu.o), values_of(cpu.o)),
                                 difference(values_of(gpu.d_qkv), values_of(cpu.d_qkv)));
   LONGSTRIDE_CHECK(error < (dtype == DType::f32 ? 1e-5 : 0.02),
-                   "{}: differs from the CPU's attention by {:.4f}", s.name, error);
+                   "{}: differs from the CPU's attention by {:.2g}", s.name, error);
   return error;
 }
 
@@ -178,7 +178,7 @@ nlohmann::json measure(const Shape& s, DType dtype, double rate) {
   const int64_t bytes = size_of(dtype) * s.batch * s.heads * s.n * 2 * (s.width + s.v_width);  // q, k, v, o
   const double forward_floor = static_cast<double>(bytes) / rate;
   const double backward_floor = 2 * forward_floor;
-  std::printf("%-24s %9.3f %9.3f %8.0f %8.0f %9.3f %9.3f %8.4f\n", s.name, 1e3 * forward, 1e3 * backward,
+  std::printf("%-24s %9.3f %9.3f %8.0f %8.0f %9.3f %9.3f %8.1e\n", s.name, 1e3 * forward, 1e3 * backward,
               forward_flops / forward / 1e12, backward_flops / backward / 1e12, 1e3 * forward_floor,
               1e3 * backward_floor, error);
   std::fflush(stdout);
@@ -259,6 +259,8 @@ int main(int argc, char** argv) {
     LONGSTRIDE_CHECK(known.contains(kernels),
                      "--kernels {}: must be chosen, portable, by-roles, by-keys or by-rows", kernels);
     LONGSTRIDE_CHECK(type == "bf16" || type == "f32", "--dtype {}: must be bf16 or f32", type);
+    LONGSTRIDE_CHECK(type == "bf16" || !kernels.starts_with("by-") || kernels == "by-rows",
+                     "--kernels {} --dtype f32: Hopper's kernels are for 16 bits", kernels);
     const DType dtype = type == "f32" ? DType::f32 : DType::bf16;
     LONGSTRIDE_CHECK(part.empty() || part == "shapes" || part == "scaling",
                      "--part {}: must be shapes or scaling", part);

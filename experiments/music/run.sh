@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Recordings at n = 65,536 by both recipes, and at n = 262,144 (22 s in view). Then twenty hours of piano: samples, and 20 s of which the first 4 or 8 are given.
+# Recordings at n = 65,536 by both recipes, and at n = 262,144 (22 s in view). Then 21 hours of piano: samples, and 20 s of which the first 4 or 8 are given.
 exec "$(dirname "$0")/../run" "$0" <<'RUNS'
 music-fast        fast.toml
 music-paper       paper.toml

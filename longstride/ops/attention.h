@@ -47,7 +47,8 @@ int64_t attention_plan_bytes(Device device, const AttentionPlan& plan);
 // All but lse have one dtype: f32, bf16, or f16 on a GPU. In 16 bits the inputs of every product are rounded
 // to that type (weights of the softmax and their gradients too) and sums are f32. If several passes of a
 // plan add to an o or a gradient, it is rounded once in each pass. On Hopper dk takes the weights as they
-// were rounded for dv. A GPU takes up to 65,535 sequences and as many heads.
+// were rounded for dv; on a GPU, rows that do not begin at multiples of 16 bytes have them in f32. A GPU takes up to
+// 65,535 sequences and as many heads. Inputs are finite: a NaN may reach every row that has a key in the same tile.
 struct AttentionTensors {
   Tensor q, k;  // (B, N, H, D)  rows may be part of wider ones (strides are honoured, the last is 1)
   Tensor v;     // (B, N, H, Dv)

@@ -132,8 +132,13 @@ std::vector<Check> check_attention_part(Device device, Effort effort, size_t par
 
 std::vector<Check> check_attention_rings(Device device, DType dtype, int64_t width) {
   std::vector<Check> checks;
+  const auto check = [&](const char* pattern, int64_t batch, int64_t heads) {
+    check_case({pattern, 513, {batch, heads, width, width}, 0, 1, dtype}, device, checks);
+  };
   for (const char* pattern : {"dense", "fixed:64,16", "strided:48", "window:100", "block:128+summary:128,32"})
-    check_case({pattern, 513, {1, 2, width, width}, 0, 1, dtype}, device, checks);
+    check(pattern, 1, 2);
+  // More tasks than a GPU has blocks at a time, so that a block has several.
+  for (const char* pattern : {"fixed:64,16", "block:128", "strided:48"}) check(pattern, 16, 8);
   return checks;
 }
 

@@ -27,7 +27,8 @@ std::vector<Check> check_muon(Device device, Effort effort);
 std::vector<Check> check_attention(Device device, Effort effort);
 // The cases part, part + parts, part + 2 parts, .. of these. The whole takes long under tools that look at every access.
 std::vector<Check> check_attention_part(Device device, Effort effort, size_t part, size_t parts);
-// A few sequences of heads of this width that are long enough for every ring of tiles to come round, in `dtype`.
+// A few sequences of heads of this width, in `dtype`, that are long enough for every ring of tiles to come round,
+// and some so many that a block of a GPU has several in turn.
 std::vector<Check> check_attention_rings(Device device, DType dtype, int64_t width);
 // Loss and every gradient of whole models.
 std::vector<Check> check_model(Device device, Effort effort);

@@ -142,7 +142,7 @@ bool tensor_cores_can_serve(const AttentionTensors& t, const AttentionGradients*
 
 AttentionKernels preferred = AttentionKernels::chosen;
 
-// The kernels for any chip that serve a call.
+// The kernels for any chip that serve a call. Hopper's take the place of those on tensor cores where they can.
 struct Portable {
   using Launch = void (*)(const AttentionArgs& args, DType dtype, int heads, int batch);
   Launch forward, backward_queries, backward_keys;
@@ -156,7 +156,8 @@ constexpr Portable kRows{forward_by_rows, backward_queries_by_rows, backward_key
 Portable portable_for(const AttentionTensors& t, const AttentionGradients* gradients) {
   if (preferred == AttentionKernels::by_rows) return kRows;
   if (tensor_cores_can_serve(t, gradients)) return kTensorCores;
-  return plain_tiles_fit(static_cast<int>(t.q.shape[3]), static_cast<int>(t.v.shape[3])) ? kPlain : kRows;
+  const auto width = static_cast<int>(t.q.shape[3]), width_v = static_cast<int>(t.v.shape[3]);
+  return plain_tiles_fit(width, width_v, gradients != nullptr) ? kPlain : kRows;
 }
 
 bool hopper_serves() {

@@ -297,7 +297,7 @@ bool backward_keys_tiles_fit(DType dtype, int width, int width_v);
 void forward_by_plain_tiles(const AttentionArgs& args, DType dtype, int heads, int batch);
 void backward_queries_by_plain_tiles(const AttentionArgs& args, DType dtype, int heads, int batch);
 void backward_keys_by_plain_tiles(const AttentionArgs& args, DType dtype, int heads, int batch);
-bool plain_tiles_fit(int width, int width_v);
+bool plain_tiles_fit(int width, int width_v, bool backward);
 
 // Kernels for everything else, a warp a row, in f32.
 void forward_by_rows(const AttentionArgs& args, DType dtype, int heads, int batch);

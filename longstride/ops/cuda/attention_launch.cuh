@@ -1,6 +1,8 @@
 // From runtime widths to a kernel, whether it fits, and its launch.
 #pragma once
 
+#include <array>
+
 #include "longstride/ops/cuda/attention_common.cuh"
 
 namespace longstride::cuda {
@@ -42,16 +44,22 @@ bool fits(void (*kernel)(AttentionArgs)) {
   return enough;
 }
 
+// blocks: of threads, heads and sequences.
+inline void launch_blocks(void (*kernel)(AttentionArgs), const char* name, const AttentionArgs& args,
+                          const std::array<int, 3>& blocks, int threads, size_t shared_bytes) {
+  if (args.sweep.pairs == 0) return;
+  LONGSTRIDE_CUDA_CHECK(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize,
+                                             static_cast<int>(shared_bytes)));
+  const auto [x, heads, batch] = blocks;
+  const dim3 grid(static_cast<unsigned>(x), static_cast<unsigned>(heads), static_cast<unsigned>(batch));
+  kernel<<<grid, static_cast<unsigned>(threads), shared_bytes, current()>>>(args);
+  check_launch(name);
+}
+
 template <class Kind>
 void launch_by_pairs(void (*kernel)(AttentionArgs), const char* name, const AttentionArgs& args, int heads,
                      int batch) {
-  if (args.sweep.pairs == 0) return;
-  LONGSTRIDE_CUDA_CHECK(
-      cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, Kind::kSharedBytes));
-  const dim3 grid(static_cast<unsigned>(args.sweep.pairs), static_cast<unsigned>(heads),
-                  static_cast<unsigned>(batch));
-  kernel<<<grid, Kind::kThreads, Kind::kSharedBytes, current()>>>(args);
-  check_launch(name);
+  launch_blocks(kernel, name, args, {args.sweep.pairs, heads, batch}, Kind::kThreads, Kind::kSharedBytes);
 }
 
 }  // namespace longstride::cuda

@@ -1,9 +1,12 @@
 // Sparse attention in f32 by tiles, without tensor cores: for f32, whose products a tensor core would round, and for
 // 16-bit rows that are not aligned. Heads up to 128 wide; formulas are those of the kernels on tensor cores.
 //
-// A block owns one tile of 64 rows of one head and sequence and goes through the tiles that its plan names, kOthers
-// rows of them at a time. 128 threads are 8 groups of 16: a group owns the rows group + 8 i, and its lane l the columns
-// l + 16 j of a product over heads. Each number from shared memory serves 4 or 8 products; sums stay in registers.
+// A block owns one tile of 64 rows of one head and sequence and goes through the tiles that its plan names,
+// kOthers rows of them at a time. 128 threads are 8 groups of 16: a group owns the rows group + 8 i. Its lane l
+// holds their scores with the visited rows l + 16 j, and of their sums the columns column(l, c). Each number
+// from shared memory serves 2 to 8 products; sums stay in registers.
+#include <algorithm>
+
 #include "longstride/ops/cuda/attention_common.cuh"
 #include "longstride/ops/cuda/attention_launch.cuh"
 
@@ -63,17 +66,17 @@ struct BackwardRoom {
 
 // Which tile, sequence and head a block serves, and which part of it a thread.
 struct TileOfBlock {
-  int half_of_pair, b, h, group, lane;
+  int tile, b, h, group, lane;
 
   // last_first: the tiles with the most work come last and are started first.
   __device__ TileOfBlock(const AttentionArgs& a, bool last_first)
-      : half_of_pair(pair_of_block(last_first)),
+      : tile(pair_of_block(last_first)),
         b(static_cast<int>(blockIdx.z)),
         h(a.heads[blockIdx.y]),
         group(static_cast<int>(threadIdx.x) / kLanes),
         lane(static_cast<int>(threadIdx.x) % kLanes) {}
-  __device__ int pair() const { return half_of_pair / 2; }
-  __device__ int half() const { return half_of_pair % 2; }
+  __device__ int pair() const { return tile / 2; }
+  __device__ int half() const { return tile % 2; }
   __device__ int row(int i) const { return group + kGroups * i; }
 };
 
@@ -105,8 +108,8 @@ __device__ void write_positions(int (&positions)[kRows], const TilePlace& place,
 
 // scores = own rows times other rows.
 template <class Kind>
-__device__ void row_products(typename Kind::Scores& scores, const TileOfBlock& block,
-                             const typename Kind::Own& own, const typename Kind::Others& others) {
+__device__ void plain_products(typename Kind::Scores& scores, const TileOfBlock& block,
+                               const typename Kind::Own& own, const typename Kind::Others& others) {
 #pragma unroll
   for (int i = 0; i < kOwnRows; ++i)
 #pragma unroll
@@ -131,9 +134,9 @@ __device__ void row_products(typename Kind::Scores& scores, const TileOfBlock& b
 
 // sums += weights times other rows. A group reads the weights that it wrote itself: its lanes have to be together.
 template <class Kind>
-__device__ void add_weighted_rows(typename Kind::Sums& sums, const TileOfBlock& block,
-                                  typename Kind::Weights& room, const typename Kind::Scores& weights,
-                                  const typename Kind::Others& others) {
+__device__ void add_weighted(typename Kind::Sums& sums, const TileOfBlock& block,
+                             typename Kind::Weights& room, const typename Kind::Scores& weights,
+                             const typename Kind::Others& others) {
 #pragma unroll
   for (int i = 0; i < kOwnRows; ++i)
 #pragma unroll
@@ -162,7 +165,7 @@ __device__ void add_weighted_rows(typename Kind::Sums& sums, const TileOfBlock& 
   __syncwarp();
 }
 
-// Bit l + 16 j of a row's mask says whether other row `from` + l + 16 j is allowed, for this thread's lane l.
+// Bit 16 j of the result: whether own row i may see the other row `from` + 16 j + this thread's lane.
 template <bool kByQuery>
 __device__ uint64_t allowed_of(const AttentionArgs& a, const TileOfBlock& block, int mask, int i, int from) {
   if (mask < 0) return ~uint64_t{0};
@@ -201,7 +204,7 @@ __global__ void __launch_bounds__(kThreads) forward_plain_kernel(const __grid_co
   extern __shared__ __align__(16) unsigned char shared[];
   auto& room = *reinterpret_cast<ForwardRoom<Kind>*>(shared);
   const TileOfBlock block(a, true);
-  write_positions(room.own, a.sweep.rows.place(block.half_of_pair), 0);
+  write_positions(room.own, a.sweep.rows.place(block.tile), 0);
   __syncthreads();
   load_rows<Kind, kTile>(room.queries.rows, a.q, block.b, block.h, room.own, a.n);
 
@@ -218,7 +221,7 @@ __global__ void __launch_bounds__(kThreads) forward_plain_kernel(const __grid_co
     load_rows<Kind, Kind::kOthers>(room.values.rows, a.v, block.b, block.h, room.others, a.n);
     __syncthreads();
     typename Kind::Scores s;
-    row_products<Kind>(s, block, room.queries, room.keys);
+    plain_products<Kind>(s, block, room.queries, room.keys);
 #pragma unroll
     for (int i = 0; i < kOwnRows; ++i) {
       const uint64_t allowed = allowed_of<true>(a, block, mask, i, from);
@@ -239,7 +242,7 @@ __global__ void __launch_bounds__(kThreads) forward_plain_kernel(const __grid_co
 #pragma unroll
       for (int c = 0; c < Kind::kColumns; ++c) o[i][c] *= shrink;
     }
-    add_weighted_rows<Kind>(o, block, room.weights, s, room.values);
+    add_weighted<Kind>(o, block, room.weights, s, room.values);
   });
 
   float* const lse = a.lse + row_of_head(a, block.b, block.h);
@@ -294,7 +297,7 @@ __global__ void __launch_bounds__(kThreads) backward_plain_kernel(const __grid_c
   auto& room = *reinterpret_cast<BackwardRoom<Kind>*>(shared);
   const TileOfBlock block(a, kByQuery);
   const int b = block.b, h = block.h, thread = static_cast<int>(threadIdx.x);
-  write_positions(room.own_positions, a.sweep.rows.place(block.half_of_pair), 0);
+  write_positions(room.own_positions, a.sweep.rows.place(block.tile), 0);
   __syncthreads();
   load_rows<Kind, kTile>(room.own.rows, kByQuery ? a.q : a.k, b, h, room.own_positions, a.n);
   load_rows<Kind, kTile>(room.own_v.rows, kByQuery ? a.d_o : a.v, b, h, room.own_positions, a.n);
@@ -321,8 +324,8 @@ __global__ void __launch_bounds__(kThreads) backward_plain_kernel(const __grid_c
     if (!kByQuery) load_numbers(room.other_positions, Kind::kOthers);
     __syncthreads();
     typename Kind::Scores weight, gradient;
-    row_products<Kind>(weight, block, room.own, room.others);
-    row_products<Kind>(gradient, block, room.own_v, room.others_v);
+    plain_products<Kind>(weight, block, room.own, room.others);
+    plain_products<Kind>(gradient, block, room.own_v, room.others_v);
 #pragma unroll
     for (int i = 0; i < kOwnRows; ++i) {
       const uint64_t allowed = allowed_of<kByQuery>(a, block, mask, i, from);
@@ -334,8 +337,8 @@ __global__ void __launch_bounds__(kThreads) backward_plain_kernel(const __grid_c
         gradient[i][j] = counts ? weight[i][j] * (gradient[i][j] - room.deltas[query]) : 0.0f;
       }
     }
-    if (!kByQuery) add_weighted_rows<Kind>(d_own_v, block, room.weights, weight, room.others_v);
-    add_weighted_rows<Kind>(d_own, block, room.weights, gradient, room.others);
+    if (!kByQuery) add_weighted<Kind>(d_own_v, block, room.weights, weight, room.others_v);
+    add_weighted<Kind>(d_own, block, room.weights, gradient, room.others);
   });
   finish_rows<Kind>(kByQuery ? a.dq : a.dk, a, block, room.own_positions, d_own, a.scale);
   if (!kByQuery) finish_rows<Kind>(a.dv, a, block, room.own_positions, d_own_v, 1.0f);
@@ -356,23 +359,17 @@ auto with_plain_tiles(DType dtype, int width, int width_v, const Action& action)
 template <class Room>
 void launch_plain(void (*kernel)(AttentionArgs), const char* name, const AttentionArgs& args, int heads,
                   int batch) {
-  if (args.sweep.pairs == 0) return;
-  constexpr auto kSharedBytes = sizeof(Room);
-  LONGSTRIDE_CUDA_CHECK(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize,
-                                             static_cast<int>(kSharedBytes)));
-  const dim3 grid(2 * static_cast<unsigned>(args.sweep.pairs), static_cast<unsigned>(heads),
-                  static_cast<unsigned>(batch));
-  kernel<<<grid, kThreads, kSharedBytes, current()>>>(args);
-  check_launch(name);
+  launch_blocks(kernel, name, args, {2 * args.sweep.pairs, heads, batch}, kThreads, sizeof(Room));
 }
 
 }  // namespace
 
-bool plain_tiles_fit(int width, int width_v) {
+bool plain_tiles_fit(int width, int width_v, bool backward) {
   if (width > 128 || width_v > 128) return false;
   return with_plain_tiles(DType::f32, width, width_v, [&]<class Kind>() {
-    return static_cast<int64_t>(std::max(sizeof(ForwardRoom<Kind>), sizeof(BackwardRoom<Kind>))) <=
-           most_shared_bytes();
+    const auto bytes =
+        static_cast<int64_t>(backward ? sizeof(BackwardRoom<Kind>) : sizeof(ForwardRoom<Kind>));
+    return bytes <= most_shared_bytes();
   });
 }
 

@@ -1,5 +1,5 @@
-// Sparse attention for what no kernel by tiles takes: heads wider than 128, and f32 of more than 64 where a chip has
-// too little shared memory. Formulas, visits and sweeps are theirs; a warp owns one row, everything is f32, and each
+// Sparse attention for what no kernel by tiles takes: heads wider than 128, and than 64 where a chip has too
+// little shared memory. Formulas, visits and sweeps are theirs; a warp owns one row, everything is f32, and each
 // lane looks at two rows of a visited tile.
 #include "longstride/ops/cuda/attention_common.cuh"
 

@@ -20,8 +20,8 @@ inline cudaStream_t current() { return static_cast<cudaStream_t>(stream()); }
 // After every launch: what it was given may be wrong (too much shared memory, an empty grid).
 inline void check_launch(const char* kernel) {
   const cudaError_t status = cudaGetLastError();
-  LONGSTRIDE_CHECK(status == cudaSuccess, "GPU: {} ({}) at the launch of {}", cudaGetErrorString(status),
-                   cudaGetErrorName(status), kernel);
+  if (status != cudaSuccess) [[unlikely]]
+    fail_in(status, "at the launch of", kernel);
 }
 
 inline int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }

@@ -159,7 +159,6 @@ __device__ void consume(const ForwardArgs& a, ForwardControl<Kind>& control, uin
         wait(shared_address(&control.full[ring.stage]), ring.parity);
         const int mask = reinterpret_cast<const int*>(&control.masks[ring.stage])[own];
         if (mask != kAbsent) return mask;
-        __syncwarp();
         release(ring.stage);
         ring.advance();
       }

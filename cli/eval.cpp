@@ -199,7 +199,8 @@ int run_eval(const EvalOptions& options) {
   const int64_t size = material.segment.size();
   const int64_t used = options.max_bytes > 0 ? std::min(options.max_bytes, size) : size;
   const int64_t advance = context - *std::max_element(min_contexts.begin(), min_contexts.end());
-  plan.batch = std::min(plan.batch, (used + advance - 1) / advance);
+  // No more than there are windows, so that the sums are those of the library, whose rows are as many.
+  plan.batch = std::min(plan.batch, 1 + (std::max<int64_t>(0, used - context) + advance - 1) / advance);
   LONGSTRIDE_CHECK(plan.device.kind == DeviceKind::cpu || plan.batch <= kMostGpuSequences,
                    "--batch {}: a GPU takes up to {} sequences at a time", plan.batch, kMostGpuSequences);
   const MemoryPlan memory = plan_memory(config.model, plan, false);

@@ -14,7 +14,8 @@
 // What is added to a product, b A or a X, is itself a tile of the left or the right factor. A tile's sum begins
 // with the blocks that hold it, so that it is read where it lies. In f32 it is the first term of the sum.
 //
-// Deterministic: a tile's sum has one order, whoever computes it. Sums are f32 and rounded once.
+// Deterministic: a tile's sum has one order, whoever computes it. Sums are f32 and rounded once. A tile must have
+// more blocks than the ring has stages.
 #pragma once
 
 #include "longstride/ops/cuda/hopper/instructions.cuh"
@@ -373,7 +374,7 @@ struct Computing {
       if ((turn & 1) == own)
         compute(task, group);
       else
-        ring.advance(group.blocks);
+        ring.advance(group.blocks);  // without waiting; serves_newton_schulz() says why that may be
     }
     if (leads()) wait_until_read<0>();
   }

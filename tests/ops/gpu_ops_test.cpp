@@ -10,10 +10,12 @@
 
 #include "longstride/base/rng.h"
 #include "longstride/device/backend.h"
+#include "longstride/device/cuda_check.h"
 #include "longstride/ops/activation.h"
 #include "longstride/ops/attention.h"
 #include "longstride/ops/cross_entropy.h"
 #include "longstride/ops/cuda/attention_lists.h"
+#include "longstride/ops/cuda/hopper/newton_schulz.h"
 #include "longstride/ops/cuda/muon_products.h"
 #include "longstride/ops/dropout.h"
 #include "longstride/ops/embedding.h"
@@ -223,21 +225,45 @@ verify::Floats orthogonal(const verify::Floats& x, std::initializer_list<int64_t
   return bench.get(there);
 }
 
+// Needs no GPU. What fits into the ring of stages goes to cuBLAS.
+TEST(NewtonSchulzOnHopper, ServesSumsLongerThanItsRing) {
+  const auto serves = [](int64_t rows, int64_t columns) {
+    return cuda::hopper::serves_newton_schulz(DType::f16, rows, columns);
+  };
+  if (!serves(512, 512)) GTEST_SKIP() << "built for other chips";
+  EXPECT_TRUE(serves(264, 328) && serves(328, 264));
+  EXPECT_FALSE(serves(96, 320) || serves(320, 96) || serves(320, 320) || serves(256, 1024) ||
+               serves(1024, 128));
+}
+
+// Needs no GPU.
+TEST(CudaFailure, SaysWhatToDo) {
+  const auto said = [](cudaError_t status) {
+    return error_of([&] { cuda::fail_in(status, "in", "cudaMemcpyAsync"); });
+  };
+  EXPECT_THAT(said(cudaErrorLaunchFailure),
+              testing::HasSubstr("(cudaErrorLaunchFailure) in cudaMemcpyAsync; "));
+  EXPECT_THAT(said(cudaErrorLaunchFailure), testing::HasSubstr("train --resume"));
+  EXPECT_THAT(said(cudaErrorECCUncorrectable), testing::HasSubstr("another GPU"));
+  EXPECT_THAT(said(cudaErrorInvalidValue), testing::EndsWith("in cudaMemcpyAsync"));
+}
+
 TEST_F(GpuOps, MuonByCublas) {
   const PreferredProducts preferred(cuda::MuonProducts::cublas);
   expect_all_pass(verify::check_muon(kGpu, verify::Effort::thorough));
 }
 
-// The kernels of a Hopper chip, beside cuBLAS in the same dtype and in f32: sizes at which tiles are whole, cut
-// and single, and more of them than multiprocessors.
+// The kernels of a Hopper chip, beside cuBLAS in the same dtype and in f32: sizes at which tiles are whole and cut,
+// the smallest that they serve, and more tiles than multiprocessors.
 TEST_F(GpuOps, NewtonSchulzOfLargeMatrices) {
   struct Case {
     int64_t count, rows, columns;
   };
   verify::CheckList list;
   for (const DType dtype : {DType::f16, DType::bf16})
-    for (const auto& [count, rows, columns] : {Case{1, 128, 128},
-                                               {3, 192, 320},
+    for (const auto& [count, rows, columns] : {Case{1, 264, 328},
+                                               {30, 264, 328},
+                                               {3, 384, 384},
                                                {1, 512, 512},
                                                {30, 512, 512},
                                                {3, 640, 640},

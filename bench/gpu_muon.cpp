@@ -31,6 +31,8 @@ struct Matrices {
 };
 // Of 30 layers of width 512: queries, keys, values and what becomes of them; both sides of the MLP.
 constexpr Matrices kModel[] = {{120, 512, 512}, {30, 2048, 512}, {30, 512, 2048}};
+// Of 240 layers of width 96, and of 30 of width 256.
+constexpr Matrices kNarrow[] = {{960, 96, 96}, {240, 96, 320}, {120, 256, 256}, {30, 1024, 256}};
 
 // Uniform in [-scale, scale), the same 2^20 values again and again.
 void fill(const Tensor& t, float scale) {
@@ -105,6 +107,7 @@ Json time_muon() {
   fmt::print("{:<24}{:>9}{:>10}\n", "matrices", "ms", "TFLOP/s");
   Json rows;
   for (const Matrices& m : kModel) rows.push_back(time_newton_schulz(m));
+  for (const Matrices& m : kNarrow) rows.push_back(time_newton_schulz(m));
   rows.push_back(time_update());
   return rows;
 }

@@ -225,15 +225,15 @@ verify::Floats orthogonal(const verify::Floats& x, std::initializer_list<int64_t
   return bench.get(there);
 }
 
-// Needs no GPU. What fits into the ring of stages goes to cuBLAS.
-TEST(NewtonSchulzOnHopper, ServesSumsLongerThanItsRing) {
+// Needs no GPU.
+TEST(NewtonSchulzOnHopper, ServesWholeChunks) {
   const auto serves = [](int64_t rows, int64_t columns) {
     return cuda::hopper::serves_newton_schulz(DType::f16, rows, columns);
   };
   if (!serves(512, 512)) GTEST_SKIP() << "built for other chips";
-  EXPECT_TRUE(serves(264, 328) && serves(328, 264));
-  EXPECT_FALSE(serves(96, 320) || serves(320, 96) || serves(320, 320) || serves(256, 1024) ||
-               serves(1024, 128));
+  EXPECT_TRUE(serves(8, 8) && serves(96, 320) && serves(321, 96));
+  EXPECT_FALSE(serves(96, 321) || serves(12, 96) || serves(96, 12));
+  EXPECT_FALSE(cuda::hopper::serves_newton_schulz(DType::f32, 512, 512));
 }
 
 // Needs no GPU.
@@ -253,26 +253,15 @@ TEST_F(GpuOps, MuonByCublas) {
   expect_all_pass(verify::check_muon(kGpu, verify::Effort::thorough));
 }
 
-// The kernels of a Hopper chip, beside cuBLAS in the same dtype and in f32: sizes at which tiles are whole and cut,
-// the smallest that they serve, and more tiles than multiprocessors.
-TEST_F(GpuOps, NewtonSchulzOfLargeMatrices) {
-  struct Case {
-    int64_t count, rows, columns;
-  };
+struct Matrices {
+  int64_t count, rows, columns;
+};
+
+// Our kernels beside cuBLAS in the same dtype and in f32; again, and recorded.
+void expect_newton_schulz_agrees(std::initializer_list<Matrices> all) {
   verify::CheckList list;
   for (const DType dtype : {DType::f16, DType::bf16})
-    for (const auto& [count, rows, columns] : {Case{1, 264, 328},
-                                               {30, 264, 328},
-                                               {3, 384, 384},
-                                               {1, 512, 512},
-                                               {30, 512, 512},
-                                               {3, 640, 640},
-                                               {3, 2048, 512},
-                                               {3, 512, 2048},
-                                               {1, 2560, 640},
-                                               {2, 1032, 520},
-                                               {2, 520, 1032},
-                                               {5, 1024, 1024}}) {
+    for (const auto& [count, rows, columns] : all) {
       const verify::Floats x = unit_matrices(count, rows, columns);
       const verify::Floats truth =
           orthogonal(verify::as_stored(x, dtype), {count, rows, columns}, DType::f32);
@@ -289,6 +278,37 @@ TEST_F(GpuOps, NewtonSchulzOfLargeMatrices) {
         list.same_bits(name + ", recorded", ours, orthogonal(x, {count, rows, columns}, dtype, true));
     }
   expect_all_pass(list.take());
+}
+
+// The kernels of a Hopper chip: sizes at which tiles are whole and cut, and more tiles than multiprocessors.
+TEST_F(GpuOps, NewtonSchulzOfLargeMatrices) {
+  expect_newton_schulz_agrees({{1, 264, 328},
+                               {30, 264, 328},
+                               {3, 384, 384},
+                               {1, 512, 512},
+                               {30, 512, 512},
+                               {3, 640, 640},
+                               {3, 2048, 512},
+                               {3, 512, 2048},
+                               {1, 2560, 640},
+                               {2, 1032, 520},
+                               {2, 520, 1032},
+                               {5, 1024, 1024}});
+}
+
+// Sums of no more blocks than the ring has stages, in tiles of which each block of threads takes many.
+TEST_F(GpuOps, NewtonSchulzOfShortSums) {
+  expect_newton_schulz_agrees(
+      {{3, 64, 128}, {480, 96, 320}, {480, 320, 96}, {300, 192, 192}, {300, 256, 256}});
+}
+TEST_F(GpuOps, NewtonSchulzIsTheSameTwoHundredTimes) {
+  for (const auto& [rows, columns] : {std::pair{96, 320}, {320, 96}, {192, 192}, {256, 256}}) {
+    const verify::Floats x = unit_matrices(480, rows, columns);
+    const verify::Floats first = orthogonal(x, {480, rows, columns}, DType::bf16);
+    for (int time = 1; time < 50; ++time)
+      ASSERT_EQ(orthogonal(x, {480, rows, columns}, DType::bf16), first)
+          << rows << " x " << columns << ", time " << time;
+  }
 }
 
 // A GPU's memory is not looked at before an op runs.

@@ -80,15 +80,8 @@ void launch_step(const Launch& launch, std::span<const Maps> maps, float added, 
 }  // namespace
 
 bool serves_newton_schulz(DType dtype, int64_t rows, int64_t columns) {
-  const int64_t shorter = std::min(rows, columns), longer = std::max(rows, columns);
-  // A warpgroup passes over the stages of the other's tile without waiting for them. When it then waits for block P,
-  // block P - kStages of the same stage must have landed: two phases behind, it would take the parity of a barrier
-  // for that of the phase it waits for, and multiply what is not there yet. With more blocks than stages that holds:
-  // P - 1 was fetched after P - 1 - kStages had been handed back, which happens after the wait for P - kStages.
-  constexpr int kStages = Kind<__half, Step::gram>::kStages;
-  const int64_t fewest_blocks = std::min<int64_t>(ceil_div(longer, kRows), 2 * tiles_of(shorter));
   // Strides of the TMA are whole 16-byte chunks.
-  return size_of(dtype) == 2 && columns % 8 == 0 && shorter % 8 == 0 && fewest_blocks > kStages;
+  return size_of(dtype) == 2 && columns % 8 == 0 && std::min(rows, columns) % 8 == 0;
 }
 
 void newton_schulz(std::span<const Polynomial> polynomials, DType dtype, std::span<OrthogonalBatch> batches,

@@ -28,8 +28,8 @@ inline constexpr int kMostBatches = 6;
 // Of polynomials, and of ints that a call needs in the GPU's memory.
 inline constexpr int kMostPolynomials = 5, kCounters = 3 * kMostPolynomials;
 
-// Whether the kernels take matrices like these: 16 bits an element, rows of whole 16-byte chunks, the shorter side
-// longer than 256 and the longer than 320.
+// Whether the kernels take matrices like these: 16 bits an element, and rows of whole 16-byte chunks, the products'
+// too.
 bool serves_newton_schulz(DType dtype, int64_t rows, int64_t columns);
 
 // x = the polynomials of x, one after the other, for all matrices of all batches; x and y may change places. The

@@ -14,8 +14,11 @@
 // What is added to a product, b A or a X, is itself a tile of the left or the right factor. A tile's sum begins
 // with the blocks that hold it, so that it is read where it lies. In f32 it is the first term of the sum.
 //
-// Deterministic: a tile's sum has one order, whoever computes it. Sums are f32 and rounded once. A tile must have
-// more blocks than the ring has stages.
+// A stage of the ring has a barrier for each warpgroup, and a block of a tile is announced to the one that computes
+// it. A warpgroup passes over the other's blocks without a wait. With one barrier for both, it could fall two phases
+// behind and take an earlier phase, of the same parity, for the one it waits for.
+//
+// Deterministic: a tile's sum has one order, whoever computes it. Sums are f32 and rounded once.
 #pragma once
 
 #include "longstride/ops/cuda/hopper/instructions.cuh"
@@ -73,7 +76,7 @@ struct Kind {
 
 template <class Kind>
 struct Control {
-  uint64_t full[Kind::kStages], empty[Kind::kStages];
+  uint64_t full[kComputing][Kind::kStages], empty[Kind::kStages];
   uint64_t task_full[kSlots], task_empty[kSlots];
   Task tasks[kSlots];
 };
@@ -143,7 +146,8 @@ __device__ void produce(const Args& a, const Places<Kind>& places) {
   Control<Kind>& control = *places.control;
   Ring<Kind::kStages> ring;
   Ring<kSlots> slots;
-  for (int number = static_cast<int>(blockIdx.x);; slots.advance()) {
+  int number = static_cast<int>(blockIdx.x);
+  for (int turn = 0;; ++turn, slots.advance()) {
     const Task task = task_of<Kind>(a, number);
     wait(shared_address(&control.task_empty[slots.stage]), slots.parity ^ 1);
     control.tasks[slots.stage] = task;
@@ -155,7 +159,8 @@ __device__ void produce(const Args& a, const Places<Kind>& places) {
     const bool diagonal = Kind::kSymmetric && task.i == task.j;
     int block = Kind::kAdded ? 2 * (adds_right<Kind>(group) ? task.i : task.j) : 0;
     for (int left = group.blocks; left > 0; --left) {
-      const uint32_t full = shared_address(&control.full[ring.stage]), stage = places.stage(ring.stage);
+      const uint32_t full = shared_address(&control.full[turn % kComputing][ring.stage]),
+                     stage = places.stage(ring.stage);
       wait(shared_address(&control.empty[ring.stage]), ring.parity ^ 1);
       arrive_expecting(full, diagonal ? kPairBytes : Kind::kStageBytes);
       fetch_pair(stage, group.left, from_left, kSide * task.i, kRows * block, task.matrix, full);
@@ -179,12 +184,13 @@ struct Computing {
   const Args& a;
   const Places<Kind>& places;
   int own, warp, lane;
-  Ring<Kind::kStages> ring;
+  Ring<Kind::kStages> ring;  // of both warpgroups' blocks
+  uint32_t parities = 0;     // a bit a stage, of the barriers of its own
   int unit = 0;
 
   __device__ Control<Kind>& control() const { return *places.control; }
-  __device__ void wait_for(const Ring<Kind::kStages>& at) const {
-    wait(shared_address(&control().full[at.stage]), at.parity);
+  __device__ void wait_for(int stage) const {
+    wait(shared_address(&control().full[own][stage]), parities >> stage & 1);
   }
   __device__ void release(int stage) const {
     __syncwarp();
@@ -196,7 +202,7 @@ struct Computing {
   __device__ void begin_with_added(Sum& sum, bool from_right) const {
     Ring<Kind::kStages> next = ring;
     next.advance();
-    wait_for(ring), wait_for(next);
+    wait_for(ring.stage), wait_for(next.stage);
     const uint32_t stages[2] = {places.stage(ring.stage), places.stage(next.stage)};
 #pragma unroll
     for (int half = 0; half < 2; ++half)
@@ -229,7 +235,7 @@ struct Computing {
     }
     int before = 0;
     for (int n = 0; n < blocks; ++n) {
-      wait_for(ring);
+      wait_for(ring.stage);
       const uint32_t left = uniform(places.stage(ring.stage)), right = left + (kDiagonal ? 0 : kPairBytes);
       begin_products();
 #pragma unroll
@@ -254,6 +260,7 @@ struct Computing {
         release(before);
       }
       before = ring.stage;
+      parities ^= 1u << ring.stage;
       ring.advance();
     }
     wait_for_products<0>();
@@ -371,10 +378,10 @@ struct Computing {
       slots.advance();
       if (task.group < 0) break;
       const Group& group = a.groups[task.group];
-      if ((turn & 1) == own)
+      if (turn % kComputing == own)
         compute(task, group);
       else
-        ring.advance(group.blocks);  // without waiting; serves_newton_schulz() says why that may be
+        ring.advance(group.blocks);
     }
     if (leads()) wait_until_read<0>();
   }
@@ -390,7 +397,7 @@ __global__ void __launch_bounds__(kBlockThreads, 1) newton_schulz_kernel(const _
   if (threadIdx.x == 0) {
     Control<Kind>& control = *places.control;
     for (int i = 0; i < Kind::kStages; ++i) {
-      init_barrier(shared_address(&control.full[i]), 1);
+      for (int of = 0; of < kComputing; ++of) init_barrier(shared_address(&control.full[of][i]), 1);
       init_barrier(shared_address(&control.empty[i]), kArrivalsOfWarp * 4);
     }
     for (int i = 0; i < kSlots; ++i) {

@@ -33,6 +33,9 @@ constexpr int kBlockBytes = Panels<64>::kBytes;  // 64 x 64
 constexpr int kPairBytes = 2 * kBlockBytes;      // of a factor in a stage, and of results on their way
 constexpr int kComputing = 2, kSlots = 4;        // warpgroups that compute; tasks known to them
 constexpr int kBlockThreads = (kComputing + 1) * kWarpgroup;
+// Whose turn the task of a slot is.
+constexpr __device__ int turn_of(int slot) { return slot % kComputing; }
+static_assert(kSlots % kComputing == 0);
 
 // The matrices of one shape.
 struct Group {
@@ -146,8 +149,7 @@ __device__ void produce(const Args& a, const Places<Kind>& places) {
   Control<Kind>& control = *places.control;
   Ring<Kind::kStages> ring;
   Ring<kSlots> slots;
-  int number = static_cast<int>(blockIdx.x);
-  for (int turn = 0;; ++turn, slots.advance()) {
+  for (int number = static_cast<int>(blockIdx.x);; slots.advance()) {
     const Task task = task_of<Kind>(a, number);
     wait(shared_address(&control.task_empty[slots.stage]), slots.parity ^ 1);
     control.tasks[slots.stage] = task;
@@ -159,7 +161,7 @@ __device__ void produce(const Args& a, const Places<Kind>& places) {
     const bool diagonal = Kind::kSymmetric && task.i == task.j;
     int block = Kind::kAdded ? 2 * (adds_right<Kind>(group) ? task.i : task.j) : 0;
     for (int left = group.blocks; left > 0; --left) {
-      const uint32_t full = shared_address(&control.full[turn % kComputing][ring.stage]),
+      const uint32_t full = shared_address(&control.full[turn_of(slots.stage)][ring.stage]),
                      stage = places.stage(ring.stage);
       wait(shared_address(&control.empty[ring.stage]), ring.parity ^ 1);
       arrive_expecting(full, diagonal ? kPairBytes : Kind::kStageBytes);
@@ -370,15 +372,16 @@ struct Computing {
 
   __device__ void run() {
     Ring<kSlots> slots;
-    for (int turn = 0;; ++turn) {
+    for (;;) {
       wait(shared_address(&control().task_full[slots.stage]), slots.parity);
       const Task task = control().tasks[slots.stage];
+      const bool ours = turn_of(slots.stage) == own;
       __syncwarp();
       arrive_of_warp(shared_address(&control().task_empty[slots.stage]), lane);
       slots.advance();
       if (task.group < 0) break;
       const Group& group = a.groups[task.group];
-      if (turn % kComputing == own)
+      if (ours)
         compute(task, group);
       else
         ring.advance(group.blocks);

@@ -3,6 +3,7 @@
 #include <filesystem>
 #include <memory>
 #include <optional>
+#include <string_view>
 #include <utility>
 
 #include <fmt/format.h>
@@ -165,6 +166,14 @@ void settle_ranks(TrainOptions& options) {
       throw UsageError(
           fmt::format("--gpus {} is {} ranks, one each; leave --ranks out", options.gpus, options.gpus));
     options.ranks = options.gpus;
+    // A config may name another device; who names one beside --gpus wants two things.
+    constexpr std::string_view kDevice = "compute.device=";
+    for (const std::string& text : options.overrides)
+      if (text.starts_with(kDevice) && text != "compute.device=cuda" && text != "compute.device=auto")
+        throw UsageError(
+            fmt::format("--gpus {} and device {}: ranks take a GPU each, the first takes GPU 0; "
+                        "leave the device out (CUDA_VISIBLE_DEVICES says which GPUs they may be)",
+                        options.gpus, text.substr(kDevice.size())));
     options.overrides.push_back("compute.device=cuda");
   }
   if (options.parallel.empty()) return;

@@ -161,7 +161,7 @@ TEST_F(GpuRanksTest, ACheckpointDoesNotKnowTheNumberOfGpus) {
 TEST_F(GpuRanksTest, WhatCannotBeIsOneLine) {
   expect_complaint(train(gpus_ + 1, "small.toml --run run --set train.batch=" + std::to_string(gpus_ + 1)), 1,
                    {"rank " + std::to_string(gpus_) + ": ", "start no more ranks than it has GPUs"});
-  expect_complaint(train(2, "small.toml --run run --set compute.device=cuda:1"), 1,
+  expect_complaint(longstride("train small.toml --run run --ranks 2 --device cuda:1"), 1,
                    {"device cuda:1: each rank of a machine takes a GPU of its own; say cuda"});
   EXPECT_FALSE(fs::exists(folder_ / "run"));
 }

@@ -301,11 +301,11 @@ TEST_F(GpuOps, NewtonSchulzOfShortSums) {
   expect_newton_schulz_agrees(
       {{3, 64, 128}, {480, 96, 320}, {480, 320, 96}, {300, 192, 192}, {300, 256, 256}});
 }
-TEST_F(GpuOps, NewtonSchulzIsTheSameTwoHundredTimes) {
+TEST_F(GpuOps, NewtonSchulzOfShortSumsIsTheSameEachTime) {
   for (const auto& [rows, columns] : {std::pair{96, 320}, {320, 96}, {192, 192}, {256, 256}}) {
     const verify::Floats x = unit_matrices(480, rows, columns);
     const verify::Floats first = orthogonal(x, {480, rows, columns}, DType::bf16);
-    for (int time = 1; time < 50; ++time)
+    for (int time = 1; time < 20; ++time)
       ASSERT_EQ(orthogonal(x, {480, rows, columns}, DType::bf16), first)
           << rows << " x " << columns << ", time " << time;
   }

@@ -33,7 +33,7 @@ double most_of(const std::vector<ScalingRun>& runs, const ScalingLaw& law) {
   return most;
 }
 
-std::string with_interval(double value, const Interval& interval) {
+std::string with_interval(double value, const FitInterval& interval) {
   return fmt::format("{:.3f} ({:.3f} to {:.3f})", value, interval.low, interval.high);
 }
 
@@ -57,7 +57,7 @@ void print_laws(const std::vector<ScalingRun>& runs, const std::vector<ScalingLa
     if (law.fit) print_result("{}\n", formula_of(law));
 }
 
-nlohmann::json as_json(const Interval& interval) { return {interval.low, interval.high}; }
+nlohmann::json as_json(const FitInterval& interval) { return {interval.low, interval.high}; }
 
 nlohmann::json as_json(const std::vector<ScalingRun>& runs, const ScalingLaw& law) {
   nlohmann::json json;

@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <cmath>
-#include <ctime>
 #include <filesystem>
 #include <fstream>
 #include <limits>
@@ -122,15 +121,6 @@ ordered_json data_of(const std::vector<PageRun>& runs, const std::vector<ChartSp
     data["runs"].push_back({{"name", printable_line(run.view.name)}, {"clock", clock}, {"curves", curves}});
   }
   return data;
-}
-
-std::string as_date(double time) {
-  const auto seconds = static_cast<std::time_t>(time);
-  std::tm parts{};
-  char text[64] = {};
-  if (gmtime_r(&seconds, &parts) == nullptr || strftime(text, sizeof text, "%F %T UTC", &parts) == 0)
-    return "";
-  return text;
 }
 
 std::string bits_text(double bits) { return std::isfinite(bits) ? fmt::format("{:.4f}", bits) : ""; }

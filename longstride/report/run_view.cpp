@@ -37,15 +37,6 @@ constexpr size_t kMostCommand = 1 << 20;  // bytes of a line of commands.jsonl
 constexpr size_t kMostCommands = 1000;
 constexpr int kDeepest = 8;  // levels of folders that are searched for runs
 
-std::string as_date(double time) {
-  const auto seconds = static_cast<std::time_t>(time);
-  std::tm parts{};
-  char text[64] = {};
-  if (gmtime_r(&seconds, &parts) == nullptr || strftime(text, sizeof text, "%F %T UTC", &parts) == 0)
-    return "";
-  return text;
-}
-
 // Calls `action`; what it throws becomes a remark.
 template <class Action>
 void note_errors(RunView& view, Action action) {
@@ -192,6 +183,15 @@ void find_runs(const fs::path& folder, int depth, std::vector<std::string>& foun
 }
 
 }  // namespace
+
+std::string as_date(double time) {
+  const auto seconds = static_cast<std::time_t>(time);
+  std::tm parts{};
+  char text[64] = {};
+  if (gmtime_r(&seconds, &parts) == nullptr || strftime(text, sizeof text, "%F %T UTC", &parts) == 0)
+    return "";
+  return text;
+}
 
 std::string name_of(RunProgress progress) {
   switch (progress) {

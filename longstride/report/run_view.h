@@ -22,6 +22,9 @@ enum class RunProgress {
 };
 std::string name_of(RunProgress progress);
 
+// Seconds since 1970 as 2026-11-28 21:30:15 UTC.
+std::string as_date(double time);
+
 // A command that trained the run.
 struct RunCommand {
   std::string time;    // as 2026-11-28 21:30:15 UTC

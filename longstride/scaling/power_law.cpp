@@ -150,7 +150,7 @@ double kink_of(std::vector<double> residuals) {
   return std::max(1.345 * 1.4826 * median, kLeastKink);
 }
 
-Interval middle_of(std::vector<double> values) {
+FitInterval middle_of(std::vector<double> values) {
   if (values.empty()) return {};
   std::sort(values.begin(), values.end());
   const auto at = [&](double part) {
@@ -166,7 +166,7 @@ Interval middle_of(std::vector<double> values) {
 
 double PowerLaw::at(double x) const { return floor + std::exp(exponent * (log_scale - std::log(x))); }
 
-Interval PowerLawFit::at(double x) const {
+FitInterval PowerLawFit::at(double x) const {
   std::vector<double> values;
   for (const PowerLaw& law_again : resampled) values.push_back(law_again.at(x));
   return middle_of(std::move(values));

@@ -18,17 +18,17 @@ struct PowerLaw {
 };
 
 // Holds 95 % of the values of resampled fits.
-struct Interval {
+struct FitInterval {
   double low = 0, high = 0;
 };
 
 struct PowerLawFit {
   PowerLaw law;
   std::vector<PowerLaw> resampled;  // fits of the law's own values with its residuals dealt out anew
-  Interval floor, log_scale, exponent;
+  FitInterval floor, log_scale, exponent;
   double spread = 0;  // root mean square of the residuals of ln L: 0.01 is one per cent
   // Of the law's value at x.
-  Interval at(double x) const;
+  FitInterval at(double x) const;
 };
 
 // At least so many different x are needed: the law has three numbers.

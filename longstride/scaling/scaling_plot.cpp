@@ -111,7 +111,7 @@ class Panel {
     std::string there, back;
     for (int i = 0; i <= kCurvePoints; ++i) {
       const double x = x_.at(static_cast<double>(i) / kCurvePoints);
-      const Interval interval = law_.fit->at(x);
+      const FitInterval interval = law_.fit->at(x);
       there += fmt::format("{}{:.1f} {:.1f}", i == 0 ? "M" : "L", x_.place(x), y_.place(interval.high));
       back = fmt::format("L{:.1f} {:.1f}", x_.place(x), y_.place(interval.low)) + back;
     }

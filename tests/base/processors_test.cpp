@@ -12,7 +12,7 @@
 namespace longstride {
 namespace {
 
-void write(const std::filesystem::path& path, const std::string& text) {
+void write_file(const std::filesystem::path& path, const std::string& text) {
   std::filesystem::create_directories(path.parent_path());
   std::ofstream(path) << text;
 }
@@ -22,32 +22,32 @@ TEST(Processors, QuotasOfControlGroups) {
   const std::filesystem::path root = folder.path();
   EXPECT_EQ(cpu_quota(root), 0);
 
-  write(root / "proc/self/cgroup", "0::/system.slice/job\n");
-  write(root / "sys/fs/cgroup/system.slice/job/cpu.max", "max 100000\n");
+  write_file(root / "proc/self/cgroup", "0::/system.slice/job\n");
+  write_file(root / "sys/fs/cgroup/system.slice/job/cpu.max", "max 100000\n");
   EXPECT_EQ(cpu_quota(root), 0);
-  write(root / "sys/fs/cgroup/system.slice/cpu.max", "150000 100000\n");
+  write_file(root / "sys/fs/cgroup/system.slice/cpu.max", "150000 100000\n");
   EXPECT_DOUBLE_EQ(cpu_quota(root), 1.5);
-  write(root / "sys/fs/cgroup/cpu.max", "50000 100000\n");
+  write_file(root / "sys/fs/cgroup/cpu.max", "50000 100000\n");
   EXPECT_DOUBLE_EQ(cpu_quota(root), 0.5);
 }
 
 TEST(Processors, TheTopOfAContainerCountsWhateverItsGroupIsCalled) {
   const TemporaryFolder folder;
   const std::filesystem::path root = folder.path();
-  write(root / "proc/self/cgroup", "0::/../../host/docker/abc\n");
-  write(root / "sys/fs/cgroup/cpu.max", "250000 100000\n");
+  write_file(root / "proc/self/cgroup", "0::/../../host/docker/abc\n");
+  write_file(root / "sys/fs/cgroup/cpu.max", "250000 100000\n");
   EXPECT_DOUBLE_EQ(cpu_quota(root), 2.5);
 }
 
 TEST(Processors, QuotasOfVersionOne) {
   const TemporaryFolder folder;
   const std::filesystem::path root = folder.path();
-  write(root / "proc/self/cgroup", "7:memory:/a\n4:cpu,cpuacct:/a/b\n");
-  write(root / "sys/fs/cgroup/cpu,cpuacct/a/b/cpu.cfs_quota_us", "-1\n");
-  write(root / "sys/fs/cgroup/cpu,cpuacct/a/b/cpu.cfs_period_us", "100000\n");
+  write_file(root / "proc/self/cgroup", "7:memory:/a\n4:cpu,cpuacct:/a/b\n");
+  write_file(root / "sys/fs/cgroup/cpu,cpuacct/a/b/cpu.cfs_quota_us", "-1\n");
+  write_file(root / "sys/fs/cgroup/cpu,cpuacct/a/b/cpu.cfs_period_us", "100000\n");
   EXPECT_EQ(cpu_quota(root), 0);
-  write(root / "sys/fs/cgroup/cpu,cpuacct/a/cpu.cfs_quota_us", "300000\n");
-  write(root / "sys/fs/cgroup/cpu,cpuacct/a/cpu.cfs_period_us", "200000\n");
+  write_file(root / "sys/fs/cgroup/cpu,cpuacct/a/cpu.cfs_quota_us", "300000\n");
+  write_file(root / "sys/fs/cgroup/cpu,cpuacct/a/cpu.cfs_period_us", "200000\n");
   EXPECT_DOUBLE_EQ(cpu_quota(root), 1.5);
 }
 

@@ -27,7 +27,7 @@ namespace {
 using portable::Fixed;
 using portable::fixed_of;
 using portable::kFraction;
-using testing::small_config;
+using support::small_config;
 
 double real(Fixed value, int bits = kFraction) { return std::ldexp(static_cast<double>(value), -bits); }
 

@@ -18,10 +18,10 @@
 namespace longstride {
 namespace {
 
-using testing::changed_config;
-using testing::random_bytes;
-using testing::RandomModel;
-using testing::small_config;
+using support::changed_config;
+using support::random_bytes;
+using support::RandomModel;
+using support::small_config;
 
 std::vector<ModelConfig> every_kind_of_model() {
   std::vector<ModelConfig> configs;

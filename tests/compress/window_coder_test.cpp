@@ -11,10 +11,10 @@
 namespace longstride {
 namespace {
 
-using testing::changed_config;
-using testing::random_bytes;
-using testing::RandomModel;
-using testing::small_config;
+using support::changed_config;
+using support::random_bytes;
+using support::RandomModel;
+using support::small_config;
 
 Decoder decoder_of(const RandomModel& model, int64_t streams, int64_t positions = 0) {
   DecoderOptions options;

@@ -19,7 +19,7 @@ using namespace std::string_literals;
 using testing::AllOf;
 using testing::HasSubstr;
 
-std::span<const uint8_t> bytes_of(const std::string& text) {
+std::span<const uint8_t> viewed(const std::string& text) {
   return {reinterpret_cast<const uint8_t*>(text.data()), text.size()};
 }
 
@@ -40,11 +40,11 @@ TEST(MulawWav, RanksAreTheOrderOfAmplitudes) {
 TEST(MulawWav, FindsTheSamples) {
   const std::string samples(101, '\x55');
   const std::string file = mulaw_file(samples, 12000);
-  const WavSamples found = find_mulaw_samples(bytes_of(file), 12000, "a.wav");
+  const WavSamples found = find_mulaw_samples(viewed(file), 12000, "a.wav");
   EXPECT_EQ(file.substr(found.begin, found.end - found.begin), samples);
   EXPECT_LT(found.end, std::ssize(file));
   const std::string none = mulaw_file("", 12000);
-  const WavSamples empty = find_mulaw_samples(bytes_of(none), 12000, "a.wav");
+  const WavSamples empty = find_mulaw_samples(viewed(none), 12000, "a.wav");
   EXPECT_EQ(empty.begin, empty.end);
 }
 
@@ -52,7 +52,7 @@ TEST(MulawWav, SizesLeftOpenMeanAllThatFollows) {
   for (const std::string& size : {std::string(4, '\0'), "\x00\xF0\xFF\x7F"s, std::string(4, '\xFF')}) {
     std::string file = mulaw_file(std::string(100, '\x55'), 12000);
     file.replace(40, 4, size);
-    const WavSamples found = find_mulaw_samples(bytes_of(file), 12000, "a.wav");
+    const WavSamples found = find_mulaw_samples(viewed(file), 12000, "a.wav");
     EXPECT_EQ(found.begin, 44);
     EXPECT_EQ(found.end, std::ssize(file));
   }
@@ -60,7 +60,7 @@ TEST(MulawWav, SizesLeftOpenMeanAllThatFollows) {
 
 TEST(MulawWav, RefusesOthersAndSaysWhatConverts) {
   const auto refusal = [](const std::string& file, int64_t rate) {
-    return message_of<Error>([&] { find_mulaw_samples(bytes_of(file), rate, "a.wav"); });
+    return message_of<Error>([&] { find_mulaw_samples(viewed(file), rate, "a.wav"); });
   };
   const std::string file = mulaw_file("abc", 12000);
   EXPECT_THAT(refusal(file, 8000), AllOf(HasSubstr("a.wav has 12000 Hz, 1 channel, 8 bits, format 7"),

@@ -13,11 +13,11 @@
 namespace longstride {
 namespace {
 
-using testing::decoded_alone;
-using testing::random_bytes;
-using testing::row;
-using testing::small_config;
-using testing::WeightedModel;
+using support::decoded_alone;
+using support::random_bytes;
+using support::row;
+using support::small_config;
+using support::WeightedModel;
 
 constexpr int64_t kRests = Decoder::kRests;
 

@@ -17,11 +17,11 @@
 namespace longstride {
 namespace {
 
-using testing::loss_of;
-using testing::random_bytes;
-using testing::RandomModel;
-using testing::row;
-using testing::small_config;
+using support::loss_of;
+using support::random_bytes;
+using support::RandomModel;
+using support::row;
+using support::small_config;
 
 TEST(Decoder, PassesEveryCheckAgainstTheDoublePrecisionModel) {
   const std::vector<verify::Check> checks = verify::check_decode({}, verify::Effort::thorough);

@@ -10,7 +10,7 @@
 
 #include "tests/support/random_model.h"
 
-namespace longstride::testing {
+namespace longstride::support {
 
 // -log softmax(logits)[token] in double.
 inline double loss_of(std::span<const float> logits, uint8_t token) {
@@ -52,4 +52,4 @@ inline std::vector<std::vector<float>> decoded_alone(const WeightedModel& model,
   return logits;
 }
 
-}  // namespace longstride::testing
+}  // namespace longstride::support

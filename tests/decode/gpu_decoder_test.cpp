@@ -16,11 +16,11 @@
 namespace longstride {
 namespace {
 
-using testing::kGpu;
-using testing::OnGpu;
-using testing::random_bytes;
-using testing::RandomModel;
-using testing::small_config;
+using support::kGpu;
+using support::OnGpu;
+using support::random_bytes;
+using support::RandomModel;
+using support::small_config;
 
 double loss_of(const float* logits, uint8_t token) {
   double most = logits[0], sum = 0;

@@ -35,7 +35,7 @@ TEST_F(SmallWork, LimitsThreadsForAWhile) {
 
 TEST_F(SmallWork, ASmallPrimingLeavesThreadsAsTheyWere) {
   set_threads(2);
-  const testing::RandomModel model(testing::small_config("fixed:8,2", 45));
+  const support::RandomModel model(support::small_config("fixed:8,2", 45));
   Decoder decoder(model.config, model.parameters, Device{});
   const std::vector<uint8_t> bytes(40, 65);
   decoder.prefill(0, bytes);

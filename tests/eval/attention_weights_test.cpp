@@ -13,10 +13,10 @@
 namespace longstride {
 namespace {
 
-using testing::changed_config;
-using testing::random_bytes;
-using testing::RandomModel;
-using testing::small_config;
+using support::changed_config;
+using support::random_bytes;
+using support::RandomModel;
+using support::small_config;
 
 // The weights of one query by the definition, from what the layer's attention read.
 std::vector<double> by_definition(const std::vector<float>& queries, const std::vector<float>& keys,

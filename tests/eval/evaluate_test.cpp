@@ -12,9 +12,9 @@
 namespace longstride {
 namespace {
 
-using testing::random_bytes;
-using testing::RandomModel;
-using testing::small_config;
+using support::random_bytes;
+using support::RandomModel;
+using support::small_config;
 
 TEST(EvaluationWindows, ScoreEveryByteOnceWithTheContextAskedFor) {
   for (int64_t context = 1; context <= 9; ++context)

@@ -26,7 +26,7 @@ struct Result {
 };
 
 // One rank's evaluation, and its forward and backward pass.
-Result run_rank(const testing::RandomModel& model, std::vector<uint8_t> tokens, int64_t batch,
+Result run_rank(const support::RandomModel& model, std::vector<uint8_t> tokens, int64_t batch,
                 const SequenceRanks& ranks, bool keeps) {
   set_threads(1);
   ComputePlan plan;
@@ -58,16 +58,16 @@ struct How {
 // *sent: the bytes that travelled.
 void expect_the_same(const ModelConfig& config, int64_t batch, int64_t parts, How how = {},
                      int64_t* sent = nullptr) {
-  const testing::RandomModel model(config);
-  const std::vector<uint8_t> tokens = testing::random_bytes(batch * config.context, 3);
+  const support::RandomModel model(config);
+  const std::vector<uint8_t> tokens = support::random_bytes(batch * config.context, 3);
   const Result whole = run_rank(model, tokens, batch, {}, false);
-  testing::Wires wires;
+  support::Wires wires;
   std::vector<Result> results(static_cast<size_t>(parts));
   std::vector<std::thread> threads;
   for (int64_t part = 0; part < parts; ++part)
     threads.emplace_back([&, part] {
       const std::shared_ptr<DeviceComm> devices =
-          std::make_shared<testing::ByWires>(wires, static_cast<int>(part));
+          std::make_shared<support::ByWires>(wires, static_cast<int>(part));
       try {
         results[static_cast<size_t>(part)] =
             run_rank(model, tokens, batch, {parts, part, 0, &devices, how.turns}, how.keeps);
@@ -120,13 +120,13 @@ TEST(SequenceRanks, EveryPatternHasTheSameLossesAndGradients) {
                         {"prefix:40+window:3"}})
     for (const int64_t parts : {2, 3}) {
       SCOPED_TRACE(std::string(c.pattern) + ", parts " + std::to_string(parts));
-      expect_the_same(testing::changed_config(c.pattern, 2 * parts * 64 * c.apart), 1, parts);
+      expect_the_same(support::changed_config(c.pattern, 2 * parts * 64 * c.apart), 1, parts);
     }
 }
 
 TEST(SequenceRanks, SeveralSequencesAndPlainModels) {
-  expect_the_same(testing::changed_config("fixed:64,8", 256), 3, 2);
-  ModelConfig config = testing::small_config("strided:2,window:20", 1024, 3);
+  expect_the_same(support::changed_config("fixed:64,8", 256), 3, 2);
+  ModelConfig config = support::small_config("strided:2,window:20", 1024, 3);
   config.positions = "rotary";
   expect_the_same(config, 2, 4);
 }
@@ -135,14 +135,14 @@ TEST(SequenceRanks, HeadsInTurnsAndWhatIsKeptChangeNothing) {
   for (const char* pattern : {"dense", "fixed:64,8", "strided:3|window:20"})
     for (const bool keeps : {false, true}) {
       SCOPED_TRACE(std::string(pattern) + (keeps ? ", kept" : ""));
-      ModelConfig config = testing::changed_config(pattern, 3 * 2 * 2 * 64);
+      ModelConfig config = support::changed_config(pattern, 3 * 2 * 2 * 64);
       config.heads = 4;
       expect_the_same(config, 2, 2, {.turns = 2, .keeps = keeps});
     }
 }
 
 TEST(SequenceRanks, WhatIsKeptDoesNotTravelTwice) {
-  ModelConfig config = testing::small_config("dense", 256, 3);
+  ModelConfig config = support::small_config("dense", 256, 3);
   config.positions = "rotary";
   int64_t received_again = 0, kept = 0;
   expect_the_same(config, 1, 2, {}, &received_again);
@@ -153,7 +153,7 @@ TEST(SequenceRanks, WhatIsKeptDoesNotTravelTwice) {
 }
 
 TEST(SequenceRanks, HeadsThatLookAtOtherKeysHaveTurnsOfTheirOwn) {
-  ModelConfig spread = testing::changed_config("spread-fixed:64,16", 1024);
+  ModelConfig spread = support::changed_config("spread-fixed:64,16", 1024);
   spread.heads = 8;
   ModelConfig dense = spread;
   dense.pattern = "dense";

@@ -14,15 +14,15 @@
 namespace longstride {
 namespace {
 
+using support::changed_config;
+using support::random_bytes;
+using support::RandomModel;
+using support::small_config;
 using ::testing::AnyOf;
-using testing::changed_config;
 using ::testing::HasSubstr;
-using testing::random_bytes;
-using testing::RandomModel;
-using testing::small_config;
 using Bytes = std::vector<uint8_t>;
 
-SamplerConfig seeded(uint64_t seed) {
+SamplerConfig seeded_by(uint64_t seed) {
   SamplerConfig sampler;
   sampler.seed = seed;
   return sampler;
@@ -192,7 +192,7 @@ TEST_F(SessionFile, AnUnwritablePathKeepsWhatIsThere) {
 std::vector<Sequence> small_run() {
   std::vector<Sequence> sequences;
   for (uint32_t i = 0; i < 3; ++i)
-    sequences.push_back(sequence_after(random_bytes(7 * i, i), std::array{70, 33, 57}[i], seeded(4), i));
+    sequences.push_back(sequence_after(random_bytes(7 * i, i), std::array{70, 33, 57}[i], seeded_by(4), i));
   return sequences;
 }
 
@@ -256,7 +256,7 @@ TEST(Resume, OnAModelThatDrawsOtherBytesIsAnError) {
   const RandomModel model(small_config("strided:8", 24)), another(small_config("strided:8", 24), 8);
   const Windows windows = windows_of(model.config, 0.5);
   const auto decoder = decoder_of(model, 1), other = decoder_of(another, 1);
-  Generator first(*decoder, {sequence_after({}, 90, seeded(4), 0)}, windows);
+  Generator first(*decoder, {sequence_after({}, 90, seeded_by(4), 0)}, windows);
   first.advance(43);  // 36 begin the third window
   std::vector<Sequence> sequences = first.sequences();
   Generator wrong(*other, sequences, windows);
@@ -287,10 +287,10 @@ class Branches : public ::testing::Test {
  protected:
   Branches() : model_(small_config("strided:8", 24)), session_(example()) {
     session_.length = 60;
-    session_.sampler = seeded(4);
+    session_.sampler = seeded_by(4);
     session_.sequences.clear();
     for (uint32_t i = 0; i < 2; ++i)
-      session_.sequences.push_back(sequence_after(random_bytes(5, 1), 60, seeded(4), i));
+      session_.sequences.push_back(sequence_after(random_bytes(5, 1), 60, seeded_by(4), i));
     const auto decoder = decoder_of(model_, 2);
     Generator generator(*decoder, session_.sequences, windows_of(model_.config, 0.5));
     generator.advance(30);

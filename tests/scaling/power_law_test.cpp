@@ -80,7 +80,7 @@ TEST(PowerLaw, IntervalsHoldTheTruth) {
     held += fit.exponent.low <= 0.5 && 0.5 <= fit.exponent.high ? 1 : 0;
     widths += fit.exponent.high - fit.exponent.low;
     EXPECT_GT(fit.exponent.high, fit.exponent.low);
-    const Interval at = fit.at(1e7);
+    const FitInterval at = fit.at(1e7);
     EXPECT_LE(at.low, at.high);
   }
   EXPECT_GE(held, kSets * 8 / 10);

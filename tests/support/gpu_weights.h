@@ -3,7 +3,7 @@
 
 #include "tests/support/random_model.h"
 
-namespace longstride::testing {
+namespace longstride::support {
 
 inline constexpr Device kGpu{DeviceKind::cuda, 0};
 
@@ -22,4 +22,4 @@ struct OnGpu {
   ModelParameters parameters;
 };
 
-}  // namespace longstride::testing
+}  // namespace longstride::support

@@ -12,7 +12,7 @@
 #include "longstride/model/transformer.h"
 #include "longstride/ops/adam.h"
 
-namespace longstride::testing {
+namespace longstride::support {
 
 inline ModelConfig small_config(const std::string& pattern, int64_t context, int64_t layers = 2,
                                 int64_t heads = 2) {
@@ -92,4 +92,4 @@ inline std::vector<uint8_t> random_bytes(int64_t count, uint64_t seed) {
   return bytes;
 }
 
-}  // namespace longstride::testing
+}  // namespace longstride::support

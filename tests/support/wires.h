@@ -15,7 +15,7 @@
 
 #include "longstride/dist/device_comm.h"
 
-namespace longstride::testing {
+namespace longstride::support {
 
 // What has been sent and not yet received.
 class Wires {
@@ -66,4 +66,4 @@ class ByWires : public DeviceComm {
   bool abandoned_ = false;
 };
 
-}  // namespace longstride::testing
+}  // namespace longstride::support

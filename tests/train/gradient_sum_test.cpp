@@ -51,7 +51,7 @@ TEST(GradientSum, DevicesAddInTheOrderOfTheRanks) {
         for (size_t i = 0; i < own.size(); ++i) expected[i] = rank == 0 ? own[i] : expected[i] + own[i];
         losses += 0.1 * (rank + 1);
       }
-      testing::Wires wires;
+      support::Wires wires;
       std::vector<UpdateControl> controls(static_cast<size_t>(ranks));
       std::vector<std::thread> threads;
       for (int rank = 0; rank < ranks; ++rank)
@@ -59,7 +59,7 @@ TEST(GradientSum, DevicesAddInTheOrderOfTheRanks) {
           Numbered comm(rank, ranks);
           std::vector<float>& own = gradients[static_cast<size_t>(rank)];
           UpdateControl& control = controls[static_cast<size_t>(rank)];
-          const auto sum = gradient_sum_of_devices(comm, std::make_unique<testing::ByWires>(wires, rank), {},
+          const auto sum = gradient_sum_of_devices(comm, std::make_unique<support::ByWires>(wires, rank), {},
                                                    Tensor(own.data(), DType::f32, {count}), piece);
           control.losses = 0.1 * (rank + 1);
           for (const auto& [begin, end] : ranges) sum->ready(begin, end);
@@ -81,7 +81,7 @@ TEST(GradientSum, ASharesSumStaysWithItsRank) {
   const std::vector<int64_t> shares{0, 300, 300, 1000, 1407};
   std::vector<std::vector<float>> gradients;
   for (int rank = 0; rank < kRanks; ++rank) gradients.emplace_back(1407, static_cast<float>(1 << rank));
-  testing::Wires wires;
+  support::Wires wires;
   std::vector<std::thread> threads;
   for (int rank = 0; rank < kRanks; ++rank)
     threads.emplace_back([&, rank] {
@@ -89,7 +89,7 @@ TEST(GradientSum, ASharesSumStaysWithItsRank) {
       std::vector<float>& own = gradients[static_cast<size_t>(rank)];
       UpdateControl control;
       control.losses = 1;
-      const auto sum = gradient_sum_of_devices(comm, std::make_unique<testing::ByWires>(wires, rank), {},
+      const auto sum = gradient_sum_of_devices(comm, std::make_unique<support::ByWires>(wires, rank), {},
                                                Tensor(own.data(), DType::f32, {1407}), 64, shares);
       sum->ready(700, 1407);
       sum->ready(0, 700);
@@ -110,10 +110,10 @@ TEST(GradientSum, ASharesSumStaysWithItsRank) {
 
 // A loss that is no number keeps the update from changing anything.
 TEST(GradientSum, WhatIsAbandonedHasNoResult) {
-  testing::Wires wires;
+  support::Wires wires;
   Numbered comm(0, 2);
   std::vector<float> gradients(100, 1.0f);
-  const auto sum = gradient_sum_of_devices(comm, std::make_unique<testing::ByWires>(wires, 0), {},
+  const auto sum = gradient_sum_of_devices(comm, std::make_unique<support::ByWires>(wires, 0), {},
                                            Tensor(gradients.data(), DType::f32, {100}), 64);
   UpdateControl control;
   control.losses = 1;

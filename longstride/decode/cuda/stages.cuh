@@ -383,6 +383,7 @@ __device__ inline void run_stage(const Args& a, const Layer& layer, const Head* 
     T* const normed = static_cast<T*>(a.normed);
     norm_rows(a, block, norm_of<kFused>(a, kStage, layer)->epsilon, normed, index, blocks);
     if constexpr (kStage == Stage::norm2 && kChanges) {
+      __syncthreads();  // of a single row each warp has normed a part
       const int warp = static_cast<int>(threadIdx.x) / kWarp;
       for (int s = index * kWarps + warp; s < a.streams; s += blocks * kWarps)
         convolve_row(a, layer, s, normed + static_cast<int64_t>(s) * a.x_stride);

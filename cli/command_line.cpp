@@ -80,7 +80,11 @@ Option Command::add(const std::string& names, double& target, const NumberRange&
 }
 
 Option Command::add(const std::string& names, std::string& target, const std::string& help) {
-  return Option(app_.add_option(names, target, help));
+  // Most often a shell's variable that is not set. Taken for "not given", it would be passed over.
+  const auto refuse_empty = [](const std::string& value) {
+    return value.empty() ? std::string("the value is empty") : std::string();
+  };
+  return Option(app_.add_option(names, target, help)->check(refuse_empty));
 }
 
 Option Command::add(const std::string& names, std::vector<std::string>& target, const std::string& help) {

@@ -46,7 +46,7 @@ int run_scaling(const ScalingOptions& options);
 struct EvalOptions {
   std::string run;
   std::string file;                    // instead of the run's own data
-  std::string split = "validation";    // train, validation or test
+  std::string split;                   // train, validation or test; "": validation
   bool data_changed = false;           // data that changed are taken as they are now
   std::vector<int64_t> min_context;    // empty: the windows do not overlap
   int64_t max_bytes = 0;               // 0: all

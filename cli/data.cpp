@@ -127,7 +127,11 @@ int run_data(const DataOptions& options) {
   config.data.path = options.path;
   override_section(config, options.overrides, "data");
   const bool open = config.data.kind == kOpenKind;
-  if (!options.preview.empty()) prepare_output(options.preview, "--preview");
+  if (!options.preview.empty()) {
+    spare_what_is_read(options.preview, "--preview",
+                       {config.data.path, config.data.validation_path, config.data.test_path});
+    prepare_output(options.preview, "--preview");
+  }
   choose_kind(config.data);
   const Splits splits = open_whole_or_split(config.data);
   const Corpus& corpus = *splits.train.corpus;

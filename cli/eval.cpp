@@ -39,24 +39,30 @@ struct Material {
 
 Material open_material(const EvalOptions& options, const RunConfig& config) {
   if (!options.file.empty()) {
+    if (!options.split.empty())
+      throw UsageError("--split is of the run's own data, and --file takes its place; give one of them");
     auto corpus = std::make_shared<const Corpus>(open_corpus(config.data, options.file));
     return {Segment{corpus, 0, corpus->size()}, corpus->description()};
   }
-  const Splits splits =
-      open_splits_of(options.run, config, options.overrides, options.split, options.data_changed);
+  const std::string split = options.split.empty() ? "validation" : options.split;
+  const Splits splits = open_splits_of(options.run, config, options.overrides, split, options.data_changed);
   Segment segment;
-  if (options.split == "train")
+  if (split == "train")
     segment = splits.train;
-  else if (options.split == "validation")
+  else if (split == "validation")
     segment = splits.validation;
-  else if (options.split == "test")
+  else if (split == "test")
     segment = splits.test;
   else
-    throw UsageError(fmt::format("--split {}: the parts are train, validation and test", options.split));
+    throw UsageError(fmt::format("--split {}: the parts are train, validation and test", split));
   LONGSTRIDE_CHECK(segment.size() > 0,
                    "the run's data has no {} part (data.split = [{}]); choose another --split or a --file",
-                   options.split, fmt::join(config.data.split, ", "));
-  return {segment, fmt::format("{} part of {}", options.split, segment.corpus->description())};
+                   split, fmt::join(config.data.split, ", "));
+  return {segment, fmt::format("{} part of {}", split, segment.corpus->description())};
+}
+
+std::vector<std::string> files_read(const EvalOptions& options, const RunConfig& config) {
+  return {options.file, config.data.path, config.data.validation_path, config.data.test_path};
 }
 
 // Checks what can be checked before the model is loaded.
@@ -68,10 +74,18 @@ void check_request(const EvalOptions& options, const RunConfig& config, const Ma
                      context, context - 1);
   if (!options.curve.empty() && options.min_context.size() > 1)
     throw UsageError("--curve writes one curve: give one --min-context");
-  if (!options.curve.empty()) prepare_output(options.curve, "--curve");
+  if (!options.curve.empty()) {
+    spare_what_is_read(options.curve, "--curve", files_read(options, config));
+    prepare_output(options.curve, "--curve");
+  }
   if (!options.entropy.empty() && options.min_context.size() > 1)
     throw UsageError("--entropy writes the bits of one reading: give one --min-context");
-  if (!options.entropy.empty()) check_entropy_file(options.entropy);
+  if (!options.entropy.empty()) {
+    spare_what_is_read(options.entropy, "--entropy", files_read(options, config));
+    check_entropy_file(options.entropy);
+    if (same_file(options.entropy, options.curve))
+      throw UsageError(fmt::format("--entropy {}: that is the file of --curve", options.entropy));
+  }
   if (material.record_bytes() == 0) return;
   const ImageShape& shape = material.segment.corpus->shape();
   LONGSTRIDE_CHECK(material.record_bytes() == context,
@@ -144,7 +158,7 @@ nlohmann::json as_json(const Result& result, const char* unit, bool int8) {
   return out;
 }
 
-void print_table(const std::vector<Result>& results) {
+void print_results(const std::vector<Result>& results) {
   print_result("{:>11}  {:>9}  {:>8}  {:>12}  {:>8}\n", "min context", "bits/byte", "+-", "bytes scored",
                "time");
   for (const Result& result : results) {
@@ -243,7 +257,7 @@ int run_eval(const EvalOptions& options) {
   print_result("run            {}, step {}\n", options.run, loaded.step());
   print_result("data           {}\n", material.name);
   if (results.size() > 1)
-    print_table(results);
+    print_results(results);
   else
     print_block(results[0], pictures ? "bits per dim" : "bits per byte");
   if (int8) print_int8_cost(results, pictures ? "bits per dimension" : "bits per byte");

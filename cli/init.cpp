@@ -16,6 +16,7 @@
 #include "longstride/train/memory.h"
 
 #include "cli/commands.h"
+#include "cli/file_argument.h"
 #include "cli/load_config.h"
 #include "cli/output_file.h"
 #include "cli/use_instructions.h"
@@ -36,6 +37,7 @@ int run_init(const InitOptions& options) {
   const bool taken = !is_direct_output(output) && fs::exists(output, ignored);
   LONGSTRIDE_CHECK(!taken || options.force,
                    "{} is there already; --force replaces it, --output names another file", output);
+  spare_what_is_read(output, "--output", {options.path});
   prepare_output(output, "--output");
   RunConfig config = fast_defaults();
   config.data.path = options.path;
@@ -63,7 +65,7 @@ int run_init(const InitOptions& options) {
       device.kind == DeviceKind::cpu ? "this machine's CPU" : "its GPU", config.train.minutes);
   const std::string text = short_config(config, heading);
   write_output(output, [&](ByteSink& sink) { sink.write(text); }, {.replace = options.force});
-  if (!is_direct_output(output)) say("wrote {}; next: longstride train {}", output, output);
+  if (!is_direct_output(output)) say("wrote {}; next: longstride train {}", output, file_argument(output));
   return 0;
 }
 

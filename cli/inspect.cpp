@@ -155,6 +155,8 @@ int run_inspect(const InspectOptions& options) {
   if (!options.draw.empty()) prepare_output(options.draw, "--draw");
   if (!options.draw_reach.empty()) {
     Picture::check_ending(options.draw_reach);
+    if (same_file(options.draw, options.draw_reach))
+      throw UsageError(fmt::format("--draw-reach {}: that is the file of --draw", options.draw_reach));
     prepare_output(options.draw_reach, "--draw-reach");
     picture_of_reach(schedule, model.layers, model.heads, model.context, options.pixels)
         .save(options.draw_reach);

@@ -59,10 +59,20 @@ RunConfig load_config(const std::string& target, const std::vector<std::string>&
   LONGSTRIDE_CHECK(std::filesystem::exists(target, ignored), "{}: no such config file or run directory",
                    target);
   const bool is_run = std::filesystem::is_directory(target, ignored);
+  // A pipe has nothing left when it is read again.
+  LONGSTRIDE_CHECK(is_run || std::filesystem::is_regular_file(target, ignored),
+                   "{}: not a regular file; a config is read more than once, so put it into a file", target);
   RunConfig defaults = is_run ? read_run_config(target) : defaults_for(target, overrides, run, recipe_note);
   const std::string recipe = defaults.train.recipe;
   RunConfig config = is_run ? std::move(defaults) : read_config(target, std::move(defaults), nullptr);
-  override(config, overrides, nullptr);
+  NamedKeys told;
+  override(config, overrides, &told);
+  // Epochs replace steps; so steps that the command names would be passed over.
+  if (told.contains("train.steps") && config.train.epochs > 0) {
+    if (told.contains("train.epochs"))
+      throw UsageError("train.steps and train.epochs both say how long to train; set one of them");
+    config.train.epochs = 0;
+  }
   if (config.train.recipe == "auto") config.train.recipe = recipe;
   config.check();
   return config;

@@ -21,6 +21,30 @@ void prepare_output(const std::string& path, const std::string& option) {
                            file.filename().string());
 }
 
+void spare_what_is_read(const std::string& path, const std::string& option,
+                        const std::vector<std::string>& read) {
+  std::error_code ignored;
+  if (is_direct_output(path) || !fs::exists(path, ignored)) return;
+  const fs::path output = fs::weakly_canonical(path, ignored);
+  for (const std::string& name : read) {
+    if (name.empty()) continue;
+    LONGSTRIDE_CHECK(!fs::equivalent(path, name, ignored), "{} {}: that is the file to read", option, path);
+    if (!fs::is_directory(name, ignored)) continue;
+    const fs::path inside = output.lexically_relative(fs::weakly_canonical(name, ignored));
+    LONGSTRIDE_CHECK(inside.empty() || *inside.begin() == "..", "{} {}: that is a file of the folder to read",
+                     option, path);
+  }
+}
+
+bool same_file(const std::string& a, const std::string& b) {
+  if (a.empty() || b.empty()) return false;
+  std::error_code ignored;
+  const auto place = [&](const std::string& name) {
+    return fs::weakly_canonical(fs::absolute(name, ignored), ignored);
+  };
+  return place(a) == place(b);
+}
+
 void prepare_state(const std::string& path, const std::string& option) {
   check_output(path, option);
   LONGSTRIDE_CHECK(!find_output(path).direct, "{} {}: that is no file that could be replaced and read again",

@@ -17,6 +17,7 @@
 #include "longstride/run/gpu_room.h"
 
 #include "cli/commands.h"
+#include "cli/file_argument.h"
 #include "cli/load_run.h"
 #include "cli/memory_note.h"
 #include "cli/sample_output.h"
@@ -166,7 +167,8 @@ void save_if_possible(StateKeeper& keeper, const Generator& generator) {
 std::string output_option(const SampleTask& task) {
   const std::filesystem::path output = task.job.session.output, state = task.state;
   const auto folder = [](const std::filesystem::path& path) { return path.parent_path().lexically_normal(); };
-  return output.empty() || folder(output) == folder(state) ? "" : " --output " + output.string();
+  return output.empty() || folder(output) == folder(state) ? ""
+                                                           : " --output " + file_argument(output.string());
 }
 
 // Says how to go on after an interruption.
@@ -174,8 +176,8 @@ void advise(const SampleOptions& options, const SampleTask& task) {
   if (task.state.empty())
     say("stopped; with --state FILE it could be resumed");
   else
-    say("stopped; go on with: longstride sample {} --resume {}{}", options.run, task.state,
-        output_option(task));
+    say("stopped; go on with: longstride sample {} --resume {}{}", file_argument(options.run),
+        file_argument(task.state), output_option(task));
 }
 
 }  // namespace

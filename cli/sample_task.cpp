@@ -11,6 +11,7 @@
 #include "longstride/run/saved_settings.h"
 
 #include "cli/load_run.h"
+#include "cli/output_file.h"
 #include "cli/prime.h"
 #include "cli/sample_files.h"
 #include "cli/use_instructions.h"
@@ -154,6 +155,7 @@ SampleTask prepare_task(const SampleOptions& options) {
   const int64_t context = job.config.model.context;
   LONGSTRIDE_CHECK(!job.modality().records || job.session.length == context,
                    "--length {}: a picture always has {} bytes", job.session.length, context);
+  if (options.prime != "-") spare_what_is_read(job.session.output, "--output", {options.prime});
   check_files(task, begins ? options.count : std::ssize(job.session.sequences));
   if (begins) add_sequences(job, options.count, load_prime(options, job));
   return task;

@@ -41,12 +41,17 @@ constexpr IntegerRange kCheckpoint{.least = 0};
 constexpr IntegerRange kLengths{.least = 0, .most = int64_t{1} << 50};
 constexpr IntegerRange kCounts{.least = 1, .most = 100'000'000};
 
-void add_overrides(Command& command, std::vector<std::string>& overrides) {
+void add_set(Command& command, std::vector<std::string>& overrides, const std::string& example) {
   command
       .add_repeated(
           "--set", [&overrides](const std::string& text) { overrides.push_back(text); },
-          "override a config field, as in --set train.steps=100 (repeatable)")
+          "override a config field, as in --set " + example + " (repeatable)")
       .type_name("KEY=VALUE");
+}
+
+void add_overrides(Command& command, std::vector<std::string>& overrides,
+                   const std::string& example = "compute.threads=2") {
+  add_set(command, overrides, example);
   command
       .add_repeated(
           "--device",
@@ -84,7 +89,7 @@ void add_train(CLI::App& app, TrainOptions& o, int& result) {
       .required()
       .type_name("CONFIG|RUN");
   c.add("--run", o.run, "directory of the new run [runs/NAME of the config]").type_name("DIR");
-  add_overrides(c, o.overrides);
+  add_overrides(c, o.overrides, "train.steps=100");
   c.add_flag("--resume", o.resume, "go on if the run directory already holds this run, else begin it");
   c.add("--step", o.step, kCheckpoint, "go on from this checkpoint, discarding later ones [the newest]");
   c.add("--ranks", o.ranks, {.least = 1, .most = 1024},
@@ -111,7 +116,7 @@ void add_sweep(CLI::App& app, SweepOptions& o, int& result) {
        "a field and its values, as in --vary train.learning_rate=1e-3,2e-3 (repeatable)")
       .type_name("KEY=VALUE,...");
   c.add("--folder", o.folder, "folder of the runs [runs/NAME of the config]").type_name("DIR");
-  add_overrides(c, o.overrides);
+  add_overrides(c, o.overrides, "train.steps=100");
   c.add("--gpus", o.gpus, {.least = 1, .most = 1024},
         "runs at a time, each on a GPU of its own [all that are there]");
   c.add_flag("--json", o.json, "print the table as JSON");
@@ -126,7 +131,8 @@ void add_eval(CLI::App& app, EvalOptions& o, int& result) {
   Command c(app, "eval", "bits per byte of a run's model on held-out data");
   c.add("run", o.run, "run directory").required().type_name("RUN");
   c.add("--file", o.file, "evaluate this file instead of the run's own data").type_name("FILE");
-  c.add_choice("--split", o.split, {"train", "validation", "test"}, "part of the run's data");
+  c.add_choice("--split", o.split, {"train", "validation", "test"}, "part of the run's data")
+      .shown_default("validation");
   c.add("--min-context", o.min_context, {.least = 0},
         "score only bytes that have seen this much context; a list prints a table");
   c.add("--max-bytes", o.max_bytes, {.least = 0}, "evaluate at most this many bytes; 0 = all");
@@ -250,7 +256,7 @@ void add_decompress(CLI::App& app, DecompressOptions& o, int& result) {
 void add_inspect(CLI::App& app, InspectOptions& o, int& result) {
   Command c(app, "inspect", "parameters, cost, memory and reach of a model");
   c.add("target", o.target, "a config file or a run directory").required().type_name("CONFIG|RUN");
-  add_overrides(c, o.overrides);
+  add_overrides(c, o.overrides, "train.steps=100");
   c.add("--draw", o.draw, "draw the attention pattern to this .png or .svg").type_name("FILE");
   c.add("--query", o.query, {.least = 0},
         "with --draw: what this position sees too, from 0 on, among all positions in their rows");
@@ -306,7 +312,7 @@ void add_data(CLI::App& app, DataOptions& o, int& result) {
       .type_name("FILE");
   c.add("--measure", o.measure, {.least = 0, .most = 1 << 30}, "measure entropies and xz on so many bytes")
       .shown_default("8Mi");
-  add_overrides(c, o.overrides);
+  add_set(c, o.overrides, "data.kind=text");
   c.add_flag("--json", o.json, "print the result as JSON");
   c.footer("Examples:\n  longstride data my.log.xz\n  longstride data pictures/ --preview grid.png");
   c.run([&] { result = run_data(o); });

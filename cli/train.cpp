@@ -31,6 +31,7 @@
 
 #include "cli/commands.h"
 #include "cli/data_notes.h"
+#include "cli/file_argument.h"
 #include "cli/load_config.h"
 #include "cli/standard_streams.h"
 #include "cli/use_instructions.h"
@@ -167,13 +168,17 @@ void settle_ranks(TrainOptions& options) {
           fmt::format("--gpus {} is {} ranks, one each; leave --ranks out", options.gpus, options.gpus));
     options.ranks = options.gpus;
     // A config may name another device; who names one beside --gpus wants two things.
-    constexpr std::string_view kDevice = "compute.device=";
-    for (const std::string& text : options.overrides)
-      if (text.starts_with(kDevice) && text != "compute.device=cuda" && text != "compute.device=auto")
+    for (const std::string& text : options.overrides) {
+      const size_t equals = text.find('=');
+      if (equals == std::string::npos || trim(std::string_view(text).substr(0, equals)) != "compute.device")
+        continue;
+      const std::string_view device = trim(std::string_view(text).substr(equals + 1));
+      if (device != "cuda" && device != "auto")
         throw UsageError(
             fmt::format("--gpus {} and device {}: ranks take a GPU each, the first takes GPU 0; "
                         "leave the device out (CUDA_VISIBLE_DEVICES says which GPUs they may be)",
-                        options.gpus, text.substr(kDevice.size())));
+                        options.gpus, device));
+    }
     options.overrides.push_back("compute.device=cuda");
   }
   if (options.parallel.empty()) return;
@@ -229,12 +234,19 @@ void refuse_config_of_run(const TrainOptions& options) {
   const fs::path target(options.target);
   if (target.filename() != "config.toml" || !options.run.empty()) return;
   const std::string folder = target.has_parent_path() ? target.parent_path().string() : ".";
-  if (!fs::is_regular_file(fs::path(folder) / ".lock") && !fs::is_directory(fs::path(folder) / "checkpoints"))
+  if (!fs::is_regular_file(fs::path(folder) / ".lock") &&
+      state_of_directory(folder) != RunDirectoryState::trained)
     return;
   throw UsageError(
       fmt::format("{} belongs to a run: go on with it by 'longstride train {}', or begin another with its "
                   "config and --run",
-                  options.target, folder));
+                  options.target, file_argument(folder)));
+}
+
+// The field that a finished run needs more of.
+const char* limit_that_ended(const TrainConfig& train, double seconds) {
+  if (train.minutes > 0 && seconds >= 60 * train.minutes) return "minutes=N";
+  return train.epochs > 0 ? "epochs=N" : "steps=N";
 }
 
 }  // namespace
@@ -246,8 +258,11 @@ int run_train(const TrainOptions& of_command) {
                                                        : "--ranks";
   settle_ranks(options);
   // The processes that are started here find themselves among ranks.
-  if (options.ranks > 1 && launch_of_environment().launcher == Launcher::none)
+  if (options.ranks > 1 && launch_of_environment().launcher == Launcher::none) {
+    // What the command line and the config forbid is said before a thousand processes start.
+    for_ranks(load_config(options.target, options.overrides), static_cast<int>(options.ranks));
     return run_ranks(static_cast<int>(options.ranks), options.arguments);
+  }
   const std::unique_ptr<Comm> comm = join_ranks();
   if (options.ranks > 1 && comm->size() != options.ranks)
     throw UsageError(fmt::format("{0} means {1} ranks, but {2} started {3} processes; leave {0} out", option,
@@ -328,12 +343,9 @@ int run_train(const TrainOptions& of_command) {
     if (summary.complete)
       say("next: longstride sample {0}; longstride eval {0}; to train longer: longstride train {0} --set "
           "train.{1}",
-          run,
-          config.train.minutes > 0  ? "minutes=N"
-          : config.train.epochs > 0 ? "epochs=N"
-                                    : "steps=N");
+          file_argument(run), limit_that_ended(config.train, summary.state.seconds));
     else
-      say("go on with: longstride train {}", run);
+      say("go on with: longstride train {}", file_argument(run));
   }
   return summary.complete ? 0 : 128 + InterruptGuard::signal_number();
 }

@@ -37,7 +37,8 @@ VerifiedFile verify_file(const std::string& path) {
   file.how = "digest";
   try {
     std::error_code error;
-    LONGSTRIDE_CHECK(fs::exists(path, error) && !error, "{}: there is no such file or run", path);
+    file.missing = !fs::exists(path, error) || error;
+    LONGSTRIDE_CHECK(!file.missing, "{}: there is no such file or run", path);
     file.bytes = static_cast<int64_t>(fs::file_size(path));
     std::string begin(32, '\0');
     std::ifstream(path, std::ios::binary).read(begin.data(), static_cast<std::streamsize>(begin.size()));
@@ -91,7 +92,10 @@ void print_table(const std::vector<VerifiedFile>& files) {
     const std::string& more = file.problem.empty() ? file.remark : file.problem;
     print_result("{:<{}}  {:>9}  {:<6}  {}{}{}\n", printable_line(file.path), width,
                  human_bytes(static_cast<double>(file.bytes)), file.how,
-                 file.problem.empty() ? "whole" : "DAMAGED", more.empty() ? "" : ": ", printable_line(more));
+                 file.problem.empty() ? "whole"
+                 : file.missing       ? "MISSING"
+                                      : "DAMAGED",
+                 more.empty() ? "" : ": ", printable_line(more));
   }
 }
 
@@ -104,6 +108,9 @@ int run_verify(const VerifyOptions& options) {
     for (VerifiedFile& file : verify(path)) files.push_back(std::move(file));
   const auto damaged = std::count_if(files.begin(), files.end(),
                                      [](const VerifiedFile& file) { return !file.problem.empty(); });
+  const bool all_missing = std::all_of(files.begin(), files.end(), [](const VerifiedFile& file) {
+    return file.problem.empty() || file.missing;
+  });
   if (options.json) {
     nlohmann::json out = nlohmann::json::array();
     for (const VerifiedFile& file : files)
@@ -123,8 +130,8 @@ int run_verify(const VerifyOptions& options) {
       print_result("all {} are whole, {} in {:.2f} s\n", files.size(),
                    human_bytes(static_cast<double>(bytes)), seconds.count());
   }
-  LONGSTRIDE_CHECK(damaged == 0, "{} of {} files {} damaged", damaged, files.size(),
-                   damaged == 1 ? "is" : "are");
+  LONGSTRIDE_CHECK(damaged == 0, "{} of {} files {} {}", damaged, files.size(), damaged == 1 ? "is" : "are",
+                   all_missing ? "missing" : "damaged");
   return 0;
 }
 

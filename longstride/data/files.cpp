@@ -21,6 +21,7 @@ namespace fs = std::filesystem;
 SourceFile stat_file(const std::string& path) {
   struct stat status {};
   LONGSTRIDE_CHECK(::stat(path.c_str(), &status) == 0, "cannot read {}: {}", path, last_system_error());
+  LONGSTRIDE_CHECK(!S_ISDIR(status.st_mode), "cannot read {}: it is a folder", path);
   LONGSTRIDE_CHECK(S_ISREG(status.st_mode), "cannot read {}: it is neither a file nor a folder", path);
   const auto nanoseconds = [](const timespec& time) {
     return int64_t{time.tv_sec} * 1'000'000'000 + time.tv_nsec;

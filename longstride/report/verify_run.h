@@ -11,9 +11,10 @@ namespace longstride {
 struct VerifiedFile {
   std::string path;
   int64_t bytes = 0;
-  std::string how;      // it was looked at: "digest", "read"
-  std::string problem;  // what is wrong, in one line; "": nothing
-  std::string remark;   // what is no damage but worth a line
+  std::string how;       // it was looked at: "digest", "read"
+  std::string problem;   // what is wrong, in one line; "": nothing
+  bool missing = false;  // that is what is wrong
+  std::string remark;    // what is no damage but worth a line
 };
 
 // The files of the run directory, in the order of docs/file-formats.md: config.toml, data.json, best.json, checkpoints,

@@ -216,6 +216,61 @@ TEST_F(CliTest, AFinishedRunSaysWhatCanBeDoneNext) {
                    {"already holds a run", "named after its config", "--run"});
 }
 
+// Epochs replace steps, so that steps on the command line were passed over where the config counts epochs.
+TEST_F(CliTest, StepsOfTheCommandLineCount) {
+  write_small_config("epochs = 3.0\n");
+  Outcome outcome = longstride("train small.toml --run run --set train.steps=5");
+  EXPECT_EQ(outcome.code, 0) << outcome.err;
+  EXPECT_THAT(outcome.err, HasSubstr("finished at step 5 "));
+  EXPECT_THAT(outcome.err, HasSubstr("--set train.steps=N"));
+  outcome = longstride("train run --set train.steps=7");
+  EXPECT_THAT(outcome.err, HasSubstr("finished at step 7 "));
+  expect_complaint(longstride("train small.toml --run other --set train.steps=5 --set train.epochs=1"), 2,
+                   {"train.steps and train.epochs"});
+  // The limit that ended the run is the one that is named, though the config has minutes too.
+  outcome = longstride("train small.toml --run third --set train.epochs=0.2 --set train.minutes=5");
+  EXPECT_EQ(outcome.code, 0) << outcome.err;
+  EXPECT_THAT(outcome.err, HasSubstr("--set train.epochs=N"));
+}
+
+TEST_F(CliTest, AdviceCanBeCopied) {
+  write_small_config();
+  Outcome outcome = longstride("train small.toml --run 'my run' --set train.steps=2");
+  EXPECT_THAT(outcome.err, HasSubstr("longstride sample 'my run'; longstride eval 'my run'"));
+  write("-dash it.txt", std::string(3000, 'x'));
+  outcome = longstride("init './-dash it.txt' --device cpu");
+  EXPECT_EQ(outcome.code, 0) << outcome.err;
+  EXPECT_THAT(outcome.err, HasSubstr("next: longstride train './-dash it.toml'"));
+}
+
+// An empty value is most often a variable of the shell that is not set.
+TEST_F(CliTest, AnEmptyValueIsNoAnswer) {
+  write_small_config();
+  ASSERT_EQ(longstride("train small.toml --run run --quiet --set train.steps=2").code, 0);
+  for (const char* command : {"eval run --file ''", "sample run --prime ''", "sample run -o ''",
+                              "train small.toml --run ''", "report run -o ''"})
+    expect_complaint(longstride(command), 2, {"the value is empty"});
+}
+
+TEST_F(CliTest, AConfigMayLieBesideCheckpointsOfSomethingElse) {
+  write_small_config();
+  fs::create_directory(folder_ / "checkpoints");
+  fs::rename(folder_ / "small.toml", folder_ / "config.toml");
+  const Outcome outcome = longstride("train config.toml --quiet --set train.steps=2");
+  EXPECT_EQ(outcome.code, 0) << outcome.err;
+  expect_complaint(longstride("train runs/config/config.toml"), 2, {"belongs to a run"});
+}
+
+TEST_F(CliTest, OneQuestionHasOneAnswer) {
+  write_small_config();
+  ASSERT_EQ(longstride("train small.toml --run run --quiet --set train.steps=2").code, 0);
+  expect_complaint(longstride("eval run --file text.txt --split test"), 2, {"--split", "--file"});
+  expect_complaint(longstride("train /dev/null --run other"), 1, {"put it into a file"});
+  expect_complaint(longstride("verify nothing"), 1, {"1 of 1 files is missing"});
+  fs::create_directory(folder_ / "folder");
+  expect_complaint(longstride("sample run --prime folder"), 1, {"it is a folder"});
+}
+
 TEST_F(CliTest, WithoutCheckpointsThePublishedModelIsUsed) {
   write_small_config();
   ASSERT_EQ(longstride("train small.toml --run run --quiet").code, 0);

@@ -46,6 +46,37 @@ class OutputsTest : public CliTest {
   }
 };
 
+// ---- what a command reads ----
+
+TEST_F(OutputsTest, WhatIsReadIsNotWrittenOver) {
+  fs::create_directory(folder_ / "texts");
+  write("texts/a.txt", std::string(4000, 'a'));
+  const std::string text = in_folder("text.txt"), config = in_folder("run/config.toml");
+  for (const char* command : {"data text.txt --preview text.txt", "data text.txt --preview ./text.txt",
+                              "eval run --file text.txt --curve text.txt", "eval run --curve text.txt",
+                              "sample run --prime text.txt -o text.txt", "init text.txt -o text.txt --force",
+                              "compress run text.txt -o text.txt --force"}) {
+    SCOPED_TRACE(command);
+    expect_complaint(longstride(command), 1, {"text.txt: that is the file to read"});
+    EXPECT_EQ(in_folder("text.txt"), text);
+  }
+  expect_complaint(longstride("data texts --preview texts/a.txt"), 1,
+                   {"texts/a.txt: that is a file of the folder to read"});
+  expect_complaint(longstride("report run -o run/config.toml"), 1,
+                   {"run/config.toml: that is a file of the folder to read"});
+  EXPECT_EQ(in_folder("run/config.toml"), config);
+  EXPECT_EQ(longstride("report run").code, 0);
+  EXPECT_EQ(longstride("report run").code, 0);  // its own page may be written again
+}
+
+TEST_F(OutputsTest, TwoResultsNeedTwoFiles) {
+  expect_complaint(longstride("eval run --curve c.csv --entropy ./c.csv"), 2,
+                   {"that is the file of --curve"});
+  expect_complaint(longstride("inspect small.toml --draw a.svg --draw-reach a.svg"), 2,
+                   {"that is the file of --draw"});
+  EXPECT_FALSE(fs::exists(folder_ / "a.svg"));
+}
+
 // ---- devices, pipes and links ----
 
 TEST_F(OutputsTest, LinksStayWhereTheyPoint) {

@@ -203,7 +203,9 @@ TEST_F(RanksTest, WhatCannotBeIsOneLine) {
                    {"train.batch = 2 sequences cannot be shared out to 3 ranks evenly; take 3"});
   expect_complaint(train(2, "nothing.toml --run run"), 1, {"nothing.toml: no such config file"});
   expect_complaint(train(1, "small.toml --run run --ranks 0"), 2, {"--ranks 0: must lie between 1 and 1024"});
-  for (const char* device : {"--device cuda:1", "--set compute.device=cpu"})
+  expect_complaint(longstride("train small.toml --run run --ranks 1000"), 1,
+                   {"train.batch = 2 sequences cannot be shared out to 1000 ranks"});
+  for (const char* device : {"--device cuda:1", "--set compute.device=cpu", "--set 'compute.device = cpu'"})
     expect_complaint(longstride(std::string("train small.toml --run run --gpus 2 ") + device), 2,
                      {"--gpus 2 and device c", "leave the device out"});
   if (!kMpirun.empty()) {

@@ -39,10 +39,11 @@ constexpr std::string_view kSuffix = ".lsc";
 // ---- the file to write ----
 
 // What is no regular file is nothing that could be lost.
-OutputOptions check_file(const std::string& output, const std::string& input, bool force) {
+OutputOptions check_file(const std::string& output, const std::string& input, const std::string& run,
+                         bool force) {
   std::error_code ignored;
   const bool direct = is_direct_output(output);
-  spare_what_is_read(output, "--output", {input});
+  spare_what_is_read(output, "--output", {input, run});
   prepare_output(output, "--output");
   LONGSTRIDE_CHECK(direct || force || !fs::exists(output, ignored),
                    "{} is there already; choose another --output, or replace it with --force", output);
@@ -192,7 +193,7 @@ int run_compress(const CompressOptions& options) {
   use_instructions(config.compute);
   const CompressMaterial material(config, options.file);
   const std::string output = options.output.empty() ? options.file + std::string(kSuffix) : options.output;
-  OutputOptions writing = check_file(output, options.file, options.force);
+  OutputOptions writing = check_file(output, options.file, options.run, options.force);
   writing.mode = material.file_mode();
   const LoadedModel loaded(options.run, config.compute,
                            {.step = options.step, .int8 = options.weights == "int8"});
@@ -249,7 +250,7 @@ int run_decompress(const DecompressOptions& options) {
                     options.file, options.file));
   const std::string output =
       options.output.empty() ? name_of_original(options.file, header.extension) : options.output;
-  OutputOptions writing = check_file(output, options.file, options.force);
+  OutputOptions writing = check_file(output, options.file, options.run, options.force);
   writing.mode = file.mode();
 
   const ComputeConfig compute =

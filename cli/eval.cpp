@@ -62,7 +62,7 @@ Material open_material(const EvalOptions& options, const RunConfig& config) {
 }
 
 std::vector<std::string> files_read(const EvalOptions& options, const RunConfig& config) {
-  return {options.file, config.data.path, config.data.validation_path, config.data.test_path};
+  return {options.run, options.file, config.data.path, config.data.validation_path, config.data.test_path};
 }
 
 // Checks what can be checked before the model is loaded.

@@ -4,12 +4,24 @@
 
 #include "longstride/base/check.h"
 #include "longstride/base/output_file.h"
+#include "longstride/run/run_directory.h"
 
 #include "cli/standard_streams.h"
 
 namespace longstride::cli {
 
 namespace fs = std::filesystem;
+
+namespace {
+
+// A run's folder may hold samples, curves and pages too, which may be written again.
+bool is_of_run(const fs::path& inside) {
+  const std::string ending = inside.extension().string();
+  return *inside.begin() == "checkpoints" || ending == ".toml" || ending == ".json" || ending == ".jsonl" ||
+         ending == ".safetensors";
+}
+
+}  // namespace
 
 void prepare_output(const std::string& path, const std::string& option) {
   check_output(path, option);
@@ -31,8 +43,9 @@ void spare_what_is_read(const std::string& path, const std::string& option,
     LONGSTRIDE_CHECK(!fs::equivalent(path, name, ignored), "{} {}: that is the file to read", option, path);
     if (!fs::is_directory(name, ignored)) continue;
     const fs::path inside = output.lexically_relative(fs::weakly_canonical(name, ignored));
-    LONGSTRIDE_CHECK(inside.empty() || *inside.begin() == "..", "{} {}: that is a file of the folder to read",
-                     option, path);
+    const bool is_inside = !inside.empty() && *inside.begin() != "..";
+    LONGSTRIDE_CHECK(!is_inside || (is_run_directory(name) && !is_of_run(inside)),
+                     "{} {}: that is a file of the folder to read", option, path);
   }
 }
 

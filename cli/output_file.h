@@ -12,7 +12,8 @@ namespace longstride::cli {
 void prepare_output(const std::string& path, const std::string& option);
 
 // Throws Error, opened likewise, if writing to `path` would destroy what the command reads: one of the files `read`, or a
-// file that is there in one of the folders among them. Empty names are none.
+// file that is there in one of the folders among them; of a run's folder, a file that the run consists of. Empty names are
+// none.
 void spare_what_is_read(const std::string& path, const std::string& option,
                         const std::vector<std::string>& read);
 

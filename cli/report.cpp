@@ -18,6 +18,7 @@
 #include "longstride/base/text.h"
 #include "longstride/report/page.h"
 #include "longstride/report/run_view.h"
+#include "longstride/run/run_directory.h"
 
 #include "cli/commands.h"
 #include "cli/output_file.h"
@@ -172,9 +173,8 @@ int run_report(const ReportOptions& options) {
     LONGSTRIDE_CHECK(fs::is_directory(path, ignored), "{}: no such run directory", path);
   }
   find_watched(options.runs, watched);
-  // A page may lie in a run's folder, but take the place of no file of the run.
-  if (fs::path(options.output).extension() != ".html")
-    spare_what_is_read(options.output, "--output", options.runs);
+  for (const Watched& run : watched)
+    if (is_run_directory(run.path)) spare_what_is_read(options.output, "--output", {run.path});
   prepare_output(options.output, "--output");
   if (options.watch && is_direct_output(options.output))
     throw UsageError(fmt::format("--watch: {} is no file that could be written again", options.output));

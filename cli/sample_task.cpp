@@ -155,8 +155,12 @@ SampleTask prepare_task(const SampleOptions& options) {
   const int64_t context = job.config.model.context;
   LONGSTRIDE_CHECK(!job.modality().records || job.session.length == context,
                    "--length {}: a picture always has {} bytes", job.session.length, context);
-  if (options.prime != "-") spare_what_is_read(job.session.output, "--output", {options.prime});
-  check_files(task, begins ? options.count : std::ssize(job.session.sequences));
+  const int64_t count = begins ? options.count : std::ssize(job.session.sequences);
+  const int64_t files = job.modality().records ? 1 : count;
+  for (int64_t i = 0; i < files; ++i)
+    spare_what_is_read(numbered_output(job.session.output, i, files), "--output",
+                       {options.run, options.prime == "-" ? "" : options.prime});
+  check_files(task, count);
   if (begins) add_sequences(job, options.count, load_prime(options, job));
   return task;
 }

@@ -62,11 +62,18 @@ TEST_F(OutputsTest, WhatIsReadIsNotWrittenOver) {
   }
   expect_complaint(longstride("data texts --preview texts/a.txt"), 1,
                    {"texts/a.txt: that is a file of the folder to read"});
-  expect_complaint(longstride("report run -o run/config.toml"), 1,
-                   {"run/config.toml: that is a file of the folder to read"});
+  for (const char* command :
+       {"report run -o", "sample run -o", "eval run --curve", "compress run text.txt --force -o"})
+    expect_complaint(longstride(std::string(command) + " run/config.toml"), 1,
+                     {"run/config.toml: that is a file of the folder to read"});
   EXPECT_EQ(in_folder("run/config.toml"), config);
-  EXPECT_EQ(longstride("report run").code, 0);
-  EXPECT_EQ(longstride("report run").code, 0);  // its own page may be written again
+  write("o-1.txt", text);
+  expect_complaint(longstride("sample run -n 2 --prime o-1.txt -o o.txt"), 1,
+                   {"o-1.txt: that is the file to read"});
+  // What lies in a run's folder and is no part of the run may be written again.
+  for (const char* command :
+       {"report run", "report . -o page.html", "report run -o run/page.html", "sample run -o run/sample.txt"})
+    for (int time = 0; time < 2; ++time) EXPECT_EQ(longstride(command).code, 0) << command;
 }
 
 TEST_F(OutputsTest, TwoResultsNeedTwoFiles) {

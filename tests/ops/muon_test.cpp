@@ -47,8 +47,8 @@ struct OneMatrix {
 
 TEST(Muon, AgreesWithTheReference) {
 #if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
-  constexpr verify::Effort kEffort =
-      verify::Effort::quick;  // more sizes of the same loops take minutes there
+  // More sizes of the same loops take minutes there.
+  constexpr verify::Effort kEffort = verify::Effort::quick;
 #else
   constexpr verify::Effort kEffort = verify::Effort::thorough;
 #endif

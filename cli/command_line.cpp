@@ -46,6 +46,8 @@ double read_number(const std::string& text, const std::string& name, const Numbe
 
 }  // namespace
 
+Option& Option::needs(const std::string& name) { return option_->needs(name), *this; }
+
 Option Command::add(const std::string& names, int64_t& target, const IntegerRange& range,
                     const std::string& help) {
   const auto take = [&target, range, name = long_name(names)](const std::string& text) {
@@ -91,6 +93,12 @@ Option Command::add(const std::string& names, std::vector<std::string>& target, 
   return Option(app_.add_option(names, target, help)->delimiter(','));
 }
 
+Option Command::add_checked(const std::string& names, const std::function<void(const std::string&)>& take,
+                            const std::string& help) {
+  const auto take_checked = [take](const std::string& text) { read_value([&] { return take(text), true; }); };
+  return Option(app_.add_option_function<std::string>(names, take_checked, help));
+}
+
 Option Command::add_words(const std::string& name, std::vector<std::string>& target,
                           const std::string& help) {
   return Option(app_.add_option(name, target, help));
@@ -110,8 +118,8 @@ Option Command::add_repeated(const std::string& names, const std::function<void(
       app_.add_option_function<std::vector<std::string>>(names, take_all, help)->allow_extra_args(false));
 }
 
-void Command::add_flag(const std::string& names, bool& target, const std::string& help) {
-  app_.add_flag(names, target, help);
+Option Command::add_flag(const std::string& names, bool& target, const std::string& help) {
+  return Option(app_.add_flag(names, target, help));
 }
 
 std::vector<std::string> Command::given() const {

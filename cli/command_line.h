@@ -30,6 +30,8 @@ class Option {
   Option& type_name(const std::string& name) { return option_->type_name(name), *this; }
   Option& shown_default(const std::string& text) { return option_->default_str(text), *this; }
   Option& required() { return option_->required(), *this; }
+  // Given without the option `name`, as "--draw", it is a UsageError. That one has been added before.
+  Option& needs(const std::string& name);
 
  private:
   CLI::Option* option_;
@@ -48,6 +50,9 @@ class Command {
   Option add(const std::string& names, double& target, const NumberRange& range, const std::string& help);
   Option add(const std::string& names, std::string& target, const std::string& help);
   Option add(const std::string& names, std::vector<std::string>& target, const std::string& help);
+  // May be given once; `take` gets the value. An Error that it throws is one of the command line.
+  Option add_checked(const std::string& names, const std::function<void(const std::string&)>& take,
+                     const std::string& help);
   // The rest of the words on the command line, whatever is in them.
   Option add_words(const std::string& name, std::vector<std::string>& target, const std::string& help);
   Option add_choice(const std::string& names, std::string& target, const std::vector<std::string>& choices,
@@ -55,7 +60,7 @@ class Command {
   // May be given several times; `take` gets each value.
   Option add_repeated(const std::string& names, const std::function<void(const std::string&)>& take,
                       const std::string& help);
-  void add_flag(const std::string& names, bool& target, const std::string& help);
+  Option add_flag(const std::string& names, bool& target, const std::string& help);
 
   // The help does not show the command.
   void hide() { app_.group(""); }

@@ -29,7 +29,8 @@ struct SweepOptions {
   std::vector<std::string> vary;  // each section.key=value,value,...
   std::string folder;             // empty: runs/<name of the config>
   std::vector<std::string> overrides;
-  int64_t gpus = 0;  // runs at a time, each on a GPU of its own; 0: as many as there are
+  int64_t gpus = 0;           // runs at a time, each on a GPU of its own; 0: as many as there are
+  bool data_changed = false;  // data that changed are taken as they are now
   bool json = false;
   char** arguments = nullptr;  // of this process
 };
@@ -117,17 +118,19 @@ int run_decompress(const DecompressOptions& options);
 struct InspectOptions {
   std::string target;  // a config file or a run directory
   std::vector<std::string> overrides;
-  std::string draw;        // a .png or .svg
-  int64_t query = -1;      // whose view --draw shows too; -1: none
-  std::string draw_reach;  // likewise
-  std::string attention;   // likewise, of a trained model
-  int64_t layer = 1;       // that --attention looks at, from 1
+  std::string draw;           // a .png or .svg
+  int64_t query = -1;         // whose view --draw shows too; -1: none
+  std::string draw_reach;     // likewise
+  std::string attention;      // likewise, of a trained model
+  int64_t layer = 1;          // that --attention looks at, from 1
+  bool data_changed = false;  // for it, data that changed are taken as they are now
   int64_t pixels = 512;
   bool time = false, measure_anew = false;
   std::string fit;   // "batch", "context" or "layers"; empty: the config as it is
   int64_t room = 0;  // bytes that training may take; 0: what is free
   double price = 0;  // of an hour
   bool json = false;
+  std::vector<std::string> given;  // names of the options on the command line
 };
 int run_inspect(const InspectOptions& options);
 

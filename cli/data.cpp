@@ -94,6 +94,21 @@ std::vector<uint8_t> preview_of(const DataConfig& config, const Segment& train) 
                             : kPreviewBytes);
 }
 
+// Refuses a name that says another format than the file would have.
+void check_preview(const std::string& path, const DataConfig& config) {
+  if (is_direct_output(path)) return;
+  const Modality& modality = modality_of(config);
+  const std::string ending = std::filesystem::path(path).extension().string();
+  const bool is_picture = ending == ".png" || ending == ".svg";
+  const std::string shown = modality.timed     ? "a waveform, .png or .svg"
+                            : modality.records ? "a grid, .png"
+                                               : "text";
+  const bool fits = modality.timed ? is_picture : modality.records ? ending == ".png" : !is_picture;
+  if (!fits)
+    throw UsageError(
+        fmt::format("--preview {}: {} {} shown as {}", path, modality.all, modality.verb, shown));
+}
+
 void write_preview(const std::string& path, const DataConfig& config, const Segment& train) {
   const Modality& modality = modality_of(config);
   const std::vector<uint8_t> bytes = preview_of(config, train);
@@ -133,6 +148,7 @@ int run_data(const DataOptions& options) {
     prepare_output(options.preview, "--preview");
   }
   choose_kind(config.data);
+  if (!options.preview.empty()) check_preview(options.preview, config.data);
   const Splits splits = open_whole_or_split(config.data);
   const Corpus& corpus = *splits.train.corpus;
   const std::vector<uint8_t> measured = beginning(splits.train, options.measure);

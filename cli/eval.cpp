@@ -41,6 +41,9 @@ Material open_material(const EvalOptions& options, const RunConfig& config) {
   if (!options.file.empty()) {
     if (!options.split.empty())
       throw UsageError("--split is of the run's own data, and --file takes its place; give one of them");
+    if (options.data_changed)
+      throw UsageError(
+          "--data-changed is about the run's own data, and --file takes their place; leave it out");
     auto corpus = std::make_shared<const Corpus>(open_corpus(config.data, options.file));
     return {Segment{corpus, 0, corpus->size()}, corpus->description()};
   }

@@ -125,6 +125,9 @@ std::optional<DrawnQuery> drawn_query(const InspectOptions& options, const Model
 }  // namespace
 
 int run_inspect(const InspectOptions& options) {
+  if (options.attention.empty() && options.draw.empty() && options.draw_reach.empty() &&
+      std::find(options.given.begin(), options.given.end(), "--pixels") != options.given.end())
+    throw UsageError("--pixels: nothing is drawn; --draw, --draw-reach or --attention draws");
   if (!options.attention.empty()) return run_inspect_attention(options);
   RunConfig config = load_config(options.target, options.overrides);
   use_instructions(config.compute);
@@ -132,9 +135,6 @@ int run_inspect(const InspectOptions& options) {
   const bool length_wanted = options.time && config.train.epochs > 0;
   const int64_t windows = look_at_data(config, length_wanted);
   const std::string chosen = changes_of(as_given, config);
-  if (options.price > 0 && !options.time) throw UsageError("--price needs --time");
-  if (options.query >= 0 && options.draw.empty()) throw UsageError("--query needs --draw");
-  if (options.measure_anew && !options.time) throw UsageError("--measure needs --time");
   Answer fit, time;
   if (!options.fit.empty()) fit = answer_fit(config, options);
   if (options.query >= config.model.context)

@@ -34,7 +34,8 @@ struct Window {
 // The first of the validation part, or of the training part where there is no other.
 Window window_of(const InspectOptions& options, const RunConfig& config) {
   const int64_t context = config.model.context;
-  const Splits splits = open_splits_of(options.target, config, options.overrides, "validation", false);
+  const Splits splits =
+      open_splits_of(options.target, config, options.overrides, "validation", options.data_changed);
   const bool held_out = splits.validation.size() >= context;
   const Segment& segment = held_out ? splits.validation : splits.train;
   LONGSTRIDE_CHECK(segment.size() >= context,

@@ -78,8 +78,10 @@ void find_watched(const std::vector<std::string>& folders, std::vector<Watched>&
     const auto is_below = [&](const Watched& run) { return run.path.starts_with(folder); };
     if (found.empty() && std::none_of(watched.begin(), watched.end(), is_below)) found.push_back(folder);
     for (std::string& run : found) {
-      if (std::any_of(watched.begin(), watched.end(),
-                      [&](const Watched& known) { return known.path == run; }))
+      // Also under another name, as with a slash at the end.
+      if (std::any_of(watched.begin(), watched.end(), [&](const Watched& known) {
+            return known.path == run || fs::equivalent(known.path, run, ignored);
+          }))
         continue;
       auto metrics = std::make_unique<MetricsReader>((fs::path(run) / "metrics.jsonl").string());
       watched.push_back({std::move(run), std::move(metrics)});

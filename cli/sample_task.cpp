@@ -28,7 +28,6 @@ bool given(const SampleOptions& options, const std::string& name) {
 
 // For a task that begins without a state.
 void check_new(const SampleOptions& options) {
-  if (options.branch > 0) throw UsageError("--branch needs the state to branch from: --resume FILE");
   std::error_code ignored;
   LONGSTRIDE_CHECK(!fs::is_regular_file(options.state, ignored),
                    "--state {}: it is there already; go on from it with --resume {}, or remove it",

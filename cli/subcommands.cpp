@@ -6,6 +6,7 @@
 
 #include <fmt/format.h>
 
+#include "longstride/device/device.h"
 #include "longstride/device/instructions.h"
 #include "longstride/run/choices.h"
 #include "longstride/run/config.h"
@@ -53,9 +54,12 @@ void add_overrides(Command& command, std::vector<std::string>& overrides,
                    const std::string& example = "compute.threads=2") {
   add_set(command, overrides, example);
   command
-      .add_repeated(
+      .add_checked(
           "--device",
-          [&overrides](const std::string& device) { overrides.push_back("compute.device=" + device); },
+          [&overrides](const std::string& device) {
+            check_device_name(device);
+            overrides.push_back("compute.device=" + device);
+          },
           "cpu, cuda, cuda:N or auto; as compute.device of a config")
       .type_name("DEVICE");
 }
@@ -78,9 +82,10 @@ Options& settled(Options& options) {
   return options;
 }
 
-void add_data_changed(Command& command, bool& data_changed) {
-  command.add_flag("--data-changed", data_changed,
-                   "take the run's data as they are now, although they are not those that it was trained on");
+Option add_data_changed(Command& command, bool& data_changed) {
+  return command.add_flag(
+      "--data-changed", data_changed,
+      "take the run's data as they are now, although they are not those that it was trained on");
 }
 
 void add_train(CLI::App& app, TrainOptions& o, int& result) {
@@ -119,6 +124,7 @@ void add_sweep(CLI::App& app, SweepOptions& o, int& result) {
   add_overrides(c, o.overrides, "train.steps=100");
   c.add("--gpus", o.gpus, {.least = 1, .most = 1024},
         "runs at a time, each on a GPU of its own [all that are there]");
+  add_data_changed(c, o.data_changed);
   c.add_flag("--json", o.json, "print the table as JSON");
   c.footer(
       "The same command again leaves finished runs as they are and goes on with the others.\n\n"
@@ -159,12 +165,13 @@ void add_sample(CLI::App& app, SampleOptions& o, int& result) {
   c.add("-n,--count", o.count, kCounts, "samples").shown_default("1");
   c.add("--length", o.length, kLengths,
         "bytes a sample, prime included; 0 = the context. Text and sound go on beyond it");
-  c.add("--hop", o.hop, {.least = 0, .most = 1},
+  c.add("--hop", o.hop, {.least = 0, .most = 1, .least_excluded = true},
         "beyond the context: the part of it by which the model's window moves on when it is full")
       .shown_default("0.5");
   c.add("--temperature", o.temperature, {.least = 0}, "0 = always the likeliest byte").shown_default("1");
   c.add("--top-k", o.top_k, {.least = 0}, "only the k likeliest bytes; 0 = all");
-  c.add("--top-p", o.top_p, {.least = 0, .most = 1}, "only the likeliest bytes that make up this probability")
+  c.add("--top-p", o.top_p, {.least = 0, .most = 1, .least_excluded = true},
+        "only the likeliest bytes that make up this probability")
       .shown_default("1");
   c.add("--seed", o.seed, "the same seed gives the same samples; up to 64 bits").shown_default("0");
   c.add("--prime", o.prime,
@@ -184,8 +191,9 @@ void add_sample(CLI::App& app, SampleOptions& o, int& result) {
         "go on from this state with its options, to the very bytes that it would have come to")
       .type_name("FILE");
   c.add("--branch", o.branch, kCounts,
-        "with --resume: go on in N other ways from each sample, leaving the state as it is; may have "
-        "its own --temperature, --top-k, --top-p, --length, --seed and --state");
+        "go on in N other ways from each sample, leaving the state as it is; may have "
+        "its own --temperature, --top-k, --top-p, --length, --seed and --state")
+      .needs("--resume");
   c.add("--streams", o.streams, kCounts,
         "samples side by side at most [what fits the memory, up to 64 on a GPU and 16 on a CPU]");
   c.add_flag("--exact-scores", o.exact_scores,
@@ -259,7 +267,8 @@ void add_inspect(CLI::App& app, InspectOptions& o, int& result) {
   add_overrides(c, o.overrides, "train.steps=100");
   c.add("--draw", o.draw, "draw the attention pattern to this .png or .svg").type_name("FILE");
   c.add("--query", o.query, {.least = 0},
-        "with --draw: what this position sees too, from 0 on, among all positions in their rows");
+        "what this position sees too, from 0 on, among all positions in their rows")
+      .needs("--draw");
   c.add("--draw-reach", o.draw_reach,
         "draw what each position sees through 1, 2, .. layers to this .png or .svg")
       .type_name("FILE");
@@ -267,18 +276,23 @@ void add_inspect(CLI::App& app, InspectOptions& o, int& result) {
         "of a run: what the heads of a layer look at in held-out data, drawn to this .png or .svg, and in "
         "numbers")
       .type_name("FILE");
-  c.add("--layer", o.layer, {.least = 1}, "that --attention looks at").shown_default("1");
+  c.add("--layer", o.layer, {.least = 1}, "that --attention looks at")
+      .shown_default("1")
+      .needs("--attention");
+  add_data_changed(c, o.data_changed).needs("--attention");
   c.add("--pixels", o.pixels, {.least = 16, .most = 8192}, "largest side of a drawn pattern")
       .shown_default("512");
   c.add_flag("--time", o.time,
              "measure steps on this machine, for some seconds or from an earlier time, and tell how long the "
              "run takes");
-  c.add_flag("--measure", o.measure_anew, "measure anew what an earlier --time has measured");
+  c.add_flag("--measure", o.measure_anew, "measure anew what an earlier --time has measured").needs("--time");
   c.add("--price", o.price, {.least = 0, .most = 1e9},
-        "of an hour of this machine, to tell what the run costs");
+        "of an hour of this machine, to tell what the run costs")
+      .needs("--time");
   c.add_choice("--fit", o.fit, {"batch", "context", "layers"},
                "make this as large as the memory allows, and inspect that");
-  c.add("--room", o.room, {.least = 1}, "bytes that training may take, as 80Gi [what is free]");
+  c.add("--room", o.room, {.least = 1}, "bytes that training may take, as 80Gi [what is free]")
+      .needs("--fit");
   c.add_flag("--json", o.json, "print the result as JSON");
   c.footer(
       "Examples:\n  longstride inspect configs/enwik8.toml --draw pattern.png --query 5000\n"
@@ -286,7 +300,10 @@ void add_inspect(CLI::App& app, InspectOptions& o, int& result) {
       "  longstride inspect configs/enwik8.toml --fit context --room 80Gi\n"
       "  longstride inspect runs/text --attention heads.png --layer 5\n\n" +
       describe_fields());
-  c.run([&] { result = run_inspect(o); });
+  c.run([&o, &result, c] {
+    o.given = c.given();
+    result = run_inspect(o);
+  });
 }
 
 void add_init(CLI::App& app, InitOptions& o, int& result) {
@@ -335,10 +352,11 @@ void add_report(CLI::App& app, ReportOptions& o, int& result) {
       .shown_default("report.html");
   c.add("--title", o.title, "heading of the page [the run's name]").type_name("TEXT");
   c.add_flag("--watch", o.watch, "write the page again, which loads itself again, while a run is trained");
-  c.add("--every", o.every, {.least = 1, .most = 86400}, "with --watch: seconds between two pages")
-      .shown_default("30");
+  c.add("--every", o.every, {.least = 1, .most = 86400}, "seconds between two pages")
+      .shown_default("30")
+      .needs("--watch");
   c.add("--samples", o.samples, {.least = 0, .most = 64},
-        "draw so many samples with each checkpoint that is there, and keep them in RUN/samples");
+        "draw so many samples with each checkpoint that has none yet, and keep them in RUN/samples");
   c.footer(
       "The page needs no network. Samples that --samples kept are shown by every later report.\n\n"
       "Examples:\n  longstride report runs/fortunes --samples 4\n"
@@ -369,7 +387,10 @@ void add_verify(CLI::App& app, VerifyOptions& o, int& result) {
 
 void add_selftest(CLI::App& app, SelftestOptions& o, int& result) {
   Command c(app, "selftest", "every op and pattern against the fp64 reference on this machine");
-  c.add("--device", o.device, "cpu, cuda or auto").shown_default("auto");
+  const auto take_device = [&o](const std::string& device) { check_device_name(device), o.device = device; };
+  c.add_checked("--device", take_device, "cpu, cuda, cuda:N or auto")
+      .type_name("DEVICE")
+      .shown_default("auto");
   c.add_choice("--instructions", o.instructions, instruction_names(), "as compute.instructions of a config");
   c.add("--only", o.only, "these groups of checks alone, as in --only attention,\"layer norm\"")
       .type_name("GROUP[,GROUP...]");

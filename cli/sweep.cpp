@@ -137,6 +137,7 @@ class Sweep {
  private:
   std::vector<std::string> words_for(const SweepRow& row) const {
     std::vector<std::string> words{"train", options_.config, "--run", row.path, "--resume"};
+    if (options_.data_changed) words.emplace_back("--data-changed");
     for (const auto* settings : {&options_.overrides, &row.run.settings})
       for (const std::string& setting : *settings) words.insert(words.end(), {"--set", setting});
     return words;

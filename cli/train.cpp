@@ -189,6 +189,9 @@ void settle_ranks(TrainOptions& options) {
   if (options.ranks > 0 && options.ranks != product)
     throw UsageError(fmt::format("--parallel {} is {} ranks, but --{} says {}", options.parallel, product,
                                  options.gpus > 0 ? "gpus" : "ranks", options.ranks));
+  for (const std::string& text : options.overrides)
+    if (trim(std::string_view(text).substr(0, text.find('='))) == "compute.sequence_ranks")
+      throw UsageError(fmt::format("--parallel {} and --set {}: one of them", options.parallel, text));
   options.ranks = product;
   options.overrides.push_back(fmt::format("compute.sequence_ranks={}", parallel.sequence));
 }

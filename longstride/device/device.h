@@ -17,6 +17,8 @@ struct Device {
 
 // "cpu", "cuda", "cuda:1" or "auto" (the first GPU if this build and machine have one). Throws Error.
 Device parse_device(std::string_view text);
+// Throws Error if no build on any machine has a device of that name.
+void check_device_name(std::string_view text);
 std::string name_of(Device device);
 
 // The processor and the instruction sets that matter to us, as in "Intel Xeon, AVX-512 BF16 AMX".

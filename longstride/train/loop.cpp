@@ -188,6 +188,7 @@ class Loop {
           fmt::format("warning    train.warmup = {} of {} steps: the learning rate is still rising when "
                       "the run ends",
                       train.warmup, trainer_.total_steps()));
+    check_limits();
     // Nothing that could be refused is left to do.
     prepared_.commit();
     prepare_run_directory(run_);
@@ -198,6 +199,25 @@ class Loop {
     restore_best();
     settle();
     observer_.note(fmt::format("resuming from step {} of {}", trainer_.state().step, trainer_.total_steps()));
+  }
+
+  // A limit that a run is beyond already would train nothing, and stand in its config.
+  void check_limits() const {
+    if (!prepared_.checkpoint()) return;
+    const TrainConfig was = read_run_config(run_).train;
+    const TrainConfig& is = config_.train;
+    const TrainState& state = trainer_.state();
+    constexpr const char* kAdvice = "give more, or go on from an earlier checkpoint with --step";
+    if (is.steps != was.steps || is.epochs != was.epochs)
+      LONGSTRIDE_CHECK(state.step <= trainer_.total_steps(),
+                       "{}: {} end at step {}, and it is at step {}; {}", run_,
+                       is.epochs > 0 ? fmt::format("train.epochs = {}", is.epochs)
+                                     : fmt::format("train.steps = {}", is.steps),
+                       trainer_.total_steps(), state.step, kAdvice);
+    if (is.minutes != was.minutes && is.minutes > 0)
+      LONGSTRIDE_CHECK(state.seconds <= 60 * is.minutes,
+                       "{}: train.minutes = {}, and it has taken {:.4g} already; {}", run_, is.minutes,
+                       state.seconds / 60, kAdvice);
   }
 
   // What is best may belong to a course that is left, may not be named yet because a kill came first, or may

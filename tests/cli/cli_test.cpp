@@ -180,6 +180,8 @@ TEST_F(CliTest, ChangedDataAreScoredOnlyOnDemand) {
   expect_complaint(longstride("eval run"), 1, {"validation part", "--data-changed"});
   expect_complaint(longstride("sample run --prime validation:0"), 1, {"validation part"});
   EXPECT_EQ(longstride("eval run --data-changed").code, 0);
+  expect_complaint(longstride("inspect run --attention heads.png"), 1, {"--data-changed"});
+  EXPECT_EQ(longstride("inspect run --attention heads.png --data-changed").code, 0);
   EXPECT_EQ(longstride("eval run --split test").code, 0);
   // A run goes on with them on demand, and then has them.
   expect_complaint(longstride("train run --set train.steps=31"), 1, {"--data-changed"});
@@ -269,6 +271,42 @@ TEST_F(CliTest, OneQuestionHasOneAnswer) {
   expect_complaint(longstride("verify nothing"), 1, {"1 of 1 files is missing"});
   fs::create_directory(folder_ / "folder");
   expect_complaint(longstride("sample run --prime folder"), 1, {"it is a folder"});
+  expect_complaint(longstride("eval run --device cpu --device auto"), 2, {"--device"});
+  expect_complaint(longstride("eval run --file text.txt --data-changed"), 2, {"--data-changed", "--file"});
+  expect_complaint(longstride("train small.toml --run other --parallel data=1,sequence=2 "
+                              "--set compute.sequence_ranks=1"),
+                   2, {"--parallel", "compute.sequence_ranks=1", "one of them"});
+}
+
+// Alone they would do nothing, and nobody would know.
+TEST_F(CliTest, OptionsOfAnOptionNeedIt) {
+  write_small_config();
+  for (const auto& [command, option, needed] :
+       {std::array{"inspect small.toml --query 2", "--query", "--draw"},
+        {"inspect small.toml --price 2", "--price", "--time"},
+        {"inspect small.toml --measure", "--measure", "--time"},
+        {"inspect small.toml --layer 2", "--layer", "--attention"},
+        {"inspect small.toml --data-changed", "--data-changed", "--attention"},
+        {"inspect small.toml --room 8Gi", "--room", "--fit"},
+        {"inspect small.toml --pixels 99", "--pixels", "--draw"},
+        {"report nowhere --every 9", "--every", "--watch"},
+        {"sample nowhere --branch 2", "--branch", "--resume"}})
+    expect_complaint(longstride(command), 2, {option, needed});
+}
+
+TEST_F(CliTest, ALimitThatARunIsBeyondIsRefused) {
+  write_small_config();
+  ASSERT_EQ(longstride("train small.toml --run run --quiet").code, 0);
+  const std::string before = read_bytes(folder_ / "run/config.toml");
+  expect_complaint(longstride("train run --quiet --set train.steps=10"), 1,
+                   {"train.steps = 10", "it is at step 30", "--step"});
+  expect_complaint(longstride("train run --quiet --set train.epochs=0.01"), 1,
+                   {"train.epochs = 0.01", "step 30"});
+  expect_complaint(longstride("train run --quiet --set train.minutes=1e-9"), 1, {"train.minutes", "already"});
+  EXPECT_EQ(read_bytes(folder_ / "run/config.toml"), before);
+  const Outcome earlier = longstride("train run --step 20 --set train.steps=22");
+  EXPECT_EQ(earlier.code, 0) << earlier.err;
+  EXPECT_THAT(earlier.err, HasSubstr("finished at step 22 "));
 }
 
 TEST_F(CliTest, WithoutCheckpointsThePublishedModelIsUsed) {
@@ -307,6 +345,10 @@ TEST_F(CliTest, WrongCommandLines) {
   expect_complaint(longstride("train small.toml --set model.layers=many"), 2, {"model.layers", "integer"});
   expect_complaint(longstride("train small.toml --set model.layers"), 2, {"section.key=value"});
   expect_complaint(longstride("eval run --split tset"), 2, {"tset"});
+  for (const char* device : {"tpu", "cpu:1", "cuda:-1", "cuda:4294967296", "cuda:x"})
+    expect_complaint(longstride(std::string("eval run --device ") + device), 2, {"device"});
+  expect_complaint(longstride("selftest --device tpu"), 2, {"tpu", "cpu, cuda"});
+  expect_complaint(longstride("sample run --top-p 0"), 2, {"--top-p 0", "more than 0"});
   expect_complaint(longstride("eval run --weights int9"), 2, {"--weights", "int9", "int8"});
   expect_complaint(longstride("sample run --weights int9"), 2, {"--weights", "int9", "int8"});
   EXPECT_FALSE(fs::exists(folder_ / "runs"));

@@ -64,6 +64,7 @@ TEST_F(InitTest, DataTellsKindPartsAndYardsticks) {
   EXPECT_GT(json["entropies"][1], json["entropies"][3]);
   EXPECT_LT(json["xz_bits"].get<double>(), 8);
   EXPECT_EQ(longstride("data text.txt --preview p.txt").code, 0);
+  expect_complaint(longstride("data text.txt --preview p.png"), 2, {"p.png", "text is shown as text"});
   EXPECT_THAT(read_bytes(folder_ / "p.txt"), testing::StartsWith("line 0"));
 }
 
@@ -74,6 +75,8 @@ TEST_F(InitTest, PicturesHaveAGridAndSkippedFilesAreNamed) {
   for (int i = 0; i < 32; ++i) idx += static_cast<char>(8 * i);
   write_bytes(folder_ / "pictures/a.idx", idx);
   write("pictures/readme.txt", "not a picture");
+  expect_complaint(longstride("data pictures --set data.kind=image --preview grid.jpg"), 2,
+                   {"grid.jpg", "pictures are shown as a grid, .png"});
   const Outcome outcome = longstride("data pictures --set data.kind=image --preview grid.png");
   EXPECT_EQ(outcome.code, 0) << outcome.err;
   EXPECT_THAT(outcome.out, HasSubstr("2 x 2 x 1"));

@@ -43,6 +43,7 @@ TEST_F(ReportTest, ARunIsListedAndReported) {
   EXPECT_THAT(page, HasSubstr("validation/bits"));
   EXPECT_THAT(page, HasSubstr("<figcaption>step 30</figcaption>"));
   EXPECT_TRUE(fs::exists(folder_ / "runs/a, b/samples/step-00000030.txt"));
+  EXPECT_THAT(longstride("report 'runs/a, b' 'runs/a, b/' './runs/a, b' runs").out, HasSubstr("1 run in"));
   // A report on standard output is the page alone.
   EXPECT_THAT(longstride("report runs -o -").out, testing::StartsWith("<!doctype html>"));
   // The run is as good as before, samples or not.

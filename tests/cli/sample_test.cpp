@@ -192,7 +192,7 @@ TEST_F(SampleTest, OptionsThatContradictTheStateAreNamed) {
   expect_complaint(longstride("sample run --branch 2"), 2, {"--branch", "--resume"});
   expect_complaint(longstride("sample run --save-every 2"), 2, {"--save-every", "--state"});
   expect_complaint(longstride("sample run --state same.txt -o same.txt"), 2, {"same.txt"});
-  expect_complaint(longstride("sample run --hop 0"), 1, {"hop"});
+  expect_complaint(longstride("sample run --hop 0"), 2, {"--hop 0"});
 }
 
 TEST_F(SampleTest, APrecisionThatTheStateHasNot) {

@@ -10,6 +10,7 @@
 #include <filesystem>
 #include <map>
 #include <set>
+#include <stdexcept>
 #include <string>
 #include <vector>
 
@@ -276,16 +277,36 @@ TEST_F(FaultTest, EveryKnownWriterIsReachedAndNoOther) {
 // All faults at the first and the last of the operations of a kind at a place; otherwise one of them, each time another.
 bool every_fault() { return std::getenv("LONGSTRIDE_EVERY_FAULT") != nullptr; }
 
+// LONGSTRIDE_PART="I/N", as 1/8: every N-th of the places alone, from the I-th on, for several processes at a time.
+struct Part {
+  size_t first = 0, count = 1;
+  bool has(size_t place) const { return place % count == first; }
+};
+Part part() {
+  Part part;
+  const char* text = std::getenv("LONGSTRIDE_PART");
+  if (text == nullptr) return part;
+  if (std::sscanf(text, "%zu/%zu", &part.first, &part.count) != 2 || part.first < 1 ||
+      part.first > part.count)
+    throw std::runtime_error(std::string("LONGSTRIDE_PART is I/N: ") + text);
+  --part.first;
+  return part;
+}
+
 // Each kind of operation at each place in the program; those that an earlier job has already are not repeated.
 TEST_F(FaultTest, NothingIsLost) {
   std::set<Places::key_type> tried;
-  size_t turn = 0;
+  const Part own = part();
+  size_t here = 0;
   int total = 0;
   for (const Job& job : shop_.jobs()) {
     const Places operations = take(job);
     int count = 0;
     for (const auto& [place, found] : operations) {
       if (!tried.insert(place).second) continue;
+      const size_t turn = tried.size() - 1;
+      if (!own.has(turn)) continue;
+      ++here;
       const std::vector<Fault> faults = faults_of(found.front().call);
       if (every_fault()) {
         for (const Fault& fault : faults) {
@@ -295,26 +316,26 @@ TEST_F(FaultTest, NothingIsLost) {
       } else {
         try_fault(turn % 2 == 0 ? found.front() : found.back(), faults[turn % faults.size()]), ++count;
       }
-      ++turn;
       // The list of what was tried, for whoever wants to see that a place is in it.
       std::printf("  %s at %s\n", place.first.c_str(), place.second.c_str());
     }
     std::printf("%s: %d faults\n", job.name.c_str(), count);
     total += count;
   }
-  std::printf("%d faults at %zu places\n", total, tried.size());
+  std::printf("%d faults at %zu of %zu places\n", total, here, tried.size());
 }
 
 // Random kills, as crash_test makes them, may miss the one place that matters.
 TEST_F(FaultTest, AKillAtEachKindOfOperationLosesNothing) {
   std::set<Places::key_type> tried;
+  const Part own = part();
   size_t turn = 0;
   for (const Job& job : shop_.jobs()) {
     const Places operations = take(job);
     for (const auto& [place, found] : operations) {
       const auto& [key, site] = place;
       const std::string& call = found.front().call;
-      if (!tried.insert(place).second || !changes_files(call)) continue;
+      if (!tried.insert(place).second || !own.has(tried.size() - 1) || !changes_files(call)) continue;
       std::vector<const Operation*> chosen{&found.front(), &found.back()};
       if (!every_fault()) chosen.erase(chosen.begin() + static_cast<int64_t>(turn++ % 2));
       for (const Operation* operation : chosen) {

@@ -3,6 +3,8 @@
 //
 //   soak [HOURS] [REQUESTS] [FILE] [SEED]      6 hours, 100,000 requests spread over them, soak.json, seed 1
 //
+// It uses a copy of the program, so that another may be built meanwhile. LONGSTRIDE_TEST_DEVICE=cuda for a GPU.
+//
 // Fails by the rules of soak_watch.h, if a process ends badly, if a sample has not the bytes that were asked for,
 // if the same request gives other bytes the second time, and if something is left over at the end.
 #include <algorithm>
@@ -48,6 +50,8 @@ using Words = std::vector<std::string>;
 constexpr int64_t kContext = 128;
 constexpr int64_t kLeftFree = int64_t{256} << 20;  // of the disk
 
+constexpr const char* kProgram = "/longstride";  // the copy, in the folder
+
 constexpr const char* kConfig = R"([model]
 context = 128
 layers = 2
@@ -67,10 +71,14 @@ checkpoint_every = 250
 validate_every = 500
 validate_bytes = 4096
 [compute]
-device = 'cpu'
 precision = 'f32'
 threads = 1
-)";
+device = )";
+
+std::string device() {
+  const char* name = std::getenv("LONGSTRIDE_TEST_DEVICE");
+  return name != nullptr ? name : "cpu";
+}
 
 [[noreturn]] void give_up(const std::string& what) { throw std::runtime_error(what); }
 
@@ -102,7 +110,7 @@ pid_t start(const std::string& folder, const Words& words, const std::string& sa
   std::vector<char*> pointers{const_cast<char*>("longstride")};
   for (const std::string& word : words) pointers.push_back(const_cast<char*>(word.c_str()));
   pointers.push_back(nullptr);
-  if (chdir(folder.c_str()) == 0) execv(LONGSTRIDE_BINARY, pointers.data());
+  if (chdir(folder.c_str()) == 0) execv((folder + kProgram).c_str(), pointers.data());
   _exit(126);
 }
 
@@ -348,7 +356,8 @@ int run(double hours, int64_t requests, const std::string& file, uint64_t seed) 
   std::string text;
   for (int i = 0; i < 6000; ++i) text += "line " + std::to_string(i * i % 997) + " of the log\n";
   write_all(folder + "/text.txt", text);
-  write_all(folder + "/text.toml", kConfig);
+  write_all(folder + "/text.toml", kConfig + ("'" + device() + "'\n"));
+  fs::copy_file(LONGSTRIDE_BINARY, folder + kProgram);
   expect_success(folder, {"train", "text.toml", "--run", "base", "--quiet"});
 
   const auto begun = std::chrono::steady_clock::now();
@@ -359,6 +368,14 @@ int run(double hours, int64_t requests, const std::string& file, uint64_t seed) 
   Samples samples(folder, seed);
   std::string complaint;
   std::vector<Reading> readings;
+  std::vector<double> of_gpu;
+  double next_look = 0;
+  // Between two samples, when only the training is there. Not before its first step, which takes memory still.
+  const auto look_at_gpu = [&] {
+    if (device() == "cpu" || seconds() < next_look || !fs::exists(folder + "/run/best.json")) return;
+    of_gpu.push_back(gpu_memory(device()));
+    next_look = seconds() + std::min(10.0, length / 40);
+  };
   {
     Training training(folder, std::min(5.0, length / 40));
     try {
@@ -369,6 +386,7 @@ int run(double hours, int64_t requests, const std::string& file, uint64_t seed) 
           samples.one();
         else
           std::this_thread::sleep_for(std::chrono::milliseconds(10));
+        look_at_gpu();
       }
     } catch (const std::exception& error) {
       complaint = error.what();
@@ -394,9 +412,11 @@ int run(double hours, int64_t requests, const std::string& file, uint64_t seed) 
 
   std::vector<Finding> findings = judge(readings);
   findings.push_back(judge_peaks(samples.peaks()));
+  if (device() != "cpu") findings.push_back(judge_gpu_memory(of_gpu));
   const bool grown =
       std::any_of(findings.begin(), findings.end(), [](const Finding& f) { return f.failed(); });
   json result{{"hours", seconds() / 3600},
+              {"device", device()},
               {"seed", seed},
               {"requests", requests},
               {"requests_done", samples.done()},
@@ -406,6 +426,7 @@ int run(double hours, int64_t requests, const std::string& file, uint64_t seed) 
               {"steps", readings.empty() ? 0 : readings.back().steps},
               {"failed", grown || !complaint.empty()},
               {"complaint", complaint},
+              {"gpu_memory", of_gpu},
               {"findings", json::array()},
               {"readings", json::array()}};
   for (const Finding& finding : findings) result["findings"].push_back(json_of(finding));

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <cstdio>
 #include <filesystem>
 #include <fstream>
 #include <iterator>
@@ -105,6 +106,25 @@ Finding judge_peaks(const std::vector<double>& bytes) {
   std::vector<double> series;
   for (const double each : bytes) series.push_back(each / kMiB);
   return growth_of("memory of a sample", "MiB", series, 1.03, 8);
+}
+
+Finding judge_gpu_memory(const std::vector<double>& bytes) {
+  std::vector<double> series;
+  for (const double each : bytes) series.push_back(each / kMiB);
+  return growth_of("memory of the GPU", "MiB", series, 1.03, 8);
+}
+
+double gpu_memory(const std::string& device) {
+  const size_t colon = device.find(':');
+  const std::string number = colon == std::string::npos ? "0" : device.substr(colon + 1);
+  const std::string command =
+      "nvidia-smi --query-gpu=memory.used --format=csv,noheader,nounits --id=" + number;
+  FILE* said = popen(command.c_str(), "r");
+  double mebibytes = 0;
+  const bool read = said != nullptr && std::fscanf(said, "%lf", &mebibytes) == 1;
+  if (said != nullptr) pclose(said);
+  if (!read) throw std::runtime_error("nvidia-smi does not say how much memory is used");
+  return mebibytes * kMiB;
 }
 
 Reading look_at(int process) {

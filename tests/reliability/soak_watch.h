@@ -42,10 +42,16 @@ std::vector<Finding> judge(const std::vector<Reading>& readings);
 // Memory: 3 % + 8 MiB, of the most that each of many short processes took.
 Finding judge_peaks(const std::vector<double>& bytes);
 
+// Memory of a GPU: 3 % + 8 MiB, of looks at it while nothing but the training used it.
+Finding judge_gpu_memory(const std::vector<double>& bytes);
+
 // A look at a living process. Throws std::runtime_error if it is gone.
 Reading look_at(int process);
 // Of all files below the folder but the curves, which grow by design.
 int64_t bytes_in(const std::string& folder);
+
+// Bytes of the GPU of `device`, as cuda:1, that processes hold, all together. Throws std::runtime_error without nvidia-smi.
+double gpu_memory(const std::string& device);
 
 std::string table_of(const std::vector<Finding>& findings);
 

@@ -122,6 +122,13 @@ TEST(SoakWatch, PeaksOfManyProcesses) {
   EXPECT_TRUE(judge_peaks(rising).failed());
 }
 
+TEST(SoakWatch, MemoryOfAGpu) {
+  std::vector<double> flat(100, 900.0 * kMiB), rising = flat;
+  for (size_t i = 0; i < rising.size(); ++i) rising[i] += kMiB * static_cast<double>(i);
+  EXPECT_FALSE(judge_gpu_memory(flat).failed());
+  EXPECT_TRUE(judge_gpu_memory(rising).failed());
+}
+
 // This process leaks on purpose.
 TEST(SoakWatch, ALookAtALeakingProcess) {
   std::vector<std::unique_ptr<char[]>> leak;

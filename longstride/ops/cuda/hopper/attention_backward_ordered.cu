@@ -243,6 +243,8 @@ __device__ void sum_queries(Computing<Kind>& c) {
       c.template hand_over<Kind::kWidth>(dq, 0);
     }
     sync_some(1, Kind::kGroups * kWarpgroup);  // this one has read the keys
+    // And the task: the place is handed back by all that read it.
+    arrive_of_warp(shared_address(&c.control().own_empty[c.slots.stage]), c.lane);
   }
   c.end_sums();
 }
@@ -396,7 +398,7 @@ __global__ void __launch_bounds__(Kind::kThreads, Kind::kBlocks)
     }
     for (int i = 0; i < Kind::kSlots; ++i) {
       init_barrier(shared_address(&control.own_full[i]), 1);
-      init_barrier(shared_address(&control.own_empty[i]), kArrivalsOfWarp * 4 * Kind::kTiles);
+      init_barrier(shared_address(&control.own_empty[i]), kArrivalsOfWarp * 4 * Kind::kGroups);
     }
     for (int i = 0; i < Kind::kSums; ++i) {
       init_barrier(shared_address(&control.sum_full[i]), kArrivalsOfWarp * Kind::kSummers);

@@ -151,11 +151,16 @@ class Training {
     watch_.join();
     kill(process_, SIGTERM);
     const Ended ended = wait_for(std::exchange(process_, -1));
+    Reading last;
+    add_progress(last);
+    steps_ = last.steps;
     if (failed_) return complaint_;
     if (ended.code == 128 + SIGTERM) return "";
     return fmt::format("training ended with {}: {}", ended.code, read_all(folder_ + "/train.log"));
   }
-  const std::vector<Reading>& readings() const { return readings_; }  // once it has ended
+  // Once it has ended.
+  const std::vector<Reading>& readings() const { return readings_; }
+  int64_t steps() const { return steps_; }
 
  private:
   void watch() {
@@ -203,6 +208,7 @@ class Training {
   std::atomic<bool> ended_{false}, failed_{false};
   std::string complaint_;
   std::vector<Reading> readings_;
+  int64_t steps_ = 0;
 };
 
 struct Request {
@@ -370,6 +376,7 @@ int run(double hours, int64_t requests, const std::string& file, uint64_t seed) 
   std::vector<Reading> readings;
   std::vector<double> of_gpu;
   double next_look = 0;
+  int64_t steps = 0;
   // Between two samples, when only the training is there. Not before its first step, which takes memory still.
   const auto look_at_gpu = [&] {
     if (device() == "cpu" || seconds() < next_look || !fs::exists(folder + "/run/best.json")) return;
@@ -394,12 +401,12 @@ int run(double hours, int64_t requests, const std::string& file, uint64_t seed) 
     const std::string of_training = training.end();
     if (complaint.empty()) complaint = of_training;
     readings = training.readings();
+    steps = training.steps();
   }
   // The run is whole and goes on.
   try {
     if (complaint.empty()) {
       expect_success(folder, {"verify", "run"});
-      const int64_t steps = readings.empty() ? 0 : readings.back().steps;
       expect_success(folder,
                      {"train", "run", "--quiet", "--set", fmt::format("train.steps={}", steps + 1000)});
       for (const auto& entry : fs::recursive_directory_iterator(folder))
@@ -423,7 +430,7 @@ int run(double hours, int64_t requests, const std::string& file, uint64_t seed) 
               {"requests_repeated", samples.repeated()},
               {"requests_of_the_run_in_training", samples.of_the_run()},
               {"sampled_bytes", samples.bytes()},
-              {"steps", readings.empty() ? 0 : readings.back().steps},
+              {"steps", steps},
               {"failed", grown || !complaint.empty()},
               {"complaint", complaint},
               {"gpu_memory", of_gpu},
@@ -435,8 +442,8 @@ int run(double hours, int64_t requests, const std::string& file, uint64_t seed) 
 
   fmt::print(
       "{:.2f} hours, {} steps, {} of {} requests ({} a second time, {} of the run in training), {} bytes\n",
-      seconds() / 3600, readings.empty() ? 0 : readings.back().steps, samples.done(), requests,
-      samples.repeated(), samples.of_the_run(), samples.bytes());
+      seconds() / 3600, steps, samples.done(), requests, samples.repeated(), samples.of_the_run(),
+      samples.bytes());
   fmt::print("{}", table_of(findings));
   if (!complaint.empty() || grown) {
     fmt::print("FAILED: {}\nseed {}; the files are in {}, the readings in {}\n",

@@ -79,6 +79,11 @@ void TrainConfig::fields(FieldList& list) {
   list.add("most_skips", most_skips, "with skip_spikes: so many skipped steps in a row end the training")
       .at_least(1)
       .at_most(1000);
+  list.add(
+          "verify_every", verify_every,
+          "take every so many steps twice from the same state; other bits the second time are a fault of the "
+          "machine and end the training; 0 = never")
+      .at_least(0);
   list.add("dropout", dropout, "probability, where a branch joins the residual stream")
       .at_least(0)
       .at_most(0.99);

@@ -35,6 +35,7 @@ struct TrainConfig {
   double clip = 1.0;
   double skip_spikes = 0;  // deviations, see train/spike_watch.h; 0: no step is skipped
   int64_t most_skips = 10;
+  int64_t verify_every = 0;  // see train/verified_step.h; 0: never
   double dropout = 0;
   double average = 0.999;
   int64_t seed = 1;

@@ -15,6 +15,7 @@
 #include "longstride/train/gradient_sum.h"
 #include "longstride/train/optimizer.h"
 #include "longstride/train/trainer.h"
+#include "longstride/train/verified_step.h"
 
 namespace longstride {
 
@@ -80,6 +81,7 @@ MemoryPlan memory_of_stage(const RunConfig& config, int ranks) {
   memory.temporaries +=
       gradient_sum_bytes(plan.device, ranks, memory.gradients / static_cast<int64_t>(sizeof(float)));
   if (Optimizer::has_parts(config, ranks)) memory.gradients *= 2;
+  if (plan.device.kind == DeviceKind::cpu) memory.temporaries += bytes_to_take_twice(config, ranks);
   return memory;
 }
 }  // namespace

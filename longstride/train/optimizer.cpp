@@ -315,6 +315,16 @@ std::vector<NamedTensor> Optimizer::state_tensors() const {
   return result;
 }
 
+std::vector<FlatState> Optimizer::flat_state() const {
+  std::vector<FlatState> state;
+  for (const auto& [name, store] : {std::pair{"the weights", &weights_},
+                                    {"the first moments", &first_},
+                                    {"the second moments", &second_},
+                                    {"the averages", &average_}})
+    if (!store->empty() && store->flat()) state.push_back({name, store->flat()});
+  return state;
+}
+
 void Optimizer::loaded() { refresh_products(weights_); }
 
 }  // namespace longstride

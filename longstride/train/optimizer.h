@@ -21,6 +21,12 @@
 
 namespace longstride {
 
+// A part of what a step changes.
+struct FlatState {
+  const char* name;  // for people
+  Tensor tensor;
+};
+
 class Optimizer {
  public:
   // Initialises the weights from config.train.seed. Products are held once more in `product` if that is not
@@ -87,8 +93,10 @@ class Optimizer {
   std::vector<NamedTensor> weights() const { return weights_.named(table_, ""); }
   std::vector<NamedTensor> model_tensors() const;
   std::vector<NamedTensor> state_tensors() const;
-  // After the tensors have been filled from a checkpoint.
+  // After the tensors have been filled from a checkpoint, or flat_state() from a copy.
   void loaded();
+  // All of this rank that a step changes, but the products' copy.
+  std::vector<FlatState> flat_state() const;
 
   // Of ranks that share the optimizer, for all of them to call: rank 0 gets copies of all moments and averages in memory of
   // the CPU, and each rank its share of what rank 0 has there, if it has anything.

@@ -13,6 +13,7 @@
 #include "longstride/ops/profile.h"
 #include "longstride/train/memory.h"
 #include "longstride/train/schedule.h"
+#include "longstride/train/verified_step.h"
 
 namespace longstride {
 
@@ -265,7 +266,7 @@ StepReport Trainer::step(const Tell& tell) {
                                 static_cast<double>(train.batch * stage().model.context);
   if (f16) order.control.loss_scale = static_cast<float>(state_.loss_scale);
   if (tell) tell(order);
-  StepReport report = judge(order, run_step(order));
+  StepReport report = judge(order, run_due_step(order));
   report.learning_rate = rate;
   const bool overflow = report.skipped && report.spike.empty();
   overflows_in_row_ = overflow ? overflows_in_row_ + 1 : 0;
@@ -306,7 +307,13 @@ void Trainer::take(const StepOrder& order) {
   } catch (const std::exception& failure) {
     error = failure.what();
   }
-  state_.step = judge(order, run_step(order, error)).step;
+  state_.step = judge(order, run_due_step(order, error)).step;
+}
+
+UpdateControl Trainer::run_due_step(const StepOrder& order, std::string error) {
+  const int64_t number = order.step + 1;
+  if (!is_verified(config_.train, number)) return run_step(order, std::move(error));
+  return take_twice(*optimizer_, comm_, number, [&] { return run_step(order, error); });
 }
 
 UpdateControl Trainer::run_step(const StepOrder& order, std::string error) {

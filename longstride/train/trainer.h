@@ -136,6 +136,8 @@ class Trainer {
   // Runs the step on this rank's part of the batch; returns what was decided. `error` is why this rank cannot
   // take part, or empty; throws Error on all ranks if one cannot.
   UpdateControl run_step(const StepOrder& order, std::string error = {});
+  // The same, twice where it is to be verified.
+  UpdateControl run_due_step(const StepOrder& order, std::string error = {});
   // Throws Error if the step may not be kept.
   StepReport judge(const StepOrder& order, const UpdateControl& done) const;
   // Sequences of a step that this rank takes.

@@ -76,6 +76,7 @@ Settings any_settings(bool pictures) {
   s.add("train.decay", any({"cosine", "linear", "constant"}));
   s.add("train.average", any({"0", "0.9"}));
   s.add("train.dropout", any({"0", "0.2"}));
+  s.add("train.verify_every", any({"0", "1"}));
   s.add("train.clip", any({"1", "0", "0.01"}));
   s.add("train.warmup", any({-1, 0, 2}));
   s.add("train.activations", any({"keep", "recompute"}));

@@ -44,6 +44,9 @@ double read_number(const std::string& text, const std::string& name, const Numbe
   throw UsageError(fmt::format("{} {}: must be {} and at most {}", name, text, least, range.most));
 }
 
+// Most often a shell's variable that is not set. Taken for "not given", it would be passed over.
+std::string refuse_empty(const std::string& value) { return value.empty() ? "the value is empty" : ""; }
+
 }  // namespace
 
 Option& Option::needs(const std::string& name) { return option_->needs(name), *this; }
@@ -82,10 +85,6 @@ Option Command::add(const std::string& names, double& target, const NumberRange&
 }
 
 Option Command::add(const std::string& names, std::string& target, const std::string& help) {
-  // Most often a shell's variable that is not set. Taken for "not given", it would be passed over.
-  const auto refuse_empty = [](const std::string& value) {
-    return value.empty() ? std::string("the value is empty") : std::string();
-  };
   return Option(app_.add_option(names, target, help)->check(refuse_empty));
 }
 
@@ -101,7 +100,7 @@ Option Command::add_checked(const std::string& names, const std::function<void(c
 
 Option Command::add_words(const std::string& name, std::vector<std::string>& target,
                           const std::string& help) {
-  return Option(app_.add_option(name, target, help));
+  return Option(app_.add_option(name, target, help)->check(refuse_empty));
 }
 
 Option Command::add_choice(const std::string& names, std::string& target,

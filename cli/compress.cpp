@@ -16,11 +16,13 @@
 #include "longstride/compress/codec.h"
 #include "longstride/compress/container.h"
 #include "longstride/compress/material.h"
+#include "longstride/data/modalities/modality.h"
 #include "longstride/run/gpu_room.h"
 #include "longstride/run/run_directory.h"
 #include "longstride/run/saved_settings.h"
 
 #include "cli/commands.h"
+#include "cli/file_argument.h"
 #include "cli/load_run.h"
 #include "cli/memory_note.h"
 #include "cli/output_file.h"
@@ -56,7 +58,8 @@ std::string name_of_original(const std::string& file, const std::string& extensi
     throw UsageError(
         fmt::format("{}: its name does not end with {}; say with --output what to write", file, kSuffix));
   const std::string name = file.substr(0, file.size() - kSuffix.size());
-  return fs::path(name).has_extension() ? name : name + extension;
+  // What was compressed may have ended so itself.
+  return fs::path(name).has_extension() || extension == kSuffix ? name : name + extension;
 }
 
 // ---- the coder ----
@@ -247,9 +250,13 @@ int run_decompress(const DecompressOptions& options) {
   if (embedded && header.model_config.empty())
     throw UsageError(
         fmt::format("{} holds no model; name the run that compressed it: longstride decompress RUN {}",
-                    options.file, options.file));
+                    options.file, file_argument(options.file)));
   const std::string output =
       options.output.empty() ? name_of_original(options.file, header.extension) : options.output;
+  const std::string_view wanted = find_modality(header.kind)->extension;
+  if (const fs::path named = fs::path(output).extension();
+      !wanted.empty() && !named.empty() && !is_direct_output(output) && named != wanted)
+    throw UsageError(fmt::format("--output {}: what was compressed is written as {}", output, wanted));
   OutputOptions writing = check_file(output, options.file, options.run, options.force);
   writing.mode = file.mode();
 

@@ -98,8 +98,9 @@ int run_inspect_attention(const InspectOptions& options) {
   RunConfig config = load_run_config(options.target, options.overrides);
   use_instructions(config.compute);
   const ModelConfig& model_config = config.model;
-  LONGSTRIDE_CHECK(options.layer >= 1 && options.layer <= model_config.layers,
-                   "--layer {}: the model has layers 1 to {}", options.layer, model_config.layers);
+  if (options.layer > model_config.layers)
+    throw UsageError(
+        fmt::format("--layer {}: the model has layers 1 to {}", options.layer, model_config.layers));
   Picture::check_ending(options.attention);
   prepare_output(options.attention, "--attention");
   const Window window = window_of(options, config);

@@ -14,6 +14,7 @@
 #include <fmt/format.h>
 #include <nlohmann/json.hpp>
 
+#include "longstride/base/atomic_file.h"
 #include "longstride/base/check.h"
 #include "longstride/base/say.h"
 #include "longstride/base/signals.h"
@@ -98,7 +99,7 @@ int main(int argc, char** argv) {
     const int result = run(argc, argv);
     flush_results();
     return result;
-  } catch (const OutputClosed&) {
+  } catch (const longstride::PipeClosed&) {
     return kPipeClosed;
   } catch (const longstride::UsageError& error) {
     return complain(2, error.what());

@@ -45,7 +45,11 @@ std::optional<Record> parse_record(const std::string& prime) {
   if (colon == std::string::npos || std::filesystem::exists(prime, ignored)) return {};
   const std::string part = prime.substr(0, colon);
   if (part != "train" && part != "validation" && part != "test") return {};
-  return Record{part, parse_integer(prime.substr(colon + 1), "--prime " + part)};
+  try {
+    return Record{part, parse_integer(prime.substr(colon + 1), "--prime " + part)};
+  } catch (const Error& error) {
+    throw UsageError(error.what());
+  }
 }
 
 std::vector<uint8_t> read_record(const Record& record, const SampleOptions& options,

@@ -6,6 +6,7 @@
 #include <fmt/format.h>
 
 #include "longstride/base/check.h"
+#include "longstride/base/despite_signals.h"
 #include "longstride/base/output_file.h"
 #include "longstride/base/say.h"
 
@@ -70,6 +71,24 @@ void check_own_output(const SampleTask& task, const std::string& file) {
       "name "
       "keeps it",
       file, task.state, file);
+}
+
+void spare_what_is_read(const std::string& output, int64_t count, const std::vector<std::string>& read) {
+  if (count == 1 || output.empty() || is_direct_output(output))
+    return spare_what_is_read(output, "--output", read);
+  // There may be a hundred million names, but only those that are there can be lost.
+  const fs::path whole(output), folder = whole.has_parent_path() ? whole.parent_path() : fs::path(".");
+  const std::string begin = whole.stem().string() + "-", end = whole.extension().string();
+  std::error_code error;
+  for (fs::directory_iterator entry = entries_of(folder, error), last; !error && entry != last;
+       entry.increment(error)) {
+    const std::string name = entry->path().filename().string();
+    if (name.size() <= begin.size() + end.size() || !name.starts_with(begin) || !name.ends_with(end))
+      continue;
+    const std::string number = name.substr(begin.size(), name.size() - begin.size() - end.size());
+    if (number.find_first_not_of("0123456789") != std::string::npos) continue;
+    spare_what_is_read((whole.parent_path() / name).string(), "--output", read);
+  }
 }
 
 std::string numbered_output(const std::string& path, int64_t index, int64_t count) {

@@ -3,6 +3,7 @@
 
 #include <cstdint>
 #include <string>
+#include <vector>
 
 #include "longstride/data/modalities/modality.h"
 
@@ -23,6 +24,9 @@ void check_files(const SampleTask& task, int64_t count);
 
 // Throws Error if the state chose the name of `file` and there is a file that the state did not write.
 void check_own_output(const SampleTask& task, const std::string& file);
+
+// Throws Error as spare_what_is_read() of output_file.h, for the files of `count` samples.
+void spare_what_is_read(const std::string& output, int64_t count, const std::vector<std::string>& read);
 
 // "a-3.wav" for "a.wav", if there are several outputs.
 std::string numbered_output(const std::string& path, int64_t index, int64_t count);

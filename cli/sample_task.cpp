@@ -8,9 +8,12 @@
 
 #include "longstride/base/check.h"
 #include "longstride/base/say.h"
+#include "longstride/run/cpu_room.h"
 #include "longstride/run/saved_settings.h"
 
+#include "cli/file_argument.h"
 #include "cli/load_run.h"
+#include "cli/memory_note.h"
 #include "cli/output_file.h"
 #include "cli/prime.h"
 #include "cli/sample_files.h"
@@ -26,12 +29,19 @@ bool given(const SampleOptions& options, const std::string& name) {
   return std::find(options.given.begin(), options.given.end(), name) != options.given.end();
 }
 
+// A state that is there may be gone on from; whatever else is there is no business of ours.
+void refuse_taken(const SampleOptions& options, const std::string& advice) {
+  std::error_code ignored;
+  if (!fs::is_regular_file(options.state, ignored)) return;
+  LONGSTRIDE_CHECK(is_session_file(options.state),
+                   "--state {}: it is there already, and is no state of samples; name another file",
+                   options.state);
+  fail("--state {}: it is there already; {}", options.state, advice);
+}
+
 // For a task that begins without a state.
 void check_new(const SampleOptions& options) {
-  std::error_code ignored;
-  LONGSTRIDE_CHECK(!fs::is_regular_file(options.state, ignored),
-                   "--state {}: it is there already; go on from it with --resume {}, or remove it",
-                   options.state, options.state);
+  refuse_taken(options, "go on from it with --resume " + file_argument(options.state) + ", or remove it");
 }
 
 template <class T>
@@ -59,8 +69,7 @@ void check_resumed(const SampleOptions& options, const Session& saved, int64_t c
     if (given(options, "--state") && fs::equivalent(options.state, options.resume, ignored))
       throw UsageError(fmt::format("--state {}: branches leave the state as it is; give them another file",
                                    options.state));
-    LONGSTRIDE_CHECK(!fs::is_regular_file(options.state, ignored),
-                     "--state {}: it is there already; choose another file, or remove it", options.state);
+    refuse_taken(options, "choose another file, or remove it");
     return;
   }
   const int64_t length = options.length > 0 ? options.length : context;
@@ -83,6 +92,21 @@ BranchOptions branch_options(const SampleOptions& options, int64_t context) {
   return branching;
 }
 
+// All samples are kept until they are written. Said before the first of many gigabytes is taken.
+void check_room(double count, int64_t length, const char* option) {
+  constexpr double kBeside = 256;  // bytes of a sample beside its own
+  const double bytes = count * (static_cast<double>(length) + kBeside);
+  constexpr double kMost = 1e18;
+  note_little_memory(check_cpu_room({}, static_cast<int64_t>(std::min(bytes, kMost)),
+                                    fmt::format("so many samples ({:.0f})", count),
+                                    fmt::format("give a smaller {}", option)));
+}
+
+void check_picture_length(int64_t length, int64_t context) {
+  if (length != 0 && length != context)
+    throw UsageError(fmt::format("--length {}: a picture always has {} bytes", length, context));
+}
+
 SampleTask task_from_state(const SampleOptions& options) {
   SampleTask task;
   Session saved = load_session(options.resume);
@@ -98,6 +122,16 @@ SampleTask task_from_state(const SampleOptions& options) {
   task.saved_on = saved.device;
   task.resumed = options.branch == 0;
   task.state = task.resumed ? options.resume : options.state;
+  if (!task.resumed) {
+    if (job.modality().records && std::all_of(saved.sequences.begin(), saved.sequences.end(),
+                                              [](const Sequence& sequence) { return sequence.finished(); }))
+      throw UsageError(fmt::format(
+          "--branch: the pictures of {} are finished, so there is nothing to go on with", options.resume));
+    if (job.modality().records)
+      check_picture_length(given(options, "--length") ? options.length : context, context);
+    check_room(static_cast<double>(options.branch) * static_cast<double>(saved.sequences.size()),
+               given(options, "--length") ? options.length : saved.length, "--branch");
+  }
   job.session = task.resumed ? std::move(saved) : branch(saved, branch_options(options, context));
   job.session.settings = settings_of_bits({overrides.begin() + 1, overrides.end()});
   if (!task.resumed || given(options, "--output"))
@@ -151,15 +185,12 @@ SampleTask prepare_task(const SampleOptions& options) {
   SampleJob& job = task.job;
   use_instructions(job.config.compute);
   prepare(job);
-  const int64_t context = job.config.model.context;
-  LONGSTRIDE_CHECK(!job.modality().records || job.session.length == context,
-                   "--length {}: a picture always has {} bytes", job.session.length, context);
+  if (job.modality().records) check_picture_length(job.session.length, job.config.model.context);
   const int64_t count = begins ? options.count : std::ssize(job.session.sequences);
-  const int64_t files = job.modality().records ? 1 : count;
-  for (int64_t i = 0; i < files; ++i)
-    spare_what_is_read(numbered_output(job.session.output, i, files), "--output",
-                       {options.run, options.prime == "-" ? "" : options.prime});
+  spare_what_is_read(job.session.output, job.modality().records ? 1 : count,
+                     {options.run, options.prime == "-" ? "" : options.prime});
   check_files(task, count);
+  if (begins) check_room(static_cast<double>(count), job.session.length, "--count");
   if (begins) add_sequences(job, options.count, load_prime(options, job));
   return task;
 }

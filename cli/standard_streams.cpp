@@ -8,6 +8,7 @@
 #include <nlohmann/json.hpp>
 #include <unistd.h>
 
+#include "longstride/base/atomic_file.h"
 #include "longstride/base/check.h"
 #include "longstride/base/printable.h"
 #include "longstride/base/say.h"
@@ -19,7 +20,7 @@ namespace {
 bool results_on_standard_error = false;
 
 [[noreturn]] void refuse() {
-  if (errno == EPIPE) throw OutputClosed();
+  if (errno == EPIPE) throw PipeClosed("standard output is closed");
   fail("cannot write to standard output: {}", last_system_error());
 }
 

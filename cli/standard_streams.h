@@ -2,7 +2,6 @@
 // them or the disk is full.
 #pragma once
 
-#include <exception>
 #include <string>
 #include <string_view>
 #include <utility>
@@ -17,10 +16,7 @@ namespace longstride::cli {
 // size limit an error instead of the process's end.
 void prepare_standard_streams();
 
-// The reader of standard output has closed it. This is not an error: the command ends silently.
-class OutputClosed : public std::exception {};
-
-// Writes bytes to standard output. Throws Error, or OutputClosed.
+// Writes bytes to standard output. Throws Error, and PipeClosed if its reader has closed it.
 void write_result(std::string_view bytes);
 // Writes text to standard output, made printable. Throws as write_result.
 void print_text(std::string_view text);

@@ -27,6 +27,7 @@
 #include "longstride/sweep/vary.h"
 
 #include "cli/commands.h"
+#include "cli/file_argument.h"
 #include "cli/load_config.h"
 #include "cli/standard_streams.h"
 #include "cli/status_line.h"
@@ -220,7 +221,8 @@ int run_sweep(const SweepOptions& options) {
   std::error_code ignored;
   if (fs::is_directory(options.config, ignored))
     throw UsageError(fmt::format("{} is a folder; a sweep begins with a config file, such as {}",
-                                 options.config, (fs::path(options.config) / "config.toml").string()));
+                                 options.config,
+                                 file_argument((fs::path(options.config) / "config.toml").string())));
   // Whatever is wrong with the command line or the config comes to light before anything starts.
   const RunConfig config = load_config(options.config, options.overrides);
   std::vector<Vary> lists;

@@ -39,7 +39,8 @@ VerifiedFile verify_file(const std::string& path) {
     std::error_code error;
     file.missing = !fs::exists(path, error) || error;
     LONGSTRIDE_CHECK(!file.missing, "{}: there is no such file or run", path);
-    file.bytes = static_cast<int64_t>(fs::file_size(path));
+    LONGSTRIDE_CHECK(fs::is_regular_file(path, error), "{} is not a regular file", path);
+    file.bytes = static_cast<int64_t>(fs::file_size(path, error));
     std::string begin(32, '\0');
     std::ifstream(path, std::ios::binary).read(begin.data(), static_cast<std::streamsize>(begin.size()));
     if (begin.starts_with("longstride compressed ")) {

@@ -5,6 +5,7 @@
 #include <cerrno>
 #include <cstdio>
 #include <filesystem>
+#include <optional>
 #include <system_error>
 #include <utility>
 #include <vector>
@@ -128,6 +129,29 @@ void remove_tree(const std::string& path) {
   LONGSTRIDE_CHECK(!error, "cannot remove {}: {}", path, error.message());
 }
 
+// A folder that is brought to the disk once its names have changed. Opened before, so that what may fail then comes
+// before the change.
+class FolderToSync {
+ public:
+  explicit FolderToSync(std::string path)
+      : path_(std::move(path)), descriptor_(open_file(path_, O_RDONLY | O_DIRECTORY | O_CLOEXEC)) {
+    LONGSTRIDE_CHECK(descriptor_ >= 0, "cannot open folder {}: {}", path_, reason_with_advice());
+  }
+  ~FolderToSync() { close(descriptor_); }
+  FolderToSync(const FolderToSync&) = delete;
+  FolderToSync& operator=(const FolderToSync&) = delete;
+
+  // Some file systems cannot do that for folders and say EINVAL.
+  void sync() const {
+    const bool synced = sync_file(descriptor_) == 0 || errno == EINVAL || errno == ENOTSUP;
+    LONGSTRIDE_CHECK(synced, "cannot bring folder {} to the disk: {}", path_, reason_with_advice());
+  }
+
+ private:
+  std::string path_;
+  int descriptor_;
+};
+
 // A file under construction. `shown_path` is the name that its user knows.
 class OutputFile : public ByteSink {
  public:
@@ -143,6 +167,8 @@ class OutputFile : public ByteSink {
     while (bytes > 0) {
       const ssize_t written = ::write(descriptor_, next, static_cast<size_t>(bytes));
       if (written < 0 && errno == EINTR) continue;
+      if (written < 0 && errno == EPIPE)
+        throw PipeClosed(fmt::format("cannot write {}: nobody reads it", shown_path_));
       LONGSTRIDE_CHECK(written > 0, "cannot write {}: {}", shown_path_, reason_with_advice());
       next += written;
       bytes -= written;
@@ -199,15 +225,7 @@ void move_into_place(const std::string& temporary, const std::string& path, bool
 
 }  // namespace
 
-// Some file systems cannot do that for folders and say EINVAL.
-void sync_directory(const std::string& path) {
-  const int descriptor = open_file(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-  LONGSTRIDE_CHECK(descriptor >= 0, "cannot open folder {}: {}", path, reason_with_advice());
-  const bool synced = sync_file(descriptor) == 0 || errno == EINVAL || errno == ENOTSUP;
-  const std::string reason = synced ? "" : reason_with_advice();
-  close(descriptor);
-  LONGSTRIDE_CHECK(synced, "cannot bring folder {} to the disk: {}", path, reason);
-}
+void sync_directory(const std::string& path) { FolderToSync(path).sync(); }
 
 std::string reason_with_advice() {
   const int error = errno;
@@ -229,17 +247,19 @@ void write_file_atomically(const std::string& path, const FileWriter& writer,
   });
   OutputFile file(descriptor, path);
   hold_lock(descriptor);
+  std::optional<FolderToSync> folder;
   try {
     writer(file);
     // Some file systems have no permissions, which is no reason to lose the file.
     if (options.mode >= 0 && fchmod(descriptor, static_cast<mode_t>(options.mode)) != 0) errno = 0;
     file.bring_to_disk();
+    folder.emplace(parent_of(path));
   } catch (...) {
     unlink(temporary.c_str());
     throw;
   }
   move_into_place(temporary, path, options.replace);
-  sync_directory(parent_of(path));
+  folder->sync();
 }
 
 void write_descriptor(int descriptor, const std::string& shown_path, const FileWriter& writer) {
@@ -269,8 +289,12 @@ AtomicDirectory::AtomicDirectory(std::string final_path) : final_path_(std::move
 
 AtomicDirectory::~AtomicDirectory() {
   if (!committed_) {
-    std::error_code ignored;
-    fs::remove_all(temporary_path_, ignored);
+    // One by one, which needs no open file: there may be none left.
+    for (const std::string& name : names_) unlink((temporary_path_ + "/" + name).c_str());
+    if (rmdir(temporary_path_.c_str()) != 0) {
+      std::error_code ignored;
+      fs::remove_all(temporary_path_, ignored);
+    }
   }
   if (lock_ >= 0) close(lock_);
 }
@@ -279,6 +303,7 @@ void AtomicDirectory::write_file(const std::string& name, const FileWriter& writ
   const std::string path = temporary_path_ + "/" + name, shown_path = final_path_ + "/" + name;
   const int descriptor = create_new_file(path);
   LONGSTRIDE_CHECK(descriptor >= 0, "cannot create {}: {}", shown_path, reason_with_advice());
+  names_.push_back(name);
   OutputFile file(descriptor, shown_path);
   writer(file);
   file.bring_to_disk();

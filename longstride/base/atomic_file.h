@@ -8,6 +8,9 @@
 #include <memory>
 #include <string>
 #include <string_view>
+#include <vector>
+
+#include "longstride/base/error.h"
 
 namespace longstride {
 
@@ -15,9 +18,16 @@ namespace longstride {
 class ByteSink {
  public:
   virtual ~ByteSink() = default;
-  // Throws Error naming the file and the system's reason (no space, no permission, ...).
+  // Throws Error naming the file and the system's reason (no space, no permission, ...), PipeClosed for a pipe that
+  // nobody reads any more.
   virtual void write(const void* data, int64_t bytes) = 0;
   void write(std::string_view text) { write(text.data(), static_cast<int64_t>(text.size())); }
+};
+
+// Whoever read an output that is a pipe has seen enough. Programs end then as SIGPIPE would end them.
+class PipeClosed : public Error {
+ public:
+  using Error::Error;
 };
 
 // Why writing failed, by errno, and what can be done about it.
@@ -62,6 +72,7 @@ class AtomicDirectory {
 
  private:
   std::string final_path_, temporary_path_;
+  std::vector<std::string> names_;  // of its files
   int lock_ = -1;  // an open descriptor of the folder; its lock tells that the builder is alive
   bool committed_ = false;
 };

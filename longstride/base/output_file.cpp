@@ -132,8 +132,10 @@ void write_output(const std::string& path, const FileWriter& writer, const Outpu
   }
   AtomicFileOptions atomic{.replace = options.replace, .mode = options.mode};
   struct stat status {};
-  if (options.mode < 0 && place.exists && stat(place.path.c_str(), &status) == 0)
-    atomic.mode = static_cast<int>(status.st_mode) & kPermissionBits;
+  if (place.exists && stat(place.path.c_str(), &status) == 0) {
+    const int there = static_cast<int>(status.st_mode) & kPermissionBits;
+    atomic.mode = options.mode < 0 ? there : there & options.mode;
+  }
   write_file_atomically(place.path, writer, atomic);
 }
 

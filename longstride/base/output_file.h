@@ -28,7 +28,8 @@ void check_output(const std::string& path, const std::string& option);
 
 struct OutputOptions {
   bool replace = true;  // false: throws Error if there is a file under the name when all is written
-  // Permission bits; -1: those of the file that is replaced, or what the umask leaves of 0666.
+  // Permission bits, of which a file that is replaced keeps none that it had not; -1: those of that file, or what the
+  // umask leaves of 0666.
   int mode = -1;
 };
 

@@ -64,10 +64,12 @@ void check_sources(const std::vector<SourceFile>& files) {
 
 std::string default_cache_folder() {
   const char* cache_home = std::getenv("XDG_CACHE_HOME");
-  if (cache_home != nullptr && *cache_home != '\0') return std::string(cache_home) + "/longstride";
+  // A relative folder would be another one everywhere; the XDG specification has it ignored.
+  if (cache_home != nullptr && *cache_home == '/') return std::string(cache_home) + "/longstride";
   const char* home = std::getenv("HOME");
-  LONGSTRIDE_CHECK(home != nullptr && *home != '\0',
-                   "no folder for decoded data: neither HOME nor XDG_CACHE_HOME is set; set data.cache");
+  LONGSTRIDE_CHECK(
+      home != nullptr && *home == '/',
+      "no folder for decoded data: neither HOME nor XDG_CACHE_HOME is an absolute path; set data.cache");
   return std::string(home) + "/.cache/longstride";
 }
 

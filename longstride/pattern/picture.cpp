@@ -72,8 +72,8 @@ void Picture::write(int64_t x, int64_t y, int64_t scale, std::string_view text, 
 }
 
 void Picture::check_ending(const std::string& path) {
-  LONGSTRIDE_CHECK(ends_with(path, ".png") || ends_with(path, ".svg"),
-                   "cannot draw to '{}': the name must end in .png or .svg", path);
+  if (!ends_with(path, ".png") && !ends_with(path, ".svg"))
+    throw UsageError(fmt::format("cannot draw to '{}': the name must end in .png or .svg", path));
 }
 
 void Picture::save(const std::string& path) const {

@@ -18,6 +18,7 @@
 
 #include "longstride/base/check.h"
 #include "longstride/base/despite_signals.h"
+#include "longstride/base/printable.h"
 #include "longstride/checkpoint/checkpoint.h"
 #include "longstride/checkpoint/json_fields.h"
 #include "longstride/data/batches.h"
@@ -288,6 +289,18 @@ std::string shell_word(const std::string& word) {
   constexpr std::string_view plain =
       "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_-./=,:+@%";
   if (!word.empty() && word.find_first_not_of(plain) == std::string::npos) return word;
+  // What a terminal would obey, or no text, is written as bash, zsh and ksh read it, in one line.
+  if (printable_line(word) != word) {
+    std::string escaped = "$'";
+    for (const char c : word) {
+      const auto byte = static_cast<unsigned char>(c);
+      if (byte < 0x20 || byte >= 0x7f)
+        escaped += fmt::format("\\x{:02x}", byte);
+      else
+        escaped += c == '\'' || c == '\\' ? std::string("\\") + c : std::string(1, c);
+    }
+    return escaped + "'";
+  }
   std::string quoted = "'";
   for (const char c : word) quoted += c == '\'' ? std::string("'\\''") : std::string(1, c);
   return quoted + "'";

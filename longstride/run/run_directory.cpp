@@ -4,6 +4,7 @@
 #include <ctime>
 #include <filesystem>
 #include <fstream>
+#include <set>
 
 #include <fcntl.h>
 #include <nlohmann/json.hpp>
@@ -99,7 +100,14 @@ RunConfig read_run_config(const std::string& path) {
   // For runs that began before these fields existed.
   defaults.train.schedule = 1;
   defaults.train.newton_schulz = "jordan";
-  return RunConfig::from_file(config_path(path), defaults);
+  std::set<std::string> named;
+  RunConfig config = RunConfig::from_file(config_path(path), defaults, &named);
+  // It is written with every field, so one that lacks what all runs have was cut or emptied.
+  for (const char* key : {"model.context", "model.layers", "model.width", "model.pattern", "data.path",
+                          "train.batch", "compute.precision"})
+    LONGSTRIDE_CHECK(named.contains(key), "{} is damaged: it does not say {}; put back a whole one",
+                     config_path(path), key);
+  return config;
 }
 
 void write_run_config(const std::string& path, const RunConfig& config) {

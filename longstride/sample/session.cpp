@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <filesystem>
+#include <fstream>
 #include <limits>
 #include <optional>
 #include <span>
@@ -213,6 +214,12 @@ uint64_t branch_seed(uint64_t seed, uint64_t parent, int64_t index) {
   return uint64_t{block[0]} << 32 | block[1];
 }
 
+bool is_session_file(const std::string& path) {
+  std::string begin(kFormat.size(), '\0');
+  std::ifstream file(path, std::ios::binary);
+  return file.read(begin.data(), static_cast<std::streamsize>(begin.size())) && begin == kFormat;
+}
+
 Session branch(const Session& from, const BranchOptions& options) {
   LONGSTRIDE_CHECK(options.count >= 1, "{} branches, must be at least 1", options.count);
   const auto change = [&](SamplerConfig& sampler) {
@@ -238,9 +245,10 @@ Session branch(const Session& from, const BranchOptions& options) {
       session.sequences.push_back(std::move(child));
     }
   }
-  LONGSTRIDE_CHECK(!session.sequences.empty(),
-                   "nothing to branch: all {} samples have their {} bytes; a larger length lets them go on",
-                   from.sequences.size(), session.length);
+  LONGSTRIDE_CHECK(
+      !session.sequences.empty(),
+      "nothing to branch: all {} samples have at least {} bytes already; a larger length lets them go on",
+      from.sequences.size(), session.length);
   return session;
 }
 

@@ -50,6 +50,8 @@ bool is_own(const std::vector<WrittenFile>& written, const std::string& path);
 
 // Throws Error naming the file if it is not such a file, is cut off or was altered.
 Session load_session(const std::string& path);
+// Whether the file begins as one. What follows may be damaged.
+bool is_session_file(const std::string& path);
 
 // In what a branch differs from the session that it leaves.
 struct BranchOptions {

@@ -54,6 +54,7 @@ TEST(Toml, ErrorsNameFileLineFieldAndCure) {
   const auto read = [&](const char* text) {
     return message([&] { read_toml_text(text, "x.toml", s.fields()); });
   };
+  EXPECT_THAT(read("steps = 3"), testing::StartsWith("x.toml:1: unknown key steps"));
   EXPECT_EQ(read("[model]\nlayer = 3"), "x.toml:2: unknown key model.layer; did you mean model.layers?");
   EXPECT_EQ(read("[model]\n\nlayers = 'a'"), "x.toml:3: model.layers must be an integer");
   EXPECT_EQ(read("[model]\nlayers = 0"), "x.toml:2: model.layers = 0, must be at least 1");

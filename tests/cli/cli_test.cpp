@@ -239,6 +239,9 @@ TEST_F(CliTest, AdviceCanBeCopied) {
   write_small_config();
   Outcome outcome = longstride("train small.toml --run 'my run' --set train.steps=2");
   EXPECT_THAT(outcome.err, HasSubstr("longstride sample 'my run'; longstride eval 'my run'"));
+  fs::rename(folder_ / "my run", folder_ / "my\nrun\x80");
+  outcome = longstride("train 'my\nrun\x80'");
+  EXPECT_THAT(outcome.err, HasSubstr(R"(longstride sample $'my\x0arun\x80'; longstride eval)"));
   write("-dash it.txt", std::string(3000, 'x'));
   outcome = longstride("init './-dash it.txt' --device cpu");
   EXPECT_EQ(outcome.code, 0) << outcome.err;

@@ -99,6 +99,7 @@ TEST_F(CompressTest, PicturesComeBackPixelByPixel) {
   const Outcome outcome = longstride("decompress paints p.lsc");
   ASSERT_EQ(outcome.code, 0) << outcome.err;
   EXPECT_EQ(read_picture(folder_ / "p.png").pixels, read_picture(folder_ / "pictures/7.png").pixels);
+  expect_complaint(longstride("decompress paints p.lsc -o p.jpg"), 2, {"--output p.jpg", "written as .png"});
 
   const auto refuse = [&](const std::string& file, const std::vector<std::string>& parts) {
     expect_complaint(longstride("compress paints " + file), 1, parts);
@@ -294,6 +295,15 @@ TEST_F(CompressTest, ADeviceThatComputesOtherwiseIsFound) {
   other.replace(other.find("\"device\":\"cpu: ") + 10, 3, "npu");
   forge(other);
   expect_refusal("run", "forged.lsc", {"this device does not reproduce", "that was on npu: "});
+}
+
+TEST_F(CompressTest, NamesOfWhatComesBack) {
+  train();
+  fs::copy_file(folder_ / "text.txt", folder_ / "a.lsc");
+  ASSERT_EQ(longstride("compress run a.lsc -o packed.lsc").code, 0);
+  const Outcome outcome = longstride("decompress run packed.lsc");
+  EXPECT_EQ(outcome.code, 0) << outcome.err;
+  EXPECT_EQ(read_bytes(folder_ / "packed"), read_bytes(folder_ / "a.lsc"));
 }
 
 TEST_F(CompressTest, NothingIsOverwrittenUnasked) {

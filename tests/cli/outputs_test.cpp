@@ -224,7 +224,10 @@ TEST_F(OutputsTest, AStateIsSavedBeforeTheOutputIsGivenUp) {
 }
 
 TEST_F(OutputsTest, AReaderThatHasSeenEnoughIsNoError) {
-  for (const char* command : {"sample run --length 1000000", "train --help", "eval run"}) {
+  for (const char* command :
+       {"sample run --length 1000000", "train --help", "eval run", "eval run --curve -", "report run -o -",
+        "compress run text.txt -o -", "compress run text.txt -o /dev/stdout --force",
+        "init text.txt --device cpu -o -"}) {
     const std::string codes = shell(std::string("$LS ") + command + " | true; echo ${PIPESTATUS[0]}; $LS " +
                                     command + " | head -c 1 > x; echo ${PIPESTATUS[0]}");
     EXPECT_THAT(codes, testing::MatchesRegex("(141|0)\n(141|0)\n")) << command;
@@ -260,6 +263,11 @@ TEST_F(OutputsTest, ModesAreThoseOfTheInput) {
     EXPECT_EQ(mode_of("secret.lsc"), mode);
     EXPECT_EQ(mode_of("again"), mode);
     fs::remove(folder_ / "secret");
+    // A file that is replaced becomes readable to nobody who could not read it.
+    chmod((folder_ / "again").c_str(), 0600);
+    ASSERT_EQ(longstride("decompress run secret.lsc --force -o again").code, 0);
+    EXPECT_EQ(mode_of("again"), mode & 0600);
+    for (const char* name : {"secret.lsc", "again"}) fs::remove(folder_ / name);
   }
   ASSERT_EQ(longstride("sample run --length 9 --state s").code, 0);
   EXPECT_EQ(mode_of("s"), 0600);

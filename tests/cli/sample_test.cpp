@@ -157,9 +157,26 @@ TEST_F(SampleTest, BranchesGoTheirOwnWaysAndLeaveTheStateAsItIs) {
   EXPECT_NE(branches("--branch 1 --temperature 0.5 --top-k 10 --top-p 0.9"), one);
   EXPECT_EQ(in_folder("s"), state);
 
+  // What no machine could hold is refused at once.
+  const std::string many = "--branch 100000000 --length 1000000000";
+  expect_complaint(longstride("sample run --resume s " + many), 1,
+                   {"so many samples (200000000)", "--branch"});
+  expect_complaint(longstride("sample run -n 100000000 --length 1000000000 -o nowhere/x.txt"), 1,
+                   {"no folder nowhere"});
+  expect_complaint(longstride("sample run -n 100000000 --length 1000000000 -o x.txt"), 1,
+                   {"so many samples", "--count"});
+
   // Branches have a session of their own, if one is asked for.
   branches("--branch 3 --state t");
   EXPECT_EQ(nlohmann::json::parse(longstride("sample run --resume t --json").out)["samples"], three);
+}
+
+TEST_F(SampleTest, AFileThatIsNoStateIsNotTakenForOne) {
+  train();
+  expect_complaint(longstride("sample run --state small.toml"), 1,
+                   {"no state of samples", "name another file"});
+  ASSERT_EQ(longstride("sample run --length 20 --state 'a state'").code, 0);
+  expect_complaint(longstride("sample run --state 'a state'"), 1, {"--resume 'a state'"});
 }
 
 // ---- options that a state has ----
@@ -374,7 +391,7 @@ TEST_F(SampleTest, PicturesRefuseWhatTheyCannotDo) {
   expect_complaint(longstride("sample paints --prime large.png"), 1,
                    {"--prime", "large.png", "9 x 9", "8 x 8"});
   expect_complaint(longstride("sample paints --prime none.png"), 1, {"--prime", "none.png"});
-  expect_complaint(longstride("sample paints --length 128"), 1, {"--length 128", "64"});
+  expect_complaint(longstride("sample paints --length 128"), 2, {"--length 128", "64"});
   expect_complaint(longstride("sample paints --hop 0.5"), 2, {"--hop"});
   expect_complaint(longstride("sample paints -o grid.txt"), 2, {"grid.txt", ".png"});
   EXPECT_FALSE(fs::exists(folder_ / "sample.png"));

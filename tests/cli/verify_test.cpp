@@ -3,6 +3,7 @@
 #include <string>
 
 #include <nlohmann/json.hpp>
+#include <sys/stat.h>
 
 #include "tests/cli/cli_fixture.h"
 
@@ -68,6 +69,20 @@ TEST_F(VerifyTest, EachKindOfDamageIsNamed) {
     EXPECT_THAT(outcome.err, HasSubstr(" damaged")) << name;
   }
   EXPECT_EQ(longstride("verify runs text.txt.lsc s.state").code, 0);
+}
+
+TEST_F(VerifyTest, AConfigThatIsCutIsDamagedAndAPipeIsNoFile) {
+  const std::string whole = read_bytes(folder_ / "runs/a/config.toml");
+  for (const size_t end : {size_t{0}, whole.find("[train]"), whole.find("[compute]")}) {
+    write("runs/a/config.toml", whole.substr(0, end));
+    EXPECT_THAT(longstride("verify runs/a").out,
+                HasSubstr("DAMAGED: runs/a/config.toml is damaged: it does not say"));
+    expect_complaint(longstride("train runs/a"), 1, {"config.toml is damaged"});
+  }
+  write("runs/a/config.toml", whole);
+  ASSERT_EQ(mkfifo((folder_ / "pipe").c_str(), 0600), 0);
+  EXPECT_THAT(longstride("verify pipe").out, HasSubstr("pipe is not a regular file"));
+  expect_complaint(longstride("verify ''"), 2, {"the value is empty"});
 }
 
 TEST_F(VerifyTest, AFolderThatCannotBeListedIsNotWhole) {

@@ -238,6 +238,11 @@ TEST_F(ArchiveTest, SkippedFilesAreCountedByKind) {
                         ": f/b.txt"));
   EXPECT_THAT(told("f", "image"),
               HasSubstr("skipped 4 files: 2 .txt, 1 .db, 1 without extension; the first: "));
+  // Six kinds at most have a name.
+  for (const char* kind : {"c", "h", "md", "py"})
+    data_test::write_file(at(std::string("f/x.") + kind), bytes_of("x"));
+  EXPECT_THAT(told("f", "image"),
+              HasSubstr("skipped 8 files: 2 .txt, 1 .c, 1 .db, 1 .h, 1 .md, 2 of other kinds;"));
 }
 
 TEST_F(ArchiveTest, LabelsBesidePicturesInNpzAreSkipped) {

@@ -48,6 +48,16 @@ TEST(MulawWav, FindsTheSamples) {
   EXPECT_EQ(empty.begin, empty.end);
 }
 
+TEST(MulawWav, AnExtensibleHeaderNamesTheFormatFurtherOn) {
+  const std::string samples(100, '\x55');
+  std::string file = mulaw_file(samples, 12000);
+  // 22 bytes more: their number, valid bits, speakers, and a name that begins with the format.
+  const std::string more = "\x16\0\x08\0\x04\0\0\0\x07\0"s + std::string(14, '\0');
+  file.replace(16, 4, "\x28\0\0\0"s), file.replace(20, 2, "\xFE\xFF"s), file.insert(36, more);
+  const WavSamples found = find_mulaw_samples(viewed(file), 12000, "a.wav");
+  EXPECT_EQ(file.substr(found.begin, found.end - found.begin), samples);
+}
+
 TEST(MulawWav, SizesLeftOpenMeanAllThatFollows) {
   for (const std::string& size : {std::string(4, '\0'), "\x00\xF0\xFF\x7F"s, std::string(4, '\xFF')}) {
     std::string file = mulaw_file(std::string(100, '\x55'), 12000);

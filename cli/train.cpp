@@ -1,5 +1,6 @@
 // `longstride train`: begins a run from a config, or goes on with one.
 #include <algorithm>
+#include <exception>
 #include <filesystem>
 #include <memory>
 #include <optional>

@@ -89,13 +89,22 @@ std::vector<std::string> portable_overrides(std::vector<std::string> overrides) 
 }
 
 // The run's compute section, or without a run the defaults, with `overrides`.
+// It is read more than once, and has a name.
+void refuse_standard_input(const std::string& file) {
+  if (file == "-") throw UsageError("-: standard input cannot be read here; put it into a file");
+}
+
 ComputeConfig compute_of(const std::string& run, const std::vector<std::string>& overrides) {
   if (!run.empty()) return load_run_config(run, overrides).compute;
   ComputeConfig compute;
   FieldList fields;
   fields.section("compute");
   compute.fields(fields);
-  for (const std::string& assignment : overrides) apply_override(assignment, fields);
+  for (const std::string& assignment : overrides) {
+    if (!assignment.starts_with("compute."))
+      throw UsageError(fmt::format("--set {}: only fields of compute can be set here", assignment));
+    apply_override(assignment, fields);
+  }
   return compute;
 }
 
@@ -194,6 +203,7 @@ int run_compress(const CompressOptions& options) {
   const RunConfig config = load_run_config(
       options.run, options.portable ? portable_overrides(options.overrides) : options.overrides);
   use_instructions(config.compute);
+  refuse_standard_input(options.file);
   const CompressMaterial material(config, options.file);
   const std::string output = options.output.empty() ? options.file + std::string(kSuffix) : options.output;
   OutputOptions writing = check_file(output, options.file, options.run, options.force);
@@ -245,6 +255,7 @@ int run_decompress(const DecompressOptions& options) {
   if (embedded && is_run_directory(options.file))
     throw UsageError(
         fmt::format("decompress {}: that is a run; name the file to decompress after it", options.file));
+  refuse_standard_input(options.file);
   const CompressedFile file(options.file);
   const CompressedHeader& header = file.header();
   if (embedded && header.model_config.empty())

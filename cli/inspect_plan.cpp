@@ -85,8 +85,10 @@ Answer answer_fit(RunConfig& config, const InspectOptions& options) {
   const Extent extent = extent_named(options.fit);
   const int64_t room = training_room(config, options), before = extent_of(config, extent);
   const auto larger = largest_that_fits(config, extent, room);
-  LONGSTRIDE_CHECK(larger.has_value(), "no {} fits into {}; a smaller model.width would need less",
-                   key_of(extent), human_bytes(static_cast<double>(std::max<int64_t>(0, room))));
+  const std::string told = options.room > 0 ? fmt::format("--room {}: ", options.room) : "";
+  LONGSTRIDE_CHECK(larger.has_value(),
+                   "{}no {} fits into {} beside program and libraries; a smaller model.width would need less",
+                   told, key_of(extent), human_bytes(static_cast<double>(std::max<int64_t>(0, room))));
   config = *larger;
   const int64_t now = extent_of(config, extent), needed = training_memory(config).total();
   Answer answer;

@@ -2,10 +2,13 @@
 
 #include <cstdint>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include <fmt/format.h>
 
+#include "longstride/base/check.h"
+#include "longstride/base/text.h"
 #include "longstride/device/device.h"
 #include "longstride/device/instructions.h"
 #include "longstride/run/choices.h"
@@ -42,10 +45,21 @@ constexpr IntegerRange kCheckpoint{.least = 0};
 constexpr IntegerRange kLengths{.least = 0, .most = int64_t{1} << 50};
 constexpr IntegerRange kCounts{.least = 1, .most = 100'000'000};
 
+// A second answer to the same question would be passed over, or pass over the first.
+void add_override(std::vector<std::string>& overrides, const std::string& text) {
+  const auto key_of = [](std::string_view assignment) {
+    return trim(assignment.substr(0, assignment.find('=')));
+  };
+  for (const std::string& before : overrides)
+    if (key_of(before) == key_of(text) && before != text)
+      throw UsageError(fmt::format("{} and {}: one of them", before, text));
+  overrides.push_back(text);
+}
+
 void add_set(Command& command, std::vector<std::string>& overrides, const std::string& example) {
   command
       .add_repeated(
-          "--set", [&overrides](const std::string& text) { overrides.push_back(text); },
+          "--set", [&overrides](const std::string& text) { add_override(overrides, text); },
           "override a config field, as in --set " + example + " (repeatable)")
       .type_name("KEY=VALUE");
 }
@@ -58,7 +72,7 @@ void add_overrides(Command& command, std::vector<std::string>& overrides,
           "--device",
           [&overrides](const std::string& device) {
             check_device_name(device);
-            overrides.push_back("compute.device=" + device);
+            add_override(overrides, "compute.device=" + device);
           },
           "cpu, cuda, cuda:N or auto; as compute.device of a config")
       .type_name("DEVICE");

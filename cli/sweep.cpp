@@ -231,7 +231,7 @@ int run_sweep(const SweepOptions& options) {
   for (const std::string& setting : options.overrides)
     for (const Vary& list : lists)
       if (trim(std::string_view(setting).substr(0, setting.find('='))) == list.key)
-        throw UsageError(fmt::format("--set {} and --vary {}: one of them", setting, list.key));
+        throw UsageError(fmt::format("{} and --vary {}: one of them", setting, list.key));
   const std::string folder =
       options.folder.empty() ? "runs/" + fs::path(options.config).stem().string() : options.folder;
   Sweep sweep(options, folder, lists);

@@ -82,7 +82,7 @@ std::string unused_name(std::string name, const std::set<std::string>& taken) {
 Vary parse_vary(const std::string& text, RunConfig config) {
   const FieldList fields = config.fields();
   const size_t equals = text.find('=');
-  if (equals == std::string::npos)
+  if (equals == std::string::npos || equals == 0)
     throw UsageError(
         fmt::format("--vary {}: expected section.key=value,value, as in --vary train.batch=4,8", text));
   Vary vary;

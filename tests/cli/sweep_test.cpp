@@ -62,6 +62,7 @@ TEST_F(SweepTest, EachCombinationIsARunAndOneFailureEndsNoOther) {
 TEST_F(SweepTest, NothingStartsWithAWrongCommandLine) {
   expect_complaint(longstride("sweep small.toml"), 2, {"--vary"});
   expect_complaint(longstride("sweep small.toml --vary train.stepz=1,2"), 2, {"train.steps"});
+  expect_complaint(longstride("sweep small.toml --vary =3"), 2, {"section.key=value"});
   expect_complaint(longstride("sweep small.toml --vary train.steps="), 2, {"empty"});
   expect_complaint(longstride("sweep small.toml --vary train.steps=5,5"), 2, {"twice"});
   expect_complaint(longstride("sweep small.toml --vary train.steps=5 --vary train.steps=6"), 2,

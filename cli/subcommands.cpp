@@ -45,22 +45,23 @@ constexpr IntegerRange kCheckpoint{.least = 0};
 constexpr IntegerRange kLengths{.least = 0, .most = int64_t{1} << 50};
 constexpr IntegerRange kCounts{.least = 1, .most = 100'000'000};
 
-// A second answer to the same question would be passed over, or pass over the first.
-void add_override(std::vector<std::string>& overrides, const std::string& text) {
-  const auto key_of = [](std::string_view assignment) {
-    return trim(assignment.substr(0, assignment.find('=')));
-  };
-  for (const std::string& before : overrides)
-    if (key_of(before) == key_of(text) && before != text)
-      throw UsageError(fmt::format("{} and {}: one of them", before, text));
-  overrides.push_back(text);
+// A --set of the device that says something else would be passed over. Of several --set of one field the last counts.
+void set_device(std::vector<std::string>& overrides, const std::string& device) {
+  check_device_name(device);
+  for (const std::string& before : overrides) {
+    const size_t equals = before.find('=');
+    if (trim(std::string_view(before).substr(0, equals)) == "compute.device" &&
+        trim(std::string_view(before).substr(equals + 1)) != device)
+      throw UsageError(fmt::format("--device {} and --set {}: one of them", device, before));
+  }
+  overrides.push_back("compute.device=" + device);
 }
 
 void add_set(Command& command, std::vector<std::string>& overrides, const std::string& example) {
   command
       .add_repeated(
-          "--set", [&overrides](const std::string& text) { add_override(overrides, text); },
-          "override a config field, as in --set " + example + " (repeatable)")
+          "--set", [&overrides](const std::string& text) { overrides.push_back(text); },
+          "override a config field, as in --set " + example + " (repeatable; of one field the last counts)")
       .type_name("KEY=VALUE");
 }
 
@@ -69,11 +70,7 @@ void add_overrides(Command& command, std::vector<std::string>& overrides,
   add_set(command, overrides, example);
   command
       .add_checked(
-          "--device",
-          [&overrides](const std::string& device) {
-            check_device_name(device);
-            add_override(overrides, "compute.device=" + device);
-          },
+          "--device", [&overrides](const std::string& device) { set_device(overrides, device); },
           "cpu, cuda, cuda:N or auto; as compute.device of a config")
       .type_name("DEVICE");
 }

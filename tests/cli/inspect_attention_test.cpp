@@ -41,8 +41,8 @@ TEST_F(InspectAttentionTest, DrawsTheHeadsAndSaysWhatTheyLookAt) {
 }
 
 TEST_F(InspectAttentionTest, RefusesWhatItCannotShow) {
-  expect_complaint(longstride("inspect run --attention heads.gif"), 1, {"heads.gif", ".png or .svg"});
-  expect_complaint(longstride("inspect run --attention heads.png --layer 3"), 1,
+  expect_complaint(longstride("inspect run --attention heads.gif"), 2, {"heads.gif", ".png or .svg"});
+  expect_complaint(longstride("inspect run --attention heads.png --layer 3"), 2,
                    {"--layer 3: the model has layers 1 to 2"});
   expect_complaint(longstride("inspect small.toml --attention heads.png"), 1, {"small.toml", "not a run"});
   expect_complaint(longstride("inspect run --attention nowhere/heads.png"), 1,

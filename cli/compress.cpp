@@ -88,12 +88,12 @@ std::vector<std::string> portable_overrides(std::vector<std::string> overrides) 
   return overrides;
 }
 
-// The run's compute section, or without a run the defaults, with `overrides`.
-// It is read more than once, and has a name.
+// The file is read more than once, and its name is needed.
 void refuse_standard_input(const std::string& file) {
   if (file == "-") throw UsageError("-: standard input cannot be read here; put it into a file");
 }
 
+// The run's compute section, or without a run the defaults, with `overrides`.
 ComputeConfig compute_of(const std::string& run, const std::vector<std::string>& overrides) {
   if (!run.empty()) return load_run_config(run, overrides).compute;
   ComputeConfig compute;

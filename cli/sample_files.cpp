@@ -86,7 +86,10 @@ void spare_what_is_read(const std::string& output, int64_t count, const std::vec
     if (name.size() <= begin.size() + end.size() || !name.starts_with(begin) || !name.ends_with(end))
       continue;
     const std::string number = name.substr(begin.size(), name.size() - begin.size() - end.size());
-    if (number.find_first_not_of("0123456789") != std::string::npos) continue;
+    constexpr size_t kMostDigits = 18;
+    if (number.size() > kMostDigits || number.starts_with('0') ||
+        number.find_first_not_of("0123456789") != std::string::npos || std::stoll(number) > count)
+      continue;
     spare_what_is_read((whole.parent_path() / name).string(), "--output", read);
   }
 }

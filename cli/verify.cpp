@@ -56,7 +56,7 @@ VerifiedFile verify_file(const std::string& path) {
             fmt::format(", which is in it ({})",
                         human_bytes(static_cast<double>(compressed.header().model_weights.size())));
       }
-    } else if (begin.starts_with("longstride session ")) {
+    } else if (is_session_file(path)) {
       const Session session = load_session(path);
       file.remark = fmt::format("state of {} samples of model {}, step {}", session.sequences.size(),
                                 session.model.substr(0, 8), session.step);

@@ -34,7 +34,7 @@ class Copy {
 
 // What a step came to.
 struct Outcome {
-  std::vector<std::string> checksums;  // as state()
+  std::vector<std::string> checksums;  // in the order of the state's parts
   uint64_t losses = 0, norm = 0;       // bits
   int applied = 0;
 };

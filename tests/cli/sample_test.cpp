@@ -161,6 +161,11 @@ TEST_F(SampleTest, BranchesGoTheirOwnWaysAndLeaveTheStateAsItIs) {
   const std::string many = "--branch 100000000 --length 1000000000";
   expect_complaint(longstride("sample run --resume s " + many), 1,
                    {"so many samples (200000000)", "--branch"});
+  // Of the names that it would write, one is read; another of that kind may be.
+  write("x-3.txt", "prime");
+  expect_complaint(longstride("sample run -n 3 --length 20 -o x.txt --prime x-3.txt"), 1,
+                   {"the file to read"});
+  EXPECT_EQ(longstride("sample run -n 2 --length 20 -o x.txt --prime x-3.txt").code, 0);
   expect_complaint(longstride("sample run -n 100000000 --length 1000000000 -o nowhere/x.txt"), 1,
                    {"no folder nowhere"});
   expect_complaint(longstride("sample run -n 100000000 --length 1000000000 -o x.txt"), 1,

@@ -377,7 +377,7 @@ int run(double hours, int64_t requests, const std::string& file, uint64_t seed) 
   std::vector<double> of_gpu;
   double next_look = 0;
   int64_t steps = 0;
-  // Between two samples, when only the training is there. Not before its first step, which takes memory still.
+  // Between two samples, when only the training is there. Not before its first validation, which takes memory still.
   const auto look_at_gpu = [&] {
     if (device() == "cpu" || seconds() < next_look || !fs::exists(folder + "/run/best.json")) return;
     of_gpu.push_back(gpu_memory(device()));

@@ -60,14 +60,6 @@ class SpikesTest : public TrainerTest {
     config_.train.learning_rate = 1e-3;
     config_.train.skip_spikes = 6;
   }
-  static std::string bits_of(Trainer& trainer) {
-    std::string bits;
-    const CheckpointContents contents = trainer.contents();
-    for (const auto* tensors : {&contents.model, &contents.state})
-      for (const NamedTensor& named : *tensors)
-        bits.append(static_cast<const char*>(named.tensor.data), static_cast<size_t>(named.tensor.bytes()));
-    return bits;
-  }
 };
 
 TEST_F(SpikesTest, ASkippedStepChangesNothingButTheCount) {

@@ -98,6 +98,16 @@ class TrainerTest : public testing::Test {
   std::string notes_;
 };
 
+// Weights and all that training keeps beside them.
+inline std::string bits_of(const Trainer& trainer) {
+  std::string bits;
+  const CheckpointContents contents = trainer.contents();
+  for (const auto* tensors : {&contents.model, &contents.state})
+    for (const NamedTensor& named : *tensors)
+      bits.append(static_cast<const char*>(named.tensor.data), static_cast<size_t>(named.tensor.bytes()));
+  return bits;
+}
+
 // Compares everything a checkpoint holds, elapsed time apart.
 inline void expect_same_tensors(const OpenCheckpoint& a, const OpenCheckpoint& b) {
   const auto compare = [](const SafetensorsFile& x, const SafetensorsFile& y) {

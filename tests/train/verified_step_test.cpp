@@ -39,15 +39,6 @@ class Unreliable : public Comm {
   int sums = 0, agreements = 0, flipped = 0, complains = 0;
 };
 
-std::string bits_of(const Trainer& trainer) {
-  std::string bits;
-  const CheckpointContents contents = trainer.contents();
-  for (const auto* tensors : {&contents.model, &contents.state})
-    for (const NamedTensor& named : *tensors)
-      bits.append(static_cast<const char*>(named.tensor.data), static_cast<size_t>(named.tensor.bytes()));
-  return bits;
-}
-
 class VerifiedStepTest : public TrainerTest {};
 
 TEST_F(VerifiedStepTest, TrainsToTheSameBits) {

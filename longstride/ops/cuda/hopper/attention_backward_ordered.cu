@@ -242,8 +242,7 @@ __device__ void sum_queries(Computing<Kind>& c) {
       wait_for_products<0>();
       c.template hand_over<Kind::kWidth>(dq, 0);
     }
-    sync_some(1, Kind::kGroups * kWarpgroup);  // this one has read the keys
-    // And the task: the place is handed back by all that read it.
+    sync_some(1, Kind::kGroups * kWarpgroup);  // this one has read the keys and the task
     arrive_of_warp(shared_address(&c.control().own_empty[c.slots.stage]), c.lane);
   }
   c.end_sums();
